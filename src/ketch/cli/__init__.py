@@ -1,0 +1,1 @@
+"""The command line: flags in, engine calls, words and exit statuses out."""

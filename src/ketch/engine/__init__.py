@@ -1,0 +1,1 @@
+"""Containers as people use them: named, supervised, logged, recorded."""

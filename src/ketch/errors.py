@@ -1,0 +1,98 @@
+"""The error tree.
+
+A class says what the caller should do about the failure, not which layer found it. Two tables turn
+classes into numbers: an exit status in ``ketch.cli``, an HTTP status in the API. Libraries raise;
+only the command line prints and exits. A layer that can add a phrase of context raises anew with
+``raise ... from``.
+"""
+
+import os
+
+
+class KetchError(Exception):
+    """Base of everything that ketch raises on purpose.
+
+    Args:
+        message: what failed, where, and on which value.
+        hint: what to do about it, one sentence, or empty where nothing better than the message
+            can be said.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InvalidArgumentError(KetchError):
+    """The request is wrong in itself: mend it and ask again."""
+
+
+class NotFoundError(KetchError):
+    """The named thing does not exist."""
+
+
+class AlreadyExistsError(KetchError):
+    """The name is taken."""
+
+
+class ConflictError(KetchError):
+    """The thing is in a state, or in a use, that forbids the request."""
+
+
+class NotModifiedError(KetchError):
+    """The thing is already as the request wants it."""
+
+
+class UnauthenticatedError(KetchError):
+    """Credentials are missing or were refused."""
+
+
+class PermissionDeniedError(KetchError):
+    """The caller may not do this."""
+
+
+class UnsupportedError(KetchError):
+    """This kernel, file system or build cannot do this."""
+
+
+class UnavailableError(KetchError):
+    """Something that ketch needs is missing or broken; later it may work."""
+
+
+class DigestMismatchError(KetchError):
+    """Bytes are not the ones that their digest promised."""
+
+
+class RegistryError(KetchError):
+    """A registry answered against its protocol, or not at all."""
+
+
+class StartError(KetchError):
+    """The container's program could not be started.
+
+    Args:
+        message: which path failed and why.
+        hint: what to do about it.
+        exit_status: 127 where the program was not found, 126 where it was found but could not be
+            run (the shell's and Docker's convention).
+    """
+
+    def __init__(self, message: str, hint: str = "", *, exit_status: int = 126) -> None:
+        super().__init__(message, hint)
+        self.exit_status = exit_status
+
+
+class SyscallError(OSError):
+    """A system call failed.
+
+    Args:
+        errno: the error number.
+        call: the call as the kernel names it, such as ``mount``.
+        detail: what the call was to do, in words or as its telling arguments.
+    """
+
+    def __init__(self, errno: int, call: str, detail: str) -> None:
+        super().__init__(errno, f"{call}({detail}): {os.strerror(errno)}")
+        self.call = call
+        self.detail = detail

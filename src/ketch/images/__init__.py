@@ -1,0 +1,1 @@
+"""Images as OCI has them: blobs by digest, layers, snapshots."""

@@ -1,0 +1,79 @@
+"""System calls through ctypes, with ``errno`` turned into SyscallError.
+
+``function`` binds what glibc exports, ``syscall`` reaches the rest by number. Both keep the GIL
+(``PyDLL``): the calls are short, and a raw ``clone3`` must return in the child with the GIL held.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ketch.errors import SyscallError, UnsupportedError
+
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_RECURSIVE = 0x8000
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+# Since Linux 5.0 new system calls have one number on every architecture; older ones differ.
+_OLDER_NUMBERS = {
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "execveat": 322,
+               "capget": 125, "capset": 126, "ioprio_set": 251, "set_mempolicy": 238},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "execveat": 281,
+                "capget": 90, "capset": 91, "ioprio_set": 30, "set_mempolicy": 237},
+}  # fmt: skip
+_NUMBERS = {
+    "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
+    "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437,
+    "mount_setattr": 442,
+    **_OLDER_NUMBERS.get(os.uname().machine, {}),
+}  # fmt: skip
+
+
+def function(name: str, *argument_types: Any) -> Callable[..., int]:
+    """Bind a glibc function that returns -1 and sets errno on failure.
+
+    Args:
+        name: the function, also the name of the call in errors.
+        argument_types: its ctypes argument types, in order.
+
+    Returns:
+        A callable that takes a description of what it is to do (for errors) and then the
+        function's own arguments, returns the function's result, and raises SyscallError.
+    """
+    bound = _libc[name]
+    bound.argtypes = argument_types
+
+    def call(detail: str, *arguments: Any) -> int:
+        result: int = bound(*arguments)
+        if result < 0:
+            raise SyscallError(ctypes.get_errno(), name, detail)
+        return result
+
+    return call
+
+
+def syscall(name: str, detail: str, *arguments: Any) -> int:
+    """Make a system call by its name.
+
+    Args:
+        name: the kernel's name of the call; it must stand in this module's table.
+        detail: what the call is to do, for errors.
+        arguments: integers, bytes, or ctypes objects. Wrap an integer that may exceed 32 bits in
+            the ctypes type that the kernel expects.
+
+    Raises:
+        SyscallError: the kernel refused.
+        UnsupportedError: this architecture's number for the call is not known.
+    """
+    number = _NUMBERS.get(name)
+    if number is None:
+        raise UnsupportedError(f"system call {name}: number unknown on {os.uname().machine}")
+    result: int = _libc.syscall(number, *arguments)
+    if result < 0:
+        raise SyscallError(ctypes.get_errno(), name, detail)
+    return result

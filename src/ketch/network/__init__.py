@@ -1,0 +1,1 @@
+"""Container networks: addresses, bridge, veth, packet filter."""

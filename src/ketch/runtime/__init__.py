@@ -1,0 +1,1 @@
+"""The OCI runtime: validate a configuration, plan it, execute the plan."""
