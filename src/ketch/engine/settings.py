@@ -1,0 +1,30 @@
+"""Where an engine keeps its state: passed in, never global."""
+
+import os
+
+
+class Settings:
+    """The places and manners that every command of one engine shares.
+
+    Args:
+        root: directory of what lasts: database, blobs, snapshots, containers.
+        state: directory of what a reboot may lose: sockets and pids.
+        zygote: whether starts may be asked of a warm zygote process.
+    """
+
+    __slots__ = ("root", "state", "zygote")
+
+    def __init__(
+        self, root: str = "/var/lib/ketch", state: str = "/run/ketch", *, zygote: bool = True
+    ) -> None:
+        self.root = os.path.abspath(root)
+        self.state = os.path.abspath(state)
+        self.zygote = zygote
+
+    def container_directory(self, container_id: str) -> str:
+        """Directory of one container: its bundle, its log, its writable layer."""
+        return f"{self.root}/containers/{container_id}"
+
+    def runtime_directory(self, container_id: str) -> str:
+        """Directory of one running container: its attach socket and pids."""
+        return f"{self.state}/containers/{container_id}"
