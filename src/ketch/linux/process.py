@@ -1,0 +1,138 @@
+"""Processes: clone3(2), pidfd_open(2), prctl(2), close_range(2)."""
+
+import ctypes
+import os
+
+from ketch.linux import libc
+
+CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
+CLONE_INTO_CGROUP = 0x200000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+
+_CLOSE_RANGE_CLOEXEC = 4
+_SIGCHLD = 17
+
+_prctl = libc.function(
+    "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
+)
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+def clone3(flags: int, *, cgroup: int | None = None) -> tuple[int, int]:
+    """Fork into new namespaces: clone3(2), Linux 5.5.
+
+    Like fork(2) the child goes on from here with a copy of everything, so the caller must be
+    single-threaded.
+
+    Args:
+        flags: CLONE_NEW* and CLONE_PARENT; CLONE_PIDFD is added.
+        cgroup: descriptor of a cgroup v2 directory to be born in (CLONE_INTO_CGROUP, Linux 5.7).
+
+    Returns:
+        The child's pid and pidfd in the parent, ``(0, -1)`` in the child. A child made with
+        CLONE_PARENT is the caller's sibling.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(
+        flags=flags | CLONE_PIDFD,
+        pidfd=ctypes.addressof(pidfd),
+        # clone3 refuses an exit signal beside CLONE_PARENT: the sibling inherits the caller's.
+        exit_signal=0 if flags & CLONE_PARENT else _SIGCHLD,
+    )
+    if cgroup is not None:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    pid = libc.syscall(
+        "clone3", f"flags {flags:#x}", ctypes.byref(arguments), ctypes.sizeof(arguments)
+    )
+    return pid, pidfd.value if pid else -1
+
+
+def pidfd_open(pid: int) -> int:
+    """Open a process: pidfd_open(2). Raises SyscallError with ESRCH when there is none."""
+    return libc.syscall("pidfd_open", f"pid {pid}", pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Send a signal to exactly the process that was opened: pidfd_send_signal(2)."""
+    libc.syscall("pidfd_send_signal", f"signal {signal}", pidfd, signal, None, 0)
+
+
+def prctl(option: int, second: int = 0, third: int = 0) -> int:
+    """Operate on the calling process: prctl(2)."""
+    return _prctl(f"option {option}", option, second, third, 0, 0)
+
+
+def set_name(name: str) -> None:
+    """Set the calling process's name as ps shows it, cut to 15 bytes: PR_SET_NAME."""
+    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def close_on_exec_from(first: int) -> None:
+    """Mark every descriptor from ``first`` on close-on-exec: close_range(2), Linux 5.11."""
+    libc.syscall(
+        "close_range",
+        f"from {first}",
+        ctypes.c_uint(first),
+        ctypes.c_uint(0xFFFFFFFF),
+        _CLOSE_RANGE_CLOEXEC,
+    )
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Close every descriptor of the process but those given: close_range(2)."""
+    first = 0
+    for descriptor in [*sorted(keep), 0xFFFFFFFF + 1]:
+        if first < descriptor:
+            libc.syscall(
+                "close_range", "all", ctypes.c_uint(first), ctypes.c_uint(descriptor - 1), 0
+            )
+        first = descriptor + 1
+
+
+def exec_descriptor(descriptor: int, arguments: list[str], environment: dict[str, str]) -> None:
+    """Execute the program behind a descriptor: execveat(2) with AT_EMPTY_PATH.
+
+    Does not return.
+
+    Raises:
+        SyscallError: the program could not be executed.
+    """
+    argv = (ctypes.c_char_p * (len(arguments) + 1))(*(os.fsencode(a) for a in arguments), None)
+    envp = (ctypes.c_char_p * (len(environment) + 1))(
+        *(os.fsencode(f"{name}={value}") for name, value in environment.items()), None
+    )
+    libc.syscall(
+        "execveat", arguments[0], descriptor, b"", argv, envp, ctypes.c_int(libc.AT_EMPTY_PATH)
+    )

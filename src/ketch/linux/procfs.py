@@ -1,0 +1,37 @@
+"""Facts about processes and the machine from /proc: proc(5)."""
+
+
+def process_start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is no such process.
+
+    With the pid it names a process for good: a reused pid has another start time.
+
+    Source: proc_pid_stat(5), field 22.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read(4096)
+    except OSError:
+        return None
+    # The program's name, in parentheses, may itself hold spaces and parentheses.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return None if fields[0] in b"ZX" else int(fields[19])
+
+
+def is_running(pid: int, start_time: int) -> bool:
+    """Whether the process that had this pid and start time is still alive (a zombie is not)."""
+    return pid > 0 and process_start_time(pid) == start_time
+
+
+def boot_id() -> str:
+    """The identifier that the kernel draws anew at each boot: random(4)."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def unescape(field: str) -> str:
+    r"""Undo mountinfo's octal escapes (``\040`` for a space): proc_pid_mountinfo(5)."""
+    if "\\" not in field:
+        return field
+    parts = field.split("\\")
+    return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
