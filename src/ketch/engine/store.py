@@ -1,0 +1,259 @@
+"""The engine's database: one SQLite file, shared by every process of an engine.
+
+Names and addresses are unique because a transaction says so. WAL mode lets readers go on while
+one process writes; ``synchronous=NORMAL`` keeps the file whole through a power cut, which may take
+the last transactions along, and saves the ``fsync`` of each commit.
+
+A connection must not cross a fork: SQLite believes that the child holds the parent's file locks
+(https://www.sqlite.org/howtocorrupt.html, 2.6). So a store opens at its first use, in the process
+that uses it, and refuses to work in a child of that process.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Generator
+
+from ketch.errors import PermissionDeniedError, UnavailableError
+
+BUSY_TIMEOUT_SECONDS = 30
+
+# A short log is quickly read again by the first process that opens the database after the last
+# one died without closing it, which is how monitors end: closing would wait for an fsync.
+_CHECKPOINT_PAGES = 200
+
+# Entry N takes a database from user_version N to N + 1. Entries are history: add, never edit.
+_MIGRATIONS = (
+    """
+    CREATE TABLE image (
+        id TEXT PRIMARY KEY,             -- digest of the image's config
+        manifest_digest TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE image_name (
+        reference TEXT PRIMARY KEY,      -- normalised: docker.io/library/busybox:latest
+        image_id TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX image_name_image ON image_name (image_id);
+    CREATE TABLE container (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        image_id TEXT NOT NULL,
+        image_reference TEXT NOT NULL,   -- as the user wrote it
+        created_ns INTEGER NOT NULL,
+        record TEXT NOT NULL,            -- JSON: what was asked for, never changed
+        auto_remove INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL,             -- outcome of the last event, see engine.states
+        boot_id TEXT NOT NULL DEFAULT '',
+        init_pid INTEGER NOT NULL DEFAULT 0,
+        init_start_time INTEGER NOT NULL DEFAULT 0,      -- clock ticks since boot
+        monitor_pid INTEGER NOT NULL DEFAULT 0,
+        monitor_start_time INTEGER NOT NULL DEFAULT 0,
+        started_ns INTEGER NOT NULL DEFAULT 0,
+        finished_ns INTEGER NOT NULL DEFAULT 0,
+        exit_status INTEGER NOT NULL DEFAULT 0,
+        oom_killed INTEGER NOT NULL DEFAULT 0,
+        error TEXT NOT NULL DEFAULT '',
+        restart_count INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX container_image ON container (image_id);
+    CREATE TABLE network (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        driver TEXT NOT NULL,
+        subnet TEXT NOT NULL,
+        gateway TEXT NOT NULL,
+        bridge TEXT NOT NULL,
+        record TEXT NOT NULL             -- JSON: what was asked for
+    );
+    CREATE TABLE lease (
+        network_id TEXT NOT NULL,
+        address TEXT NOT NULL,
+        container_id TEXT NOT NULL,
+        PRIMARY KEY (network_id, address)
+    ) WITHOUT ROWID;
+    CREATE INDEX lease_container ON lease (container_id);
+    CREATE TABLE event (
+        id INTEGER PRIMARY KEY,
+        time_ns INTEGER NOT NULL,
+        type TEXT NOT NULL,              -- container, image, network, volume
+        action TEXT NOT NULL,
+        actor_id TEXT NOT NULL,
+        attributes TEXT NOT NULL         -- JSON object of strings
+    );
+    CREATE INDEX event_time ON event (time_ns);
+    """,
+)
+
+
+class Store:
+    """The database of the engine whose state lies in one directory.
+
+    A store belongs to the thread and the process of its first use.
+
+    Args:
+        root: the engine's directory; made, for its owner alone, when it is missing.
+    """
+
+    __slots__ = ("_connection", "_owner", "path", "root")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.path = f"{root}/ketch.db"
+        self._connection: sqlite3.Connection | None = None
+        self._owner = 0
+
+    @contextlib.contextmanager
+    def transaction(self) -> Generator[sqlite3.Connection, None, None]:
+        """Write: all of it or, when the block raises, nothing; one writer at a time.
+
+        Constraint violations rise as sqlite3.IntegrityError, for the caller to put into words.
+
+        Raises:
+            UnavailableError: the database is locked for too long, damaged, or its disk is full.
+            PermissionDeniedError: the caller may not use this engine's state.
+        """
+        return self._within("BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def reading(self) -> Generator[sqlite3.Connection, None, None]:
+        """Read one consistent state, whatever others write meanwhile.
+
+        Raises:
+            UnavailableError: the database is damaged.
+            PermissionDeniedError: the caller may not use this engine's state.
+        """
+        return self._within("BEGIN")
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another.
+
+        A process that is about to end need not: the log is then carried over by a later process.
+        """
+        if self._connection is not None and self._owner == os.getpid():
+            self._connection.close()
+            self._connection = None
+
+    def _within(self, begin: str) -> Generator[sqlite3.Connection, None, None]:
+        try:
+            connection = self._open()
+            connection.execute(begin)
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # A full disk makes SQLite roll back by itself.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise self._unavailable(error) from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise
+            raise self._unavailable(error) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            if self._owner != os.getpid():
+                raise RuntimeError(f"{self.path} was opened before this process was forked")
+            return self._connection
+        try:
+            connection = self._connect()
+            version = _version(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+                raise
+            version, connection = 0, None
+        if connection is None or version < len(_MIGRATIONS):
+            if connection is not None:
+                connection.close()
+            connection = self._prepare()
+        elif version > len(_MIGRATIONS):
+            connection.close()
+            raise UnavailableError(
+                f"{self.path} was written by a newer ketch (format {version}, "
+                f"this one knows {len(_MIGRATIONS)})",
+                "upgrade this ketch, or choose another --root",
+            )
+        self._connection, self._owner = connection, os.getpid()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        # mode=rw: a missing file must not be made here, with permissions that the umask chooses.
+        path = self.path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection = sqlite3.connect(
+            f"file:{path}?mode=rw",
+            uri=True,
+            timeout=BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            cached_statements=64,
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        return connection
+
+    def _prepare(self) -> sqlite3.Connection:
+        """Make or upgrade the database, one process at a time."""
+        try:
+            os.makedirs(self.root, 0o700, exist_ok=True)
+            # Switching to WAL does not wait for other processes as transactions do, and a lock
+            # file of its own would only be litter.
+            directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise _denied(self.root) from error
+        except OSError as error:
+            raise UnavailableError(
+                f"state directory {self.root}: {error.strerror}", "choose another with --root"
+            ) from error
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open("ketch.db", flags, 0o600, dir_fd=directory))
+            except FileExistsError:
+                pass
+            except PermissionError as error:
+                raise _denied(self.root) from error
+            connection = self._connect()
+            connection.execute("PRAGMA journal_mode = WAL")
+            for version in range(_version(connection), len(_MIGRATIONS)):
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {_MIGRATIONS[version]}"
+                    f"PRAGMA user_version = {version + 1}; COMMIT;"
+                )
+            return connection
+        finally:
+            os.close(directory)
+
+    def _unavailable(self, error: sqlite3.DatabaseError) -> Exception:
+        code = error.sqlite_errorcode & 0xFF
+        if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+            return _denied(self.path)
+        if code == sqlite3.SQLITE_BUSY:
+            return UnavailableError(
+                f"{self.path}: locked by another process for {BUSY_TIMEOUT_SECONDS} seconds",
+                "look for a stopped or hanging ketch process",
+            )
+        if code == sqlite3.SQLITE_FULL:
+            return UnavailableError(f"{self.path}: no space left on its disk", "make room")
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}:
+            return UnavailableError(
+                f"{self.path}: damaged or unreadable: {error}",
+                "restore it from a backup, or begin anew with another --root",
+            )
+        return error  # wrong SQL is a mistake of ours and must look like one
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _denied(path: str) -> PermissionDeniedError:
+    return PermissionDeniedError(
+        f"{path}: permission denied", "run ketch as the user who owns this directory, or as root"
+    )
