@@ -1,0 +1,105 @@
+"""The installed ketch, and beside it a private docker that the same tests must pass against."""
+
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import images, leftovers, peers
+from tests.support.commands import Engine
+
+_FORWARDING = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+
+
+@pytest.fixture(scope="session")
+def scratch(run_name: str) -> Iterator[pathlib.Path]:
+    """Return a directory for the engines of this run, removed with all they stored."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{run_name}-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ketch_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
+    """Return the installed ketch with a root and a state of its own and image ``busybox``."""
+    program = pathlib.Path(sys.executable).with_name("ketch")
+    engine = Engine(
+        "ketch", [str(program), "--root", f"{scratch}/root", "--state", f"{scratch}/state"]
+    )
+    forwarding = _FORWARDING.read_text(encoding="ascii")
+    had_bridge = pathlib.Path("/sys/class/net", leftovers.BRIDGE).exists()
+    engine.ok("import", str(images.busybox_archive()), "busybox")
+    engine("run", "--rm", "busybox", "true")  # makes the bridge, which stays
+    yield engine
+    _force_remove(engine, engine("ps", "-aq").out.split())
+    _stop_zygotes(run_name)
+    if not had_bridge:
+        leftovers.remove_default_network()
+        _FORWARDING.write_text(forwarding, encoding="ascii")
+
+
+@pytest.fixture(scope="session")
+def docker_engine(scratch: pathlib.Path) -> Iterator[Engine]:
+    """Return docker with a daemon of its own and image ``busybox``."""
+    directory = scratch / "docker"
+    directory.mkdir()
+    try:
+        with peers.docker(directory) as engine:
+            yield engine
+    except peers.PeerUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def ketch(ketch_engine: Engine, run_name: str) -> Iterator[Engine]:
+    """Return ketch alone; the test must take away what it starts."""
+    yield from _checked(ketch_engine, run_name)
+
+
+@pytest.fixture(params=["ketch", "docker"])
+def engine(request: pytest.FixtureRequest, run_name: str) -> Iterator[Engine]:
+    """Return ketch, then docker, which shows that what the test asks for is Docker's behaviour."""
+    if request.param == "docker" and (marker := request.node.get_closest_marker("ketch_only")):
+        pytest.skip(marker.args[0])
+    yield from _checked(request.getfixturevalue(f"{request.param}_engine"), run_name)
+
+
+@pytest.fixture
+def debian(engine: Engine) -> str:
+    """Return the name of a whole Debian's image, imported where the engine has none yet."""
+    if "debian" not in engine.ok("images"):
+        try:
+            archive = images.debian_archive()
+        except images.CannotMakeError as error:
+            pytest.skip(f"no Debian image: {error}")
+        engine.ok("import", str(archive), "debian", timeout=120)
+    return "debian"
+
+
+def _checked(engine: Engine, run_name: str) -> Iterator[Engine]:
+    """Fail a test that leaves a container, a mount, a link or a cgroup behind."""
+    before = leftovers.state(run_name, cheap=True)
+    yield engine
+    containers = engine("ps", "-aq").out.split()
+    _force_remove(engine, containers)
+    found = [f"container {name}" for name in containers]
+    found += leftovers.left(before, run_name, patience_seconds=3)
+    if found:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+def _force_remove(engine: Engine, containers: list[str]) -> None:
+    if containers:
+        engine("rm", "-f", *containers)
+
+
+def _stop_zygotes(run_name: str) -> None:
+    """End the warm processes that would leave by themselves after a minute unused."""
+    for pid, command in leftovers.processes(run_name).items():
+        if "zygote" in command:
+            os.kill(pid, signal.SIGTERM)

@@ -1,0 +1,89 @@
+"""Root filesystems to make images from: made once from Debian's packages, kept in ``.cache``."""
+
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+
+CHECKOUT = pathlib.Path(__file__).parents[2]
+CACHE = CHECKOUT / ".cache"
+_ROOTFS_SCRIPT = CHECKOUT / "scripts" / "busybox_rootfs.py"
+
+
+class CannotMakeError(Exception):
+    """This machine lacks what the image is made from; the message says what."""
+
+
+def busybox_archive() -> pathlib.Path:
+    """Return the tar archive of a root filesystem with busybox alone, about 2 MB."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise CannotMakeError("busybox is not installed (Debian: busybox-static)")
+    inputs = max(os.stat(busybox).st_mtime_ns, _ROOTFS_SCRIPT.stat().st_mtime_ns)
+    archive = CACHE / f"busybox-{platform.machine()}.tar"
+    if not archive.exists() or archive.stat().st_mtime_ns < inputs:
+        subprocess.run([sys.executable, str(_ROOTFS_SCRIPT), str(archive)], check=True)
+    return archive
+
+
+def debian_archive(suite: str = "bookworm") -> pathlib.Path:
+    """Return the tar archive of a whole, minimal Debian with apt, about 170 MB.
+
+    It is taken from wherever this machine's own apt takes that suite.
+    """
+    archive = CACHE / f"debian-{suite}-{platform.machine()}.tar"
+    if archive.exists():
+        return archive
+    CACHE.mkdir(exist_ok=True)
+    mirror = _mirror(suite)
+    partial = archive.with_suffix(f".{os.getpid()}")
+    try:
+        if shutil.which("mmdebstrap"):
+            options = [f"--aptopt={line}" for line in _acquire_options()]
+            _make(["mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", *options,
+                   suite, str(partial), f"deb {mirror} {suite} main"])  # fmt: skip
+        elif shutil.which("debootstrap"):
+            root = partial.with_suffix(".root")
+            try:
+                _make(["debootstrap", "--variant=minbase", suite, str(root), mirror])
+                _make(["tar", "-C", str(root), "--numeric-owner", "-cf", str(partial), "."])
+            finally:
+                shutil.rmtree(root, ignore_errors=True)
+        else:
+            raise CannotMakeError("neither mmdebstrap nor debootstrap is installed")
+        partial.rename(archive)
+    finally:
+        partial.unlink(missing_ok=True)
+    return archive
+
+
+def _make(command: list[str]) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotMakeError(f"{command[0]} failed: {done.stderr.strip()[-400:]}")
+
+
+def _mirror(suite: str) -> str:
+    """Ask apt where it takes Debian's ``suite`` from."""
+    listing = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages",
+         "Origin: Debian", f"Codename: {suite}"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    uris = listing.stdout.split()
+    if not uris:
+        raise CannotMakeError(f"this machine's apt has no source for Debian {suite}")
+    return uris[0]
+
+
+def _acquire_options() -> list[str]:
+    """Return what this machine's apt says of how to fetch (proxies, clock checks)."""
+    dump = subprocess.run(
+        ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-")
+    return [line for line in dump.stdout.splitlines()
+            if line.startswith(wanted) and not line.endswith('"";')]  # fmt: skip

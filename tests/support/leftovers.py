@@ -1,0 +1,144 @@
+"""What a test run may have left on the machine, found by comparing before and after."""
+
+import contextlib
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+# Every process of a run carries this variable in its environment, and every directory that a run
+# makes for an engine carries its value in its name: so what is ours can be told from the rest.
+RUN_VARIABLE = "KETCH_TEST_RUN"
+
+# All that the default network may keep after the last container.
+BRIDGE = "ketch0"
+TABLE = "ketch"
+
+# A cgroup of a container or of an engine; other services' come and go as they like.
+_ENGINES_CGROUP = re.compile(r"ketch|libpod|docker|/[0-9a-f]{64}")
+
+State = dict[str, frozenset[str]]
+
+
+def state(run: str, *, cheap: bool = False) -> State:
+    """List what outlives processes, by kind.
+
+    Args:
+        run: the value of RUN_VARIABLE, by which processes are found.
+        cheap: only what takes a millisecond to list, for use around every test.
+    """
+    found = {
+        "mount": _mounts(),
+        "link": frozenset(os.listdir("/sys/class/net")),
+        "cgroup": _cgroups(),
+    }
+    if not cheap:
+        found["nftables rule"] = _rules()
+        found["process"] = frozenset(f"{pid} {name}" for pid, name in processes(run).items())
+        found["path"] = frozenset(_paths())
+    return found
+
+
+def left(before: State, run: str, *, patience_seconds: float = 5) -> list[str]:
+    """Name what is there now and was not before, of the kinds that ``before`` has.
+
+    The kernel takes down a dead namespace's links and mounts a moment after its last process, so
+    a difference counts only once it has stayed.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        after = state(run, cheap="path" not in before)
+        found = [
+            f"{kind} {what}"
+            for kind, things in after.items()
+            for what in sorted(things - before[kind])
+        ]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def remove_default_network() -> None:
+    """Take away the bridge and the table that engines keep on purpose."""
+    if os.path.exists(f"/sys/class/net/{BRIDGE}"):
+        subprocess.run(["ip", "link", "delete", BRIDGE], check=True)
+    listing = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True)
+    for line in listing.stdout.splitlines():
+        _, family, name = line.split()
+        if name == TABLE:
+            subprocess.run(["nft", "delete", "table", family, name], check=True)
+
+
+def _paths() -> list[str]:
+    parents = [pathlib.Path(name) for name in ("/run/netns", "/run/ketch", "/var/lib/ketch")]
+    return [str(path) for top in parents if top.exists() for path in (top, *top.glob("*"))]
+
+
+def _mounts() -> frozenset[str]:
+    lines = pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    found: dict[str, int] = {}
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        name = f"{before.split()[4]} ({after.split()[0]})"
+        found[name] = found.get(name, 0) + 1
+    return frozenset(f"{name} number {n}" for name, count in found.items() for n in range(count))
+
+
+def _rules() -> frozenset[str]:
+    if os.geteuid() != 0:
+        return frozenset()
+    try:
+        listing = subprocess.run(["nft", "--stateless", "list", "ruleset"], capture_output=True,
+                                 check=True, text=True).stdout  # fmt: skip
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return frozenset()
+    table = ""
+    rules = set()
+    for line in listing.splitlines():
+        if line.startswith("table "):
+            table = line.removesuffix("{").strip()
+        rules.add(f"{table}: {line.strip()}")
+    return frozenset(rules)
+
+
+def _cgroups() -> frozenset[str]:
+    root = "/sys/fs/cgroup"
+    return frozenset(
+        directory
+        for directory, _, _ in os.walk(root)
+        if _ENGINES_CGROUP.search(directory.removeprefix(root))
+    )
+
+
+def processes(run: str) -> dict[int, str]:
+    """Find the run's processes, by their environment or by the mounts of their container.
+
+    Returns:
+        Command lines by pid; without this process and its ancestors.
+    """
+    ours = {}
+    ancestors = _ancestors()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) in ancestors:
+            continue
+        with contextlib.suppress(OSError):
+            process = pathlib.Path("/proc", entry)
+            command = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").strip()
+            if not command:  # a zombie or a kernel thread
+                continue
+            facts = process.joinpath("environ").read_bytes()
+            facts += process.joinpath("mountinfo").read_bytes()
+            if run.encode() in facts:
+                ours[int(entry)] = command.decode(errors="replace")[:120]
+    return ours
+
+
+def _ancestors() -> set[int]:
+    found = set()
+    pid = os.getpid()
+    while pid:
+        found.add(pid)
+        status = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        pid = int(status.rpartition(")")[2].split()[1])
+    return found
