@@ -1,0 +1,63 @@
+"""Digests: ``algorithm:hex``, the names of content.
+
+Source: OCI image specification, descriptor.md, "Digests".
+"""
+
+import re
+from hashlib import sha256
+
+from ketch.errors import InvalidArgumentError
+
+# The algorithms that the specification registers and how many hex digits each has.
+HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
+
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+def split(text: str) -> tuple[str, str]:
+    """Validate a digest and take it apart.
+
+    Returns:
+        The algorithm and the hex digits; both are safe as file names.
+
+    Raises:
+        InvalidArgumentError: the text is not a digest, or of an unknown algorithm.
+    """
+    algorithm, colon, digits = text.partition(":")
+    if not colon or not algorithm:
+        raise InvalidArgumentError(f"invalid digest {_shown(text)}: not of the form algorithm:hex")
+    length = HEX_DIGITS.get(algorithm)
+    if length is None:
+        raise InvalidArgumentError(
+            f"unsupported digest algorithm {_shown(algorithm)}",
+            f"ketch knows {', '.join(HEX_DIGITS)}",
+        )
+    if len(digits) != length:
+        raise InvalidArgumentError(
+            f"invalid checksum digest length: {algorithm} has {length} hex digits,"
+            f" not {len(digits)}"
+        )
+    if not _HEX.fullmatch(digits):
+        raise InvalidArgumentError(
+            f"invalid digest {_shown(text)}: only lower-case hex digits may follow the colon"
+        )
+    return algorithm, digits
+
+
+def valid(text: str) -> bool:
+    """Returns whether the text is a digest of a known algorithm."""
+    try:
+        split(text)
+    except InvalidArgumentError:
+        return False
+    return True
+
+
+def of(content: bytes) -> str:
+    """Returns the sha256 digest of some bytes."""
+    return f"sha256:{sha256(content).hexdigest()}"
+
+
+def _shown(text: str) -> str:
+    """Quotes text of any length and content for a message of one line."""
+    return ascii(text if len(text) <= 100 else text[:100] + "...")

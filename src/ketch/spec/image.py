@@ -1,0 +1,344 @@
+"""Image documents: descriptor, manifest, index and configuration.
+
+What is parsed here comes from registries and archives, so every parser takes bytes, bounds them,
+checks the fields that ketch relies on and raises InvalidArgumentError; unknown fields stay in the
+document. Source: OCI image specification 1.1 (descriptor.md, manifest.md, image-index.md,
+config.md) and the Docker media types that mean the same.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+
+from ketch.errors import InvalidArgumentError
+from ketch.spec import digest as digests
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NotRequired, TypedDict
+
+    class Platform(TypedDict):
+        """What a manifest's content runs on, in Go's names."""
+
+        architecture: str
+        os: str
+        variant: NotRequired[str]
+
+    class Descriptor(TypedDict):
+        """A pointer to content."""
+
+        mediaType: str
+        digest: str
+        size: int
+        annotations: NotRequired[dict[str, str]]
+        platform: NotRequired[Platform]
+
+    class Manifest(TypedDict):
+        """One image: its configuration and its layers, lowest first."""
+
+        schemaVersion: int
+        mediaType: NotRequired[str]
+        config: Descriptor
+        layers: list[Descriptor]
+        annotations: NotRequired[dict[str, str]]
+
+    class Index(TypedDict):
+        """A list of manifests, mostly one a platform."""
+
+        schemaVersion: int
+        mediaType: NotRequired[str]
+        manifests: list[Descriptor]
+        annotations: NotRequired[dict[str, str]]
+
+    class Healthcheck(TypedDict, total=False):
+        """How to probe a container; Docker's extension. Times are nanoseconds."""
+
+        Test: list[str]
+        Interval: int
+        Timeout: int
+        StartPeriod: int
+        StartInterval: int
+        Retries: int
+
+    class ContainerConfig(TypedDict, total=False):
+        """What containers of an image run with unless told otherwise."""
+
+        User: str
+        ExposedPorts: dict[str, dict[str, object]]
+        Env: list[str]
+        Entrypoint: list[str]
+        Cmd: list[str]
+        Volumes: dict[str, dict[str, object]]
+        WorkingDir: str
+        Labels: dict[str, str]
+        StopSignal: str
+        Healthcheck: Healthcheck
+        OnBuild: list[str]
+        Shell: list[str]
+
+    class RootFS(TypedDict):
+        """The layers as digests of their uncompressed archives, lowest first."""
+
+        type: str
+        diff_ids: list[str]
+
+    class History(TypedDict, total=False):
+        """How one layer came about."""
+
+        created: str
+        author: str
+        created_by: str
+        comment: str
+        empty_layer: bool
+
+    class ImageConfig(TypedDict):
+        """An image's configuration; its digest is the image's ID."""
+
+        architecture: str
+        os: str
+        variant: NotRequired[str]
+        created: NotRequired[str]
+        author: NotRequired[str]
+        config: NotRequired[ContainerConfig]
+        rootfs: RootFS
+        history: NotRequired[list[History]]
+        comment: NotRequired[str]
+
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEX_TYPES = (OCI_INDEX, DOCKER_INDEX)
+
+# What containerd and Docker accept of a manifest; a configuration with a long history is the
+# largest document that occurs.
+DOCUMENT_SIZE_MAX = 4 << 20
+BLOB_SIZE_MAX = 1 << 46
+LAYERS_MAX = 500  # overlayfs stacks no more: fs/overlayfs/params.h, OVL_MAX_STACK
+MANIFESTS_MAX = 10_000
+
+# Go's names of the machines, as images use them, by the kernel's.
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i686": ("386", ""),
+    "aarch64": ("arm64", "v8"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "riscv64": ("riscv64", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+    "mips64": ("mips64", ""),
+    "loongarch64": ("loong64", ""),
+}
+_ARCHITECTURE_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm"}
+
+
+def encode(document: "Mapping[str, Any]") -> bytes:
+    """Returns a document as the bytes that its digest is taken of."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+
+
+def descriptor(media_type: str, digest: str, size_bytes: int) -> "Descriptor":
+    """Returns a descriptor of some content."""
+    return {"mediaType": media_type, "digest": digest, "size": size_bytes}
+
+
+def manifest(config: "Descriptor", layers: "Iterable[Descriptor]") -> "Manifest":
+    """Returns an OCI manifest of a configuration and its layers, lowest first."""
+    return {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config,
+        "layers": list(layers),
+    }
+
+
+def parse_manifest(content: bytes) -> "Manifest":
+    """Read a manifest.
+
+    Raises:
+        InvalidArgumentError: it is malformed, too large, or another kind of document.
+    """
+    document = _document(content, "image manifest")
+    _expect_type(document, MANIFEST_TYPES, "image manifest")
+    layers = _list(document, "layers", "image manifest", LAYERS_MAX)
+    _descriptor(document.get("config"), "image manifest: config")
+    for number, layer in enumerate(layers):
+        _descriptor(layer, f"image manifest: layers[{number}]")
+    return document  # type: ignore[return-value]
+
+
+def parse_index(content: bytes) -> "Index":
+    """Read an index (Docker's word: manifest list).
+
+    Raises:
+        InvalidArgumentError: it is malformed, too large, or another kind of document.
+    """
+    document = _document(content, "image index")
+    _expect_type(document, INDEX_TYPES, "image index")
+    manifests = _list(document, "manifests", "image index", MANIFESTS_MAX)
+    for number, entry in enumerate(manifests):
+        where = f"image index: manifests[{number}]"
+        _descriptor(entry, where)
+        platform = entry.get("platform")
+        if platform is not None:
+            _strings(platform, ("architecture", "os"), f"{where}.platform", required=True)
+            _strings(platform, ("variant",), f"{where}.platform")
+    return document  # type: ignore[return-value]
+
+
+def parse_config(content: bytes) -> "ImageConfig":
+    """Read an image's configuration.
+
+    Raises:
+        InvalidArgumentError: it is malformed or too large.
+    """
+    where = "image configuration"
+    document = _document(content, where)
+    _strings(document, ("architecture", "os"), where, required=True)
+    _strings(document, ("variant", "created", "author", "comment"), where)
+    rootfs = document.get("rootfs")
+    if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
+        raise InvalidArgumentError(f"{where}: rootfs is not of type 'layers'")
+    for diff_id in _list(rootfs, "diff_ids", f"{where}: rootfs", LAYERS_MAX):
+        if not isinstance(diff_id, str):
+            raise InvalidArgumentError(f"{where}: rootfs.diff_ids holds what is no text")
+        digests.split(diff_id)
+    if document.get("config") is not None:
+        _check_container_config(document["config"], f"{where}: config")
+    for number, entry in enumerate(_list(document, "history", where, 10_000)):
+        step = f"{where}: history[{number}]"
+        _strings(entry, ("created", "author", "created_by", "comment"), step)
+        if not isinstance(entry.get("empty_layer", False), bool):
+            raise InvalidArgumentError(f"{step}.empty_layer is neither true nor false")
+    return document  # type: ignore[return-value]
+
+
+def chain_ids(diff_ids: Iterable[str]) -> list[str]:
+    """Returns the chain ID of each stack of layers, from the lowest layer alone to all.
+
+    Source: config.md, "Layer ChainID".
+    """
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        chain.append(digests.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+    return chain
+
+
+def host_platform() -> "Platform":
+    """Returns the platform of this machine."""
+    machine = os.uname().machine
+    architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))
+    platform: Platform = {"architecture": architecture, "os": "linux"}
+    if variant:
+        platform["variant"] = variant
+    return platform
+
+
+def parse_platform(text: str) -> "Platform":
+    """Read ``os[/architecture[/variant]]``; what is left out is this machine's.
+
+    Raises:
+        InvalidArgumentError: it has no such form, or the system is not Linux.
+    """
+    parts = text.lower().split("/")
+    if len(parts) > 3 or not all(
+        part.replace("-", "").replace("_", "").isalnum() for part in parts
+    ):
+        raise InvalidArgumentError(
+            f"{text!r} is not a platform", "a platform is os[/architecture[/variant]]"
+        )
+    if parts[0] != "linux":
+        raise InvalidArgumentError(f"operating system {parts[0]!r} is not supported: only linux is")
+    host = host_platform()
+    if len(parts) == 1:
+        return host
+    architecture = _ARCHITECTURE_ALIASES.get(parts[1], parts[1])
+    platform: Platform = {"architecture": architecture, "os": "linux"}
+    if len(parts) == 3:
+        platform["variant"] = parts[2]
+    elif architecture == host["architecture"] and "variant" in host:
+        platform["variant"] = host["variant"]
+    return platform
+
+
+def _document(content: bytes, where: str) -> "dict[str, Any]":
+    if len(content) > DOCUMENT_SIZE_MAX:
+        raise InvalidArgumentError(f"{where}: larger than {DOCUMENT_SIZE_MAX} bytes")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"{where}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidArgumentError(f"{where}: not a JSON object")
+    return document
+
+
+def _expect_type(document: "dict[str, Any]", types: tuple[str, ...], where: str) -> None:
+    # A document that could be read as a manifest and as an index is a known trick: OCI
+    # distribution's GHSA-mc8v-mgrf-8f4m.
+    other = "manifests" if types is MANIFEST_TYPES else "layers"
+    if document.get("schemaVersion") != 2:
+        raise InvalidArgumentError(f"{where}: schemaVersion is not 2")
+    if document.get("mediaType", types[0]) not in types or other in document:
+        raise InvalidArgumentError(f"{where}: the document is of another type")
+
+
+def _list(document: "dict[str, Any]", key: str, where: str, limit: int) -> "list[Any]":
+    value = document.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidArgumentError(f"{where}: {key} is not a list")
+    if len(value) > limit:
+        raise InvalidArgumentError(f"{where}: {len(value)} {key}, at most {limit} are possible")
+    return value
+
+
+def _descriptor(value: "Any", where: str) -> None:
+    _strings(value, ("mediaType", "digest"), where, required=True)
+    try:
+        digests.split(value["digest"])
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{where}: {error.message}", error.hint) from error
+    size = value.get("size")
+    if type(size) is not int or not 0 <= size <= BLOB_SIZE_MAX:
+        raise InvalidArgumentError(f"{where}: size is not a possible number of bytes")
+
+
+def _strings(value: "Any", keys: tuple[str, ...], where: str, *, required: bool = False) -> None:
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(f"{where} is not an object")
+    for key in keys:
+        text = value.get(key)
+        if text is None and not required:
+            continue
+        if not isinstance(text, str):
+            raise InvalidArgumentError(f"{where}: {key} is not text")
+
+
+def _check_container_config(config: "Any", where: str) -> None:
+    _strings(config, ("User", "WorkingDir", "StopSignal"), where)
+    for key in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell"):
+        words = config.get(key)
+        if words is not None and not _all_text(words, list):
+            raise InvalidArgumentError(f"{where}: {key} is not a list of text")
+    for key in ("ExposedPorts", "Volumes", "Labels"):
+        table = config.get(key)
+        if table is not None and not _all_text(table, dict):
+            raise InvalidArgumentError(f"{where}: {key} is not an object")
+    labels = config.get("Labels")
+    if labels is not None and not all(isinstance(value, str) for value in labels.values()):
+        raise InvalidArgumentError(f"{where}: Labels holds what is no text")
+
+
+def _all_text(value: "Any", kind: type[list[str]] | type[dict[str, object]]) -> bool:
+    return isinstance(value, kind) and all(isinstance(word, str) for word in value)

@@ -1,0 +1,142 @@
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.errors import InvalidArgumentError
+from ketch.spec import image
+
+DIGEST = "sha256:" + "1" * 64
+DESCRIPTOR = {"mediaType": "x/y", "digest": DIGEST, "size": 3}
+MANIFEST = {"schemaVersion": 2, "config": DESCRIPTOR, "layers": [DESCRIPTOR]}
+INDEX = {"schemaVersion": 2, "manifests": [DESCRIPTOR]}
+CONFIG = {
+    "architecture": "amd64",
+    "os": "linux",
+    "config": {"Env": ["A=b"], "Cmd": ["sh"], "Labels": {"a": "b"}, "Volumes": {"/v": {}}},
+    "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
+    "history": [{"created_by": "me"}, {"empty_layer": True}],
+}
+
+
+def text(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def changed(document: dict[str, Any], **changes: object) -> bytes:
+    return text({**document, **changes})
+
+
+def test_well_formed_documents_come_back_as_they_are() -> None:
+    assert image.parse_manifest(text(MANIFEST)) == MANIFEST
+    assert image.parse_index(text(INDEX)) == INDEX
+    assert image.parse_config(text(CONFIG)) == CONFIG
+
+
+def test_dockers_media_types_mean_the_same() -> None:
+    assert image.parse_manifest(changed(MANIFEST, mediaType=image.DOCKER_MANIFEST))
+    assert image.parse_index(changed(INDEX, mediaType=image.DOCKER_INDEX))
+
+
+def test_null_stands_for_absent_as_go_writes_it() -> None:
+    config = {"Env": None, "Cmd": None, "Volumes": None, "Labels": None, "User": None}
+    parsed = image.parse_config(changed(CONFIG, config=config, history=None))
+    assert dict(parsed["config"]) == config
+
+
+def test_what_is_built_parses_and_keeps_its_bytes() -> None:
+    layer = image.descriptor(image.OCI_LAYER, DIGEST, 5)
+    built = image.manifest(image.descriptor(image.OCI_CONFIG, DIGEST, 7), [layer, layer])
+    assert image.parse_manifest(image.encode(built)) == built
+    assert image.encode({"a": [1, "é"]}) == '{"a":[1,"é"]}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("parse", "content", "reason"),
+    [
+        (image.parse_manifest, b"", "not JSON"),
+        (image.parse_manifest, b"\xff\xfe", "not JSON"),
+        (image.parse_manifest, b"[" * 100_000, "not JSON"),
+        (image.parse_manifest, b"1" * 10_000, "not JSON"),
+        (image.parse_manifest, b"[]", "not a JSON object"),
+        (image.parse_manifest, b" " * (image.DOCUMENT_SIZE_MAX + 1), "larger than"),
+        (image.parse_manifest, changed(MANIFEST, schemaVersion=1), "schemaVersion"),
+        (image.parse_manifest, changed(MANIFEST, mediaType=image.OCI_INDEX), "another type"),
+        (image.parse_manifest, changed(MANIFEST, manifests=[]), "another type"),
+        (image.parse_index, changed(INDEX, layers=[]), "another type"),
+        (image.parse_manifest, changed(MANIFEST, config=None), "config is not an object"),
+        (image.parse_manifest, changed(MANIFEST, layers={}), "layers is not a list"),
+        (image.parse_manifest, changed(MANIFEST, layers=[DESCRIPTOR] * 501), "at most 500"),
+        (image.parse_manifest, changed(MANIFEST, layers=[7]), r"layers\[0\] is not an object"),
+        (
+            image.parse_manifest,
+            changed(MANIFEST, config={**DESCRIPTOR, "digest": "sha256:../../x"}),
+            "config: invalid checksum digest length",
+        ),
+        (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": -1}), "size"),
+        (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": True}), "size"),
+        (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": 1e400}), "size"),
+        (image.parse_index, changed(INDEX, manifests=[{**DESCRIPTOR, "platform": 1}]), "platform"),
+        (image.parse_config, changed(CONFIG, os=None), "os is not text"),
+        (image.parse_config, changed(CONFIG, rootfs={"type": "x"}), "rootfs"),
+        (image.parse_config, changed(CONFIG, config={"Env": "A=b"}), "Env"),
+        (image.parse_config, changed(CONFIG, config={"Cmd": [1]}), "Cmd"),
+        (image.parse_config, changed(CONFIG, config={"Labels": {"a": 1}}), "Labels"),
+        (image.parse_config, changed(CONFIG, config={"Volumes": []}), "Volumes"),
+        (image.parse_config, changed(CONFIG, history=[{"empty_layer": 1}]), "empty_layer"),
+    ],
+)
+def test_malformed_documents_are_refused_with_the_place(
+    parse: Callable[[bytes], object], content: bytes, reason: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=reason):
+        parse(content)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+KEYS = ("schemaVersion", "config", "layers", "manifests", "rootfs", "history", "os", "mediaType")
+
+
+@given(st.sampled_from([MANIFEST, INDEX, CONFIG]), st.dictionaries(st.sampled_from(KEYS), JSON))
+def test_any_change_parses_or_is_a_clear_error(
+    document: dict[str, Any], changes: dict[str, object]
+) -> None:
+    for parse in (image.parse_manifest, image.parse_index, image.parse_config):
+        with contextlib.suppress(InvalidArgumentError):
+            parse(changed(document, **changes))
+
+
+def test_chain_ids_follow_the_specification() -> None:
+    # The chain of two layers, computed by hand with sha256sum.
+    first, second = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    assert image.chain_ids([]) == []
+    assert image.chain_ids([first, second]) == [
+        first,
+        "sha256:ccd722928bd92476ba1745586fed6e45a102504185ad88cd89e01ff116fd146c",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("linux/amd64", {"os": "linux", "architecture": "amd64"}),
+        ("linux/x86_64", {"os": "linux", "architecture": "amd64"}),
+        ("Linux/arm/v7", {"os": "linux", "architecture": "arm", "variant": "v7"}),
+        ("linux", image.host_platform()),
+    ],
+)
+def test_platforms_parse(text: str, expected: dict[str, str]) -> None:
+    assert image.parse_platform(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "linux/", "linux/a/b/c", "windows/amd64", "amd64", "a b"])
+def test_what_is_no_linux_platform_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        image.parse_platform(text)
