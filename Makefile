@@ -1,0 +1,44 @@
+# Everything that is done with this checkout. Each target can be run again; `make` lists them.
+
+PYTHON ?=
+VENV := .venv
+KETCH := $(VENV)/bin/ketch
+SETUP := PYTHON='$(PYTHON)' sh scripts/setup.sh
+.DEFAULT_GOAL := help
+.PHONY: help run test venv lint peers bench test-vm clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+run: ## set up what ketch needs and run a first container (root)
+	@$(SETUP) run
+	@sh scripts/first_run.sh $(KETCH)
+
+test: ## set up what the tests need and run every test (root)
+	@$(SETUP) test
+	$(VENV)/bin/pytest
+
+venv: ## make .venv with ketch in it
+	@$(SETUP) venv
+
+lint: ## check form, types and import contracts
+	@$(SETUP) dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+peers: ## install docker, podman, runc and crun to compare with, without starting them (root)
+	@$(SETUP) peers
+
+bench: ## time a start against docker, podman and runc, where installed (root)
+	@$(SETUP) run
+	$(VENV)/bin/python -m bench $(BENCH)
+
+test-vm: ## run the tests in a virtual machine with cgroup v2 and a stock Debian kernel (root)
+	@$(SETUP) test
+	$(VENV)/bin/python tests/vm/boot.py
+
+clean: ## remove the virtual environment, caches and cached images
+	rm -rf $(VENV) .cache dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

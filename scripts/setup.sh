@@ -1,0 +1,115 @@
+#!/bin/sh
+# Install what one of make's targets needs and this machine lacks.
+# usage: setup.sh venv|dev|run|test|peers
+#
+# What is there already is not touched and costs nothing, so that every target can begin with this,
+# and works without a network from the second time on.
+set -eu
+cd "$(dirname "$0")/.."
+goal=${1:?usage: setup.sh venv|dev|run|test|peers}
+log=.cache/setup.log
+PATH=$PATH:/usr/sbin:/sbin
+mkdir -p .cache
+: >"$log"
+
+say() { printf 'ketch: %s\n' "$*"; }
+fail() {
+    printf 'ketch: %s\n' "$*" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || fail "make $goal needs root: it $1. Run it as root."
+}
+
+# install_missing PROGRAM=PACKAGE...: PROGRAM is a command, or a path when it has a slash.
+install_missing() {
+    missing=
+    for pair in "$@"; do
+        case ${pair%%=*} in
+            */*) ls ${pair%%=*} >/dev/null 2>&1 || missing="$missing ${pair#*=}" ;;
+            *) command -v "${pair%%=*}" >/dev/null 2>&1 || missing="$missing ${pair#*=}" ;;
+        esac
+    done
+    [ -z "$missing" ] || install_packages $missing
+}
+
+install_packages() {
+    command -v apt-get >/dev/null || fail "this is not Debian: install what these packages hold: $*"
+    [ "$(id -u)" -eq 0 ] || fail "missing packages: $*. Run this once as root, or: apt-get install $*"
+    say "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt='apt-get -qq -o Acquire::Retries=2 -o DPkg::Lock::Timeout=300'
+    { $apt update && $apt install -y --no-install-recommends "$@"; } >>"$log" 2>&1 </dev/null ||
+        fail "cannot install $* (offline?): $(sed -n 's/^E: //p' "$log" | head -n 1) Details: $log"
+}
+
+# The interpreter: PYTHON, else the system's own (a python3 in PATH may be a version manager's
+# shim), else python3.
+choose_python() {
+    for python in ${PYTHON:-} /usr/bin/python3 python3; do
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return
+    done
+    fail "ketch needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3"
+}
+
+make_venv() {
+    if [ ! -x .venv/bin/ketch ] || [ pyproject.toml -nt .venv/.ketch ] || [ bin/ketch -nt .venv/.ketch ]
+    then
+        choose_python
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+        say "making .venv with ketch in it"
+        "$python" -m venv .venv >>"$log" 2>&1 || fail "cannot make .venv: see $log"
+        pip_install -e .
+        # It would run at every start of this interpreter, and nothing here needs it.
+        .venv/bin/python -m pip uninstall -q -y setuptools >>"$log" 2>&1 || true
+        touch .venv/.ketch
+    fi
+}
+
+make_development_venv() {
+    make_venv
+    if [ ! -e .venv/.dev ] || [ .venv/.ketch -nt .venv/.dev ]; then
+        say "adding the test tools to .venv"
+        pip_install -e '.[dev]'
+        touch .venv/.dev
+    fi
+}
+
+pip_install() {
+    .venv/bin/python -m pip --disable-pip-version-check install -q "$@" >>"$log" 2>&1 </dev/null ||
+        fail "cannot install Python packages (offline?): $(sed -n 's/^ERROR: //p' "$log" | tail -n 1) Details: $log"
+}
+
+run_packages() {
+    install_missing nft=nftables busybox=busybox-static '/usr/lib/*/libseccomp.so.2=libseccomp2'
+}
+
+case $goal in
+    venv) make_venv ;;
+    dev) make_development_venv ;;
+    run)
+        need_root "makes namespaces, mounts and network links"
+        run_packages
+        make_venv
+        ;;
+    test)
+        need_root "runs real containers"
+        run_packages
+        install_missing ip=iproute2 mmdebstrap=mmdebstrap \
+            qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs depmod=kmod
+        make_development_venv
+        ;;
+    peers)
+        need_root "installs packages"
+        # Their daemons must not start, nor change this machine's network.
+        if [ ! -e /usr/sbin/policy-rc.d ]; then
+            printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+            chmod 755 /usr/sbin/policy-rc.d
+            trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        fi
+        install_missing dockerd=docker.io podman=podman runc=runc crun=crun \
+            /usr/lib/podman/netavark=netavark
+        ;;
+    *) fail "unknown goal $goal" ;;
+esac
