@@ -1,0 +1,33 @@
+"""Signals as users name them."""
+
+import signal
+
+import pytest
+
+from ketch.errors import InvalidArgumentError
+from ketch.spec import signals
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SIGTERM", 15), ("TERM", 15), ("term", 15), ("sigkill", 9), ("9", 9), ("64", 64),
+        ("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+30", 64), ("RTMAX", 64), ("RTMAX-14", 50),
+        ("RTMAX-30", 34), ("CLD", 17), ("POLL", 29),
+    ],
+)  # fmt: skip
+def test_a_signal(text: str, number: int) -> None:
+    assert signals.number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "65", "-9", "NOSUCH", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX-31", "RTMIN+", "²"]
+)
+def test_no_signal(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="Invalid signal: "):
+        signals.number(text)
+
+
+def test_every_signal_that_python_knows() -> None:
+    for known in signal.Signals:
+        assert signals.number(known.name) == known.value
