@@ -9,17 +9,11 @@ cd "$(dirname "$0")/.."
 goal=${1:?usage: setup.sh venv|dev|run|test|peers}
 log=.cache/setup.log
 PATH=$PATH:/usr/sbin:/sbin
-mkdir -p .cache
-: >"$log"
 
 say() { printf 'ketch: %s\n' "$*"; }
 fail() {
     printf 'ketch: %s\n' "$*" >&2
     exit 1
-}
-
-need_root() {
-    [ "$(id -u)" -eq 0 ] || fail "make $goal needs root: it $1. Run it as root."
 }
 
 # install_missing PROGRAM=PACKAGE...: PROGRAM is a command, or a path when it has a slash.
@@ -86,22 +80,26 @@ run_packages() {
 }
 
 case $goal in
+    run | test | peers)
+        [ "$(id -u)" -eq 0 ] || fail "make $goal needs root, for packages, mounts and network links: run it as root"
+        ;;
+esac
+{ mkdir -p .cache && printf '' >"$log"; } 2>/dev/null || fail "make $goal cannot write into $PWD as $(id -un)"
+
+case $goal in
     venv) make_venv ;;
     dev) make_development_venv ;;
     run)
-        need_root "makes namespaces, mounts and network links"
         run_packages
         make_venv
         ;;
     test)
-        need_root "runs real containers"
         run_packages
         install_missing ip=iproute2 mmdebstrap=mmdebstrap \
             qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs depmod=kmod
         make_development_venv
         ;;
     peers)
-        need_root "installs packages"
         # Their daemons must not start, nor change this machine's network.
         if [ ! -e /usr/sbin/policy-rc.d ]; then
             printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
@@ -113,3 +111,4 @@ case $goal in
         ;;
     *) fail "unknown goal $goal" ;;
 esac
+
