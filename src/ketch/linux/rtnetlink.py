@@ -1,0 +1,427 @@
+"""Links, addresses and routes: rtnetlink(7), netlink(7) and the kernel's linux/rtnetlink.h.
+
+Functions named after what they do build requests, without I/O; ``Socket`` sends them, many at
+once, and reads links, addresses and routes back.
+"""
+
+import _socket
+import errno
+import struct
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+from ketch.errors import InvalidArgumentError
+from ketch.linux import netlink
+from ketch.linux.netlink import Message, Request, attribute, nested, text, u32
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+NETLINK_ROUTE = 0
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_NEWROUTE = 24
+RTM_GETROUTE = 26
+
+IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
+
+IFLA_ADDRESS = 1
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_LINK = 5
+IFLA_MASTER = 10
+IFLA_LINKINFO = 18
+IFLA_NET_NS_FD = 28
+IFLA_EXT_MASK = 29
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+VETH_INFO_PEER = 1
+RTEXT_FILTER_SKIP_STATS = 0x8
+
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_BROADCAST = 4
+IFA_FLAGS = 8
+IFA_F_NODAD = 0x02
+
+RTA_DST = 1
+RTA_OIF = 4
+RTA_GATEWAY = 5
+RTA_PRIORITY = 6
+RTA_TABLE = 15
+
+RT_TABLE_MAIN = 254
+RT_TABLE_LOCAL = 255
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+RTPROT_BOOT = 3
+RTN_UNICAST = 1
+
+# linux/if.h: IFNAMSIZ counts the final zero byte.
+NAME_BYTES = 15
+
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, mask of changed flags
+_ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, scope, index
+# rtmsg: family, destination and source length, tos, table, protocol, scope, type, flags
+_ROUTE = struct.Struct("=BBBBBBBBI")
+
+# Counters are half of a link's description, and nobody asks for them.
+_WITHOUT_STATISTICS = u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+_FAMILIES = {4: int(_socket.AF_INET), 6: int(_socket.AF_INET6)}
+
+
+class Link:
+    """A network interface as the kernel describes it.
+
+    Attributes:
+        index: its number in its namespace.
+        name: its name.
+        flags: IFF_* of netdevice(7).
+        kind: ``bridge``, ``veth``..., empty for hardware and loopback.
+        mac: link-layer address, ``02:42:...``, empty where it has none.
+        mtu_bytes: largest packet.
+        master: index of the bridge it is a port of, or 0.
+        peer: index of the other end or lower link, maybe in another namespace, or 0.
+    """
+
+    __slots__ = ("flags", "index", "kind", "mac", "master", "mtu_bytes", "name", "peer")
+
+    index: int
+    flags: int
+
+    def __init__(self, message: Message) -> None:
+        _, _, self.index, self.flags, _ = _LINK.unpack_from(message.payload)
+        values = dict(netlink.attributes(message.payload, _LINK.size))
+        self.name = netlink.string(values[IFLA_IFNAME])
+        self.mac = values.get(IFLA_ADDRESS, b"").hex(":")
+        self.mtu_bytes = netlink.number(values.get(IFLA_MTU, b""))
+        self.master = netlink.number(values.get(IFLA_MASTER, b""))
+        self.peer = netlink.number(values.get(IFLA_LINK, b""))
+        information = dict(netlink.attributes(values.get(IFLA_LINKINFO, b"")))
+        self.kind = netlink.string(information.get(IFLA_INFO_KIND, b""))
+
+    @property
+    def up(self) -> bool:
+        """Whether it is switched on."""
+        return bool(self.flags & IFF_UP)
+
+
+class Route:
+    """A route as the kernel describes it.
+
+    Attributes:
+        destination: the network it leads to.
+        gateway: next hop, or None where the destination is on the link.
+        index: the link it leaves by, or 0.
+        table: RT_TABLE_MAIN, RT_TABLE_LOCAL...
+        kind: RTN_UNICAST...
+        priority: metric; the smallest wins.
+    """
+
+    __slots__ = ("destination", "gateway", "index", "kind", "priority", "table")
+
+    def __init__(self, message: Message) -> None:
+        family, length, _, _, table, _, _, self.kind, _ = _ROUTE.unpack_from(message.payload)
+        values = dict(netlink.attributes(message.payload, _ROUTE.size))
+        empty = bytes(4 if family == _socket.AF_INET else 16)
+        self.destination: Network = ip_network((values.get(RTA_DST, empty), length))
+        gateway = values.get(RTA_GATEWAY)
+        self.gateway: Address | None = ip_address(gateway) if gateway else None
+        self.index = netlink.number(values.get(RTA_OIF, b""))
+        self.table = netlink.number(values[RTA_TABLE]) if RTA_TABLE in values else table
+        self.priority = netlink.number(values.get(RTA_PRIORITY, b""))
+
+
+def add_bridge(name: str, mac: str, mtu_bytes: int) -> Request:
+    """Make a bridge, up, in the socket's namespace; EEXIST when the name is taken.
+
+    Args:
+        name: at most NAME_BYTES bytes.
+        mac: its address. A bridge that was given none takes the lowest of its ports' and changes
+            it as they come and go, which its neighbours' caches do not forgive.
+        mtu_bytes: largest packet.
+    """
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        + _name(name)
+        + _mac(mac)
+        + u32(IFLA_MTU, mtu_bytes)
+        + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
+        f"make bridge {name}",
+    )
+
+
+def add_veth(
+    name: str, peer: str, *, namespace: int, bridge: int, mac: str, mtu_bytes: int
+) -> Request:
+    """Make a pair of veths: one, up, a port of a bridge; its peer, down, in another namespace.
+
+    Args:
+        name: of the bridge's end, in the socket's namespace.
+        peer: name of the other end.
+        namespace: descriptor of the network namespace in which the peer is to be.
+        bridge: the bridge's index.
+        mac: the peer's address.
+        mtu_bytes: largest packet, of both.
+
+    Source: veth(4); veth_newlink() in drivers/net/veth.c.
+    """
+    other = (
+        _LINK.pack(0, 0, 0, 0, 0)
+        + _name(peer)
+        + _mac(mac)
+        + u32(IFLA_MTU, mtu_bytes)
+        + u32(IFLA_NET_NS_FD, namespace)
+    )
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        + _name(name)
+        + u32(IFLA_MTU, mtu_bytes)
+        + u32(IFLA_MASTER, bridge)
+        + nested(
+            IFLA_LINKINFO,
+            text(IFLA_INFO_KIND, "veth"),
+            nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, other)),
+        ),
+        f"make veth {name}, a port of link {bridge}, with peer {peer} in a container",
+    )
+
+
+def set_link(
+    link: int | str,
+    *,
+    up: bool | None = None,
+    name: str = "",
+    mac: str = "",
+    mtu_bytes: int = 0,
+    master: int | None = None,
+    namespace: int | None = None,
+) -> Request:
+    """Change a link: what is not given stays.
+
+    Args:
+        link: index, or name.
+        up: on or off.
+        name: its new name; the link must be down before Linux 6.2.
+        mac: its new address.
+        mtu_bytes: largest packet.
+        master: index of the bridge it becomes a port of, 0 for none.
+        namespace: descriptor of the network namespace it moves to.
+    """
+    payload = _LINK.pack(0, 0, 0 if isinstance(link, str) else link, bool(up), up is not None)
+    changes = []
+    if isinstance(link, str):
+        if name:
+            raise InvalidArgumentError("a link is renamed by its index")
+        payload += _name(link)
+    if up is not None:
+        changes.append("up" if up else "down")
+    if name:
+        payload += _name(name)
+        changes.append(f"name {name}")
+    if mac:
+        payload += _mac(mac)
+        changes.append(f"address {mac}")
+    if mtu_bytes:
+        payload += u32(IFLA_MTU, mtu_bytes)
+        changes.append(f"mtu {mtu_bytes}")
+    if master is not None:
+        payload += u32(IFLA_MASTER, master)
+        changes.append(f"master {master}")
+    if namespace is not None:
+        payload += u32(IFLA_NET_NS_FD, namespace)
+        changes.append("another namespace")
+    detail = f"set link {link}: {', '.join(changes)}"
+    # RTM_NEWLINK without NLM_F_CREATE changes; RTM_SETLINK takes no flags by name.
+    return Request("RTM_NEWLINK", RTM_NEWLINK, 0, payload, detail)
+
+
+def delete_link(index: int) -> Request:
+    """Delete a link. For a veth this waits for grace periods: leave it to its dying namespace."""
+    return Request(
+        "RTM_DELLINK", RTM_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0), f"delete link {index}"
+    )
+
+
+def add_address(index: int, address: Interface) -> Request:
+    """Give a link an address, with the route to its network; already there will do.
+
+    An IPv6 address is used at once: engines give each address to one link only, so the second of
+    waiting for duplicates (RFC 4862, 5.4) would find none.
+    """
+    extra = b""
+    if address.version == 6:
+        extra = u32(IFA_FLAGS, IFA_F_NODAD)
+    elif address.network.prefixlen < 31:  # RFC 3021: a link of two has no broadcast address
+        extra = attribute(IFA_BROADCAST, address.network.broadcast_address.packed)
+    return Request(
+        "RTM_NEWADDR",
+        RTM_NEWADDR,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _address_payload(index, address) + extra,
+        f"give link {index} address {address}",
+        accept=(errno.EEXIST,),
+    )
+
+
+def delete_address(index: int, address: Interface) -> Request:
+    """Take an address from a link; already gone will do."""
+    return Request(
+        "RTM_DELADDR",
+        RTM_DELADDR,
+        0,
+        _address_payload(index, address),
+        f"take address {address} from link {index}",
+        accept=(errno.EADDRNOTAVAIL,),
+    )
+
+
+def add_route(
+    destination: Network, gateway: Address | None = None, *, index: int = 0, priority: int = 0
+) -> Request:
+    """Add a route to the main table; already there will do.
+
+    Args:
+        destination: the network it leads to; of prefix length 0 for the default route.
+        gateway: next hop, or None where the destination is on the link.
+        index: the link it leaves by; needed without a gateway.
+        priority: metric; the smallest wins.
+    """
+    scope = RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else RT_SCOPE_LINK
+    payload = _ROUTE.pack(
+        _FAMILIES[destination.version],
+        destination.prefixlen,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_BOOT,
+        scope,
+        RTN_UNICAST,
+        0,
+    )
+    if destination.prefixlen:
+        payload += attribute(RTA_DST, destination.network_address.packed)
+    if gateway:
+        payload += attribute(RTA_GATEWAY, gateway.packed)
+    if index:
+        payload += u32(RTA_OIF, index)
+    if priority:
+        payload += u32(RTA_PRIORITY, priority)
+    return Request(
+        "RTM_NEWROUTE",
+        RTM_NEWROUTE,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        payload,
+        f"route {destination} by {gateway or 'the link'}",
+        accept=(errno.EEXIST,),
+    )
+
+
+class Socket(netlink.Socket):
+    """A rtnetlink socket of the network namespace in which it is made."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(NETLINK_ROUTE)
+
+    def link(self, link: int | str) -> Link | None:
+        """One link by its index or name, or None."""
+        payload = _LINK.pack(0, 0, 0 if isinstance(link, str) else link, 0, 0)
+        if isinstance(link, str):
+            payload += _name(link)
+        payload += _WITHOUT_STATISTICS
+        request = Request(
+            "RTM_GETLINK", RTM_GETLINK, 0, payload, f"look up link {link}", accept=(errno.ENODEV,)
+        )
+        answer = self.query(request)[0]
+        return Link(answer) if answer else None
+
+    def links(self) -> list[Link]:
+        """Every link of the namespace."""
+        payload = _LINK.pack(0, 0, 0, 0, 0) + _WITHOUT_STATISTICS
+        request = Request("RTM_GETLINK", RTM_GETLINK, 0, payload, "list links")
+        return [Link(message) for message in self.dump(request)]
+
+    def addresses(self, index: int = 0, version: int = 0) -> list[Interface]:
+        """Addresses with their prefix lengths.
+
+        Args:
+            index: of one link, or 0 for all.
+            version: 4 or 6, or 0 for both.
+        """
+        family = _FAMILIES.get(version, 0)
+        payload = _ADDRESS.pack(family, 0, 0, 0, index)
+        found = []
+        for message in self.dump(Request("RTM_GETADDR", RTM_GETADDR, 0, payload, "list addresses")):
+            family, length, _, _, owner = _ADDRESS.unpack_from(message.payload)
+            values = dict(netlink.attributes(message.payload, _ADDRESS.size))
+            # On a point-to-point link IFA_ADDRESS is the other end; IPv6 has no IFA_LOCAL there.
+            packed = values.get(IFA_LOCAL) or values[IFA_ADDRESS]
+            if index in {0, owner}:
+                found.append(
+                    IPv4Interface((packed, length))
+                    if family == _socket.AF_INET
+                    else IPv6Interface((packed, length))
+                )
+        return found
+
+    def routes(self, version: int = 0) -> list[Route]:
+        """Routes of all tables.
+
+        Args:
+            version: 4 or 6, or 0 for both.
+        """
+        family = _FAMILIES.get(version, 0)
+        payload = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        request = Request("RTM_GETROUTE", RTM_GETROUTE, 0, payload, "list routes")
+        return [Route(message) for message in self.dump(request)]
+
+
+def _name(name: str) -> bytes:
+    if not 0 < len(name.encode()) <= NAME_BYTES or "/" in name or name in {".", ".."}:
+        raise InvalidArgumentError(
+            f"{name!r} cannot be a link's name", f"use 1 to {NAME_BYTES} characters, none of them /"
+        )
+    return text(IFLA_IFNAME, name)
+
+
+def _mac(mac: str) -> bytes:
+    try:
+        packed = bytes.fromhex(mac.replace(":", ""))
+    except ValueError:
+        packed = b""
+    if len(packed) != 6:
+        raise InvalidArgumentError(f"{mac!r} is no MAC address", "write it as 02:42:ac:11:00:02")
+    return attribute(IFLA_ADDRESS, packed)
+
+
+def _address_payload(index: int, address: Interface) -> bytes:
+    payload = _ADDRESS.pack(
+        _FAMILIES[address.version], address.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index
+    )
+    packed = address.ip.packed
+    return payload + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
