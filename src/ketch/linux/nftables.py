@@ -1,0 +1,251 @@
+"""Packet filtering: nft(8) writes, in one transaction; a netlink socket reads, in microseconds.
+
+Rules are compiled by nft, whose language is the stable interface. Whether they are there is asked
+of the kernel itself (linux/netfilter/nf_tables.h), because starting nft costs 5 ms and more.
+"""
+
+import errno
+import os
+import struct
+
+from ketch.errors import PermissionDeniedError, SyscallError, UnavailableError, UnsupportedError
+from ketch.linux import netlink
+from ketch.linux.netlink import Message, Request, nested, text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+NETLINK_NETFILTER = 12
+
+# linux/netfilter.h: protocol families, under the names that nft gives them.
+_FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
+
+NF_DROP = 0
+
+NFT_MSG_GETCHAIN = 0x0A04
+NFT_MSG_GETRULE = 0x0A07
+NFT_MSG_GETSETELEM = 0x0A0D
+
+NFTA_CHAIN_TABLE = 1
+NFTA_CHAIN_NAME = 3
+NFTA_CHAIN_POLICY = 5
+NFTA_RULE_TABLE = 1
+NFTA_RULE_CHAIN = 2
+NFTA_RULE_USERDATA = 7
+NFTA_SET_ELEM_LIST_TABLE = 1
+NFTA_SET_ELEM_LIST_SET = 2
+NFTA_SET_ELEM_LIST_ELEMENTS = 3
+NFTA_LIST_ELEM = 1
+NFTA_SET_ELEM_KEY = 1
+NFTA_DATA_VALUE = 1
+
+_HEADER = struct.Struct("!BBH")  # nfgenmsg: family, version, resource
+
+# linux/if.h: IFNAMSIZ, the width of a set's interface name.
+_IFNAME_BYTES = 16
+
+# A service's PATH often lacks the sbin directories, where nft lives.
+_DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin", "/usr/local/bin")
+
+
+class Transaction:
+    """A script that nft is carrying out, whole or not at all, while its caller does other work.
+
+    Args:
+        script: nft's language; see nft(8), option ``-f``.
+        purpose: what it is for, for errors.
+
+    Raises:
+        UnavailableError: nft is not installed.
+    """
+
+    __slots__ = ("_errors", "_pid", "_purpose", "_result")
+
+    def __init__(self, script: str, purpose: str) -> None:
+        self._purpose = purpose
+        self._pid, self._result, self._errors = _start(script, "-f", "/dev/stdin")
+
+    def wait(self) -> None:
+        """Wait until the kernel has the new rules.
+
+        Raises:
+            PermissionDeniedError: the caller may not change this namespace's rules.
+            UnavailableError: nft refused the script or the kernel its rules, which are then as
+                they were before.
+        """
+        _finish(self._pid, self._result, self._errors, self._purpose)
+
+
+def listing(*what: str) -> "list[dict[str, Any]]":
+    """What ``nft -j list WHAT...`` lists, such as ``listing("table", "inet", "ketch")``.
+
+    Source: libnftables-json(5). For inspection and tests.
+    """
+    import json  # noqa: PLC0415  no start lists rules
+
+    purpose = " ".join(("list", *what))
+    pid, result, errors = _start("", "-j", "list", *what)
+    found: list[dict[str, Any]] = json.loads(_finish(pid, result, errors, purpose))["nftables"]
+    return found
+
+
+def ifname(name: str) -> bytes:
+    """An interface name as a set's key has it."""
+    return name.encode().ljust(_IFNAME_BYTES, b"\0")
+
+
+class Socket(netlink.Socket):
+    """Reads the rules of the network namespace in which it is made.
+
+    Raises:
+        UnsupportedError: the kernel has no nftables.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        try:
+            super().__init__(NETLINK_NETFILTER)
+        except OSError as error:
+            if error.errno != errno.EPROTONOSUPPORT:
+                raise
+            raise _unsupported() from error
+
+    def present(
+        self, family: str, table: str, elements: "Sequence[tuple[str, bytes]]"
+    ) -> list[bool]:
+        """Whether elements are in sets; not when set or table is missing either.
+
+        Args:
+            family: ``inet``, ``ip`` or ``ip6``.
+            table: the table's name.
+            elements: names of sets of the table and keys as the kernel stores them.
+        """
+        requests = [
+            _request(
+                "NFT_MSG_GETSETELEM",
+                NFT_MSG_GETSETELEM,
+                family,
+                text(NFTA_SET_ELEM_LIST_TABLE, table)
+                + text(NFTA_SET_ELEM_LIST_SET, name)
+                + nested(
+                    NFTA_SET_ELEM_LIST_ELEMENTS,
+                    nested(
+                        NFTA_LIST_ELEM,
+                        nested(NFTA_SET_ELEM_KEY, netlink.attribute(NFTA_DATA_VALUE, key)),
+                    ),
+                ),
+                f"look into set {table} {name}",
+            )
+            for name, key in elements
+        ]
+        return [answer is not None for answer in self._ask(*requests)]
+
+    def policy(self, family: str, table: str, chain: str) -> int | None:
+        """What happens at the end of a base chain: NF_DROP or NF_ACCEPT; None without the chain."""
+        answer = self._ask(
+            _request(
+                "NFT_MSG_GETCHAIN",
+                NFT_MSG_GETCHAIN,
+                family,
+                text(NFTA_CHAIN_TABLE, table) + text(NFTA_CHAIN_NAME, chain),
+                f"look up chain {table} {chain}",
+            )
+        )[0]
+        if answer is None:
+            return None
+        value = dict(netlink.attributes(answer.payload, _HEADER.size)).get(NFTA_CHAIN_POLICY)
+        return None if value is None else int.from_bytes(value, "big")
+
+    def comments(self, family: str, table: str, chain: str) -> list[bytes]:
+        """The comments of a chain's rules, in their order, as userdata that contains them."""
+        request = _request(
+            "NFT_MSG_GETRULE",
+            NFT_MSG_GETRULE,
+            family,
+            text(NFTA_RULE_TABLE, table) + text(NFTA_RULE_CHAIN, chain),
+            f"list rules of {table} {chain}",
+        )
+        return [
+            dict(netlink.attributes(message.payload, _HEADER.size)).get(NFTA_RULE_USERDATA, b"")
+            for message in self.dump(request)
+        ]
+
+    def _ask(self, *requests: Request) -> list[Message | None]:
+        try:
+            return self.query(*requests)
+        except SyscallError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+                raise
+            raise _unsupported() from error
+
+
+def _request(name: str, kind: int, family: str, payload: bytes, detail: str) -> Request:
+    header = _HEADER.pack(_FAMILIES[family], 0, 0)
+    return Request(name, kind, 0, header + payload, detail, accept=(errno.ENOENT,))
+
+
+def _unsupported() -> UnsupportedError:
+    return UnsupportedError(
+        "this kernel has no nftables",
+        "build it with CONFIG_NF_TABLES, or start containers with --network host or none",
+    )
+
+
+def _start(script: str, *arguments: str) -> tuple[int, int, int]:
+    """Start nft on files in memory; return its pid and descriptors of its output and errors."""
+    for directory in _DIRECTORIES:
+        program = f"{directory}/nft"
+        if os.access(program, os.X_OK):
+            break
+    else:
+        raise UnavailableError(
+            "the program nft, which writes packet filter rules, is not installed",
+            "apt-get install nftables",
+        )
+    opened: list[int] = []
+    try:
+        opened.extend(os.memfd_create(f"nft-{name}") for name in ("script", "result", "errors"))
+        os.write(opened[0], script.encode())
+        os.lseek(opened[0], 0, os.SEEK_SET)
+        pid = os.posix_spawn(
+            program,
+            [program, *arguments],
+            {"LC_ALL": "C", "PATH": ":".join(_DIRECTORIES)},
+            file_actions=[(os.POSIX_SPAWN_DUP2, opened[at], at) for at in range(3)],
+            setsigmask=(),
+            setsigdef=range(1, 32),
+        )
+    except BaseException:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
+    os.close(opened[0])
+    return pid, opened[1], opened[2]
+
+
+def _finish(pid: int, result: int, errors: int, purpose: str) -> bytes:
+    """Wait for nft, close its files and return its output."""
+    try:
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        output = _content(result)
+        words = _content(errors).decode(errors="replace").strip()
+    finally:
+        os.close(result)
+        os.close(errors)
+    if not status:
+        return output
+    if "Operation not permitted" in words:
+        raise PermissionDeniedError(f"packet filter: {purpose}: not permitted", "run as root")
+    if status < 0:
+        words = f"nft was killed by signal {-status}"
+    raise UnavailableError(
+        f"packet filter: {purpose}: {words or f'nft ended with status {status}'}",
+        "look at `nft list ruleset`",
+    )
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
