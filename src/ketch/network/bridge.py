@@ -1,0 +1,152 @@
+"""A network's bridge in the host: made when missing, mended when wrong.
+
+Nothing is remembered about it. Every start looks at the kernel and does what is lacking, so a
+process killed between two steps, a reboot, an ``ip link del`` and eight starts at once all end in
+the same state: the bridge exists, is up, has exactly its network's addresses, and packets are
+forwarded. Each step is one request that another process may have been quicker with.
+"""
+
+import errno
+from ipaddress import IPv4Interface, IPv6Interface
+
+from ketch.errors import ConflictError, PermissionDeniedError, SyscallError, UnavailableError
+from ketch.linux import rtnetlink
+from ketch.linux.netlink import Request
+from ketch.network import ipam
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Interface = IPv4Interface | IPv6Interface
+
+DEFAULT_MTU_BYTES = 1500
+
+_FORWARDING = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/all/forwarding"}
+
+
+class Bridge:
+    """A bridge network as the host sees it.
+
+    Args:
+        name: the link's name, at most 15 bytes.
+        addresses: the host's own in the network, with prefix length: the containers' gateways.
+        mtu_bytes: largest packet.
+        masquerade: packets that leave for other networks get the host's address.
+        internal: nothing leaves for other networks.
+        inter_container: containers of the network may talk to each other.
+    """
+
+    __slots__ = ("addresses", "inter_container", "internal", "masquerade", "mtu_bytes", "name")
+
+    def __init__(
+        self,
+        name: str,
+        addresses: "Sequence[Interface]",
+        *,
+        mtu_bytes: int = DEFAULT_MTU_BYTES,
+        masquerade: bool = True,
+        internal: bool = False,
+        inter_container: bool = True,
+    ) -> None:
+        self.name = name
+        self.addresses = tuple(addresses)
+        self.mtu_bytes = mtu_bytes
+        self.masquerade = masquerade
+        self.internal = internal
+        self.inter_container = inter_container
+
+    @property
+    def mac(self) -> str:
+        """The bridge's MAC address, the same whoever makes it."""
+        return ipam.mac_of(self.addresses[0].ip)
+
+
+def ensure(host: rtnetlink.Socket, bridge: Bridge) -> int:
+    """Have a bridge as it should be; cheap when it is.
+
+    Args:
+        host: rtnetlink socket of the namespace where the bridge is; the caller must be in that
+            namespace, because forwarding is a sysctl of the caller's.
+        bridge: what there should be.
+
+    Returns:
+        The bridge's index.
+
+    Raises:
+        ConflictError: something else has the bridge's name.
+        PermissionDeniedError: the caller may not configure this namespace.
+        UnavailableError: forwarding cannot be switched on.
+        SyscallError: the kernel refused.
+    """
+    try:
+        link = host.link(bridge.name) or _make(host, bridge)
+        if link.kind != "bridge":
+            raise ConflictError(
+                f"network interface {bridge.name} is in the way: "
+                f"it is {link.kind or 'hardware'}, not a bridge",
+                f"rename or delete it (ip link set {bridge.name} name ...)",
+            )
+        requests = [] if link.up else [rtnetlink.set_link(link.index, up=True)]
+        requests += _addresses(host, link.index, bridge)
+        if requests:
+            host.execute(*requests)
+    except SyscallError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise PermissionDeniedError(
+            f"bridge {bridge.name} cannot be configured: {error}", "run as root"
+        ) from error
+    for version in {address.version for address in bridge.addresses}:
+        _forward(version)
+    return link.index
+
+
+def _make(host: rtnetlink.Socket, bridge: Bridge) -> rtnetlink.Link:
+    failure = host.attempt(rtnetlink.add_bridge(bridge.name, bridge.mac, bridge.mtu_bytes))[0]
+    if failure is not None and failure.errno != errno.EEXIST:
+        raise failure
+    link = host.link(bridge.name)
+    if link is None:
+        raise UnavailableError(f"bridge {bridge.name} was deleted while it was being set up")
+    return link
+
+
+def _addresses(host: rtnetlink.Socket, index: int, bridge: Bridge) -> "list[Request]":
+    """What gives the bridge its addresses.
+
+    One that lacks an address of its own was left by a network with another subnet: what it has
+    instead goes, and with it the route that would lead replies astray. One that lacks nothing
+    may keep what an operator added to it.
+    """
+    present = host.addresses(index)
+    missing = [address for address in bridge.addresses if address not in present]
+    if not missing:
+        return []
+    versions = {address.version for address in missing}
+    stale = [
+        address
+        for address in present
+        if address.version in versions
+        and address not in bridge.addresses
+        and not address.is_link_local
+    ]
+    return [rtnetlink.delete_address(index, address) for address in stale] + [
+        rtnetlink.add_address(index, address) for address in missing
+    ]
+
+
+def _forward(version: int) -> None:
+    """Have the host forward packets (Documentation/networking/ip-sysctl.rst)."""
+    path = _FORWARDING[version]
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if file.read(1) != b"0":
+                return
+        with open(path, "wb", buffering=0) as file:
+            file.write(b"1")
+    except OSError as error:
+        raise UnavailableError(
+            f"packets of containers cannot be forwarded: {path}: {error.strerror}",
+            "set this sysctl to 1, or start containers with --network host or none",
+        ) from error
