@@ -8,7 +8,7 @@ import pytest
 from ketch.linux import capabilities as kernel
 from ketch.spec import capabilities as names
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change capabilities")
+pytestmark = pytest.mark.root
 
 
 def in_child(function: Callable[[], Any]) -> Any:
@@ -60,8 +60,8 @@ def test_docker_defaults_for_root() -> None:
 
 
 def test_capabilities_survive_the_change_of_user() -> None:
-    bounding = names.to_set(["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"])
-    ambient = names.to_set(["CAP_NET_RAW"])
+    bounding = names.mask(["CAP_CHOWN", "CAP_KILL", "CAP_NET_RAW"])
+    ambient = names.mask(["CAP_NET_RAW"])
 
     def become() -> dict[str, int]:
         kernel.restrict(bounding)
@@ -77,19 +77,19 @@ def test_capabilities_survive_the_change_of_user() -> None:
 
 def test_ambient_passes_through_exec_and_permitted_alone_does_not() -> None:
     def become() -> str:
-        kernel.restrict(names.to_set(["CAP_KILL", "CAP_NET_RAW"]))
+        kernel.restrict(names.mask(["CAP_KILL", "CAP_NET_RAW"]))
         os.setresuid(65534, 65534, 65534)
-        both = names.to_set(["CAP_KILL", "CAP_NET_RAW"])
-        kernel.apply(both, both, both, names.to_set(["CAP_NET_RAW"]))
+        both = names.mask(["CAP_KILL", "CAP_NET_RAW"])
+        kernel.apply(both, both, both, names.mask(["CAP_NET_RAW"]))
         with os.popen("/bin/grep CapEff /proc/self/status") as stream:
             return stream.read()
 
-    assert int(in_child(become).split()[1], 16) == names.to_set(["CAP_NET_RAW"])
+    assert int(in_child(become).split()[1], 16) == names.mask(["CAP_NET_RAW"])
 
 
 def test_gaining_is_refused_and_says_what() -> None:
     def become() -> None:
-        kernel.restrict(names.to_set(["CAP_KILL"]))
+        kernel.restrict(names.mask(["CAP_KILL"]))
         kernel.apply(0, 0, 0, 0)
         kernel.apply(1, 1, 0, 0)
 

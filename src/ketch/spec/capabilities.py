@@ -26,11 +26,12 @@ NAMES = (
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
 
-def to_set(names: Iterable[str]) -> int:
-    """The set of the named capabilities; a name that is not in NAMES raises KeyError."""
+def mask(names: Iterable[str]) -> int:
+    """The set of the named capabilities; what is not in NAMES counts for nothing."""
     result = 0
     for name in names:
-        result |= 1 << _NUMBERS[name]
+        if name in _NUMBERS:
+            result |= 1 << _NUMBERS[name]
     return result
 
 
@@ -40,7 +41,7 @@ def to_names(capabilities: int) -> list[str]:
 
 
 # What Docker gives a container that asks for nothing.
-DEFAULT = to_set((
+DEFAULT = mask((
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
     "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
     "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec.capabilities import DEFAULT, NAMES, choose, resolve, to_names, to_set
+from ketch.spec.capabilities import DEFAULT, NAMES, choose, resolve, to_names, mask
 
 EVERY = (1 << len(NAMES)) - 1
 
@@ -14,7 +14,7 @@ def test_numbers_are_the_kernels() -> None:
         ("CAP_CHOWN", 0), ("CAP_KILL", 5), ("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21),
         ("CAP_MKNOD", 27), ("CAP_SYSLOG", 34), ("CAP_CHECKPOINT_RESTORE", 40),
     ):  # fmt: skip
-        assert to_set([name]) == 1 << number
+        assert mask([name]) == 1 << number
 
 
 def test_docker_default_is_fourteen() -> None:
@@ -25,19 +25,19 @@ def test_docker_default_is_fourteen() -> None:
 
 @given(st.sets(st.sampled_from(NAMES)))
 def test_names_round_trip(names: set[str]) -> None:
-    assert set(to_names(to_set(names))) == names
+    assert set(to_names(mask(names))) == names
 
 
 @pytest.mark.parametrize(
     ("add", "drop", "expected"),
     [
         ([], [], DEFAULT),
-        (["net_admin"], [], DEFAULT | to_set(["CAP_NET_ADMIN"])),
-        (["CAP_SYS_PTRACE"], ["Chown"], DEFAULT & ~1 | to_set(["CAP_SYS_PTRACE"])),
+        (["net_admin"], [], DEFAULT | mask(["CAP_NET_ADMIN"])),
+        (["CAP_SYS_PTRACE"], ["Chown"], DEFAULT & ~1 | mask(["CAP_SYS_PTRACE"])),
         (["ALL"], [], EVERY),
-        (["all"], ["SYS_ADMIN"], EVERY & ~to_set(["CAP_SYS_ADMIN"])),
+        (["all"], ["SYS_ADMIN"], EVERY & ~mask(["CAP_SYS_ADMIN"])),
         ([], ["ALL"], 0),
-        (["NET_RAW"], ["ALL"], to_set(["CAP_NET_RAW"])),
+        (["NET_RAW"], ["ALL"], mask(["CAP_NET_RAW"])),
         (["ALL"], ["ALL"], EVERY),
         (["CHOWN"], ["CHOWN"], DEFAULT),
     ],
@@ -52,7 +52,7 @@ def test_unknown_and_unavailable_are_refused_in_dockers_words() -> None:
     with pytest.raises(InvalidArgumentError, match=r"^invalid CapDrop: unknown capability"):
         choose([], [""], EVERY)
     with pytest.raises(InvalidArgumentError, match="not supported by your kernel or not available"):
-        choose(["SYS_RESOURCE"], [], EVERY & ~to_set(["CAP_SYS_RESOURCE"]))
+        choose(["SYS_RESOURCE"], [], EVERY & ~mask(["CAP_SYS_RESOURCE"]))
 
 
 def test_resolve_grants_what_it_can_and_names_the_rest() -> None:
@@ -64,12 +64,12 @@ def test_resolve_grants_what_it_can_and_names_the_rest() -> None:
             "inheritable": ["CAP_KILL"],
             "ambient": ["CAP_KILL", "CAP_CHOWN"],
         },
-        EVERY & ~to_set(["CAP_SYS_RESOURCE"]),
+        EVERY & ~mask(["CAP_SYS_RESOURCE"]),
     )
-    assert sets.bounding == to_set(["CAP_CHOWN"])
-    assert sets.permitted == to_set(["CAP_CHOWN", "CAP_KILL"])
-    assert sets.effective == to_set(["CAP_CHOWN"])
-    assert sets.ambient == to_set(["CAP_KILL"])
+    assert sets.bounding == mask(["CAP_CHOWN"])
+    assert sets.permitted == mask(["CAP_CHOWN", "CAP_KILL"])
+    assert sets.effective == mask(["CAP_CHOWN"])
+    assert sets.ambient == mask(["CAP_KILL"])
     assert warnings == [
         "process.capabilities.bounding: CAP_SYS_RESOURCE is not available here",
         "process.capabilities.bounding: chown is not available here",
