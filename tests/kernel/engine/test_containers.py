@@ -1,0 +1,404 @@
+"""Containers' records against real processes: a fake monitor, real kills."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ketch.engine import names
+from ketch.engine.containers import LOST_ERROR, LOST_EXIT_STATUS, Containers
+from ketch.engine.settings import Settings
+from ketch.engine.store import Store
+from ketch.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from ketch.linux import procfs
+
+
+class Engine:
+    """An engine in a directory of its own, and monitors that hold no real container."""
+
+    def __init__(self, directory: Path) -> None:
+        self.settings = Settings(str(directory / "root"), str(directory / "state"))
+        self.containers = self.open()
+        self.children: list[int] = []
+        self.inits: list[tuple[int, int]] = []
+
+    def open(self) -> Containers:
+        return Containers(self.settings, Store(self.settings.root))
+
+    def create(self, name: str = "", **options: object) -> str:
+        return create(self.containers, names.new_id(), name, **options)
+
+    def fork(self, work: Callable[[Containers], None]) -> int:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                work(self.open())
+                status = 0
+            finally:
+                os._exit(status)
+        self.children.append(child)
+        return child
+
+    def run(
+        self, name: str = "", *, program: list[str] | None = None, **options: object
+    ) -> tuple[str, int]:
+        """Start a monitor that runs a program as a container's; returns its id and its pid."""
+        container_id = names.new_id()
+        ready, tell = os.pipe()
+
+        def monitor(containers: Containers) -> None:
+            create(containers, container_id, name, in_charge=True, **options)
+            init = os.posix_spawn(
+                "/bin/sh", program or ["sh", "-c", "exec sleep 1000"], dict(os.environ)
+            )
+            start_time = procfs.process_start_time(init)
+            assert start_time is not None
+            containers.mark_started(container_id, init, start_time, time.time_ns())
+            os.makedirs(containers._settings.runtime_directory(container_id))
+            os.write(tell, b"x")
+            code = os.waitstatus_to_exitcode(os.waitpid(init, 0)[1])
+            time.sleep(0.05)  # the time that releasing network and cgroup takes
+            containers.mark_exited(
+                container_id,
+                code if code >= 0 else 128 - code,
+                oom_killed=False,
+                finished_ns=time.time_ns(),
+            )
+            if options.get("auto_remove"):
+                containers.remove(container_id)
+
+        child = self.fork(monitor)
+        os.close(tell)
+        assert os.read(ready, 1) == b"x"
+        os.close(ready)
+        started = self.containers.find(container_id)
+        self.inits.append((started.init_pid, started.init_start_time))
+        return container_id, child
+
+    def end(self) -> None:
+        for pid, start_time in self.inits:
+            if procfs.is_running(pid, start_time):
+                os.kill(pid, signal.SIGKILL)
+        for child in self.children:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def create(containers: Containers, container_id: str, name: str, **options: object) -> str:
+    record = {"Path": "sleep", "Args": ["1000"], "Config": options.pop("config", {})}
+    made = containers.create_record(
+        container_id,
+        name=name,
+        image_id="sha256:1",
+        image_reference="busybox",
+        record=record,
+        **options,  # type: ignore[arg-type]
+    )
+    return made.id
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = Engine(tmp_path)
+    yield made
+    made.end()
+
+
+def kill_and_reap(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process that is not ours to reap is gone."""
+    deadline = time.monotonic() + 10
+    while procfs.process_start_time(pid) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_new_container(engine: Engine) -> None:
+    before = time.time_ns()
+    container_id = engine.create("web")
+    found = engine.containers.find("web")
+    assert (found.id, found.name, found.status) == (container_id, "web", "created")
+    assert found.image_reference == "busybox"
+    assert found.record["Args"] == ["1000"]
+    assert before <= found.created_ns <= time.time_ns()
+    assert os.path.isdir(engine.settings.container_directory(container_id))
+    assert engine.containers.list() == []
+    assert [c.id for c in engine.containers.list(all=True)] == [container_id]
+
+
+def test_a_taken_name_is_refused_in_dockers_words(engine: Engine) -> None:
+    holder = engine.create("web")
+    with pytest.raises(AlreadyExistsError) as caught:
+        engine.create("/web")
+    assert caught.value.message == (
+        f'Conflict. The container name "/web" is already in use by container "{holder}". '
+        "You have to remove (or rename) that container to be able to reuse that name."
+    )
+    assert len(engine.containers.list(all=True)) == 1
+
+
+def test_a_bad_name_makes_nothing(engine: Engine) -> None:
+    with pytest.raises(InvalidArgumentError):
+        engine.create("a b")
+    assert engine.containers.list(all=True) == []
+
+
+def test_a_made_up_name_avoids_those_in_use(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up = iter(["quiet_clipper", "quiet_clipper", "calm_sea"])
+    monkeypatch.setattr(names, "new_name", lambda attempt: next(made_up))
+    ids = [engine.create(), engine.create()]
+    found = [engine.containers.find(name).id for name in ("quiet_clipper", "calm_sea")]
+    assert found == ids
+
+
+def test_finding(engine: Engine) -> None:
+    first, second = "ab" * 32, "ac" * 32
+    create(engine.containers, first, "one")
+    create(engine.containers, second, "ac")
+    for reference in (first, "one", "/one", "ab", "abababababab"):
+        assert engine.containers.find(reference).id == first
+    assert engine.containers.find("ac").id == second, "a name goes before a start of an id"
+    with pytest.raises(InvalidArgumentError, match=r"multiple IDs found with provided prefix: a$"):
+        engine.containers.find("a")
+    for reference in ("nope", "abd", "AB", "ab%", "on"):
+        with pytest.raises(NotFoundError, match=f"^No such container: {reference}$"):
+            engine.containers.find(reference)
+    with pytest.raises(InvalidArgumentError, match="empty"):
+        engine.containers.find("")
+
+
+def test_a_life(engine: Engine) -> None:
+    container_id, monitor = engine.run("web", program=["sh", "-c", "sleep 0.3; exit 7"])
+    running = engine.containers.find("web")
+    assert (running.status, running.monitor_pid) == ("running", monitor)
+    assert procfs.is_running(running.init_pid, running.init_start_time)
+    assert engine.containers.wait("web") == 7
+    ended = engine.containers.find(container_id)
+    assert (ended.status, ended.exit_status, ended.init_pid) == ("exited", 7, 0)
+    assert ended.monitor_pid == 0
+    assert 0 < ended.started_ns < ended.finished_ns
+    assert engine.containers.wait("web") == 7
+
+
+def test_a_failed_start_stays_created(engine: Engine) -> None:
+    container_id = engine.create("web", in_charge=True)
+    engine.containers.mark_start_failed(container_id, 127, "no such program")
+    found = engine.containers.find("web")
+    assert (found.status, found.exit_status, found.error) == ("created", 127, "no such program")
+    engine.containers.remove("web")
+    assert engine.containers.list(all=True) == []
+
+
+def test_stop_waits_for_the_record(engine: Engine) -> None:
+    engine.run("web")
+    engine.containers.stop("web")
+    found = engine.containers.find("web")
+    assert (found.status, found.exit_status) == ("exited", 128 + signal.SIGTERM)
+    engine.containers.stop("web")  # again is no error
+
+
+def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
+    ignoring = ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
+    engine.run("web", program=ignoring)
+    begin = time.monotonic()
+    engine.containers.stop("web", timeout_seconds=1)
+    assert 1 <= time.monotonic() - begin < 5
+    assert engine.containers.find("web").exit_status == 128 + signal.SIGKILL
+
+
+def test_stop_uses_the_containers_own_signal_and_patience(engine: Engine) -> None:
+    trapping = ["sh", "-c", "trap 'exit 33' USR1; trap '' TERM; while :; do sleep 0.05; done"]
+    engine.run("web", program=trapping, config={"StopSignal": "SIGUSR1", "StopTimeout": 5})
+    time.sleep(0.2)
+    engine.containers.stop("web")
+    assert engine.containers.find("web").exit_status == 33
+
+
+def test_a_signal_that_does_not_exist_changes_nothing(engine: Engine) -> None:
+    engine.run("web")
+    for attempt in (engine.containers.stop, engine.containers.kill):
+        with pytest.raises(InvalidArgumentError, match="Invalid signal"):
+            attempt("web", signal="NOSUCH")
+    assert engine.containers.find("web").status == "running"
+
+
+def test_kill(engine: Engine) -> None:
+    container_id, _ = engine.run("web")
+    engine.containers.kill("web")
+    assert engine.containers.find("web").exit_status == 137
+    with pytest.raises(ConflictError) as caught:
+        engine.containers.kill("web")
+    assert caught.value.message == (
+        f"cannot kill container: web: container {container_id} is not running"
+    )
+
+
+def test_a_reused_pid_is_never_signalled(engine: Engine) -> None:
+    """The record names our own pid, with the start time of another process."""
+    container_id = engine.create("web")
+    engine.containers.mark_started(container_id, os.getpid(), 12345, time.time_ns())
+    with pytest.raises(ConflictError, match="is not running"):
+        engine.containers.kill("web")
+
+
+def test_remove_refuses_what_runs(engine: Engine) -> None:
+    engine.run("web")
+    with pytest.raises(ConflictError) as caught:
+        engine.containers.remove("web")
+    assert caught.value.message == (
+        'cannot remove container "/web": container is running: '
+        "stop the container before removing or force remove"
+    )
+    engine.containers.remove("web", force=True)
+    assert engine.containers.list(all=True) == []
+    assert os.listdir(f"{engine.settings.root}/containers") == []
+
+
+def test_remove_by_force_what_its_monitor_removes(engine: Engine) -> None:
+    container_id, monitor = engine.run("web", auto_remove=True)
+    engine.containers.remove("web", force=True)
+    with pytest.raises(NotFoundError):
+        engine.containers.find(container_id)
+    assert os.waitstatus_to_exitcode(os.waitpid(monitor, 0)[1]) == 0
+
+
+def test_wait_knows_the_status_of_what_is_already_removed(engine: Engine) -> None:
+    engine.run("web", program=["sh", "-c", "sleep 0.2; exit 9"], auto_remove=True)
+    assert engine.containers.wait("web") == 9
+
+
+def test_two_removals_at_once(engine: Engine) -> None:
+    container_id = engine.create("web")
+
+    def hold(containers: Containers) -> None:
+        containers._begin_removal(container_id)
+        time.sleep(60)
+
+    holder = engine.fork(hold)
+    deadline = time.monotonic() + 10
+    while engine.containers.find("web").status != "removing":
+        assert time.monotonic() < deadline
+    with pytest.raises(ConflictError, match="removal of container web is already in progress"):
+        engine.containers.remove("web")
+    kill_and_reap(holder)
+    assert engine.containers.list(all=True) == [], "the next command finishes it"
+    assert os.listdir(f"{engine.settings.root}/containers") == []
+
+
+def test_a_directory_that_cannot_go_makes_it_dead(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.create("web")
+
+    def refuse(path: str) -> None:
+        raise OSError(16, "Device or resource busy", path)
+
+    monkeypatch.setattr("ketch.engine.containers.remove_tree", refuse)
+    with pytest.raises(UnavailableError, match="Device or resource busy"):
+        engine.containers.remove("web")
+    assert engine.containers.find("web").status == "dead"
+    monkeypatch.undo()
+    engine.containers.remove("web")
+    assert engine.containers.list(all=True) == []
+
+
+def test_both_killed_at_once(engine: Engine) -> None:
+    container_id, monitor = engine.run("web")
+    init = engine.containers.find("web").init_pid
+    kill_and_reap(monitor)
+    os.kill(init, signal.SIGKILL)
+    wait_for_end(init)
+    (found,) = engine.containers.list(all=True)
+    assert (found.status, found.exit_status, found.error) == (
+        "exited",
+        LOST_EXIT_STATUS,
+        LOST_ERROR,
+    )
+    assert found.finished_ns > found.started_ns
+    assert not os.path.exists(engine.settings.runtime_directory(container_id))
+    assert not engine.containers.find("web").left_behind
+
+
+def test_a_container_outlives_its_monitor_and_can_be_stopped(engine: Engine) -> None:
+    _, monitor = engine.run("web")
+    kill_and_reap(monitor)
+    assert engine.containers.find("web").status == "running"
+    engine.containers.stop("web")
+    assert engine.containers.find("web").status == "exited"
+
+
+def test_auto_remove_does_not_depend_on_the_monitor(engine: Engine) -> None:
+    _, monitor = engine.run("web", auto_remove=True)
+    init = engine.containers.find("web").init_pid
+    kill_and_reap(monitor)
+    os.kill(init, signal.SIGKILL)
+    wait_for_end(init)
+    assert engine.containers.list(all=True) == []
+    assert os.listdir(f"{engine.settings.root}/containers") == []
+
+
+@pytest.mark.parametrize("auto_remove", [True, False])
+def test_a_monitor_killed_before_the_start(engine: Engine, auto_remove: bool) -> None:
+    def begin(containers: Containers) -> None:
+        create(containers, names.new_id(), "web", in_charge=True, auto_remove=auto_remove)
+
+    os.waitpid(engine.fork(begin), 0)
+    found = engine.containers.list(all=True)
+    assert [c.status for c in found] == ([] if auto_remove else ["created"])
+
+
+def test_after_a_reboot_nothing_runs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.run("web")
+    monkeypatch.setattr(procfs, "boot_id", lambda: "another")
+    (found,) = engine.open().list(all=True)
+    assert (found.status, found.exit_status) == ("exited", LOST_EXIT_STATUS)
+
+
+def test_many_look_while_one_ends(engine: Engine) -> None:
+    """Whatever the moment, nobody takes an ordinary end for a lost one."""
+    seen: set[tuple[str, int]] = set()
+    for _ in range(5):
+        container_id, monitor = engine.run(program=["sh", "-c", "exit 3"])
+        stop = threading.Event()
+
+        def look(stop: threading.Event = stop, container_id: str = container_id) -> None:
+            containers = engine.open()
+            while not stop.is_set():
+                found = containers.find(container_id)
+                seen.add((found.status, found.exit_status))
+
+        looker = threading.Thread(target=look)
+        looker.start()
+        os.waitpid(monitor, 0)
+        stop.set()
+        looker.join()
+        assert engine.containers.find(container_id).exit_status == 3
+    assert seen <= {("running", 0), ("exited", 3)}
+
+
+def test_events_do_not_pile_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ketch.engine.containers._EVENTS_KEPT", 3)
+    for _ in range(4):
+        engine.containers.remove(engine.create())
+    with engine.containers._store.reading() as connection:
+        rows = connection.execute("SELECT action FROM event ORDER BY id").fetchall()
+    assert [row["action"] for row in rows] == ["destroy", "create", "destroy"]
