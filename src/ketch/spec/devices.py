@@ -1,0 +1,58 @@
+"""Device options: ``--device`` and ``--device-cgroup-rule``."""
+
+import os.path
+
+from ketch.errors import InvalidArgumentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.container import DeviceMapping
+    from ketch.spec.runtime import DeviceRule
+
+
+def device(text: str) -> "DeviceMapping":
+    """Reads ``host[:container][:permissions]``, the permissions made of r, w and m."""
+    parts = text.split(":")
+    if len(parts) > 3 or not parts[0]:
+        raise InvalidArgumentError(f"bad format for path: {text}")
+    source, target, permissions = parts[0], "", "rwm"
+    if len(parts) == 3:
+        target, permissions = parts[1], parts[2]
+        if not _permissions(permissions):
+            raise InvalidArgumentError(f"bad mode specified: {permissions}")
+    elif len(parts) == 2 and _permissions(parts[1]):
+        permissions = parts[1]
+    elif len(parts) == 2:
+        target = parts[1] or "."
+    target = target or source
+    if not target.startswith("/"):
+        raise InvalidArgumentError(f"{target} is not an absolute path")
+    return {
+        "PathOnHost": source,
+        "PathInContainer": os.path.normpath(target),
+        "CgroupPermissions": permissions,
+    }
+
+
+def _permissions(text: str) -> bool:
+    return 0 < len(text) == len(set(text)) and set(text) <= set("rwm")
+
+
+def cgroup_rule(text: str) -> "DeviceRule":
+    """Reads ``type major:minor permissions``, such as ``c 10:* rw``; ``*`` becomes -1."""
+    words = text.split(" ")
+    if len(words) == 3:
+        kind, numbers, access = words
+        major, _, minor = numbers.partition(":")
+        good = kind in {"a", "b", "c"} and all(
+            number == "*" or (number.isascii() and number.isdigit()) for number in (major, minor)
+        )
+        if good and 1 <= len(access) <= 3 and set(access) <= set("rwm"):
+            return {
+                "allow": True,
+                "type": kind,
+                "major": -1 if major == "*" else int(major),
+                "minor": -1 if minor == "*" else int(minor),
+                "access": access,
+            }
+    raise InvalidArgumentError(f"invalid device cgroup format '{text}'")
