@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec.capabilities import DEFAULT, NAMES, choose, resolve, to_names, mask
+from ketch.spec.capabilities import DEFAULT, NAMES, choose, mask, resolve, to_names
 
 EVERY = (1 << len(NAMES)) - 1
 
