@@ -216,19 +216,31 @@ def test_stop_waits_for_the_record(engine: Engine) -> None:
     engine.containers.stop("web")  # again is no error
 
 
-def test_stop_kills_what_does_not_listen(engine: Engine) -> None:
-    ignoring = ["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]
-    engine.run("web", program=ignoring)
+def trapping(traps: str, ready: Path) -> list[str]:
+    """Return a program that says, by making a file, that its traps are set."""
+    return ["sh", "-c", f"{traps}; : > {ready}; while :; do sleep 0.05; done"]
+
+
+def wait_for_file(path: Path) -> None:
+    deadline = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_stop_kills_what_does_not_listen(engine: Engine, tmp_path: Path) -> None:
+    engine.run("web", program=trapping("trap '' TERM", tmp_path / "ready"))
+    wait_for_file(tmp_path / "ready")
     begin = time.monotonic()
     engine.containers.stop("web", timeout_seconds=1)
     assert 1 <= time.monotonic() - begin < 5
     assert engine.containers.find("web").exit_status == 128 + signal.SIGKILL
 
 
-def test_stop_uses_the_containers_own_signal_and_patience(engine: Engine) -> None:
-    trapping = ["sh", "-c", "trap 'exit 33' USR1; trap '' TERM; while :; do sleep 0.05; done"]
-    engine.run("web", program=trapping, config={"StopSignal": "SIGUSR1", "StopTimeout": 5})
-    time.sleep(0.2)
+def test_stop_uses_the_containers_own_signal_and_patience(engine: Engine, tmp_path: Path) -> None:
+    program = trapping("trap 'exit 33' USR1; trap '' TERM", tmp_path / "ready")
+    engine.run("web", program=program, config={"StopSignal": "SIGUSR1", "StopTimeout": 5})
+    wait_for_file(tmp_path / "ready")
     engine.containers.stop("web")
     assert engine.containers.find("web").exit_status == 33
 
@@ -377,7 +389,7 @@ def test_many_look_while_one_ends(engine: Engine) -> None:
     """Whatever the moment, nobody takes an ordinary end for a lost one."""
     seen: set[tuple[str, int]] = set()
     for _ in range(5):
-        container_id, monitor = engine.run(program=["sh", "-c", "exit 3"])
+        container_id, monitor = engine.run(program=["sh", "-c", "sleep 0.05; exit 3"])
         stop = threading.Event()
 
         def look(stop: threading.Event = stop, container_id: str = container_id) -> None:
