@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.hosts import HOST_GATEWAY
 
 # On hosts with systemd-resolved, /etc/resolv.conf names only a resolver on the host's loopback;
 # this file has the servers behind it.
@@ -26,8 +27,6 @@ ff02::2\tip6-allrouters
 _FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
 _FALLBACK_SERVERS_IPV6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
-HOST_GATEWAY = "host-gateway"
-
 
 def hostname(name: str) -> str:
     """Content of /etc/hostname."""
@@ -35,69 +34,61 @@ def hostname(name: str) -> str:
 
 
 def hosts(
-    own: Iterable[tuple[str, str]], hostname: str, domain: str = "", extra: Iterable[str] = ()
+    own: Iterable[str],
+    hostname: str,
+    domain: str = "",
+    extra: Iterable[str] = (),
+    gateways: Sequence[str] = (),
 ) -> str:
     """Content of /etc/hosts for a container with its own network namespace.
 
     Args:
-        own: the networks it is on: pairs of its address there, IPv4 or IPv6, and its further names
-            there, separated by spaces, mostly none.
+        own: its addresses, on every network it is on.
         hostname: its host name, which may have a domain in it.
         domain: its domain, or empty.
-        extra: what ``--add-host`` gave, as ``extra_host`` returns it.
+        extra: what ``--add-host`` gave, as ``NAME:ADDRESS``.
+        gateways: the host's addresses as the container reaches it, for ``host-gateway``.
+
+    Raises:
+        InvalidArgumentError: ``host-gateway`` was given where there is none.
     """
-    qualified = f"{hostname}.{domain}" if domain else hostname
-    names = qualified
-    if "." in qualified:
-        names += f" {qualified.split('.', 1)[0]}"
-    lines = [f"{line}\n" for line in extra]
-    lines += [f"{address}\t{f'{names} {further}'.strip()}\n" for address, further in own]
-    return _LOCAL_HOSTS + "".join(lines)
+    names = f"{hostname}.{domain}" if domain else hostname
+    if "." in names:
+        names += f" {names.split('.', 1)[0]}"
+    return (
+        _LOCAL_HOSTS
+        + _extra_lines(extra, gateways)
+        + "".join(f"{address}\t{names}\n" for address in own)
+    )
 
 
-def host_hosts(content: str, extra: Iterable[str] = ()) -> str:
+def host_hosts(content: str, extra: Iterable[str] = (), gateways: Sequence[str] = ()) -> str:
     """Content of /etc/hosts for a container in the host's network: the host's, and more.
 
     Args:
         content: the host's /etc/hosts.
-        extra: what ``--add-host`` gave, as ``extra_host`` returns it.
+        extra: as in ``hosts``.
+        gateways: as in ``hosts``.
     """
     if content and not content.endswith("\n"):
         content += "\n"
-    return content + "".join(f"{line}\n" for line in extra)
+    return content + _extra_lines(extra, gateways)
 
 
-def extra_host(argument: str, gateways: Sequence[str] = ()) -> list[str]:
-    """Lines of /etc/hosts for one ``--add-host``.
-
-    Args:
-        argument: ``NAME:ADDRESS`` or ``NAME=ADDRESS``; an IPv6 address may stand in brackets.
-            The address ``host-gateway`` stands for the host.
-        gateways: the host's addresses as the container reaches it, for ``host-gateway``.
-
-    Raises:
-        InvalidArgumentError: the argument is malformed, or the host has no address there.
-    """
-    at = min((at for at in (argument.find(":"), argument.find("=")) if at >= 0), default=-1)
-    name, text = argument[:at], argument[at + 1 :]
-    if at < 1 or not text or any(character.isspace() for character in argument):
-        raise InvalidArgumentError(
-            f'bad format for add-host: "{argument}"', "write it as name:address"
-        )
-    if text == HOST_GATEWAY:
-        if not gateways:
+def _extra_lines(extra: Iterable[str], gateways: Sequence[str]) -> str:
+    lines = []
+    for entry in extra:
+        name, _, address = entry.partition(":")
+        if address != HOST_GATEWAY:
+            lines.append(f"{address}\t{name}\n")
+        elif gateways:
+            lines += [f"{gateway}\t{name}\n" for gateway in gateways]
+        else:
             raise InvalidArgumentError(
-                f"add-host {argument}: there is no host-gateway on this network",
+                f"--add-host {entry}: the host has no address on this network",
                 "give the address itself",
             )
-        return [f"{gateway}\t{name}" for gateway in gateways]
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
-    try:
-        ip_address(text)
-    except ValueError as error:
-        raise InvalidArgumentError(f'invalid IP address in add-host: "{text}"') from error
-    return [f"{text}\t{name}"]
+    return "".join(lines)
 
 
 def is_stub(resolv_conf: str) -> bool:
@@ -121,18 +112,15 @@ def resolv_conf(
 
     Args:
         host: the host's, to which what follows makes changes.
-        servers: ``--dns``: instead of the host's servers.
+        servers: ``--dns``: addresses instead of the host's servers.
         search: ``--dns-search``: instead of the host's domains; ``.`` for none.
         options: ``--dns-option``: instead of the host's options.
         host_network: the container is in the host's network, where loopback servers answer.
         ipv6: the container can reach IPv6 servers.
-
-    Raises:
-        InvalidArgumentError: a server of ``--dns`` is no IP address.
     """
     resolver = _Resolver(host)
     if servers:
-        resolver.servers = [_server(server) for server in servers]
+        resolver.servers = list(servers)
     elif not host_network:
         resolver.servers = [
             server for server in resolver.servers if _reachable(server, ipv6=ipv6)
@@ -183,12 +171,6 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _server(text: str) -> str:
-    if not _is_address(text):
-        raise InvalidArgumentError(f"{text} is not an ip address", "give --dns an IP address")
-    return text
 
 
 def _reachable(server: str, *, ipv6: bool) -> bool:

@@ -22,9 +22,8 @@ def test_hosts_of_a_container_without_a_network() -> None:
 
 
 def test_hosts_name_the_container_after_what_the_user_added() -> None:
-    extra = names.extra_host("db:10.0.0.9")
-    assert names.hosts([("172.17.0.2", "")], "box", extra=extra) == (
-        LOCAL + "10.0.0.9\tdb\n172.17.0.2\tbox\n"
+    assert names.hosts(["172.17.0.2", "fd00::2"], "box", extra=["db:10.0.0.9", "six:fd00::1"]) == (
+        LOCAL + "10.0.0.9\tdb\nfd00::1\tsix\n172.17.0.2\tbox\nfd00::2\tbox\n"
     )
 
 
@@ -39,56 +38,22 @@ def test_hosts_name_the_container_after_what_the_user_added() -> None:
 def test_hosts_have_the_qualified_name_and_the_bare_one(
     hostname: str, domain: str, expected: str
 ) -> None:
-    content = names.hosts([("172.17.0.2", "")], hostname, domain)
+    content = names.hosts(["172.17.0.2"], hostname, domain)
     assert content == LOCAL + f"172.17.0.2\t{expected}\n"
 
 
 def test_a_container_in_the_hosts_network_has_the_hosts_hosts() -> None:
-    content = names.host_hosts("10.1.1.1 gate", names.extra_host("db=::1"))
+    content = names.host_hosts("10.1.1.1 gate", ["db:::1"])
     assert content == "10.1.1.1 gate\n::1\tdb\n"
 
 
-@pytest.mark.parametrize(
-    ("argument", "line"),
-    [
-        ("db:10.0.0.9", "10.0.0.9\tdb"),
-        ("db=10.0.0.9", "10.0.0.9\tdb"),
-        ("db:::1", "::1\tdb"),
-        ("db:[fd00::1]", "fd00::1\tdb"),
-        ("db=[fd00::1]", "fd00::1\tdb"),
-    ],
-)
-def test_added_hosts(argument: str, line: str) -> None:
-    assert names.extra_host(argument) == [line]
-
-
 def test_the_host_may_be_added_by_its_gateways() -> None:
-    lines = names.extra_host("host.docker.internal:host-gateway", ["172.17.0.1", "fd00::1"])
-    assert lines == ["172.17.0.1\thost.docker.internal", "fd00::1\thost.docker.internal"]
-    with pytest.raises(InvalidArgumentError, match="no host-gateway on this network"):
-        names.extra_host("host:host-gateway")
-
-
-@pytest.mark.parametrize("argument", ["", "db", ":10.0.0.9", "db:", "d b:::1", "db:::1\n"])
-def test_malformed_additions_are_refused(argument: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="bad format for add-host"):
-        names.extra_host(argument)
-
-
-@pytest.mark.parametrize("argument", ["db:10.0.0", "db:[10.0.0.1", "db:name", "db:10.0.0.256"])
-def test_additions_that_are_no_addresses_are_refused(argument: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="invalid IP address in add-host"):
-        names.extra_host(argument)
-
-
-@given(st.text(max_size=30))
-def test_an_addition_is_one_line_or_refused(argument: str) -> None:
-    try:
-        lines = names.extra_host(argument)
-    except InvalidArgumentError:
-        return
-    assert [len(line.splitlines()) for line in lines] == [1]
-    assert all(len(line.split()) == 2 for line in lines)
+    extra = ["host.docker.internal:host-gateway"]
+    assert names.host_hosts("", extra, ["172.17.0.1", "fd00::1"]) == (
+        "172.17.0.1\thost.docker.internal\nfd00::1\thost.docker.internal\n"
+    )
+    with pytest.raises(InvalidArgumentError, match="the host has no address on this network"):
+        names.hosts([], "box", extra=extra)
 
 
 HOST = """\
@@ -133,11 +98,6 @@ def test_what_the_user_gives_replaces_what_the_host_has() -> None:
         "nameserver 127.0.0.1\nnameserver ::1\nsearch corp\noptions timeout:1\nsortlist 10.0.0.0\n"
     )
     assert "search" not in names.resolv_conf(HOST, search=["."])
-
-
-def test_a_server_that_is_no_address_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"dns\.google is not an ip address"):
-        names.resolv_conf(HOST, servers=["dns.google"])
 
 
 def test_systemd_s_stub_is_known() -> None:
