@@ -1,0 +1,354 @@
+"""Run a part of ketch's tests in a virtual machine: a stock Debian kernel, cgroup v2 alone.
+
+    boot.py [options] [--] [PYTEST ARGUMENT...]
+    boot.py [options] --shell COMMAND
+
+The exit status is pytest's or the command's; 125 when the machine gave none. README.md, beside this
+file, tells how it works.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import re
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GUEST = Path(__file__).resolve().parent / "guest"
+CACHE = CHECKOUT / ".cache" / "vm"
+
+SUITE = "bookworm"
+GUEST_PACKAGES = (
+    "busybox-static",
+    "dbus",  # systemd answers on its bus: the systemd cgroup driver
+    "iproute2",
+    "kmod",
+    "libseccomp2",
+    "nftables",
+    "procps",
+    "python3",
+    "systemd-sysv",
+)
+PYTHON = "3.11"
+TESTS = ("tests/vm/guest/facilities.py", "tests/contracts", "tests/kernel", "tests/e2e")
+
+# What the guest has no use for; the rest of the checkout is handed in as it stands.
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".cache", ".*_cache", ".hypothesis", "dist",
+    "mypy", "mypyc", "*__mypyc*", "ruff", "pip", "setuptools",
+)  # fmt: skip
+
+SCRATCH = ".tmp"
+
+NO_STATUS = 125
+"""Exit status when the machine ended, or was ended, without saying how the job did."""
+
+
+class MachineError(Exception):
+    """The machine could not be made or run."""
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal what goes on, apart from what the guest prints."""
+    print(f"vm: {text}", file=sys.stderr, flush=True)
+
+
+def tool(*command: str, cwd: Path | None = None) -> str:
+    """Run a program to its end and return what it printed; what it said goes into the error."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=os.environ | {"PATH": path, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+    except FileNotFoundError:
+        raise MachineError(
+            f"{command[0]} is not installed; tests/vm/packages.txt lists what is needed"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        last = "\n".join(error.stderr.strip().splitlines()[-8:])
+        raise MachineError(f"{shlex.join(command)} failed ({error.returncode}):\n{last}") from None
+
+
+def pack(tree: Path, image: Path, size_mib: int) -> None:
+    """Make an ext4 image of a directory; what it does not fill takes no space on the host."""
+    unfinished = image.with_name(image.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    tool("mke2fs", "-q", "-t", "ext4", "-m", "0", "-d", str(tree), str(unfinished), f"{size_mib}M")
+    unfinished.rename(image)
+
+
+@contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """A directory in the cache that goes away with the block; made while the cache is locked."""
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{name}-", suffix=SCRATCH, dir=CACHE) as directory,
+        locked(Path(directory)),
+    ):
+        yield Path(directory)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Lock a directory for the block, until the end of this process at the latest.
+
+    Yields:
+        Whether it was to be had: always, after waiting.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def sweep() -> None:
+    """Remove the scratch directories of runs that were killed; the cache is locked."""
+    for directory in CACHE.glob(f"*{SCRATCH}"):
+        with locked(directory, wait=False) as abandoned:
+            if abandoned:
+                shutil.rmtree(directory)
+
+
+def kernel(package: str) -> Path:
+    """The directory with `vmlinuz` and `modules.ext4` of a Debian kernel metapackage.
+
+    The version that was current at the first call stays until its directory is deleted: no run
+    depends on the network once it is there, and two runs are of one kernel.
+    """
+    for directory in sorted(CACHE.glob(f"{package}_*")):
+        return directory
+    say(f"downloading {package} (once)")
+    try:
+        return fetch_kernel(package)
+    except MachineError:
+        tool("apt-get", "update")
+        return fetch_kernel(package)
+
+
+def fetch_kernel(package: str) -> Path:
+    described = tool("apt-cache", "show", "--no-all-versions", package)
+    depends = re.search(r"^Depends: .*?(linux-image-\S+) \(= (\S+)\)", described, re.MULTILINE)
+    if depends is None:
+        raise MachineError(f"{package} is not a kernel metapackage")
+    image, version = depends.groups()
+    release = image.removeprefix("linux-image-")
+    with scratch("kernel") as work:
+        tool(
+            "apt-get", "-o", "APT::Sandbox::User=root", "download", f"{image}={version}", cwd=work
+        )  # fmt: skip
+        (archive,) = work.glob("*.deb")
+        tool("dpkg-deb", "--extract", str(archive), str(work / "files"))
+        tool("depmod", "--basedir", str(work / "files"), release)
+        result = work / "result"
+        result.mkdir()
+        (work / f"files/boot/vmlinuz-{release}").rename(result / "vmlinuz")
+        pack(work / "files/lib/modules", result / "modules.ext4", 1024)
+        return result.rename(CACHE / f"{package}_{version}")
+
+
+def root_image() -> Path:
+    """The guest's root filesystem: a minimal Debian, made again when its recipe changes."""
+    first, service = GUEST / "first.sh", GUEST / "ketch-vm.service"
+    recipe = [SUITE, *GUEST_PACKAGES, first.read_text(), service.read_text()]
+    key = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
+    image = CACHE / f"root-{SUITE}-{key}.ext4"
+    if image.exists():
+        return image
+    say(f"making the root filesystem with mmdebstrap (once, about a minute): {image.name}")
+    with scratch("root") as work:
+        # To an archive, not a directory: an interrupted mmdebstrap may leave mounts in a directory,
+        # and removing that would follow them.
+        archive, tree = work / "root.tar", work / "root"
+        tool(
+            "mmdebstrap",
+            "--variant=minbase",
+            f"--include={','.join(GUEST_PACKAGES)}",
+            f"--customize-hook=upload {first} /ketch-vm.sh",
+            f"--customize-hook=upload {service} /etc/systemd/system/ketch-vm.service",
+            '--customize-hook=chmod 755 "$1/ketch-vm.sh"',
+            '--customize-hook=mkdir -p "$1/ketch-vm" "$1/usr/lib/modules"',
+            '--customize-hook=chroot "$1" systemctl enable --quiet ketch-vm.service',
+            # Nobody logs in, nothing is kept up to date.
+            '--customize-hook=chroot "$1" systemctl mask --quiet'
+            " getty.target serial-getty@ttyS0.service e2scrub_reap.service systemd-logind.service",
+            SUITE,
+            str(archive),
+        )
+        tree.mkdir()
+        tool("tar", "-x", "--xattrs", "--xattrs-include=*", "-f", str(archive), "-C", str(tree))
+        pack(tree, image, 4096)
+    for stale in set(CACHE.glob("root-*.ext4")) - {image}:
+        stale.unlink()
+    return image
+
+
+def link(source: str, target: str) -> None:
+    """Stage a file without copying it; one that has just gone is left out."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+
+
+def run_image(work: Path, job: str) -> Path:
+    """The disk of this run: the job, and the checkout with its virtual environment."""
+    stage = work / "stage"
+    shutil.copytree(CHECKOUT, stage / "tree", symlinks=True, copy_function=link, ignore=LEFT_OUT)
+    shutil.copy(GUEST / "session.sh", stage)
+    # The checkout keeps its own path in the guest: the environment's scripts and .pth name it.
+    (stage / "path").write_text(str(CHECKOUT))
+    (stage / "job").write_text(job)
+    image = work / "run.ext4"
+    pack(stage, image, 2048)
+    return image
+
+
+def disk(identifier: int, image: Path, options: str = "") -> list[str]:
+    """QEMU's arguments for the namespace `/dev/nvme0n<identifier>`."""
+    name = str(image).replace(",", ",,")
+    return [
+        "-drive", f"if=none,id=disk{identifier},format=raw,file={name}{options}",
+        "-device", f"nvme-ns,drive=disk{identifier},nsid={identifier}",
+    ]  # fmt: skip
+
+
+def machine(boot: Path, disks: list[str], console: Path, init: str, memory_mib: int) -> list[str]:
+    """QEMU's command line. NVMe, since Debian's cloud kernel has it built in: no initramfs."""
+    started_by = {"tiny": "/ketch-vm.sh", "systemd": "/sbin/init"}[init]
+    arguments = (
+        "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 quiet panic=-1 cgroup_no_v1=all"
+        # These two, and the two features that the processor lacks, cost much under emulation.
+        f" mitigations=off transparent_hugepage=never init={started_by}"
+    )
+    name = str(console).replace(",", ",,")
+    return [
+        # Should this process be killed, the machine goes with it.
+        "setpriv", "--pdeathsig", "KILL",
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "q35",
+        "-cpu", "max,-la57,-smap", "-smp", "2", "-m", str(memory_mib),
+        "-nodefaults", "-display", "none", "-no-reboot",
+        "-kernel", str(boot / "vmlinuz"), "-append", arguments,
+        "-chardev", f"file,id=console,path={name}", "-serial", "chardev:console",
+        "-chardev", "stdio,id=job,signal=off", "-serial", "chardev:job",
+        "-device", "nvme,serial=ketch", *disks,
+    ]  # fmt: skip
+
+
+def stream(command: list[str], work: Path, timeout_seconds: float) -> bool:
+    """Run the machine, passing on what the job prints; False when its time ran out."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(work)},  # where snapshot=on keeps what the guest writes
+    )
+    assert process.stdout is not None
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        with process.stdout as output, selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while (left := deadline - time.monotonic()) > 0:
+                if not selector.select(left):
+                    return False
+                data = os.read(output.fileno(), 65536)
+                if not data:
+                    return True
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+        return False
+    finally:
+        process.kill()
+        process.wait()
+
+
+def run(job: str, package: str, init: str, memory_mib: int, timeout_seconds: float) -> int:
+    """Boot, run the job, and return its exit status."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with locked(CACHE):
+            sweep()
+            boot, root = kernel(package), root_image()
+            work = stack.enter_context(scratch("run"))
+        begun = time.monotonic()
+        status, console = work / "status", work / "console.log"
+        status.write_bytes(bytes(1 << 20))
+        disks = [
+            *disk(1, root, ",snapshot=on"),
+            *disk(2, boot / "modules.ext4", ",readonly=on"),
+            *disk(3, run_image(work, job), ",cache=unsafe"),
+            *disk(4, status),
+        ]
+        say(f"booting {boot.name}, with {init} as its init")
+        in_time = stream(machine(boot, disks, console, init, memory_mib), work, timeout_seconds)
+        if console.exists():
+            shutil.copy(console, CACHE / "console.log")
+        result = status.read_bytes().rstrip(b"\0").strip().decode()
+        took = time.monotonic() - begun
+    if result:
+        say(f"status {result} after {took:.1f} s")
+        return int(result)
+    why = "ended without a result" if in_time else f"was stopped at {timeout_seconds:.0f} s"
+    tail = (CACHE / "console.log").read_text(errors="replace").strip().splitlines()[-40:]
+    raise MachineError(f"the machine {why}; its console ended:\n" + "\n".join(tail))
+
+
+def pytest_job(arguments: list[str]) -> str:
+    """The shell text that runs pytest on the checkout in the guest."""
+    environment = (CHECKOUT / ".venv/pyvenv.cfg").read_text()
+    facts = dict(re.findall(r"^(\w+) = (.*)$", environment, re.MULTILINE))
+    if facts["home"] != "/usr/bin" or not facts["version"].startswith(f"{PYTHON}."):
+        raise MachineError(f"the guest has Debian's Python {PYTHON} alone, and .venv is of another")
+    chosen = arguments or [path for path in TESTS if (CHECKOUT / path).exists()]
+    command = [
+        "PYTHONPATH=tests/vm/guest",
+        str(CHECKOUT / ".venv/bin/python"), "-m", "pytest",
+        # Hypothesis' plugin takes longer to load here than most tests to run.
+        "-p", "selection", "-p", "no:cacheprovider", "-p", "no:hypothesispytest",
+    ]  # fmt: skip
+    return f"{command[0]} exec {shlex.join([*command[1:], *chosen])}\n"
+
+
+def main() -> int:
+    """Parse the command line, run, and print what went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--shell", metavar="COMMAND", help="run this in the guest, not pytest")
+    parser.add_argument("--init", choices=("tiny", "systemd"), default="tiny")
+    parser.add_argument("--kernel", default="linux-image-cloud-amd64", metavar="PACKAGE")
+    parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
+    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
+    parser.add_argument("pytest", nargs="*", metavar="PYTEST ARGUMENT")
+    options = parser.parse_args()
+    # So that whoever ends this process ends the machine and the temporary files too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(NO_STATUS))
+    try:
+        job = pytest_job(options.pytest) if options.shell is None else options.shell + "\n"
+        return run(job, options.kernel, options.init, options.memory, options.timeout)
+    except MachineError as error:
+        say(str(error))
+        return NO_STATUS
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The suite's part in a virtual machine with a stock Debian kernel and cgroup v2 alone."""
+
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+BOOT = pathlib.Path(__file__).with_name("boot.py")
+
+# tests/kernel is left to `make test-vm`: under emulation it takes longer than all the rest.
+PART = ("tests/vm/guest/facilities.py", "tests/contracts", "tests/e2e")
+TIMEOUT_SECONDS = 240
+
+
+@pytest.mark.root
+@pytest.mark.timeout(TIMEOUT_SECONDS + 180)  # the images, when they are not cached yet
+def test_contracts_and_limits_on_debian_with_cgroup_v2() -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("the guest takes over .venv, so it must be of the host's architecture: x86_64")
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
+    command = [sys.executable, str(BOOT), f"--timeout={TIMEOUT_SECONDS}", "--", *PART]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        finally:
+            process.terminate()  # it takes the machine and its own files with it
+    assert process.returncode == 0, f"in the guest:\n{output}"
