@@ -1,0 +1,134 @@
+"""Moments and durations as Docker writes and reads them: RFC 3339, Go's durations, plain words.
+
+A moment is a number of nanoseconds since the epoch, a duration a number of nanoseconds.
+"""
+
+import datetime
+import re
+import time
+
+from ketch.errors import InvalidArgumentError
+
+SECOND_NS = 1_000_000_000
+
+_MOMENT = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?)?"
+    r"(Z|[+-]\d\d:\d\d)?",
+    re.ASCII,
+)
+_UNIX = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?", re.ASCII)
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_UNITS_NS = {
+    "ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000,
+    "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS,
+}  # fmt: skip
+
+
+def rfc3339(moment_ns: int) -> str:
+    """Returns a moment in UTC with as many decimals as it needs: Go's RFC3339Nano."""
+    seconds, nanoseconds = divmod(moment_ns, SECOND_NS)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
+    return f"{text}{fraction}Z"
+
+
+def rfc3339_fixed(moment_ns: int) -> str:
+    """Returns a moment in UTC with nine decimals, so that columns of them line up."""
+    seconds, nanoseconds = divmod(moment_ns, SECOND_NS)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+def moment(text: str, now_ns: int) -> int:
+    """Reads a moment that a user gave, as ``--since`` and ``--until`` take it.
+
+    Args:
+        text: RFC 3339, whole or cut after any field, in local time where it names no zone; or
+            seconds since the epoch, with decimals or without; or a duration before now.
+        now_ns: the present.
+
+    Raises:
+        InvalidArgumentError: it is none of these.
+    """
+    if match := _MOMENT.fullmatch(text):
+        found = _calendar_moment(*match.groups(default=""))
+        if found is not None:
+            return found
+    elif match := _UNIX.fullmatch(text):
+        sign = -1 if text[0] == "-" else 1
+        return int(match[1]) * SECOND_NS + sign * int((match[2] or "").ljust(9, "0"))
+    else:
+        try:
+            return now_ns - duration(text)
+        except InvalidArgumentError:
+            pass
+    raise InvalidArgumentError(f'failed to parse value as time or duration: "{text}"')
+
+
+def duration(text: str) -> int:
+    """Reads a duration such as ``1h30m``, ``1.5s`` or ``300ms``: Go's ``time.ParseDuration``.
+
+    Raises:
+        InvalidArgumentError: it is no duration.
+    """
+    sign = -1 if text[:1] == "-" else 1
+    rest = text[1:] if text[:1] in {"-", "+"} else text
+    if rest == "0":
+        return 0
+    total = position = 0
+    for match in _DURATION.finditer(rest):
+        if match.start() != position:
+            break
+        whole, _, decimals = match[1].partition(".")
+        unit = _UNITS_NS[match[2]]
+        total += int(whole or "0") * unit
+        total += int(decimals or "0") * unit // 10 ** len(decimals)
+        position = match.end()
+    if not rest or position != len(rest) or total >= 1 << 63:
+        raise InvalidArgumentError(f'time: invalid duration "{text}"')
+    return sign * total
+
+
+def spoken(duration_ns: int) -> str:
+    """Returns a duration in words: ``Less than a second``, ``3 minutes``, ``About an hour``."""
+    seconds = duration_ns // SECOND_NS
+    minutes = seconds // 60
+    hours = (seconds + 1800) // 3600
+    if seconds < 1:
+        return "Less than a second"
+    if seconds == 1:
+        return "1 second"
+    if seconds < 60:
+        return f"{seconds} seconds"
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{seconds // 3600 // 24 // 365} years"
+
+
+def _calendar_moment(
+    year: str, month: str, day: str, hour: str, minute: str, second: str, fraction: str, zone: str
+) -> int | None:
+    offset = datetime.timedelta(hours=int(zone[1:3]), minutes=int(zone[4:6])) if zone[1:] else None
+    if offset is not None and zone[0] == "-":
+        offset = -offset
+    try:
+        found = datetime.datetime(
+            int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0),
+            tzinfo=datetime.timezone(offset or datetime.timedelta()) if zone else None,
+        )  # fmt: skip
+        seconds = int(found.timestamp())
+    except (ValueError, OverflowError):
+        return None
+    return seconds * SECOND_NS + int(fraction.ljust(9, "0"))
