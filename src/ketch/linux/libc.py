@@ -51,7 +51,7 @@ def function(name: str, *argument_types: Any) -> Callable[..., int]:
     def call(detail: str, *arguments: Any) -> int:
         result: int = bound(*arguments)
         if result < 0:
-            raise SyscallError(ctypes.get_errno(), name, detail)
+            raise _failure(name, detail)
         return result
 
     return call
@@ -75,5 +75,22 @@ def syscall(name: str, detail: str, *arguments: Any) -> int:
         raise UnsupportedError(f"system call {name}: number unknown on {os.uname().machine}")
     result: int = _libc.syscall(number, *arguments)
     if result < 0:
-        raise SyscallError(ctypes.get_errno(), name, detail)
+        raise _failure(name, detail)
     return result
+
+
+# As with OSError itself, ENOENT can be caught as FileNotFoundError, and so on.
+_KINDS: dict[type[OSError], type[SyscallError]] = {
+    kind: type("SyscallError", (SyscallError, kind), {})
+    for kind in (
+        BlockingIOError, BrokenPipeError, ChildProcessError, FileExistsError, FileNotFoundError,
+        InterruptedError, IsADirectoryError, NotADirectoryError, PermissionError,
+        ProcessLookupError,
+    )
+}  # fmt: skip
+
+
+def _failure(call: str, detail: str) -> SyscallError:
+    """The error that ``errno`` stands for."""
+    number = ctypes.get_errno()
+    return _KINDS.get(type(OSError(number, "")), SyscallError)(number, call, detail)
