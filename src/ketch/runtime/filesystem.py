@@ -1,0 +1,298 @@
+"""The rest of a container's file system: devices, links, masked paths, and the pivot onto it.
+
+Each class is one step of the plan: it says what it does (``describe``) and does it (``execute``)
+beneath the descriptor of the container's root, before the root becomes ``/``. Sources such as
+``/dev/null`` are therefore the host's own and never what an image put in their place
+(CVE-2025-31133).
+"""
+
+import errno
+import os
+import stat
+
+from ketch.errors import InvalidArgumentError, SyscallError
+from ketch.linux import beneath, libc, mount
+from ketch.linux.libc import AT_FDCWD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.runtime import Device
+
+# runtime-spec, config-linux.md "Default Devices".
+_DEFAULT_DEVICES: "tuple[Device, ...]" = (
+    {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+    {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5},
+    {"path": "/dev/full", "type": "c", "major": 1, "minor": 7},
+    {"path": "/dev/random", "type": "c", "major": 1, "minor": 8},
+    {"path": "/dev/urandom", "type": "c", "major": 1, "minor": 9},
+    {"path": "/dev/tty", "type": "c", "major": 5, "minor": 0},
+)
+_DEVICE_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+)
+_NODE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+class MakeDevices:
+    """Make the device nodes of ``/dev``: the specification's own and the configuration's.
+
+    Args:
+        devices: the configuration's ``linux.devices``.
+        bind: whether to bind the host's nodes instead of making them, since mknod(2) is refused
+            in a user namespace.
+    """
+
+    __slots__ = ("bind", "devices")
+
+    def __init__(self, devices: "list[Device]", *, bind: bool) -> None:
+        named = {device["path"] for device in devices}
+        self.devices = [d for d in _DEFAULT_DEVICES if d["path"] not in named] + devices
+        self.bind = bind
+
+    def describe(self) -> str:
+        """What the operation does, in words, with its system call."""
+        paths = " ".join(device["path"] for device in self.devices)
+        return f"make {paths} · " + ("open_tree(2), move_mount(2)" if self.bind else "mknod(2)")
+
+    def execute(self, root: int) -> None:
+        """Make the nodes, replacing nothing that is already the same node.
+
+        Raises:
+            SyscallError: a node cannot be made.
+        """
+        for device in self.devices:
+            parent_path, name = os.path.split(device["path"])
+            parent = beneath.make_directories(root, parent_path)
+            try:
+                if self.bind:
+                    _bind_device(root, device["path"])
+                else:
+                    _make_device(parent, name, device)
+            finally:
+                os.close(parent)
+
+
+def _make_device(parent: int, name: str, device: "Device") -> None:
+    kind = _NODE_TYPES[device["type"]]
+    number = os.makedev(device.get("major", 0), device.get("minor", 0))
+    mode = device.get("fileMode", 0o666)
+    mode = 0o666 if mode is None else mode
+    try:
+        os.mknod(name, kind | stat.S_IMODE(mode), number, dir_fd=parent)
+    except FileExistsError:
+        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_IFMT(there.st_mode) != kind or there.st_rdev != number:
+            raise
+    # Not the umask's business, and mknod with a mode cannot get round it.
+    os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
+    owner, group = device.get("uid") or 0, device.get("gid") or 0
+    if owner or group:
+        os.chown(name, owner, group, dir_fd=parent, follow_symlinks=False)
+
+
+def _bind_device(root: int, path: str) -> None:
+    source = mount.open_tree(AT_FDCWD, path, mount.OPEN_TREE_CLONE)
+    try:
+        target = beneath.make_file(root, path)
+        try:
+            mount.move_mount(source, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+class MakeDeviceLinks:
+    """Make the links of ``/dev`` that programs expect: runtime-spec "Default Devices"."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        """What the operation does, in words, with its system call."""
+        return "link /dev/" + " /dev/".join(name for name, _ in _DEVICE_LINKS) + " · symlink(2)"
+
+    def execute(self, root: int) -> None:
+        """Make the links; one that is there already stays, but ``ptmx`` must be ours."""
+        directory = beneath.make_directories(root, "/dev")
+        try:
+            for name, target in _DEVICE_LINKS:
+                try:
+                    os.symlink(target, name, dir_fd=directory)
+                except FileExistsError:
+                    if name == "ptmx":
+                        os.unlink(name, dir_fd=directory)
+                        os.symlink(target, name, dir_fd=directory)
+        finally:
+            os.close(directory)
+
+
+class MaskPath:
+    """Hide a path: a file behind ``/dev/null``, a directory behind an empty read-only tmpfs."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def describe(self) -> str:
+        """What the operation does, in words, with its system call."""
+        return f"hide {self.path} · move_mount(2)"
+
+    def execute(self, root: int) -> None:
+        """Hide the path; one that does not exist needs no hiding."""
+        try:
+            target = beneath.open_path(root, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            if stat.S_ISDIR(os.fstat(target).st_mode):
+                cover = _empty_directory()
+            else:
+                cover = mount.open_tree(AT_FDCWD, "/dev/null", mount.OPEN_TREE_CLONE)
+            try:
+                if os.fstat(cover).st_rdev not in {0, os.makedev(1, 3)}:
+                    raise SyscallError(
+                        errno.ENODEV, "open_tree", "/dev/null is not the null device"
+                    )
+                mount.move_mount(cover, target)
+            finally:
+                os.close(cover)
+        finally:
+            os.close(target)
+
+
+def _empty_directory() -> int:
+    context = mount.fsopen("tmpfs")
+    try:
+        mount.fsconfig(context, "source", "tmpfs")
+        mount.fsconfig(context, "size", "0k")
+        mount.fsconfig(context, "mode", "755")
+        return mount.fsmount(context, mount.MOUNT_ATTR_RDONLY)
+    finally:
+        os.close(context)
+
+
+class ReadOnlyPath:
+    """Make a path unwritable by binding it onto itself, read-only."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def describe(self) -> str:
+        """What the operation does, in words, with its system call."""
+        return f"make {self.path} read-only · open_tree(2), mount_setattr(2), move_mount(2)"
+
+    def execute(self, root: int) -> None:
+        """Make the path read-only; one that does not exist needs no protection."""
+        try:
+            target = beneath.open_path(root, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            flags = mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE
+            tree = mount.open_tree(target, "", flags)
+            try:
+                mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY)
+                mount.move_mount(tree, target)
+            finally:
+                os.close(tree)
+        finally:
+            os.close(target)
+
+
+class ReadOnlyMount:
+    """Make the mount at a path read-only after its content has been made."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def describe(self) -> str:
+        """What the operation does, in words, with its system call."""
+        return f"make the mount {self.path} read-only · mount_setattr(2)"
+
+    def execute(self, root: int) -> None:
+        """Set the mount's read-only attribute."""
+        target = beneath.open_path(root, self.path)
+        try:
+            mount.mount_setattr(target, set_attributes=mount.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(target)
+
+
+class WriteSysctl:
+    """Set one kernel parameter of the container's namespaces: sysctl(8)."""
+
+    __slots__ = ("name", "value")
+
+    def __init__(self, name: str, value: str) -> None:
+        self.name = name
+        self.value = value
+
+    def describe(self) -> str:
+        """What the operation does, in words, with its system call."""
+        return f"set {self.name} to {self.value!r} · proc_sys(5)"
+
+    def execute(self, root: int) -> None:  # noqa: ARG002 - every step takes the root
+        """Write the value through the host's procfs, whose entries follow the caller's namespaces.
+
+        Raises:
+            InvalidArgumentError: there is no such parameter, or it refuses the value.
+        """
+        try:
+            write_text("/proc/sys/" + sysctl_path(self.name), self.value)
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"linux.sysctl: {self.name}={self.value!r}: {error.strerror}",
+                "check the parameter's name and value: sysctl -a lists what this kernel has",
+            ) from error
+
+
+def sysctl_path(name: str) -> str:
+    """Turn a parameter's dotted name into its path, as sysctl(8) does.
+
+    The first separator decides: in ``net/ipv4/conf/eth0.1/rp_filter`` dots are part of names.
+    """
+    dot, slash = name.find("."), name.find("/")
+    if slash >= 0 and (dot < 0 or slash < dot):
+        return name
+    return name.translate({ord("."): "/", ord("/"): "."})
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a kernel file in one write(2), as such files want it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def pivot_root(root: int) -> None:
+    """Make a mounted directory the root of this mount namespace and let go of the old one.
+
+    With both arguments "." the old root ends up mounted over the new one and no directory for it
+    is needed: pivot_root(2), "pivot_root(".", ".")".
+
+    Args:
+        root: descriptor of the new root, a mount point in this mount namespace.
+    """
+    old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fchdir(root)
+        libc.syscall("pivot_root", "onto the container's root", b".", b".")
+        os.fchdir(old_root)
+        # Unmounting must not travel to the host's own mount tree.
+        mount.mount("", ".", flags=mount.MS_SLAVE | mount.MS_REC)
+        mount.umount2(".", mount.MNT_DETACH)
+    finally:
+        os.close(old_root)
+    os.chdir("/")

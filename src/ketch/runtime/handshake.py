@@ -1,0 +1,137 @@
+"""What a container's init and its parent say to each other while the container comes to be.
+
+One SOCK_SEQPACKET pair, one JSON object a message, at most one descriptor beside it::
+
+    parent                                              init
+      │  clone3(2) ─────────────────────────────────────▶ │
+      │  {"go": "mapped"}  user namespace only ─────────▶ │  becomes root of its user namespace
+      │                                                   │  mounts
+      │  {"go": "cgroup"}  it is in its cgroup ─────────▶ │  cgroup namespace, cgroup mounts
+      │ ◀──────────────────────── {"at": "createRuntime"} │  only with hooks that run here
+      │  {"go": "hooked"} ──────────────────────────────▶ │  devices, pivot_root
+      │ ◀──────── {"at": "created"} + terminal's master ─ │
+      │  {"go": "start"}  (or a byte in the exec fifo) ─▶ │  privileges, seccomp
+      │ ◀────────────────── end of file: execve succeeded │
+      │ ◀── {"error": ...} instead of any of the above ── │  exits
+
+Both ends are close-on-exec, which is what turns a successful execve(2) into end of file.
+"""
+
+import _socket
+import json
+import struct
+
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    KetchError,
+    StartError,
+    UnavailableError,
+    UnsupportedError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MESSAGE_BYTES_MAX = 64 * 1024
+_ERRORS: dict[str, type[KetchError]] = {
+    kind.__name__: kind
+    for kind in (ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError)
+}
+
+
+class Channel:
+    """One end of the conversation. It owns its socket."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: _socket.socket) -> None:
+        self._socket = socket
+
+    @staticmethod
+    def pair() -> "tuple[Channel, Channel]":
+        """Make the two ends."""
+        ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        return Channel(ends[0]), Channel(ends[1])
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for polling."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+    def go(self, step: str) -> None:
+        """Parent: tell init that it may go on."""
+        self._send({"go": step})
+
+    def reached(self, point: str, descriptor: int | None = None) -> None:
+        """Init: tell the parent how far it has come, and hand over a descriptor."""
+        self._send({"at": point}, descriptor)
+
+    def failed(self, error: BaseException) -> None:
+        """Init: tell the parent why it gives up."""
+        message = {
+            "kind": type(error).__name__,
+            "message": str(error) or type(error).__name__,
+            "hint": getattr(error, "hint", ""),
+            "exit_status": getattr(error, "exit_status", None),
+        }
+        self._send({"error": message})
+
+    def await_go(self, step: str) -> None:
+        """Init: wait for the parent's word.
+
+        Raises:
+            UnavailableError: the parent is gone or said something else.
+        """
+        message, _ = self._receive()
+        if message != {"go": step}:
+            raise UnavailableError(f"init waited for {step!r} and was told {message!r}")
+
+    def await_point(self) -> tuple[str, int | None]:
+        """Parent: wait until init has reached a point.
+
+        Returns:
+            The point and the descriptor that came along; ``("executed", None)`` when init has
+            become the container's program.
+
+        Raises:
+            KetchError: what made init give up, as init raised it.
+        """
+        message, descriptor = self._receive()
+        if message is None:
+            return "executed", None
+        if "error" in message:
+            raise _raised(message["error"])
+        return str(message["at"]), descriptor
+
+    def _send(self, message: dict[str, object], descriptor: int | None = None) -> None:
+        rights = (
+            []
+            if descriptor is None
+            else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+        )
+        data = json.dumps(message).encode()[:_MESSAGE_BYTES_MAX]
+        self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+
+    def _receive(self) -> "tuple[dict[str, Any] | None, int | None]":
+        try:
+            data, rights, _, _ = self._socket.recvmsg(
+                _MESSAGE_BYTES_MAX, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return None, None
+        descriptor = struct.unpack("i", rights[0][2][:4])[0] if rights else None
+        return (json.loads(data) if data else None), descriptor
+
+
+def _raised(told: "dict[str, Any]") -> KetchError:
+    """Make anew the error that init reported."""
+    message, hint = str(told["message"]), str(told["hint"])
+    status = told["exit_status"]
+    if isinstance(status, int):
+        return StartError(message, hint, exit_status=status)
+    return _ERRORS.get(str(told["kind"]), UnavailableError)(message, hint)

@@ -1,0 +1,244 @@
+"""A configuration's mounts: what their options mean, and how each comes to its place.
+
+Options are turned into attributes and file system parameters by pure code. A mount is then built
+detached (fsopen(2) or open_tree(2)) and attached to the *descriptor* of its mount point, which was
+found beneath the container's root: no path is resolved twice, so nothing can be exchanged between
+a check and its use (CVE-2021-30465, CVE-2023-27561).
+"""
+
+import errno
+import os
+import stat
+from contextlib import ExitStack
+
+from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
+from ketch.linux import beneath, mount
+from ketch.linux.copytree import copy_tree
+from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.runtime import Mount
+
+# Option: (attributes set, attributes cleared). mount(8), mount_setattr(2).
+_ATTRIBUTES = {
+    "ro": (mount.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, mount.MOUNT_ATTR_RDONLY),
+    "nosuid": (mount.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, mount.MOUNT_ATTR_NOSUID),
+    "nodev": (mount.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, mount.MOUNT_ATTR_NODEV),
+    "noexec": (mount.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, mount.MOUNT_ATTR_NOEXEC),
+    "noatime": (mount.MOUNT_ATTR_NOATIME, mount.MOUNT_ATTR__ATIME),
+    "atime": (0, mount.MOUNT_ATTR__ATIME),
+    "relatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),
+    "norelatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR__ATIME),
+    "strictatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR__ATIME),
+    "nostrictatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),
+    "nodiratime": (mount.MOUNT_ATTR_NODIRATIME, 0),
+    "diratime": (0, mount.MOUNT_ATTR_NODIRATIME),
+    "nosymfollow": (mount.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, mount.MOUNT_ATTR_NOSYMFOLLOW),
+}
+_PROPAGATION = {
+    "private": mount.MS_PRIVATE,
+    "shared": mount.MS_SHARED,
+    "slave": mount.MS_SLAVE,
+    "unbindable": mount.MS_UNBINDABLE,
+}
+# No-ops of mount(8) that callers write down all the same.
+_IGNORED = frozenset({"defaults", "nobind"})
+
+
+class MountOptions:
+    """A mount's options, told apart.
+
+    Attributes:
+        bind: whether it binds a path instead of making a file system.
+        recursive_bind: whether mounts below the bound path come along.
+        set_attributes: ``MOUNT_ATTR_*`` of this mount to set.
+        clear_attributes: those to clear.
+        set_recursive: those to set on it and all mounts below.
+        clear_recursive: those to clear there.
+        propagation: ``(MS_* type, recursive)`` changes, in order.
+        data: the file system's own parameters, ``key`` or ``key=value``.
+        copy_up: whether a tmpfs begins with what it covers (``tmpcopyup``).
+    """
+
+    __slots__ = (
+        "bind",
+        "clear_attributes",
+        "clear_recursive",
+        "copy_up",
+        "data",
+        "propagation",
+        "recursive_bind",
+        "set_attributes",
+        "set_recursive",
+    )
+
+    def __init__(self, options: list[str]) -> None:
+        self.bind = self.recursive_bind = self.copy_up = False
+        self.set_attributes = self.clear_attributes = 0
+        self.set_recursive = self.clear_recursive = 0
+        self.propagation: list[tuple[int, bool]] = []
+        self.data: list[str] = []
+        for option in options:
+            self._take(option)
+
+    def _take(self, option: str) -> None:
+        if option in {"bind", "rbind"}:
+            self.bind = True
+            self.recursive_bind |= option == "rbind"
+        elif option in _ATTRIBUTES:
+            change = _ATTRIBUTES[option]
+            self.set_attributes, self.clear_attributes = _merge(
+                self.set_attributes, self.clear_attributes, change
+            )
+        elif option[:1] == "r" and option[1:] in _ATTRIBUTES:
+            change = _ATTRIBUTES[option[1:]]
+            self.set_recursive, self.clear_recursive = _merge(
+                self.set_recursive, self.clear_recursive, change
+            )
+        elif option in _PROPAGATION:
+            self.propagation.append((_PROPAGATION[option], False))
+        elif option[:1] == "r" and option[1:] in _PROPAGATION:
+            self.propagation.append((_PROPAGATION[option[1:]], True))
+        elif option == "tmpcopyup":
+            self.copy_up = True
+        elif option not in _IGNORED:
+            self.data.append(option)
+
+
+def _merge(to_set: int, to_clear: int, change: tuple[int, int]) -> tuple[int, int]:
+    """Apply one option after others: the last one to name an attribute wins."""
+    adds, removes = change
+    return (to_set & ~removes) | adds, (to_clear | removes) & ~(adds & ~mount.MOUNT_ATTR__ATIME)
+
+
+class MountOperation:
+    """One mount of the configuration, ready to be made.
+
+    Args:
+        specification: the entry of ``mounts``.
+        where: the entry's name in errors, such as ``mounts[3]``.
+    """
+
+    __slots__ = ("destination", "options", "source", "type", "where")
+
+    def __init__(self, specification: "Mount", where: str) -> None:
+        self.destination = specification["destination"]
+        self.source = specification.get("source", "")
+        self.type = specification.get("type", "")
+        self.options = MountOptions(specification.get("options", []))
+        self.where = where
+        if self.type == "bind" and not self.options.bind:
+            self.options.bind = self.options.recursive_bind = True
+        if self.options.bind:
+            if self.options.data:
+                unknown = ", ".join(self.options.data)
+                raise InvalidArgumentError(f"{where}.options: unknown for a bind mount: {unknown}")
+        elif not self.type:
+            raise InvalidArgumentError(f"{where}.type: missing, and it is not a bind mount")
+
+    def describe(self) -> str:
+        """What the operation does, in words, with its system call."""
+        if self.options.bind:
+            return (
+                f"bind {self.source} to {self.destination} · open_tree(2) OPEN_TREE_CLONE, "
+                "move_mount(2)"
+            )
+        return f"mount {self.type} on {self.destination} · fsopen(2), fsmount(2), move_mount(2)"
+
+    def execute(self, root: int) -> None:
+        """Build the mount and attach it beneath the root.
+
+        Args:
+            root: descriptor of the container's root directory.
+
+        Raises:
+            SyscallError: the kernel refused.
+            InvalidArgumentError: the source of a bind does not exist, or an option is unknown to
+                the file system.
+        """
+        with ExitStack() as stack:
+            own = self._bound() if self.options.bind else self._made()
+            stack.callback(os.close, own)
+            directory = stat.S_ISDIR(os.fstat(own).st_mode)
+            target = self._mount_point(root, directory)
+            stack.callback(os.close, target)
+            if self.options.copy_up:
+                copy_tree(target, own)
+            mount.move_mount(own, target)
+            for kind, recursive in self.options.propagation:
+                mount.mount_setattr(own, propagation=kind, recursive=recursive)
+
+    def _mount_point(self, root: int, directory: bool) -> int:
+        # A symlink at /proc or /sys could make a procfs appear elsewhere and leave the paths that
+        # are masked later pointing at nothing: CVE-2019-19921.
+        if self.type in {"proc", "sysfs"}:
+            try:
+                return beneath.open_path(root, self.destination, follow=False)
+            except FileNotFoundError:
+                pass
+            except SyscallError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise InvalidArgumentError(
+                    f"{self.where}.destination: {self.destination} leads through a symlink, "
+                    f"which {self.type} must not",
+                    "remove the symlink from the image",
+                ) from error
+        if directory:
+            return beneath.make_directories(root, self.destination)
+        return beneath.make_file(root, self.destination)
+
+    def _bound(self) -> int:
+        flags = mount.OPEN_TREE_CLONE | (AT_RECURSIVE if self.options.recursive_bind else 0)
+        try:
+            tree = mount.open_tree(AT_FDCWD, self.source, flags)
+        except FileNotFoundError as error:
+            raise InvalidArgumentError(
+                f"{self.where}.source: {self.source} does not exist", "make it, or mend the path"
+            ) from error
+        self._change_attributes(tree)
+        return tree
+
+    def _made(self) -> int:
+        try:
+            context = mount.fsopen(self.type)
+        except SyscallError as error:
+            if error.errno == errno.ENODEV:
+                raise UnsupportedError(
+                    f"{self.where}.type: this kernel has no file system {self.type}"
+                ) from error
+            raise
+        try:
+            if self.source:
+                mount.fsconfig(context, "source", self.source)
+            for option in self.options.data:
+                key, equals, value = option.partition("=")
+                mount.fsconfig(context, key, value if equals else None)
+            made = mount.fsmount(context, self.options.set_attributes)
+        finally:
+            os.close(context)
+        if self.options.set_recursive or self.options.clear_recursive:
+            self._change_attributes(made)
+        return made
+
+    def _change_attributes(self, tree: int) -> None:
+        options = self.options
+        if options.set_attributes or options.clear_attributes:
+            mount.mount_setattr(
+                tree,
+                set_attributes=options.set_attributes,
+                clear_attributes=options.clear_attributes,
+            )
+        if options.set_recursive or options.clear_recursive:
+            mount.mount_setattr(
+                tree,
+                set_attributes=options.set_recursive,
+                clear_attributes=options.clear_recursive,
+                recursive=True,
+            )

@@ -1,0 +1,247 @@
+"""Turning the calling process into the container's: limits, user, capabilities, filter, program.
+
+Init and ``exec`` end here alike. All of it is prepared as values while files can still be read
+(``ProcessSetup``), so that ``become`` runs on system calls alone.
+"""
+
+import errno
+import os
+import resource
+import signal
+
+from ketch.errors import InvalidArgumentError, StartError
+from ketch.linux import capabilities, process, seccomp
+from ketch.runtime import program
+from ketch.spec.capabilities import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.runtime.seccomp import Filter
+    from ketch.spec.runtime import Process
+
+DEFAULT_UMASK = 0o022
+_NULL_DEVICE = os.makedev(1, 3)
+
+
+class ProcessSetup:
+    """What a configuration's ``process`` asks for, ready to be applied.
+
+    Args:
+        specification: the configuration's ``process``.
+        filter_: the compiled system call filter, or None.
+    """
+
+    __slots__ = (
+        "arguments",
+        "capabilities",
+        "directory",
+        "environment",
+        "filter",
+        "gid",
+        "groups",
+        "no_new_privileges",
+        "oom_score_adjustment",
+        "terminal",
+        "uid",
+        "umask",
+        "warnings",
+        "window",
+    )
+
+    def __init__(self, specification: "Process", filter_: "Filter | None" = None) -> None:
+        user = specification.get("user", {})
+        self.uid, self.gid = user.get("uid", 0), user.get("gid", 0)
+        self.groups = user.get("additionalGids", [])
+        self.umask = user.get("umask", DEFAULT_UMASK)
+        self.arguments = specification.get("args", [])
+        self.environment = specification.get("env", [])
+        self.directory = specification["cwd"]
+        self.terminal = specification.get("terminal", False)
+        size = specification.get("consoleSize")
+        self.window = (size["height"], size["width"]) if size else None
+        self.no_new_privileges = specification.get("noNewPrivileges", False)
+        self.oom_score_adjustment = specification.get("oomScoreAdj")
+        self.capabilities, self.warnings = resolve(
+            specification.get("capabilities", {}), capabilities.available()
+        )
+        self.filter = filter_
+
+    def become_user(self) -> None:
+        """Take on the user, the capabilities and the system call filter; lose all else.
+
+        Raises:
+            InvalidArgumentError: the working directory cannot be entered.
+            SyscallError: the kernel refused a step.
+        """
+        _own_standard_streams(self.uid)
+        os.umask(self.umask)
+        entered = self._enter_directory()
+        # Without no_new_privs only CAP_SYS_ADMIN may load a filter, which leaves below.
+        if not self.no_new_privileges:
+            self._load_filter()
+        sets = self.capabilities
+        capabilities.restrict(sets.bounding)
+        os.setgroups(self.groups)
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+        capabilities.apply(sets.effective, sets.permitted, sets.inheritable, sets.ambient)
+        if not entered and not self._enter_directory():
+            raise InvalidArgumentError(
+                f"process.cwd: {self.directory}: permission denied for uid {self.uid}"
+            )
+        if self.no_new_privileges:
+            process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+            self._load_filter()
+
+    def execute(self, path: str) -> None:
+        """Become the program; does not return.
+
+        Args:
+            path: what ``program.find`` found.
+
+        Raises:
+            StartError: why it could not be executed.
+        """
+        restore_signals()
+        program.execute(path, self.arguments, self.environment)
+
+    def find_program(self) -> str:
+        """Find the program as the container's user in the container's root.
+
+        Raises:
+            StartError: it is not there, or may not be executed.
+        """
+        if not self.arguments:
+            raise StartError("process.args: empty: there is no program to run")
+        return program.find(self.arguments[0], self.environment)
+
+    def _load_filter(self) -> None:
+        if self.filter is not None:
+            seccomp.load(self.filter.program, self.filter.flags)
+
+    def _enter_directory(self) -> bool:
+        """Enter the working directory; False where this user may not (another one may)."""
+        try:
+            os.chdir(self.directory)
+        except PermissionError:
+            return False
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"process.cwd: {self.directory}: {(error.strerror or '').lower()}"
+            ) from error
+        # CVE-2024-21626: a cwd that is a leaked descriptor of the host, such as /proc/self/fd/7,
+        # is outside the root; getcwd(2) then says "(unreachable)", which Python reports as ENOENT.
+        if not os.getcwd().startswith("/"):
+            raise InvalidArgumentError(
+                f"process.cwd: {self.directory} is outside the container's root"
+            )
+        return True
+
+
+def set_limits(pid: int, specification: "Process") -> None:
+    """Set a process's resource limits from outside, where the privilege to raise them is.
+
+    Args:
+        pid: a child of the caller, so that the pid cannot be another's.
+        specification: the configuration's ``process``.
+
+    Raises:
+        InvalidArgumentError: a limit is unknown here, or may not be raised so far.
+    """
+    for index, limit in enumerate(specification.get("rlimits", [])):
+        name = limit["type"]
+        number = getattr(resource, name, None)
+        if number is None:
+            raise InvalidArgumentError(f"process.rlimits[{index}].type: {name} is unknown")
+        try:
+            resource.prlimit(pid, number, (_limit(limit["soft"]), _limit(limit["hard"])))
+        except (OSError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"process.rlimits[{index}]: {name} {limit['soft']}:{limit['hard']}: {error}",
+                "raising a hard limit needs CAP_SYS_RESOURCE; soft may not exceed hard",
+            ) from error
+
+
+def set_oom_score(adjustment: int) -> None:
+    """Set how soon the kernel's out-of-memory killer picks the caller: proc_pid_oom_score_adj(5).
+
+    Raises:
+        InvalidArgumentError: lowering it needs CAP_SYS_RESOURCE.
+    """
+    descriptor = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if int(os.read(descriptor, 16)) != adjustment:
+            os.write(descriptor, str(adjustment).encode())
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"process.oomScoreAdj: {adjustment}: {(error.strerror or '').lower()}",
+            "lowering it needs CAP_SYS_RESOURCE; the range is -1000 to 1000",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def restore_signals() -> None:
+    """Give the program the default signal actions and an empty mask.
+
+    Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over execve(2).
+    """
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def run_under_init(start: "Callable[[], None]") -> None:
+    """Stay as PID 1 of the container: start the program, pass signals on, reap orphans.
+
+    What ``--init`` asks for. Ends with the program's own exit status, or 128 + n for signal n.
+
+    Args:
+        start: executes the program; called in the child, does not return.
+    """
+    every = signal.valid_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    program_pid = os.fork()
+    if program_pid == 0:
+        os.setsid()
+        start()
+    process.close_all_but(set())
+    while True:
+        caught = signal.sigwaitinfo(every)
+        if caught.si_signo != signal.SIGCHLD:
+            os.kill(program_pid, caught.si_signo)
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid == program_pid:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)
+
+
+def _own_standard_streams(uid: int) -> None:
+    """Give the standard streams to the user, so that it may open /dev/stdout again.
+
+    A null device is shared with everyone and stays as it is, as does what is on a read-only or
+    foreign file system.
+    """
+    for descriptor in range(3):
+        status = os.fstat(descriptor)
+        if status.st_uid == uid or status.st_rdev == _NULL_DEVICE:
+            continue
+        try:
+            os.fchown(descriptor, uid, -1)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.EPERM, errno.EROFS}:
+                raise
+
+
+def _limit(value: int) -> int:
+    """The specification writes "no limit" as 2**64 - 1; Python's resource module as -1."""
+    return resource.RLIM_INFINITY if value in {-1, 2**64 - 1} else value
