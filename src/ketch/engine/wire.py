@@ -1,0 +1,122 @@
+"""What a client and a container's monitor say to each other: frames, and the first one's content.
+
+A frame is a header of eight bytes and a payload, as in Docker's attach stream: one byte of kind,
+three zero bytes, the payload's length as a big-endian 32-bit number::
+
+    client                                   monitor
+      │  REQUEST ──────────────────────────────▶ │  what to do, on whose behalf
+      │ ◀────────────────────────────── STARTED  │  the program runs; payload: container id
+      │  INPUT, RESIZE, SIGNAL ────────────────▶ │
+      │ ◀─────────────────────── OUTPUT, ERRORS  │
+      │ ◀────────────────────────────────── EXIT │  the program's exit status, in decimal
+      │ ◀──────────────── FAILED instead of any  │  exit status, message and hint
+
+The client's modules must load in a few milliseconds, so the request is not JSON (whose import
+alone takes longer than that) but names and values parted by NUL bytes, which no argument of
+execve(2) can hold.
+"""
+
+REQUEST = 3
+RESIZE = 4
+SIGNAL = 5
+STARTED = 6
+EXIT = 7
+FAILED = 8
+INPUT = 0
+OUTPUT = 1
+ERRORS = 2
+
+PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
+_HEADER_BYTES = 8
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Value = str | bool | int | list[str]
+
+
+class ProtocolError(Exception):
+    """The other end does not speak this protocol."""
+
+
+def frame(kind: int, payload: bytes = b"") -> bytes:
+    """Encode one frame."""
+    return bytes((kind, 0, 0, 0)) + len(payload).to_bytes(4, "big") + payload
+
+
+class Decoder:
+    """Takes bytes as they arrive and gives whole frames back."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> "Iterator[tuple[int, bytes]]":
+        """Take more bytes.
+
+        Yields:
+            ``(kind, payload)`` of each frame that is complete.
+
+        Raises:
+            ProtocolError: the bytes are no frames, or a payload exceeds PAYLOAD_BYTES_MAX.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _HEADER_BYTES:
+            length = int.from_bytes(self._buffer[4:8], "big")
+            if self._buffer[1:4] != b"\0\0\0" or length > PAYLOAD_BYTES_MAX:
+                raise ProtocolError(f"bad frame header {bytes(self._buffer[:8]).hex()}")
+            end = _HEADER_BYTES + length
+            if len(self._buffer) < end:
+                return
+            kind, payload = self._buffer[0], bytes(self._buffer[_HEADER_BYTES:end])
+            del self._buffer[:end]
+            yield kind, payload
+
+
+def encode(fields: "dict[str, Value]") -> bytes:
+    """Encode a request's fields.
+
+    Args:
+        fields: names and values; no string in them may hold a NUL, which none from a command line
+            or an environment can.
+    """
+    parts: list[str] = []
+    for name, value in fields.items():
+        if isinstance(value, bool):
+            parts += (name, "b1" if value else "b0")
+        elif isinstance(value, int):
+            parts += (name, f"i{value}")
+        elif isinstance(value, str):
+            parts += (name, "s" + value)
+        else:
+            parts += (name, f"l{len(value)}", *value)
+    return "\0".join(parts).encode("utf-8", "surrogateescape")
+
+
+def decode(payload: bytes) -> "dict[str, Value]":
+    """Decode a request's fields.
+
+    Raises:
+        ProtocolError: the payload is not what ``encode`` makes.
+    """
+    fields: dict[str, Value] = {}
+    parts = iter(payload.decode("utf-8", "surrogateescape").split("\0") if payload else ())
+    try:
+        for name in parts:
+            told = next(parts)
+            kind, text = told[:1], told[1:]
+            if kind == "b":
+                fields[name] = text == "1"
+            elif kind == "i":
+                fields[name] = int(text)
+            elif kind == "s":
+                fields[name] = text
+            elif kind == "l":
+                fields[name] = [next(parts) for _ in range(int(text))]
+            else:
+                raise ProtocolError(f"field {name!r} has no kind")
+    except (StopIteration, RuntimeError, ValueError) as error:
+        raise ProtocolError("the request ends early or holds a bad number") from error
+    return fields
