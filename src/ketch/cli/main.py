@@ -1,0 +1,170 @@
+"""The command ``ketch``: which module answers which command, and what an error looks like.
+
+Nothing is imported before it is known to be needed: a container's start is measured from here.
+"""
+
+import os
+import sys
+
+from ketch.engine.settings import Settings
+from ketch.errors import KetchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Command: (module under ketch.cli, function, what it does). What "ketch container" and
+# "ketch image" know as well stands in _GROUPS.
+_COMMANDS = {
+    "exec": ("execute", "exec_", "Execute a command in a running container"),
+    "images": ("images", "images", "List images"),
+    "import": ("images", "import_", "Import the contents of a tarball to create an image"),
+    "inspect": ("containers", "inspect", "Return low-level information on containers"),
+    "kill": ("containers", "kill", "Kill one or more running containers"),
+    "logs": ("containers", "logs", "Fetch the logs of a container"),
+    "ps": ("containers", "ps", "List containers"),
+    "rm": ("containers", "rm", "Remove one or more containers"),
+    "rmi": ("images", "rmi", "Remove one or more images"),
+    "run": ("run", "run", "Create and run a new container from an image"),
+    "stop": ("containers", "stop", "Stop one or more running containers"),
+    "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
+}
+_GROUPS = {
+    "container": {
+        "exec": "exec", "inspect": "inspect", "kill": "kill", "list": "ps", "logs": "logs",
+        "ls": "ps", "ps": "ps", "rm": "rm", "run": "run", "stop": "stop", "wait": "wait",
+    },
+    "image": {"import": "import", "list": "images", "ls": "images", "rm": "rmi", "tag": "tag"},
+}  # fmt: skip
+
+# An engine's own failure, as distinct from the program's: Docker's convention.
+ENGINE_FAILED = 125
+_STARTS_A_PROGRAM = {"run", "exec"}
+
+_HELP = """
+Usage:  ketch [OPTIONS] COMMAND
+
+A complete Linux container engine
+
+Commands:
+{commands}
+
+Global Options:
+      --no-zygote      Start containers without a warm helper process
+      --root string    Directory of what lasts (default "{root}")
+      --state string   Directory of what a reboot may lose (default "{state}")
+  -v, --version        Print version information and quit
+
+Run 'ketch COMMAND --help' for more information on a command.
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        words: the arguments after the program's name; those of this process when None.
+
+    Returns:
+        The exit status: the program's own for ``run`` and ``exec``, else 0, 1 for a command that
+        failed, 125 for an engine that failed or a command line that is wrong.
+    """
+    command = ""
+    try:
+        settings, rest = _global_options(sys.argv[1:] if words is None else words)
+        if settings is None:
+            return 0
+        command, function, arguments = _find(rest)
+        return function(settings, arguments)
+    except KetchError as error:
+        return _failed(error, command)
+    except BrokenPipeError:
+        # Whoever read our output has gone; the rest of it must not be tried at exit.
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        # Control flow of modules that are not loaded unless they were needed.
+        kind = type(error).__name__
+        if kind == "HelpRequested":
+            sys.stdout.write(f"\n{error}")
+            return 0
+        if kind == "Failure":
+            return _say(error.message, error.hint, error.exit_status)  # type: ignore[attr-defined]
+        raise
+
+
+def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
+    """Read what stands before the command; None when that was all there was to do."""
+    root = os.environ.get("KETCH_ROOT", "/var/lib/ketch")
+    state = os.environ.get("KETCH_STATE", "/run/ketch")
+    zygote = True
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name in {"--root", "--state"}:
+            if not equals:
+                if not rest:
+                    raise _usage(f"flag needs an argument: {name}")
+                value = rest.pop(0)
+            if not value:
+                raise _usage(f"{name}: the directory's name is empty")
+            root, state = (value, state) if name == "--root" else (root, value)
+        elif word == "--no-zygote":
+            zygote = False
+        elif word in {"-v", "--version"}:
+            from ketch import __version__  # noqa: PLC0415
+
+            print(f"ketch version {__version__}")
+            return None, []
+        elif word in {"-h", "--help"}:
+            rest = []
+            break
+        else:
+            raise _usage(f"unknown flag: {name}")
+    if not rest or rest == ["help"]:
+        commands = "\n".join(f"  {name:<11} {what}" for name, (_, _, what) in _COMMANDS.items())
+        print(_HELP.format(commands=commands, root=root, state=state).strip("\n"))
+        return None, []
+    return Settings(root, state, zygote=zygote), rest
+
+
+def _find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int], list[str]]":
+    name, arguments = words[0], words[1:]
+    if name == "help":
+        name, arguments = words[1], ["--help"]
+    if name in _GROUPS:
+        group = _GROUPS[name]
+        if not arguments or arguments[0] not in group:
+            raise _usage(
+                f"unknown command: ketch {' '.join([name, *arguments[:1]])}",
+                f"ketch {name} has: {', '.join(sorted(group))}",
+            )
+        name, arguments = group[arguments[0]], arguments[1:]
+    if name not in _COMMANDS:
+        raise _usage(f"unknown command: ketch {name}")
+    module_name, function_name, _ = _COMMANDS[name]
+    module = __import__(f"ketch.cli.{module_name}", fromlist=[function_name])
+    return name, getattr(module, function_name), arguments
+
+
+def _usage(message: str, hint: str = "Run 'ketch --help' for more information") -> KetchError:
+    error = KetchError(message, hint)
+    error.exit_status = ENGINE_FAILED if message.startswith("flag") else 1  # type: ignore[attr-defined]
+    return error
+
+
+def _failed(error: KetchError, command: str) -> int:
+    status = getattr(error, "exit_status", None)
+    if status is None:
+        status = ENGINE_FAILED if command in _STARTS_A_PROGRAM else 1
+    return _say(error.message, error.hint, status)
+
+
+def _say(message: str, hint: str, status: int) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(f"ketch: {message}\n" + (f"\n{hint}\n" if hint else ""))
+    return status

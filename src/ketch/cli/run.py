@@ -1,0 +1,100 @@
+"""``ketch run``: create a container, start it, and stay attached to it.
+
+The client reads the command line and hands over what was asked for; a monitor, forked from the
+zygote, does the rest and outlives the client.
+"""
+
+import os
+
+from ketch.cli import session
+from ketch.cli.flags import Command, parse
+from ketch.engine import launch
+from ketch.errors import InvalidArgumentError
+from ketch.spec.options import OPTIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.cli.flags import Parsed
+    from ketch.engine.settings import Settings
+    from ketch.engine.wire import Value
+
+RUN = Command(
+    "ketch run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create and run a new container from an image",
+    OPTIONS,
+    minimum_arguments=1,
+    interspersed=False,
+    aliases=("ketch container run", "ketch run"),
+)
+
+
+def run(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch run``."""
+    parsed = parse(RUN, arguments)
+    interactive, terminal = parsed.enabled("interactive"), parsed.enabled("tty")
+    detached = parsed.enabled("detach")
+    if interactive and terminal and not detached:
+        require_terminal()
+    keys = detach_keys(parsed)
+    started = session.Session(
+        launch.connect(settings),
+        {
+            "action": "run",
+            **about_caller(settings),
+            "arguments": parsed.arguments,
+            "given": sorted(parsed.given),
+            **{f"--{name}": value for name, value in parsed.values.items()},
+        },
+    )
+    container_id = started.await_started()
+    if detached:
+        print(container_id)
+        return 0
+    return started.attach(
+        interactive=interactive,
+        terminal=terminal,
+        forward_signals=parsed.enabled("sig-proxy") and not terminal,
+        detach_keys=keys,
+    )
+
+
+def about_caller(settings: "Settings") -> "dict[str, Value]":
+    """What a monitor must know of the process on whose behalf it works."""
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:
+        directory = "/"  # it was removed under the caller; only relative names would need it
+    return {
+        "root": settings.root,
+        "state": settings.state,
+        "directory": directory,
+        "environment": [f"{name}={value}" for name, value in os.environ.items()],
+    }
+
+
+def require_terminal() -> None:
+    """Refuse a terminal session whose input is none.
+
+    Raises:
+        InvalidArgumentError: standard input is not a terminal.
+    """
+    if not os.isatty(0):
+        raise InvalidArgumentError(
+            "the input device is not a TTY", "leave -t away where input comes from a pipe or file"
+        )
+
+
+def detach_keys(parsed: "Parsed") -> bytes:
+    """The key sequence that ``--detach-keys`` names, Docker's own where it names none.
+
+    Raises:
+        InvalidArgumentError: that is no key sequence.
+    """
+    text = parsed.text("detach-keys") or "ctrl-p,ctrl-q"
+    try:
+        return session.parse_detach_keys(text)
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"invalid detach keys ({text}): unknown key {error}",
+            "keys are single characters, or ctrl- and one of a-z@[\\]^_, parted by commas",
+        ) from error
