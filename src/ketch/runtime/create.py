@@ -1,12 +1,8 @@
-"""The parent's half of a container's creation: clone init, place it in its cgroup, hear of it.
+"""The parent's half of a container's creation: clone init into its cgroup, and hear of it."""
 
-The slow part is the first write to a cgroup v1 ``cgroup.procs`` (7 to 37 ms: it waits for an RCU
-grace period), so init mounts its file systems meanwhile and waits only before it needs its cgroup.
-"""
-
-import contextlib
 import os
 import signal
+from contextlib import ExitStack, suppress
 
 from ketch.errors import UnavailableError
 from ketch.linux import process
@@ -67,7 +63,7 @@ class Container:
 
     def abandon(self) -> None:
         """Kill a container that will not be started, reap it, and free what belongs to it."""
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             process.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self._channel.close()
@@ -92,26 +88,25 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
     Raises:
         KetchError: what went wrong, on either side; nothing of the container is left running.
     """
-    ours, theirs = Channel.pair()
-    into = cgroup.descriptor() if cgroup else None
-    pid, pidfd = process.clone3(birth.plan.clone_flags, cgroup=into)
-    if pid == 0:
-        ours.close()
-        init.run(birth, theirs)
-    theirs.close()
+    with ExitStack() as stack:
+        ours, theirs = Channel.pair()
+        stack.callback(theirs.close)
+        into = None
+        if cgroup:
+            into = cgroup.descriptor()
+            if into is not None:
+                stack.callback(os.close, into)
+            birth.entrances = cgroup.entrances()
+            for descriptor in birth.entrances:
+                stack.callback(os.close, descriptor)
+        pid, pidfd = process.clone3(birth.plan.clone_flags, cgroup=into)
+        if pid == 0:
+            ours.close()
+            init.run(birth, theirs)
     container = Container(pid, pidfd, ours)
     try:
         set_limits(pid, birth.plan.config["process"])
-        if cgroup and into is None:
-            cgroup.attach(pid)
-        ours.go("cgroup")
         container.await_created()
-    except BrokenPipeError:
-        # Init gave up first: what it said explains more than the pipe does.
-        try:
-            container.await_created()
-        finally:
-            container.abandon()
     except BaseException:
         container.abandon()
         raise

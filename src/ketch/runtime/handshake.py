@@ -3,15 +3,12 @@
 One SOCK_SEQPACKET pair, one JSON object a message, at most one descriptor beside it::
 
     parent                                              init
-      │  clone3(2) ─────────────────────────────────────▶ │
-      │  {"go": "mapped"}  user namespace only ─────────▶ │  becomes root of its user namespace
-      │                                                   │  mounts
-      │  {"go": "cgroup"}  it is in its cgroup ─────────▶ │  cgroup namespace, cgroup mounts
-      │ ◀──────────────────────── {"at": "createRuntime"} │  only with hooks that run here
-      │  {"go": "hooked"} ──────────────────────────────▶ │  devices, pivot_root
-      │ ◀──────── {"at": "created"} + terminal's master ─ │
-      │  {"go": "start"}  (or a byte in the exec fifo) ─▶ │  privileges, seccomp
-      │ ◀────────────────── end of file: execve succeeded │
+      │  clone3(2) ─────────────────────────────────────▶ │  cgroup, mounts, pivot_root,
+      │                                                   │  privileges, seccomp
+      │ ◀──── {"at": "console"} + the terminal's master ─ │  only with a terminal
+      │ ◀──────────────────────────── {"at": "created"} ─ │  ready; the program was found
+      │  {"go": "start"}  (or a byte in the exec fifo) ─▶ │  execve(2)
+      │ ◀─────────────────── end of file: that succeeded  │
       │ ◀── {"error": ...} instead of any of the above ── │  exits
 
 Both ends are close-on-exec, which is what turns a successful execve(2) into end of file.

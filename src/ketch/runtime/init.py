@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 
+from ketch import cgroups
 from ketch.errors import InvalidArgumentError, KetchError, SyscallError, UnsupportedError
 from ketch.linux import beneath, libc, mount, namespaces, process, tty
 from ketch.linux.openat2 import openat2
@@ -39,11 +40,13 @@ class Birth:
         explain: takes each step's description as it happens.
         under_init: whether PID 1 stays ketch's and the program is its child.
         die_with_parent: whether the container ends when its parent does.
+        entrances: descriptors through which init enters its v1 cgroups.
     """
 
     __slots__ = (
         "bundle",
         "die_with_parent",
+        "entrances",
         "explain",
         "fifo",
         "plan",
@@ -78,6 +81,7 @@ class Birth:
         self.explain = explain
         self.under_init = under_init
         self.die_with_parent = die_with_parent
+        self.entrances: list[int] = []
 
     def say(self, words: str) -> None:
         """Explain a step, if anyone asked."""
@@ -109,6 +113,10 @@ def _set_up(birth: Birth, channel: "Channel") -> None:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
     # /proc/PID/exe and fd of a non-dumpable process are closed to whoever shares its namespaces.
     process.prctl(process.PR_SET_DUMPABLE, 0)
+    cgroups.enter(birth.entrances)
+    if plan.new_cgroup_namespace:
+        # Not before: what it shows as its root is where its maker is then.
+        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
     os.setsid()
     _forbid_imports()
     if setup.oom_score_adjustment is not None:
@@ -116,13 +124,7 @@ def _set_up(birth: Birth, channel: "Channel") -> None:
     for kind, path in plan.joins:
         _join(kind, path)
     root = _attach_root(birth)
-    for operation in plan.before_cgroup:
-        birth.say(operation.describe())
-        operation.execute(root)
-    channel.await_go("cgroup")
-    if plan.new_cgroup_namespace:
-        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
-    for operation in plan.after_cgroup:
+    for operation in plan.operations:
         birth.say(operation.describe())
         operation.execute(root)
     _set_names(birth)

@@ -63,21 +63,19 @@ class Plan:
 
     Attributes:
         clone_flags: the namespaces that init is born into.
-        new_cgroup_namespace: whether init makes a cgroup namespace once it is in its cgroup.
+        new_cgroup_namespace: whether init makes a cgroup namespace, once it is in its cgroup.
         joins: ``(kind, path)`` of the namespaces that init enters.
         root_propagation: ``MS_*`` for the host's tree in the new mount namespace.
-        before_cgroup: operations that need no cgroup.
-        after_cgroup: operations from the first cgroup mount on.
+        operations: what init does to its file systems, in order.
         read_only_root: whether the root is made read-only at the end.
     """
 
     __slots__ = (
-        "after_cgroup",
-        "before_cgroup",
         "clone_flags",
         "config",
         "joins",
         "new_cgroup_namespace",
+        "operations",
         "read_only_root",
         "root_propagation",
     )
@@ -101,18 +99,15 @@ class Plan:
             )
         self.root_propagation = _PROPAGATION[linux.get("rootfsPropagation", "")]
         self.read_only_root = config.get("root", {}).get("readonly", False)
-        self._lay_out_operations(config, layout)
+        self.operations = self._operations(config, layout)
 
-    def _lay_out_operations(self, config: "Config", layout: "Layout") -> None:
+    def _operations(self, config: "Config", layout: "Layout") -> "list[Operation]":
         linux = config.get("linux", {})
         operations: list[Operation] = []
-        first_cgroup_mount: int | None = None
         late: list[Operation] = []
         made_dev = False
         for index, entry in enumerate(config.get("mounts", [])):
             if entry.get("type") in {"cgroup", "cgroup2"}:
-                if first_cgroup_mount is None:
-                    first_cgroup_mount = len(operations)
                 operations.append(CgroupMount(entry, layout, namespaced=self.new_cgroup_namespace))
                 continue
             operation = MountOperation(entry, f"mounts[{index}]")
@@ -133,10 +128,7 @@ class Plan:
         late += [WriteSysctl(name, value) for name, value in linux.get("sysctl", {}).items()]
         late += [ReadOnlyPath(path) for path in linux.get("readonlyPaths", [])]
         late += [MaskPath(path) for path in linux.get("maskedPaths", [])]
-        operations += late
-        split = len(operations) if first_cgroup_mount is None else first_cgroup_mount
-        self.before_cgroup = operations[:split]
-        self.after_cgroup = operations[split:]
+        return operations + late
 
     def explain(self) -> list[str]:
         """The whole plan in words, in the order of execution."""
@@ -147,7 +139,7 @@ class Plan:
             if flags & flag
         ]
         lines += [f"join the {kind} namespace {path} · setns(2)" for kind, path in self.joins]
-        lines += [step.describe() for step in (*self.before_cgroup, *self.after_cgroup)]
+        lines += [step.describe() for step in self.operations]
         return lines
 
 
