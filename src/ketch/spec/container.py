@@ -7,7 +7,9 @@ Types only: imported under ``TYPE_CHECKING``.
 
 from typing import TypedDict
 
-from ketch.spec.image import Healthcheck
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.image import Healthcheck
 
 
 class Request(TypedDict):
@@ -39,7 +41,7 @@ class Config(TypedDict, total=False):
     Labels: dict[str, str]
     StopSignal: str
     StopTimeout: int
-    Healthcheck: Healthcheck
+    Healthcheck: "Healthcheck"
 
 
 class HostConfig(TypedDict, total=False):

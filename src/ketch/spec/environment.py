@@ -56,7 +56,9 @@ def read_file(name: str, content: bytes, caller: "Mapping[str, str] | None" = No
         try:
             line = raw.decode().lstrip()
         except UnicodeDecodeError as error:
-            raise _file_error(name, f"invalid utf8 bytes at line {number}: {[*raw]}") from error
+            octets = " ".join(map(str, raw))
+            reason = f"invalid utf8 bytes at line {number}: [{octets}]"
+            raise _file_error(name, reason) from error
         if not line or line[0] == "#":
             continue
         key, equals, _ = line.partition("=")
