@@ -1,0 +1,105 @@
+"""What a container's configuration depends on of the host, read once."""
+
+import os
+
+from ketch.spec import capabilities
+
+_CPU = "/sys/devices/system/cpu"
+
+
+class Host:
+    """Facts about this machine and this process.
+
+    Args:
+        cpus: the CPUs that there are, as the kernel lists them: ``0-3``.
+        memory_nodes: the memory nodes, likewise.
+        capabilities: the set that a container can be given, bit n for capability n.
+        machine: the architecture as uname(2) has it.
+        release: the kernel's release as uname(2) has it.
+        hostname: the host's name.
+        unified_cgroups: whether there is only cgroup v2.
+        sysctls: which of Docker's default kernel parameters exist.
+        thermal_paths: directories that tell what the CPUs are doing, to be masked.
+    """
+
+    __slots__ = (
+        "capabilities", "cpus", "hostname", "machine", "memory_nodes", "release", "sysctls",
+        "thermal_paths", "unified_cgroups",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        cpus: str = "0",
+        memory_nodes: str = "0",
+        capabilities: int = 0,
+        machine: str = "x86_64",
+        release: str = "",
+        hostname: str = "",
+        unified_cgroups: bool = True,
+        sysctls: tuple[str, ...] = (),
+        thermal_paths: tuple[str, ...] = (),
+    ) -> None:
+        self.cpus = cpus
+        self.memory_nodes = memory_nodes
+        self.capabilities = capabilities
+        self.machine = machine
+        self.release = release
+        self.hostname = hostname
+        self.unified_cgroups = unified_cgroups
+        self.sysctls = sysctls
+        self.thermal_paths = thermal_paths
+
+
+DEFAULT_SYSCTLS = {
+    # Unprivileged ports and ping cost no capability in a network namespace of one's own.
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+
+
+def examine() -> Host:
+    """Reads the facts from /proc and /sys."""
+    name = os.uname()
+    cpus = _line(f"{_CPU}/online") or "0"
+    thermal = (f"{_CPU}/{entry}/thermal_throttle" for entry in _directory(_CPU))
+    return Host(
+        cpus=cpus,
+        memory_nodes=_line("/sys/devices/system/node/online") or "0",
+        capabilities=_bounding_set(),
+        machine=name.machine,
+        release=name.release,
+        hostname=name.nodename,
+        unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        sysctls=tuple(
+            sysctl
+            for sysctl in DEFAULT_SYSCTLS
+            if os.path.exists(f"/proc/sys/{sysctl.replace('.', '/')}")
+        ),
+        thermal_paths=tuple(path for path in thermal if os.path.isdir(path)),
+    )
+
+
+def _bounding_set() -> int:
+    """What this process can hand on; the kernel's newest capabilities without a name excluded."""
+    known = (1 << len(capabilities.NAMES)) - 1
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("CapBnd:"):
+                return int(line.split()[1], 16) & known
+    return 0
+
+
+def _line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _directory(path: str) -> list[str]:
+    try:
+        return sorted(entry for entry in os.listdir(path) if entry[3:].isdigit())
+    except OSError:
+        return []
