@@ -57,6 +57,8 @@ _ERROR = struct.Struct("=i")
 
 # The kernel never fills a dump's datagram beyond 32 KiB (netlink_dump in net/netlink/af_netlink.c).
 _BUFFER_BYTES = 65536
+# Answers wait in the socket's receive buffer; too many would overflow it (ENOBUFS).
+_PIPELINE_REQUESTS = 64
 # A dump that others keep changing under the reader is begun anew this often.
 _DUMP_ATTEMPTS = 16
 
@@ -283,6 +285,9 @@ class Socket:
 
     def attempt(self, *requests: Request) -> list[SyscallError | None]:
         """Send requests together; return each one's failure, or None, in their order."""
+        if len(requests) > _PIPELINE_REQUESTS:
+            rest = requests[_PIPELINE_REQUESTS:]
+            return self.attempt(*requests[:_PIPELINE_REQUESTS]) + self.attempt(*rest)
         first = self._send(requests, NLM_F_ACK)
         failures: list[SyscallError | None] = [None] * len(requests)
         waiting = len(requests)

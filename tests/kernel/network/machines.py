@@ -1,0 +1,120 @@
+"""Machines for network tests: throw-away network namespaces, and sockets opened in them."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Interface, ip_address, ip_network
+
+from ketch.linux import namespaces, rtnetlink
+from ketch.network.bridge import Bridge
+from ketch.network.sandbox import Endpoint, Sandbox
+
+HOST_OUTSIDE = "198.51.100.2"
+INTERNET = "198.51.100.1"
+TIMEOUT_SECONDS = 2.0
+
+
+@contextlib.contextmanager
+def entered(descriptor: int) -> Iterator[None]:
+    """Be in a network namespace for the length of a block."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        namespaces.setns(descriptor, namespaces.CLONE_NEWNET)
+        yield
+    finally:
+        namespaces.setns(home, namespaces.CLONE_NEWNET)
+        os.close(home)
+
+
+@contextlib.contextmanager
+def machine() -> Iterator[int]:
+    """A network namespace with its loopback up; its descriptor."""
+    with Sandbox(ipv6=True) as sandbox:
+        yield sandbox.descriptor
+
+
+@contextlib.contextmanager
+def internet() -> Iterator[int]:
+    """A machine beyond the host's uplink, with no way back but to the host's own address."""
+    with machine() as descriptor, rtnetlink.Socket() as host:
+        host.execute(rtnetlink.add_bridge("uplink", "02:00:00:00:00:01", 1500))
+        uplink = host.link("uplink")
+        assert uplink is not None
+        host.execute(
+            rtnetlink.add_veth(
+                "uplink0",
+                "eth0",
+                namespace=descriptor,
+                bridge=uplink.index,
+                mac="02:00:00:00:00:02",
+                mtu_bytes=1500,
+            ),
+            rtnetlink.add_address(uplink.index, IPv4Interface(f"{HOST_OUTSIDE}/24")),
+            rtnetlink.add_route(ip_network("0.0.0.0/0"), ip_address(INTERNET)),
+        )
+        with entered(descriptor), rtnetlink.Socket() as inside:
+            link = inside.link("eth0")
+            assert link is not None
+            inside.execute(
+                rtnetlink.set_link(link.index, up=True),
+                rtnetlink.add_address(link.index, IPv4Interface(f"{INTERNET}/24")),
+            )
+        yield descriptor
+
+
+@contextlib.contextmanager
+def container(bridge: Bridge, address: str, *, way_out: bool = True) -> Iterator[int]:
+    """A container's namespace, connected to a bridge; its descriptor."""
+    gateways = [interface.ip for interface in bridge.addresses] if way_out else []
+    interface = IPv4Interface(f"{address}/{bridge.addresses[0].network.prefixlen}")
+    mac = (b"\x02\x42" + interface.packed).hex(":")
+    with Sandbox() as sandbox:
+        sandbox.connect(Endpoint("test", bridge, [interface], mac, gateways=gateways))
+        sandbox.settle()
+        yield sandbox.descriptor
+
+
+@contextlib.contextmanager
+def server(descriptor: int, port: int = 8000) -> Iterator[socket.socket]:
+    """A TCP server on all addresses of a machine."""
+    with entered(descriptor):
+        listening = socket.create_server(("0.0.0.0", port))
+    with listening:
+        listening.settimeout(TIMEOUT_SECONDS)
+        yield listening
+
+
+def client_of(descriptor: int, address: str, listening: socket.socket) -> str:
+    """Connect from a machine and say something; returns the client's address as the server saw it.
+
+    Raises:
+        OSError: there is no way; TimeoutError where packets are dropped.
+    """
+    with entered(descriptor):
+        talking = socket.socket()
+    with talking:
+        talking.settimeout(TIMEOUT_SECONDS)
+        talking.connect((address, listening.getsockname()[1]))
+        accepted, (seen, _) = listening.accept()
+        with accepted:
+            accepted.settimeout(TIMEOUT_SECONDS)
+            talking.sendall(b"hello")
+            assert accepted.recv(5) == b"hello"
+            accepted.sendall(b"hi")
+            assert talking.recv(2) == b"hi"
+    return str(seen)
+
+
+def reaches(descriptor: int, address: str, listening: socket.socket) -> bool:
+    """Whether a connection can be made within a moment."""
+    with entered(descriptor):
+        talking = socket.socket()
+    with talking:
+        # Long enough for any answer within one machine, short enough for tests of what is dropped.
+        talking.settimeout(0.3)
+        try:
+            talking.connect((address, listening.getsockname()[1]))
+        except OSError:
+            return False
+    return True
