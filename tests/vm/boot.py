@@ -16,6 +16,7 @@ import selectors
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,7 @@ LEFT_OUT = shutil.ignore_patterns(
 )  # fmt: skip
 
 SCRATCH = ".tmp"
+ROOT_SIGNATURE = 0x6B657463
 
 NO_STATUS = 125
 """Exit status when the machine ended, or was ended, without saying how the job did."""
@@ -86,11 +88,28 @@ def tool(*command: str, cwd: Path | None = None) -> str:
         raise MachineError(f"{shlex.join(command)} failed ({error.returncode}):\n{last}") from None
 
 
-def pack(tree: Path, image: Path, size_mib: int) -> None:
-    """Make an ext4 image of a directory; what it does not fill takes no space on the host."""
+def pack(tree: Path, image: Path, size_mib: int, disk_signature: int | None = None) -> None:
+    """Make an ext4 image of a directory; what it does not fill takes no space on the host.
+
+    Args:
+        tree: the directory.
+        image: the file to make.
+        size_mib: the filesystem's size.
+        disk_signature: make a disk with one partition, which the kernel then knows by this number
+            (PARTUUID), where without an initramfs it knows no filesystem by its label.
+    """
     unfinished = image.with_name(image.name + ".new")
-    unfinished.unlink(missing_ok=True)
-    tool("mke2fs", "-q", "-t", "ext4", "-m", "0", "-d", str(tree), str(unfinished), f"{size_mib}M")
+    with unfinished.open("wb") as file:
+        file.truncate((size_mib + 1) << 20)
+        if disk_signature is not None:
+            entry = (0, 0, 0, 0, 0x83, 0, 0, 0, (1 << 20) // 512, (size_mib << 20) // 512)
+            file.seek(440)
+            file.write(struct.pack("<IH8B2I48xH", disk_signature, 0, *entry, 0xAA55))
+    offset = [] if disk_signature is None else ["-E", f"offset={1 << 20}"]
+    tool(
+        "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", *offset, "-d", str(tree),
+        str(unfinished), f"{size_mib}M",
+    )  # fmt: skip
     unfinished.rename(image)
 
 
@@ -196,7 +215,7 @@ def root_image() -> Path:
         )
         tree.mkdir()
         tool("tar", "-x", "--xattrs", "--xattrs-include=*", "-f", str(archive), "-C", str(tree))
-        pack(tree, image, 4096)
+        pack(tree, image, 4096, ROOT_SIGNATURE)
     for stale in set(CACHE.glob("root-*.ext4")) - {image}:
         stale.unlink()
     return image
@@ -224,7 +243,7 @@ def run_image(work: Path, job: str) -> Path:
 
 
 def disk(identifier: int, image: Path, options: str = "") -> list[str]:
-    """QEMU's arguments for the namespace `/dev/nvme0n<identifier>`."""
+    """QEMU's arguments for an NVMe namespace; the guest must go by its identifier, not its name."""
     name = str(image).replace(",", ",,")
     return [
         "-drive", f"if=none,id=disk{identifier},format=raw,file={name}{options}",
@@ -236,9 +255,9 @@ def machine(boot: Path, disks: list[str], console: Path, init: str, memory_mib: 
     """QEMU's command line. NVMe, since Debian's cloud kernel has it built in: no initramfs."""
     started_by = {"tiny": "/ketch-vm.sh", "systemd": "/sbin/init"}[init]
     arguments = (
-        "root=/dev/nvme0n1 rootfstype=ext4 rw console=ttyS0 quiet panic=-1 cgroup_no_v1=all"
+        f"root=PARTUUID={ROOT_SIGNATURE:08x}-01 rootfstype=ext4 rw console=ttyS0 quiet panic=-1"
         # These two, and the two features that the processor lacks, cost much under emulation.
-        f" mitigations=off transparent_hugepage=never init={started_by}"
+        f" mitigations=off transparent_hugepage=never cgroup_no_v1=all init={started_by}"
     )
     name = str(console).replace(",", ",,")
     return [

@@ -4,8 +4,6 @@
 export HOME=/root LANG=C.UTF-8 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 if [ $$ = 1 ]; then
-    mount -t proc -o nosuid,nodev,noexec proc /proc
-    mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
     mount -t cgroup2 -o nosuid,nodev,noexec,nsdelegate cgroup2 /sys/fs/cgroup
     mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs /run
     mkdir -p /dev/pts /dev/shm /dev/mqueue /run/lock
@@ -24,7 +22,7 @@ fi
 stty raw -F /dev/ttyS1
 exec </dev/null >/dev/ttyS1 2>&1
 
-mount -t ext4 -o ro /dev/nvme0n2 /usr/lib/modules
+mount -t ext4 -o ro "$(disk 2)" /usr/lib/modules
 checkout=$(cat /ketch-vm/path)
 mkdir -p "$checkout"
 mount --bind /ketch-vm/tree "$checkout"
@@ -39,5 +37,5 @@ setsid -w /bin/sh /ketch-vm/job
 status=$?
 read -r uptime _ </proc/uptime
 echo "vm: status $status, $uptime s after power-on"
-echo $status | dd of=/dev/nvme0n4 conv=fsync status=none
+echo $status | dd of="$(disk 4)" conv=fsync status=none
 busybox poweroff -f
