@@ -22,6 +22,15 @@ def index_of(kernel: rtnetlink.Socket, name: str) -> int:
     return link.index
 
 
+def inheritable() -> set[int]:
+    found = set()
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(descriptor):
+                found.add(descriptor)
+    return found
+
+
 def veth(
     name: str, peer: str, namespace: int, bridge: int, mtu_bytes: int = 1500
 ) -> netlink.Request:
@@ -149,16 +158,13 @@ def test_a_dump_of_many_datagrams_is_complete(kernel: rtnetlink.Socket) -> None:
 
 def test_failures_tell_the_request_and_the_kernels_reason(kernel: rtnetlink.Socket) -> None:
     kernel.execute(rtnetlink.add_bridge("ketch0", MAC, 1500))
-    with pytest.raises(
-        SyscallError, match=r"RTM_NEWLINK\(make bridge ketch0\): File exists"
-    ) as caught:
+    with pytest.raises(SyscallError) as caught:
         kernel.execute(rtnetlink.add_bridge("ketch0", MAC, 1500))
+    assert str(caught.value).endswith("RTM_NEWLINK(make bridge ketch0): File exists")
     assert caught.value.errno == errno.EEXIST
     assert caught.value.call == "RTM_NEWLINK"
     # The words in the middle are the kernel's own (an extended acknowledgement).
-    with pytest.raises(
-        SyscallError, match=r"mtu 5.*(?i:mtu) less than device minimum.*Invalid arg"
-    ):
+    with pytest.raises(SyscallError, match=r"mtu 5: (?i:mtu) less than device minimum"):
         kernel.execute(rtnetlink.set_link(index_of(kernel, "ketch0"), mtu_bytes=5))
 
 
@@ -179,11 +185,10 @@ def test_requests_after_a_failed_one_are_carried_out(kernel: rtnetlink.Socket) -
 
 
 def test_a_socket_stays_in_its_namespace_and_is_not_inherited(kernel: rtnetlink.Socket) -> None:
+    before = inheritable()
     with machines.machine() as other, machines.entered(other):
         kernel.execute(rtnetlink.add_bridge("ketch0", MAC, 1500))
         with rtnetlink.Socket() as inside:
             assert inside.link("ketch0") is None
-            for descriptor in map(int, os.listdir("/proc/self/fd")):
-                with contextlib.suppress(OSError):
-                    assert descriptor <= 2 or not os.get_inheritable(descriptor)
+            assert inheritable() == before
     assert kernel.link("ketch0") is not None
