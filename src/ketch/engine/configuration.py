@@ -43,6 +43,9 @@ def complete(
     resources: HostConfig = {**request["HostConfig"]}
     _merge(config, image)
     check(config, resources, host)
+    for key in ("CapAdd", "CapDrop"):
+        if resources.get(key):
+            resources[key] = [_capability_name(name) for name in resources[key]]
     if resources.get("Memory", 0) > 0 and not resources.get("MemorySwap"):
         resources["MemorySwap"] = resources["Memory"] * 2
     resources["ShmSize"] = resources.get("ShmSize") or SHM_SIZE_BYTES
@@ -57,6 +60,11 @@ def complete(
         of_host = resources["NetworkMode"] == "host" or resources.get("UTSMode") == "host"
         config["Hostname"] = host.hostname if of_host else container_id[:12]
     return {"Config": config, "HostConfig": resources}, _warnings(resources)
+
+
+def _capability_name(name: str) -> str:
+    upper = name.upper()
+    return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
 
 
 def _merge(config: "Config", image: "ContainerConfig") -> None:
