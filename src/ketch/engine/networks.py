@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import NotFoundError
-from ketch.linux import rtnetlink
+from ketch.linux import procfs, rtnetlink
 from ketch.network import firewall, ipam
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Endpoint
@@ -68,11 +68,12 @@ class Networks:
         store: its database.
     """
 
-    __slots__ = ("_settings", "_store")
+    __slots__ = ("_boot_id", "_settings", "_store")
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
+        self._boot_id = procfs.boot_id()
 
     def find(self, name: str) -> Network:
         """A network by its name or id; ``default`` is another name of ``bridge``.
@@ -111,6 +112,10 @@ class Networks:
         """
         with self._store.transaction() as connection:
             network = self._built_in(connection, BRIDGE)
+            if network.record.get("boot_id") != self._boot_id:
+                # What held addresses before the reboot holds none now.
+                connection.execute("DELETE FROM lease WHERE network_id = ?", (network.id,))
+                network.record["boot_id"] = self._boot_id
             held = connection.execute(
                 "SELECT address FROM lease WHERE network_id = ? AND container_id = ?",
                 (network.id, container_id),

@@ -129,6 +129,18 @@ def test_the_subnet_moves_from_a_new_route_only_when_nobody_uses_it(
     assert address(engine, "five") == "172.18.0.3/16"
 
 
+def test_a_reboot_frees_every_address(
+    engine: Networks, routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.lease("one")
+    engine.lease("two")
+    monkeypatch.setattr(engine, "_boot_id", "another boot")
+    routes("172.17.0.0/16")
+    assert address(engine, "three") == "172.18.0.2/16"
+    assert engine.addresses("one") == {}
+    assert address(engine, "two") == "172.18.0.3/16"
+
+
 def lease_many(root: str, worker: int, count: int) -> list[str]:
     store = Store(root)
     engine = Networks(Settings(root), store)
