@@ -308,9 +308,13 @@ def _default_note(flag: Flag) -> str:
 def _wrapped(text: str, indent: int, columns: int) -> str:
     """Breaks text as pflag does: at blanks, with five columns of slack before a lone last word."""
     slack = 5
+    start = ""
+    if columns - indent < 24:  # too narrow for two columns: the text goes below the flag
+        indent = 16
+        start = "\n" + " " * indent
     width = columns - indent - slack
     if width + slack < 24:
-        return text.replace("\n", "\n" + " " * indent)
+        return start + text.replace("\n", "\n" + " " * indent)
     lines = []
     while len(text) >= width + slack:
         space = max(text.rfind(blank, 0, width) for blank in " \t\n")
@@ -321,7 +325,7 @@ def _wrapped(text: str, indent: int, columns: int) -> str:
         lines.append(text[:cut])
         text = text[cut + 1 :]
     lines.append(text)
-    return "\n".join(lines).replace("\n", "\n" + " " * indent)
+    return start + "\n".join(lines).replace("\n", "\n" + " " * indent)
 
 
 def _columns() -> int:

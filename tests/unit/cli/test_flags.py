@@ -214,6 +214,14 @@ def test_help_is_laid_out_as_dockers() -> None:
     )
 
 
+def test_help_on_a_narrow_screen_goes_below_the_flags() -> None:
+    flag = Flag("a-name-of-some-length", "n", "list", "What it does, at some length, in full")
+    assert help_text(Command("docker tool", "Do it", (flag,)), 60).splitlines()[-2:] == [
+        "  -n, --a-name-of-some-length list   ",
+        "                What it does, at some length, in full",
+    ]
+
+
 @given(st.lists(st.text(alphabet="-=itdemhnc x", max_size=6), max_size=5))
 def test_any_command_line_is_understood_or_refused(words: list[str]) -> None:
     try:
