@@ -183,5 +183,7 @@ def _disable_ipv6() -> None:
     try:
         with open(_DISABLE_IPV6, "wb", buffering=0) as file:
             file.write(b"1")
-    except FileNotFoundError:
-        pass  # the kernel has no IPv6 at all
+    except OSError as error:
+        # A kernel without IPv6; or /proc/sys is read-only, and links get a link-local address.
+        if error.errno not in {errno.ENOENT, errno.EROFS}:
+            raise
