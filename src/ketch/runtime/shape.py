@@ -304,7 +304,8 @@ _LINUX = record({
         "path!": text,
         "major": INT64,
         "minor": INT64,
-        "fileMode": integer(0, 0o777),
+        # The schema has permissions only, yet podman writes the type of the file too.
+        "fileMode": integer(0, 0o177777),
         "uid": UINT32,
         "gid": UINT32,
     })),
