@@ -92,3 +92,11 @@ class Engine:
         # pexpect's stub asks for os._Environ where any mapping would do.
         merged: Any = {**os.environ, **self.environment}
         return merged  # type: ignore[no-any-return]
+
+
+def finish(terminal: "pexpect.spawn[str]") -> int:
+    """Wait for a command on a terminal to end; return its exit status."""
+    terminal.expect(pexpect.EOF)
+    terminal.wait()
+    assert terminal.exitstatus is not None, f"killed by signal {terminal.signalstatus}"
+    return terminal.exitstatus

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import urllib.request
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 CACHE = CHECKOUT / ".cache"
@@ -57,6 +58,15 @@ def debian_archive(suite: str = "bookworm") -> pathlib.Path:
     finally:
         partial.unlink(missing_ok=True)
     return archive
+
+
+def packages_reachable() -> bool:
+    """Tell whether this machine's apt can fetch from its Debian mirror now."""
+    try:
+        with urllib.request.urlopen(f"{_mirror('bookworm')}dists/bookworm/Release", timeout=10):
+            return True
+    except (CannotMakeError, OSError):
+        return False
 
 
 def _make(command: list[str]) -> None:

@@ -69,6 +69,7 @@ def docker(directory: pathlib.Path) -> Iterator[Engine]:
             )
             _await_docker(engine, daemon, directory / "dockerd.log")
             engine.ok("import", str(busybox_archive()), "busybox")
+            engine.ok("run", "--rm", "busybox", "true")  # makes the cgroup, which stays
             yield engine
             for container in engine("ps", "--all", "--quiet").out.split():
                 engine("rm", "--force", container)
