@@ -8,6 +8,9 @@ only the command line prints and exits. A layer that can add a phrase of context
 
 import os
 
+ENGINE_FAILED = 125
+"""Exit status for a failure of ketch itself, as distinct from the program's (Docker's)."""
+
 
 class KetchError(Exception):
     """Base of everything that ketch raises on purpose.

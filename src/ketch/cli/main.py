@@ -7,11 +7,12 @@ import os
 import sys
 
 from ketch.engine.settings import Settings
-from ketch.errors import KetchError
+from ketch.errors import ENGINE_FAILED, KetchError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 # Command: (module under ketch.cli, function, what it does). What "ketch container" and
 # "ketch image" know as well stands in _GROUPS.
@@ -38,9 +39,6 @@ _GROUPS = {
     "image": {"import": "import", "list": "images", "ls": "images", "rm": "rmi", "tag": "tag"},
 }  # fmt: skip
 
-# An engine's own failure, as distinct from the program's: Docker's convention.
-ENGINE_FAILED = 125
-_STARTS_A_PROGRAM = {"run", "exec"}
 
 _HELP = """
 Usage:  ketch [OPTIONS] COMMAND
@@ -92,7 +90,7 @@ def main(words: list[str] | None = None) -> int:
             sys.stdout.write(f"\n{error}")
             return 0
         if kind == "Failure":
-            return _say(error.message, error.hint, error.exit_status)  # type: ignore[attr-defined]
+            return _failed(error, command)
         raise
 
 
@@ -157,10 +155,10 @@ def _usage(message: str, hint: str = "Run 'ketch --help' for more information") 
     return error
 
 
-def _failed(error: KetchError, command: str) -> int:
+def _failed(error: "Any", command: str) -> int:
     status = getattr(error, "exit_status", None)
     if status is None:
-        status = ENGINE_FAILED if command in _STARTS_A_PROGRAM else 1
+        status = ENGINE_FAILED if command == "run" else 1
     return _say(error.message, error.hint, status)
 
 

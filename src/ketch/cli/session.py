@@ -33,12 +33,12 @@ class Failure(Exception):  # noqa: N818 - what the other side says, not an error
     """The other side could not do what was asked.
 
     Args:
-        exit_status: what the command is to exit with.
+        exit_status: what the command is to exit with, None where that is the command's affair.
         message: what failed.
         hint: what to do about it, or empty.
     """
 
-    def __init__(self, exit_status: int, message: str, hint: str) -> None:
+    def __init__(self, exit_status: int | None, message: str, hint: str) -> None:
         super().__init__(message)
         self.exit_status = exit_status
         self.message = message
@@ -272,11 +272,11 @@ def write_all(descriptor: int, data: bytes) -> None:
 def _raise_failure(kind: int, payload: bytes) -> None:
     if kind == wire.FAILED:
         status, message, hint = payload.decode(errors="replace").split("\0")
-        raise Failure(int(status), message, hint)
+        raise Failure(int(status) if status else None, message, hint)
 
 
 def _unregister(poll: "select.poll", descriptor: int) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
         poll.unregister(descriptor)
     except KeyError:
         pass

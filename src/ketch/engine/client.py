@@ -3,6 +3,7 @@
 import select
 
 from ketch.engine import wire
+from ketch.errors import KetchError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +71,20 @@ class Client:
         self._out += wire.frame(kind, payload)
         self.flush()
 
+    def started(self, identifier: str) -> None:
+        """Tell that the program runs."""
+        self.send(wire.STARTED, identifier.encode())
+
+    def ended(self, exit_status: int) -> None:
+        """Tell the program's exit status."""
+        self.send(wire.EXIT, b"%d" % exit_status)
+
+    def failed(self, error: KetchError) -> None:
+        """Tell why the request came to nothing."""
+        status = getattr(error, "exit_status", "")
+        words = (str(status), error.message, error.hint)
+        self.send(wire.FAILED, "\0".join(words).encode("utf-8", "surrogateescape"))
+
     def flush(self) -> None:
         """Send what is kept, as far as the client takes it now."""
         if self.gone or not self._out:
@@ -95,6 +110,8 @@ class Client:
 
     def close(self) -> None:
         """Send what is kept, giving the client a moment for it, and close the connection."""
+        if self._connection.fileno() < 0:
+            return
         poll = select.poll()
         poll.register(self, select.POLLOUT)
         while self._out and not self.gone and poll.poll(_LAST_WORDS_SECONDS * 1000):

@@ -9,7 +9,7 @@ three zero bytes, the payload's length as a big-endian 32-bit number::
       │  INPUT, RESIZE, SIGNAL ────────────────▶ │
       │ ◀─────────────────────── OUTPUT, ERRORS  │
       │ ◀────────────────────────────────── EXIT │  the program's exit status, in decimal
-      │ ◀──────────────── FAILED instead of any  │  exit status, message and hint
+      │ ◀──────────────── FAILED instead of any  │  exit status (or none), message, hint
 
 The client's modules must load in a few milliseconds, so the request is not JSON (whose import
 alone takes longer than that) but names and values parted by NUL bytes, which no argument of

@@ -14,6 +14,7 @@ import select
 import signal
 import struct
 import sys
+from contextlib import suppress
 
 from ketch.engine import launch
 from ketch.linux import libc, mount, process
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def _accept(listener: _socket.socket) -> _socket.socket:
-    descriptor, _ = listener._accept()
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined]
     return _socket.socket(fileno=descriptor)
 
 
@@ -124,10 +125,8 @@ def _lock(state: str, name: str) -> int | None:
 
 def _listen(state: str, name: str) -> _socket.socket:
     path = f"{state}/{name}.socket"
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)  # of one that was killed: the lock is ours
-    except FileNotFoundError:
-        pass
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     directory = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -66,10 +66,16 @@ class Container:
         with suppress(ProcessLookupError):
             process.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        self._channel.close()
-        os.close(self.pidfd)
+        self.close()
         if self.console is not None:
             os.close(self.console)
+
+    def close(self) -> None:
+        """Let go of init: if it was not started, it ends; if it was, it lives on."""
+        self._channel.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
 
 def create(birth: init.Birth, cgroup: "Manager | None") -> Container:

@@ -16,6 +16,7 @@ Both ends are close-on-exec, which is what turns a successful execve(2) into end
 
 import _socket
 import json
+import os
 import struct
 
 from ketch.errors import (
@@ -23,13 +24,15 @@ from ketch.errors import (
     InvalidArgumentError,
     KetchError,
     StartError,
+    SyscallError,
     UnavailableError,
     UnsupportedError,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 _ERRORS: dict[str, type[KetchError]] = {
@@ -123,6 +126,22 @@ class Channel:
             return None, None
         descriptor = struct.unpack("i", rights[0][2][:4])[0] if rights else None
         return (json.loads(data) if data else None), descriptor
+
+
+def run_child(channel: Channel, work: "Callable[[], None]") -> "NoReturn":
+    """Init: do the work that ends in execve(2), or tell the parent why it did not; never returns.
+
+    Args:
+        channel: init's end.
+        work: what to do; it returns only where something is wrong.
+    """
+    try:
+        work()
+    except SyscallError as error:
+        channel.failed(UnsupportedError(f"the kernel refused to set the container up: {error}"))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        channel.failed(error)
+    os._exit(1)
 
 
 def _raised(told: "dict[str, Any]") -> KetchError:

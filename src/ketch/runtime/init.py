@@ -12,17 +12,18 @@ import signal
 import sys
 
 from ketch import cgroups
-from ketch.errors import InvalidArgumentError, KetchError, SyscallError, UnsupportedError
+from ketch.errors import InvalidArgumentError, KetchError, SyscallError
 from ketch.linux import beneath, libc, mount, namespaces, process, tty
 from ketch.linux.openat2 import openat2
 from ketch.runtime import filesystem
+from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.process import ProcessSetup, run_under_init, set_oom_score
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
-    from ketch.runtime.handshake import Channel
     from ketch.runtime.plan import Plan
 
 
@@ -89,25 +90,17 @@ class Birth:
             self.explain(words)
 
 
-def run(birth: Birth, channel: "Channel") -> None:
+def run(birth: Birth, channel: Channel) -> "NoReturn":
     """Set the container up from inside and become its program; never returns.
 
     Args:
         birth: what init is born with.
         channel: init's end of the handshake.
     """
-    try:
-        _set_up(birth, channel)
-    except KetchError as error:
-        channel.failed(error)
-    except OSError as error:
-        channel.failed(_described(error))
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
-        channel.failed(error)
-    os._exit(1)
+    run_child(channel, lambda: _set_up(birth, channel))
 
 
-def _set_up(birth: Birth, channel: "Channel") -> None:
+def _set_up(birth: Birth, channel: Channel) -> None:
     plan, setup = birth.plan, birth.setup
     if birth.die_with_parent:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -118,7 +111,7 @@ def _set_up(birth: Birth, channel: "Channel") -> None:
         # Not before: what it shows as its root is where its maker is then.
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
     os.setsid()
-    _forbid_imports()
+    forbid_imports()
     if setup.oom_score_adjustment is not None:
         set_oom_score(setup.oom_score_adjustment)
     for kind, path in plan.joins:
@@ -128,9 +121,12 @@ def _set_up(birth: Birth, channel: "Channel") -> None:
         birth.say(operation.describe())
         operation.execute(root)
     _set_names(birth)
+    # What runc does: made in the container's own tree, volumes included, and before it is closed.
+    os.close(beneath.make_directories(root, setup.directory))
     terminal = None
     if setup.terminal:
-        master, terminal = _open_console(root, setup)
+        master, terminal = open_terminal(root, setup.window)
+        _bind_console(root, terminal)
         channel.reached("console", master)
         os.close(master)
     if plan.read_only_root:
@@ -138,7 +134,7 @@ def _set_up(birth: Birth, channel: "Channel") -> None:
         mount.mount_setattr(root, set_attributes=mount.MOUNT_ATTR_RDONLY)
     birth.say("make it the root and let go of the host's · pivot_root(2), umount2(2)")
     filesystem.pivot_root(root)
-    _arrange_descriptors(birth, terminal)
+    arrange_descriptors(birth.streams, terminal, birth.preserved)
     setup.become_user()
     path = setup.find_program()
     channel.reached("created")
@@ -149,7 +145,7 @@ def _set_up(birth: Birth, channel: "Channel") -> None:
     setup.execute(path)
 
 
-def _stay_as_init(birth: Birth, channel: "Channel", path: str) -> None:
+def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:
     def start() -> None:
         try:
             birth.setup.execute(path)
@@ -160,7 +156,8 @@ def _stay_as_init(birth: Birth, channel: "Channel", path: str) -> None:
     run_under_init(start)
 
 
-def _forbid_imports() -> None:
+def forbid_imports() -> None:
+    """Load nothing from now on: what a name finds may be the container's."""
     sys.path.clear()
     sys.meta_path.clear()
     sys.path_hooks.clear()
@@ -219,11 +216,18 @@ def _set_names(birth: Birth) -> None:
         filesystem.write_text("/proc/sys/kernel/domainname", name)
 
 
-def _open_console(root: int, setup: ProcessSetup) -> tuple[int, int]:
-    """Open a pseudo-terminal of the container's own devpts and bind it to ``/dev/console``.
+def open_terminal(root: int, window: tuple[int, int] | None) -> tuple[int, int]:
+    """Open a pseudo-terminal of the container's own devpts.
+
+    Args:
+        root: descriptor of the container's root directory.
+        window: its size in rows and columns, or None.
 
     Returns:
         Descriptors of its master and of its slave.
+
+    Raises:
+        InvalidArgumentError: the container has no devpts.
     """
     try:
         master = openat2(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
@@ -238,10 +242,17 @@ def _open_console(root: int, setup: ProcessSetup) -> tuple[int, int]:
         raise InvalidArgumentError(
             f"process.terminal: /dev/pts/ptmx is no pseudo-terminal: {error.strerror}"
         ) from error
-    if setup.window:
-        tty.set_window_size(slave, *setup.window)
-    # By descriptor: what the image has at /dev/pts/0 or /dev/console counts for nothing here
-    # (CVE-2025-52565).
+    if window:
+        tty.set_window_size(slave, *window)
+    return master, slave
+
+
+def _bind_console(root: int, slave: int) -> None:
+    """Make the terminal the container's ``/dev/console``.
+
+    By descriptor: what the image has at /dev/pts/0 or /dev/console counts for nothing here
+    (CVE-2025-52565).
+    """
     tree = mount.open_tree(slave, "", mount.OPEN_TREE_CLONE)
     target = beneath.make_file(root, "/dev/console")
     try:
@@ -249,23 +260,30 @@ def _open_console(root: int, setup: ProcessSetup) -> tuple[int, int]:
     finally:
         os.close(tree)
         os.close(target)
-    return master, slave
 
 
-def _arrange_descriptors(birth: Birth, terminal: int | None) -> None:
-    """Leave the program its standard streams and what it is to inherit, and nothing else."""
-    streams = birth.streams if terminal is None else (terminal, terminal, terminal)
+def arrange_descriptors(
+    streams: tuple[int, int, int], terminal: int | None, preserved: int = 0
+) -> None:
+    """Leave the program its standard streams and what it is to inherit, and nothing else.
+
+    Args:
+        streams: descriptors of standard input, output and error.
+        terminal: the terminal's slave, which is all three instead, or None.
+        preserved: how many descriptors from 3 on the program inherits.
+    """
     if terminal is not None:
+        streams = (terminal, terminal, terminal)
         tty.set_controlling_terminal(terminal)
     for number, descriptor in enumerate(streams):
         if descriptor == number:
             os.set_inheritable(number, True)
         else:
             os.dup2(descriptor, number)
-    process.close_on_exec_from(3 + birth.preserved)
+    process.close_on_exec_from(3 + preserved)
 
 
-def _await_start(birth: Birth, channel: "Channel") -> None:
+def _await_start(birth: Birth, channel: Channel) -> None:
     if birth.fifo is None:
         channel.await_go("start")
         return
@@ -274,7 +292,3 @@ def _await_start(birth: Birth, channel: "Channel") -> None:
     poll = select.poll()
     poll.register(birth.fifo, select.POLLIN)
     poll.poll()
-
-
-def _described(error: OSError) -> KetchError:
-    return UnsupportedError(f"container set-up: {error}")

@@ -1,0 +1,55 @@
+"""``ketch exec``: run another program in a running container."""
+
+from ketch.cli import session
+from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.run import about_caller, detach_keys, require_terminal
+from ketch.engine import launch
+from ketch.spec import environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.settings import Settings
+
+EXEC = Command(
+    "ketch exec [OPTIONS] CONTAINER COMMAND [ARG...]",
+    "Execute a command in a running container",
+    (
+        Flag("detach", "d", "bool", "Detached mode: run command in the background"),
+        Flag("detach-keys", help="Key sequence that detaches from the command's terminal"),
+        Flag("env", "e", "list", "Set environment variables", convert=environment.variable),
+        Flag("env-file", "", "list", "Read environment variables from a file"),
+        Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
+        Flag("privileged", "", "bool", "Give extended privileges to the command"),
+        Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
+        Flag("user", "u", help="Username or UID (format: <name|uid>[:<group|gid>])"),
+        Flag("workdir", "w", help="Working directory inside the container"),
+    ),
+    minimum_arguments=2,
+    interspersed=False,
+    aliases=("ketch container exec", "ketch exec"),
+)
+
+
+def exec_(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch exec``."""
+    parsed = parse(EXEC, arguments)
+    interactive, terminal = parsed.enabled("interactive"), parsed.enabled("tty")
+    detached = parsed.enabled("detach")
+    if interactive and terminal and not detached:
+        require_terminal()
+    keys = detach_keys(parsed)
+    started = session.Session(
+        launch.connect(settings),
+        {
+            "action": "exec",
+            **about_caller(settings),
+            "arguments": parsed.arguments,
+            **{f"--{name}": value for name, value in parsed.values.items()},
+        },
+    )
+    started.await_started()
+    if detached:
+        return 0
+    return started.attach(
+        interactive=interactive, terminal=terminal, forward_signals=False, detach_keys=keys
+    )

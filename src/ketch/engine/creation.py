@@ -1,0 +1,88 @@
+"""From a request to a recorded container with a writable root of its own."""
+
+import os
+from contextlib import contextmanager, suppress
+
+from ketch.engine import configuration, host, mounts, names
+from ketch.errors import ConflictError, InvalidArgumentError, KetchError
+from ketch.spec import mounts as mount_requests
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+    from ketch.spec.container import Request
+
+
+def create(engine: "Engine", request: "Request", *, name: str, in_charge: bool) -> "Container":
+    """Make a container; nothing of it is left when that fails.
+
+    Args:
+        engine: where.
+        request: what is asked for.
+        name: its name, or empty for one that is made up.
+        in_charge: whether the calling process will be its monitor.
+
+    Returns:
+        The container; its record holds the completed request.
+
+    Raises:
+        NotFoundError: there is no such image.
+        InvalidArgumentError: something in the request cannot be.
+        ConflictError: the name is taken, or the identifier file exists.
+    """
+    reference = request["Config"]["Image"]
+    image = engine.images.resolve(reference)
+    container_id = names.new_id()
+    complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
+    asked = mount_requests.of_container(complete["HostConfig"])
+    mounts.check_sources(asked)
+    command = configuration.arguments(complete["Config"])
+    with _identifier_file(complete["HostConfig"].get("ContainerIDFile", ""), container_id):
+        container = engine.containers.create_record(
+            container_id,
+            name=name,
+            image_id=image.id,
+            image_reference=reference,
+            record={"Path": command[0], "Args": command[1:], "Warnings": warnings, **complete},
+            auto_remove=complete["HostConfig"].get("AutoRemove", False),
+            in_charge=in_charge,
+        )
+        try:
+            mounts.prepare_sources(asked)
+            directory = engine.settings.container_directory(container_id)
+            os.mkdir(f"{directory}/rootfs", 0o700)
+            engine.images.snapshotter.prepare(directory, image.chain_ids)
+        except BaseException:
+            with suppress(KetchError):
+                engine.containers.remove(container_id)
+            raise
+    return container
+
+
+@contextmanager
+def _identifier_file(path: str, container_id: str) -> "Generator[None, None, None]":
+    """Write a container's identifier to a file that must be new, and only if it was made."""
+    if not path:
+        yield
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as error:
+        raise ConflictError(
+            f"container ID file found, make sure the other container isn't running or delete {path}"
+        ) from error
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"failed to create the container ID file {path}: {(error.strerror or '').lower()}"
+        ) from error
+    try:
+        yield
+        os.write(descriptor, container_id.encode())
+    except BaseException:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)

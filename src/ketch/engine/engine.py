@@ -1,0 +1,27 @@
+"""One engine: its places, its database, and what works on them."""
+
+from ketch.engine.containers import Containers
+from ketch.engine.images import Images
+from ketch.engine.networks import Networks
+from ketch.engine.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.settings import Settings
+
+
+class Engine:
+    """What every operation on one engine's containers needs.
+
+    Args:
+        settings: the engine's places.
+    """
+
+    __slots__ = ("containers", "images", "networks", "settings", "store")
+
+    def __init__(self, settings: "Settings") -> None:
+        self.settings = settings
+        self.store = Store(settings.root)
+        self.containers = Containers(settings, self.store)
+        self.images = Images(settings, self.store)
+        self.networks = Networks(settings, self.store)

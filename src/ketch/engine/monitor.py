@@ -1,0 +1,113 @@
+"""A monitor's life: one request, and whatever container or exec comes of it.
+
+Forked from the zygote, or started by itself, it is the parent of the program that it starts. The
+client may leave at any time; the monitor stays until the program has ended.
+"""
+
+import os
+import traceback
+
+from ketch.engine import creation, execution, running, wire
+from ketch.engine.client import Client
+from ketch.engine.engine import Engine
+from ketch.engine.settings import Settings
+from ketch.errors import KetchError, UnavailableError
+from ketch.spec import environment, options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Mapping
+
+    Fields = Mapping[str, wire.Value]
+
+
+def serve(connection: "_socket.socket") -> None:
+    """Do what one client asks for.
+
+    Args:
+        connection: to the client; its request has not been read yet.
+    """
+    client = Client(connection)
+    try:
+        fields = client.read_request()
+        _ACTIONS[str(fields["action"])](client, fields)
+    except KetchError as error:
+        client.failed(error)
+    except (wire.ProtocolError, ConnectionError):
+        pass  # a client that left, or is none of ours, is owed no answer
+    except OSError as error:
+        client.failed(UnavailableError(str(error)))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+        trace = "".join(traceback.format_exception(error))
+        client.failed(UnavailableError(f"internal error: {error!r}", trace))
+    client.close()
+
+
+def _run(client: Client, fields: "Fields") -> None:
+    engine = _engine(fields)
+    values = {name[2:]: value for name, value in fields.items() if name.startswith("--")}
+    caller = _caller(fields)
+    request = options.request(
+        values, set(_list(fields, "given")), _list(fields, "arguments"), caller
+    )
+    if path := request["HostConfig"].get("ContainerIDFile"):
+        request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
+    container = creation.create(engine, request, name=_text(values, "name"), in_charge=True)
+    detached = bool(values["detach"])
+    try:
+        status = running.run(engine, container, client, detached=detached)
+    finally:
+        if container.auto_remove:
+            engine.containers.remove(container.id)
+    if not detached:
+        client.ended(status)
+
+
+def _exec(client: Client, fields: "Fields") -> None:
+    caller = _caller(fields)
+    variables: list[str] = []
+    for name in _list(fields, "--env-file"):
+        variables += environment.read_file(name, caller.content(name), caller.environment)
+    variables += environment.resolve(_list(fields, "--env"), caller.environment)
+    reference, *arguments = _list(fields, "arguments")
+    asked = execution.Exec(
+        arguments,
+        environment=variables,
+        user=_text(fields, "--user"),
+        directory=_text(fields, "--workdir"),
+        terminal=bool(fields["--tty"]),
+        interactive=bool(fields["--interactive"]),
+        detached=bool(fields["--detach"]),
+        privileged=bool(fields["--privileged"]),
+    )
+    client.ended(execution.execute(_engine(fields), reference, asked, client))
+
+
+def _engine(fields: "Fields") -> Engine:
+    return Engine(Settings(_text(fields, "root"), _text(fields, "state")))
+
+
+def _caller(fields: "Fields") -> options.Caller:
+    pairs = (entry.partition("=")[::2] for entry in _list(fields, "environment"))
+    return options.Caller(_text(fields, "directory"), dict(pairs), _read)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _text(fields: "Fields", name: str) -> str:
+    value = fields[name]
+    assert isinstance(value, str), name
+    return value
+
+
+def _list(fields: "Fields", name: str) -> list[str]:
+    value = fields[name]
+    assert isinstance(value, list), name
+    return value
+
+
+_ACTIONS = {"exec": _exec, "run": _run}

@@ -1,0 +1,228 @@
+"""A container's start: everything it holds while it runs, taken in order and released in reverse.
+
+What is held are descriptors (root filesystem, network namespace, terminal) that go away with this
+process, and what the next command can find and clean by the container's record: its cgroup and its
+addresses.
+"""
+
+import json
+import os
+import time
+from contextlib import ExitStack
+
+from ketch import cgroups
+from ketch.engine import bundle, devices, host, logs
+from ketch.engine.supervision import Streams, Supervisor
+from ketch.errors import ENGINE_FAILED, SyscallError
+from ketch.linux import procfs
+from ketch.linux.openat2 import openat2
+from ketch.network import names
+from ketch.network.sandbox import Sandbox
+from ketch.runtime import create, init, seccomp
+from ketch.runtime.plan import Plan
+from ketch.runtime.process import ProcessSetup
+from ketch.runtime.validate import validate
+from ketch.spec import passwd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.engine.client import Client
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+    from ketch.spec.container import Request
+    from ketch.spec.runtime import Config
+
+_USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
+_HOST_RESOLV_CONF = "/etc/resolv.conf"
+_SYSTEMD_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
+
+
+def run(engine: "Engine", container: "Container", client: "Client", *, detached: bool) -> int:
+    """Start a container, watch over it, and record and release it when it has ended.
+
+    Args:
+        engine: where it is recorded.
+        container: the container, which does not run.
+        client: who asked; is told when the program runs.
+        detached: whether that is all the client wants; else it stays attached.
+
+    Returns:
+        The program's exit status.
+
+    Raises:
+        StartError: the program cannot be run.
+        KetchError: something that the container needs cannot be had.
+        OSError: the kernel refused a step.
+    """
+    request: Request = container.record  # type: ignore[assignment]
+    with ExitStack() as held:
+        try:
+            streams = Streams(
+                interactive=request["Config"].get("OpenStdin", False),
+                terminal=request["Config"].get("Tty", False),
+            )
+            held.callback(streams.close)
+            cgroup, init_process = _start(engine, container, request, streams, held)
+            directory = engine.settings.container_directory(container.id)
+            log = logs.Writer(logs.log_path(directory, container.id))
+            held.callback(lambda: log.close(time.time_ns()))
+            init_process.start()
+            streams.started(init_process.console)
+            pid, start_time = init_process.pid, procfs.process_start_time(init_process.pid) or 0
+            engine.containers.mark_started(container.id, pid, start_time, time.time_ns())
+        except BaseException as error:
+            held.close()
+            status = getattr(error, "exit_status", ENGINE_FAILED)
+            engine.containers.mark_start_failed(container.id, status, str(error))
+            raise
+        client.started(container.id)
+        if detached:
+            client.close()
+        attached = None if detached else client
+        status = Supervisor(init_process.pidfd, streams, attached, log).run()
+        finished_ns = time.time_ns()
+        oom_killed = cgroup.oom_kills() > 0
+    engine.containers.mark_exited(
+        container.id, status, oom_killed=oom_killed, finished_ns=finished_ns
+    )
+    return status
+
+
+def _start(
+    engine: "Engine",
+    container: "Container",
+    request: "Request",
+    streams: Streams,
+    held: ExitStack,
+) -> "tuple[cgroups.Manager, create.Container]":
+    """Take all that the container holds while it runs, and create it up to its program's start."""
+    settings = engine.settings
+    directory = settings.container_directory(container.id)
+    mode = request["HostConfig"]["NetworkMode"]
+    sandbox = None
+    addresses: Sequence[str] = ()
+    gateways: Sequence[str] = ()
+    if mode != "host":
+        sandbox = held.enter_context(Sandbox())
+    if mode == "bridge" and sandbox is not None:
+        held.callback(engine.networks.release, container.id)
+        endpoint = engine.networks.lease(container.id)
+        sandbox.connect(endpoint)
+        addresses = [str(address.ip) for address in endpoint.addresses]
+        gateways = [str(gateway) for gateway in endpoint.gateways]
+    files = _write_name_files(directory, request, addresses, gateways)
+    rootfs = engine.images.snapshotter.mount(directory)
+    with ExitStack() as until_attached:
+        until_attached.callback(os.close, rootfs)
+        config = _configure(request, container.id, rootfs, files, sandbox)
+        _write(f"{directory}/config.json", json.dumps(config, separators=(",", ":")))
+        validate(config)
+        section = config["linux"].get("seccomp")
+        filter_ = seccomp.prepare(section, f"{settings.root}/seccomp") if section else None
+        layout = cgroups.detect()
+        cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
+        held.callback(_remove_cgroup, cgroup)
+        cgroup.create()
+        cgroup.set(config["linux"]["resources"])
+        birth = init.Birth(
+            Plan(config, layout),
+            ProcessSetup(config["process"], filter_),
+            directory,
+            rootfs=rootfs,
+            streams=streams.given,
+            under_init=config.get("annotations", {}).get(bundle.INIT_ANNOTATION) == "true",
+            die_with_parent=True,
+        )
+        if sandbox is not None:
+            sandbox.settle()
+        created = create.create(birth, cgroup)
+        held.callback(created.close)
+    return cgroup, created
+
+
+def _configure(
+    request: "Request",
+    container_id: str,
+    rootfs: int,
+    files: bundle.Files,
+    sandbox: Sandbox | None,
+) -> "Config":
+    """Build the runtime's configuration, with users and groups looked up in the image."""
+    group_text = read_beneath(rootfs, "/etc/group")
+    user = passwd.look_up(
+        request["Config"].get("User", ""), read_beneath(rootfs, "/etc/passwd"), group_text
+    )
+    return bundle.build(
+        request,
+        container_id=container_id,
+        user=user,
+        extra_groups=passwd.group_ids(request["HostConfig"].get("GroupAdd", ()), group_text),
+        files=files,
+        devices=devices.gather(request["HostConfig"]),
+        host=host.examine(),
+        network_namespace="" if sandbox is None else f"/proc/self/fd/{sandbox.descriptor}",
+    )
+
+
+def _write_name_files(
+    directory: str, request: "Request", addresses: "Sequence[str]", gateways: "Sequence[str]"
+) -> bundle.Files:
+    """Write what becomes the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
+    config, resources = request["Config"], request["HostConfig"]
+    in_host_network = resources["NetworkMode"] == "host"
+    extra = resources.get("ExtraHosts", ())
+    if in_host_network:
+        hosts = names.host_hosts(_read("/etc/hosts"), extra, gateways)
+    else:
+        domain = config.get("Domainname", "")
+        hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
+    resolv_conf = _read(_HOST_RESOLV_CONF)
+    if names.is_stub(resolv_conf):
+        resolv_conf = _read(_SYSTEMD_RESOLV_CONF) or resolv_conf
+    resolv_conf = names.resolv_conf(
+        resolv_conf,
+        servers=resources.get("Dns", ()),
+        search=resources.get("DnsSearch", ()),
+        options=resources.get("DnsOptions", ()),
+        host_network=in_host_network,
+    )
+    files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
+    _write(files.hosts, hosts)
+    _write(files.hostname, names.hostname(config["Hostname"]))
+    _write(files.resolv_conf, resolv_conf)
+    return files
+
+
+def _remove_cgroup(cgroup: "cgroups.Manager") -> None:
+    """Remove the container's cgroup, with whatever still lives in it.
+
+    In a PID namespace of its own everything died with init; elsewhere what it started may live on.
+    """
+    if cgroup.processes():
+        cgroup.kill()
+    cgroup.delete()
+
+
+def read_beneath(root: int, path: str) -> str:
+    """A text file of the image, resolved beneath its root; empty where there is none."""
+    try:
+        descriptor = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    except SyscallError:
+        return ""
+    with open(descriptor, encoding="utf-8", errors="replace") as file:
+        return file.read(_USER_DATABASE_BYTES_MAX)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
