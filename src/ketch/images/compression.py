@@ -94,6 +94,27 @@ class Prefixed:
         return self._stream.read(size)
 
 
+class Tee:
+    """A stream that shows what is read from it to somebody else.
+
+    Args:
+        stream: what is read.
+        sink: is called with each piece.
+    """
+
+    __slots__ = ("_sink", "_stream")
+
+    def __init__(self, stream: "Stream", sink: "Callable[[bytes], object]") -> None:
+        self._stream = stream
+        self._sink = sink
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, none at the end."""
+        content = self._stream.read(size)
+        self._sink(content)
+        return content
+
+
 def sniffed(stream: "Stream") -> "tuple[str, Stream]":
     """Returns a stream's compression, and the stream with the bytes that told it put back."""
     head = b""

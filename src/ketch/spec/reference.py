@@ -15,6 +15,10 @@ import re
 from ketch.errors import InvalidArgumentError
 from ketch.spec import digest as digests
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
 PATH_LENGTH_MAX = 255
@@ -29,6 +33,7 @@ _COMPONENT = r"[a-z0-9]++(?:(?:__|[._]|-++)[a-z0-9]++)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _ALGORITHM = r"[A-Za-z][A-Za-z0-9]*+(?:[-_+.][A-Za-z][A-Za-z0-9]*+)*"
+_CLASS_ITEM = re.compile(r"(?:\\(.)|([^\\\]-]))(?:-(?:\\(.)|([^\\\]-])))?", re.DOTALL)
 _DIGEST = re.compile(rf"{_ALGORITHM}:[0-9a-fA-F]{{32,}}")
 
 
@@ -149,6 +154,68 @@ def parse_any(text: str) -> Reference | str:
     if _IDENTIFIER.fullmatch(text):
         return f"sha256:{text}"
     return text if digests.valid(text) else parse(text)
+
+
+def matcher(pattern: str) -> "Callable[[Reference], bool]":
+    """Returns what tells whether a reference's familiar form, or name, matches a pattern.
+
+    Args:
+        pattern: ``*`` and ``?`` stand for text without a slash, ``[a-z]`` and ``[^a-z]`` for one
+            character, a backslash takes the meaning from the next one: Go's path.Match.
+
+    Raises:
+        InvalidArgumentError: the pattern is malformed.
+    """
+    expression = ""
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        position += 1
+        if character == "*":
+            expression += "[^/]*"
+            while pattern[position : position + 1] == "*":
+                position += 1
+        elif character == "?":
+            expression += "[^/]"
+        elif character == "[":
+            characters, position = _character_class(pattern, position)
+            expression += characters
+        elif character == "\\" and position < len(pattern):
+            expression += re.escape(pattern[position])
+            position += 1
+        elif character == "\\":
+            raise _bad_pattern(pattern)
+        else:
+            expression += re.escape(character)
+    compiled = re.compile(expression, re.DOTALL)
+
+    def matches(reference: Reference) -> bool:
+        return bool(
+            compiled.fullmatch(reference.familiar) or compiled.fullmatch(reference.familiar_name)
+        )
+
+    return matches
+
+
+def _character_class(pattern: str, position: int) -> tuple[str, int]:
+    """Translate what follows an opening bracket; returns it and the place after the closing one."""
+    negated = pattern[position : position + 1] == "^"
+    position += negated
+    items = ""
+    while match := _CLASS_ITEM.match(pattern, position):
+        low = match[1] or match[2]
+        high = match[3] or match[4] or low
+        if low > high:
+            raise _bad_pattern(pattern)
+        items += f"{re.escape(low)}-{re.escape(high)}"
+        position = match.end()
+    if not items or pattern[position : position + 1] != "]":
+        raise _bad_pattern(pattern)
+    return f"[{'^' if negated else ''}{items}]", position + 1
+
+
+def _bad_pattern(pattern: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"invalid pattern {pattern!r}: syntax error in pattern")
 
 
 def _split_domain(text: str) -> tuple[str, str]:

@@ -1,0 +1,108 @@
+"""When an image may go, and which of its names go first: Docker's rules.
+
+Source: moby, daemon/images/image_delete.go, whose order of checks and messages these are.
+"""
+
+import sqlite3
+
+from ketch.engine.records import Container
+from ketch.errors import ConflictError
+from ketch.linux import procfs
+from ketch.spec import reference as references
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.images import Image
+    from ketch.spec.reference import Reference
+
+    Events = list[tuple[str, str]]
+
+
+def remove(connection: sqlite3.Connection, image: "Image", text: str, *, force: bool) -> "Events":
+    """Take names, and perhaps the image, out of the records.
+
+    Args:
+        connection: within a transaction.
+        image: what ``text`` was resolved to.
+        text: what the user called it.
+        force: whether several names, and containers that do not run, are overruled.
+
+    Returns:
+        ``("Untagged", NAME)`` and ``("Deleted", ID)`` in order.
+
+    Raises:
+        ConflictError: the image stays because of its containers or its other names.
+    """
+    names = [references.parse(name) for name in image.names]
+    users = _users(connection, image)
+    events: Events = []
+    by_name = not (image.id.startswith(text) or image.id.partition(":")[2].startswith(text))
+    if by_name:
+        if not force and users and _are_one(names):
+            raise ConflictError(
+                f'conflict: unable to remove repository reference "{text}" (must force) -'
+                f" container {users[0].id[:12]} is using its referenced image {image.short_id}",
+                "remove the container first, or force the removal",
+            )
+        given = references.parse(text).tagged()
+        dropped = [given]
+        if not given.digest and not any(
+            name.name == given.name and not name.digest and name != given for name in names
+        ):
+            # With a repository's last tag its digests go as well.
+            dropped += [name for name in names if name.name == given.name and name.digest]
+        _untag(connection, dropped, events)
+        names = [name for name in names if name not in dropped]
+        if names:
+            return events
+        if _conflict(users, names, force=force) is not None:
+            return events  # the name is gone, as was asked; the containers keep the image
+    else:
+        conflict = _conflict(users, [] if _are_one(names) else names, force=force)
+        if conflict is not None:
+            hard, reason = conflict
+            wording = "cannot be forced" if hard else "must be forced"
+            raise ConflictError(
+                f"conflict: unable to delete {image.short_id} ({wording}) - {reason}",
+                "stop the container first" if hard else "",
+            )
+        _untag(connection, names, events)
+    connection.execute("DELETE FROM image WHERE id = ?", (image.id,))
+    events.append(("Deleted", image.id))
+    return events
+
+
+def _users(connection: sqlite3.Connection, image: "Image") -> list[Container]:
+    boot_id = procfs.boot_id()
+    rows = connection.execute(
+        "SELECT * FROM container WHERE image_id = ? ORDER BY created_ns", (image.id,)
+    )
+    return [Container(row, boot_id) for row in rows]
+
+
+def _untag(connection: sqlite3.Connection, names: "list[Reference]", events: "Events") -> None:
+    for name in names:
+        connection.execute("DELETE FROM image_name WHERE reference = ?", (str(name),))
+        events.append(("Untagged", name.familiar))
+
+
+def _are_one(names: "list[Reference]") -> bool:
+    """Whether all names are of one repository, with at most one tag among them."""
+    tags = [name for name in names if not name.digest]
+    return len(tags) <= 1 and len({name.name for name in names}) == 1
+
+
+def _conflict(
+    users: list[Container], names: "list[Reference]", *, force: bool
+) -> tuple[bool, str] | None:
+    """Returns whether force would not help, and what keeps the image; None where nothing does."""
+    for user in users:
+        if user.is_active:
+            return True, f"image is being used by running container {user.id[:12]}"
+    if force:
+        return None
+    if names:
+        return False, "image is referenced in multiple repositories"
+    if users:
+        return False, f"image is being used by stopped container {users[0].id[:12]}"
+    return None

@@ -1,0 +1,456 @@
+"""Images: what they are called, what they are made of, and when their content may go.
+
+An image is recorded in the database (ID, names) after all its content is in place, and its content
+is deleted after its record: so a process killed at any line leaves content that nothing refers to,
+which the next import or removal finds and deletes.
+"""
+
+import hashlib
+import os
+import re
+import sqlite3
+import time
+
+from ketch.engine import image_removal
+from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
+from ketch.images import lock
+from ketch.images.content import ContentStore
+from ketch.images.snapshots import OverlaySnapshotter
+from ketch.spec import image as documents
+from ketch.spec import reference as references
+from ketch.spec import timestamps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.engine.image_removal import Events
+    from ketch.engine.settings import Settings
+    from ketch.engine.store import Store
+    from ketch.images.snapshots import Ingest, Snapshotter
+    from ketch.images.tar import Stream
+    from ketch.spec.image import ContainerConfig, ImageConfig, Platform
+    from ketch.spec.reference import Reference
+
+_HEX = re.compile(r"[0-9a-f]{1,64}")
+_REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"  # annotations.md
+_NAME_ANNOTATION = "io.containerd.image.name"
+
+
+class Image:
+    """One image at the moment it was read.
+
+    Attributes:
+        id: digest of its configuration.
+        manifest_digest: digest of its manifest.
+        created_ns: when it was made, in nanoseconds since the epoch.
+        size_bytes: bytes of the files in its layers.
+        names: its names in normal form, sorted.
+    """
+
+    __slots__ = ("_content", "_document", "created_ns", "id", "manifest_digest", "names",
+                 "size_bytes")  # fmt: skip
+
+    def __init__(self, content: ContentStore, row: sqlite3.Row, names: "Sequence[str]") -> None:
+        self.id: str = row["id"]
+        self.manifest_digest: str = row["manifest_digest"]
+        self.created_ns: int = row["created_ns"]
+        self.size_bytes: int = row["size_bytes"]
+        self.names = names
+        self._content = content
+        self._document: ImageConfig | None = None
+
+    @property
+    def short_id(self) -> str:
+        """The start of its ID that people are shown."""
+        return self.id.partition(":")[2][:12]
+
+    @property
+    def document(self) -> "ImageConfig":
+        """Its whole configuration; the first access reads it."""
+        if self._document is None:
+            self._document = documents.parse_config(self._content.read(self.id))
+        return self._document
+
+    @property
+    def config(self) -> "ContainerConfig":
+        """What its containers run with unless told otherwise."""
+        return self.document.get("config") or {}
+
+    @property
+    def chain_ids(self) -> list[str]:
+        """The chain IDs of its layers, the lowest first."""
+        return documents.chain_ids(self.document["rootfs"]["diff_ids"])
+
+
+class Images:
+    """The images of one engine.
+
+    Args:
+        settings: the engine's places.
+        store: the engine's database.
+
+    Attributes:
+        content: the blobs.
+        snapshotter: the unpacked layers and what is stacked on them.
+    """
+
+    __slots__ = ("_root", "_store", "content", "snapshotter")
+
+    def __init__(self, settings: "Settings", store: "Store") -> None:
+        self._root = settings.root
+        self._store = store
+        self.content = ContentStore(settings.root)
+        self.snapshotter: Snapshotter = OverlaySnapshotter(settings.root)
+
+    # What is there
+
+    def resolve(self, text: str) -> Image:
+        """Returns the image with this name, ID, or unique start of an ID; names come first.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidArgumentError: the text can be neither name nor ID.
+        """
+        with self._store.reading() as connection:
+            return self._find(connection, text)
+
+    def list(self, pattern: str = "") -> "list[Image]":
+        """Returns the images, newest first.
+
+        Args:
+            pattern: only names that match it, and images that have one: a name without tag, or
+                with one, in familiar form; ``*``, ``?`` and ``[...]`` stand for other text
+                without a slash.
+
+        Raises:
+            InvalidArgumentError: the pattern is malformed.
+        """
+        matches = references.matcher(pattern) if pattern else None
+        with self._store.reading() as connection:
+            rows = connection.execute("SELECT * FROM image ORDER BY created_ns DESC, id").fetchall()
+            named = connection.execute("SELECT * FROM image_name ORDER BY reference").fetchall()
+        names: dict[str, list[str]] = {}
+        for row in named:
+            if matches is None or matches(references.parse(row["reference"])):
+                names.setdefault(row["image_id"], []).append(row["reference"])
+        return [
+            Image(self.content, row, names.get(row["id"], []))
+            for row in rows
+            if matches is None or row["id"] in names
+        ]
+
+    # What changes
+
+    def import_image(
+        self,
+        stream: "Stream",
+        reference: str = "",
+        *,
+        changes: "Sequence[str]" = (),
+        message: str = "",
+        platform: str = "",
+    ) -> str:
+        """Make an image of one layer from a root file system's tar archive.
+
+        Args:
+            stream: the archive, plain or compressed.
+            reference: its name, or empty for an image without one.
+            changes: Dockerfile instructions that change its configuration.
+            message: a comment, kept in its history.
+            platform: ``os[/architecture[/variant]]``; this machine's where empty.
+
+        Returns:
+            The new image's ID.
+
+        Raises:
+            InvalidArgumentError: an argument or the archive is malformed.
+            UnavailableError: the disk is full or failing.
+            PermissionDeniedError: unpacking needs privileges that the caller lacks.
+        """
+        # These are needed here only, and not by a container's start.
+        from ketch.images import changes as change  # noqa: PLC0415
+
+        name = _new_name(reference, "cannot import digest reference") if reference else None
+        machine = documents.parse_platform(platform) if platform else documents.host_platform()
+        config: ContainerConfig = {}
+        change.apply(config, changes)
+        with lock.shared(self._root):
+            with self.snapshotter.ingest([]) as ingest:
+                layer, diff_id, size_bytes = self._store_layer(stream, ingest)
+                ingest.commit(diff_id, size_bytes)
+            created_ns = time.time_ns()
+            document = _new_document(machine, config, diff_id, created_ns, message)
+            image_id = self.content.write(documents.encode(document))
+            manifest = documents.manifest(
+                documents.descriptor(
+                    documents.OCI_CONFIG, image_id, self.content.size_bytes(image_id)
+                ),
+                [layer],
+            )
+            self._record(
+                image_id,
+                self.content.write(documents.encode(manifest)),
+                created_ns,
+                size_bytes,
+                name,
+            )
+        self._publish_index()
+        self.collect_garbage()
+        return image_id
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image one more name; whatever had that name loses it.
+
+        Args:
+            source: name or ID of the image.
+            target: the new name, with the tag ``latest`` where it has none.
+
+        Raises:
+            NotFoundError: there is no such image.
+            InvalidArgumentError: the new name is malformed.
+        """
+        try:
+            name = _new_name(target, "refusing to create a tag with a digest reference")
+        except InvalidArgumentError as error:
+            if error.message.startswith("refusing"):
+                raise
+            raise InvalidArgumentError(
+                f'Error parsing reference: "{target}" is not a valid repository/tag:'
+                f" {error.message}",
+                error.hint,
+            ) from error
+        with self._store.transaction() as connection:
+            image = self._find(connection, source)
+            connection.execute("REPLACE INTO image_name VALUES (?, ?)", (str(name), image.id))
+        self._publish_index()
+
+    def remove(self, text: str, *, force: bool = False) -> "Events":
+        """Take away an image's name, and the image with its last one.
+
+        The rules are Docker's. By name: the name goes; with the last name the image too. By ID:
+        the image goes if all its names are one, else only with force. An image that a stopped
+        container uses goes only with force, one that a running container uses does not.
+
+        Args:
+            text: name, ID, or unique start of an ID.
+            force: whether to overrule what can be overruled.
+
+        Returns:
+            What happened, in order: ``("Untagged", NAME)`` and ``("Deleted", DIGEST)``, where the
+            digest is an image's ID or a layer's chain ID.
+
+        Raises:
+            NotFoundError: there is no such image.
+            ConflictError: it is in use.
+        """
+        with self._store.transaction() as connection:
+            image = self._find(connection, text)
+            chain_ids = _chain_ids(image)
+            events = image_removal.remove(connection, image, text, force=force)
+        self._publish_index()
+        gone = self.collect_garbage()
+        events += [("Deleted", chain_id) for chain_id in reversed(chain_ids) if chain_id in gone]
+        return events
+
+    def collect_garbage(self) -> set[str]:
+        """Delete content and layers that no image and no container refers to.
+
+        While another process adds something nothing is deleted; whoever is last cleans up.
+
+        Returns:
+            The chain IDs of the layers that were deleted.
+        """
+        with lock.exclusive(self._root) as alone:
+            if not alone:
+                return set()
+            self.content.delete_unfinished()
+            self.snapshotter.remove_unfinished()
+            try:
+                blobs, layers = self._in_use()
+            except KetchError:
+                # A damaged image does not tell what it needs, so all has to stay.
+                return set()
+            for digest in list(self.content.digests()):
+                if digest not in blobs:
+                    self.content.delete(digest)
+            unused = set(self.snapshotter.chain_ids()) - layers
+            for chain_id in unused:
+                self.snapshotter.remove(chain_id)
+            return unused
+
+    # How
+
+    def _find(self, connection: sqlite3.Connection, text: str) -> Image:
+        target = references.parse_any(text)
+        if isinstance(target, str):
+            rows = connection.execute("SELECT * FROM image WHERE id = ?", (target,)).fetchall()
+        else:
+            rows = connection.execute(
+                "SELECT image.* FROM image_name JOIN image ON image.id = image_id"
+                " WHERE reference = ?",
+                (_key(target),),
+            ).fetchall()
+            digits = text.removeprefix("sha256:")
+            if not rows and _HEX.fullmatch(digits):
+                # "g" follows the last hex digit, so this is the range of all that start so.
+                rows = connection.execute(
+                    "SELECT * FROM image WHERE id >= ? AND id < ? LIMIT 2",
+                    (f"sha256:{digits}", f"sha256:{digits}g"),
+                ).fetchall()
+        if len(rows) != 1:
+            shown = target if isinstance(target, str) else target.tagged().familiar
+            hint = "several images' IDs start so: give more of it" if rows else ""
+            raise NotFoundError(f"No such image: {shown}", hint)
+        names = connection.execute(
+            "SELECT reference FROM image_name WHERE image_id = ? ORDER BY reference",
+            (rows[0]["id"],),
+        )
+        return Image(self.content, rows[0], [row["reference"] for row in names])
+
+    def _store_layer(
+        self, stream: "Stream", ingest: "Ingest"
+    ) -> "tuple[documents.Descriptor, str, int]":
+        """Unpack an archive, and store it as a blob on the way.
+
+        Returns:
+            The blob's descriptor, the layer's diff ID, and bytes of its files.
+        """
+        from ketch.images import compression, layers  # noqa: PLC0415
+
+        room = os.statvfs(ingest.directory)
+        limit_bytes = room.f_bavail * room.f_frsize
+        kind, stream = compression.sniffed(stream)
+        with self.content.writer() as writer:
+            if kind in {compression.GZIP, compression.ZSTD}:
+                stored = compression.Tee(stream, writer.write)
+                whole = hashlib.sha256()
+                content = compression.Tee(
+                    compression.decompressed(stored, kind, limit_bytes), whole.update
+                )
+                size_bytes = layers.apply(ingest.directory, content, ingest.lower)
+                diff_id = f"sha256:{whole.hexdigest()}"
+                media_type = f"{documents.OCI_LAYER}+{kind}"
+            else:
+                # Formats that layers cannot have are stored as what they hold.
+                content = compression.Tee(
+                    compression.decompressed(stream, kind, limit_bytes), writer.write
+                )
+                size_bytes = layers.apply(ingest.directory, content, ingest.lower)
+                diff_id = writer.digest
+                media_type = documents.OCI_LAYER
+            digest = writer.commit()
+            return (
+                documents.descriptor(media_type, digest, writer.size_bytes),
+                diff_id,
+                size_bytes,
+            )
+
+    def _record(
+        self,
+        image_id: str,
+        manifest_digest: str,
+        created_ns: int,
+        size_bytes: int,
+        name: "Reference | None",
+    ) -> None:
+        with self._store.transaction() as connection:
+            connection.execute(
+                "REPLACE INTO image (id, manifest_digest, created_ns, size_bytes)"
+                " VALUES (?, ?, ?, ?)",
+                (image_id, manifest_digest, created_ns, size_bytes),
+            )
+            if name is not None:
+                connection.execute("REPLACE INTO image_name VALUES (?, ?)", (str(name), image_id))
+
+    def _in_use(self) -> tuple[set[str], set[str]]:
+        """Returns the digests of blobs and the chain IDs of layers that something refers to."""
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        for image in self.list():
+            manifest = documents.parse_manifest(self.content.read(image.manifest_digest))
+            blobs |= {image.id, image.manifest_digest}
+            blobs |= {layer["digest"] for layer in manifest["layers"]}
+            layers.update(image.chain_ids)
+        containers = f"{self._root}/containers"
+        for name in os.listdir(containers) if os.path.isdir(containers) else ():
+            layers.update(self.snapshotter.prepared_on(f"{containers}/{name}"))
+        return blobs, layers
+
+    def _publish_index(self) -> None:
+        """Tell tools that read OCI layouts what images there are.
+
+        The list is written within a transaction, so that of two writers the later one is last.
+        """
+        with self._store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT manifest_digest, reference FROM image"
+                " LEFT JOIN image_name ON image_id = id ORDER BY created_ns, id, reference"
+            ).fetchall()
+            manifests = []
+            for row in rows:
+                digest: str = row["manifest_digest"]
+                if digest not in self.content:
+                    continue
+                entry = documents.descriptor(
+                    documents.OCI_MANIFEST, digest, self.content.size_bytes(digest)
+                )
+                if row["reference"]:
+                    name = references.parse(row["reference"])
+                    entry["annotations"] = {
+                        _REFERENCE_ANNOTATION: name.familiar,
+                        _NAME_ANNOTATION: str(name),
+                    }
+                manifests.append(entry)
+            index: documents.Index = {
+                "schemaVersion": 2,
+                "mediaType": documents.OCI_INDEX,
+                "manifests": manifests,
+            }
+            self.content.write_index(documents.encode(index))
+
+
+def _new_name(text: str, digest_refusal: str) -> "Reference":
+    name = references.parse(text)
+    if name.digest:
+        raise InvalidArgumentError(digest_refusal)
+    if name.familiar_name in {"sha256", "sha384", "sha512"}:
+        raise InvalidArgumentError(
+            "refusing to create an ambiguous tag using digest algorithm as name"
+        )
+    return name.tagged()
+
+
+def _key(name: "Reference") -> str:
+    """Returns what an image is recorded under; of a tag and a digest the digest counts."""
+    if name.digest:
+        return f"{name.name}@{name.digest}"
+    return str(name.tagged())
+
+
+def _new_document(
+    platform: "Platform",
+    config: "ContainerConfig",
+    diff_id: str,
+    created_ns: int,
+    message: str,
+) -> "ImageConfig":
+    created = timestamps.rfc3339(created_ns)
+    document: ImageConfig = {
+        **platform,  # type: ignore[typeddict-item] # its keys are among the document's
+        "created": created,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": created, "comment": message}],
+    }
+    if message:
+        document["comment"] = message
+    return document
+
+
+def _chain_ids(image: Image) -> list[str]:
+    """Returns an image's chain IDs; none where its configuration is damaged."""
+    try:
+        return image.chain_ids
+    except KetchError:
+        return []
