@@ -34,6 +34,7 @@ GUEST_PACKAGES = (
     "busybox-static",
     "dbus",  # systemd answers on its bus: the systemd cgroup driver
     "iproute2",
+    "iptables",  # what other engines write their rules with, which ours must get along with
     "kmod",
     "libseccomp2",
     "nftables",
