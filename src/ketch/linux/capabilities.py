@@ -55,19 +55,9 @@ def set_(effective: int, permitted: int, inheritable: int) -> None:
     libc.syscall("capset", detail, ctypes.byref(_Header(_VERSION_3, 0)), data)
 
 
-def bounding() -> int:
-    """The calling thread's bounding set: PR_CAPBSET_READ."""
-    return _read_bounding()[0]
-
-
-def last() -> int:
-    """The highest capability number of the running kernel."""
-    return _read_bounding()[1]
-
-
 def available() -> int:
     """What the calling process can give to a program: its permitted and bounded capabilities."""
-    return get()[1] & bounding()
+    return get()[1] & _read_bounding()[0]
 
 
 def restrict(bounding: int) -> None:

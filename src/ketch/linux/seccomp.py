@@ -1,7 +1,6 @@
 """System call filters: seccomp(2)."""
 
 import ctypes
-import errno
 
 from ketch.linux import libc
 
@@ -41,13 +40,3 @@ def load(program: bytes, flags: int = 0) -> int:
     argument = _Program(len(program) // INSTRUCTION_BYTES, program)
     detail = f"filter of {argument.length} instructions, flags {flags:#x}"
     return libc.syscall("seccomp", detail, _SET_MODE_FILTER, flags, ctypes.byref(argument))
-
-
-def supports(flag: int) -> bool:
-    """Whether this kernel knows a FILTER_FLAG_*."""
-    try:
-        libc.syscall("seccomp", "probe", _SET_MODE_FILTER, flag, None)
-    except OSError as error:
-        # The kernel looks at the flags before it looks for the program, which is not there.
-        return error.errno == errno.EFAULT
-    return False

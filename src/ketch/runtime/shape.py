@@ -162,14 +162,14 @@ def record(fields: dict[str, Shape]) -> Shape:
     return check
 
 
-INT32 = integer(-(2**31), 2**31 - 1)
-INT64 = integer(-(2**63), 2**63 - 1)
-UINT16 = integer(0, 2**16 - 1)
-UINT32 = integer(0, 2**32 - 1)
-UINT64 = integer(0, 2**64 - 1)
+_INT32 = integer(-(2**31), 2**31 - 1)
+_INT64 = integer(-(2**63), 2**63 - 1)
+_UINT16 = integer(0, 2**16 - 1)
+_UINT32 = integer(0, 2**32 - 1)
+_UINT64 = integer(0, 2**64 - 1)
 
-CPU_LIST = pattern(r"[0-9, -]*", "a list such as 0-3,7")
-ID_MAPPINGS = array(record({"containerID!": UINT32, "hostID!": UINT32, "size!": UINT32}))
+_CPU_LIST = pattern(r"[0-9, -]*", "a list such as 0-3,7")
+_ID_MAPPINGS = array(record({"containerID!": _UINT32, "hostID!": _UINT32, "size!": _UINT32}))
 
 PROCESS = record({
     "cwd!": text,
@@ -177,12 +177,12 @@ PROCESS = record({
     "commandLine": text,
     "env": texts,
     "terminal": flag,
-    "consoleSize": record({"height!": UINT64, "width!": UINT64}),
+    "consoleSize": record({"height!": _UINT64, "width!": _UINT64}),
     "user": record({
-        "uid": UINT32,
-        "gid": UINT32,
-        "umask": UINT32,
-        "additionalGids": array(UINT32),
+        "uid": _UINT32,
+        "gid": _UINT32,
+        "umask": _UINT32,
+        "additionalGids": array(_UINT32),
         "username": text,
     }),
     "capabilities": record({
@@ -194,8 +194,8 @@ PROCESS = record({
     }),
     "rlimits": array(record({
         "type!": pattern(r"RLIMIT_[A-Z]+", "a name such as RLIMIT_NOFILE"),
-        "soft!": UINT64,
-        "hard!": UINT64,
+        "soft!": _UINT64,
+        "hard!": _UINT64,
     })),
     "noNewPrivileges": flag,
     "apparmorProfile": text,
@@ -210,18 +210,18 @@ PROCESS = record({
             "SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE",
             "SCHED_DEADLINE",
         ),
-        "nice": INT32,
-        "priority": INT32,
+        "nice": _INT32,
+        "priority": _INT32,
         "flags": array(choice(
             "SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN",
             "SCHED_FLAG_KEEP_POLICY", "SCHED_FLAG_KEEP_PARAMS", "SCHED_FLAG_UTIL_CLAMP_MIN",
             "SCHED_FLAG_UTIL_CLAMP_MAX",
         )),
-        "runtime": UINT64,
-        "deadline": UINT64,
-        "period": UINT64,
+        "runtime": _UINT64,
+        "deadline": _UINT64,
+        "period": _UINT64,
     }),
-    "execCPUAffinity": record({"initial": CPU_LIST, "final": CPU_LIST}),
+    "execCPUAffinity": record({"initial": _CPU_LIST, "final": _CPU_LIST}),
 })  # fmt: skip
 
 _HOOKS = array(record({
@@ -231,46 +231,46 @@ _HOOKS = array(record({
     "timeout": integer(1, 2**31 - 1),
 }))  # fmt: skip
 
-_DEVICE_NUMBERS: dict[str, Shape] = {"major!": INT64, "minor!": INT64}
-_THROTTLES = array(record({**_DEVICE_NUMBERS, "rate": UINT64}))
+_DEVICE_NUMBERS: dict[str, Shape] = {"major!": _INT64, "minor!": _INT64}
+_THROTTLES = array(record({**_DEVICE_NUMBERS, "rate": _UINT64}))
 
-RESOURCES = record({
+_RESOURCES = record({
     "unified": mapping(text),
     "devices": array(record({
         "allow!": flag,
         "type": choice("", "a", "b", "c"),
-        "major": INT64,
-        "minor": INT64,
+        "major": _INT64,
+        "minor": _INT64,
         "access": pattern(r"[rwm]*", "made of r, w and m"),
     })),
-    "pids": record({"limit!": INT64}),
+    "pids": record({"limit!": _INT64}),
     "memory": record({
-        "limit": INT64,
-        "reservation": INT64,
-        "swap": INT64,
-        "kernel": INT64,
-        "kernelTCP": INT64,
+        "limit": _INT64,
+        "reservation": _INT64,
+        "swap": _INT64,
+        "kernel": _INT64,
+        "kernelTCP": _INT64,
         "swappiness": integer(0, 100),
         "disableOOMKiller": flag,
         "useHierarchy": flag,
         "checkBeforeUpdate": flag,
     }),
     "cpu": record({
-        "shares": UINT64,
-        "quota": INT64,
-        "burst": UINT64,
-        "period": UINT64,
-        "realtimeRuntime": INT64,
-        "realtimePeriod": UINT64,
+        "shares": _UINT64,
+        "quota": _INT64,
+        "burst": _UINT64,
+        "period": _UINT64,
+        "realtimeRuntime": _INT64,
+        "realtimePeriod": _UINT64,
         "cpus": text,
         "mems": text,
-        "idle": INT64,
+        "idle": _INT64,
     }),
     "blockIO": record({
-        "weight": UINT16,
-        "leafWeight": UINT16,
+        "weight": _UINT16,
+        "leafWeight": _UINT16,
         "weightDevice": array(record({
-            **_DEVICE_NUMBERS, "weight": UINT16, "leafWeight": UINT16,
+            **_DEVICE_NUMBERS, "weight": _UINT16, "leafWeight": _UINT16,
         })),
         "throttleReadBpsDevice": _THROTTLES,
         "throttleWriteBpsDevice": _THROTTLES,
@@ -279,46 +279,46 @@ RESOURCES = record({
     }),
     "hugepageLimits": array(record({
         "pageSize!": pattern(r"[1-9][0-9]*[KMG]B", "a size such as 2MB"),
-        "limit!": UINT64,
+        "limit!": _UINT64,
     })),
     "network": record({
-        "classID": UINT32,
-        "priorities": array(record({"name!": text, "priority!": UINT32})),
+        "classID": _UINT32,
+        "priorities": array(record({"name!": text, "priority!": _UINT32})),
     }),
-    "rdma": mapping(record({"hcaHandles": UINT32, "hcaObjects": UINT32})),
+    "rdma": mapping(record({"hcaHandles": _UINT32, "hcaObjects": _UINT32})),
 })  # fmt: skip
 
 _ACTION = choice(*seccomp.ACTIONS)
-_OFFSET = record({"secs": INT64, "nanosecs": integer(0, 999_999_999)})
+_OFFSET = record({"secs": _INT64, "nanosecs": integer(0, 999_999_999)})
 
 _LINUX = record({
     "namespaces": array(record({
         "type!": choice("mount", "pid", "network", "uts", "ipc", "user", "cgroup", "time"),
         "path": text,
     })),
-    "uidMappings": ID_MAPPINGS,
-    "gidMappings": ID_MAPPINGS,
+    "uidMappings": _ID_MAPPINGS,
+    "gidMappings": _ID_MAPPINGS,
     "timeOffsets": record({"boottime": _OFFSET, "monotonic": _OFFSET}),
     "devices": array(record({
         "type!": choice("c", "b", "u", "p"),
         "path!": text,
-        "major": INT64,
-        "minor": INT64,
+        "major": _INT64,
+        "minor": _INT64,
         # The schema has permissions only, yet podman writes the type of the file too.
         "fileMode": integer(0, 0o177777),
-        "uid": UINT32,
-        "gid": UINT32,
+        "uid": _UINT32,
+        "gid": _UINT32,
     })),
     "netDevices": mapping(record({"name": text})),
     "cgroupsPath": text,
-    "resources": RESOURCES,
+    "resources": _RESOURCES,
     # The schema knows no recursive ones, yet containerd writes them and runc takes them.
     "rootfsPropagation": choice(
         "private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable",
     ),
     "seccomp": record({
         "defaultAction!": _ACTION,
-        "defaultErrnoRet": UINT32,
+        "defaultErrnoRet": _UINT32,
         "flags": array(choice(*seccomp.FLAGS)),
         "listenerPath": text,
         "listenerMetadata": text,
@@ -326,11 +326,11 @@ _LINUX = record({
         "syscalls": array(record({
             "names!": texts,
             "action!": _ACTION,
-            "errnoRet": UINT32,
+            "errnoRet": _UINT32,
             "args": array(record({
                 "index!": integer(0, 5),
-                "value!": UINT64,
-                "valueTwo": UINT64,
+                "value!": _UINT64,
+                "valueTwo": _UINT64,
                 "op!": choice(*seccomp.OPERATORS),
             })),
         })),
@@ -367,8 +367,8 @@ CONFIG = record({
         "source": text,
         "type": text,
         "options": texts,
-        "uidMappings": ID_MAPPINGS,
-        "gidMappings": ID_MAPPINGS,
+        "uidMappings": _ID_MAPPINGS,
+        "gidMappings": _ID_MAPPINGS,
     })),
     "process": PROCESS,
     "hostname": text,

@@ -69,14 +69,6 @@ def validate_process(document: object) -> Process:
     return process
 
 
-def validate_resources(document: object) -> None:
-    """Check resources that update is to apply; paths begin with ``linux.resources``."""
-    _fit(shape.RESOURCES, document, "linux.resources")
-    _check_resources(
-        {"ociVersion": "1.0.0", "linux": {"resources": document}}  # type: ignore[typeddict-item]
-    )
-
-
 def _fit(expected: shape.Shape, document: object, name: str = "") -> None:
     try:
         expected(document)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError
-from ketch.runtime.validate import validate, validate_process, validate_resources
+from ketch.runtime.validate import validate, validate_process
 from ketch.spec import capabilities
 from ketch.spec.seccomp import to_oci
 from ketch.spec.seccomp_default import default_profile
@@ -347,7 +347,7 @@ def test_what_podman_writes_passes() -> None:
     assert validate(changed(document, "linux/devices", [null]))
 
 
-def test_parts_are_validated_alone() -> None:
+def test_a_process_is_validated_alone() -> None:
     validate_process(FULL["process"])
     with pytest.raises(InvalidArgumentError, match=r"^process\.user\.uid: "):
         validate_process(changed(FULL["process"], "user/uid", -1))
@@ -355,9 +355,6 @@ def test_parts_are_validated_alone() -> None:
         validate_process(None)
     with pytest.raises(InvalidArgumentError, match=r"^process\.cwd: must be an absolute"):
         validate_process({"cwd": "", "args": ["x"]})
-    validate_resources(FULL["linux"]["resources"])
-    with pytest.raises(InvalidArgumentError, match=r"^linux\.resources\.cpu\.cpus: "):
-        validate_resources({"cpu": {"cpus": "x"}})
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 1, {}])
