@@ -11,7 +11,7 @@ import pytest
 BOOT = pathlib.Path(__file__).with_name("boot.py")
 
 # tests/kernel is left to `make test-vm`: under emulation it takes longer than all the rest.
-PART = ("tests/vm/guest/facilities.py", "tests/contracts", "tests/e2e")
+PART = ("-p", "selection", "tests/vm/guest/facilities.py", "tests/contracts", "tests/e2e")
 TIMEOUT_SECONDS = 240
 
 
