@@ -382,20 +382,31 @@ class Containers:
                 }  # fmt: skip
                 _record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
             _update(connection, container.id, columns)
+        self._release(container.id)
         if container.auto_remove or container.state == states.REMOVING:
             self._begin_removal(container.id)
             self._finish_removal(container.id)
             return None
-        self._release(container.id)
         with self._store.transaction() as connection:
             _update(connection, container.id, dict(_NO_PROCESS))
             return self._row(connection, container.id)
 
     def _release(self, container_id: str) -> None:
-        """Release what a container's processes and monitor held, if it is still there."""
-        remove_tree(self._settings.runtime_directory(container_id))
+        """Release what a dead monitor held for its container."""
+        from ketch import cgroups  # noqa: PLC0415 - only for what was left behind
+
+        try:
+            path = f"{self._settings.container_directory(container_id)}/config.json"
+            with open(path, encoding="utf-8") as file:
+                cgroup = cgroups.manager(json.load(file)["linux"]["cgroupsPath"], cgroups.detect())
+        except (FileNotFoundError, ValueError, KeyError):
+            pass  # written before the cgroup is made
+        else:
+            cgroup.kill()
+            cgroup.delete()
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM lease WHERE container_id = ?", (container_id,))
+        remove_tree(self._settings.runtime_directory(container_id))
 
     def _begin_removal(self, container_id: str) -> None:
         with self._store.transaction() as connection:
@@ -412,7 +423,6 @@ class Containers:
     def _finish_removal(self, container_id: str) -> None:
         # The record goes last, so that whatever remains when this is interrupted is found again.
         try:
-            self._release(container_id)
             remove_tree(self._settings.container_directory(container_id))
         except OSError as error:
             message = f"container {container_id}: cannot remove its directory: {error}"

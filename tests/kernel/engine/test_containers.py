@@ -1,6 +1,7 @@
 """Containers' records against real processes: a fake monitor, real kills."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ketch import cgroups
 from ketch.engine import names
 from ketch.engine.containers import LOST_ERROR, LOST_EXIT_STATUS, Containers
 from ketch.engine.settings import Settings
@@ -414,3 +416,34 @@ def test_events_do_not_pile_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) 
     with engine.containers._store.reading() as connection:
         rows = connection.execute("SELECT action FROM event ORDER BY id").fetchall()
     assert [row["action"] for row in rows] == ["destroy", "create", "destroy"]
+
+
+@pytest.mark.root
+def test_the_cgroup_of_a_lost_container_goes_with_all_in_it(engine: Engine, run_name: str) -> None:
+    """A grandchild in a v1 or v2 cgroup is all that a killed monitor and init left."""
+    container_id = names.new_id()
+    path = f"/{run_name}/{container_id}"
+    ready, tell = os.pipe()
+
+    def monitor(containers: Containers) -> None:
+        create(containers, container_id, "web", in_charge=True)
+        directory = engine.settings.container_directory(container_id)
+        Path(directory, "config.json").write_text(json.dumps({"linux": {"cgroupsPath": path}}))
+        cgroup = cgroups.manager(path, cgroups.detect())
+        cgroup.create()
+        survivor = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}, setsid=True)
+        cgroup.attach(survivor)
+        containers.mark_started(container_id, survivor, 1, time.time_ns())
+        os.write(tell, str(survivor).encode())
+        time.sleep(60)
+
+    child = engine.fork(monitor)
+    os.close(tell)
+    survivor = int(os.read(ready, 20))
+    os.close(ready)
+    kill_and_reap(child)
+    (found,) = engine.containers.list(all=True)
+    assert found.status == "exited"
+    wait_for_end(survivor)
+    assert not cgroups.manager(path, cgroups.detect()).exists()
+    cgroups.manager(f"/{run_name}", cgroups.detect()).delete()
