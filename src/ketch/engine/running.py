@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from ketch import cgroups
 from ketch.engine import bundle, devices, host, logs
 from ketch.engine.supervision import Streams, Supervisor
-from ketch.errors import ENGINE_FAILED, SyscallError
+from ketch.errors import ENGINE_FAILED, SyscallError, UnavailableError
 from ketch.linux import procfs
 from ketch.linux.openat2 import openat2
 from ketch.network import names
@@ -31,12 +31,11 @@ if TYPE_CHECKING:
     from ketch.engine.client import Client
     from ketch.engine.engine import Engine
     from ketch.engine.records import Container
+    from ketch.network.sandbox import Endpoint
     from ketch.spec.container import Request
     from ketch.spec.runtime import Config
 
 _USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
-_HOST_RESOLV_CONF = "/etc/resolv.conf"
-_SYSTEMD_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
 
 
 def run(engine: "Engine", container: "Container", client: "Client", *, detached: bool) -> int:
@@ -103,16 +102,14 @@ def _start(
     mode = request["HostConfig"]["NetworkMode"]
     sandbox = None
     addresses: Sequence[str] = ()
-    gateways: Sequence[str] = ()
     if mode != "host":
         sandbox = held.enter_context(Sandbox())
     if mode == "bridge" and sandbox is not None:
         held.callback(engine.networks.release, container.id)
-        endpoint = engine.networks.lease(container.id)
+        endpoint = _lease(engine, container.id)
         sandbox.connect(endpoint)
         addresses = [str(address.ip) for address in endpoint.addresses]
-        gateways = [str(gateway) for gateway in endpoint.gateways]
-    files = _write_name_files(directory, request, addresses, gateways)
+    files = _write_name_files(engine, directory, request, addresses)
     rootfs = engine.images.snapshotter.mount(directory)
     with ExitStack() as until_attached:
         until_attached.callback(os.close, rootfs)
@@ -166,21 +163,34 @@ def _configure(
     )
 
 
+def _lease(engine: "Engine", container_id: str) -> "Endpoint":
+    """Lease an address, if need be one that a container no longer uses whose end nobody saw."""
+    try:
+        return engine.networks.lease(container_id)
+    except UnavailableError:
+        alive = {container.id for container in engine.containers.list()}
+        engine.networks.reclaim(alive | {container_id})
+        return engine.networks.lease(container_id)
+
+
 def _write_name_files(
-    directory: str, request: "Request", addresses: "Sequence[str]", gateways: "Sequence[str]"
+    engine: "Engine", directory: str, request: "Request", addresses: "Sequence[str]"
 ) -> bundle.Files:
     """Write what becomes the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
     config, resources = request["Config"], request["HostConfig"]
     in_host_network = resources["NetworkMode"] == "host"
     extra = resources.get("ExtraHosts", ())
+    gateways: Sequence[str] = ()
+    if any(entry.endswith(f":{names.HOST_GATEWAY}") for entry in extra):
+        gateways = [str(engine.networks.find("bridge").gateway)]
     if in_host_network:
         hosts = names.host_hosts(_read("/etc/hosts"), extra, gateways)
     else:
         domain = config.get("Domainname", "")
         hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
-    resolv_conf = _read(_HOST_RESOLV_CONF)
+    resolv_conf = _read("/etc/resolv.conf")
     if names.is_stub(resolv_conf):
-        resolv_conf = _read(_SYSTEMD_RESOLV_CONF) or resolv_conf
+        resolv_conf = _read(names.SYSTEMD_RESOLV_CONF) or resolv_conf
     resolv_conf = names.resolv_conf(
         resolv_conf,
         servers=resources.get("Dns", ()),
