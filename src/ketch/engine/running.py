@@ -23,6 +23,7 @@ from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.validate import validate
 from ketch.spec import passwd
+from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _write_name_files(
     in_host_network = resources["NetworkMode"] == "host"
     extra = resources.get("ExtraHosts", ())
     gateways: Sequence[str] = ()
-    if any(entry.endswith(f":{names.HOST_GATEWAY}") for entry in extra):
+    if any(entry.endswith(f":{HOST_GATEWAY}") for entry in extra):
         gateways = [str(engine.networks.find("bridge").gateway)]
     if in_host_network:
         hosts = names.host_hosts(_read("/etc/hosts"), extra, gateways)
