@@ -322,16 +322,15 @@ def _malformed(reason: str) -> InvalidArgumentError:
 
 
 def _verify_checksum(header: bytes) -> None:
-    stored = _number(header[148:156], "checksum")
     total = 256 + sum(header) - sum(header[148:156])  # the field itself counts as blanks
-    if stored != total:
-        # Some old writers summed signed characters: 256 less for each byte above 127.
-        high = sum(byte > 127 for byte in header) - sum(byte > 127 for byte in header[148:156])
-        if stored != total - 256 * high:
-            raise InvalidArgumentError(
-                "malformed tar archive: a header has a wrong checksum",
-                "the input must be a tar archive, plain or compressed (gzip, zstd, bzip2, xz)",
-            )
+    # Some old writers summed signed characters: 256 less for each byte above 127.
+    signed = total - (0 if header.isascii() else 256 * sum(byte > 127 for byte in header))
+    stored = header[148:156].strip(b" \0").lstrip(b"0")
+    if stored not in {b"%o" % total, b"%o" % max(signed, 0)}:
+        raise InvalidArgumentError(
+            "malformed tar archive: a header has a wrong checksum",
+            "the input must be a tar archive, plain or compressed (gzip, zstd, bzip2, xz)",
+        )
 
 
 def _number(field: bytes, what: str) -> int:
