@@ -24,7 +24,12 @@ def test_bash_on_a_terminal(engine: Engine, debian: str) -> None:
     time.sleep(0.5)
     child.send("\x1a")  # ^Z: job control works
     child.expect("Stopped")
-    child.sendline("kill -9 %1; wait; exit 11")
+    child.sendline("fg")
+    child.expect("sleep 100\r\n")
+    time.sleep(0.5)
+    child.sendintr()
+    child.expect(r"root@boat:/# ")
+    child.sendline("exit 11")
     assert finish(child) == 11
 
 

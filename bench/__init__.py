@@ -1,0 +1,1 @@
+"""Benchmarks against the engines that people use: ``make bench``."""
