@@ -21,15 +21,21 @@ Source: cgroups(7), cgroup-v1/*.rst, cgroup-v2.rst, kernel/cgroup/cgroup.c.
 
 import errno
 import os
-import signal
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
-from ketch.cgroups import devices, freezer, statistics
+from ketch.cgroups import devices, freezer, members, statistics
 from ketch.cgroups.group import Group, read
 from ketch.cgroups.memory import keyed
 from ketch.cgroups.resources import Facts, device_policy, plan, v2_controllers
-from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    SyscallError,
+    UnavailableError,
+)
 from ketch.linux import bpf
 
 TYPE_CHECKING = False
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
     from ketch.cgroups.statistics import Statistics
     from ketch.spec.runtime import Resources
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SHORTEST_WAIT_SECONDS = 0.0005
 _LONGEST_WAIT_SECONDS = 0.02
 _PATIENCE_SECONDS = 0.1  # for cgroup.kill, before processes are killed one by one
@@ -102,7 +109,7 @@ class Manager:
         """Make sure that a cgroup that was there before is empty, and let it run."""
         if held := self.processes():
             raise ConflictError(
-                f"cgroup {self.path} is in use by {_names(held)}",
+                f"cgroup {self.path} is in use by {members.names(held)}",
                 "choose another cgroup path, or end these processes",
             )
         self._thaw_if_frozen()
@@ -134,13 +141,20 @@ class Manager:
         self._fresh = False
 
     def _attach_device_program(self, policy: "devices.Policy") -> None:
-        cgroup = self.descriptor()
-        if cgroup is None:
-            raise NotFoundError(f"cgroup {self.path} does not exist")
-        try:
-            bpf.attach_device_program(cgroup, devices.program(policy))
-        finally:
-            os.close(cgroup)
+        unified = self._group_of("cgroup")
+        with ExitStack() as stack:
+            cgroup = os.open(unified.directory, _DIRECTORY)
+            stack.callback(os.close, cgroup)
+            try:
+                bpf.attach_device_program(cgroup, devices.program(policy))
+            except SyscallError as error:
+                if error.errno != errno.EPERM:
+                    raise
+                raise PermissionDeniedError(
+                    f"cannot confine {unified.directory} to its devices: {error.strerror}",
+                    "device programs of cgroup v2 need CAP_BPF and CAP_NET_ADMIN in the host's "
+                    "user namespace",
+                ) from error
 
     def _group_of(self, controller: str) -> Group:
         """The directory that has a controller's files; "cgroup" is v2's core."""
@@ -159,8 +173,13 @@ class Manager:
 
     # Entering
 
-    def descriptor(self) -> int | None:
+    def descriptor(self, near: int | None = None) -> int | None:
         """Open the v2 directory for CLONE_INTO_CGROUP; None on v1.
+
+        Args:
+            near: a process of the container, its init, for one more that is to join it. Where the
+                container has divided its own cgroup, as systemd in it does, that can take no
+                process any more (EBUSY); then the cgroup of this process is opened.
 
         Returns:
             A descriptor, close-on-exec, owned by the caller.
@@ -168,7 +187,13 @@ class Manager:
         unified = self._unified()
         if unified is None:
             return None
-        return os.open(unified.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = unified.directory
+        if near is not None and (unified.read("cgroup.subtree_control") or "").strip():
+            for line in (read(f"/proc/{near}/cgroup") or "").splitlines():
+                if line.startswith("0::"):
+                    found = unified.hierarchy.mountpoint + line[3:]
+                    directory = found if found.startswith(f"{directory}/") else directory
+        return os.open(directory, _DIRECTORY)
 
     def entrances(self) -> list[int]:
         """Open the ``tasks`` files of all v1 hierarchies, for a forked child's ``enter``.
@@ -301,36 +326,22 @@ class Manager:
             wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
             if time.monotonic() - start > timeout_seconds:
                 raise ConflictError(
-                    f"cgroup {self.path}: {_names(held)} did not die within "
+                    f"cgroup {self.path}: {members.names(held)} did not die within "
                     f"{timeout_seconds:g} seconds",
                     "they hang in the kernel, waiting for a device or a network file system",
                 )
 
     def _kill_each(self) -> None:
-        """Send SIGKILL to all, while they are frozen where that is possible.
+        """Kill all one by one, frozen where that is possible.
 
         Frozen processes neither fork nor end, so the list is complete and its pids stay theirs.
+        Where they cannot be frozen some may fork: the caller comes back until none is left.
         """
-        # Where they cannot be frozen some may fork: the caller comes back until none is left.
         with suppress(ConflictError, UnavailableError):
             self.freeze(timeout_seconds=0.5)
-        opened: dict[int, int] = {}
         try:
-            for pid in self.processes():
-                try:
-                    opened[pid] = os.pidfd_open(pid)
-                except ProcessLookupError:
-                    continue
-            # Who still is in the cgroup after its pidfd was opened is who was meant.
-            for pid in self.processes():
-                if pid in opened:
-                    try:
-                        signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
+            members.kill(self.processes)
         finally:
-            for descriptor in opened.values():
-                os.close(descriptor)
             self._thaw_if_frozen()
 
     def _thaw_if_frozen(self) -> None:
@@ -357,7 +368,7 @@ class Manager:
             if time.monotonic() > deadline:
                 held = sorted({pid for group in left for pid in group.processes()})
                 raise ConflictError(
-                    f"cgroup {left[0].directory} cannot be removed: {_names(held)} in it",
+                    f"cgroup {left[0].directory} cannot be removed: {members.names(held)} in it",
                     "kill them first",
                 )
             time.sleep(wait_seconds)
@@ -385,15 +396,3 @@ def enter(entrances: list[int]) -> None:
     """
     for descriptor in entrances:
         os.write(descriptor, b"0")
-
-
-def _names(pids: list[int]) -> str:
-    """Processes in words: ``process 12 (sleep), 13 (sh)``."""
-    if not pids:
-        return "dying processes"
-    shown = []
-    for pid in pids[:5]:
-        name = (read(f"/proc/{pid}/comm") or "?").strip()
-        shown.append(f"{pid} ({name})")
-    more = f" and {len(pids) - 5} more" if len(pids) > 5 else ""
-    return f"{'process' if len(pids) == 1 else 'processes'} {', '.join(shown)}{more}"

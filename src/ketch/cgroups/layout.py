@@ -112,9 +112,12 @@ class Layout:
             return False
         if memory.version == 1:
             return os.path.exists(f"{memory.mountpoint}/memory.memsw.limit_in_bytes")
-        # The root of v2 has no limits to look at; every other cgroup with the controller does.
+        # The root of v2 has no limits to look at; any other cgroup with the controller does.
         with os.scandir(memory.mountpoint) as entries:
-            return any(os.path.exists(f"{e.path}/memory.swap.max") for e in entries if e.is_dir())
+            for entry in entries:
+                if entry.is_dir() and os.path.exists(f"{entry.path}/memory.max"):
+                    return os.path.exists(f"{entry.path}/memory.swap.max")
+        return os.path.exists("/proc/swaps")  # the kernel has swap at all
 
 
 def parse(mountinfo: str, membership: str) -> Layout:

@@ -263,7 +263,37 @@ def test_processes_beneath(manager: Manager) -> None:
     assert not inner.exists()
 
 
+def test_joining_a_container_that_divided_its_cgroup(manager: Manager) -> None:
+    """As systemd does inside: on v2 the upper one then takes no process."""
+    need(manager.layout, "pids")
+    if manager.layout.mode != "v2":
+        pytest.skip("only v2 keeps processes out of a divided cgroup")
+    inner = cgroups.manager(f"{manager.path}/init.scope", manager.layout)
+    inner.create()
+    with Child(inner, sleep) as init:
+        with open(f"{manager.paths()['']}/cgroup.subtree_control", encoding="ascii") as file:
+            assert "pids" in file.read()
+        descriptor = manager.descriptor(near=init.pid)
+        assert descriptor is not None
+        found = os.fstat(descriptor)
+        os.close(descriptor)
+        assert os.path.samestat(found, os.stat(inner.paths()[""]))
+
+
 # Limits
+
+
+def test_a_limit_that_cannot_be_passed_down(manager: Manager) -> None:
+    """On v2 a cgroup with processes of its own has no controllers for its children."""
+    need(manager.layout, "memory")
+    inner = cgroups.manager(f"{manager.path}/inner", manager.layout)
+    with Child(manager, sleep):
+        inner.create()
+        if manager.layout.mode != "v2":
+            inner.set({"memory": {"limit": 64 * MEBIBYTE}})
+            return
+        with pytest.raises(ConflictError, match="memory controller could not be enabled"):
+            inner.set({"memory": {"limit": 64 * MEBIBYTE}})
 
 
 def test_a_memory_hog_dies_at_its_limit(manager: Manager) -> None:
