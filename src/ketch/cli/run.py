@@ -7,7 +7,7 @@ zygote, does the rest and outlives the client.
 import os
 
 from ketch.cli import session
-from ketch.cli.flags import Command, parse
+from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine import launch
 from ketch.errors import InvalidArgumentError
 from ketch.spec.options import OPTIONS
@@ -76,11 +76,13 @@ def require_terminal() -> None:
     """Refuse a terminal session whose input is none.
 
     Raises:
-        InvalidArgumentError: standard input is not a terminal.
+        UsageError: standard input is not a terminal.
     """
     if not os.isatty(0):
-        raise InvalidArgumentError(
-            "the input device is not a TTY", "leave -t away where input comes from a pipe or file"
+        raise UsageError(
+            "the input device is not a TTY",
+            "leave -t away where input comes from a pipe or file",
+            exit_status=1,
         )
 
 
