@@ -1,0 +1,131 @@
+"""The commands about containers that exist: ps, rm, stop, kill, wait, logs."""
+
+import sys
+
+from ketch.cli.flags import Command, Flag, parse
+from ketch.engine.containers import Containers
+from ketch.engine.store import Store
+from ketch.errors import KetchError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.engine.settings import Settings
+
+RM = Command(
+    "ketch rm [OPTIONS] CONTAINER [CONTAINER...]",
+    "Remove one or more containers",
+    (
+        Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),
+        Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
+    ),
+    minimum_arguments=1,
+    aliases=("ketch container rm", "ketch container remove", "ketch rm"),
+)
+STOP = Command(
+    "ketch stop [OPTIONS] CONTAINER [CONTAINER...]",
+    "Stop one or more running containers",
+    (
+        Flag("signal", "s", help="Signal to send to the container"),
+        Flag(
+            "timeout", "t", "int", "Seconds to wait before killing the container", aliases=("time",)
+        ),
+    ),
+    minimum_arguments=1,
+    aliases=("ketch container stop", "ketch stop"),
+)
+KILL = Command(
+    "ketch kill [OPTIONS] CONTAINER [CONTAINER...]",
+    "Kill one or more running containers",
+    (Flag("signal", "s", help="Signal to send to the container"),),
+    minimum_arguments=1,
+    aliases=("ketch container kill", "ketch kill"),
+)
+WAIT = Command(
+    "ketch wait CONTAINER [CONTAINER...]",
+    "Block until one or more containers stop, then print their exit codes",
+    minimum_arguments=1,
+    aliases=("ketch container wait", "ketch wait"),
+)
+
+
+def rm(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch rm``."""
+    parsed = parse(RM, arguments)
+    containers = _containers(settings)
+    force = parsed.enabled("force")
+
+    def remove(reference: str) -> str:
+        containers.remove(reference, force=force)
+        return reference
+
+    # By force, what is not there is as good as removed.
+    return _each(parsed.arguments, remove, tolerated=NotFoundError if force else None)
+
+
+def stop(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch stop``."""
+    parsed = parse(STOP, arguments)
+    containers = _containers(settings)
+    timeout_seconds = parsed.number("timeout") if "timeout" in parsed.given else None
+    signal = parsed.text("signal")
+
+    def stop_one(reference: str) -> str:
+        containers.stop(reference, timeout_seconds, signal)
+        return reference
+
+    return _each(parsed.arguments, stop_one)
+
+
+def kill(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch kill``."""
+    parsed = parse(KILL, arguments)
+    containers = _containers(settings)
+
+    def kill_one(reference: str) -> str:
+        containers.kill(reference, parsed.text("signal") or "KILL")
+        return reference
+
+    return _each(parsed.arguments, kill_one)
+
+
+def wait(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch wait``."""
+    parsed = parse(WAIT, arguments)
+    containers = _containers(settings)
+    return _each(parsed.arguments, lambda reference: str(containers.wait(reference)))
+
+
+def _containers(settings: "Settings") -> Containers:
+    return Containers(settings, Store(settings.root))
+
+
+def _each(
+    references: list[str],
+    action: "Callable[[str], str]",
+    *,
+    tolerated: type[KetchError] | None = None,
+) -> int:
+    """Do something to each container and go on after a failure.
+
+    Args:
+        references: the containers.
+        action: what to do; returns the line to print.
+        tolerated: failures of this kind are told but do not count.
+
+    Returns:
+        1 if anything failed, else 0.
+    """
+    status = 0
+    for reference in references:
+        try:
+            line = action(reference)
+        except KetchError as error:
+            sys.stdout.flush()
+            print(f"ketch: {error.message}", file=sys.stderr)
+            if tolerated is None or not isinstance(error, tolerated):
+                status = 1
+        else:
+            print(line, flush=True)
+    return status

@@ -1,0 +1,53 @@
+"""A container in a line: what ``ps`` says of it. Pure."""
+
+from ketch.engine import states
+from ketch.spec.timestamps import spoken
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.records import Container
+
+SHORT_ID_LENGTH = 12
+
+
+def status(container: "Container", now_ns: int) -> str:
+    """Returns what a container is in words, such as ``Up 2 minutes``."""
+    up = spoken(now_ns - container.started_ns)
+    ago = spoken(now_ns - container.finished_ns)
+    if container.status == states.RUNNING:
+        return f"Up {up}"
+    if container.status == states.PAUSED:
+        return f"Up {up} (Paused)"
+    if container.status == states.RESTARTING:
+        return f"Restarting ({container.exit_status}) {ago} ago"
+    if container.status == states.REMOVING:
+        return "Removal In Progress"
+    if container.status == states.EXITED:
+        return f"Exited ({container.exit_status}) {ago} ago"
+    return "Dead" if container.status == states.DEAD else "Created"
+
+
+def command(container: "Container") -> str:
+    """Returns the program and its arguments in one string, those with spaces in quotes."""
+    arguments = container.record.get("Args") or ()
+    quoted = [f"'{argument}'" if " " in argument else argument for argument in arguments]
+    return " ".join([container.record.get("Path", ""), *quoted])
+
+
+def age(container: "Container", now_ns: int) -> str:
+    """Returns how long ago it was made, in words."""
+    return spoken(now_ns - container.created_ns)
+
+
+def ports(container: "Container") -> str:
+    """Returns the ports that a running container exposes, as ``80/tcp, 443/tcp``."""
+    mode = container.record.get("HostConfig", {}).get("NetworkMode", "")
+    if not container.is_active or mode in {"host", "none"} or mode.startswith("container:"):
+        return ""
+    exposed = container.record.get("Config", {}).get("ExposedPorts") or {}
+    return ", ".join(sorted(exposed, key=_port_order))
+
+
+def _port_order(port: str) -> tuple[str, int]:
+    number, _, protocol = port.partition("/")
+    return protocol, int(number) if number.isdecimal() else 0
