@@ -42,6 +42,10 @@ GUEST_PACKAGES = (
     "python3",
     "systemd-sysv",
 )
+IN_THE_IMAGE = {
+    "first.sh": "/ketch-vm.sh",
+    "ketch-vm.service": "/etc/systemd/system/ketch-vm.service",
+}
 PYTHON = "3.11"
 TESTS = ("tests/vm/guest/facilities.py", "tests/contracts", "tests/kernel", "tests/e2e")
 
@@ -186,11 +190,37 @@ def fetch_kernel(package: str) -> Path:
         return result.rename(CACHE / f"{package}_{version}")
 
 
+def root_recipe() -> list[str]:
+    """mmdebstrap's command line for the guest's root filesystem, less the name of the result."""
+    hooks = [
+        'mkdir -p "$1/ketch-vm" "$1/usr/lib/modules"',
+        *(
+            f"upload {shlex.quote(str(GUEST / name))} {place}"
+            for name, place in IN_THE_IMAGE.items()
+        ),
+        'chmod 755 "$1/ketch-vm.sh"',
+        # mmdebstrap copies the host's; the image must be the same everywhere.
+        'echo nameserver 192.0.2.53 >"$1/etc/resolv.conf"',
+        'echo ketch-vm >"$1/etc/hostname"',
+        'chroot "$1" systemctl enable --quiet ketch-vm.service',
+        # Nobody logs in, nothing is kept up to date.
+        'chroot "$1" systemctl mask --quiet'
+        " getty.target serial-getty@ttyS0.service e2scrub_reap.service systemd-logind.service",
+    ]
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        f"--include={','.join(GUEST_PACKAGES)}",
+        *(f"--customize-hook={hook}" for hook in hooks),
+        SUITE,
+    ]
+
+
 def root_image() -> Path:
     """The guest's root filesystem: a minimal Debian, made again when its recipe changes."""
-    first, service = GUEST / "first.sh", GUEST / "ketch-vm.service"
-    recipe = [SUITE, *GUEST_PACKAGES, first.read_text(), service.read_text()]
-    key = hashlib.sha256("\0".join(recipe).encode()).hexdigest()[:12]
+    recipe = root_recipe()
+    scripts = [(GUEST / name).read_text() for name in IN_THE_IMAGE]
+    key = hashlib.sha256("\0".join([*recipe, *scripts]).encode()).hexdigest()[:12]
     image = CACHE / f"root-{SUITE}-{key}.ext4"
     if image.exists():
         return image
@@ -199,21 +229,7 @@ def root_image() -> Path:
         # To an archive, not a directory: an interrupted mmdebstrap may leave mounts in a directory,
         # and removing that would follow them.
         archive, tree = work / "root.tar", work / "root"
-        tool(
-            "mmdebstrap",
-            "--variant=minbase",
-            f"--include={','.join(GUEST_PACKAGES)}",
-            f"--customize-hook=upload {first} /ketch-vm.sh",
-            f"--customize-hook=upload {service} /etc/systemd/system/ketch-vm.service",
-            '--customize-hook=chmod 755 "$1/ketch-vm.sh"',
-            '--customize-hook=mkdir -p "$1/ketch-vm" "$1/usr/lib/modules"',
-            '--customize-hook=chroot "$1" systemctl enable --quiet ketch-vm.service',
-            # Nobody logs in, nothing is kept up to date.
-            '--customize-hook=chroot "$1" systemctl mask --quiet'
-            " getty.target serial-getty@ttyS0.service e2scrub_reap.service systemd-logind.service",
-            SUITE,
-            str(archive),
-        )
+        tool(*recipe, str(archive))
         tree.mkdir()
         tool("tar", "-x", "--xattrs", "--xattrs-include=*", "-f", str(archive), "-C", str(tree))
         pack(tree, image, 4096, ROOT_SIGNATURE)
