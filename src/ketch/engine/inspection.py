@@ -1,0 +1,210 @@
+"""The document that ``inspect`` shows of a container, in the Docker Engine API's keys and order."""
+
+import json
+from ipaddress import ip_address
+
+from ketch.engine import states
+from ketch.engine.logs import log_path
+from ketch.network import ipam
+from ketch.spec import mounts
+from ketch.spec.template_functions import Struct
+from ketch.spec.timestamps import rfc3339
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+    from ketch.spec.container import HostConfig
+
+_NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
+
+# Docker shows every field that a newer one has not made optional; absent ones have these values.
+_CONFIG: "dict[str, Any]" = {
+    "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": False,
+    "AttachStderr": False, "ExposedPorts": None, "Tty": False, "OpenStdin": False,
+    "StdinOnce": False, "Env": [], "Cmd": None, "Healthcheck": None, "Image": "", "Volumes": None,
+    "WorkingDir": "", "Entrypoint": None, "OnBuild": None, "Labels": {},
+}  # fmt: skip
+_HOST_CONFIG: "dict[str, Any]" = {
+    "Binds": None, "ContainerIDFile": "", "LogConfig": {"Type": "json-file", "Config": {}},
+    "NetworkMode": "bridge", "PortBindings": {},
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": False,
+    "VolumeDriver": "", "VolumesFrom": None, "ConsoleSize": [0, 0], "CapAdd": None,
+    "CapDrop": None, "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [],
+    "ExtraHosts": None, "GroupAdd": None, "IpcMode": "private", "Cgroup": "", "Links": None,
+    "OomScoreAdj": 0, "PidMode": "", "Privileged": False, "PublishAllPorts": False,
+    "ReadonlyRootfs": False, "SecurityOpt": None, "UTSMode": "", "UsernsMode": "",
+    "ShmSize": 64 << 20, "Runtime": "ketch", "Isolation": "", "CpuShares": 0, "Memory": 0,
+    "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
+    "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+    "DeviceCgroupRules": None, "DeviceRequests": None, "MemoryReservation": 0, "MemorySwap": 0,
+    "MemorySwappiness": None, "OomKillDisable": None, "PidsLimit": None, "Ulimits": [],
+    "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
+}  # fmt: skip
+_OPTIONAL = ("ExposedPorts", "Healthcheck")
+
+
+def document(engine: "Engine", container: "Container") -> Struct:
+    """Returns what is known of a container."""
+    directory = engine.settings.container_directory(container.id)
+    record = container.record
+    config = Struct(_CONFIG | record.get("Config", {}))
+    for name in _OPTIONAL:
+        if not config[name]:
+            del config[name]
+    return Struct(
+        {
+            "Id": container.id,
+            "Created": rfc3339(container.created_ns),
+            "Path": record.get("Path", ""),
+            "Args": record.get("Args", []),
+            "State": _state(container),
+            "Image": container.image_id,
+            "ResolvConfPath": f"{directory}/resolv.conf",
+            "HostnamePath": f"{directory}/hostname",
+            "HostsPath": f"{directory}/hosts",
+            "LogPath": log_path(directory, container.id),
+            "Name": f"/{container.name}",
+            "RestartCount": container.restart_count,
+            "Driver": "overlay2",
+            "Platform": "linux",
+            "MountLabel": "",
+            "ProcessLabel": "",
+            "AppArmorProfile": "",
+            "ExecIDs": None,
+            "HostConfig": _host_config(directory, record.get("HostConfig", {})),
+            "GraphDriver": Struct({"Data": None, "Name": "overlay2"}),
+            "Mounts": _mounts(record.get("HostConfig", {})),
+            "Config": config,
+            "NetworkSettings": _network_settings(engine, container),
+        }
+    )
+
+
+def _state(container: "Container") -> Struct:
+    status = container.status
+    return Struct(
+        {
+            "Status": status,
+            "Running": container.is_active,
+            "Paused": status == states.PAUSED,
+            "Restarting": status == states.RESTARTING,
+            "OOMKilled": container.oom_killed,
+            "Dead": status == states.DEAD,
+            "Pid": container.init_pid if container.is_active else 0,
+            "ExitCode": container.exit_status,
+            "Error": container.error,
+            "StartedAt": _moment(container.started_ns),
+            "FinishedAt": _moment(container.finished_ns),
+        }
+    )
+
+
+def _moment(moment_ns: int) -> str:
+    return rfc3339(moment_ns) if moment_ns else _NEVER
+
+
+def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
+    """What was asked of the host, and which paths of /proc and /sys are hidden for it."""
+    paths: dict[str, Any] = {"MaskedPaths": [], "ReadonlyPaths": []}
+    try:
+        with open(f"{directory}/config.json", encoding="utf-8") as file:
+            linux = json.load(file)["linux"]
+    except (OSError, ValueError, KeyError):
+        pass  # it was never started
+    else:
+        paths = {
+            "MaskedPaths": linux.get("maskedPaths", []),
+            "ReadonlyPaths": linux.get("readonlyPaths", []),
+        }
+    found = Struct({**_HOST_CONFIG, **asked, **paths})
+    for name in ("LogConfig", "RestartPolicy"):
+        found[name] = Struct(found[name])
+    return found
+
+
+def _mounts(host: "HostConfig") -> list[Struct]:
+    # What --tmpfs asks for is shown in HostConfig alone.
+    asked = mounts.of_container({**host, "Tmpfs": {}})
+    modes: dict[str, str] = {}
+    for entry in host.get("Binds") or ():
+        target, _, mode = entry.partition(":")[2].partition(":")
+        modes[target] = mode
+    return [
+        Struct(
+            {
+                "Type": mount["Type"],
+                "Source": mount.get("Source", ""),
+                "Destination": mount["Target"],
+                "Mode": modes.get(mount["Target"], ""),
+                "RW": not mount.get("ReadOnly", False),
+                "Propagation": mount.get("BindOptions", {}).get("Propagation") or "rprivate"
+                if mount["Type"] == "bind"
+                else "",
+            }
+        )
+        for mount in asked
+    ]
+
+
+def _network_settings(engine: "Engine", container: "Container") -> Struct:
+    config = container.record.get("Config", {})
+    mode = container.record.get("HostConfig", {}).get("NetworkMode", "bridge")
+    addresses = engine.networks.addresses(container.id) if container.is_active else {}
+    endpoints = {
+        name: _endpoint(engine, name, addresses.get(name, ""))
+        for name in addresses or ([mode] if ":" not in mode else [])
+    }
+    default = endpoints.get("bridge") or _endpoint(engine, "", "")
+    ports = config.get("ExposedPorts") or {} if addresses else {}
+    return Struct(
+        {
+            "Bridge": "",
+            "SandboxID": "",
+            "SandboxKey": f"/proc/{container.init_pid}/ns/net" if container.is_active else "",
+            "Ports": dict.fromkeys(ports),
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
+            **{
+                name: default[name]
+                for name in (
+                    "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen",
+                    "IPAddress", "IPPrefixLen", "IPv6Gateway", "MacAddress",
+                )
+            },
+            "Networks": endpoints,
+        }
+    )  # fmt: skip
+
+
+def _endpoint(engine: "Engine", name: str, address: str) -> Struct:
+    network = engine.networks.find(name) if name else None
+    connected = network is not None and network.subnet is not None and address
+    return Struct(
+        {
+            "IPAMConfig": None,
+            "Links": None,
+            "Aliases": None,
+            "MacAddress": ipam.mac_of(ip_address(address)) if connected else "",
+            "DriverOpts": None,
+            "GwPriority": 0,
+            "NetworkID": network.id if network else "",
+            "EndpointID": "",
+            "Gateway": str(network.gateway) if network and connected else "",
+            "IPAddress": address,
+            "IPPrefixLen": network.subnet.prefixlen
+            if network and network.subnet and address
+            else 0,
+            "IPv6Gateway": "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "DNSNames": None,
+        }
+    )
