@@ -46,12 +46,14 @@ _WHITEOUT = b".wh."
 _OPAQUE_WHITEOUT = b".wh..wh..opq"
 _METADATA = b".wh..wh."  # of aufs, which no reader of layers wants
 _OPEN_DIRECTORIES_MAX = 64
+_PATH_MAX = 4095  # path_resolution(7); longer ones would resolve piece by piece only
 _ID_MAX = (1 << 32) - 2
 _TIME_MAX_NS = (1 << 63) - 1
 _MAJOR_MAX, _MINOR_MAX = (1 << 12) - 1, (1 << 20) - 1
 
+_PATH = os.O_PATH | os.O_DIRECTORY
 _PARENT = RESOLVE_IN_ROOT | RESOLVE_NO_XDEV
-_LOWER = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+_BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE,
@@ -301,19 +303,28 @@ class _Tree:
             start = end + 1
             end = path.find(b"/", start)
             end = len(path) if end < 0 else end
+            name = path[start:end]
             try:
-                directory = self._open_directory(path[:end])
+                directory = self._open_step(directory, name, path[:end])
             except OSError as error:
                 if error.errno not in _GONE:
                     raise
-                name = path[start:end]
                 if _is_whiteout_at(directory, name):
                     self._make_directory(directory, name)
                 else:
                     os.mkdir(name, 0o700, dir_fd=directory)
                 self._describe(path[:end], directory, name, self._inherited(path[:end]))
-                directory = self._open_directory(path[:end])
+                directory = self._open_step(directory, name, path[:end])
         return directory
+
+    def _open_step(self, directory: int, name: bytes, path: bytes) -> int:
+        """Open a directory's child; only a symlink makes the kernel walk the path from the root."""
+        try:
+            return self._keep(path, openat2(directory, name, _PATH, resolve=_BELOW))
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return self._open_directory(path)
 
     def _link_target(self, entry: tar.Entry) -> tuple[int, bytes]:
         """Returns the directory and the name of the file that a hard link shares."""
@@ -334,9 +345,15 @@ class _Tree:
         """Open a directory; the descriptor holds good while two more are opened."""
         descriptor = self._open.pop(path, None)
         if descriptor is None:
-            if len(self._open) >= _OPEN_DIRECTORIES_MAX:
-                os.close(self._open.pop(next(iter(self._open))))
-            descriptor = openat2(self._directory, path, os.O_PATH | os.O_DIRECTORY, resolve=_PARENT)
+            descriptor = openat2(self._directory, path, _PATH, resolve=_PARENT)
+        return self._keep(path, descriptor)
+
+    def _keep(self, path: bytes, descriptor: int) -> int:
+        if len(self._open) >= _OPEN_DIRECTORIES_MAX:
+            os.close(self._open.pop(next(iter(self._open))))
+        replaced = self._open.pop(path, None)
+        if replaced is not None:
+            os.close(replaced)
         self._open[path] = descriptor
         return descriptor
 
@@ -354,7 +371,7 @@ class _Tree:
                 root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 stack.callback(os.close, root)
                 try:
-                    found = openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_LOWER)
+                    found = openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW)
                 except OSError as error:
                     if error.errno == errno.ENOENT:
                         continue
@@ -392,6 +409,8 @@ def _clean(name: bytes) -> list[bytes]:
             parts.pop()
         elif part not in {b"", b"."}:
             parts.append(part)
+    if len(name) > _PATH_MAX and len(b"/".join(parts)) > _PATH_MAX:
+        raise InvalidArgumentError(f"layer entry {_shown(name)}: file name too long")
     return parts
 
 
