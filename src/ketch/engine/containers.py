@@ -403,7 +403,7 @@ class Containers:
             pass  # written before the cgroup is made
         else:
             cgroup.kill()
-            cgroup.delete()
+            cgroup.delete(empty_parents=1)
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM lease WHERE container_id = ?", (container_id,))
         remove_tree(self._settings.runtime_directory(container_id))

@@ -89,7 +89,7 @@ class Networks:
                 network = self._built_in(connection, name)
         if network is None:
             raise NotFoundError(
-                f"network {name} not found", "list networks with `ketch network ls`"
+                f"network {name} not found", "there are: bridge, host, none"
             )
         return network
 

@@ -100,12 +100,12 @@ def _start(
     """Take all that the container holds while it runs, and create it up to its program's start."""
     settings = engine.settings
     directory = settings.container_directory(container.id)
-    mode = request["HostConfig"]["NetworkMode"]
+    driver = engine.networks.find(request["HostConfig"]["NetworkMode"]).driver
     sandbox = None
     addresses: Sequence[str] = ()
-    if mode != "host":
+    if driver != "host":
         sandbox = held.enter_context(Sandbox())
-    if mode == "bridge" and sandbox is not None:
+    if driver == "bridge" and sandbox is not None:
         held.callback(engine.networks.release, container.id)
         endpoint = _lease(engine, container.id)
         sandbox.connect(endpoint)
@@ -213,7 +213,8 @@ def _remove_cgroup(cgroup: "cgroups.Manager") -> None:
     """
     if cgroup.processes():
         cgroup.kill()
-    cgroup.delete()
+    # The directory above is the engine's, and goes with its last container.
+    cgroup.delete(empty_parents=1)
 
 
 def read_beneath(root: int, path: str) -> str:
