@@ -266,7 +266,7 @@ class OverlaySnapshotter(Snapshotter):
         """See ``Snapshotter.mount``."""
         lower = [f"{self._path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
         lower = lower or [f"{directory}/empty"]
-        longest = max(map(len, map(os.fsencode, [*lower, f"{directory}/upper"])))
+        longest = max(map(len, map(os.fsencode, [*lower, _escaped(f"{directory}/upper")])))
         try:
             if self._appends and longest <= _FSCONFIG_STRING_MAX:
                 return _mount_appending(directory, lower)
@@ -291,13 +291,18 @@ def _mount_appending(directory: str, lower: Sequence[str]) -> int:
         mount.fsconfig(context, "source", "overlay")
         for tree in lower:
             mount.fsconfig(context, "lowerdir+", tree)
-        mount.fsconfig(context, "upperdir", f"{directory}/upper")
-        mount.fsconfig(context, "workdir", f"{directory}/work")
+        mount.fsconfig(context, "upperdir", _escaped(f"{directory}/upper"))
+        mount.fsconfig(context, "workdir", _escaped(f"{directory}/work"))
         for key, value in _OPTIONS.items():
             mount.fsconfig(context, key, value)
         return mount.fsmount(context)
     finally:
         os.close(context)
+
+
+def _escaped(path: str) -> str:
+    """Returns a path as overlayfs reads upperdir and workdir; lowerdir+ it takes as it is."""
+    return path.replace("\\", "\\\\")
 
 
 def _mount_by_short_names(directory: str, lower: Sequence[str]) -> int:
