@@ -46,6 +46,7 @@ def exec_(settings: "Settings", arguments: list[str]) -> int:
             "arguments": parsed.arguments,
             **{f"--{name}": value for name, value in parsed.values.items()},
         },
+        session.Signals(every=False),
     )
     started.await_started()
     if detached:

@@ -39,6 +39,8 @@ _GROUPS = {
     "image": {"import": "import", "list": "images", "ls": "images", "rm": "rmi", "tag": "tag"},
 }  # fmt: skip
 
+# Their status is the program's, so a failure of ketch itself has one that few programs use.
+_STARTS = {"run"}
 
 _HELP = """
 Usage:  ketch [OPTIONS] COMMAND
@@ -69,6 +71,7 @@ def main(words: list[str] | None = None) -> int:
         failed, 125 for an engine that failed or a command line that is wrong.
     """
     command = ""
+    _open_streams()
     try:
         settings, rest = _global_options(sys.argv[1:] if words is None else words)
         if settings is None:
@@ -78,8 +81,7 @@ def main(words: list[str] | None = None) -> int:
     except KetchError as error:
         return _failed(error, command)
     except BrokenPipeError:
-        # Whoever read our output has gone; the rest of it must not be tried at exit.
-        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+        _silence()
         return 1
     except KeyboardInterrupt:
         return 130
@@ -91,7 +93,13 @@ def main(words: list[str] | None = None) -> int:
             return 0
         if kind == "Failure":
             return _failed(error, command)
-        raise
+        if os.environ.get("KETCH_DEBUG"):
+            raise
+        status = ENGINE_FAILED if command in _STARTS else 1
+        if isinstance(error, OSError):
+            return _say(f"{error}", "", status)
+        hint = "This is a bug of ketch. With KETCH_DEBUG=1 in the environment it tells where it is."
+        return _say(f"internal error: {error!r}", hint, status)
 
 
 def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
@@ -158,11 +166,32 @@ def _usage(message: str, hint: str = "Run 'ketch --help' for more information") 
 def _failed(error: "Any", command: str) -> int:
     status = getattr(error, "exit_status", None)
     if status is None:
-        status = ENGINE_FAILED if command == "run" else 1
+        status = ENGINE_FAILED if command in _STARTS else 1
     return _say(error.message, error.hint, status)
 
 
 def _say(message: str, hint: str, status: int) -> int:
-    sys.stdout.flush()
-    sys.stderr.write(f"ketch: {message}\n" + (f"\n{hint}\n" if hint else ""))
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(f"ketch: {message}\n" + (f"\n{hint}\n" if hint else ""))
+        sys.stderr.flush()
+    except OSError:
+        _silence()
     return status
+
+
+def _open_streams() -> None:
+    """Open what the caller closed of the standard streams, or other things would get their numbers.
+
+    Python has found out at its start; the lowest free number is what open(2) gives.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is None:
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
+
+
+def _silence() -> None:
+    """Write to nobody from now on: whoever read has gone, and it must not be tried at exit."""
+    null = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)

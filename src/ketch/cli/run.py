@@ -36,6 +36,9 @@ def run(settings: "Settings", arguments: list[str]) -> int:
     if interactive and terminal and not detached:
         require_terminal()
     keys = detach_keys(parsed)
+    forward_signals = parsed.enabled("sig-proxy") and not terminal
+    # Before anything is asked for, so that an interrupt never leaves it half done.
+    signals = session.Signals(every=forward_signals and not detached)
     started = session.Session(
         launch.connect(settings),
         {
@@ -45,6 +48,7 @@ def run(settings: "Settings", arguments: list[str]) -> int:
             "given": sorted(parsed.given),
             **{f"--{name}": value for name, value in parsed.values.items()},
         },
+        signals,
     )
     container_id = started.await_started()
     if detached:
@@ -53,7 +57,7 @@ def run(settings: "Settings", arguments: list[str]) -> int:
     return started.attach(
         interactive=interactive,
         terminal=terminal,
-        forward_signals=parsed.enabled("sig-proxy") and not terminal,
+        forward_signals=forward_signals,
         detach_keys=keys,
     )
 

@@ -20,6 +20,7 @@ else:
 
 _CHUNK_BYTES = 64 * 1024
 LOST_STATUS = 125
+ENDING_SIGNALS = {_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM}
 # Not passed on: what cannot be caught, what is about the client itself, what is a fault of it,
 # job control of its own terminal, and two that glibc keeps for itself.
 _OWN_SIGNALS = {
@@ -45,34 +46,101 @@ class Failure(Exception):  # noqa: N818 - what the other side says, not an error
         self.hint = hint
 
 
+class Signals:
+    """What signals the client gets from now on, to be read between other things.
+
+    Signals that the caller had this process ignore, as nohup(1) does, stay ignored.
+
+    Args:
+        every: whether to take all that a program may be sent, else only those that end one.
+    """
+
+    __slots__ = ("_reader", "_writer")
+
+    def __init__(self, *, every: bool) -> None:
+        # Non-blocking, because an old signal may have been read together with a new one.
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in range(1, 65) if every else sorted(ENDING_SIGNALS):
+            if number not in _OWN_SIGNALS:
+                self.take(number)
+
+    def take(self, number: int) -> None:
+        """Take this signal as well."""
+        if _signal.getsignal(number) != _signal.SIG_IGN:
+            _signal.signal(number, _wake)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there are signals."""
+        return self._reader
+
+    def read(self) -> bytes:
+        """The numbers of the signals that have come, a byte each."""
+        try:
+            return os.read(self._reader, 256)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Read no more signals."""
+        _signal.set_wakeup_fd(-1)
+        os.close(self._reader)
+        os.close(self._writer)
+
+
 class Session:
     """One request and what comes of it. It owns its connection.
 
     Args:
-        connection: to a process that takes one request (``launch.connect``).
+        connection: to a process that takes one request (``launch.connect``); it does not block
+            from then on.
         request: the request's fields.
+        signals: what the client is sent.
     """
 
-    __slots__ = ("_connection", "_decoder", "_frames", "_pending")
+    __slots__ = ("_connection", "_decoder", "_frames", "_pending", "_poll", "_signals")
 
-    def __init__(self, connection: "_socket.socket", request: "dict[str, wire.Value]") -> None:
+    def __init__(
+        self, connection: "_socket.socket", request: "dict[str, wire.Value]", signals: Signals
+    ) -> None:
         self._connection = connection
+        self._connection.setblocking(False)
         self._decoder = wire.Decoder()
         self._frames: list[tuple[int, bytes]] = []
-        self._pending = b""
-        connection.sendall(wire.frame(wire.REQUEST, wire.encode(request)))
+        self._pending = wire.frame(wire.REQUEST, wire.encode(request))
+        self._signals = signals
+        self._poll = select.poll()
+        self._poll.register(signals, select.POLLIN)
 
     def await_started(self) -> str:
         """Wait until the program runs; returns the container's or exec's identifier.
 
+        A signal that ends programs calls the start off; a second one does not wait for the answer.
+
         Raises:
             Failure: it could not be started.
         """
-        while True:
-            for kind, payload in self._receive():
-                if kind == wire.STARTED:
-                    return payload.decode()
-                _raise_failure(kind, payload)
+        called_off = False
+        while not self._take_warnings():
+            for descriptor, events in self._wait():
+                if descriptor != self._signals.fileno():
+                    self._exchange(events)
+                    continue
+                for number in self._signals.read():
+                    if called_off and number in ENDING_SIGNALS:
+                        sys.exit(128 + number)
+                    called_off |= number in ENDING_SIGNALS
+                    self._pending += wire.frame(wire.SIGNAL, b"%d" % number)
+        kind, payload = self._frames.pop(0)
+        if kind != wire.STARTED:
+            raise _failure(kind, payload)
+        return payload.decode()
+
+    def _take_warnings(self) -> bool:
+        """Write the warnings that come before the start; returns whether more than that came."""
+        while self._frames and self._frames[0][0] == wire.ERRORS:
+            self._write(2, self._frames.pop(0)[1], forward_signals=False)
+        return bool(self._frames)
 
     def attach(
         self, *, interactive: bool, terminal: bool, forward_signals: bool, detach_keys: bytes
@@ -82,7 +150,8 @@ class Session:
         Args:
             interactive: whether standard input goes to the program.
             terminal: whether the program has a terminal of its own.
-            forward_signals: whether signals that the client gets go to the program.
+            forward_signals: whether signals that the client gets go to the program; else those
+                that end programs end the client alone.
             detach_keys: what typed on the terminal ends the session and not the program.
 
         Returns:
@@ -93,78 +162,117 @@ class Session:
         """
         raw = terminal and interactive and os.isatty(0)
         saved = termios.tcgetattr(0) if raw else None
-        wakeup, wakeup_writer = os.pipe()
-        os.set_blocking(wakeup_writer, False)
-        _signal.set_wakeup_fd(wakeup_writer)
         try:
             if terminal:
+                self._signals.take(_signal.SIGWINCH)
                 self._send_size()
-                _signal.signal(_signal.SIGWINCH, _wake)
-            if forward_signals:
-                for number in range(1, 65):
-                    if number not in _OWN_SIGNALS:
-                        _signal.signal(number, _wake)
             if raw:
                 set_raw(0)
-            return self._pump(interactive, detach_keys if raw else b"", wakeup)
+            keys = _DetachKeys(detach_keys if raw else b"")
+            return self._pump(interactive, forward_signals, keys)
         finally:
             if saved is not None:
-                termios.tcsetattr(0, termios.TCSADRAIN, saved)
+                try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
+                    termios.tcsetattr(0, termios.TCSADRAIN, saved)
+                except termios.error:  # the terminal itself has gone
+                    pass
 
-    def _pump(self, interactive: bool, detach_keys: bytes, wakeup: int) -> int:
-        self._connection.setblocking(False)
-        connection = self._connection.fileno()
-        keys = _DetachKeys(detach_keys)
-        poll = select.poll()
-        poll.register(wakeup, select.POLLIN)
-        reading = interactive
+    def _pump(self, reading: bool, forward_signals: bool, keys: "_DetachKeys") -> int:
+        listening = False
         while True:
-            status = self._deliver()
-            if status is not None:
-                return status
-            poll.register(connection, select.POLLIN | (select.POLLOUT if self._pending else 0))
+            while self._frames:
+                kind, payload = self._frames.pop(0)
+                if kind in {wire.OUTPUT, wire.ERRORS}:
+                    self._write(1 if kind == wire.OUTPUT else 2, payload, forward_signals)
+                elif kind == wire.EXIT:
+                    return int(payload)
+                else:
+                    raise _failure(kind, payload)
             # Input waits here while the program is not taking any: never more than one chunk.
-            if reading and not self._pending:
-                poll.register(0, select.POLLIN)
-            elif reading or interactive:
-                _unregister(poll, 0)
-            for descriptor, events in poll.poll():
-                if descriptor == wakeup:
-                    self._pass_signals(os.read(wakeup, 256))
+            if listening != (reading and not self._pending):
+                listening = not listening
+                if listening:
+                    self._poll.register(0, select.POLLIN)
+                else:
+                    self._poll.unregister(0)
+            for descriptor, events in self._wait():
+                if descriptor == self._signals.fileno():
+                    self._pass_signals(forward_signals)
                 elif descriptor == 0:
-                    data = os.read(0, _CHUNK_BYTES)
+                    data = _read_input()
+                    if data is None:
+                        continue
                     reading = bool(data)
-                    kept, detached = keys.filter(data)
-                    if kept or not data:
-                        self._pending += wire.frame(wire.INPUT, kept)
+                    passed, detached = keys.filter(data)
+                    if passed or not data:
+                        self._pending += wire.frame(wire.INPUT, passed)
                     if detached:
                         return 0
                 else:
-                    if events & select.POLLOUT:
-                        self._flush()
-                    if events & ~select.POLLOUT:
-                        self._frames += self._receive()
+                    self._exchange(events)
 
-    def _deliver(self) -> int | None:
-        """Write what has come; returns the exit status once it is known."""
-        frames, self._frames = self._frames, []
-        for kind, payload in frames:
-            if kind == wire.OUTPUT:
-                write_all(1, payload)
-            elif kind == wire.ERRORS:
-                write_all(2, payload)
-            elif kind == wire.EXIT:
-                return int(payload)
-            else:
-                _raise_failure(kind, payload)
-        return None
+    def _wait(self) -> list[tuple[int, int]]:
+        self._poll.register(
+            self._connection, select.POLLIN | (select.POLLOUT if self._pending else 0)
+        )
+        return self._poll.poll()
 
-    def _pass_signals(self, numbers: bytes) -> None:
-        for number in numbers:
+    def _exchange(self, events: int) -> None:
+        """Send what is pending and take what has come, as far as either is possible."""
+        if events & select.POLLOUT:
+            try:
+                self._pending = self._pending[self._connection.send(self._pending) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._pending = b""  # nobody reads any more; what is still to come says why
+        if not events & ~select.POLLOUT:
+            return
+        try:
+            data = self._connection.recv(_CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise Failure(
+                LOST_STATUS,
+                "the container's monitor has gone",
+                "ketch ps -a tells of the container, errors.log in the state directory of others",
+            )
+        self._frames += self._decoder.feed(data)
+
+    def _write(self, descriptor: int, data: bytes, forward_signals: bool) -> None:
+        """Write all of it; a reader that has gone ends the client as it ends other filters.
+
+        Signals are attended to while the reader takes its time. That is why a pipe gets no more at
+        once than it takes without blocking once it takes anything: pipe(7), PIPE_BUF.
+        """
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        poll.register(self._signals, select.POLLIN)
+        piece = select.PIPE_BUF if _is_pipe(descriptor) else len(data)
+        view = memoryview(data)
+        while view:
+            if any(ready == self._signals.fileno() for ready, _ in poll.poll()):
+                self._pass_signals(forward_signals)
+                self._exchange(select.POLLOUT)
+                continue
+            try:
+                view = view[os.write(descriptor, view[:piece]) :]
+            except BrokenPipeError:
+                sys.exit(128 + _signal.SIGPIPE)
+            except BlockingIOError:
+                pass
+
+    def _pass_signals(self, forward: bool) -> None:
+        for number in self._signals.read():
             if number == _signal.SIGWINCH:
                 self._send_size()
-            else:
+            elif forward:
                 self._pending += wire.frame(wire.SIGNAL, b"%d" % number)
+            elif number in ENDING_SIGNALS:
+                sys.exit(128 + number)
 
     def _send_size(self) -> None:
         try:
@@ -172,26 +280,6 @@ class Session:
         except OSError:
             return
         self._pending += wire.frame(wire.RESIZE, b"%d %d" % (rows, columns))
-
-    def _flush(self) -> None:
-        try:
-            sent = self._connection.send(self._pending)
-        except BlockingIOError:
-            return
-        except OSError:
-            sent = len(self._pending)  # nobody reads any more; what is still to come says why
-        self._pending = self._pending[sent:]
-
-    def _receive(self) -> list[tuple[int, bytes]]:
-        try:
-            data = self._connection.recv(_CHUNK_BYTES)
-        except BlockingIOError:
-            return []
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            raise Failure(LOST_STATUS, "the container's monitor has gone", "ketch ps -a tells more")
-        return list(self._decoder.feed(data))
 
 
 class _DetachKeys:
@@ -205,20 +293,19 @@ class _DetachKeys:
 
     def filter(self, data: bytes) -> tuple[bytes, bool]:
         """Returns what to pass on, and whether the sequence is complete."""
-        if not self._sequence:
+        sequence = self._sequence
+        if not sequence:
             return data, False
         passed = bytearray()
-        for index in range(len(data)):
-            byte = data[index : index + 1]
-            if byte != self._sequence[self._held : self._held + 1]:
-                passed += self._sequence[: self._held]
-                self._held = 0
-            if byte == self._sequence[self._held : self._held + 1]:
-                self._held += 1
-                if self._held == len(self._sequence):
-                    return bytes(passed), True
-            else:
-                passed += byte
+        for byte in data:
+            seen = sequence[: self._held] + bytes((byte,))
+            # A sequence may begin with its own beginning: a,a,b is in what a,a,a,b types.
+            self._held = len(seen)
+            while not sequence.startswith(seen[len(seen) - self._held :]):
+                self._held -= 1
+            passed += seen[: len(seen) - self._held]
+            if self._held == len(sequence):
+                return bytes(passed), True
         return bytes(passed), False
 
 
@@ -257,29 +344,27 @@ def set_raw(descriptor: int) -> None:
     termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of it; a reader that has gone ends the client as it ends other filters."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BrokenPipeError:
-            sys.exit(128 + _signal.SIGPIPE)
-        except BlockingIOError:
-            select.select((), (descriptor,), ())
+def _read_input() -> bytes | None:
+    """A piece of standard input, empty at its end; None where there is none after all."""
+    try:
+        return os.read(0, _CHUNK_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:  # closed, a directory, or a terminal that has gone
+        return b""
 
 
-def _raise_failure(kind: int, payload: bytes) -> None:
-    if kind == wire.FAILED:
-        status, message, hint = payload.decode(errors="replace").split("\0")
-        raise Failure(int(status) if status else None, message, hint)
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_mode & 0o170000 == 0o010000
+    except OSError:
+        return False
 
 
-def _unregister(poll: "select.poll", descriptor: int) -> None:
-    try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
-        poll.unregister(descriptor)
-    except KeyError:
-        pass
+def _failure(kind: int, payload: bytes) -> Failure:
+    if kind != wire.FAILED:
+        return Failure(LOST_STATUS, f"the container's monitor sent a frame of kind {kind}", "")
+    return Failure(*wire.decode_failure(payload))
 
 
 def _wake(_number: int, _frame: object) -> None:

@@ -1,9 +1,10 @@
 """The monitor's end of a connection: frames in and out, without ever blocking on a slow client."""
 
 import select
+import signal
 
 from ketch.engine import wire
-from ketch.errors import KetchError
+from ketch.errors import KetchError, StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ _CHUNK_BYTES = 64 * 1024
 # A client that is this far behind holds up the program's output until it has caught up, as a
 # pipe would: nothing is lost and memory stays bounded.
 BEHIND_BYTES = 1024 * 1024
-_LAST_WORDS_SECONDS = 10
+# A client that gets one of these before the program runs wants it not to.
+_ENDING_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 
 
 class Client:
@@ -66,6 +68,25 @@ class Client:
             self.gone = True
         return frames
 
+    def check_interest(self) -> None:
+        """Look whether the client still wants what it asked for; what it sends else is kept.
+
+        Raises:
+            StartError: it was interrupted, or has left.
+        """
+        self._waiting = self.receive()
+        for kind, payload in self._waiting:
+            if kind == wire.SIGNAL and payload.isdigit() and int(payload) in _ENDING_SIGNALS:
+                name = signal.Signals(int(payload)).name
+                raise StartError(
+                    f"interrupted by {name} before the program was started",
+                    exit_status=128 + int(payload),
+                )
+        if self.gone:
+            raise StartError(
+                "the command ended before the program was started", exit_status=128 + signal.SIGHUP
+            )
+
     def send(self, kind: int, payload: bytes = b"") -> None:
         """Send a frame, or keep it until the client takes it."""
         self._out += wire.frame(kind, payload)
@@ -81,9 +102,8 @@ class Client:
 
     def failed(self, error: KetchError) -> None:
         """Tell why the request came to nothing."""
-        status = getattr(error, "exit_status", "")
-        words = (str(status), error.message, error.hint)
-        self.send(wire.FAILED, "\0".join(words).encode("utf-8", "surrogateescape"))
+        status = getattr(error, "exit_status", None)
+        self.send(wire.FAILED, wire.encode_failure(status, error.message, error.hint))
 
     def flush(self) -> None:
         """Send what is kept, as far as the client takes it now."""
@@ -109,11 +129,15 @@ class Client:
         return len(self._out) > BEHIND_BYTES
 
     def close(self) -> None:
-        """Send what is kept, giving the client a moment for it, and close the connection."""
+        """Send what is kept, however long the client takes, and close the connection.
+
+        What it shows may be read page by page; its end is noticed at once.
+        """
         if self._connection.fileno() < 0:
             return
         poll = select.poll()
         poll.register(self, select.POLLOUT)
-        while self._out and not self.gone and poll.poll(_LAST_WORDS_SECONDS * 1000):
+        while self._out and not self.gone:
+            poll.poll()
             self.flush()
         self._connection.close()

@@ -108,6 +108,7 @@ def execute(engine: "Engine", reference: str, asked: Exec, client: "Client") -> 
             streams.given,
         )
         held.callback(entered.close)
+        client.check_interest()
         entered.start()
         streams.started(entered.console)
         client.started(names.new_id())

@@ -1,9 +1,9 @@
 """How a start reaches a process that can do it: the zygote, or a new process of its own.
 
-A zygote has everything loaded that a monitor needs and forks one in half a millisecond. It belongs
-to a state directory and to the caller's user and namespaces, since what it forks inherits all
-of them. Where none answers, a new process is started with the connection already made: it serves
-that, and becomes the zygote unless another one is.
+A zygote has everything loaded that a monitor needs and forks one in half a millisecond. What it
+forks inherits its limits, privileges and namespaces, so it serves only callers who are like the one
+who started it in all of these; ``zygote_name`` says what they are. Where none listens, the caller
+makes the socket and starts one behind it: whoever comes in the meantime waits in its queue.
 """
 
 import _socket
@@ -14,8 +14,18 @@ import sys
 
 from ketch.errors import UnavailableError
 
-CONNECTION = 3  # the descriptor on which a new process finds its first connection
-_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+SOCKET = 3  # the descriptor on which a new process finds what it is to serve
+ERROR_LOG = "errors.log"
+_BACKLOG = 128
+
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+# Of /proc/self/status: credentials, privileges, and where the process may run.
+_INHERITED = (
+    b"Uid:", b"Gid:", b"Groups:", b"Cap", b"NoNewPrivs:", b"Seccomp", b"Cpus_allowed:",
+    b"Mems_allowed:",
+)  # fmt: skip
+_INHERITED_FILES = ("limits", "oom_score_adj", "cgroup", "personality", "attr/current")
+
 # -I: no variable of the caller's environment and nothing in its directory counts; -S: no
 # site-packages, whose .pth files could run anything. The package's directory comes by argument.
 _BOOT = "import sys; sys.path.append(sys.argv[3]); from ketch.engine.zygote import main; main()"
@@ -41,34 +51,36 @@ def connect(settings: "Settings") -> _socket.socket:
         os.makedirs(settings.state, mode=0o700, exist_ok=True)
         directory = os.open(settings.state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise UnavailableError(
-            f"state directory {settings.state}: {(error.strerror or '').lower()}",
-            "name another one with --state, or run as root",
-        ) from error
+        raise _unusable(settings.state, error) from error
     try:
+        if not settings.zygote:
+            return _start_alone(settings, directory)
         name = zygote_name()
-        if settings.zygote:
-            connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-            try:
-                # By descriptor, since a socket's path may have at most 107 bytes: unix(7).
-                connection.connect(f"/proc/self/fd/{directory}/{name}.socket")
-            except OSError as error:
-                connection.close()
-                if error.errno not in {errno.ENOENT, errno.ECONNREFUSED}:
-                    raise
-            else:
-                return connection
+        return _reach(directory, name) or _start_zygote(settings, directory, name)
+    except OSError as error:
+        raise _unusable(settings.state, error) from error
     finally:
         os.close(directory)
-    return _start(settings, name if settings.zygote else "")
 
 
 def zygote_name() -> str:
-    """Name of the zygote that serves callers with this process's user, root and namespaces."""
+    """Name of the zygote that serves callers like this process.
+
+    Alike are those who share all that a process hands on to its children and that cannot, or not by
+    everyone, be changed back: user and groups, capabilities, no_new_privs, seccomp, namespaces,
+    root directory, resource limits, CPUs and memory nodes, scheduling, OOM score, personality,
+    cgroups and security label. Directory, umask, environment, descriptors and signals the zygote
+    sets by itself.
+    """
     root = os.stat("/")
-    facts = [str(os.getuid()), f"{root.st_dev}:{root.st_ino}"]
-    facts += [os.readlink(f"/proc/self/ns/{kind}") for kind in _NAMESPACES]
-    return f"zygote-{binascii.crc32(' '.join(facts).encode()):08x}"
+    facts = [
+        b"%d:%d" % (root.st_dev, root.st_ino),
+        b"%d %d" % (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)),
+    ]
+    facts += [os.readlink(f"/proc/self/ns/{kind}").encode() for kind in _NAMESPACES]
+    facts += [line for line in _read("status").splitlines() if line.startswith(_INHERITED)]
+    facts += map(_read, _INHERITED_FILES)
+    return f"zygote-{binascii.crc32(b' '.join(facts)):08x}"
 
 
 def command_line(state: str, name: str, *, sealed: bool = False) -> list[str]:
@@ -85,25 +97,127 @@ def command_line(state: str, name: str, *, sealed: bool = False) -> list[str]:
     return [*words, "sealed"] if sealed else words
 
 
-def _start(settings: "Settings", name: str) -> _socket.socket:
+def _read(name: str) -> bytes:
+    try:
+        descriptor = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 16 * 1024)
+    except OSError:  # attr/current where no security module answers
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _reach(directory: int, name: str) -> _socket.socket | None:
+    """Connect to a zygote; None where none listens."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        # By descriptor, since a socket's path may have at most 107 bytes: unix(7).
+        connection.connect(f"/proc/self/fd/{directory}/{name}.socket")
+    except OSError as error:
+        connection.close()
+        if error.errno not in {errno.ENOENT, errno.ECONNREFUSED}:
+            raise
+        return None
+    return connection
+
+
+def _start_zygote(settings: "Settings", directory: int, name: str) -> _socket.socket:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open("zygote.lock", flags, 0o600, dir_fd=directory)
+    try:
+        os.lockf(lock, os.F_LOCK, 0)
+        connection = _reach(directory, name)
+        if connection is None:
+            listener = _listen(directory, name)
+            try:
+                _spawn(settings, directory, name, listener)
+                connection = _reach(directory, name)
+            finally:
+                listener.close()
+    finally:
+        os.close(lock)
+    if connection is None:
+        raise UnavailableError(
+            "the zygote ended at once",
+            f"{settings.state}/{ERROR_LOG} says why; --no-zygote does without",
+        )
+    return connection
+
+
+def _listen(directory: int, name: str) -> _socket.socket:
+    """Make the zygote's socket, in place of what a killed one left."""
+    try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
+        os.unlink(f"{name}.socket", dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    umask = os.umask(0o177)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{name}.socket")
+    finally:
+        os.umask(umask)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _start_alone(settings: "Settings", directory: int) -> _socket.socket:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    arguments = command_line(settings.state, name)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _spawn(settings, directory, "", theirs)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours
+
+
+def _spawn(settings: "Settings", directory: int, name: str, socket: _socket.socket) -> None:
+    """Start an interpreter that shares nothing of the caller's streams, signals and session."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    # Above what dup2 is to fill, or one could close another.
+    log = _above(os.open(ERROR_LOG, flags, 0o600, dir_fd=directory))
+    null = _above(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+    serving = _above(os.dup(socket.fileno()))
     try:
         os.posix_spawn(
             sys.executable,
-            arguments,
+            command_line(settings.state, name),
             {},
             file_actions=[
-                *((os.POSIX_SPAWN_DUP2, null, number) for number in range(3)),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONNECTION),
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, null, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, serving, SOCKET),
             ],
             setsid=True,
+            setsigmask=(),
+            setsigdef=[number for number in range(1, 65) if number not in _FIXED_SIGNALS],
         )
     except OSError as error:
-        ours.close()
         raise UnavailableError(f"cannot start {sys.executable}: {error.strerror}") from error
     finally:
-        theirs.close()
-        os.close(null)
-    return ours
+        for descriptor in (log, null, serving):
+            os.close(descriptor)
+
+
+_FIXED_SIGNALS = {9, 19, 32, 33}  # KILL, STOP, and two that glibc keeps for itself
+
+
+def _above(descriptor: int) -> int:
+    """Move a descriptor out of the way of standard streams and SOCKET."""
+    if descriptor > SOCKET:
+        return descriptor
+    moved = _above(os.dup(descriptor))
+    os.close(descriptor)
+    return moved
+
+
+def _unusable(state: str, error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"state directory {state}: {(error.strerror or '').lower()}",
+        "name another one with --state, or run as root",
+    )

@@ -5,11 +5,11 @@ client may leave at any time; the monitor stays until the program has ended.
 """
 
 import os
-import traceback
 
-from ketch.engine import creation, execution, running, wire
+from ketch.engine import creation, execution, mishaps, running, wire
 from ketch.engine.client import Client
 from ketch.engine.engine import Engine
+from ketch.engine.launch import ERROR_LOG
 from ketch.engine.settings import Settings
 from ketch.errors import KetchError, UnavailableError
 from ketch.spec import environment, options
@@ -31,16 +31,21 @@ def serve(connection: "_socket.socket") -> None:
     client = Client(connection)
     try:
         fields = client.read_request()
-        _ACTIONS[str(fields["action"])](client, fields)
+        action = _ACTIONS[_text(fields, "action")]
+    except (wire.ProtocolError, OSError, KeyError):
+        client.close()  # one that left, or is none of ours, is owed no answer
+        return
+    try:
+        action(client, fields)
     except KetchError as error:
+        if client.gone:
+            mishaps.note(_text(fields, "action"), error)
         client.failed(error)
-    except (wire.ProtocolError, ConnectionError):
-        pass  # a client that left, or is none of ours, is owed no answer
-    except OSError as error:
-        client.failed(UnavailableError(str(error)))
     except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
-        trace = "".join(traceback.format_exception(error))
-        client.failed(UnavailableError(f"internal error: {error!r}", trace))
+        mishaps.note(_text(fields, "action"), error)
+        message = str(error) if isinstance(error, OSError) else f"internal error: {error!r}"
+        where = os.path.join(_text(fields, "state"), ERROR_LOG)
+        client.failed(UnavailableError(message, f"the end of {where} tells more"))
     client.close()
 
 
@@ -54,14 +59,24 @@ def _run(client: Client, fields: "Fields") -> None:
     if path := request["HostConfig"].get("ContainerIDFile"):
         request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
     container = creation.create(engine, request, name=_text(values, "name"), in_charge=True)
+    for warning in container.record["Warnings"]:
+        client.send(wire.ERRORS, f"WARNING: {warning}\n".encode())
     detached = bool(values["detach"])
     try:
         status = running.run(engine, container, client, detached=detached)
     finally:
         if container.auto_remove:
-            engine.containers.remove(container.id)
+            _remove(engine, container.id)
     if not detached:
         client.ended(status)
+
+
+def _remove(engine: Engine, container_id: str) -> None:
+    """Remove a container that has ended; that this fails is not what its client waits to hear."""
+    try:
+        engine.containers.remove(container_id)
+    except (KetchError, OSError) as error:
+        mishaps.note(f"remove {container_id}", error)
 
 
 def _exec(client: Client, fields: "Fields") -> None:
@@ -100,13 +115,15 @@ def _read(path: str) -> bytes:
 
 def _text(fields: "Fields", name: str) -> str:
     value = fields[name]
-    assert isinstance(value, str), name
+    if not isinstance(value, str):
+        raise wire.ProtocolError(f"field {name} is not text")
     return value
 
 
 def _list(fields: "Fields", name: str) -> list[str]:
     value = fields[name]
-    assert isinstance(value, list), name
+    if not isinstance(value, list):
+        raise wire.ProtocolError(f"field {name} is not a list")
     return value
 
 

@@ -11,9 +11,9 @@ import time
 from contextlib import ExitStack
 
 from ketch import cgroups
-from ketch.engine import bundle, devices, host, logs
+from ketch.engine import bundle, devices, host, logs, mishaps
 from ketch.engine.supervision import Streams, Supervisor
-from ketch.errors import ENGINE_FAILED, SyscallError, UnavailableError
+from ketch.errors import ENGINE_FAILED, KetchError, SyscallError, UnavailableError
 from ketch.linux import procfs
 from ketch.linux.openat2 import openat2
 from ketch.network import names
@@ -68,6 +68,7 @@ def run(engine: "Engine", container: "Container", client: "Client", *, detached:
             directory = engine.settings.container_directory(container.id)
             log = logs.Writer(logs.log_path(directory, container.id))
             held.callback(lambda: log.close(time.time_ns()))
+            client.check_interest()
             init_process.start()
             streams.started(init_process.console)
             pid, start_time = init_process.pid, procfs.process_start_time(init_process.pid) or 0
@@ -83,7 +84,13 @@ def run(engine: "Engine", container: "Container", client: "Client", *, detached:
         attached = None if detached else client
         status = Supervisor(init_process.pidfd, streams, attached, log).run()
         finished_ns = time.time_ns()
-        oom_killed = cgroup.oom_kills() > 0
+        oom_killed = False
+        try:
+            oom_killed = cgroup.oom_kills() > 0
+            held.close()
+        except (KetchError, OSError) as error:
+            # The program has ended all the same, and its status must not be lost.
+            mishaps.note(f"release what container {container.id} held", error)
     engine.containers.mark_exited(
         container.id, status, oom_killed=oom_killed, finished_ns=finished_ns
     )

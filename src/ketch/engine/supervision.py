@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 64 * 1024
 _INPUT_BYTES_MAX = 1024 * 1024
+_PIPE_BYTES_MAX = 1024 * 1024  # pipe(7): as large as anyone without privileges can make one
 
 
 class Streams:
@@ -122,6 +123,8 @@ class Supervisor:
         Returns:
             Its exit status: 0 to 255, 128 + n for signal n.
         """
+        if self._client is not None:
+            self._serve_client(select.POLLIN)  # what it sent before the program ran
         while True:
             self._write_input()
             for descriptor, events in self._wait():
@@ -161,7 +164,10 @@ class Supervisor:
             client.flush()
         if events & ~select.POLLOUT:
             for kind, payload in client.receive():
-                self._obey(kind, payload)
+                try:
+                    self._obey(kind, payload)
+                except ValueError:
+                    client.gone = True  # nonsense: nobody whom the program should suffer for
         if client.gone:
             client.close()
             self._client = None
@@ -172,12 +178,12 @@ class Supervisor:
             self._input += payload
             self._input_ended |= not payload
         elif kind == wire.SIGNAL:
-            # It may have ended, and the client may send a number that is no signal.
-            with contextlib.suppress(OSError, ValueError):
-                process.pidfd_send_signal(self._pidfd, int(payload))
+            # The program may have ended, and the number may be no signal.
+            with contextlib.suppress(OSError):
+                process.pidfd_send_signal(self._pidfd, int(payload) & 0x7F)
         elif kind == wire.RESIZE and self._streams.console is not None:
-            rows, columns = payload.split()
-            tty.set_window_size(self._streams.console, int(rows), int(columns))
+            rows, columns = (int(size) & 0xFFFF for size in payload.split())
+            tty.set_window_size(self._streams.console, rows, columns)
 
     def _write_input(self) -> None:
         descriptor = self._streams.input
@@ -196,35 +202,36 @@ class Supervisor:
         if self._input_ended and not self._input:
             self._streams.close_input()
 
-    def _read(self, descriptor: int) -> bool:
-        """Read a piece of output; returns whether there may be more."""
+    def _read(self, descriptor: int) -> int:
+        """Read a piece of output; returns how many bytes, 0 where there are none now."""
         try:
             data = os.read(descriptor, _CHUNK_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             if error.errno != errno.EIO:  # what a terminal says once its other end is closed
                 raise
             data = b""
         if not data:
             self._streams.close_output(descriptor)
-            return False
+            return 0
         kind, name = self._streams.outputs[descriptor]
         if self._log is not None:
             self._log.write(name, data, time.time_ns())
         if self._client is not None:
             self._client.send(kind, data)
-        return True
+        return len(data)
 
     def _drain(self) -> None:
         """Read what the program has written and nobody has read yet.
 
-        Its descendants may hold the streams open in a PID namespace that is not theirs alone, so
-        the end is where nothing is left, not where the streams are closed.
+        Its descendants may hold the streams open in a PID namespace that is not theirs alone, and
+        may go on writing, so the end is where nothing is left or more has come than a pipe holds.
         """
         for descriptor in list(self._streams.outputs):
-            while self._read(descriptor):
-                pass
+            left = _PIPE_BYTES_MAX
+            while left > 0 and (count := self._read(descriptor)):
+                left -= count
 
 
 def _exit_status(pidfd: int) -> int:

@@ -5,6 +5,7 @@ three zero bytes, the payload's length as a big-endian 32-bit number::
 
     client                                   monitor
       │  REQUEST ──────────────────────────────▶ │  what to do, on whose behalf
+      │ ◀─────────────────────────────── ERRORS  │  warnings
       │ ◀────────────────────────────── STARTED  │  the program runs; payload: container id
       │  INPUT, RESIZE, SIGNAL ────────────────▶ │
       │ ◀─────────────────────── OUTPUT, ERRORS  │
@@ -15,6 +16,8 @@ The client's modules must load in a few milliseconds, so the request is not JSON
 alone takes longer than that) but names and values parted by NUL bytes, which no argument of
 execve(2) can hold.
 """
+
+import os
 
 REQUEST = 3
 RESIZE = 4
@@ -92,7 +95,7 @@ def encode(fields: "dict[str, Value]") -> bytes:
             parts += (name, "s" + value)
         else:
             parts += (name, f"l{len(value)}", *value)
-    return "\0".join(parts).encode("utf-8", "surrogateescape")
+    return os.fsencode("\0".join(parts))  # the very bytes that the caller was given
 
 
 def decode(payload: bytes) -> "dict[str, Value]":
@@ -120,3 +123,29 @@ def decode(payload: bytes) -> "dict[str, Value]":
     except (StopIteration, RuntimeError, ValueError) as error:
         raise ProtocolError("the request ends early or holds a bad number") from error
     return fields
+
+
+def encode_failure(exit_status: int | None, message: str, hint: str) -> bytes:
+    """Encode why a request came to nothing.
+
+    Args:
+        exit_status: what the client is to exit with, None where that is its own affair.
+        message: what failed.
+        hint: what to do about it, or empty.
+    """
+    status = "" if exit_status is None else str(exit_status)
+    words = (status, message.replace("\0", "\\0"), hint.replace("\0", "\\0"))
+    return "\0".join(words).encode("utf-8", "surrogateescape")
+
+
+def decode_failure(payload: bytes) -> tuple[int | None, str, str]:
+    """Decode what ``encode_failure`` made.
+
+    Raises:
+        ProtocolError: the payload is something else.
+    """
+    try:
+        status, message, hint = payload.decode("utf-8", "surrogateescape").split("\0")
+        return (int(status) if status else None), message, hint
+    except ValueError as error:
+        raise ProtocolError("a failure without its three parts") from error

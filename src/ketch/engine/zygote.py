@@ -7,7 +7,6 @@ container without offering ``/proc/self/exe`` for overwriting (CVE-2019-5736).
 """
 
 import _socket
-import fcntl
 import gc
 import os
 import select
@@ -17,79 +16,119 @@ import sys
 from contextlib import suppress
 
 from ketch.engine import launch
+from ketch.errors import UnavailableError
 from ketch.linux import libc, mount, process
 
-_IDLE_SECONDS = 60
+IDLE_SECONDS = 60
+# A caller that looked the socket up before it was unlinked may still be about to queue up.
+_LATECOMER_SECONDS = 0.2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Serve = Callable[[_socket.socket], None]
+
 
 def main() -> None:
-    """Run as ``launch.command_line`` says; the first connection is descriptor CONNECTION."""
+    """Run as ``launch.command_line`` says; descriptor SOCKET is what to serve."""
     _script, _role, state, _package, name, *sealed = sys.argv
     if not sealed:
+        # Those that the caller's parents let it inherit.
+        os.closerange(launch.SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
+        os.chdir("/")
+        os.umask(0o022)
         _seal(state, name)
     # Only the sealed interpreter loads all of it.
     from ketch.engine import monitor  # noqa: PLC0415
 
-    process.set_name("ketch-zygote" if name else "ketch-monitor")
-    os.umask(0o022)
-    os.chdir("/")
-    connection = _socket.socket(fileno=launch.CONNECTION)
-    os.set_inheritable(launch.CONNECTION, False)
-    lock = _lock(state, name) if name else None
-    if lock is None:
-        monitor.serve(connection)
+    os.set_inheritable(launch.SOCKET, False)
+    socket = _socket.socket(fileno=launch.SOCKET)
+    if not name:
+        process.set_name("ketch-monitor")
+        monitor.serve(socket)
         return
+    process.set_name("ketch-zygote")
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    listener = _listen(state, name)
-    _fork_for(connection, listener, monitor.serve)
-    code = _loaded_code()
-    while select.select((listener,), (), (), _IDLE_SECONDS)[0]:
-        connection = _accept(listener)
-        if _loaded_code() != code:
-            # ketch was upgraded: the new code shall serve this connection and those to come.
-            os.unlink(f"{state}/{name}.socket")
-            os.dup2(connection.fileno(), launch.CONNECTION)
-            os.close(lock)
-            _seal(state, name)
-        _fork_for(connection, listener, monitor.serve)
-    # First nobody new can come, then those who came in the meantime are served.
-    os.unlink(f"{state}/{name}.socket")
+    if serve_until_idle(socket, f"{state}/{name}.socket", monitor.serve, IDLE_SECONDS) == "changed":
+        os.set_inheritable(launch.SOCKET, True)
+        _seal(state, name)
+
+
+def serve_until_idle(
+    listener: _socket.socket, path: str, serve: "Serve", idle_seconds: float
+) -> str:
+    """Fork a process for each caller until none has come for a while, or ketch has changed.
+
+    Args:
+        listener: a listening socket; it does not block afterwards.
+        path: where it is bound; unlinked at the end, unless something else stands there.
+        serve: what a forked process does with its connection; it ends when this returns.
+        idle_seconds: how long to wait for a caller.
+
+    Returns:
+        ``idle``, or ``changed`` when the loaded code is no longer what is installed: then callers
+        wait in the queue for the new code.
+    """
     listener.setblocking(False)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    code = _loaded_code()
+    place = _place(path)
+    while select.select((listener,), (), (), idle_seconds)[0]:
+        if _loaded_code() != code:
+            return "changed"
+        _fork_for(listener, serve)
+    # First nobody new can come, then those who came in the meantime are served.
+    if place == _place(path):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    while select.select((listener,), (), (), _LATECOMER_SECONDS)[0]:
+        _fork_for(listener, serve)
+    return "idle"
+
+
+def _fork_for(listener: _socket.socket, serve: "Serve") -> None:
+    """Fork a monitor that serves the next caller, if it is of the same user."""
     try:
-        while True:
-            _fork_for(_accept(listener), listener, monitor.serve)
-    except BlockingIOError:
+        descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+    except OSError:  # it has left again
         return
+    connection = _socket.socket(fileno=descriptor)
+    try:
+        credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        _pid, user, _group = struct.unpack("iii", credentials)
+        if user == os.getuid() and os.fork() == 0:
+            _become_monitor(connection, listener, serve)
+    except OSError as error:
+        from ketch.engine.client import Client  # noqa: PLC0415 - loaded; a cycle at the top
+
+        Client(connection).failed(UnavailableError(f"cannot fork: {error.strerror}"))
+    finally:
+        connection.close()
 
 
-def _accept(listener: _socket.socket) -> _socket.socket:
-    descriptor, _ = listener._accept()  # type: ignore[attr-defined]
-    return _socket.socket(fileno=descriptor)
-
-
-def _fork_for(
-    connection: _socket.socket,
-    listener: _socket.socket,
-    serve: "Callable[[_socket.socket], None]",
-) -> None:
-    """Fork a monitor that serves a connection, if it is of the same user."""
-    credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-    _pid, user, _group = struct.unpack("iii", credentials)
-    if user == os.getuid() and os.fork() == 0:
+def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve: "Serve") -> None:
+    try:
+        os.setsid()  # or whoever kills the zygote's group kills every container
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         listener.close()
         process.set_name("ketch-monitor")
-        try:
-            serve(connection)
-        finally:
-            os._exit(0)
-    connection.close()
+        connection.setblocking(True)
+        serve(connection)
+    except BaseException:  # noqa: BLE001 - no way back into the zygote's loop
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _loaded_code() -> list[int]:
@@ -108,31 +147,5 @@ def _seal(state: str, name: str) -> None:
     """Execute this interpreter again, from a read-only mount that has no place in any tree."""
     tree = mount.open_tree(libc.AT_FDCWD, os.path.realpath(sys.executable), mount.OPEN_TREE_CLONE)
     mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY)
-    os.set_inheritable(launch.CONNECTION, True)
+    os.set_inheritable(launch.SOCKET, True)
     process.exec_descriptor(tree, launch.command_line(state, name, sealed=True), {})
-
-
-def _lock(state: str, name: str) -> int | None:
-    """Become the one zygote of this name; None when another one is alive."""
-    lock = os.open(f"{state}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
-
-
-def _listen(state: str, name: str) -> _socket.socket:
-    path = f"{state}/{name}.socket"
-    with suppress(FileNotFoundError):
-        os.unlink(path)  # of one that was killed: the lock is ours
-    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    directory = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{directory}/{name}.socket")
-    finally:
-        os.close(directory)
-    os.chmod(path, 0o600)
-    listener.listen(128)
-    return listener
