@@ -3,7 +3,6 @@
 Values are those of JSON, and ``Struct`` for what has a fixed set of fields.
 """
 
-import html
 import json
 import re
 import urllib.parse
@@ -44,6 +43,10 @@ class CallError(Exception):
     """A function cannot do anything with its arguments."""
 
 
+class WrongTypeError(CallError):
+    """A function's first argument has the wrong type."""
+
+
 def truth(value: object) -> bool:
     """Whether a value counts as true: not false, zero, empty or nil."""
     return isinstance(value, Struct) or (value is not NO_VALUE and bool(value))
@@ -79,11 +82,19 @@ def text(value: object) -> str:
 
 
 def _float(value: float) -> str:
-    """Write a number as Go's ``%v`` does: %e from 21 digits on."""
-    if value == int(value) and abs(value) < 1e21:
-        return str(int(value))
-    mantissa, _, exponent = repr(value).partition("e")
-    return f"{mantissa}e{int(exponent):+03d}" if exponent else mantissa
+    """Write a number with as few digits as tell it: Go's ``%g``, %e from a million on."""
+    if value - value != 0:  # an infinity, or no number
+        return {"inf": "+Inf", "-inf": "-Inf"}.get(str(value), "NaN")
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, decimals = mantissa.partition(".")
+    digits = (whole + decimals).lstrip("0")
+    # Of the first digit that is not zero.
+    place = int(exponent or "0") + len(digits) - len(decimals) - 1
+    if not digits.strip("0") or -5 < place < 6:
+        return str(int(value)) if value == int(value) else repr(value)
+    digits = digits.rstrip("0")
+    shown = digits[0] + ("." + digits[1:] if digits[1:] else "")
+    return f"{'-' if value < 0 else ''}{shown}e{place:+03d}"
 
 
 def to_json(value: object) -> str:
@@ -153,8 +164,7 @@ def _slice(value: object, *bounds: object) -> object:
 def _basic(value: object) -> str:
     if value is None or isinstance(value, bool | int | float | str):
         return type_name(value)
-    raise CallError("invalid type for comparison" if isinstance(value, dict | list)
-                    else "incompatible types for comparison")  # fmt: skip
+    raise CallError(f"non-comparable type {text(value)}: {type_name(value)}")
 
 
 def _equal(first: object, *others: object) -> bool:
@@ -241,6 +251,8 @@ def _verb(verb: str, value: object, flags: str, precision: int | None) -> str | 
     if verb in "xX" and isinstance(value, str):
         digits = value.encode().hex()
         return digits.upper() if verb == "X" else digits
+    if verb == "U" and is_integer:
+        return f"U+{value:04X}"
     if verb == "c" and is_integer:
         return chr(value)  # type: ignore[arg-type]
     if verb in "feEgG" and isinstance(value, float):
@@ -271,6 +283,17 @@ _QUOTED = {
 }  # fmt: skip
 
 
+_HTML = str.maketrans(
+    {"\0": "\ufffd", '"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+_JS = str.maketrans(
+    {
+        **{chr(code): f"\\u{code:04X}" for code in (*range(0x20), *map(ord, "<>&="))},
+        "\\": "\\\\", "'": "\\'", '"': '\\"',
+    }
+)  # fmt: skip
+
+
 def _title(value: str) -> str:
     """Capitalise the first letter of each word and leave the rest alone: ``strings.Title``."""
     pieces = []
@@ -292,7 +315,7 @@ def _join(values: object, separator: str) -> str:
     if values is None:
         return ""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise CallError(f"wrong type for value; expected []string; got {type_name(values)}")
+        raise WrongTypeError(f"wrong type for value; expected []string; got {type_name(values)}")
     return separator.join(values)
 
 
@@ -305,7 +328,7 @@ def _strings(function: "Callable[..., object]") -> "Callable[..., object]":
 
     def checked(first: object, *rest: object) -> object:
         if not isinstance(first, str):
-            raise CallError(f"wrong type for value; expected string; got {type_name(first)}")
+            raise WrongTypeError(f"wrong type for value; expected string; got {type_name(first)}")
         return function(first, *rest)
 
     return checked
@@ -318,9 +341,10 @@ FUNCTIONS: "dict[str, tuple[Callable[..., object], int, int | None]]" = {
     "eq": (_equal, 1, None),
     "ge": (lambda first, second: not _less(first, second), 2, 2),
     "gt": (lambda first, second: not _less_or_equal(first, second), 2, 2),
-    "html": (lambda *values: html.escape(_spaced(*values)), 1, None),
+    "html": (lambda *values: _spaced(*values).translate(_HTML), 1, None),
     "index": (_index, 1, None),
     "join": (_join, 2, 2),
+    "js": (lambda *values: _spaced(*values).translate(_JS), 1, None),
     "json": (to_json, 1, 1),
     "le": (_less_or_equal, 2, 2),
     "len": (_length, 1, 1),
