@@ -371,7 +371,7 @@ def main() -> int:
     parser.add_argument("--init", choices=("tiny", "systemd"), default="tiny")
     parser.add_argument("--kernel", default="linux-image-cloud-amd64", metavar="PACKAGE")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
-    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS")
+    parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS")
     parser.add_argument("pytest", nargs="*", metavar="PYTEST ARGUMENT")
     options = parser.parse_args()
     # So that whoever ends this process ends the machine and the temporary files too.
