@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -32,15 +33,21 @@ def ketch_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
         "ketch", [str(program), "--root", f"{scratch}/root", "--state", f"{scratch}/state"]
     )
     forwarding = _FORWARDING.read_text(encoding="ascii")
-    had_bridge = pathlib.Path("/sys/class/net", leftovers.BRIDGE).exists()
-    engine.ok("import", str(images.busybox_archive()), "busybox")
-    engine("run", "--rm", "busybox", "true")  # makes the bridge, which stays
-    yield engine
-    _force_remove(engine, engine("ps", "-aq").out.split())
-    _stop_zygotes(run_name)
-    if not had_bridge:
-        leftovers.remove_default_network()
+    try:
+        engine.ok("import", str(images.busybox_archive()), "busybox")
+        link = bridge(engine)  # a first start makes it, and it stays
+        yield engine
+        _force_remove(engine, engine("ps", "-aq").out.split())
+        leftovers.remove_network(link)
+    finally:
+        _stop_zygotes(run_name)
         _FORWARDING.write_text(forwarding, encoding="ascii")
+
+
+@pytest.fixture
+def bridge_name(ketch: Engine) -> str:
+    """Return the name of the default network's link in the host."""
+    return bridge(ketch)
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +88,16 @@ def debian(engine: Engine) -> str:
     return "debian"
 
 
+def bridge(engine: Engine) -> str:
+    """Return the name of the default network's link in the host."""
+    default = engine.ok("run", "--rm", "busybox", "ip", "route", "show", "default")
+    gateway = default.split()[2]
+    listing = subprocess.run(["ip", "-4", "-o", "address"], check=True, capture_output=True,
+                             text=True).stdout  # fmt: skip
+    (name,) = [line.split()[1] for line in listing.splitlines() if f" inet {gateway}/" in line]
+    return name
+
+
 def _checked(engine: Engine, run_name: str) -> Iterator[Engine]:
     """Fail a test that leaves a container, a mount, a link or a cgroup behind."""
     before = leftovers.state(run_name, cheap=True)
@@ -101,5 +118,5 @@ def _force_remove(engine: Engine, containers: list[str]) -> None:
 def _stop_zygotes(run_name: str) -> None:
     """End the warm processes that would leave by themselves after a minute unused."""
     for pid, command in leftovers.processes(run_name).items():
-        if "zygote" in command:
+        if command.startswith("ketch-zygote"):
             os.kill(pid, signal.SIGTERM)

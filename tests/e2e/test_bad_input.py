@@ -92,10 +92,10 @@ def programs(tmp_path: pathlib.Path) -> pathlib.Path:
     [
         ("no-interpreter", {127}, "/no/such/interpreter"),
         ("crlf", {127}, "CR"),
-        ("foreign", {126, 1}, "architecture"),
+        ("foreign", {127}, "x86_64" if platform.machine() == "x86_64" else "aarch64"),
         ("not-executable", {126}, "permission"),
-        ("empty", {126, 1}, "format"),
-        ("text", {126, 1}, "format"),
+        ("empty", {126, 127}, "empty"),
+        ("text", {126, 127}, "#!"),
     ],
 )
 def test_a_start_that_fails_says_why(
@@ -105,7 +105,7 @@ def test_a_start_that_fails_says_why(
     if engine.name == "docker":  # it says "exec format error" or "no such file" for most of these
         assert result.status in statuses | {1, 127, 255}
         return
-    assert result.status in statuses - {1}, result
+    assert result.status in statuses, result
     assert f"/p/{name}" in result.err
     assert words.lower() in result.err.lower()
 
@@ -150,18 +150,19 @@ def test_no_nft(ketch: Engine, tmp_path: pathlib.Path, monkeypatch: pytest.Monke
     ketch.ok("run", "--rm", "--network", "none", "busybox", "true")
 
 
-@pytest.mark.parametrize("archive", [b"", b"no archive at all" * 100, b"\x1f\x8bbroken gzip"])
+@pytest.mark.parametrize(
+    "archive",
+    [b"no archive at all" * 100, b"\x1f\x8bbroken gzip"],
+    ids=["no tar", "no gzip"],
+)
 def test_import_of_nonsense(engine: Engine, tmp_path: pathlib.Path, archive: bytes) -> None:
     file = tmp_path / "archive.tar"
     file.write_bytes(archive)
-    before = engine.ok("images")
+    before = engine.ok("images", "-q")
     result = engine("import", str(file), "nonsense:1")
-    if engine.name == "docker" and not archive:
-        engine("rmi", "nonsense:1")  # it makes an empty image
-        return
     assert result.status == 1
     assert result.err.strip()
-    assert engine.ok("images") == before
+    assert engine.ok("images", "-q") == before
 
 
 def test_import_from_standard_input_and_run(engine: Engine) -> None:

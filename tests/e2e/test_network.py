@@ -5,13 +5,16 @@ import os
 import pathlib
 import socket
 import subprocess
-import threading
+import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support import leftovers
 from tests.support.commands import Engine
+
+PING_GATEWAY = "ping -c1 -W2 $(ip route | awk '/^default/ {print $3}')"
 
 
 def address_of(engine: Engine, container: str) -> ipaddress.IPv4Interface:
@@ -58,8 +61,7 @@ def test_bridge_gives_address_and_route(engine: Engine) -> None:
 
 
 def test_the_gateway_answers(engine: Engine) -> None:
-    script = "ping -c1 -W2 $(ip route | awk '/^default/ {print $3}')"
-    engine.ok("run", "--rm", "busybox", "sh", "-c", script)
+    engine.ok("run", "--rm", "busybox", "sh", "-c", PING_GATEWAY)
 
 
 def test_containers_reach_each_other(engine: Engine) -> None:
@@ -98,7 +100,7 @@ def test_an_unknown_network_is_an_error(engine: Engine) -> None:
     assert "no-such-network" in result.err
 
 
-def test_the_subnet_is_no_hosts_route(ketch: Engine) -> None:
+def test_the_subnet_is_no_hosts_route(ketch: Engine, bridge_name: str) -> None:
     container = ketch.ok("run", "-d", "busybox", "sleep", "60")
     subnet = address_of(ketch, container).network
     ketch.ok("rm", "-f", container)
@@ -106,7 +108,7 @@ def test_the_subnet_is_no_hosts_route(ketch: Engine) -> None:
     others = [
         ipaddress.IPv4Network(line.split()[0])
         for line in routes.stdout.splitlines()
-        if line[0].isdigit() and leftovers.BRIDGE not in line
+        if line[0].isdigit() and bridge_name not in line
     ]
     assert not [network for network in others if network.overlaps(subnet)]
 
@@ -136,7 +138,7 @@ def test_a_container_reaches_the_host_and_beyond_by_masquerading(
 
 
 @pytest.fixture
-def outside_world() -> "object":
+def outside_world() -> Iterator[str]:
     """Give an address in a namespace that the host reaches by a veth, and that knows no routes."""
     name = "ketchworld"
 
@@ -150,43 +152,51 @@ def outside_world() -> "object":
         ip("link", "set", "kworld0", "up")
         ip("-n", name, "address", "add", "192.0.2.18/30", "dev", "kworld1")
         ip("-n", name, "link", "set", "kworld1", "up")
-        ready = threading.Event()
         program = (
             "import socket; s = socket.create_server(('192.0.2.18', 7007)); print(flush=True);"
             "c, a = s.accept(); c.sendall(b'you are ' + a[0].encode() + b'\\n')"
         )
         with subprocess.Popen(
-            ["ip", "netns", "exec", name, "python3", "-c", program], stdout=subprocess.PIPE
+            ["ip", "netns", "exec", name, sys.executable, "-c", program], stdout=subprocess.PIPE
         ) as listener:
             assert listener.stdout is not None
             listener.stdout.readline()
-            ready.set()
             yield "192.0.2.18"
             listener.kill()
     finally:
         ip("netns", "delete", name)
 
 
-def test_only_bridge_and_table_are_left(ketch: Engine) -> None:
+def test_only_bridge_and_table_are_left(ketch: Engine, bridge_name: str) -> None:
     def rules() -> str:
         command = ["nft", "--stateless", "list", "ruleset"]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    ketch.ok("run", "--rm", "busybox", "true")
     links, before = set(os.listdir("/sys/class/net")), rules()
     containers = [ketch.ok("run", "-d", "busybox", "sleep", "60") for _ in range(2)]
+    assert len(os.listdir(f"/sys/class/net/{bridge_name}/brif")) == 2
     ketch.ok("rm", "-f", *containers)
     deadline = time.monotonic() + 5
-    while set(os.listdir("/sys/class/net")) != links and time.monotonic() < deadline:
+    while not set(os.listdir("/sys/class/net")) <= links and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert set(os.listdir("/sys/class/net")) == links
+    assert set(os.listdir("/sys/class/net")) <= links
     assert rules() == before
-    assert leftovers.BRIDGE in links
+    assert os.listdir(f"/sys/class/net/{bridge_name}/brif") == []
     assert pathlib.Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
 
 
-def test_a_deleted_bridge_comes_back(ketch: Engine) -> None:
-    ketch.ok("run", "--rm", "busybox", "true")
-    leftovers.remove_default_network()
-    script = "ping -c1 -W2 $(ip route | awk '/^default/ {print $3}')"
-    ketch.ok("run", "--rm", "busybox", "sh", "-c", script)
+def test_a_deleted_bridge_comes_back(ketch: Engine, bridge_name: str) -> None:
+    subprocess.run(["ip", "link", "delete", bridge_name], check=True)
+    ketch.ok("run", "--rm", "busybox", "sh", "-c", PING_GATEWAY)
+
+
+def test_a_deleted_table_comes_back(ketch: Engine, bridge_name: str, outside_world: str) -> None:
+    others = [
+        link for link in os.listdir("/sys/class/net")
+        if link.startswith(leftovers.BRIDGE_PREFIX) and link != bridge_name
+    ]  # fmt: skip
+    if others:
+        pytest.skip("other engines run here, whose table it is as well")
+    subprocess.run(["nft", "delete", "table", *leftovers.TABLE.split()], check=True)
+    out = ketch.ok("run", "--rm", "busybox", "nc", "-w", "3", outside_world, "7007")
+    assert out == "you are 192.0.2.17"

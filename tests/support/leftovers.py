@@ -7,13 +7,15 @@ import re
 import subprocess
 import time
 
+from ketch.network import firewall
+
 # Every process of a run carries this variable in its environment, and every directory that a run
 # makes for an engine carries its value in its name: so what is ours can be told from the rest.
 RUN_VARIABLE = "KETCH_TEST_RUN"
 
-# All that the default network may keep after the last container.
-BRIDGE = "ketch0"
-TABLE = "ketch"
+# The table that engines keep, beside the bridge of each; every bridge's name begins with this.
+TABLE = "inet ketch"
+BRIDGE_PREFIX = "ketch"
 
 # A cgroup of a container or of an engine; other services' come and go as they like.
 _ENGINES_CGROUP = re.compile(r"ketch|libpod|docker|/[0-9a-f]{64}")
@@ -59,15 +61,36 @@ def left(before: State, run: str, *, patience_seconds: float = 5) -> list[str]:
         time.sleep(0.1)
 
 
-def remove_default_network() -> None:
-    """Take away the bridge and the table that engines keep on purpose."""
-    if os.path.exists(f"/sys/class/net/{BRIDGE}"):
-        subprocess.run(["ip", "link", "delete", BRIDGE], check=True)
-    listing = subprocess.run(["nft", "list", "tables"], check=True, capture_output=True, text=True)
-    for line in listing.stdout.splitlines():
-        _, family, name = line.split()
-        if name == TABLE:
-            subprocess.run(["nft", "delete", "table", family, name], check=True)
+def remove_network(bridge: str) -> None:
+    """Take away what a default network keeps: its bridge and, after the last, the table."""
+    subprocess.run(["ip", "link", "delete", bridge], check=True)
+    firewall.forget(bridge)
+    if not any(link.startswith(BRIDGE_PREFIX) for link in os.listdir("/sys/class/net")):
+        subprocess.run(["nft", "delete", "table", *TABLE.split()], check=True)
+
+
+def processes(run: str) -> dict[int, str]:
+    """Find the run's processes, by their arguments, environment or container's mounts.
+
+    Returns:
+        Names and command lines by pid; without this process and its ancestors.
+    """
+    ours = {}
+    ancestors = _ancestors()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) in ancestors:
+            continue
+        with contextlib.suppress(OSError):
+            process = pathlib.Path("/proc", entry)
+            command = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").strip()
+            if not command:  # a zombie or a kernel thread
+                continue
+            facts = command + process.joinpath("environ").read_bytes()
+            facts += process.joinpath("mountinfo").read_bytes()
+            if run.encode() in facts:
+                name = process.joinpath("comm").read_text(encoding="utf-8").strip()
+                ours[int(entry)] = f"{name}: {command.decode(errors='replace')[:120]}"
+    return ours
 
 
 def _paths() -> list[str]:
@@ -109,29 +132,6 @@ def _cgroups() -> frozenset[str]:
         for directory, _, _ in os.walk(root)
         if _ENGINES_CGROUP.search(directory.removeprefix(root))
     )
-
-
-def processes(run: str) -> dict[int, str]:
-    """Find the run's processes, by their environment or by the mounts of their container.
-
-    Returns:
-        Command lines by pid; without this process and its ancestors.
-    """
-    ours = {}
-    ancestors = _ancestors()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) in ancestors:
-            continue
-        with contextlib.suppress(OSError):
-            process = pathlib.Path("/proc", entry)
-            command = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ").strip()
-            if not command:  # a zombie or a kernel thread
-                continue
-            facts = process.joinpath("environ").read_bytes()
-            facts += process.joinpath("mountinfo").read_bytes()
-            if run.encode() in facts:
-                ours[int(entry)] = command.decode(errors="replace")[:120]
-    return ours
 
 
 def _ancestors() -> set[int]:
