@@ -58,6 +58,7 @@ def _run(client: Client, fields: "Fields") -> None:
     )
     if path := request["HostConfig"].get("ContainerIDFile"):
         request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
+    client.check_interest()
     container = creation.create(engine, request, name=_text(values, "name"), in_charge=True)
     for warning in container.record["Warnings"]:
         client.send(wire.ERRORS, f"WARNING: {warning}\n".encode())
