@@ -1,7 +1,9 @@
 """A container in a line: what ``ps`` says of it. Pure."""
 
+import time
+
 from ketch.engine import states
-from ketch.spec.timestamps import spoken
+from ketch.spec.timestamps import SECOND_NS, spoken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,9 +41,33 @@ def age(container: "Container", now_ns: int) -> str:
     return spoken(now_ns - container.created_ns)
 
 
+def created_at(container: "Container") -> str:
+    """Returns when it was made, in local time, as Go prints a time."""
+    moment = time.localtime(container.created_ns // SECOND_NS)
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", moment)
+
+
+def labels(container: "Container") -> dict[str, str]:
+    """Returns its labels."""
+    return container.record.get("Config", {}).get("Labels") or {}
+
+
+def network(container: "Container") -> str:
+    """Returns the network that it was made for."""
+    mode: str = container.record.get("HostConfig", {}).get("NetworkMode", "")
+    return mode
+
+
+def mount_sources(container: "Container") -> list[str]:
+    """Returns the host's paths that it was given."""
+    host = container.record.get("HostConfig", {})
+    bound = [entry.partition(":")[0] for entry in host.get("Binds") or ()]
+    return bound + [mount["Source"] for mount in host.get("Mounts") or () if mount.get("Source")]
+
+
 def ports(container: "Container") -> str:
     """Returns the ports that a running container exposes, as ``80/tcp, 443/tcp``."""
-    mode = container.record.get("HostConfig", {}).get("NetworkMode", "")
+    mode = network(container)
     if not container.is_active or mode in {"host", "none"} or mode.startswith("container:"):
         return ""
     exposed = container.record.get("Config", {}).get("ExposedPorts") or {}

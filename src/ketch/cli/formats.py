@@ -1,0 +1,48 @@
+"""What ``--format`` makes of rows: a table of chosen columns, JSON, or any text."""
+
+from ketch.cli.tables import table
+from ketch.errors import InvalidArgumentError
+from ketch.spec.template import ParseError, Template
+from ketch.spec.template_functions import Struct, to_json
+from ketch.spec.template_nodes import TemplateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# A shell's single quotes keep backslashes, so Docker reads these two itself.
+_ESCAPES = (("\\t", "\t"), ("\\n", "\n"))
+
+
+def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:
+    """Write rows by a template.
+
+    Args:
+        rows: what there is to show, one value for each field of the template's data.
+        template: ``json`` for an object a line, ``table TEMPLATE`` for columns parted by tabs under
+            a head, or a template for a line each.
+        heads: the head of each column that has one.
+
+    Returns:
+        Lines, each with its newline.
+
+    Raises:
+        InvalidArgumentError: the template is wrong.
+    """
+    if template == "json":
+        return "".join(f"{to_json(row)}\n" for row in rows)
+    is_table = template.startswith("table ")
+    source = template.removeprefix("table ").strip() if is_table else template
+    for written, meant in _ESCAPES:
+        source = source.replace(written, meant)
+    try:
+        parsed = Template(source)
+        lines = [parsed.execute(row) for row in rows]
+    except ParseError as error:
+        raise InvalidArgumentError(f"failed to parse template: {error.message}") from error
+    except TemplateError as error:
+        raise InvalidArgumentError(f"failed to execute template: {error.message}") from error
+    if not is_table:
+        return "".join(f"{line}\n" for line in lines)
+    head = parsed.execute(heads)
+    return table([line.split("\t") for line in (head, *lines)])
