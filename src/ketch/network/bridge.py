@@ -34,10 +34,9 @@ class Bridge:
         mtu_bytes: largest packet.
         masquerade: packets that leave for other networks get the host's address.
         internal: nothing leaves for other networks.
-        inter_container: containers of the network may talk to each other.
     """
 
-    __slots__ = ("addresses", "inter_container", "internal", "masquerade", "mtu_bytes", "name")
+    __slots__ = ("addresses", "internal", "masquerade", "mtu_bytes", "name")
 
     def __init__(
         self,
@@ -47,14 +46,12 @@ class Bridge:
         mtu_bytes: int = DEFAULT_MTU_BYTES,
         masquerade: bool = True,
         internal: bool = False,
-        inter_container: bool = True,
     ) -> None:
         self.name = name
         self.addresses = tuple(addresses)
         self.mtu_bytes = mtu_bytes
         self.masquerade = masquerade
         self.internal = internal
-        self.inter_container = inter_container
 
     @property
     def mac(self) -> str:

@@ -9,7 +9,7 @@ round trip, whether its bridge is in place. That question also finds out about a
 Forwarded packets, neither from nor to one of our bridges, are left alone. The others:
 
 - answers, and what a published port let in, pass;
-- within one bridge they pass, unless its containers may not talk to each other;
+- within one bridge they pass (they come by here where br_netfilter is loaded);
 - to a bridge from anywhere else (another bridge, another machine) they are dropped;
 - from a bridge to anywhere else they pass, with the host's address, unless it is internal.
 
@@ -131,9 +131,7 @@ def forget(name: str) -> None:
 
 def _elements(bridge: Bridge) -> list[str]:
     member, within, masqueraded, internal = _every_element(bridge.name)
-    elements = [member]
-    if bridge.inter_container:
-        elements.append(within)
+    elements = [member, within]
     if bridge.internal:
         elements.append(internal)
     elif bridge.masquerade:

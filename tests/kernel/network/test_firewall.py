@@ -82,13 +82,13 @@ def test_an_older_revision_is_replaced(bridge: Bridge, monkeypatch: pytest.Monke
 
 
 def test_bridges_come_and_go_beside_each_other(bridge: Bridge) -> None:
-    other = Bridge("ketch1", [IPv4Interface("172.18.0.1/16")], internal=True, inter_container=False)
+    other = Bridge("ketch1", [IPv4Interface("172.18.0.1/16")], internal=True)
     install(bridge)
     assert install(other)
     assert sorted(elements("bridges")) == ["ketch0", "ketch1"]
     assert elements("internal") == ["ketch1"]
     assert elements("masqueraded") == ["ketch0"]
-    assert len(elements("within")) == 1
+    assert len(elements("within")) == 2
     firewall.forget("ketch1")
     firewall.forget("ketch1")
     assert elements("bridges") == ["ketch0"]

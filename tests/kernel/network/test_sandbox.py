@@ -122,15 +122,6 @@ def test_an_internal_network_has_no_way_out() -> None:
             assert client_of(one, "172.18.0.3", listening) == "172.18.0.2"
 
 
-def test_a_network_may_keep_its_containers_apart() -> None:
-    apart = Bridge("ketch1", OTHER.addresses, inter_container=False)
-    with container(apart, "172.18.0.2") as one, container(apart, "172.18.0.3") as two:
-        # Frames within a bridge pass the packet filter where br_netfilter is on.
-        assert Path("/proc/sys/net/bridge/bridge-nf-call-iptables").read_text() == "1\n"
-        with server(two) as listening:
-            assert not reaches(one, "172.18.0.3", listening)
-
-
 @pytest.mark.parametrize("first", ["docker", "ketch"])
 def test_packets_pass_where_docker_drops_what_it_does_not_know(bridge: Bridge, first: str) -> None:
     def docker() -> None:
