@@ -47,7 +47,6 @@ _RMI = Command(
     "Remove one or more images",
     [
         Flag("force", "f", "bool", "Force removal of the image"),
-        Flag("no-prune", "", "bool", "Do not delete untagged parents"),
     ],
     minimum_arguments=1,
     aliases=("ketch image rm", "ketch image remove", "ketch rmi"),
