@@ -130,9 +130,10 @@ class Writer:
             while written < len(entries):
                 written += os.write(self._descriptor, entries[written:])
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT}:
                 raise
-            # A full disk must not stop the container: what does not fit is lost, whole entries.
+            # Neither a full disk nor a directory that somebody removed may stop the container:
+            # what does not fit is lost, whole entries.
             os.ftruncate(self._descriptor, self._size_bytes)
             self.lost_bytes += len(entries)
         else:

@@ -317,3 +317,15 @@ def test_no_descriptor_stays_open(path: str) -> None:
     numbers(path, tail=3)
     next(Reader(path).entries())
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_removed_directory_does_not_stop_the_writer(tmp_path: Path) -> None:
+    directory = tmp_path / "container"
+    directory.mkdir()
+    writer = Writer(str(directory / "log"), max_size_bytes=10)
+    writer.write("stdout", b"000000\n", NOW)
+    (directory / "log").unlink()
+    directory.rmdir()
+    writer.write("stdout", b"000001\n", NOW)
+    writer.close(NOW)
+    assert writer.lost_bytes > 0
