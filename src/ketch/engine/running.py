@@ -69,10 +69,13 @@ def run(engine: "Engine", container: "Container", client: "Client", *, detached:
             log = logs.Writer(logs.log_path(directory, container.id))
             held.callback(lambda: log.close(time.time_ns()))
             client.check_interest()
+            # Read before the program runs: it may end at once, and a zombie has none.
+            start_time = procfs.process_start_time(init_process.pid) or 0
             init_process.start()
             streams.started(init_process.console)
-            pid, start_time = init_process.pid, procfs.process_start_time(init_process.pid) or 0
-            engine.containers.mark_started(container.id, pid, start_time, time.time_ns())
+            engine.containers.mark_started(
+                container.id, init_process.pid, start_time, time.time_ns()
+            )
         except BaseException as error:
             held.close()
             status = getattr(error, "exit_status", ENGINE_FAILED)
