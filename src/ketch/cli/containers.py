@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 RM = Command(
     "ketch rm [OPTIONS] CONTAINER [CONTAINER...]",
     "Remove one or more containers",
-    (
-        Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),
-        Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
-    ),
+    (Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),),
     minimum_arguments=1,
     aliases=("ketch container rm", "ketch container remove", "ketch rm"),
 )
