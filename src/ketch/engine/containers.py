@@ -5,15 +5,14 @@ reads that, signals the container's first process, and waits for the monitor to 
 What a killed monitor left is finished by whoever next looks at the container.
 """
 
-import contextlib
 import json
 import os
-import select
 import sqlite3
 import time
 from signal import SIGKILL, pidfd_send_signal
 
-from ketch.engine import names, states
+from ketch.engine import events, names, states
+from ketch.engine.processes import await_readable, open_process
 from ketch.engine.records import Container
 from ketch.errors import (
     AlreadyExistsError,
@@ -29,7 +28,6 @@ from ketch.spec import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from typing import Any
 
     from ketch.engine.settings import Settings
@@ -43,8 +41,6 @@ LOST_ERROR = "the container's monitor ended before it could record the exit stat
 
 # How long a monitor may take from the end of init to its record, cgroup and network included.
 RECORD_TIMEOUT_SECONDS = 30
-
-_EVENTS_KEPT = 4096
 
 
 class Containers:
@@ -448,7 +444,7 @@ class Containers:
 
     def _send(self, container: Container, number: int) -> bool:
         """Send a signal to a container's first process; returns whether there was one."""
-        with _open_process(container.init_pid, container.init_start_time) as pidfd:
+        with open_process(container.init_pid, container.init_start_time) as pidfd:
             if pidfd is None:
                 return False
             try:
@@ -465,7 +461,7 @@ class Containers:
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         pause_ms = 1
-        with _open_process(container.monitor_pid, container.monitor_start_time) as pidfd:
+        with open_process(container.monitor_pid, container.monitor_start_time) as pidfd:
             while True:
                 current = self._read(container.id)
                 if current is not None:
@@ -478,19 +474,19 @@ class Containers:
                         f"{timeout_seconds:.0f} seconds",
                         f"look at its monitor, process {current.monitor_pid}",
                     )
-                _await_readable(pidfd, pause_ms)
+                await_readable(pidfd, pause_ms)
                 pause_ms = min(pause_ms * 2, 100)
 
     def _await_removal(self, container: Container) -> None:
         deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
-        with _open_process(container.monitor_pid, container.monitor_start_time) as pidfd:
+        with open_process(container.monitor_pid, container.monitor_start_time) as pidfd:
             while (current := self._read(container.id)) and self._settle(current):
                 if time.monotonic() > deadline:
                     raise UnavailableError(
                         f"container {container.id} is not removed by its monitor, "
                         f"process {container.monitor_pid}"
                     )
-                _await_readable(pidfd, 5)
+                await_readable(pidfd, 5)
 
 
 _HEXADECIMAL = frozenset("0123456789abcdef")
@@ -526,43 +522,14 @@ def _update(
 def _record_event(
     connection: sqlite3.Connection, action: str, container: Container, **attributes: str
 ) -> None:
-    attributes = {"image": container.image_reference, "name": container.name, **attributes}
-    cursor = connection.execute(
-        "INSERT INTO event (time_ns, type, action, actor_id, attributes)"
-        " VALUES (?, 'container', ?, ?, ?)",
-        (time.time_ns(), action, container.id, json.dumps(attributes)),
-    )
-    last = cursor.lastrowid or 0
-    connection.execute("DELETE FROM event WHERE id <= ?", (last - _EVENTS_KEPT,))
-
-
-@contextlib.contextmanager
-def _open_process(pid: int, start_time: int) -> "Generator[int | None, None, None]":
-    """Open exactly this process; None when it is no more."""
-    pidfd = None
-    try:
-        if pid > 0:
-            with contextlib.suppress(ProcessLookupError):
-                pidfd = os.pidfd_open(pid)
-        # Only now does the pid stay what it is.
-        yield pidfd if pidfd is not None and procfs.is_running(pid, start_time) else None
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)
+    named = {"image": container.image_reference, "name": container.name, **attributes}
+    events.record(connection, "container", action, container.id, named)
 
 
 def _await_init(container: Container, timeout_seconds: float | None) -> bool:
     """Wait for the end of a container's first process; returns whether it came in time."""
-    with _open_process(container.init_pid, container.init_start_time) as pidfd:
+    with open_process(container.init_pid, container.init_start_time) as pidfd:
         if pidfd is None:
             return True
         milliseconds = None if timeout_seconds is None else int(timeout_seconds * 1000)
-        return _await_readable(pidfd, milliseconds)
-
-
-def _await_readable(pidfd: int | None, milliseconds: int | None) -> bool:
-    """Wait for the end of a process, or just wait where there is none to wait for."""
-    poll = select.poll()
-    if pidfd is not None:
-        poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(milliseconds))
+        return await_readable(pidfd, milliseconds)

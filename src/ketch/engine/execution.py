@@ -2,14 +2,14 @@
 
 import json
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from ketch import cgroups
 from ketch.engine import host, names
+from ketch.engine.processes import open_process
 from ketch.engine.running import read_beneath
 from ketch.engine.supervision import Streams, Supervisor
 from ketch.errors import ConflictError, InvalidArgumentError
-from ketch.linux import procfs
 from ketch.runtime import enter, seccomp
 from ketch.runtime.process import ProcessSetup
 from ketch.spec import capabilities, environment, passwd
@@ -86,8 +86,7 @@ def execute(engine: "Engine", reference: str, asked: Exec, client: "Client") -> 
     container = engine.containers.find(reference)
     directory = engine.settings.container_directory(container.id)
     with ExitStack() as held:
-        pidfd = _open_init(container)
-        held.callback(os.close, pidfd)
+        pidfd = _open_init(container, held)
         with open(f"{directory}/config.json", encoding="utf-8") as file:
             config: Config = json.load(file)
         specification = _specify(container, config, asked)
@@ -117,8 +116,8 @@ def execute(engine: "Engine", reference: str, asked: Exec, client: "Client") -> 
         return Supervisor(entered.pidfd, streams, None if asked.detached else client, None).run()
 
 
-def _open_init(container: "Container") -> int:
-    """Open exactly the container's init.
+def _open_init(container: "Container", held: ExitStack) -> int:
+    """Open exactly the container's init; the descriptor belongs to ``held``.
 
     Raises:
         ConflictError: it does not run, or is paused.
@@ -127,15 +126,10 @@ def _open_init(container: "Container") -> int:
         raise ConflictError(
             f"Container {container.name} is paused, unpause the container before exec"
         )
-    with suppress(ProcessLookupError):
-        if container.init_pid:
-            pidfd = os.pidfd_open(container.init_pid)
-            if procfs.is_running(container.init_pid, container.init_start_time):
-                return pidfd
-            os.close(pidfd)
-    raise ConflictError(
-        f"container {container.id} is not running", f"start it first: ketch start {container.name}"
-    )
+    pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
+    if pidfd is None:
+        raise ConflictError(f"container {container.id} is not running")
+    return pidfd
 
 
 def _specify(container: "Container", config: "Config", asked: Exec) -> "Process":

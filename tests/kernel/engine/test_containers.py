@@ -410,7 +410,7 @@ def test_many_look_while_one_ends(engine: Engine) -> None:
 
 
 def test_events_do_not_pile_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ketch.engine.containers._EVENTS_KEPT", 3)
+    monkeypatch.setattr("ketch.engine.events.KEPT", 3)
     for _ in range(4):
         engine.containers.remove(engine.create())
     with engine.containers._store.reading() as connection:
