@@ -39,7 +39,7 @@ def exec_(settings: "Settings", arguments: list[str]) -> int:
         require_terminal()
     keys = detach_keys(parsed)
     started = session.Session(
-        launch.connect(settings),
+        lambda: launch.connect(settings),
         {
             "action": "exec",
             **about_caller(settings),

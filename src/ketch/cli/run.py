@@ -40,7 +40,7 @@ def run(settings: "Settings", arguments: list[str]) -> int:
     # Before anything is asked for, so that an interrupt never leaves it half done.
     signals = session.Signals(every=forward_signals and not detached)
     started = session.Session(
-        launch.connect(settings),
+        lambda: launch.connect(settings),
         {
             "action": "run",
             **about_caller(settings),

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     import signal as _signal
+    from collections.abc import Callable
 else:
     import _signal
 
@@ -92,25 +93,35 @@ class Session:
     """One request and what comes of it. It owns its connection.
 
     Args:
-        connection: to a process that takes one request (``launch.connect``); it does not block
-            from then on.
+        connect: connects to a process that takes one request (``launch.connect``).
         request: the request's fields.
         signals: what the client is sent.
     """
 
-    __slots__ = ("_connection", "_decoder", "_frames", "_pending", "_poll", "_signals")
+    __slots__ = (
+        "_connect", "_connection", "_decoder", "_frames", "_pending", "_poll", "_request",
+        "_signals",
+    )  # fmt: skip
 
     def __init__(
-        self, connection: "_socket.socket", request: "dict[str, wire.Value]", signals: Signals
+        self,
+        connect: "Callable[[], _socket.socket]",
+        request: "dict[str, wire.Value]",
+        signals: Signals,
     ) -> None:
-        self._connection = connection
-        self._connection.setblocking(False)
+        self._connect = connect
+        self._request = wire.frame(wire.REQUEST, wire.encode(request))
         self._decoder = wire.Decoder()
         self._frames: list[tuple[int, bytes]] = []
-        self._pending = wire.frame(wire.REQUEST, wire.encode(request))
         self._signals = signals
+        self._ask()
+
+    def _ask(self) -> None:
+        self._connection = self._connect()
+        self._connection.setblocking(False)
+        self._pending = self._request
         self._poll = select.poll()
-        self._poll.register(signals, select.POLLIN)
+        self._poll.register(self._signals, select.POLLIN)
 
     def await_started(self) -> str:
         """Wait until the program runs; returns the container's or exec's identifier.
@@ -130,6 +141,7 @@ class Session:
                     if called_off and number in ENDING_SIGNALS:
                         sys.exit(128 + number)
                     called_off |= number in ENDING_SIGNALS
+                    self._request = b""
                     self._pending += wire.frame(wire.SIGNAL, b"%d" % number)
         kind, payload = self._frames.pop(0)
         if kind != wire.STARTED:
@@ -233,7 +245,15 @@ class Session:
         except BlockingIOError:
             return
         except ConnectionResetError:
+            if self._request:
+                # The zygote was killed before anyone had read what is asked for: unix(7) tells
+                # that from an end after reading. So it can be asked of another one.
+                self._connection.close()
+                self._ask()
+                self._request = b""
+                return
             data = b""
+        self._request = b""
         if not data:
             raise Failure(
                 LOST_STATUS,

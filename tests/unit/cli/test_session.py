@@ -1,7 +1,9 @@
 """The client's side: detach keys, signals and streams, with a made-up monitor at the other end."""
 
+import _socket
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -94,6 +96,9 @@ class Monitor:
             "from ketch.cli import session\n"
             "from ketch.cli.main import _say\n"
             f"s = _socket.socket(fileno={theirs.fileno()})\n"
+            "def ask(every):\n"
+            "    signals = session.Signals(every=every)\n"
+            "    return session.Session(lambda: s, {'a': 'b'}, signals)\n"
             "try:\n"
             f"    {client}\n"
             "except session.Failure as failure:\n"
@@ -123,9 +128,9 @@ class Monitor:
         return self.client.returncode, out, err
 
 
-START = "x = session.Session(s, {'a': 'b'}, session.Signals(every=True)); print(x.await_started())"
+START = "x = ask(True); print(x.await_started())"
 ATTACH = (
-    "x = session.Session(s, {'a': 'b'}, session.Signals(every=%(forward)s)); x.await_started(); "
+    "x = ask(%(forward)s); x.await_started(); "
     "sys.exit(x.attach(interactive=%(interactive)s, terminal=False, "
     "forward_signals=%(forward)s, detach_keys=b''))"
 )
@@ -164,11 +169,46 @@ def test_a_failure_is_told_with_its_status() -> None:
 
 
 def test_a_monitor_that_goes_is_a_failure_of_the_engine() -> None:
-    for monitor in (Monitor(START), attached()):
+    waiting = Monitor(START)
+    waiting.take()
+    for monitor in (waiting, attached()):
         monitor.socket.close()
         status, _, err = monitor.end()
         assert status == 125
         assert b"monitor has gone" in err
+
+
+@pytest.mark.parametrize("read", [False, True], ids=["before it read", "after it read"])
+def test_a_request_is_made_again_only_if_nobody_has_read_it(read: bool) -> None:
+    """The zygote may be killed with the request in its queue; a monitor may fail with it."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    theirs = iter([pair[1] for pair in pairs])
+    signals = session.Signals(every=False)
+    try:
+        client = session.Session(lambda: _plain(next(theirs)), {"a": "b"}, signals)
+        client._exchange(select.POLLOUT)
+        if read:
+            pairs[0][0].recv(4096)
+        pairs[0][0].close()
+        pairs[1][0].sendall(wire.frame(wire.STARTED, b"id"))
+        if read:
+            with pytest.raises(session.Failure, match="monitor has gone"):
+                client.await_started()
+        else:
+            assert client.await_started() == "id"
+            assert list(wire.Decoder().feed(pairs[1][0].recv(4096))) == [
+                (wire.REQUEST, wire.encode({"a": "b"}))
+            ]
+    finally:
+        signals.close()
+        for number in session.ENDING_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        pairs[1][0].close()
+
+
+def _plain(end: socket.socket) -> _socket.socket:
+    return _socket.socket(fileno=end.detach())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -279,7 +319,7 @@ def test_the_terminal_is_restored_however_the_session_ends(ending: str) -> None:
     program = (
         "import sys, _socket; from ketch.cli import session\n"
         f"s = _socket.socket(fileno={theirs.fileno()})\n"
-        "x = session.Session(s, {}, session.Signals(every=False)); x.await_started()\n"
+        "x = session.Session(lambda: s, {}, session.Signals(every=False)); x.await_started()\n"
         "try: sys.exit(x.attach(interactive=True, terminal=True, forward_signals=False, "
         "detach_keys=b'\\x10\\x11'))\n"
         "except session.Failure: sys.exit(125)\n"
