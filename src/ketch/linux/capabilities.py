@@ -60,6 +60,11 @@ def available() -> int:
     return get()[1] & _read_bounding()[0]
 
 
+def every() -> int:
+    """All capabilities that this kernel knows: what a process has in a new user namespace."""
+    return (1 << _read_bounding()[1] + 1) - 1
+
+
 def restrict(bounding: int) -> None:
     """Drop everything else from the bounding set, and keep the permitted set over setuid(2).
 

@@ -22,14 +22,16 @@ _libc.syscall.restype = ctypes.c_long
 # Since Linux 5.0 new system calls have one number on every architecture; older ones differ.
 _OLDER_NUMBERS = {
     "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "execveat": 322,
-               "capget": 125, "capset": 126, "ioprio_set": 251, "set_mempolicy": 238},
+               "capget": 125, "capset": 126, "ioprio_set": 251, "set_mempolicy": 238,
+               "sched_setattr": 314, "rt_sigaction": 13},
     "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "execveat": 281,
-                "capget": 90, "capset": 91, "ioprio_set": 30, "set_mempolicy": 237},
+                "capget": 90, "capset": 91, "ioprio_set": 30, "set_mempolicy": 237,
+                "sched_setattr": 274, "rt_sigaction": 134},
 }  # fmt: skip
 _NUMBERS = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
     "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437,
-    "mount_setattr": 442,
+    "pidfd_getfd": 438, "mount_setattr": 442,
     **_OLDER_NUMBERS.get(os.uname().machine, {}),
 }  # fmt: skip
 

@@ -88,6 +88,14 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
     libc.syscall("pidfd_send_signal", f"signal {signal}", pidfd, signal, None, 0)
 
 
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """Copy a descriptor out of another process: pidfd_getfd(2), Linux 5.6.
+
+    Needs what ptrace(2) needs. The copy is close-on-exec and the caller's.
+    """
+    return libc.syscall("pidfd_getfd", f"descriptor {number}", pidfd, number, 0)
+
+
 def prctl(option: int, second: int = 0, third: int = 0) -> int:
     """Operate on the calling process: prctl(2)."""
     return _prctl(f"option {option}", option, second, third, 0, 0)
