@@ -4,15 +4,25 @@ import os
 import signal
 from contextlib import ExitStack, suppress
 
-from ketch.errors import UnavailableError
-from ketch.linux import process
-from ketch.runtime import init
-from ketch.runtime.handshake import Channel
-from ketch.runtime.process import set_limits
+from ketch.errors import InvalidArgumentError, SyscallError, UnavailableError, UnsupportedError
+from ketch.linux import capabilities, process
+from ketch.linux.namespaces import CLONE_NEWUSER
+from ketch.runtime import init, mappings, namespaces
+from ketch.runtime import root as rootfs
+from ketch.runtime.handshake import Channel, run_child
+from ketch.runtime.process import set_limits, set_oom_score
+from ketch.spec.capabilities import mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.cgroups import Manager
+    from ketch.spec.runtime import IdMapping, Linux, Process, State
+
+    IdMaps = tuple[list[IdMapping], list[IdMapping]]
+
+_CAP_SYS_ADMIN = mask(["CAP_SYS_ADMIN"])
 
 
 class Container:
@@ -32,18 +42,29 @@ class Container:
         self.console: int | None = None
         self._channel = channel
 
-    def await_created(self) -> None:
+    def begin(self) -> None:
+        """Let init begin: what it needs from outside is there."""
+        self._channel.go("begin")
+
+    def await_created(self, serve: "Callable[[str, str], None]") -> None:
         """Wait until init is ready to become the program.
+
+        Args:
+            serve: does what init asks for on its way, given the word and what it says with it.
 
         Raises:
             KetchError: why it gave up.
         """
         while True:
             point, descriptor = self._channel.await_point()
-            if point == "console":
+            word, _, rest = point.partition(" ")
+            if word == "console":
                 self.console = descriptor
-            elif point == "created":
+            elif word == "created":
                 return
+            elif word in {"hooks", "listener"}:
+                serve(word, rest)
+                self._channel.go(word)
             else:
                 raise UnavailableError(f"the container's init ended before it was ready ({point})")
 
@@ -82,7 +103,7 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
     """Make a container up to the moment before its program runs.
 
     The caller must be single-threaded. The cgroup's directories must be made and its limits set;
-    on failure they stay the caller's to remove.
+    on failure they stay the caller's to remove, as do ``poststop`` hooks to run.
 
     Args:
         birth: what init is born with.
@@ -94,26 +115,205 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
     Raises:
         KetchError: what went wrong, on either side; nothing of the container is left running.
     """
+    plan = birth.plan
     with ExitStack() as stack:
         ours, theirs = Channel.pair()
         stack.callback(theirs.close)
         into = None
         if cgroup:
+            birth.say(f"enter the control group {cgroup.path} · cgroups(7)")
             into = cgroup.descriptor()
             if into is not None:
                 stack.callback(os.close, into)
             birth.entrances = cgroup.entrances()
             for descriptor in birth.entrances:
                 stack.callback(os.close, descriptor)
-        pid, pidfd = process.clone3(birth.plan.clone_flags, cgroup=into)
-        if pid == 0:
-            ours.close()
-            init.run(birth, theirs)
+        _open_sources(birth, stack)
+        for words in plan.explain_birth():
+            birth.say(words)
+        if plan.crosses:
+            pid, pidfd = _clone_across(birth, ours, theirs, into)
+        else:
+            pid, pidfd = process.clone3(plan.clone_flags, cgroup=into)
+            if pid == 0:
+                ours.close()
+                init.run(birth, theirs)
     container = Container(pid, pidfd, ours)
     try:
-        set_limits(pid, birth.plan.config["process"])
-        container.await_created()
+        if not plan.crosses and plan.clone_flags & CLONE_NEWUSER:
+            _map_ids(birth, pid)
+        _furnish(birth, pid)
+        if plan.crosses or plan.in_user_namespace:
+            container.begin()
+        container.await_created(lambda word, rest: _serve(birth, container, word, rest))
+        tune(pid, plan.config["process"], birth.say)
     except BaseException:
         container.abandon()
         raise
     return container
+
+
+def _open_sources(birth: init.Birth, stack: ExitStack) -> None:
+    """Open for init what it may not reach, or may not map; its copies outlive the parent's."""
+    plan = birth.plan
+    privileged = bool(capabilities.get()[0] & _CAP_SYS_ADMIN)
+    for operation in plan.early_binds(privileged=privileged):
+        namespace = None
+        if operation.options.id_map:
+            namespace = _mapped_namespace(plan.joins, operation.mappings, plan.id_maps)
+        try:
+            stack.callback(os.close, operation.prepare(namespace))
+        finally:
+            if namespace is not None:
+                os.close(namespace)
+    if plan.in_user_namespace and privileged and birth.rootfs is None:
+        birth.rootfs = rootfs.clone(birth.root_path())
+        stack.callback(os.close, birth.rootfs)
+
+
+def _mapped_namespace(joins: list[tuple[str, str]], own: "IdMaps", container: "IdMaps") -> int:
+    """A user namespace whose maps an id-mapped mount takes: its own, or else the container's."""
+    maps = own if own[0] else container
+    if maps[0]:
+        return mappings.open_namespace(*maps)
+    for kind, path in joins:
+        if kind == "user":
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    raise InvalidArgumentError(
+        "mounts: idmap without ids to map",
+        "give the mount uidMappings and gidMappings, or the container a user namespace",
+    )
+
+
+def _clone_across(
+    birth: init.Birth, ours: Channel, theirs: Channel, into: int | None
+) -> tuple[int, int]:
+    """Have init cloned by a process in between, and serve that; returns init's pid and pidfd."""
+    plan = birth.plan
+    between = os.fork()
+    if between == 0:
+        ours.close()
+        run_child(
+            theirs,
+            lambda: namespaces.cross(
+                plan, theirs, into, birth.say, lambda: init.run(birth, theirs)
+            ),
+        )
+    try:
+        theirs.close()  # so that the end of the process between is an end of file
+        return _serve_between(birth, ours, between)
+    except BaseException:
+        ours.close()
+        with suppress(ProcessLookupError):
+            os.kill(between, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(between, 0)
+
+
+def _serve_between(birth: init.Birth, ours: Channel, between: int) -> tuple[int, int]:
+    while True:
+        point, descriptor = ours.await_point()
+        word, _, rest = point.partition(" ")
+        if word == "user":
+            _map_ids(birth, between)
+        elif word == "time":
+            birth.say("shift the container's clocks · time_namespaces(7)")
+            namespaces.write_time_offsets(between, birth.plan.time_offsets)
+        elif word == "born" and descriptor is not None:
+            return int(rest), descriptor
+        else:
+            raise UnavailableError("the process that enters the namespaces ended too early")
+        ours.go(word)
+
+
+def _map_ids(birth: init.Birth, pid: int) -> None:
+    uids, gids = birth.plan.id_maps
+    for name, entries in (("uids", uids), ("gids", gids)):
+        ranges = mappings.text(entries).strip().replace("\n", ", ")
+        birth.say(f"map {name} {ranges} (inside, outside, how many) · user_namespaces(7)")
+    mappings.write(pid, uids, gids)
+
+
+def _furnish(birth: init.Birth, pid: int) -> None:
+    """Give init what only the parent may: limits, the host's network devices, a resctrl group."""
+    config = birth.plan.config
+    specification = config["process"]
+    set_limits(pid, specification)
+    if (adjustment := specification.get("oomScoreAdj")) is not None:
+        birth.say(f"out-of-memory score {adjustment:+} · proc_pid_oom_score_adj(5)")
+        set_oom_score(adjustment, pid)
+    linux = config.get("linux", {})
+    if devices := linux.get("netDevices"):
+        from ketch.runtime import netdevices  # noqa: PLC0415 wanted by few
+
+        paths = dict(birth.plan.joins)
+        path = paths.get("network", f"/proc/{pid}/ns/net")
+        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            netdevices.move(devices, namespace, birth.say)
+        finally:
+            os.close(namespace)
+    if wanted := linux.get("intelRdt"):
+        from ketch.runtime import resctrl  # noqa: PLC0415 wanted by few
+
+        group = resctrl.group(wanted, birth.container_id)
+        birth.say(group.describe())
+        group.apply(pid)
+
+
+def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> None:
+    """Do what init asks its parent for."""
+    config = birth.plan.config
+    state = birth.state("creating", container.pid)
+    if word == "listener":
+        hand_over(container, int(rest), config.get("linux", {}), state)
+        return
+    from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
+
+    hooks.run(config, "prestart", state, birth.say)
+    hooks.run(config, "createRuntime", state, birth.say)
+
+
+def hand_over(container: Container, number: int, linux: "Linux", state: "State") -> None:
+    """Give a filter's listener to the supervisor that the configuration names.
+
+    Args:
+        container: the filtered process.
+        number: the listener's descriptor there.
+        linux: the configuration's ``linux``.
+        state: the container's state.
+
+    Raises:
+        UnavailableError: there is no supervisor.
+        UnsupportedError: the listener cannot be taken over.
+    """
+    from ketch.runtime import listener  # noqa: PLC0415 wanted by few
+
+    try:
+        descriptor = process.pidfd_getfd(container.pidfd, number)
+    except SyscallError as error:
+        raise UnsupportedError(
+            f"linux.seccomp: the listener cannot be taken over: {error}",
+            "notifications need a runtime with CAP_SYS_PTRACE",
+        ) from error
+    try:
+        listener.hand_over(linux["seccomp"], descriptor, container.pid, state)
+    finally:
+        os.close(descriptor)
+
+
+def tune(pid: int, specification: "Process", say: "Callable[[str], None]") -> None:
+    """Set how a process is scheduled, where its configuration says so.
+
+    Done last, since a process under SCHED_DEADLINE may not fork.
+
+    Args:
+        pid: a child of the caller.
+        specification: ``process``.
+        say: takes a description of each step.
+    """
+    if specification.get("scheduler") or specification.get("ioPriority"):
+        from ketch.runtime import tuning  # noqa: PLC0415 wanted by few
+
+        tuning.tune(pid, specification, say)

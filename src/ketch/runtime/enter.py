@@ -17,15 +17,57 @@ from contextlib import ExitStack
 from ketch import cgroups
 from ketch.errors import ConflictError, UnavailableError
 from ketch.linux import namespaces, process
-from ketch.runtime import init
+from ketch.runtime import create, init
 from ketch.runtime.create import Container
 from ketch.runtime.handshake import Channel, run_child
+from ketch.runtime.mappings import become_root
+from ketch.runtime.namespaces import JoinKeyring
 from ketch.runtime.process import ProcessSetup, set_limits, set_oom_score
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
 
-    from ketch.spec.runtime import Process
+    from ketch.spec.runtime import Config, ExecCpuAffinity, Linux, Process
+
+
+class _Entry:
+    """What the two processes that enter are made with."""
+
+    __slots__ = (
+        "affinity",
+        "channel",
+        "entrances",
+        "flags",
+        "init_pidfd",
+        "into",
+        "keyring",
+        "preserved",
+        "say",
+        "setup",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        setup: ProcessSetup,
+        channel: Channel,
+        streams: tuple[int, int, int],
+        init_pidfd: int,
+        flags: int,
+    ) -> None:
+        self.setup = setup
+        self.channel = channel
+        self.streams = streams
+        self.init_pidfd = init_pidfd
+        self.flags = flags
+        self.entrances: list[int] = []
+        self.into: int | None = None
+        self.preserved = 0
+        self.keyring: JoinKeyring | None = None
+        self.affinity: ExecCpuAffinity = setup.specification.get("execCPUAffinity") or {}
+        self.say: Callable[[str], None] = _say_nothing
 
 
 def enter(
@@ -35,6 +77,13 @@ def enter(
     setup: ProcessSetup,
     cgroup: "cgroups.Manager",
     streams: tuple[int, int, int],
+    *,
+    config: "Config | None" = None,
+    container_id: str = "",
+    bundle: str = "",
+    preserved: int = 0,
+    new_keyring: bool = True,
+    explain: "Callable[[str], None] | None" = None,
 ) -> Container:
     """Make a process in a running container, up to the moment before its program runs.
 
@@ -47,6 +96,12 @@ def enter(
         setup: the same, ready to be applied.
         cgroup: the container's cgroup.
         streams: descriptors of the process's standard input, output and error.
+        config: the container's configuration, some of which holds for each of its processes.
+        container_id: the container's identifier, for its keyring and its listener.
+        bundle: its bundle.
+        preserved: how many descriptors from 3 on the program inherits.
+        new_keyring: whether the container has a session keyring of its own.
+        explain: takes each step's description as it happens.
 
     Returns:
         The new process, a child of the caller.
@@ -55,42 +110,69 @@ def enter(
         KetchError: why it could not be made.
     """
     flags = _foreign_namespaces(init_pid, init_pidfd)
+    in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
+    linux: Linux = config.get("linux", {}) if config else {}
+    setup.settle(linux, in_user_namespace=in_user_namespace)
     with ExitStack() as stack:
         ours, theirs = Channel.pair()
         stack.callback(theirs.close)
-        entrances = cgroup.entrances()
-        for descriptor in entrances:
+        entry = _Entry(setup, theirs, streams, init_pidfd, flags)
+        entry.preserved = preserved
+        if explain is not None:
+            entry.say = explain
+        if new_keyring and container_id:
+            entry.keyring = JoinKeyring(container_id, in_user_namespace=in_user_namespace)
+        if entry.affinity:
+            # The child may import nothing.
+            from ketch.runtime import tuning  # noqa: F401, PLC0415
+        entry.entrances = cgroup.entrances()
+        for descriptor in entry.entrances:
             stack.callback(os.close, descriptor)
-        into = cgroup.descriptor()
-        if into is not None:
-            stack.callback(os.close, into)
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        stack.callback(os.close, reader)
+        entry.into = cgroup.descriptor()
+        if entry.into is not None:
+            stack.callback(os.close, entry.into)
+        pid = _fork_across(entry, ours)
+    entered = Container(pid, process.pidfd_open(pid), ours)
+
+    def serve(word: str, rest: str) -> None:
+        if word == "listener" and config is not None:
+            from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
+
+            state = hooks.state(config, container_id, bundle, "running", init_pid)
+            create.hand_over(entered, int(rest), linux, state)
+
+    try:
+        set_limits(pid, specification)
+        entered.begin()
+        entered.await_created(serve)
+        create.tune(pid, specification, entry.say)
+    except BaseException:
+        entered.abandon()
+        raise
+    return entered
+
+
+def _fork_across(entry: _Entry, ours: Channel) -> int:
+    """Fork the process in between and reap it; returns the pid of the one that it left inside."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
         between = os.fork()
         if between == 0:
             ours.close()
-            run_child(
-                theirs, lambda: _cross(init_pidfd, flags, entrances, into, writer, theirs, setup,
-                                       streams)
-            )  # fmt: skip
+            run_child(entry.channel, lambda: _cross(entry, writer))
         os.close(writer)
-        os.waitpid(between, 0)
         told = os.read(reader, 4)
+        os.waitpid(between, 0)
+    finally:
+        os.close(reader)
     if not told:
+        entry.channel.close()
         try:
             ours.await_point()
         finally:
             ours.close()
         raise UnavailableError("the process that enters the container ended before it was inside")
-    pid = struct.unpack("i", told)[0]
-    entered = Container(pid, process.pidfd_open(pid), ours)
-    try:
-        set_limits(pid, specification)
-        entered.await_created()
-    except BaseException:
-        entered.abandon()
-        raise
-    return entered
+    return int(struct.unpack("i", told)[0])
 
 
 def _foreign_namespaces(pid: int, pidfd: int) -> int:
@@ -107,41 +189,60 @@ def _foreign_namespaces(pid: int, pidfd: int) -> int:
     return flags
 
 
-def _cross(
-    init_pidfd: int,
-    flags: int,
-    entrances: list[int],
-    into: int | None,
-    writer: int,
-    channel: Channel,
-    setup: ProcessSetup,
-    streams: tuple[int, int, int],
-) -> None:
+def _cross(entry: _Entry, writer: int) -> None:
     """In the process between: enter, and clone the one that stays."""
     process.prctl(process.PR_SET_DUMPABLE, 0)
     init.forbid_imports()
+    setup = entry.setup
     if setup.oom_score_adjustment is not None:
         set_oom_score(setup.oom_score_adjustment)
-    cgroups.enter(entrances)
-    namespaces.setns(init_pidfd, flags)
-    pid, _ = process.clone3(process.CLONE_PARENT, cgroup=into)
+    _set_affinity(entry, "initial")
+    cgroups.enter(entry.entrances)
+    setup.look_back()
+    entry.say("enter the container's namespaces · setns(2)")
+    namespaces.setns(entry.init_pidfd, entry.flags)
+    pid, _ = process.clone3(process.CLONE_PARENT, cgroup=entry.into)
     if pid:
         os.write(writer, struct.pack("i", pid))
         os._exit(0)
-    run_child(channel, lambda: _become(channel, setup, streams))
+    run_child(entry.channel, lambda: _become(entry))
 
 
-def _become(channel: Channel, setup: ProcessSetup, streams: tuple[int, int, int]) -> None:
+def _become(entry: _Entry) -> None:
+    channel, setup = entry.channel, entry.setup
+    channel.await_go("begin")
+    if entry.flags & namespaces.CLONE_NEWUSER:
+        become_root()
+        process.prctl(process.PR_SET_DUMPABLE, 0)
+    _set_affinity(entry, "final")
     os.setsid()
+    if entry.keyring is not None:
+        entry.keyring.execute()
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    setup.find_home(root)
     terminal = None
     if setup.terminal:
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         master, terminal = init.open_terminal(root, setup.window)
         channel.reached("console", master)
         os.close(master)
-    init.arrange_descriptors(streams, terminal)
-    setup.become_user()
+    os.close(root)
+    init.arrange_descriptors(entry.streams, terminal, entry.preserved)
+    setup.become_user(entry.say, channel.hand_over)
     path = setup.find_program()
     channel.reached("created")
     channel.await_go("start")
+    entry.say(f"become {path} · execve(2)")
     setup.execute(path)
+
+
+def _set_affinity(entry: _Entry, field: "Literal['initial', 'final']") -> None:
+    """Bind to processors: before the container's cgroup is entered, and again after."""
+    if cpus := entry.affinity.get(field):
+        from ketch.runtime import tuning  # noqa: PLC0415 loaded by enter
+
+        entry.say(f"run on processors {cpus} · sched_setaffinity(2)")
+        tuning.set_affinity(0, cpus, field)
+
+
+def _say_nothing(words: str) -> None:
+    pass

@@ -69,15 +69,16 @@ class MakeDevices:
             parent_path, name = os.path.split(device["path"])
             parent = beneath.make_directories(root, parent_path)
             try:
-                if self.bind:
+                # A fifo is no device: everyone may make one.
+                if self.bind and device["type"] != "p":
                     _bind_device(root, device["path"])
                 else:
-                    _make_device(parent, name, device)
+                    _make_device(root, parent, name, device)
             finally:
                 os.close(parent)
 
 
-def _make_device(parent: int, name: str, device: "Device") -> None:
+def _make_device(root: int, parent: int, name: str, device: "Device") -> None:
     kind = _NODE_TYPES[device["type"]]
     number = os.makedev(device.get("major", 0), device.get("minor", 0))
     mode = device.get("fileMode", 0o666)
@@ -88,6 +89,10 @@ def _make_device(parent: int, name: str, device: "Device") -> None:
         there = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_IFMT(there.st_mode) != kind or there.st_rdev != number:
             raise
+    except PermissionError:
+        # So it is where the runtime itself is in a user namespace.
+        _bind_device(root, device["path"])
+        return
     # Not the umask's business, and mknod with a mode cannot get round it.
     os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
     owner, group = device.get("uid") or 0, device.get("gid") or 0
@@ -274,25 +279,3 @@ def write_text(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
-
-
-def pivot_root(root: int) -> None:
-    """Make a mounted directory the root of this mount namespace and let go of the old one.
-
-    With both arguments "." the old root ends up mounted over the new one and no directory for it
-    is needed: pivot_root(2), "pivot_root(".", ".")".
-
-    Args:
-        root: descriptor of the new root, a mount point in this mount namespace.
-    """
-    old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fchdir(root)
-        libc.syscall("pivot_root", "onto the container's root", b".", b".")
-        os.fchdir(old_root)
-        # Unmounting must not travel to the host's own mount tree.
-        mount.mount("", ".", flags=mount.MS_SLAVE | mount.MS_REC)
-        mount.umount2(".", mount.MNT_DETACH)
-    finally:
-        os.close(old_root)
-    os.chdir("/")

@@ -3,9 +3,14 @@
 One SOCK_SEQPACKET pair, one JSON object a message, at most one descriptor beside it::
 
     parent                                              init
-      │  clone3(2) ─────────────────────────────────────▶ │  cgroup, mounts, pivot_root,
-      │                                                   │  privileges, seccomp
+      │  clone3(2) ─────────────────────────────────────▶ │  cgroup
+      │  {"go": "begin"}  its maps and limits are written  │  only in a user namespace, and after
+      │                                                   │  a birth through a process between
+      │ ◀─────────────────────────────── {"at": "hooks"} ─ │  all is mounted; only with hooks
+      │  {"go": "hooks"}  prestart, createRuntime have run │  createContainer, then pivot_root
       │ ◀──── {"at": "console"} + the terminal's master ─ │  only with a terminal
+      │ ◀───────────────────────── {"at": "listener N"} ─ │  only with a filter that notifies: its
+      │  {"go": "listener"}  it was handed to supervisor  │  descriptor is N in init
       │ ◀──────────────────────────── {"at": "created"} ─ │  ready; the program was found
       │  {"go": "start"}  (or a byte in the exec fifo) ─▶ │  execve(2)
       │ ◀─────────────────── end of file: that succeeded  │
@@ -18,11 +23,13 @@ import _socket
 import json
 import os
 import struct
+from contextlib import suppress
 
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
     KetchError,
+    NotFoundError,
     StartError,
     SyscallError,
     UnavailableError,
@@ -35,10 +42,13 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _MESSAGE_BYTES_MAX = 64 * 1024
+_WORDS_MAX = 8 * 1024  # of an error's message, so that a message of JSON stays whole
 _ERRORS: dict[str, type[KetchError]] = {
     kind.__name__: kind
-    for kind in (ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError)
-}
+    for kind in (
+        ConflictError, InvalidArgumentError, NotFoundError, UnavailableError, UnsupportedError,
+    )
+}  # fmt: skip
 
 
 class Channel:
@@ -71,11 +81,16 @@ class Channel:
         """Init: tell the parent how far it has come, and hand over a descriptor."""
         self._send({"at": point}, descriptor)
 
+    def hand_over(self, listener: int) -> None:
+        """Init: have its filter's listener given to the supervisor, and wait until it has been."""
+        self.reached(f"listener {listener}")
+        self.await_go("listener")
+
     def failed(self, error: BaseException) -> None:
         """Init: tell the parent why it gives up."""
         message = {
             "kind": type(error).__name__,
-            "message": str(error) or type(error).__name__,
+            "message": (str(error) or type(error).__name__)[:_WORDS_MAX],
             "hint": getattr(error, "hint", ""),
             "exit_status": getattr(error, "exit_status", None),
         }
@@ -114,8 +129,13 @@ class Channel:
             if descriptor is None
             else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
         )
-        data = json.dumps(message).encode()[:_MESSAGE_BYTES_MAX]
-        self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+        data = json.dumps(message).encode()
+        if rights:
+            self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+        else:
+            # Not sendmsg(2): of all calls only write(2) is never left to a filter's supervisor,
+            # who does not know of the filter before this has been said. Python ignores SIGPIPE.
+            os.write(self._socket.fileno(), data)
 
     def _receive(self) -> "tuple[dict[str, Any] | None, int | None]":
         try:
@@ -135,13 +155,21 @@ def run_child(channel: Channel, work: "Callable[[], None]") -> "NoReturn":
         channel: init's end.
         work: what to do; it returns only where something is wrong.
     """
+    status = 1
     try:
         work()
     except SyscallError as error:
-        channel.failed(UnsupportedError(f"the kernel refused to set the container up: {error}"))
+        _report(channel, UnsupportedError(f"the kernel refused to set the container up: {error}"))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        _report(channel, error)
+        status = getattr(error, "exit_status", status)
+    os._exit(status)
+
+
+def _report(channel: Channel, error: BaseException) -> None:
+    """Tell the parent, if it is still there: who started by the fifo is somebody else."""
+    with suppress(OSError):
         channel.failed(error)
-    os._exit(1)
 
 
 def _raised(told: "dict[str, Any]") -> KetchError:

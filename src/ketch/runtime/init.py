@@ -5,26 +5,28 @@ loaded: once the root has changed, nothing may be read from the container's file
 switched off first.
 """
 
-import errno
 import os
 import select
 import signal
 import sys
 
 from ketch import cgroups
-from ketch.errors import InvalidArgumentError, KetchError, SyscallError
-from ketch.linux import beneath, libc, mount, namespaces, process, tty
+from ketch.errors import InvalidArgumentError, KetchError
+from ketch.linux import beneath, mount, namespaces, process, tty
 from ketch.linux.openat2 import openat2
-from ketch.runtime import filesystem
+from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
-from ketch.runtime.process import ProcessSetup, run_under_init, set_oom_score
+from ketch.runtime.mappings import become_root
+from ketch.runtime.namespaces import JoinKeyring, join
+from ketch.runtime.process import ProcessSetup, run_under_init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Literal, NoReturn
 
     from ketch.runtime.plan import Plan
+    from ketch.spec.runtime import State, Status
 
 
 class Birth:
@@ -41,15 +43,21 @@ class Birth:
         explain: takes each step's description as it happens.
         under_init: whether PID 1 stays ketch's and the program is its child.
         die_with_parent: whether the container ends when its parent does.
+        container_id: the container's identifier, for its hooks, listener and keyring.
+        new_keyring: whether it gets a session keyring of its own; not without an identifier.
+        no_pivot: whether the root is moved instead of pivoted, as an initramfs needs.
         entrances: descriptors through which init enters its v1 cgroups.
     """
 
     __slots__ = (
         "bundle",
+        "container_id",
         "die_with_parent",
         "entrances",
         "explain",
         "fifo",
+        "new_keyring",
+        "no_pivot",
         "plan",
         "preserved",
         "rootfs",
@@ -71,6 +79,9 @@ class Birth:
         explain: "Callable[[str], None] | None" = None,
         under_init: bool = False,
         die_with_parent: bool = False,
+        container_id: str = "",
+        new_keyring: bool = True,
+        no_pivot: bool = False,
     ) -> None:
         self.plan = plan
         self.setup = setup
@@ -82,12 +93,30 @@ class Birth:
         self.explain = explain
         self.under_init = under_init
         self.die_with_parent = die_with_parent
+        self.container_id = container_id
+        self.new_keyring = new_keyring
+        self.no_pivot = no_pivot
         self.entrances: list[int] = []
+        plan.resolve_sources(bundle)
+        setup.settle(plan.config.get("linux", {}), in_user_namespace=plan.in_user_namespace)
+        if plan.config.get("hooks"):
+            # Init may import nothing.
+            from ketch.runtime import hooks  # noqa: F401, PLC0415
 
     def say(self, words: str) -> None:
         """Explain a step, if anyone asked."""
         if self.explain:
             self.explain(words)
+
+    def root_path(self) -> str:
+        """Where the root file system is, or is to be mounted, outside."""
+        return os.path.join(self.bundle, self.plan.config["root"]["path"])
+
+    def state(self, status: "Status", pid: int) -> "State":
+        """The container's state as its hooks and listeners receive it."""
+        from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
+
+        return hooks.state(self.plan.config, self.container_id, self.bundle, status, pid)
 
 
 def run(birth: Birth, channel: Channel) -> "NoReturn":
@@ -97,52 +126,108 @@ def run(birth: Birth, channel: Channel) -> "NoReturn":
         birth: what init is born with.
         channel: init's end of the handshake.
     """
-    run_child(channel, lambda: _set_up(birth, channel))
+    run_child(channel, lambda: _live(birth, channel))
 
 
-def _set_up(birth: Birth, channel: Channel) -> None:
-    plan, setup = birth.plan, birth.setup
+def _live(birth: Birth, channel: Channel) -> None:
+    place = _settle_in(birth, channel)
+    terminal = _set_up(birth, channel, place)
+    setup = birth.setup
+    arrange_descriptors(birth.streams, terminal, birth.preserved)
+    setup.become_user(birth.say, channel.hand_over, die_with_parent=birth.die_with_parent)
+    path = setup.find_program()
+    channel.reached("created")
+    _await_start(birth, channel)
+    _run_hooks(birth, "startContainer", "created")
+    birth.say(f"become {path} · execve(2)")
+    if birth.under_init:
+        _stay_as_init(birth, channel, path)
+    setup.execute(path)
+
+
+def _settle_in(birth: Birth, channel: Channel) -> int:
+    """Take the place that the namespaces and the control groups give; returns the root's place."""
+    plan = birth.plan
+    # /proc/PID/exe and fd of a non-dumpable process are closed to whoever shares its namespaces.
+    # Not yet in a user namespace: its maps are written through /proc, maybe by an ordinary user.
+    if not plan.in_user_namespace:
+        process.prctl(process.PR_SET_DUMPABLE, 0)
+    cgroups.enter(birth.entrances)
+    # By whoever started us, as who can reach it: a mapped root may not.
+    place = rootfs.open_place(birth.root_path())
+    if plan.in_user_namespace or plan.crosses:
+        channel.await_go("begin")
+    if plan.in_user_namespace:
+        birth.say("become the root of the user namespace · setresuid(2), setresgid(2)")
+        become_root()
+        process.prctl(process.PR_SET_DUMPABLE, 0)
     if birth.die_with_parent:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
-    # /proc/PID/exe and fd of a non-dumpable process are closed to whoever shares its namespaces.
-    process.prctl(process.PR_SET_DUMPABLE, 0)
-    cgroups.enter(birth.entrances)
     if plan.new_cgroup_namespace:
         # Not before: what it shows as its root is where its maker is then.
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
     os.setsid()
     forbid_imports()
-    if setup.oom_score_adjustment is not None:
-        set_oom_score(setup.oom_score_adjustment)
-    for kind, path in plan.joins:
-        _join(kind, path)
-    root = _attach_root(birth)
+    if not plan.crosses:
+        join(plan.joins, birth.say)
+    steps = list(plan.steps)
+    if birth.new_keyring and birth.container_id:
+        steps.append(JoinKeyring(birth.container_id, in_user_namespace=plan.in_user_namespace))
+    for step in steps:
+        birth.say(step.describe())
+        step.execute()
+    return place
+
+
+def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
+    """Build the container's file system and enter it; returns the terminal's slave, if any."""
+    plan, setup = birth.plan, birth.setup
+    path = birth.root_path()
+    birth.say("keep mounts from travelling to the host · mount(2) MS_REC")
+    birth.say(f"mount the root file system at {path} · open_tree(2), move_mount(2)")
+    root = rootfs.attach(path, place, birth.rootfs, plan.propagation)
+    os.close(place)
     for operation in plan.operations:
         birth.say(operation.describe())
         operation.execute(root)
-    _set_names(birth)
     # What runc does: made in the container's own tree, volumes included, and before it is closed.
     os.close(beneath.make_directories(root, setup.directory))
+    if plan.hooked:
+        channel.reached("hooks")
+        channel.await_go("hooks")
+        os.fchdir(root)
+        _run_hooks(birth, "createContainer", "creating")
     terminal = None
     if setup.terminal:
         master, terminal = open_terminal(root, setup.window)
         _bind_console(root, terminal)
         channel.reached("console", master)
         os.close(master)
+    for operation in plan.closing:
+        birth.say(operation.describe())
+        operation.execute(root)
     if plan.read_only_root:
         birth.say("make the root read-only · mount_setattr(2)")
         mount.mount_setattr(root, set_attributes=mount.MOUNT_ATTR_RDONLY)
-    birth.say("make it the root and let go of the host's · pivot_root(2), umount2(2)")
-    filesystem.pivot_root(root)
-    arrange_descriptors(birth.streams, terminal, birth.preserved)
-    setup.become_user()
-    path = setup.find_program()
-    channel.reached("created")
-    _await_start(birth, channel)
-    birth.say(f"become {path} · execve(2)")
-    if birth.under_init:
-        _stay_as_init(birth, channel, path)
-    setup.execute(path)
+    setup.find_home(root)
+    setup.look_back()
+    if birth.no_pivot:
+        birth.say("move it over the root · mount(2) MS_MOVE, chroot(2)")
+        rootfs.move(root, plan.propagation)
+    else:
+        birth.say("make it the root and let go of the host's · pivot_root(2), umount2(2)")
+        rootfs.pivot(root, plan.propagation)
+    return terminal
+
+
+def _run_hooks(birth: Birth, kind: "Literal['createContainer', 'startContainer']",
+               status: "Status") -> None:  # fmt: skip
+    """Run hooks in the container, where their state names init as it is seen there."""
+    if not birth.plan.config.get("hooks"):
+        return
+    from ketch.runtime import hooks  # noqa: PLC0415 loaded by Birth
+
+    hooks.run(birth.plan.config, kind, birth.state(status, os.getpid()), birth.say)
 
 
 def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:
@@ -161,59 +246,6 @@ def forbid_imports() -> None:
     sys.path.clear()
     sys.meta_path.clear()
     sys.path_hooks.clear()
-
-
-def _join(kind: str, path: str) -> None:
-    flag = namespaces.KINDS[kind][0]
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"linux.namespaces: {kind} namespace {path}: {(error.strerror or '').lower()}"
-        ) from error
-    try:
-        namespaces.setns(descriptor, flag)
-    except SyscallError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise InvalidArgumentError(f"linux.namespaces: {path} is not a {kind} namespace") from error
-    finally:
-        os.close(descriptor)
-
-
-def _attach_root(birth: Birth) -> int:
-    """Mount the root filesystem at its path in this mount namespace; return its descriptor."""
-    plan = birth.plan
-    path = os.path.join(birth.bundle, plan.config["root"]["path"])
-    birth.say("keep mounts from travelling to the host · mount(2) MS_REC")
-    mount.mount("", "/", flags=plan.root_propagation)
-    birth.say(f"mount the root filesystem at {path} · open_tree(2), move_mount(2)")
-    if birth.rootfs is None:
-        try:
-            flags = mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE
-            root = mount.open_tree(libc.AT_FDCWD, path, flags)
-        except FileNotFoundError as error:
-            raise InvalidArgumentError(f"root.path: {path} does not exist") from error
-    else:
-        root = birth.rootfs
-    # pivot_root(2) refuses a shared parent; private keeps what is mounted below to ourselves.
-    mount.mount_setattr(root, propagation=mount.MS_PRIVATE, recursive=birth.rootfs is None)
-    parent = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        mount.move_mount(root, parent)
-    finally:
-        os.close(parent)
-    return root
-
-
-def _set_names(birth: Birth) -> None:
-    config = birth.plan.config
-    if name := config.get("hostname"):
-        birth.say(f"host name {name} · sethostname(2)")
-        filesystem.write_text("/proc/sys/kernel/hostname", name)
-    if name := config.get("domainname"):
-        birth.say(f"domain name {name} · setdomainname(2)")
-        filesystem.write_text("/proc/sys/kernel/domainname", name)
 
 
 def open_terminal(root: int, window: tuple[int, int] | None) -> tuple[int, int]:

@@ -48,7 +48,14 @@ _PROPAGATION = {
     "unbindable": mount.MS_UNBINDABLE,
 }
 # No-ops of mount(8) that callers write down all the same.
-_IGNORED = frozenset({"defaults", "nobind"})
+_IGNORED = frozenset(
+    {"defaults", "nobind", "silent", "loud", "iversion", "noiversion", "acl", "noacl"}
+)
+# Options of a file system as a whole, which a bind of a part of it cannot change.
+_OF_SUPERBLOCK = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"})
+# Made with the kernel's own labels, or with none.
+_UNLABELLED = frozenset({"proc", "sysfs"})
+_OWNED_BY = {"proc": "PID", "sysfs": "network", "mqueue": "IPC", "cgroup": "cgroup"}
 
 
 class MountOptions:
@@ -64,6 +71,8 @@ class MountOptions:
         propagation: ``(MS_* type, recursive)`` changes, in order.
         data: the file system's own parameters, ``key`` or ``key=value``.
         copy_up: whether a tmpfs begins with what it covers (``tmpcopyup``).
+        id_map: whether ids are mapped on the way; ``idmap``, or ``ridmap`` for mounts below too.
+        remount: whether the mount that is there already is to be changed.
     """
 
     __slots__ = (
@@ -72,20 +81,25 @@ class MountOptions:
         "clear_recursive",
         "copy_up",
         "data",
+        "id_map",
         "propagation",
         "recursive_bind",
+        "remount",
         "set_attributes",
         "set_recursive",
     )
 
     def __init__(self, options: list[str]) -> None:
-        self.bind = self.recursive_bind = self.copy_up = False
+        self.bind = self.recursive_bind = self.copy_up = self.remount = False
+        self.id_map = ""
         self.set_attributes = self.clear_attributes = 0
         self.set_recursive = self.clear_recursive = 0
         self.propagation: list[tuple[int, bool]] = []
         self.data: list[str] = []
         for option in options:
             self._take(option)
+        if self.bind:
+            self.data = [option for option in self.data if option not in _OF_SUPERBLOCK]
 
     def _take(self, option: str) -> None:
         if option in {"bind", "rbind"}:
@@ -107,6 +121,10 @@ class MountOptions:
             self.propagation.append((_PROPAGATION[option[1:]], True))
         elif option == "tmpcopyup":
             self.copy_up = True
+        elif option in {"idmap", "ridmap"}:
+            self.id_map = option
+        elif option == "remount":
+            self.remount = True
         elif option not in _IGNORED:
             self.data.append(option)
 
@@ -123,33 +141,95 @@ class MountOperation:
     Args:
         specification: the entry of ``mounts``.
         where: the entry's name in errors, such as ``mounts[3]``.
+        label: the SELinux context of what file systems made here hold, or empty.
     """
 
-    __slots__ = ("destination", "options", "source", "type", "where")
+    __slots__ = (
+        "_prepared",
+        "destination",
+        "label",
+        "mappings",
+        "options",
+        "source",
+        "type",
+        "where",
+    )
 
-    def __init__(self, specification: "Mount", where: str) -> None:
+    def __init__(self, specification: "Mount", where: str, label: str = "") -> None:
         self.destination = specification["destination"]
         self.source = specification.get("source", "")
         self.type = specification.get("type", "")
         self.options = MountOptions(specification.get("options", []))
         self.where = where
-        if self.type == "bind" and not self.options.bind:
-            self.options.bind = self.options.recursive_bind = True
-        if self.options.bind:
-            if self.options.data:
-                unknown = ", ".join(self.options.data)
-                raise InvalidArgumentError(f"{where}.options: unknown for a bind mount: {unknown}")
+        self.label = label
+        self.mappings = (
+            specification.get("uidMappings") or [],
+            specification.get("gidMappings") or [],
+        )
+        self._prepared: int | None = None
+        options = self.options
+        if self.mappings[0] and not options.id_map:
+            options.id_map = "idmap"
+        if self.type == "bind" and not options.bind:
+            options.bind = options.recursive_bind = True
+        if options.bind or options.remount:
+            if options.data:
+                unknown = ", ".join(options.data)
+                kind = "bind" if options.bind else "remounted"
+                raise InvalidArgumentError(
+                    f"{where}.options: unknown for a {kind} mount: {unknown}"
+                )
         elif not self.type:
             raise InvalidArgumentError(f"{where}.type: missing, and it is not a bind mount")
 
     def describe(self) -> str:
         """What the operation does, in words, with its system call."""
-        if self.options.bind:
-            return (
-                f"bind {self.source} to {self.destination} · open_tree(2) OPEN_TREE_CLONE, "
-                "move_mount(2)"
+        options = self.options
+        if options.remount:
+            return f"change the mount {self.destination} · mount_setattr(2)"
+        if options.bind:
+            mapped = ", ids mapped," if options.id_map else ""
+            calls = "open_tree(2) OPEN_TREE_CLONE, " + (
+                "mount_setattr(2) MOUNT_ATTR_IDMAP, " if mapped else ""
             )
+            return f"bind {self.source}{mapped} to {self.destination} · {calls}move_mount(2)"
         return f"mount {self.type} on {self.destination} · fsopen(2), fsmount(2), move_mount(2)"
+
+    def prepare(self, user_namespace: int | None = None) -> int:
+        """Take a bind's source while it is in reach, before the container's init is made.
+
+        Args:
+            user_namespace: descriptor of the namespace whose maps ``idmap`` applies, or None.
+
+        Returns:
+            The detached mount's descriptor, which the caller closes once init has its copy.
+
+        Raises:
+            InvalidArgumentError: there is no such source.
+            UnsupportedError: its file system cannot map ids.
+        """
+        try:
+            tree = self._bound()
+        except SyscallError as error:
+            raise self._refused(error) from error
+        try:
+            if user_namespace is not None:
+                mount.mount_setattr(
+                    tree,
+                    set_attributes=mount.MOUNT_ATTR_IDMAP,
+                    user_namespace=user_namespace,
+                    recursive=self.options.id_map == "ridmap",
+                )
+        except SyscallError as error:
+            os.close(tree)
+            raise UnsupportedError(
+                f"{self.where}: ids of {self.source} cannot be mapped: "
+                f"{os.strerror(error.errno or 0).lower()}",
+                "the file system must support it (ext4, xfs, btrfs, tmpfs since Linux 6.3...), and "
+                "mapping needs the file system's own CAP_SYS_ADMIN",
+            ) from error
+        self._prepared = tree
+        return tree
 
     def execute(self, root: int) -> None:
         """Build the mount and attach it beneath the root.
@@ -158,12 +238,22 @@ class MountOperation:
             root: descriptor of the container's root directory.
 
         Raises:
-            SyscallError: the kernel refused.
-            InvalidArgumentError: the source of a bind does not exist, or an option is unknown to
-                the file system.
+            InvalidArgumentError: the source of a bind does not exist, an option is unknown to the
+                file system, or the kernel refuses the mount.
         """
+        try:
+            if self.options.remount:
+                self._remount(root)
+            else:
+                self._attach(root)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _attach(self, root: int) -> None:
         with ExitStack() as stack:
-            own = self._bound() if self.options.bind else self._made()
+            own = self._prepared
+            if own is None:
+                own = self._bound() if self.options.bind else self._made()
             stack.callback(os.close, own)
             directory = stat.S_ISDIR(os.fstat(own).st_mode)
             target = self._mount_point(root, directory)
@@ -173,6 +263,26 @@ class MountOperation:
             mount.move_mount(own, target)
             for kind, recursive in self.options.propagation:
                 mount.mount_setattr(own, propagation=kind, recursive=recursive)
+
+    def _remount(self, root: int) -> None:
+        target = beneath.open_path(root, self.destination)
+        try:
+            self._change_attributes(target)
+            for kind, recursive in self.options.propagation:
+                mount.mount_setattr(target, propagation=kind, recursive=recursive)
+        finally:
+            os.close(target)
+
+    def _refused(self, error: OSError) -> InvalidArgumentError:
+        hint = ""
+        if isinstance(error, PermissionError) and not isinstance(error, SyscallError):
+            hint = "in a user namespace its root must own the image's files to add mount points"
+        elif error.errno == errno.EPERM and self.type in _OWNED_BY:
+            hint = (
+                f"in a user namespace {self.type} needs the container's own {_OWNED_BY[self.type]} "
+                "namespace, and nothing hidden in the host's: bind the host's instead"
+            )
+        return InvalidArgumentError(f"{self.where}: {self.destination}: {error}", hint)
 
     def _mount_point(self, root: int, directory: bool) -> int:
         # A symlink at /proc or /sys could make a procfs appear elsewhere and leave the paths that
@@ -220,6 +330,8 @@ class MountOperation:
             for option in self.options.data:
                 key, equals, value = option.partition("=")
                 mount.fsconfig(context, key, value if equals else None)
+            if self.label and self.type not in _UNLABELLED:
+                mount.fsconfig(context, "context", self.label)
             made = mount.fsmount(context, self.options.set_attributes)
         finally:
             os.close(context)

@@ -4,9 +4,17 @@ A plan is a list of operations in the order in which they are executed. Each say
 does, with the system call behind it, so that what is explained is what is done.
 """
 
+import os
+
 from ketch.errors import UnsupportedError
 from ketch.linux import mount
-from ketch.linux.namespaces import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWUSER, KINDS
+from ketch.linux.namespaces import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    KINDS,
+)
 from ketch.runtime.cgroup_mount import CgroupMount
 from ketch.runtime.filesystem import (
     MakeDeviceLinks,
@@ -17,16 +25,26 @@ from ketch.runtime.filesystem import (
     WriteSysctl,
 )
 from ketch.runtime.mounts import MountOperation
+from ketch.runtime.namespaces import SetDomainName, SetHostName, SwitchLoopbackOn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
     from ketch.cgroups.layout import Layout
-    from ketch.spec.runtime import Config
+    from ketch.spec.runtime import Config, IdMapping, TimeOffset
+
+    class Step(Protocol):
+        """Something that a process does to itself or to its namespaces."""
+
+        def describe(self) -> str:
+            """What it does, in words, with its system call."""
+
+        def execute(self) -> None:
+            """Do it."""
 
     class Operation(Protocol):
-        """One step of a plan."""
+        """Something that init does to the container's file system."""
 
         def describe(self) -> str:
             """What the step does, in words, with its system call."""
@@ -35,17 +53,6 @@ if TYPE_CHECKING:
             """Do it, beneath the descriptor of the container's root."""
 
 
-_PROPAGATION = {
-    "": mount.MS_SLAVE | mount.MS_REC,
-    "private": mount.MS_PRIVATE,
-    "rprivate": mount.MS_PRIVATE | mount.MS_REC,
-    "slave": mount.MS_SLAVE,
-    "rslave": mount.MS_SLAVE | mount.MS_REC,
-    "shared": mount.MS_SHARED,
-    "rshared": mount.MS_SHARED | mount.MS_REC,
-    "unbindable": mount.MS_UNBINDABLE,
-    "runbindable": mount.MS_UNBINDABLE | mount.MS_REC,
-}
 _WORDS = {
     "user": "new user namespace: ids inside are not ids outside",
     "mount": "new mount namespace: what is mounted inside is seen inside only",
@@ -62,25 +69,40 @@ class Plan:
     """What a configuration comes to.
 
     Attributes:
+        config: the configuration.
         clone_flags: the namespaces that init is born into.
         new_cgroup_namespace: whether init makes a cgroup namespace, once it is in its cgroup.
-        joins: ``(kind, path)`` of the namespaces that init enters.
-        root_propagation: ``MS_*`` for the host's tree in the new mount namespace.
+        joins: ``(kind, path)`` of the namespaces that are joined.
+        in_user_namespace: whether the container has, or joins, a user namespace.
+        id_maps: ``(uids, gids)`` of a new user namespace.
+        time_offsets: ``linux.timeOffsets``.
+        crosses: whether init is cloned by a process in between.
+        propagation: ``linux.rootfsPropagation``.
+        steps: what init does to its namespaces.
         operations: what init does to its file systems, in order.
+        closing: what it does to them after the hooks.
         read_only_root: whether the root is made read-only at the end.
+        hooked: whether hooks run while the container is made.
     """
 
     __slots__ = (
         "clone_flags",
+        "closing",
         "config",
+        "crosses",
+        "hooked",
+        "id_maps",
+        "in_user_namespace",
         "joins",
         "new_cgroup_namespace",
         "operations",
+        "propagation",
         "read_only_root",
-        "root_propagation",
+        "steps",
+        "time_offsets",
     )
 
-    def __init__(self, config: "Config", layout: "Layout") -> None:
+    def __init__(self, config: "Config", layout: "Layout | None") -> None:
         linux = config.get("linux", {})
         self.config = config
         self.clone_flags = 0
@@ -95,52 +117,111 @@ class Plan:
         if not self.clone_flags & CLONE_NEWNS:
             raise UnsupportedError(
                 "linux.namespaces: a container without a mount namespace of its own",
-                'add {"type": "mount"} to linux.namespaces',
+                'add {"type": "mount"}, without a path, to linux.namespaces',
             )
-        self.root_propagation = _PROPAGATION[linux.get("rootfsPropagation", "")]
+        joined = {kind for kind, _ in self.joins}
+        new_user = bool(self.clone_flags & CLONE_NEWUSER)
+        self.in_user_namespace = new_user or "user" in joined
+        self.id_maps: tuple[list[IdMapping], list[IdMapping]] = (
+            linux.get("uidMappings") or [],
+            linux.get("gidMappings") or [],
+        )
+        self.time_offsets: dict[str, TimeOffset] = linux.get("timeOffsets") or {}
+        # In a new user namespace init has no privileges left to join what belongs to the host's.
+        self.crosses = bool(joined & {"user", "pid"} or self.time_offsets or (new_user and joined))
+        self.propagation = linux.get("rootfsPropagation", "")
         self.read_only_root = config.get("root", {}).get("readonly", False)
-        self.operations = self._operations(config, layout)
+        hooks = config.get("hooks", {})
+        self.hooked = bool(
+            hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer")
+        )
+        self.steps = self._steps(config)
+        self.operations: list[Operation] = []
+        self.closing: list[Operation] = []
+        self._lay_out(config, layout)
 
-    def _operations(self, config: "Config", layout: "Layout") -> "list[Operation]":
+    def _steps(self, config: "Config") -> "list[Step]":
+        steps: list[Step] = []
+        if self.clone_flags & CLONE_NEWNET:
+            steps.append(SwitchLoopbackOn())
+        if name := config.get("hostname"):
+            steps.append(SetHostName(name))
+        if name := config.get("domainname"):
+            steps.append(SetDomainName(name))
+        return steps
+
+    def _lay_out(self, config: "Config", layout: "Layout | None") -> None:
         linux = config.get("linux", {})
-        operations: list[Operation] = []
-        late: list[Operation] = []
+        label = linux.get("mountLabel", "")
+        if label:
+            from ketch.runtime import tuning  # noqa: PLC0415 wanted by few
+
+            tuning.require_selinux("linux.mountLabel")
         made_dev = False
         for index, entry in enumerate(config.get("mounts", [])):
-            if entry.get("type") in {"cgroup", "cgroup2"}:
-                operations.append(CgroupMount(entry, layout, namespaced=self.new_cgroup_namespace))
+            if entry.get("type") in {"cgroup", "cgroup2"} and layout is not None:
+                namespaced = self.new_cgroup_namespace
+                self.operations.append(CgroupMount(entry, layout, namespaced=namespaced))
                 continue
-            operation = MountOperation(entry, f"mounts[{index}]")
+            operation = MountOperation(entry, f"mounts[{index}]", label)
             if entry["destination"].rstrip("/") == "/dev" and not operation.options.bind:
                 made_dev = True
                 if operation.options.set_attributes & mount.MOUNT_ATTR_RDONLY:
                     # Its nodes have to be made first.
                     operation.options.set_attributes &= ~mount.MOUNT_ATTR_RDONLY
-                    late.append(ReadOnlyMount("/dev"))
-            operations.append(operation)
+                    self.closing.append(ReadOnlyMount("/dev"))
+            self.operations.append(operation)
         # A /dev that is the host's, or the image's own, is left alone, as runc does.
         if made_dev:
-            in_user_namespace = bool(self.clone_flags & CLONE_NEWUSER) or any(
-                kind == "user" for kind, _ in self.joins
-            )
-            operations.append(MakeDevices(linux.get("devices", []), bind=in_user_namespace))
-            operations.append(MakeDeviceLinks())
-        late += [WriteSysctl(name, value) for name, value in linux.get("sysctl", {}).items()]
-        late += [ReadOnlyPath(path) for path in linux.get("readonlyPaths", [])]
-        late += [MaskPath(path) for path in linux.get("maskedPaths", [])]
-        return operations + late
+            devices = linux.get("devices") or []
+            self.operations.append(MakeDevices(devices, bind=self.in_user_namespace))
+            self.operations.append(MakeDeviceLinks())
+        sysctls = linux.get("sysctl") or {}
+        self.closing += [WriteSysctl(name, value) for name, value in sysctls.items()]
+        self.closing += [ReadOnlyPath(path) for path in linux.get("readonlyPaths") or []]
+        self.closing += [MaskPath(path) for path in linux.get("maskedPaths") or []]
 
-    def explain(self) -> list[str]:
-        """The whole plan in words, in the order of execution."""
+    def resolve_sources(self, bundle: str) -> None:
+        """Make the sources of binds absolute that are relative to the bundle."""
+        for operation in self.operations:
+            if isinstance(operation, MountOperation) and operation.options.bind:
+                operation.source = os.path.join(bundle, operation.source)
+
+    def early_binds(self, *, privileged: bool) -> list[MountOperation]:
+        """The binds whose sources the parent has to open.
+
+        Those with mapped ids, which init may not ask for, and in a user namespace all: its root
+        may not even reach them. Without privileges the parent can do no better than init.
+
+        Args:
+            privileged: whether the parent may clone mounts.
+        """
+        binds = [
+            operation
+            for operation in self.operations
+            if isinstance(operation, MountOperation) and operation.options.bind
+        ]
+        return [
+            bind for bind in binds if bind.options.id_map or (self.in_user_namespace and privileged)
+        ]
+
+    def explain_birth(self) -> list[str]:
+        """In words, the namespaces that init is born into."""
         flags = self.clone_flags | (CLONE_NEWCGROUP if self.new_cgroup_namespace else 0)
-        lines = [
+        return [
             f"{_WORDS[kind]} · clone3(2) CLONE_NEW{_flag_word(kind)}"
+            if kind != "cgroup"
+            else f"{_WORDS[kind]} · unshare(2) CLONE_NEWCGROUP"
             for kind, (flag, _) in KINDS.items()
             if flags & flag
         ]
+
+    def explain(self) -> list[str]:
+        """The whole plan in words, in the order of execution."""
+        lines = self.explain_birth()
         lines += [f"join the {kind} namespace {path} · setns(2)" for kind, path in self.joins]
-        lines += [step.describe() for step in self.operations]
-        return lines
+        lines += [step.describe() for step in self.steps]
+        return lines + [each.describe() for each in (*self.operations, *self.closing)]
 
 
 def _flag_word(kind: str) -> str:

@@ -8,21 +8,32 @@ import errno
 import os
 import resource
 import signal
+import stat
 
 from ketch.errors import InvalidArgumentError, StartError
-from ketch.linux import capabilities, process, seccomp
+from ketch.linux import capabilities, process, seccomp, signals
+from ketch.linux.openat2 import openat2
 from ketch.runtime import program
+from ketch.spec import passwd
 from ketch.spec.capabilities import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.runtime.plan import Step
     from ketch.runtime.seccomp import Filter
-    from ketch.spec.runtime import Process
+    from ketch.runtime.tuning import SetLabel
+    from ketch.spec.runtime import Linux, Process
 
 DEFAULT_UMASK = 0o022
+_RLIMIT_LOCKS = 10  # obsolete since Linux 2.4.25, and not in Python's module; getrlimit(2)
+_PASSWD_BYTES_MAX = 4 * 1024 * 1024
 _NULL_DEVICE = os.makedev(1, 3)
+
+
+def _say_nothing(words: str) -> None:
+    pass
 
 
 class ProcessSetup:
@@ -41,8 +52,12 @@ class ProcessSetup:
         "filter",
         "gid",
         "groups",
+        "in_user_namespace",
+        "labels",
         "no_new_privileges",
         "oom_score_adjustment",
+        "specification",
+        "steps",
         "terminal",
         "uid",
         "umask",
@@ -67,33 +82,108 @@ class ProcessSetup:
             specification.get("capabilities", {}), capabilities.available()
         )
         self.filter = filter_
+        self.specification = specification
+        self.in_user_namespace = False
+        self.steps: list[Step] = []
+        self.labels: list[SetLabel] = []
+        profile, label = specification.get("apparmorProfile"), specification.get("selinuxLabel")
+        if profile or label:
+            from ketch.runtime import tuning  # noqa: PLC0415 wanted where such a module is active
 
-    def become_user(self) -> None:
+            if profile:
+                self.labels.append(tuning.apparmor(profile))
+            if label:
+                self.labels.append(tuning.selinux(label))
+
+    def settle(self, linux: "Linux", *, in_user_namespace: bool) -> None:
+        """Take in what the container as a whole asks of each of its processes.
+
+        Args:
+            linux: the configuration's ``linux``.
+            in_user_namespace: whether it runs in a user namespace of the container's, where it
+                has all capabilities, whatever the runtime has outside.
+        """
+        if linux.get("personality") is not None or linux.get("memoryPolicy") is not None:
+            from ketch.runtime import tuning  # noqa: PLC0415 wanted by few
+
+            self.steps += tuning.steps(linux)
+        if in_user_namespace:
+            self.in_user_namespace = True
+            self.capabilities, self.warnings = resolve(
+                self.specification.get("capabilities", {}), capabilities.every()
+            )
+
+    def look_back(self) -> None:
+        """Keep hold of what the process will need of the host, in the process, while it is seen."""
+        for label in self.labels:
+            label.look_back()
+
+    def find_home(self, root: int) -> None:
+        """Give the environment a HOME from the container's passwd(5), where it has none.
+
+        Args:
+            root: descriptor of the container's root directory.
+        """
+        if any(entry.startswith("HOME=") and entry != "HOME=" for entry in self.environment):
+            return
+        try:
+            # A fifo in its place must not hold the container's start up.
+            descriptor = openat2(root, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            text = ""
+        else:
+            with open(descriptor, encoding="utf-8", errors="replace") as file:
+                regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                text = file.read(_PASSWD_BYTES_MAX) if regular else ""
+        home = passwd.home(self.uid, text)
+        self.environment = [e for e in self.environment if e != "HOME="] + [f"HOME={home}"]
+
+    def become_user(
+        self,
+        say: "Callable[[str], None]" = _say_nothing,
+        report: "Callable[[int], None] | None" = None,
+        *,
+        die_with_parent: bool = False,
+    ) -> None:
         """Take on the user, the capabilities and the system call filter; lose all else.
 
+        Args:
+            say: takes a description of each step.
+            report: takes the filter's listener, where it has one, and hands it over.
+            die_with_parent: whether the process is to end when its parent does.
+
         Raises:
-            InvalidArgumentError: the working directory cannot be entered.
+            InvalidArgumentError: the working directory cannot be entered, or an id is not mapped.
             SyscallError: the kernel refused a step.
         """
         _own_standard_streams(self.uid)
         os.umask(self.umask)
         entered = self._enter_directory()
+        for step in (*self.steps, *self.labels):
+            say(step.describe())
+            step.execute()
         # Without no_new_privs only CAP_SYS_ADMIN may load a filter, which leaves below.
         if not self.no_new_privileges:
-            self._load_filter()
+            self._load_filter(say, report)
         sets = self.capabilities
+        say(
+            "keep the capabilities of the configuration alone · prctl(2) PR_CAPBSET_DROP, capset(2)"
+        )
         capabilities.restrict(sets.bounding)
-        os.setgroups(self.groups)
-        os.setresgid(self.gid, self.gid, self.gid)
-        os.setresuid(self.uid, self.uid, self.uid)
+        say(f"become uid {self.uid}, gid {self.gid} · setresuid(2), setresgid(2), setgroups(2)")
+        self._change_ids()
         capabilities.apply(sets.effective, sets.permitted, sets.inheritable, sets.ambient)
+        if die_with_parent:
+            # The kernel forgets it with the change of ids: prctl(2).
+            process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         if not entered and not self._enter_directory():
             raise InvalidArgumentError(
                 f"process.cwd: {self.directory}: permission denied for uid {self.uid}"
             )
         if self.no_new_privileges:
+            say("no program gains privileges by execve(2) · prctl(2) PR_SET_NO_NEW_PRIVS")
             process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-            self._load_filter()
+            self._load_filter(say, report)
 
     def execute(self, path: str) -> None:
         """Become the program; does not return.
@@ -117,9 +207,38 @@ class ProcessSetup:
             raise StartError("process.args: empty: there is no program to run")
         return program.find(self.arguments[0], self.environment)
 
-    def _load_filter(self) -> None:
-        if self.filter is not None:
-            seccomp.load(self.filter.program, self.filter.flags)
+    def _change_ids(self) -> None:
+        try:
+            os.setgroups(self.groups)
+        except PermissionError as error:
+            # An unprivileged user's namespace has given setgroups(2) up: user_namespaces(7).
+            if self.groups or not self.in_user_namespace:
+                raise InvalidArgumentError(
+                    "process.user.additionalGids: this user namespace may not change its groups",
+                    "map a range of groups, or leave additionalGids out",
+                ) from error
+        try:
+            os.setresgid(self.gid, self.gid, self.gid)
+            os.setresuid(self.uid, self.uid, self.uid)
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"process.user: uid {self.uid}, gid {self.gid}: {(error.strerror or '').lower()}",
+                "map them in linux.uidMappings and linux.gidMappings"
+                if self.in_user_namespace
+                else "",
+            ) from error
+
+    def _load_filter(
+        self, say: "Callable[[str], None]", report: "Callable[[int], None] | None"
+    ) -> None:
+        if self.filter is None:
+            return
+        say("filter system calls · seccomp(2) SECCOMP_SET_MODE_FILTER")
+        listener = seccomp.load(self.filter.program, self.filter.flags)
+        if self.filter.flags & seccomp.FILTER_FLAG_NEW_LISTENER:
+            if report is not None:
+                report(listener)
+            os.close(listener)
 
     def _enter_directory(self) -> bool:
         """Enter the working directory; False where this user may not (another one may)."""
@@ -152,7 +271,7 @@ def set_limits(pid: int, specification: "Process") -> None:
     """
     for index, limit in enumerate(specification.get("rlimits", [])):
         name = limit["type"]
-        number = getattr(resource, name, None)
+        number = _RLIMIT_LOCKS if name == "RLIMIT_LOCKS" else getattr(resource, name, None)
         if number is None:
             raise InvalidArgumentError(f"process.rlimits[{index}].type: {name} is unknown")
         try:
@@ -164,13 +283,17 @@ def set_limits(pid: int, specification: "Process") -> None:
             ) from error
 
 
-def set_oom_score(adjustment: int) -> None:
-    """Set how soon the kernel's out-of-memory killer picks the caller: proc_pid_oom_score_adj(5).
+def set_oom_score(adjustment: int, pid: int | str = "self") -> None:
+    """Set how soon the kernel's out-of-memory killer picks a process: proc_pid_oom_score_adj(5).
+
+    Args:
+        adjustment: -1000, never, to 1000.
+        pid: a child of the caller, or the caller.
 
     Raises:
         InvalidArgumentError: lowering it needs CAP_SYS_RESOURCE.
     """
-    descriptor = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    descriptor = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     try:
         if int(os.read(descriptor, 16)) != adjustment:
             os.write(descriptor, str(adjustment).encode())
@@ -190,6 +313,7 @@ def restore_signals() -> None:
     """
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
+    signals.reset_internal()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -72,6 +72,14 @@ def look_up(specification: str, passwd: str, group: str) -> User:
     return User(uid, gid, groups, home)
 
 
+def home(uid: int, passwd: str) -> str:
+    """Returns a user's home directory, ``/`` where it has no entry."""
+    for fields in _entries(passwd, 7):
+        if fields[2] == str(uid):
+            return fields[5] or "/"
+    return "/"
+
+
 def group_ids(specifications: Iterable[str], group: str) -> list[int]:
     """Returns the ids of groups given by name or number (``--group-add``).
 

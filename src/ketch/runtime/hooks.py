@@ -1,0 +1,183 @@
+"""Hooks: programs that a configuration wants run at points of the container's life.
+
+===============  ==========================  =====================  =========================
+kind             when                        in whose namespaces    when one fails
+===============  ==========================  =====================  =========================
+prestart         all is mounted              the runtime's          the container is not made
+createRuntime    after prestart              the runtime's          the container is not made
+createContainer  before the root is changed  the container's        the container is not made
+startContainer   before the program          the container's        it does not start
+poststart        after the program started   the runtime's          the container is stopped
+poststop         after it was deleted        the runtime's          a warning, the rest run
+===============  ==========================  =====================  =========================
+
+``create.create`` runs the first three and init the fourth. Who starts runs ``poststart``, and who
+deletes ``poststop``, also for a container whose creation failed.
+
+Source: runtime-spec config.md "POSIX-platform Hooks", runtime.md "Lifecycle".
+"""
+
+import json
+import os
+import select
+import signal
+import time
+
+from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
+from ketch.linux import process
+from ketch.runtime.process import restore_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal, NoReturn
+
+    from ketch.spec.runtime import Config, Hook, State, Status
+
+    Kind = Literal[
+        "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
+    ]
+
+SPECIFICATION = "1.3.0"
+"""Version of the runtime specification that the state follows."""
+
+_OUTPUT_BYTES_SHOWN = 1024
+_ENDED_BEFORE_PROGRAM = 255
+
+
+def state(
+    config: "Config", container_id: str, bundle: str, status: "Status", pid: int = 0
+) -> "State":
+    """The container's state as hooks and listeners receive it: runtime-spec runtime.md "State".
+
+    Args:
+        config: its configuration, for the annotations.
+        container_id: its identifier.
+        bundle: absolute path of its bundle.
+        status: its status.
+        pid: init's, as the receiver sees it; 0 for none, once it is stopped.
+    """
+    told: State = {
+        "ociVersion": SPECIFICATION,
+        "id": container_id,
+        "status": status,
+        "bundle": os.path.abspath(bundle),
+    }
+    if pid:
+        told["pid"] = pid
+    if annotations := config.get("annotations"):
+        told["annotations"] = annotations
+    return told
+
+
+def run(
+    config: "Config", kind: "Kind", told: "State", say: "Callable[[str], None] | None" = None
+) -> None:
+    """Run the hooks of a kind, in their order, until one fails.
+
+    Args:
+        config: the container's configuration.
+        kind: which hooks.
+        told: what they read on standard input.
+        say: takes a description of each before it runs.
+
+    Raises:
+        UnavailableError: one failed, or took longer than its timeout.
+    """
+    for index, hook in enumerate(config.get("hooks", {}).get(kind, [])):
+        if say:
+            say(f"{kind} hook: {' '.join(hook.get('args') or [hook['path']])} · execve(2)")
+        _run(kind, index, hook, told)
+
+
+def run_all(config: "Config", kind: "Kind", told: "State") -> list[KetchError]:
+    """Run the hooks of a kind, each whether or not others failed; returns their failures.
+
+    What ``poststop`` is to be run with: a failure there is a warning.
+    """
+    failures = []
+    for index, hook in enumerate(config.get("hooks", {}).get(kind, [])):
+        try:
+            _run(kind, index, hook, told)
+        except KetchError as error:
+            failures.append(error)
+    return failures
+
+
+def _run(kind: "Kind", index: int, hook: "Hook", told: "State") -> None:
+    where = f"hooks.{kind}[{index}]"
+    # In the container the bundle is out of sight, and init is where the hook is to be.
+    directory = "" if kind in {"createContainer", "startContainer"} else told["bundle"]
+    timeout = hook.get("timeout")
+    if timeout is not None and timeout <= 0:
+        raise InvalidArgumentError(f"{where}.timeout: must be above 0")
+    # Files in memory and not pipes: what a hook does not read, or writes without end, blocks none.
+    given = os.memfd_create("state", os.MFD_CLOEXEC)
+    output = os.memfd_create("output", os.MFD_CLOEXEC)
+    try:
+        os.write(given, json.dumps(told).encode())
+        os.lseek(given, 0, os.SEEK_SET)
+        pid = os.fork()
+        if pid == 0:
+            _become(hook, given, output, directory)
+        status = _await(pid, timeout)
+        if status == 0:
+            return
+        said = os.pread(output, _OUTPUT_BYTES_SHOWN, 0).decode(errors="replace").strip()
+    finally:
+        os.close(given)
+        os.close(output)
+    if status is None:
+        outcome = f"ran longer than its timeout of {timeout} s"
+    else:
+        outcome = f"ended with status {status}" if status > 0 else f"was killed by signal {-status}"
+    raise UnavailableError(
+        f"{where}: {hook['path']} {outcome}" + (f": {said}" if said else ""),
+        "mend the hook, or take it out of the configuration",
+    )
+
+
+def _become(hook: "Hook", given: int, output: int, directory: str) -> "NoReturn":
+    """In the child: become the hook's program."""
+    try:
+        os.dup2(given, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        process.close_on_exec_from(3)
+        restore_signals()
+        if directory:
+            os.chdir(directory)
+        arguments = hook.get("args") or [hook["path"]]
+        variables = hook.get("env")
+        # Without a list of its own a hook has the runtime's environment, as under runc.
+        environment = (
+            os.environ
+            if variables is None
+            else dict(entry.partition("=")[::2] for entry in variables)
+        )
+        os.execve(hook["path"], arguments, environment)
+    except OSError as error:
+        os.write(2, (error.strerror or str(error)).encode())
+    finally:
+        os._exit(_ENDED_BEFORE_PROGRAM)
+
+
+def _await(pid: int, timeout_seconds: int | None) -> int | None:
+    """A child's exit status, negative for a signal; None where it had to be killed."""
+    expired = False
+    if timeout_seconds is not None:
+        pidfd = process.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            deadline = time.monotonic() + timeout_seconds
+            while not (ready := poll.poll(max(0, (deadline - time.monotonic()) * 1000))):
+                if time.monotonic() >= deadline:
+                    break
+            if not ready:
+                expired = True
+                process.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return None if expired else status

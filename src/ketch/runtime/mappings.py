@@ -1,0 +1,141 @@
+"""User and group ids inside and outside: user_namespaces(7).
+
+A map can be written by whoever has CAP_SETUID and CAP_SETGID outside the new namespace. An
+ordinary user may map only its own id, and the ranges that /etc/subuid and /etc/subgid give it
+through newuidmap(1) and newgidmap(1).
+"""
+
+import os
+import signal
+from contextlib import suppress
+
+from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.linux import capabilities, process
+from ketch.linux.namespaces import CLONE_NEWUSER
+from ketch.spec.capabilities import mask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.runtime import IdMapping
+
+_WRITERS = mask(["CAP_SETUID", "CAP_SETGID"])
+_PROGRAM_DIRECTORIES = ("/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin")
+
+
+def write(pid: int, uids: "list[IdMapping]", gids: "list[IdMapping]") -> None:
+    """Give a new user namespace its maps.
+
+    Args:
+        pid: a child of the caller, in the namespace.
+        uids: ``linux.uidMappings``.
+        gids: ``linux.gidMappings``.
+
+    Raises:
+        InvalidArgumentError: the kernel, or newuidmap, refuses a map.
+        UnavailableError: newuidmap or newgidmap is needed and not installed.
+    """
+    privileged = capabilities.get()[0] & _WRITERS == _WRITERS
+    if not privileged and _is_single(gids, os.getegid()):
+        # user_namespaces(7): an unprivileged gid map asks that setgroups(2) be given up first.
+        _write(f"/proc/{pid}/setgroups", "deny", "linux.gidMappings")
+    for field, file, program, mappings, own in (
+        ("linux.gidMappings", "gid_map", "newgidmap", gids, os.getegid()),
+        ("linux.uidMappings", "uid_map", "newuidmap", uids, os.geteuid()),
+    ):
+        if privileged or _is_single(mappings, own):
+            _write(f"/proc/{pid}/{file}", text(mappings), field)
+        else:
+            _ask(program, pid, mappings, field)
+
+
+def text(mappings: "list[IdMapping]") -> str:
+    """A map as the kernel's files want it: first id inside, first id outside, how many."""
+    return "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
+
+
+def open_namespace(uids: "list[IdMapping]", gids: "list[IdMapping]") -> int:
+    """Make a user namespace for its maps alone, which an id-mapped mount takes.
+
+    Returns:
+        Its descriptor, close-on-exec, owned by the caller.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid, pidfd = process.clone3(CLONE_NEWUSER)
+        if pid == 0:
+            # Ends at the latest with the parent, whose end of the pipe is the only one.
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+        try:
+            write(pid, uids, gids)
+            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            process.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            os.waitpid(pid, 0)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def become_root() -> None:
+    """Become the new user namespace's root, as which the container is set up.
+
+    Raises:
+        InvalidArgumentError: the namespace has no uid or gid 0.
+    """
+    with suppress(PermissionError):  # given up together with an unprivileged gid map
+        os.setgroups([])
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"linux.uidMappings, linux.gidMappings: id 0 cannot be taken: {error.strerror}",
+            "the maps must have a containerID 0",
+        ) from error
+
+
+def _is_single(mappings: "list[IdMapping]", own: int) -> bool:
+    return len(mappings) == 1 and mappings[0]["size"] == 1 and mappings[0]["hostID"] == own
+
+
+def _write(path: str, words: str, field: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, words.encode())
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"{field}: {words.strip()!r}: {(error.strerror or '').lower()}",
+            "ids outside must be mapped in the runtime's own user namespace, to which they belong",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _ask(program: str, pid: int, mappings: "list[IdMapping]", field: str) -> None:
+    path = next(
+        (p for d in _PROGRAM_DIRECTORIES if os.access(p := f"{d}/{program}", os.X_OK)), None
+    )
+    if path is None:
+        raise UnavailableError(
+            f"{field}: {program} is not installed, without which only root maps ids",
+            "install it (Debian: uidmap)",
+        )
+    arguments = [program, str(pid), *text(mappings).split()]
+    said, writer = os.pipe2(os.O_CLOEXEC)
+    with open(said, encoding="utf-8", errors="replace") as output:
+        try:
+            child = os.posix_spawn(
+                path, arguments, {}, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 2)]
+            )
+        finally:
+            os.close(writer)
+        words = output.read(4096)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise InvalidArgumentError(
+            f"{field}: {program}: {words.strip() or f'exit status {status}'}",
+            "give the user a range in /etc/subuid and /etc/subgid",
+        )

@@ -1,0 +1,242 @@
+"""Joining namespaces by path, and what a new one needs before it is of any use.
+
+Most configurations make all their namespaces, and init is born into them by one clone3(2). A user
+or PID namespace that is joined, or a clock that is shifted, takes a process in between, since
+setns(2) into a PID namespace and unshare(2) of a time namespace count only for children::
+
+    parent ──fork──> between: setns(2), unshare(2) ──clone3(2) CLONE_PARENT──> init
+      │ ◀─ "user": writes its id maps ─┘                                         │
+      │ ◀─ "time": writes its offsets ─┘                                         │
+      │ ◀─ "born PID" + its pidfd ─────┘                                         │
+      └────────────────────────── is the parent of ──────────────────────────────┘
+"""
+
+import errno
+import os
+
+from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
+from ketch.linux import keyring, loopback, process, uts
+from ketch.linux.namespaces import CLONE_NEWTIME, CLONE_NEWUSER, KINDS, setns, unshare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from ketch.runtime.handshake import Channel
+    from ketch.runtime.plan import Plan
+    from ketch.spec.runtime import TimeOffset
+
+
+def join(joins: list[tuple[str, str]], say: "Callable[[str], None]") -> None:
+    """Enter namespaces by path.
+
+    A namespace belongs to a user namespace, and entering it takes privileges there. So those that
+    the caller's own allow come first, then the user namespace, then those that belong to it.
+
+    Args:
+        joins: ``(kind, path)`` of each.
+        say: takes a description of each step.
+
+    Raises:
+        InvalidArgumentError: a path leads to no namespace, or to one of another kind.
+        UnsupportedError: the caller may not enter one.
+    """
+    opened = []
+    try:
+        for kind, path in joins:
+            opened.append((kind, path, _open(kind, path)))
+        late = []
+        for kind, path, descriptor in opened:
+            if kind == "user":
+                continue
+            try:
+                _enter(kind, path, descriptor, say)
+            except PermissionError:
+                late.append((kind, path, descriptor))
+        user = [entry for entry in opened if entry[0] == "user"]
+        for kind, path, descriptor in user + late:
+            try:
+                _enter(kind, path, descriptor, say)
+            except PermissionError as error:
+                raise UnsupportedError(
+                    f"linux.namespaces: {kind} namespace {path}: operation not permitted",
+                    "join the user namespace that it belongs to as well",
+                ) from error
+    finally:
+        for _, _, descriptor in opened:
+            os.close(descriptor)
+
+
+def _open(kind: str, path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"linux.namespaces: {kind} namespace {path}: {(error.strerror or '').lower()}"
+        ) from error
+
+
+def _enter(kind: str, path: str, descriptor: int, say: "Callable[[str], None]") -> None:
+    try:
+        setns(descriptor, KINDS[kind][0])
+    except SyscallError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        if kind == "user" and os.fstat(descriptor).st_ino == os.stat("/proc/self/ns/user").st_ino:
+            return  # already there, which setns(2) refuses
+        raise InvalidArgumentError(
+            f"linux.namespaces: {path} is not a {kind} namespace that can be joined"
+        ) from error
+    say(f"join the {kind} namespace {path} · setns(2)")
+
+
+def cross(
+    plan: "Plan",
+    channel: "Channel",
+    cgroup: int | None,
+    say: "Callable[[str], None]",
+    born: "Callable[[], NoReturn]",
+) -> "NoReturn":
+    """In the process between: enter and make namespaces, and clone init into them.
+
+    Args:
+        plan: which.
+        channel: init's end of the handshake.
+        cgroup: descriptor of the v2 cgroup that init is born into, or None.
+        say: takes a description of each step.
+        born: init's life.
+    """
+    if plan.joins:
+        # Whoever is inside may watch.
+        process.prctl(process.PR_SET_DUMPABLE, 0)
+    join(plan.joins, say)
+    flags = plan.clone_flags
+    if flags & CLONE_NEWUSER:
+        unshare(CLONE_NEWUSER)
+        channel.reached("user")
+        channel.await_go("user")
+        flags &= ~CLONE_NEWUSER
+    if plan.time_offsets:
+        # clone3(2) would start the clocks at once, and then they can no longer be set.
+        unshare(CLONE_NEWTIME)
+        channel.reached("time")
+        channel.await_go("time")
+        flags &= ~CLONE_NEWTIME
+    pid, pidfd = process.clone3(flags | process.CLONE_PARENT, cgroup=cgroup)
+    if pid == 0:
+        born()
+    channel.reached(f"born {pid}", pidfd)
+    os._exit(0)
+
+
+def write_time_offsets(pid: int, offsets: "dict[str, TimeOffset]") -> None:
+    """Shift the clocks of the time namespace that a process's children are to live in.
+
+    Args:
+        pid: a child of the caller.
+        offsets: ``linux.timeOffsets``.
+
+    Raises:
+        InvalidArgumentError: a clock would stand before zero or too far ahead.
+    """
+    lines = [
+        f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
+        for clock, offset in offsets.items()
+    ]
+    descriptor = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, "".join(lines).encode())
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"linux.timeOffsets: {' '.join(lines).strip()!r}: {(error.strerror or '').lower()}",
+            "a shifted clock must stand between zero and 146 years: time_namespaces(7)",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+class SetHostName:
+    """Set ``hostname``."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def describe(self) -> str:
+        """What the step does, in words, with its system call."""
+        return f"host name {self._name} · sethostname(2)"
+
+    def execute(self) -> None:
+        """Do it."""
+        uts.set_host_name(self._name)
+
+
+class SetDomainName:
+    """Set ``domainname``."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def describe(self) -> str:
+        """What the step does, in words, with its system call."""
+        return f"domain name {self._name} · setdomainname(2)"
+
+    def execute(self) -> None:
+        """Do it."""
+        uts.set_domain_name(self._name)
+
+
+class SwitchLoopbackOn:
+    """Switch on the loopback interface of a new network namespace, as runc does."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        """What the step does, in words, with its system call."""
+        return "switch the loopback interface on · netdevice(7) SIOCSIFFLAGS"
+
+    def execute(self) -> None:
+        """Do it."""
+        loopback.switch_on()
+
+
+class JoinKeyring:
+    """Give the container a session keyring of its own, so that the caller's keys stay outside.
+
+    Processes that ``exec`` adds join it by its name.
+
+    Args:
+        container_id: the container's identifier.
+        in_user_namespace: whether its processes have a user namespace of their own.
+    """
+
+    __slots__ = ("_name", "_permissions")
+
+    def __init__(self, container_id: str, *, in_user_namespace: bool) -> None:
+        self._name = f"_ses.{container_id}"
+        # What runc allows: without it a program that has changed its user could not look into it.
+        self._permissions = keyring.OTHER_SEARCH if in_user_namespace else keyring.USER_SEARCH
+
+    def describe(self) -> str:
+        """What the step does, in words, with its system call."""
+        return f"session keyring {self._name} · keyctl(2) KEYCTL_JOIN_SESSION_KEYRING"
+
+    def execute(self) -> None:
+        """Do it; a kernel without keyrings has nothing to keep apart.
+
+        Raises:
+            UnsupportedError: the user has no room for another keyring.
+        """
+        try:
+            keyring.allow(keyring.join_session(self._name), self._permissions)
+        except SyscallError as error:
+            if error.errno == errno.ENOSYS:
+                return
+            raise UnsupportedError(
+                f"session keyring {self._name}: {os.strerror(error.errno or 0).lower()}",
+                "raise /proc/sys/kernel/keys/maxkeys, or go without (--no-new-keyring)",
+            ) from error
