@@ -1,0 +1,15 @@
+import pathlib
+
+import pytest
+
+from tests.kernel.runtime.bundles import Bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: pathlib.Path) -> Bundle:
+    """A bundle whose path the root of a user namespace may go along."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == 0 and directory.name.startswith("pytest-"):
+            directory.chmod(0o755)
+    tmp_path.chmod(0o755)
+    return Bundle(tmp_path)
