@@ -137,34 +137,37 @@ def test_a_container_reaches_the_host_and_beyond_by_masquerading(
     assert out == "you are 192.0.2.17"
 
 
+LISTENER = """
+import socket, subprocess
+print(flush=True)
+input()
+for words in ("address add 192.0.2.18/30 dev kworld1", "link set kworld1 up"):
+    subprocess.run(["ip", *words.split()], check=True)
+listener = socket.create_server(("192.0.2.18", 7007))
+print(flush=True)
+connection, address = listener.accept()
+connection.sendall(f"you are {address[0]}\\n".encode())
+"""
+
+
 @pytest.fixture
 def outside_world() -> Iterator[str]:
     """Give an address in a namespace that the host reaches by a veth, and that knows no routes."""
-    name = "ketchworld"
-
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True)
-
-    ip("netns", "add", name)
-    try:
-        ip("link", "add", "kworld0", "type", "veth", "peer", "name", "kworld1", "netns", name)
-        ip("address", "add", "192.0.2.17/30", "dev", "kworld0")
-        ip("link", "set", "kworld0", "up")
-        ip("-n", name, "address", "add", "192.0.2.18/30", "dev", "kworld1")
-        ip("-n", name, "link", "set", "kworld1", "up")
-        program = (
-            "import socket; s = socket.create_server(('192.0.2.18', 7007)); print(flush=True);"
-            "c, a = s.accept(); c.sendall(b'you are ' + a[0].encode() + b'\\n')"
-        )
-        with subprocess.Popen(
-            ["ip", "netns", "exec", name, sys.executable, "-c", program], stdout=subprocess.PIPE
-        ) as listener:
-            assert listener.stdout is not None
-            listener.stdout.readline()
-            yield "192.0.2.18"
-            listener.kill()
-    finally:
-        ip("netns", "delete", name)
+    with subprocess.Popen(
+        ["unshare", "--net", sys.executable, "-c", LISTENER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as listener:  # fmt: skip
+        assert listener.stdin is not None
+        assert listener.stdout is not None
+        listener.stdout.readline()
+        add = f"link add kworld0 type veth peer name kworld1 netns {listener.pid}"
+        for words in (add, "address add 192.0.2.17/30 dev kworld0", "link set kworld0 up"):
+            subprocess.run(["ip", *words.split()], check=True)
+        listener.stdin.write(b"\n")
+        listener.stdin.flush()
+        listener.stdout.readline()
+        yield "192.0.2.18"
+        listener.kill()
 
 
 def test_only_bridge_and_table_are_left(ketch: Engine, bridge_name: str) -> None:
