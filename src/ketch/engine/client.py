@@ -96,6 +96,10 @@ class Client:
         """Tell that the program runs."""
         self.send(wire.STARTED, identifier.encode())
 
+    def explain(self, words: str) -> None:
+        """Pass a step's description on; the container's init does so too, in its own copy."""
+        self.send(wire.ERRORS, f"{words}\n".encode())
+
     def ended(self, exit_status: int) -> None:
         """Tell the program's exit status."""
         self.send(wire.EXIT, b"%d" % exit_status)

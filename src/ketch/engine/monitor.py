@@ -64,7 +64,13 @@ def _run(client: Client, fields: "Fields") -> None:
         client.send(wire.ERRORS, f"WARNING: {warning}\n".encode())
     detached = bool(values["detach"])
     try:
-        status = running.run(engine, container, client, detached=detached)
+        status = running.run(
+            engine,
+            container,
+            client,
+            detached=detached,
+            explain=client.explain if values["explain"] else None,
+        )
     finally:
         if container.auto_remove:
             _remove(engine, container.id)

@@ -27,7 +27,7 @@ from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ketch.engine.client import Client
     from ketch.engine.engine import Engine
@@ -39,7 +39,14 @@ if TYPE_CHECKING:
 _USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
 
 
-def run(engine: "Engine", container: "Container", client: "Client", *, detached: bool) -> int:
+def run(
+    engine: "Engine",
+    container: "Container",
+    client: "Client",
+    *,
+    detached: bool,
+    explain: "Callable[[str], None] | None" = None,
+) -> int:
     """Start a container, watch over it, and record and release it when it has ended.
 
     Args:
@@ -47,6 +54,7 @@ def run(engine: "Engine", container: "Container", client: "Client", *, detached:
         container: the container, which does not run.
         client: who asked; is told when the program runs.
         detached: whether that is all the client wants; else it stays attached.
+        explain: takes each step's description as it happens, from init as well.
 
     Returns:
         The program's exit status.
@@ -64,7 +72,7 @@ def run(engine: "Engine", container: "Container", client: "Client", *, detached:
                 terminal=request["Config"].get("Tty", False),
             )
             held.callback(streams.close)
-            cgroup, init_process = _start(engine, container, request, streams, held)
+            cgroup, init_process = _start(engine, container, streams, held, explain)
             directory = engine.settings.container_directory(container.id)
             log = logs.Writer(logs.log_path(directory, container.id))
             held.callback(lambda: log.close(time.time_ns()))
@@ -103,24 +111,32 @@ def run(engine: "Engine", container: "Container", client: "Client", *, detached:
 def _start(
     engine: "Engine",
     container: "Container",
-    request: "Request",
     streams: Streams,
     held: ExitStack,
+    explain: "Callable[[str], None] | None",
 ) -> "tuple[cgroups.Manager, create.Container]":
     """Take all that the container holds while it runs, and create it up to its program's start."""
     settings = engine.settings
+    request: Request = container.record  # type: ignore[assignment]
+    say = explain or _keep_quiet
     directory = settings.container_directory(container.id)
     driver = engine.networks.find(request["HostConfig"]["NetworkMode"]).driver
     sandbox = None
     addresses: Sequence[str] = ()
     if driver != "host":
+        say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
         sandbox = held.enter_context(Sandbox())
     if driver == "bridge" and sandbox is not None:
         held.callback(engine.networks.release, container.id)
         endpoint = _lease(engine, container.id)
+        say(
+            f"link {endpoint.interface} to bridge {endpoint.bridge.name}, "
+            f"address {endpoint.addresses[0]} · rtnetlink(7), nft(8)"
+        )
         sandbox.connect(endpoint)
         addresses = [str(address.ip) for address in endpoint.addresses]
     files = _write_name_files(engine, directory, request, addresses)
+    say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
     rootfs = engine.images.snapshotter.mount(directory)
     with ExitStack() as until_attached:
         until_attached.callback(os.close, rootfs)
@@ -132,6 +148,7 @@ def _start(
         layout = cgroups.detect()
         cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
         held.callback(_remove_cgroup, cgroup)
+        say(f"make and limit the control group {cgroup.path} · cgroups(7)")
         cgroup.create()
         cgroup.set(config["linux"]["resources"])
         birth = init.Birth(
@@ -142,12 +159,18 @@ def _start(
             streams=streams.given,
             under_init=config.get("annotations", {}).get(bundle.INIT_ANNOTATION) == "true",
             die_with_parent=True,
+            container_id=container.id,
+            explain=explain,
         )
         if sandbox is not None:
             sandbox.settle()
         created = create.create(birth, cgroup)
         held.callback(created.close)
     return cgroup, created
+
+
+def _keep_quiet(_words: str) -> None:
+    """Nobody asked for an explanation."""
 
 
 def _configure(

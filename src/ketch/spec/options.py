@@ -137,6 +137,8 @@ OPTIONS = (
            help="Program to run instead of the image's ENTRYPOINT"),
     Option("env", "e", "list", convert=environment.variable, help="Set environment variables"),
     Option("env-file", kind="list", help="Read environment variables from a file"),
+    Option("explain", kind="bool",
+           help="Say on standard error how the container is made, step by step"),
     Option("group-add", kind="list", field="HostConfig.GroupAdd",
            help="Add groups for the process to join"),
     Option("hostname", "h", field="Config.Hostname", help="Container host name"),

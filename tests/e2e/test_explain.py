@@ -1,0 +1,49 @@
+"""``ketch run --explain`` says what is done, in the order in which it is done."""
+
+import pytest
+
+from tests.support.commands import Engine
+
+# Words of steps that every container with Docker's defaults has, in their order.
+STEPS = [
+    "CLONE_NEWNET",
+    "rtnetlink(7)",
+    "overlay",
+    "make and limit the control group",
+    "new PID namespace: the program will be its PID 1 · clone3(2) CLONE_NEWPID",
+    "sethostname(2)",
+    "mount proc on /proc",
+    "mount tmpfs on /dev ",
+    "make /dev/null",
+    "hide /proc/kcore",
+    "pivot_root(2)",
+    "seccomp(2)",
+    "capset(2)",
+    "become /bin/echo · execve(2)",
+]
+
+
+def test_steps_come_in_order_and_apart_from_the_program(ketch: Engine) -> None:
+    result = ketch("run", "--rm", "--explain", "busybox", "echo", "hello")
+    assert (result.status, result.out) == (0, "hello\n")
+    found = []
+    for line in result.err.splitlines():
+        found += [step for step in STEPS if step in line]
+    assert list(dict.fromkeys(found)) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("options", "absent"),
+    [
+        (["--network", "host"], ["CLONE_NEWNET", "rtnetlink(7)"]),
+        (["--network", "none"], ["rtnetlink(7), nft(8)"]),
+        (["--privileged"], ["hide ", "seccomp(2)"]),
+        (["--security-opt", "seccomp=unconfined"], ["seccomp(2)"]),
+        (["--pid", "host"], ["CLONE_NEWPID"]),
+    ],
+)
+def test_what_is_not_done_is_not_said(ketch: Engine, options: list[str], absent: list[str]) -> None:
+    result = ketch("run", "--rm", "--explain", *options, "busybox", "true")
+    assert result.status == 0
+    assert "execve(2)" in result.err
+    assert not [words for words in absent if words in result.err]
