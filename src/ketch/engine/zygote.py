@@ -39,7 +39,9 @@ def main() -> None:
         os.chdir("/")
         os.umask(0o022)
         _seal(state, name)
-    # Only the sealed interpreter loads all of it.
+    # Only the sealed interpreter loads all of it; the codec would be loaded by each monitor anew.
+    import encodings.ascii  # noqa: F401, PLC0415
+
     from ketch.engine import monitor  # noqa: PLC0415
 
     os.set_inheritable(launch.SOCKET, False)
@@ -51,6 +53,8 @@ def main() -> None:
     process.set_name("ketch-zygote")
     gc.collect()
     gc.freeze()
+    # A start makes little garbage, and looking for it would only touch pages.
+    gc.set_threshold(100_000)
     if serve_until_idle(socket, f"{state}/{name}.socket", monitor.serve, IDLE_SECONDS) == "changed":
         os.set_inheritable(launch.SOCKET, True)
         _seal(state, name)
