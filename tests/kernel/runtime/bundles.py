@@ -140,7 +140,7 @@ class Container:
     def namespace(self, kind: str) -> str:
         return os.readlink(f"/proc/{self.pid}/ns/{kind}")
 
-    def execute(self, config: Config, **options: Any) -> tuple[int, str]:
+    def execute(self, config: Config, /, **options: Any) -> tuple[int, str]:
         """Run another process in the container, with the configuration's ``process``."""
         output = os.memfd_create("output")
         null = os.open("/dev/null", os.O_RDONLY)
