@@ -33,8 +33,8 @@ def _unknown(value: object) -> "NoReturn":
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-_scan = make_scanner(_Context)
-_encode = make_encoder({}, _unknown, encode_basestring_ascii, None, ":", ",", False, False, False)  # type: ignore[arg-type]
+_scan = make_scanner(_Context)  # type: ignore[arg-type]
+_encode = make_encoder({}, _unknown, encode_basestring_ascii, None, ":", ",", False, False, False)
 
 
 def loads(text: str | bytes) -> "Any":
