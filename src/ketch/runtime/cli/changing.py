@@ -1,0 +1,141 @@
+"""``pause``, ``resume`` and ``update``: what changes a running container's cgroup."""
+
+import sys
+
+from ketch.cgroups import Manager
+from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.runtime.state import CREATED, PAUSED, RUNNING, Record, States
+from ketch.spec import json_text
+from ketch.spec.values import swap_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.runtime.cli.grammar import Parsed
+    from ketch.runtime.cli.main import Settings
+    from ketch.spec.runtime import Resources
+
+_CPU_FLAGS = {
+    "cpu-period": "period", "cpu-quota": "quota", "cpu-burst": "burst", "cpu-share": "shares",
+    "cpu-rt-period": "realtimePeriod", "cpu-rt-runtime": "realtimeRuntime", "cpu-idle": "idle",
+}  # fmt: skip
+_MEMORY_FLAGS = {
+    "memory": "limit", "memory-reservation": "reservation", "memory-swap": "swap",
+    "kernel-memory-tcp": "kernelTCP",
+}  # fmt: skip
+
+
+def pause(settings: "Settings", options: "Parsed") -> int:
+    """Stop every process of a container."""
+    states = States(settings.root)
+    with states.lock(options.arguments[0]) as entry:
+        record = entry.record()
+        if states.status(record) not in {CREATED, RUNNING}:
+            raise ConflictError("container not running")
+        _cgroup(record).freeze()
+    return 0
+
+
+def resume(settings: "Settings", options: "Parsed") -> int:
+    """Let every process of a container run again."""
+    states = States(settings.root)
+    with states.lock(options.arguments[0]) as entry:
+        record = entry.record()
+        if states.status(record) != PAUSED:
+            raise ConflictError("container not paused")
+        _cgroup(record).thaw()
+    return 0
+
+
+def update(settings: "Settings", options: "Parsed") -> int:
+    """Change what a container may use."""
+    for name in ("l3-cache-schema", "mem-bw-schema"):
+        if options.text(name):
+            raise UnsupportedError(f"--{name}: changing Intel RDT of a running container")
+    if options.text("kernel-memory"):
+        settings.log.warning("Setting --kernel-memory is ignored: the kernel dropped this limit")
+    wanted = _from_file(options.text("resources")) or _from_flags(options)
+    states = States(settings.root)
+    with states.lock(options.arguments[0]) as entry:
+        record = entry.record()
+        if states.status(record) not in {CREATED, RUNNING, PAUSED}:
+            raise ConflictError("container not running")
+        if wanted:
+            _cgroup(record).set(wanted)
+            config: Any = states.config(record)
+            present = config.setdefault("linux", {}).setdefault("resources", {})
+            for name, value in wanted.items():
+                old = present.get(name)
+                merged = isinstance(old, dict) and isinstance(value, dict)
+                present[name] = old | value if merged else value
+            entry.write_config(json_text.dumps(config).encode())
+    return 0
+
+
+def _cgroup(record: Record) -> Manager:
+    cgroup = record.manager()
+    if cgroup is None:
+        raise UnavailableError(
+            f"container {record.id} has no cgroup", "it was made without permission to make one"
+        )
+    return cgroup
+
+
+def _from_file(path: str) -> "Any":
+    """The resources in a file, less what is null and the devices, which an update leaves alone."""
+    if not path:
+        return {}
+    if path == "-":
+        text = sys.stdin.buffer.read()
+    else:
+        with open(path, "rb") as file:
+            text = file.read()
+    try:
+        document = json_text.loads(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"--resources {path}: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidArgumentError(f"--resources {path}: is not an object of resources")
+    document.pop("devices", None)
+    return _without_nulls(document)
+
+
+def _without_nulls(value: "dict[str, Any]") -> "Any":
+    kept = {
+        name: _without_nulls(member) if isinstance(member, dict) else member
+        for name, member in value.items()
+        if member is not None
+    }
+    return {name: member for name, member in kept.items() if member != {}}
+
+
+def _from_flags(options: "Parsed") -> "Resources":
+    cpu: dict[str, Any] = {}
+    for flag, name in _CPU_FLAGS.items():
+        if text := options.text(flag):
+            try:
+                cpu[name] = int(text)
+            except ValueError:
+                raise InvalidArgumentError(
+                    f'invalid value for {flag}: strconv.ParseInt: parsing "{text}": invalid syntax'
+                ) from None
+    for flag, name in (("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")):
+        if text := options.text(flag):
+            cpu[name] = text
+    memory: dict[str, Any] = {}
+    for flag, name in _MEMORY_FLAGS.items():
+        if text := options.text(flag):
+            try:
+                memory[name] = swap_size(text)
+            except InvalidArgumentError as error:
+                raise InvalidArgumentError(f"invalid value for {flag}: {error.message}") from error
+    found: Any = {
+        "cpu": cpu,
+        "memory": memory,
+        "pids": {"limit": options.number("pids-limit")} if options.number("pids-limit") else {},
+        "blockIO": (
+            {"weight": options.number("blkio-weight")} if options.number("blkio-weight") else {}
+        ),
+    }
+    return {name: members for name, members in found.items() if members}  # type: ignore[return-value]

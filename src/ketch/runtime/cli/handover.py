@@ -1,0 +1,132 @@
+"""Between a caller and a new process: what it passes in, and what it gets and is told."""
+
+import _socket
+import os
+import struct
+
+from ketch.errors import InvalidArgumentError, StartError, UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.runtime.cli.grammar import Parsed
+    from ketch.runtime.cli.main import Settings
+    from ketch.runtime.create import Container
+
+_FIRST_PRESERVED = 3
+
+
+def check_terminal(options: "Parsed", *, terminal: bool, detached: bool) -> None:
+    """Refuse a terminal that nobody would have, and a socket that nobody would use.
+
+    Raises:
+        InvalidArgumentError: in runc's words.
+    """
+    socket = options.text("console-socket")
+    if detached and terminal and not socket:
+        raise InvalidArgumentError(
+            "cannot allocate tty if ketch-oci will detach without setting console socket",
+            "give --console-socket, or set process.terminal to false",
+        )
+    if socket and not (detached and terminal):
+        raise InvalidArgumentError(
+            "cannot use console socket if ketch-oci will not detach or allocate tty",
+            "leave --console-socket out",
+        )
+
+
+def preserved(options: "Parsed", environment: list[str]) -> int:
+    """How many descriptors from 3 on the process inherits.
+
+    Those of socket activation ($LISTEN_FDS, sd_listen_fds(3)) come first; the process is told of
+    them in its environment.
+
+    Args:
+        options: with ``preserve-fds``.
+        environment: the process's, added to.
+
+    Raises:
+        InvalidArgumentError: one of them is not open.
+    """
+    activated = int(os.environ.get("LISTEN_FDS") or 0)
+    if activated:
+        environment += [f"LISTEN_FDS={activated}", "LISTEN_PID=1"]
+    count = options.number("preserve-fds") + activated
+    for descriptor in range(_FIRST_PRESERVED, _FIRST_PRESERVED + count):
+        # What this process has opened itself is not inheritable, and not the caller's to pass.
+        try:
+            given = os.get_inheritable(descriptor)
+        except OSError:
+            given = False
+        if not given:
+            raise InvalidArgumentError(
+                f"please check that preserved-fd {descriptor - _FIRST_PRESERVED} (of {count}) is"
+                " present",
+                f"descriptor {descriptor} is not open in the caller",
+            )
+    return count
+
+
+def hand_over(options: "Parsed", container: "Container") -> None:
+    """Write the pid file, and send the terminal and the pidfd, as far as they are asked for.
+
+    Raises:
+        UnavailableError: a socket does not answer.
+        OSError: the pid file cannot be written.
+    """
+    if (path := options.text("console-socket")) and container.console is not None:
+        name = os.readlink(f"/proc/self/fd/{container.console}")
+        _send(path, name.encode(), container.console, "--console-socket")
+    if path := options.text("pidfd-socket"):
+        _send(path, b"pidfd", container.pidfd, "--pidfd-socket")
+    if path := options.text("pid-file"):
+        write_pid_file(path, container.pid)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid file, whole from the moment it can be seen."""
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o666)
+    try:
+        os.write(descriptor, str(pid).encode())
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+
+
+def _send(path: str, name: bytes, descriptor: int, flag: str) -> None:
+    """Connect to a stream socket and send one descriptor under a name."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    # By the directory's descriptor, since a socket's path may have at most 107 bytes: unix(7).
+    directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))
+        connection.sendmsg([name], [rights])
+    except OSError as error:
+        raise UnavailableError(f"{flag} {path}: {(error.strerror or '').lower()}") from error
+    finally:
+        os.close(directory)
+        connection.close()
+
+
+def explainer(settings: "Settings", options: "Parsed") -> "Callable[[str], None] | None":
+    """Who is told of each step, if anyone: standard error with ``--explain``, else the log."""
+    if options.enabled("explain"):
+        return _say
+    return settings.log.debug if settings.log.debugging else None
+
+
+def _say(words: str) -> None:
+    os.write(2, f"{words}\n".encode(errors="surrogateescape"))
+
+
+def in_callers_words(error: StartError) -> StartError:
+    """Add the words by which callers tell what was missing, and choose their exit status."""
+    return StartError(
+        f"unable to start container process: exec: {error.message}",
+        error.hint,
+        exit_status=error.exit_status,
+    )

@@ -1,0 +1,189 @@
+"""The command ``ketch-oci``: global options, dispatch, and what an error looks like."""
+
+import os
+import sys
+
+from ketch.errors import KetchError
+from ketch.runtime.cli import commands, grammar
+from ketch.runtime.cli.log import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PROGRAM = "ketch-oci"
+_NO_COMMAND = 3  # exit status, runc's
+_EXEC_FAILED = 255
+_FAILED_PREFIX = {
+    "create": f"{PROGRAM} create failed: ",
+    "exec": "exec failed: ",
+    "restore": f"{PROGRAM} restore failed: ",
+    "run": f"{PROGRAM} run failed: ",
+}
+
+
+class Settings:
+    """What stands before the command.
+
+    Attributes:
+        root: directory of the containers' state.
+        log: where messages go.
+        rootless: whether to go on where cgroups may not be made.
+        criu: path of criu.
+    """
+
+    __slots__ = ("criu", "log", "root", "rootless")
+
+    def __init__(self, root: str, log: Log, *, rootless: bool = False, criu: str = "criu") -> None:
+        self.root = root
+        self.log = log
+        self.rootless = rootless
+        self.criu = criu
+
+
+def main() -> "NoReturn":
+    """Run this process's command line and end."""
+    status = run(sys.argv[1:])
+    sys.stdout.flush()
+    # What the interpreter does at its end takes 2 ms, and nothing here needs it.
+    os._exit(status)
+
+
+def run(words: list[str]) -> int:
+    """Run a command line.
+
+    Args:
+        words: the arguments after the program's name.
+
+    Returns:
+        The exit status: that of the process for ``run`` and ``exec``, 0, or 1 for what failed
+        (255 for ``exec``).
+    """
+    log, name = Log(), ""
+    try:
+        parsed = _global_options(words)
+        if parsed is None:
+            return 0
+        log = Log(parsed.text("log"), parsed.text("log-format"), debug=parsed.enabled("debug"))
+        settings = _settings(parsed, log)
+        name, *rest = parsed.arguments
+        if name not in commands.FUNCTIONS:
+            log.failure(f"No help topic for '{name}'")
+            return _NO_COMMAND
+        command = commands.command(name)
+        options = _command_options(command, rest)
+        if options is None:
+            return 0
+        module_name, function_name = commands.FUNCTIONS[name]
+        module = __import__(f"ketch.runtime.cli.{module_name}", fromlist=[function_name])
+        status: int = getattr(module, function_name)(settings, options)
+    except grammar.UsageError as error:
+        sys.stdout.write(error.help)
+        log.failure(error.message)
+        return 1
+    except KetchError as error:
+        log.failure(f"{_FAILED_PREFIX.get(name, '')}{error.message}", error.hint)
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        log.failure(f"{_FAILED_PREFIX.get(name, '')}{_said(error)}")
+    except KeyboardInterrupt:
+        return 130
+    else:
+        return status
+    return _EXEC_FAILED if name == "exec" else 1
+
+
+def _said(error: OSError) -> str:
+    """An error as Go's os.PathError has it: the path, then what is wrong with it."""
+    reason = (error.strerror or str(error)).lower()
+    return f"open {error.filename}: {reason}" if error.filename else reason
+
+
+def _global_options(words: list[str]) -> grammar.Parsed | None:
+    """Read what stands before the command; None when that was all there was to do."""
+    try:
+        parsed = grammar.parse(commands.GLOBAL, words, interspersed=False)
+    except KetchError as error:
+        raise grammar.UsageError(
+            error.message, f"Incorrect Usage. {error.message}\n\n{_help()}"
+        ) from error
+    if parsed.enabled("version"):
+        print(_version())
+        return None
+    if parsed.help or not parsed.arguments or parsed.arguments[0] in {"help", "h"}:
+        topic = next((word for word in parsed.arguments[1:] if word in commands.FUNCTIONS), "")
+        text = grammar.help_text(PROGRAM, commands.command(topic)) if topic else _help()
+        sys.stdout.write(text)
+        return None
+    return parsed
+
+
+def _command_options(command: grammar.Command, words: list[str]) -> grammar.Parsed | None:
+    """Read what stands after the command; None when that asked for help only."""
+    help_ = grammar.help_text(PROGRAM, command)
+    try:
+        parsed = grammar.parse(command.flags, words, interspersed=command.interspersed)
+    except KetchError as error:
+        raise grammar.UsageError(
+            error.message, f"Incorrect Usage: {error.message}\n\n{help_}"
+        ) from error
+    if parsed.help:
+        sys.stdout.write(help_)
+        return None
+    try:
+        grammar.check_count(PROGRAM, command, len(parsed.arguments))
+    except grammar.UsageError as error:
+        raise grammar.UsageError(error.message, f"Incorrect Usage.\n\n{help_}") from error
+    return parsed
+
+
+def _settings(parsed: grammar.Parsed, log: Log) -> Settings:
+    from ketch.errors import InvalidArgumentError, UnsupportedError  # noqa: PLC0415
+
+    if parsed.enabled("systemd-cgroup"):
+        raise UnsupportedError(
+            "--systemd-cgroup: this build makes cgroups itself, in the mounted file systems",
+            "choose the cgroupfs driver: podman --cgroup-manager cgroupfs, dockerd --exec-opt"
+            " native.cgroupdriver=cgroupfs, containerd SystemdCgroup = false",
+        )
+    asked = parsed.text("rootless")
+    if asked not in {"true", "false", "auto", ""}:
+        raise InvalidArgumentError(f'invalid value "{asked}" for --rootless: true, false or auto')
+    rootless = asked == "true" or (asked != "false" and _is_rootless())
+    return Settings(
+        os.path.abspath(parsed.text("root") or _default_root()), log,
+        rootless=rootless, criu=parsed.text("criu"),
+    )  # fmt: skip
+
+
+def _default_root() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"{runtime}/{PROGRAM}" if runtime and _is_rootless() else f"/run/{PROGRAM}"
+
+
+def _is_rootless() -> bool:
+    """Whether this user is not the machine's root."""
+    if os.geteuid() != 0:
+        return True
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.readline().split() != ["0", "0", str(2**32 - 1)]
+
+
+def _version() -> str:
+    from ketch import __version__  # noqa: PLC0415
+    from ketch.spec.features import OCI_VERSION  # noqa: PLC0415
+
+    return f"{PROGRAM} version {__version__}\nspec: {OCI_VERSION}"
+
+
+def _help() -> str:
+    rows = "\n".join(
+        f"   {name:<12}{commands.command(name).summary}" for name in commands.FUNCTIONS
+    )
+    return (
+        f"NAME:\n   {PROGRAM} - Open Container Initiative runtime\n\n"
+        f"USAGE:\n   {PROGRAM} [global options] command [command options] [arguments...]\n\n"
+        f"COMMANDS:\n{rows}\n   {'help, h':<12}show this, or help for one command\n\n"
+        f"GLOBAL OPTIONS:\n{grammar.option_lines(commands.GLOBAL)}\n"
+    )

@@ -1,0 +1,229 @@
+"""``create``, ``start`` and ``run``."""
+
+import os
+
+from ketch import cgroups
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    StartError,
+    UnavailableError,
+)
+from ketch.runtime import create as creation
+from ketch.runtime import hooks, init, seccomp
+from ketch.runtime.cli import handover, seal
+from ketch.runtime.cli.removing import destroy
+from ketch.runtime.plan import Plan
+from ketch.runtime.process import ProcessSetup
+from ketch.runtime.state import CREATED, RUNNING, STOPPED, Entry, Record, States, remove_cgroup
+from ketch.runtime.validate import validate
+from ketch.spec import json_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.cgroups import Layout, Manager
+    from ketch.runtime.cli.grammar import Parsed
+    from ketch.runtime.cli.main import Settings
+    from ketch.spec.runtime import Config, Resources
+
+
+def create(settings: "Settings", options: "Parsed") -> int:
+    """Make a container up to the moment before its program runs."""
+    seal.ensure()
+    made = _Making(settings, options, detached=True)
+    container = made.make(waits_for_start=True)
+    container.close()
+    made.entry.close()
+    return 0
+
+
+def start(settings: "Settings", options: "Parsed") -> int:
+    """Let a created container's program run."""
+    states = States(settings.root)
+    with states.lock(options.arguments[0]) as entry:
+        record = entry.record()
+        status = states.status(record)
+        if status == STOPPED:
+            raise ConflictError("cannot start a container that has stopped")
+        if status == RUNNING:
+            raise ConflictError("cannot start an already running container")
+        if status != CREATED:
+            raise ConflictError(f"cannot start a container in the {status} state")
+        entry.release_fifo()
+        _run_poststart(settings, states.config(record), record)
+    return 0
+
+
+def run(settings: "Settings", options: "Parsed") -> int:
+    """Make a container and run its program, in the foreground unless detached."""
+    seal.ensure()
+    detached = options.enabled("detach")
+    made = _Making(settings, options, detached=detached)
+    container = made.make(waits_for_start=False)
+    foreground = None
+    if not detached:
+        from ketch.runtime.cli.foreground import Foreground  # noqa: PLC0415 not for create
+
+        foreground = Foreground(container, adopt=not options.enabled("no-subreaper"))
+    try:
+        container.start()
+        _run_poststart(settings, made.config, made.record)
+    except BaseException:
+        if foreground:
+            foreground.restore()
+        container.abandon()
+        destroy(settings, made.entry, made.record, made.config)
+        raise
+    if foreground is None:
+        container.close()
+        return 0
+    made.entry.close()
+    status = foreground.run()
+    if not options.enabled("keep"):
+        # Somebody may have deleted it meanwhile.
+        try:
+            with States(settings.root).lock(made.record.id) as entry:
+                destroy(settings, entry, made.record, made.config)
+        except NotFoundError:
+            return status
+    return status
+
+
+def load(bundle: str) -> "tuple[Config, bytes]":
+    """Read and check a bundle's configuration; give it parsed, and as text.
+
+    Raises:
+        InvalidArgumentError: there is no bundle, or a fault in it.
+    """
+    try:
+        with open(f"{bundle}/config.json", "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        if not os.path.isdir(bundle):
+            raise InvalidArgumentError(f"chdir {bundle}: no such file or directory") from None
+        raise InvalidArgumentError(
+            f"JSON specification file config.json not found in {bundle}",
+            "make one: ketch-oci spec",
+        ) from None
+    try:
+        document = json_text.loads(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{bundle}/config.json: {error}") from error
+    return validate(document), text
+
+
+class _Making:
+    """One container's creation: what is decided first, and then done.
+
+    Attributes:
+        config: the configuration.
+        record: what is stored.
+        entry: the container's directory, locked.
+    """
+
+    __slots__ = ("_detached", "_options", "_preserved", "_settings", "_text", "config", "entry",
+                 "record")  # fmt: skip
+
+    entry: Entry
+
+    def __init__(self, settings: "Settings", options: "Parsed", *, detached: bool) -> None:
+        self._settings = settings
+        self._options = options
+        self._detached = detached
+        bundle = os.path.abspath(options.text("bundle") or ".")
+        self.config, self._text = load(bundle)
+        process = self.config.get("process")
+        if process is None:
+            raise InvalidArgumentError("process property must not be empty")
+        terminal = process.get("terminal", False)
+        handover.check_terminal(options, terminal=terminal, detached=detached)
+        self._preserved = handover.preserved(options, process.setdefault("env", []))
+        self.record = Record(options.arguments[0], bundle, self.config)
+
+    def make(self, *, waits_for_start: bool) -> creation.Container:
+        """Make it, and hand over what the caller wants of it.
+
+        Args:
+            waits_for_start: whether another process will start it, by its fifo.
+        """
+        self.entry = States(self._settings.root).create(self.record.id)
+        try:
+            self.entry.write_config(self._text)
+            self.entry.write(self.record)
+            container = self._create(waits_for_start=waits_for_start)
+            try:
+                self.record.born(container.pid)
+                handover.hand_over(self._options, container)
+                self.entry.write(self.record)
+            except BaseException:
+                container.abandon()
+                raise
+        except BaseException:
+            # What runs is gone; its poststop hooks free what its other hooks took.
+            destroy(self._settings, self.entry, self.record, self.config)
+            raise
+        return container
+
+    def _create(self, *, waits_for_start: bool) -> creation.Container:
+        settings, config, process = self._settings, self.config, self.config["process"]
+        section = config.get("linux", {}).get("seccomp")
+        filter_ = seccomp.prepare(section, f"{settings.root}/.seccomp") if section else None
+        setup = ProcessSetup(process, filter_)
+        for warning in setup.warnings:
+            settings.log.warning(warning)
+        cgroup = self._make_cgroup()
+        fifo = self.entry.make_fifo() if waits_for_start else None
+        birth = init.Birth(
+            Plan(config, cgroup.layout if cgroup else _layout()),
+            setup,
+            self.record.bundle,
+            fifo=fifo,
+            preserved=self._preserved,
+            explain=handover.explainer(settings, self._options),
+            container_id=self.record.id,
+            new_keyring=not self._options.enabled("no-new-keyring"),
+            no_pivot=self._options.enabled("no-pivot"),
+        )
+        try:
+            return creation.create(birth, cgroup)
+        except StartError as error:
+            raise handover.in_callers_words(error) from error
+        finally:
+            if fifo is not None:
+                os.close(fifo)
+
+    def _make_cgroup(self) -> "Manager | None":
+        """Make and limit the cgroup; None where a rootless caller may not and asked for none."""
+        linux = self.config.get("linux", {})
+        path = linux.get("cgroupsPath", "")
+        cgroup = self.record.place(path or self.record.id)
+        self.entry.write(self.record)
+        # Without rules of its own a container has the devices that every container has.
+        resources: Resources = {"devices": [], **linux.get("resources", {})}
+        try:
+            cgroup.create()
+            self.record.owns_cgroup = True
+            self.entry.write(self.record)
+            cgroup.set(resources)
+        except PermissionDeniedError:
+            if path or not self._settings.rootless:
+                raise
+            remove_cgroup(self.record)
+            self.record.cgroup = ""
+            return None
+        return cgroup
+
+
+def _layout() -> "Layout | None":
+    """The machine's hierarchies, or None where a rootless caller has none to see."""
+    try:
+        return cgroups.detect()
+    except UnavailableError:
+        return None
+
+
+def _run_poststart(settings: "Settings", config: "Config", record: Record) -> None:
+    told = hooks.state(config, record.id, record.bundle, "running", record.pid)
+    hooks.run(config, "poststart", told, settings.log.debug)
