@@ -118,6 +118,7 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
     plan = birth.plan
     with ExitStack() as stack:
         ours, theirs = Channel.pair()
+        ours.hear = birth.explain
         stack.callback(theirs.close)
         into = None
         if cgroup:
@@ -193,6 +194,8 @@ def _clone_across(
     between = os.fork()
     if between == 0:
         ours.close()
+        if birth.explain is not None:
+            birth.explain = theirs.say
         run_child(
             theirs,
             lambda: namespaces.cross(
@@ -239,6 +242,8 @@ def _furnish(birth: init.Birth, pid: int) -> None:
     """Give init what only the parent may: limits, the host's network devices, a resctrl group."""
     config = birth.plan.config
     specification = config["process"]
+    for limit in specification.get("rlimits") or []:
+        birth.say(f"limit {limit['type']} to {limit['soft']}:{limit['hard']} · prlimit(2)")
     set_limits(pid, specification)
     if (adjustment := specification.get("oomScoreAdj")) is not None:
         birth.say(f"out-of-memory score {adjustment:+} · proc_pid_oom_score_adj(5)")

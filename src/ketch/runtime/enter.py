@@ -119,7 +119,8 @@ def enter(
         entry = _Entry(setup, theirs, streams, init_pidfd, flags)
         entry.preserved = preserved
         if explain is not None:
-            entry.say = explain
+            ours.hear = explain
+            entry.say = theirs.say
         if new_keyring and container_id:
             entry.keyring = JoinKeyring(container_id, in_user_namespace=in_user_namespace)
         if entry.affinity:
@@ -145,7 +146,7 @@ def enter(
         set_limits(pid, specification)
         entered.begin()
         entered.await_created(serve)
-        create.tune(pid, specification, entry.say)
+        create.tune(pid, specification, explain or _say_nothing)
     except BaseException:
         entered.abandon()
         raise

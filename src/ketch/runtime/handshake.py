@@ -15,6 +15,7 @@ One SOCK_SEQPACKET pair, one JSON object a message, at most one descriptor besid
       │  {"go": "start"}  (or a byte in the exec fifo) ─▶ │  execve(2)
       │ ◀─────────────────── end of file: that succeeded  │
       │ ◀── {"error": ...} instead of any of the above ── │  exits
+      │ ◀──── {"say": ...} before any of the above ────── │  each step, where it is explained
 
 Both ends are close-on-exec, which is what turns a successful execve(2) into end of file.
 """
@@ -52,12 +53,17 @@ _ERRORS: dict[str, type[KetchError]] = {
 
 
 class Channel:
-    """One end of the conversation. It owns its socket."""
+    """One end of the conversation. It owns its socket.
 
-    __slots__ = ("_socket",)
+    Attributes:
+        hear: at the parent's end, takes what init says of its steps.
+    """
+
+    __slots__ = ("_socket", "hear")
 
     def __init__(self, socket: _socket.socket) -> None:
         self._socket = socket
+        self.hear: Callable[[str], None] | None = None
 
     @staticmethod
     def pair() -> "tuple[Channel, Channel]":
@@ -80,6 +86,15 @@ class Channel:
     def reached(self, point: str, descriptor: int | None = None) -> None:
         """Init: tell the parent how far it has come, and hand over a descriptor."""
         self._send({"at": point}, descriptor)
+
+    def say(self, words: str) -> None:
+        """Init: explain a step, through the parent.
+
+        Soon init's own standard error is the program's; and so the steps of both are told in their
+        order. To nobody, where another process starts the program: by then the parent is gone.
+        """
+        with suppress(OSError):
+            self._send({"say": words})
 
     def hand_over(self, listener: int) -> None:
         """Init: have its filter's listener given to the supervisor, and wait until it has been."""
@@ -117,6 +132,10 @@ class Channel:
             KetchError: what made init give up, as init raised it.
         """
         message, descriptor = self._receive()
+        while message is not None and "say" in message:
+            if self.hear is not None:
+                self.hear(message["say"])
+            message, descriptor = self._receive()
         if message is None:
             return "executed", None
         if "error" in message:

@@ -18,6 +18,7 @@ from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
 from ketch.runtime.namespaces import JoinKeyring, join
+from ketch.runtime.plan import explain_namespace
 from ketch.runtime.process import ProcessSetup, run_under_init
 
 TYPE_CHECKING = False
@@ -126,6 +127,8 @@ def run(birth: Birth, channel: Channel) -> "NoReturn":
         birth: what init is born with.
         channel: init's end of the handshake.
     """
+    if birth.explain is not None:
+        birth.explain = channel.say
     run_child(channel, lambda: _live(birth, channel))
 
 
@@ -133,6 +136,7 @@ def _live(birth: Birth, channel: Channel) -> None:
     place = _settle_in(birth, channel)
     terminal = _set_up(birth, channel, place)
     setup = birth.setup
+    birth.say("close every descriptor but the program's · close_range(2)")
     arrange_descriptors(birth.streams, terminal, birth.preserved)
     setup.become_user(birth.say, channel.hand_over, die_with_parent=birth.die_with_parent)
     path = setup.find_program()
@@ -165,8 +169,10 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
     if plan.new_cgroup_namespace:
         # Not before: what it shows as its root is where its maker is then.
+        birth.say(explain_namespace("cgroup", "unshare(2)"))
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
     os.setsid()
+    birth.say("load no module from here on, which might be the container's")
     forbid_imports()
     if not plan.crosses:
         join(plan.joins, birth.say)
@@ -199,6 +205,7 @@ def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
         _run_hooks(birth, "createContainer", "creating")
     terminal = None
     if setup.terminal:
+        birth.say("open a terminal, the container's /dev/console · ioctl_tty(2) TIOCGPTPEER")
         master, terminal = open_terminal(root, setup.window)
         _bind_console(root, terminal)
         channel.reached("console", master)

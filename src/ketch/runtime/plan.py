@@ -206,23 +206,27 @@ class Plan:
         ]
 
     def explain_birth(self) -> list[str]:
-        """In words, the namespaces that init is born into."""
-        flags = self.clone_flags | (CLONE_NEWCGROUP if self.new_cgroup_namespace else 0)
+        """In words, the namespaces that init is born into, but for those that are joined."""
+        # See namespaces.cross for these two.
+        unshared = {"user"} if self.crosses else set()
+        unshared |= {"time"} if self.time_offsets else set()
         return [
-            f"{_WORDS[kind]} · clone3(2) CLONE_NEW{_flag_word(kind)}"
-            if kind != "cgroup"
-            else f"{_WORDS[kind]} · unshare(2) CLONE_NEWCGROUP"
+            explain_namespace(kind, "unshare(2)" if kind in unshared else "clone3(2)")
             for kind, (flag, _) in KINDS.items()
-            if flags & flag
+            if self.clone_flags & flag
         ]
 
     def explain(self) -> list[str]:
-        """The whole plan in words, in the order of execution."""
+        """The plan in words, in the order of execution: namespaces and file systems."""
         lines = self.explain_birth()
+        if self.new_cgroup_namespace:
+            lines.append(explain_namespace("cgroup", "unshare(2)"))
         lines += [f"join the {kind} namespace {path} · setns(2)" for kind, path in self.joins]
         lines += [step.describe() for step in self.steps]
         return lines + [each.describe() for each in (*self.operations, *self.closing)]
 
 
-def _flag_word(kind: str) -> str:
-    return {"mount": "NS", "network": "NET"}.get(kind, kind.upper())
+def explain_namespace(kind: str, call: str) -> str:
+    """In words, what a new namespace of a kind is for, and the call that makes it."""
+    word = {"mount": "NS", "network": "NET"}.get(kind, kind.upper())
+    return f"{_WORDS[kind]} · {call} CLONE_NEW{word}"
