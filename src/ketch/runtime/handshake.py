@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _MESSAGE_BYTES_MAX = 64 * 1024
-_WORDS_MAX = 8 * 1024  # of an error's message, so that a message of JSON stays whole
+_WORDS_MAX = 4 * 1024  # JSON takes up to 12 bytes for a character, and must stay whole
 _ERRORS: dict[str, type[KetchError]] = {
     kind.__name__: kind
     for kind in (
@@ -94,7 +94,7 @@ class Channel:
         order. To nobody, where another process starts the program: by then the parent is gone.
         """
         with suppress(OSError):
-            self._send({"say": words})
+            self._send({"say": words[:_WORDS_MAX]})
 
     def hand_over(self, listener: int) -> None:
         """Init: have its filter's listener given to the supervisor, and wait until it has been."""
