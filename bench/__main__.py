@@ -81,8 +81,9 @@ def _cases(stack: contextlib.ExitStack, scratch: pathlib.Path) -> tuple[list[Cas
             command = [shutil.which(program) or program, *prefix, "run", "--rm", *flags, "busybox",
                        "true"]  # fmt: skip
             cases.append(Case(engine.name, scene, command, {**os.environ, **engine.environment}))
-    for name in ("runc", "crun"):
-        runtime = shutil.which(name)
+    beside = str(pathlib.Path(sys.executable).parent)
+    for name in ("ketch-oci", "runc", "crun"):
+        runtime = shutil.which(name, path=f"{beside}:{os.environ['PATH']}")
         if runtime is None:
             notes.append(f"{name} is not installed")
             continue
@@ -148,18 +149,18 @@ def _table(cases: list[Case], rounds: int, notes: list[str]) -> str:
         f"run --rm busybox true, median of {rounds} rounds in turns, on {os.cpu_count()} CPUs,"
         f" Linux {platform.release()}, Python {platform.python_version()}",
         "",
-        f"{'':10}{'median ms':>10}{'quartiles ms':>16}   ketch takes",
+        f"{'':10}{'median ms':>10}{'quartiles ms':>16}    ketch takes",
     ]
-    ours = {case.scene: case.median_ms for case in cases if case.engine == "ketch"}
+    ours = {case.scene: case for case in cases if case.engine.startswith("ketch")}
     scene = ""
     for case in cases:
         if case.scene != scene:
             scene = case.scene
             lines.append(scene)
         first, third = case.quartiles_ms
-        row = f"  {case.engine:8}{case.median_ms:10.1f}{f'{first:.1f} to {third:.1f}':>16}"
-        if scene in ours and case.engine != "ketch":
-            row += f"   {ours[scene] / case.median_ms:.2f} of {case.engine}'s time"
+        row = f"  {case.engine:10}{case.median_ms:8.1f}{f'{first:.1f} to {third:.1f}':>16}"
+        if (our := ours.get(scene)) and case is not our:
+            row += f"{our.median_ms / case.median_ms:8.2f} of {case.engine}'s time"
         lines.append(row)
     return "\n".join([*lines, *(f"({note})" for note in notes)])
 

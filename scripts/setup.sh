@@ -48,8 +48,7 @@ choose_python() {
 }
 
 make_venv() {
-    if [ ! -x .venv/bin/ketch ] || [ pyproject.toml -nt .venv/.ketch ] || [ bin/ketch -nt .venv/.ketch ]
-    then
+    if [ ! -x .venv/bin/ketch ] || [ -n "$(find pyproject.toml bin -newer .venv/.ketch 2>&1)" ]; then
         choose_python
         "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
         say "making .venv with ketch in it"
@@ -106,7 +105,7 @@ case $goal in
             chmod 755 /usr/sbin/policy-rc.d
             trap 'rm -f /usr/sbin/policy-rc.d' EXIT
         fi
-        install_missing dockerd=docker.io podman=podman runc=runc crun=crun \
+        install_missing dockerd=docker.io podman=podman runc=runc crun=crun skopeo=skopeo \
             /usr/lib/podman/netavark=netavark
         ;;
     *) fail "unknown goal $goal" ;;
