@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 
 from ketch.errors import InvalidArgumentError, SyscallError, UnavailableError, UnsupportedError
 from ketch.linux import capabilities, process
-from ketch.linux.namespaces import CLONE_NEWUSER
+from ketch.linux.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from ketch.runtime import init, mappings, namespaces
 from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
@@ -126,6 +126,7 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
             into = cgroup.descriptor()
             if into is not None:
                 stack.callback(os.close, into)
+                _delegate(birth, cgroup, into)
             birth.entrances = cgroup.entrances()
             for descriptor in birth.entrances:
                 stack.callback(os.close, descriptor)
@@ -144,6 +145,9 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
         if not plan.crosses and plan.clone_flags & CLONE_NEWUSER:
             _map_ids(birth, pid)
         _furnish(birth, pid)
+        if plan.visit is not None:
+            birth.say(plan.visit.describe())
+            namespaces.visit(pidfd, CLONE_NEWNET, plan.visit)
         if plan.crosses or plan.in_user_namespace:
             container.begin()
         container.await_created(lambda word, rest: _serve(birth, container, word, rest))
@@ -152,6 +156,19 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
         container.abandon()
         raise
     return container
+
+
+def _delegate(birth: init.Birth, cgroup: "Manager", directory: int) -> None:
+    """Give the cgroup to the container's user, where that is safe (v2 alone) and asked for."""
+    plan = birth.plan
+    if not plan.new_cgroup_namespace or cgroup.layout.mode != "v2":
+        return
+    from ketch.runtime import delegation  # noqa: PLC0415 wanted by few
+
+    uid = delegation.host_id(birth.setup.uid, plan.id_maps[0])
+    if uid and delegation.is_wanted(plan.config):
+        birth.say(f"give the control group to uid {uid} · chown(2)")
+        delegation.delegate(directory, uid)
 
 
 def _open_sources(birth: init.Birth, stack: ExitStack) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ketch.runtime.handshake import Channel
-    from ketch.runtime.plan import Plan
+    from ketch.runtime.plan import Plan, Step
     from ketch.spec.runtime import TimeOffset
 
 
@@ -128,6 +128,26 @@ def cross(
         born()
     channel.reached(f"born {pid}", pidfd)
     os._exit(0)
+
+
+def visit(pidfd: int, flag: int, step: "Step") -> None:
+    """Take a step in another process's namespace, and come back; for callers of one thread.
+
+    Args:
+        pidfd: the process's descriptor.
+        flag: CLONE_NEW* of the namespace.
+        step: what to do there.
+    """
+    name = next(name for each, name in KINDS.values() if each == flag)
+    home = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(pidfd, flag)
+        try:
+            step.execute()
+        finally:
+            setns(home, flag)
+    finally:
+        os.close(home)
 
 
 def write_time_offsets(pid: int, offsets: "dict[str, TimeOffset]") -> None:

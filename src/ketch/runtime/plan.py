@@ -83,6 +83,8 @@ class Plan:
         closing: what it does to them after the hooks.
         read_only_root: whether the root is made read-only at the end.
         hooked: whether hooks run while the container is made.
+        visit: what the parent does in init's network namespace while init mounts: switching an
+            interface on takes the kernel a millisecond and more.
     """
 
     __slots__ = (
@@ -100,6 +102,7 @@ class Plan:
         "read_only_root",
         "steps",
         "time_offsets",
+        "visit",
     )
 
     def __init__(self, config: "Config", layout: "Layout | None") -> None:
@@ -136,13 +139,16 @@ class Plan:
             hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer")
         )
         self.steps = self._steps(config)
+        self.visit: Step | None = None
+        if self.clone_flags & CLONE_NEWNET and not self.in_user_namespace:
+            self.visit = SwitchLoopbackOn()
         self.operations: list[Operation] = []
         self.closing: list[Operation] = []
         self._lay_out(config, layout)
 
     def _steps(self, config: "Config") -> "list[Step]":
         steps: list[Step] = []
-        if self.clone_flags & CLONE_NEWNET:
+        if self.clone_flags & CLONE_NEWNET and self.in_user_namespace:
             steps.append(SwitchLoopbackOn())
         if name := config.get("hostname"):
             steps.append(SetHostName(name))
@@ -219,6 +225,8 @@ class Plan:
     def explain(self) -> list[str]:
         """The plan in words, in the order of execution: namespaces and file systems."""
         lines = self.explain_birth()
+        if self.visit is not None:
+            lines.append(self.visit.describe())
         if self.new_cgroup_namespace:
             lines.append(explain_namespace("cgroup", "unshare(2)"))
         lines += [f"join the {kind} namespace {path} · setns(2)" for kind, path in self.joins]

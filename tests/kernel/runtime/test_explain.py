@@ -38,10 +38,10 @@ def test_the_steps_of_a_plain_container(bundle: Bundle) -> None:
         "new PID namespace: the program will be its PID 1 · clone3(2) CLONE_NEWPID",
         "new mount namespace: what is mounted inside is seen inside only · clone3(2) CLONE_NEWNS",
         "out-of-memory score +7 · proc_pid_oom_score_adj(5)",
+        "switch the loopback interface on · netdevice(7) SIOCSIFFLAGS",
         "new cgroup namespace: its own cgroup is the root of what it sees"
         " · unshare(2) CLONE_NEWCGROUP",
         "load no module from here on, which might be the container's",
-        "switch the loopback interface on · netdevice(7) SIOCSIFFLAGS",
         "host name boxed · sethostname(2)",
         "session keyring _ses.boxed · keyctl(2) KEYCTL_JOIN_SESSION_KEYRING",
         "keep mounts from travelling to the host · mount(2) MS_REC",
