@@ -6,7 +6,7 @@ Source: moby, daemon/images/image_delete.go, whose order of checks and messages 
 import sqlite3
 
 from ketch.engine.records import Container
-from ketch.errors import ConflictError
+from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import procfs
 from ketch.spec import reference as references
 
@@ -36,15 +36,14 @@ def remove(connection: sqlite3.Connection, image: "Image", text: str, *, force: 
     names = [references.parse(name) for name in image.names]
     users = _users(connection, image)
     events: Events = []
-    by_name = not (image.id.startswith(text) or image.id.partition(":")[2].startswith(text))
-    if by_name:
+    given = _given_name(text, names)
+    if given is not None:
         if not force and users and _are_one(names):
             raise ConflictError(
                 f'conflict: unable to remove repository reference "{text}" (must force) -'
                 f" container {users[0].id[:12]} is using its referenced image {image.short_id}",
                 "remove the container first, or force the removal",
             )
-        given = references.parse(text).tagged()
         dropped = [given]
         if not given.digest and not any(
             name.name == given.name and not name.digest and name != given for name in names
@@ -70,6 +69,15 @@ def remove(connection: sqlite3.Connection, image: "Image", text: str, *, force: 
     connection.execute("DELETE FROM image WHERE id = ?", (image.id,))
     events.append(("Deleted", image.id))
     return events
+
+
+def _given_name(text: str, names: "list[Reference]") -> "Reference | None":
+    """The name that a text is, which may look like the start of an ID as well (``cafe``)."""
+    try:
+        given = references.parse(text).tagged()
+    except InvalidArgumentError:  # a whole ID is no name
+        return None
+    return given if given in names else None
 
 
 def _users(connection: sqlite3.Connection, image: "Image") -> list[Container]:

@@ -144,10 +144,10 @@ def test_names_come_first_then_identifiers_and_their_starts(engine: Engine) -> N
 
 
 def test_what_is_not_there_is_named_as_docker_names_it(engine: Engine) -> None:
-    image = engine.load("a")
+    image = engine.load("x")
     for text, shown in [
-        ("b", "b:latest"), ("b:1", "b:1"), ("sha256:" + "0" * 12, "sha256:" + "0" * 12),
-        ("host:1/b", "host:1/b:latest"), ("f" * 64, "sha256:" + "f" * 64),
+        ("y", "y:latest"), ("y:1", "y:1"), ("sha256:" + "0" * 12, "sha256:" + "0" * 12),
+        ("host:1/y", "host:1/y:latest"), ("f" * 64, "sha256:" + "f" * 64),
         ("z" * 12, "z" * 12 + ":latest"),
     ]:  # fmt: skip
         with pytest.raises(NotFoundError, match=f"^No such image: {shown}$"):
