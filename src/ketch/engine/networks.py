@@ -88,9 +88,7 @@ class Networks:
             with self._store.transaction() as connection:
                 network = self._built_in(connection, name)
         if network is None:
-            raise NotFoundError(
-                f"network {name} not found", "there are: bridge, host, none"
-            )
+            raise NotFoundError(f"network {name} not found", "there are: bridge, host, none")
         return network
 
     def networks(self) -> list[Network]:
