@@ -247,7 +247,10 @@ def test_signals_are_neither_blocked_nor_ignored(engine: Engine) -> None:
             "run", "--rm", "busybox", "grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"
         ).splitlines()
     )
-    assert out == {"SigBlk": "0" * 16, "SigIgn": "0" * 16, "SigCgt": "0" * 16}
+    # 32 and 33 are the C library's own, and its posix_spawn(3) leaves them ignored at times.
+    own = 1 << 31 | 1 << 32
+    masks = {name: int(mask, 16) & ~own for name, mask in out.items()}
+    assert masks == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 
 
 def test_umask_and_oom_score(engine: Engine) -> None:
