@@ -220,6 +220,7 @@ class SetLabel:
                 f"{self._field}: {self._label!r}: {(error.strerror or '').lower()}",
                 f"load the profile or policy into {self._module} first",
             ) from error
+        raise UnsupportedError(f"{self._field}: this kernel has no /proc/self/attr/exec")
 
 
 def apparmor(profile: str) -> SetLabel:

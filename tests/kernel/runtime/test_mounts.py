@@ -21,6 +21,11 @@ from tests.kernel.runtime.bundles import (
 
 pytestmark = pytest.mark.root
 
+ON_TMPFS = pytest.mark.skipif(
+    tuple(int(part) for part in os.uname().release.split(".")[:2]) < (6, 3),
+    reason="tmpfs maps ids since Linux 6.3",
+)
+
 
 def mounts(pid: int) -> dict[str, str]:
     """What is mounted in a process's root: the whole line by the mount point."""
@@ -162,6 +167,7 @@ def test_the_root_s_propagation(bundle: Bundle, propagation: str, mark: str) -> 
         mount.umount2(str(bundle.rootfs), mount.MNT_DETACH)
 
 
+@ON_TMPFS
 def test_ids_of_a_mount_are_mapped(bundle: Bundle, tree: pathlib.Path) -> None:
     os.chown(tree, 3000, 4000)
     os.chown(tree / "file", 1000, 2000)
@@ -180,6 +186,7 @@ def test_ids_of_a_mount_are_mapped(bundle: Bundle, tree: pathlib.Path) -> None:
     assert (made.st_uid, made.st_gid) == (3000, 4000)
 
 
+@ON_TMPFS
 def test_idmap_takes_the_container_s_maps_and_ridmap_goes_below(
     bundle: Bundle, tree: pathlib.Path
 ) -> None:
@@ -193,6 +200,7 @@ def test_idmap_takes_the_container_s_maps_and_ridmap_goes_below(
     assert (status, output.split()[:2]) == (1, ["0", "65534"])
 
 
+@ON_TMPFS
 def test_idmap_with_a_joined_user_namespace(bundle: Bundle, tree: pathlib.Path) -> None:
     (bundle.rootfs / "mnt").mkdir()
     with bundle.container(in_user_namespace(configuration("sleep", "60"))) as owner:

@@ -210,6 +210,22 @@ def test_a_label_that_nobody_enforces_is_refused(bundle: Bundle, field: str, pat
         bundle.run(config)
 
 
+@pytest.mark.skipif(
+    not os.path.exists("/sys/module/apparmor/parameters/enabled"),
+    reason="apparmor is not active",
+)
+def test_apparmor_profiles(bundle: Bundle) -> None:
+    config = configuration("cat", "/proc/self/attr/current", apparmorProfile="unconfined")
+    assert bundle.output(config).strip() == "unconfined"
+    config["process"]["apparmorProfile"] = "no-such-profile"
+    with pytest.raises(InvalidArgumentError, match=r"apparmorProfile: 'exec no-such-profile'"):
+        bundle.run(config)
+    with bundle.container(configuration("sleep", "60")) as container:
+        container.start()
+        with pytest.raises(InvalidArgumentError, match="no-such-profile"):
+            container.execute(config)
+
+
 def test_cache_allocation_without_resctrl_is_refused(bundle: Bundle) -> None:
     config = configuration("true")
     config["linux"]["intelRdt"] = {"closID": "group"}

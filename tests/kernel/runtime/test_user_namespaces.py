@@ -2,11 +2,21 @@
 
 import os
 import pathlib
+from typing import Any
 
 import pytest
 
 from ketch.errors import InvalidArgumentError
-from tests.kernel.runtime.bundles import MAPPED, Bundle, configuration, in_user_namespace, join
+from ketch.runtime import enter
+from ketch.runtime.process import ProcessSetup
+from tests.kernel.runtime.bundles import (
+    MAPPED,
+    Bundle,
+    NoCgroup,
+    configuration,
+    in_user_namespace,
+    join,
+)
 
 pytestmark = pytest.mark.root
 
@@ -171,3 +181,29 @@ def test_maps_of_several_ranges(bundle: Bundle) -> None:
     config = in_user_namespace(configuration("cat", "/proc/self/gid_map"))
     config["linux"]["gidMappings"] = [*MAPPED, {"containerID": 70_000, "hostID": 7, "size": 1}]
     assert bundle.output(config).split() == ["0", "200000", "65536", "70000", "7", "1"]
+
+
+def test_exec_with_a_terminal_in_a_user_namespace(bundle: Bundle) -> None:
+    config = in_user_namespace(configuration("sleep", "60"))
+    with bundle.container(config) as container:
+        container.start()
+        again = configuration("sh", "-c", "tty; stat -c %u $(tty); stty size", terminal=True)
+        again["process"] |= {
+            "user": {"uid": 33, "gid": 33}, "consoleSize": {"height": 33, "width": 99}
+        }  # fmt: skip
+        specification: Any = again["process"]
+        entered = enter.enter(
+            container.pid, container.made.pidfd, specification, ProcessSetup(specification),
+            NoCgroup(), (0, 1, 2),  # type: ignore[arg-type]
+        )  # fmt: skip
+        try:
+            entered.start()
+            assert entered.console is not None
+            text = b""
+            while text.count(b"\n") < 3:
+                text += os.read(entered.console, 4096)
+            assert os.waitstatus_to_exitcode(os.waitpid(entered.pid, 0)[1]) == 0
+            os.close(entered.console)
+        finally:
+            entered.close()
+    assert text.decode().split() == ["/dev/pts/0", "33", "33", "99"]
