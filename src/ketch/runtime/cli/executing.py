@@ -104,10 +104,10 @@ def _process(options: "Parsed", config: "Config") -> "Process":
     else:
         process = config["process"]
         process["args"] = options.arguments[1:]
+        if not process["args"]:
+            raise InvalidArgumentError("process args cannot be empty", "give a command")
         _change(process, options)
         validate_process(process)
-    if not process.get("args"):
-        raise InvalidArgumentError("process args cannot be empty", "give a command")
     return process
 
 
