@@ -46,7 +46,7 @@ def list_(settings: "Settings", options: "Parsed") -> int:
             print(each["id"])
     elif form == "json":
         # Go has no list where nothing was appended.
-        print(json_text.dumps(found) if found else "null", end="")
+        print(json_text.dumps(found) if found else "null")
     else:
         keys = ("id", "pid", "status", "bundle", "created", "owner")
         rows = [_LIST_COLUMNS, *(tuple(str(each[key]) for key in keys) for each in found)]
@@ -63,7 +63,7 @@ def ps(settings: "Settings", options: "Parsed") -> int:
     if cgroup is None and record.is_alive():
         pids = [record.pid]
     if _form(options) == "json":
-        print(json_text.dumps(pids) if pids else "null", end="")
+        print(json_text.dumps(pids) if pids else "null")
         return 0
     import subprocess  # noqa: PLC0415 for this command alone
 
