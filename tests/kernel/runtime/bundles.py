@@ -146,8 +146,9 @@ class Container:
         null = os.open("/dev/null", os.O_RDONLY)
         try:
             specification = config["process"]
+            setup = ProcessSetup(specification, options.pop("filter_", None))
             entered = enter.enter(
-                self.pid, self.made.pidfd, specification, ProcessSetup(specification),
+                self.pid, self.made.pidfd, specification, setup,
                 options.pop("cgroup", NoCgroup()), (null, output, output), **options,
             )  # fmt: skip
             entered.start()

@@ -3,15 +3,16 @@
 import array
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
 import platform
 import resource
+import select
 import socket
 import struct
 import subprocess
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from ketch.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ketch.runtime import seccomp
 from tests.kernel.runtime.bundles import Bundle, Config, configuration, in_user_namespace
 
 pytestmark = pytest.mark.root
@@ -335,8 +337,6 @@ def test_a_container_may_die_with_its_parent(bundle: Bundle, uid: int, *, mapped
     pidfd = os.pidfd_open(pid)
     os.waitpid(parent, 0)
     try:
-        import select
-
         assert select.select([pidfd], [], [], 5)[0] == [pidfd]
     finally:
         os.close(pidfd)
@@ -351,78 +351,125 @@ def test_a_program_that_is_not_there(bundle: Bundle) -> None:
 # Notifications
 
 
+class Supervisor:
+    """A process that receives a listener and answers notifications with errno 71, EPROTO."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = str(path)
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(self.path)
+        server.listen()
+        reader, writer = os.pipe()
+        # A process of its own, since who makes containers has one thread.
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(reader)
+            with contextlib.suppress(BaseException):
+                self._serve(server, writer)
+            os._exit(0)
+        server.close()
+        os.close(writer)
+        self._reader = os.fdopen(reader)
+
+    @staticmethod
+    def _serve(server: socket.socket, writer: int) -> None:
+        server.settimeout(10)
+        connection, _ = server.accept()
+        data, rights, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(4))
+        descriptor = array.array("i", rights[0][2])[0]
+        what = os.readlink(f"/proc/self/fd/{descriptor}")
+        os.write(writer, json.dumps([json.loads(data), what]).encode() + b"\n")
+        while True:
+            request = fcntl.ioctl(descriptor, _NOTIF_RECV, bytes(80))
+            identifier, _, _, number = struct.unpack_from("QIIi", request)
+            os.write(writer, b"%d\n" % number)
+            fcntl.ioctl(descriptor, _NOTIF_SEND, struct.pack("QqiI", identifier, 0, -71, 0))
+
+    def heard(self) -> tuple[dict[str, Any], str, set[int]]:
+        """The message, what the descriptor is, and the numbers of the calls; then end it."""
+        message, what = json.loads(self._reader.readline())
+        numbers = {int(self._reader.readline())}
+        self.end()
+        return message, what, numbers
+
+    def end(self) -> None:
+        if self._pid:
+            os.kill(self._pid, 9)
+            os.waitpid(self._pid, 0)
+            self._reader.close()
+            self._pid = 0
+
+
+# linux/seccomp.h
+_NOTIF_RECV = 0xC0502100
+_NOTIF_SEND = 0xC0182101
+
+
 @pytest.fixture
-def supervisor(bundle: Bundle) -> Iterator[dict[str, Any]]:
-    """A process that receives a listener and answers the first notification with errno 71."""
-    path = str(bundle.directory / "listener")
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(path)
-    server.listen()
-    heard: dict[str, Any] = {"path": path}
-    server.settimeout(10)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            connection, _ = server.accept()
-            data, rights, _, _ = connection.recvmsg(1 << 16, socket.CMSG_SPACE(4))
-            heard["message"] = json.loads(data)
-            descriptor = array.array("i", rights[0][2])[0]
-            heard["descriptor"] = os.readlink(f"/proc/self/fd/{descriptor}")
-            import fcntl
-
-            for _ in range(8):
-                request = fcntl.ioctl(descriptor, 0xC0502100, bytes(80))
-                identifier, _pid, _flags, number = struct.unpack_from("QIIi", request)
-                heard.setdefault("numbers", []).append(number)
-                answer = struct.pack("QqiI", identifier, 0, -71, 0)
-                fcntl.ioctl(descriptor, 0xC0182101, answer)
-
-    heard["thread"] = serve
-    yield heard
-    server.close()
+def supervisor(bundle: Bundle) -> Iterator[Supervisor]:
+    made = Supervisor(bundle.directory / "listener")
+    yield made
+    made.end()
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the system call's number is x86_64's")
-@pytest.mark.parametrize("no_new_privileges", [False, True])
-def test_a_filter_s_listener_goes_to_the_supervisor(
-    bundle: Bundle, supervisor: dict[str, Any], *, no_new_privileges: bool
-) -> None:
-    config = configuration("mkdir", "/tmp/new", noNewPrivileges=no_new_privileges)
-    config["linux"]["seccomp"] = {
+def notifying(supervisor: Supervisor) -> Any:
+    return {
         "defaultAction": "SCMP_ACT_ALLOW",
         "architectures": ["SCMP_ARCH_X86_64"],
-        "listenerPath": supervisor["path"],
+        "listenerPath": supervisor.path,
         "listenerMetadata": "some words",
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
     }
-    # The supervisor is a process of its own, since who makes containers has one thread.
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        thread = threading.Thread(target=supervisor["thread"], daemon=True)
-        thread.start()
-        thread.join(5)
-        supervisor.pop("thread")
-        os.write(writer, json.dumps(supervisor).encode())
-        os._exit(0)
+
+
+_ON_X86_64 = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the system call's number is x86_64's"
+)
+
+
+@_ON_X86_64
+@pytest.mark.parametrize("no_new_privileges", [False, True])
+def test_a_filter_s_listener_goes_to_the_supervisor(
+    bundle: Bundle, supervisor: Supervisor, *, no_new_privileges: bool
+) -> None:
+    config = configuration("mkdir", "/tmp/new", noNewPrivileges=no_new_privileges)
+    config["linux"]["seccomp"] = notifying(supervisor)
     with bundle.container(config, container_id="boxed") as container:
         container.start()
         assert container.wait() == 1
-        output = container.output()
+        assert "Protocol error" in container.output()
         made = container.pid
-    os.kill(pid, 0)
-    os.waitpid(pid, 0)
-    heard = json.loads(os.read(reader, 1 << 16))
-    os.close(reader)
-    os.close(writer)
-    assert "Protocol error" in output
-    assert heard["descriptor"] == "anon_inode:seccomp notify"
-    assert heard["message"] == {
+    message, what, numbers = supervisor.heard()
+    assert what == "anon_inode:seccomp notify"
+    assert numbers <= {83, 258}
+    assert message == {
         "ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": made, "metadata": "some words",
         "state": {"ociVersion": "1.3.0", "id": "boxed", "status": "creating", "pid": made,
                   "bundle": str(bundle.directory)},
     }  # fmt: skip
-    assert set(heard["numbers"]) <= {83, 258}
+
+
+@_ON_X86_64
+def test_so_does_that_of_a_process_that_exec_adds(bundle: Bundle, supervisor: Supervisor) -> None:
+    config = configuration("sleep", "60")
+    with bundle.container(config) as container:
+        container.start()
+        config["linux"]["seccomp"] = section = notifying(supervisor)
+        filter_ = seccomp.prepare(section, str(bundle.directory / "cache"))
+        again = configuration("mkdir", "/tmp/new", noNewPrivileges=True)
+        status_, output = container.execute(
+            again, filter_=filter_, config=config, container_id="boxed", new_keyring=False,
+            bundle=str(bundle.directory),
+        )  # fmt: skip
+        assert status_ == 1
+        assert "Protocol error" in output
+        message, _, numbers = supervisor.heard()
+        assert numbers <= {83, 258}
+        assert message["pid"] != container.pid
+        assert message["state"] == {
+            "ociVersion": "1.3.0", "id": "boxed", "status": "running", "pid": container.pid,
+            "bundle": str(bundle.directory),
+        }  # fmt: skip
 
 
 def test_a_supervisor_that_is_missing_is_named(bundle: Bundle) -> None:
