@@ -39,7 +39,7 @@ def _check_and_remove(ketch: Engine, run_name: str) -> None:
     """Whatever stage it reached: it ends, is listed truly or not at all, and can be removed."""
     deadline = time.monotonic() + 20
     # Twice, for a process may hand over to a child of its while the list is being read.
-    while _working(run_name) or _working(run_name):
+    while _working(ketch, run_name) or _working(ketch, run_name):
         assert time.monotonic() < deadline, ketch.ok("ps", "-a")
         time.sleep(0.02)
     for row in ketch.ok("ps", "-a").splitlines()[1:]:
@@ -50,13 +50,10 @@ def _check_and_remove(ketch: Engine, run_name: str) -> None:
     assert ketch.ok("ps", "-aq") == ""
 
 
-def _working(run_name: str) -> bool:
+def _working(ketch: Engine, run_name: str) -> bool:
     """Tell whether a monitor, which outlives the command, has still to do."""
-    # Docker's daemon, which other tests of the run compare with, stays on.
-    names = [
-        command.partition(":")[0]
-        for command in leftovers.processes(run_name).values()
-        if not command.startswith(("dockerd", "containerd"))
-    ]
+    state = ketch.prefix[-1]
+    commands = leftovers.processes(run_name).values()
+    names = [command.partition(":")[0] for command in commands if state in command]
     # A monitor has the zygote's name for its first moment.
     return len(names) > 1 or names not in ([], ["ketch-zygote"])

@@ -89,7 +89,7 @@ def processes(run: str) -> dict[int, str]:
             facts += process.joinpath("mountinfo").read_bytes()
             if run.encode() in facts:
                 name = process.joinpath("comm").read_text(encoding="utf-8").strip()
-                ours[int(entry)] = f"{name}: {command.decode(errors='replace')[:120]}"
+                ours[int(entry)] = f"{name}: {command.decode(errors='replace')[:500]}"
     return ours
 
 
