@@ -4,7 +4,13 @@ import os
 import signal
 from contextlib import ExitStack, suppress
 
-from ketch.errors import InvalidArgumentError, SyscallError, UnavailableError, UnsupportedError
+from ketch.errors import (
+    InvalidArgumentError,
+    KetchError,
+    SyscallError,
+    UnavailableError,
+    UnsupportedError,
+)
 from ketch.linux import capabilities, process
 from ketch.linux.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from ketch.runtime import init, mappings, namespaces
@@ -74,18 +80,39 @@ class Container:
         Raises:
             StartError: the program could not be executed.
         """
-        self._channel.go("start")
         try:
+            self._channel.go("start")
             point, _ = self._channel.await_point()
+        except BrokenPipeError as error:
+            raise UnavailableError("the container's init ended before it was started") from error
         finally:
             self._channel.close()
         if point != "executed":
             raise UnavailableError(f"the container's init said {point!r} instead of starting")
 
-    def abandon(self) -> None:
-        """Kill a container that will not be started, reap it, and free what belongs to it."""
+    def hear_out(self) -> None:
+        """Kill init, and raise what it gave up for, if it already had.
+
+        For when the parent fails at something that init was needed for: init may have ended in the
+        middle of it, and knows better why.
+
+        Raises:
+            KetchError: why init gave up.
+        """
+        self._kill()
+        point = ""
+        while point != "executed":
+            point, descriptor = self._channel.await_point()
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _kill(self) -> None:
         with suppress(ProcessLookupError):
             process.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """Kill a container that will not be started, reap it, and free what belongs to it."""
+        self._kill()
         os.waitpid(self.pid, 0)
         self.close()
         if self.console is not None:
@@ -142,14 +169,15 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
                 init.run(birth, theirs)
     container = Container(pid, pidfd, ours)
     try:
-        if not plan.crosses and plan.clone_flags & CLONE_NEWUSER:
-            _map_ids(birth, pid)
-        _furnish(birth, pid)
-        if plan.visit is not None:
-            birth.say(plan.visit.describe())
-            namespaces.visit(pidfd, CLONE_NEWNET, plan.visit)
-        if plan.crosses or plan.in_user_namespace:
-            container.begin()
+        try:
+            _furnish(birth, container)
+        except (KetchError, OSError) as error:
+            container.hear_out()
+            if isinstance(error, KetchError):
+                raise
+            raise UnsupportedError(
+                f"the kernel refused to set the container up: {error}"
+            ) from error
         container.await_created(lambda word, rest: _serve(birth, container, word, rest))
         tune(pid, plan.config["process"], birth.say)
     except BaseException:
@@ -255,8 +283,18 @@ def _map_ids(birth: init.Birth, pid: int) -> None:
     mappings.write(pid, uids, gids)
 
 
-def _furnish(birth: init.Birth, pid: int) -> None:
-    """Give init what only the parent may: limits, the host's network devices, a resctrl group."""
+def _furnish(birth: init.Birth, container: Container) -> None:
+    """Give init what only the parent may, or can while init mounts; and let it begin."""
+    plan, pid = birth.plan, container.pid
+    if not plan.crosses and plan.clone_flags & CLONE_NEWUSER:
+        _map_ids(birth, pid)
+    _limit(birth, pid)
+    _connect(birth, container)
+    if plan.crosses or plan.in_user_namespace:
+        container.begin()
+
+
+def _limit(birth: init.Birth, pid: int) -> None:
     config = birth.plan.config
     specification = config["process"]
     for limit in specification.get("rlimits") or []:
@@ -265,23 +303,29 @@ def _furnish(birth: init.Birth, pid: int) -> None:
     if (adjustment := specification.get("oomScoreAdj")) is not None:
         birth.say(f"out-of-memory score {adjustment:+} · proc_pid_oom_score_adj(5)")
         set_oom_score(adjustment, pid)
-    linux = config.get("linux", {})
-    if devices := linux.get("netDevices"):
-        from ketch.runtime import netdevices  # noqa: PLC0415 wanted by few
-
-        paths = dict(birth.plan.joins)
-        path = paths.get("network", f"/proc/{pid}/ns/net")
-        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            netdevices.move(devices, namespace, birth.say)
-        finally:
-            os.close(namespace)
-    if wanted := linux.get("intelRdt"):
+    if wanted := config.get("linux", {}).get("intelRdt"):
         from ketch.runtime import resctrl  # noqa: PLC0415 wanted by few
 
         group = resctrl.group(wanted, birth.container_id)
         birth.say(group.describe())
         group.apply(pid)
+
+
+def _connect(birth: init.Birth, container: Container) -> None:
+    """Bring a new network namespace's loopback and the host's devices up, where they are wanted."""
+    plan = birth.plan
+    if plan.visit is not None:
+        birth.say(plan.visit.describe())
+        namespaces.visit(container.pidfd, CLONE_NEWNET, plan.visit)
+    if devices := plan.config.get("linux", {}).get("netDevices"):
+        from ketch.runtime import netdevices  # noqa: PLC0415 wanted by few
+
+        path = dict(plan.joins).get("network", f"/proc/{container.pid}/ns/net")
+        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            netdevices.move(devices, namespace, birth.say)
+        finally:
+            os.close(namespace)
 
 
 def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> None:
