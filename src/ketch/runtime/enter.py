@@ -227,7 +227,8 @@ def _become(entry: _Entry) -> None:
         channel.reached("console", master)
         os.close(master)
     os.close(root)
-    init.arrange_descriptors(entry.streams, terminal, entry.preserved)
+    needed = {channel.fileno(), *setup.held()}
+    init.arrange_descriptors(entry.streams, terminal, entry.preserved, needed)
     setup.become_user(entry.say, channel.hand_over)
     path = setup.find_program()
     channel.reached("created")

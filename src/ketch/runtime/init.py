@@ -137,7 +137,10 @@ def _live(birth: Birth, channel: Channel) -> None:
     terminal = _set_up(birth, channel, place)
     setup = birth.setup
     birth.say("close every descriptor but the program's · close_range(2)")
-    arrange_descriptors(birth.streams, terminal, birth.preserved)
+    needed = {channel.fileno(), *setup.held()}
+    if birth.fifo is not None:
+        needed.add(birth.fifo)
+    arrange_descriptors(birth.streams, terminal, birth.preserved, needed)
     setup.become_user(birth.say, channel.hand_over, die_with_parent=birth.die_with_parent)
     path = setup.find_program()
     channel.reached("created")
@@ -302,14 +305,19 @@ def _bind_console(root: int, slave: int) -> None:
 
 
 def arrange_descriptors(
-    streams: tuple[int, int, int], terminal: int | None, preserved: int = 0
+    streams: tuple[int, int, int], terminal: int | None, preserved: int, needed: set[int]
 ) -> None:
     """Leave the program its standard streams and what it is to inherit, and nothing else.
+
+    The rest is closed here and now. To close it by execve(2) would be too late: until then the
+    working directory and the program are looked up, and a path such as /proc/self/fd/7/../../bin/sh
+    leads through any directory that is still open (CVE-2024-21626).
 
     Args:
         streams: descriptors of standard input, output and error.
         terminal: the terminal's slave, which is all three instead, or None.
         preserved: how many descriptors from 3 on the program inherits.
+        needed: what this process itself needs up to its execve(2), none of them a directory.
     """
     if terminal is not None:
         streams = (terminal, terminal, terminal)
@@ -319,6 +327,7 @@ def arrange_descriptors(
             os.set_inheritable(number, True)
         else:
             os.dup2(descriptor, number)
+    process.close_all_but({*range(3 + preserved), *needed})
     process.close_on_exec_from(3 + preserved)
 
 

@@ -118,6 +118,10 @@ class ProcessSetup:
         for label in self.labels:
             label.look_back()
 
+    def held(self) -> set[int]:
+        """The descriptors that ``look_back`` opened and ``become_user`` closes."""
+        return {label.descriptor for label in self.labels}
+
     def find_home(self, root: int) -> None:
         """Give the environment a HOME from the container's passwd(5), where it has none.
 
@@ -158,10 +162,11 @@ class ProcessSetup:
         """
         _own_standard_streams(self.uid)
         os.umask(self.umask)
-        entered = self._enter_directory()
+        # The labels' way to the host's procfs is closed before any path of the container's is used.
         for step in (*self.steps, *self.labels):
             say(step.describe())
             step.execute()
+        entered = self._enter_directory()
         # Without no_new_privs only CAP_SYS_ADMIN may load a filter, which leaves below.
         if not self.no_new_privileges:
             self._load_filter(say, report)

@@ -168,12 +168,15 @@ class SetLabel:
         module: the security module, as /proc names it.
         label: what is written to the process's attribute.
 
+    Attributes:
+        descriptor: of the host's procfs, between ``look_back`` and ``execute``.
+
     Raises:
         UnsupportedError: this kernel does not run the module: a container that believes itself
             confined must not run unconfined.
     """
 
-    __slots__ = ("_field", "_label", "_module", "_proc")
+    __slots__ = ("_field", "_label", "_module", "descriptor")
 
     def __init__(self, field: str, module: str, label: str) -> None:
         if not _is_active(module):
@@ -184,30 +187,36 @@ class SetLabel:
         self._field = field
         self._module = module
         self._label = label
-        self._proc = -1
+        self.descriptor = -1
 
     def look_back(self) -> None:
         """Keep hold of the host's procfs, to be called in the process while it is in sight.
 
         A container may have put anything over its own (CVE-2019-16884). In the host's the process
-        finds itself whatever its root and its PID namespace. Closed by execve(2).
+        finds itself whatever its root and its PID namespace.
         """
-        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.descriptor = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def describe(self) -> str:
         """What the step does, in words, with its system call."""
         return f"{self._module} label {self._label!r} from execve(2) on · proc_pid_attr(5)"
 
     def execute(self) -> None:
-        """Ask for the label.
+        """Ask for the label, and let go of the host's procfs.
 
         Raises:
             InvalidArgumentError: the module does not know it.
         """
         try:
+            self._ask()
+        finally:
+            os.close(self.descriptor)
+
+    def _ask(self) -> None:
+        try:
             for path in (f"self/attr/{self._module}/exec", "self/attr/exec"):
                 try:
-                    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._proc)
+                    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
                 except FileNotFoundError:
                     continue
                 try:
