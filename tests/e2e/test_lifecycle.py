@@ -1,5 +1,8 @@
 """``ps``, ``rm``, ``stop``, ``kill``, ``logs`` and ``exec``."""
 
+import os
+import pathlib
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -218,3 +221,27 @@ def test_an_image_in_use_stays(engine: Engine) -> None:
     assert "using" in result.err
     engine.ok("rm", "user")
     engine.ok("run", "--rm", "busybox", "true")
+
+
+def test_exec_of_a_caller_in_a_chroot_sees_the_containers_files(
+    ketch: Engine, tmp_path: pathlib.Path
+) -> None:
+    """There the container's mount namespace has the host's root; setns(2) alone would lead to it."""
+    script = f"""
+        set -e
+        mount --rbind / {tmp_path}
+        mount --make-rprivate {tmp_path}
+        chroot {tmp_path} "$@" run -d --name bird busybox sleep 30
+        chroot {tmp_path} "$@" exec bird ls /
+        chroot {tmp_path} "$@" rm -f bird
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *ketch.prefix],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **ketch.environment},
+    )
+    files = done.stdout.splitlines()[1:-1]
+    assert "bin" in files
+    assert "boot" not in files

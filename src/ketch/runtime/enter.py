@@ -44,6 +44,7 @@ class _Entry:
         "into",
         "keyring",
         "preserved",
+        "root",
         "say",
         "setup",
         "streams",
@@ -55,12 +56,14 @@ class _Entry:
         channel: Channel,
         streams: tuple[int, int, int],
         init_pidfd: int,
+        root: int,
         flags: int,
     ) -> None:
         self.setup = setup
         self.channel = channel
         self.streams = streams
         self.init_pidfd = init_pidfd
+        self.root = root
         self.flags = flags
         self.entrances: list[int] = []
         self.into: int | None = None
@@ -109,14 +112,15 @@ def enter(
     Raises:
         KetchError: why it could not be made.
     """
-    flags = _foreign_namespaces(init_pid, init_pidfd)
-    in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
     linux: Linux = config.get("linux", {}) if config else {}
-    setup.settle(linux, in_user_namespace=in_user_namespace)
     with ExitStack() as stack:
+        root, flags = _open_container(init_pid, init_pidfd)
+        stack.callback(os.close, root)
+        in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
+        setup.settle(linux, in_user_namespace=in_user_namespace)
         ours, theirs = Channel.pair()
         stack.callback(theirs.close)
-        entry = _Entry(setup, theirs, streams, init_pidfd, flags)
+        entry = _Entry(setup, theirs, streams, init_pidfd, root, flags)
         entry.preserved = preserved
         if explain is not None:
             ours.hear = explain
@@ -129,7 +133,7 @@ def enter(
         entry.entrances = cgroup.entrances()
         for descriptor in entry.entrances:
             stack.callback(os.close, descriptor)
-        entry.into = cgroup.descriptor()
+        entry.into = cgroup.descriptor(near=init_pid)
         if entry.into is not None:
             stack.callback(os.close, entry.into)
         pid = _fork_across(entry, ours)
@@ -176,18 +180,26 @@ def _fork_across(entry: _Entry, ours: Channel) -> int:
     return int(struct.unpack("i", told)[0])
 
 
-def _foreign_namespaces(pid: int, pidfd: int) -> int:
-    """CLONE_NEW* flags of the namespaces that a process has and the caller does not."""
+def _open_container(pid: int, pidfd: int) -> tuple[int, int]:
+    """Open a container's root directory and see which of its namespaces are not the caller's.
+
+    Returns:
+        A descriptor of the root, and CLONE_NEW* flags.
+    """
     flags = 0
+    root = -1
     try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for flag, name in namespaces.KINDS.values():
             if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
                 flags |= flag
         # Still the same process, so what was read was about it.
         process.pidfd_send_signal(pidfd, 0)
     except (FileNotFoundError, ProcessLookupError) as error:
+        if root >= 0:
+            os.close(root)
         raise ConflictError("the container is not running") from error
-    return flags
+    return root, flags
 
 
 def _cross(entry: _Entry, writer: int) -> None:
@@ -202,6 +214,10 @@ def _cross(entry: _Entry, writer: int) -> None:
     setup.look_back()
     entry.say("enter the container's namespaces · setns(2)")
     namespaces.setns(entry.init_pidfd, entry.flags)
+    # setns(2) leads to the root of the mount namespace. That is not the container's root, but the
+    # host's, where the container was made in a chroot: pivot_root(2) moved only what lay there.
+    os.fchdir(entry.root)
+    os.chroot(".")
     pid, _ = process.clone3(process.CLONE_PARENT, cgroup=entry.into)
     if pid:
         os.write(writer, struct.pack("i", pid))
@@ -228,7 +244,8 @@ def _become(entry: _Entry) -> None:
         os.close(master)
     os.close(root)
     needed = {channel.fileno(), *setup.held()}
-    init.arrange_descriptors(entry.streams, terminal, entry.preserved, needed)
+    streams = setup.unchangeable(entry.streams)
+    init.arrange_descriptors(streams, terminal, entry.preserved, needed)
     setup.become_user(entry.say, channel.hand_over)
     path = setup.find_program()
     channel.reached("created")

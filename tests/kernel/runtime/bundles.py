@@ -175,5 +175,5 @@ class NoCgroup:
     def entrances(self) -> list[int]:
         return []
 
-    def descriptor(self) -> None:
+    def descriptor(self, near: int | None = None) -> None:
         return None
