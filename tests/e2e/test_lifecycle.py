@@ -226,7 +226,7 @@ def test_an_image_in_use_stays(engine: Engine) -> None:
 def test_exec_of_a_caller_in_a_chroot_sees_the_containers_files(
     ketch: Engine, tmp_path: pathlib.Path
 ) -> None:
-    """There the container's mount namespace has the host's root; setns(2) alone would lead to it."""
+    """There the mount namespace has the host's root, where setns(2) alone would lead."""
     script = f"""
         set -e
         mount --rbind / {tmp_path}
