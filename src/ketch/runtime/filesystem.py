@@ -6,13 +6,13 @@ beneath the descriptor of the container's root, before the root becomes ``/``. S
 (CVE-2025-31133).
 """
 
-import errno
 import os
 import stat
 
-from ketch.errors import InvalidArgumentError, SyscallError
+from ketch.errors import InvalidArgumentError
 from ketch.linux import beneath, libc, mount
 from ketch.linux.libc import AT_FDCWD
+from ketch.runtime import null_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,12 +158,8 @@ class MaskPath:
             if stat.S_ISDIR(os.fstat(target).st_mode):
                 cover = _empty_directory()
             else:
-                cover = mount.open_tree(AT_FDCWD, "/dev/null", mount.OPEN_TREE_CLONE)
+                cover = null_device.clone()
             try:
-                if os.fstat(cover).st_rdev not in {0, os.makedev(1, 3)}:
-                    raise SyscallError(
-                        errno.ENODEV, "open_tree", "/dev/null is not the null device"
-                    )
                 mount.move_mount(cover, target)
             finally:
                 os.close(cover)

@@ -140,7 +140,7 @@ def _live(birth: Birth, channel: Channel) -> None:
     needed = {channel.fileno(), *setup.held()}
     if birth.fifo is not None:
         needed.add(birth.fifo)
-    arrange_descriptors(birth.streams, terminal, birth.preserved, needed)
+    arrange_descriptors(setup.unchangeable(birth.streams), terminal, birth.preserved, needed)
     setup.become_user(birth.say, channel.hand_over, die_with_parent=birth.die_with_parent)
     path = setup.find_program()
     channel.reached("created")

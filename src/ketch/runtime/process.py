@@ -13,7 +13,7 @@ import stat
 from ketch.errors import InvalidArgumentError, StartError
 from ketch.linux import capabilities, process, seccomp, signals
 from ketch.linux.openat2 import openat2
-from ketch.runtime import program
+from ketch.runtime import null_device, program
 from ketch.spec import passwd
 from ketch.spec.capabilities import resolve
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 DEFAULT_UMASK = 0o022
 _RLIMIT_LOCKS = 10  # obsolete since Linux 2.4.25, and not in Python's module; getrlimit(2)
 _PASSWD_BYTES_MAX = 4 * 1024 * 1024
-_NULL_DEVICE = os.makedev(1, 3)
 
 
 def _say_nothing(words: str) -> None:
@@ -55,6 +54,7 @@ class ProcessSetup:
         "in_user_namespace",
         "labels",
         "no_new_privileges",
+        "null",
         "oom_score_adjustment",
         "specification",
         "steps",
@@ -84,6 +84,7 @@ class ProcessSetup:
         self.filter = filter_
         self.specification = specification
         self.in_user_namespace = False
+        self.null = -1
         self.steps: list[Step] = []
         self.labels: list[SetLabel] = []
         profile, label = specification.get("apparmorProfile"), specification.get("selinuxLabel")
@@ -115,8 +116,19 @@ class ProcessSetup:
 
     def look_back(self) -> None:
         """Keep hold of what the process will need of the host, in the process, while it is seen."""
+        self.null = null_device.open_unchangeable()
         for label in self.labels:
             label.look_back()
+
+    def unchangeable(self, streams: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The standard streams, the null device as ``look_back`` has opened it."""
+        if self.null < 0:
+            return streams
+        first, second, third = (
+            self.null if os.fstat(stream).st_rdev == null_device.NUMBER else stream
+            for stream in streams
+        )
+        return first, second, third
 
     def held(self) -> set[int]:
         """The descriptors that ``look_back`` opened and ``become_user`` closes."""
@@ -362,7 +374,7 @@ def _own_standard_streams(uid: int) -> None:
     """
     for descriptor in range(3):
         status = os.fstat(descriptor)
-        if status.st_uid == uid or status.st_rdev == _NULL_DEVICE:
+        if status.st_uid == uid or status.st_rdev == null_device.NUMBER:
             continue
         try:
             os.fchown(descriptor, uid, -1)
