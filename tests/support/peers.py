@@ -45,20 +45,26 @@ def namespaces(directory: pathlib.Path) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def docker(directory: pathlib.Path) -> Iterator[Engine]:
+def docker(directory: pathlib.Path, runtime: str = "") -> Iterator[Engine]:
     """Start a dockerd and give the docker command that speaks to it, with image ``busybox``.
 
     Its bridge and its iptables rules live in a network namespace of its own.
+
+    Args:
+        directory: where its files are.
+        runtime: path of the OCI runtime that runs its containers, or empty for its own choice.
     """
     if not shutil.which("dockerd") or not shutil.which("docker"):
         raise PeerUnavailableError("docker is not installed (Debian: docker.io)")
     socket = directory / "docker.sock"
+    runtimes = ["--add-runtime", f"other={runtime}", "--default-runtime", "other"]
     with namespaces(directory) as enter, (directory / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
             [*enter, "dockerd",
              "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
              "--pidfile", str(directory / "pid"), "--host", f"unix://{socket}",
-             "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{CGROUP}"],
+             "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{CGROUP}",
+             *(runtimes if runtime else ())],
             stdout=log, stderr=log,
         )  # fmt: skip
         try:
@@ -82,22 +88,29 @@ def docker(directory: pathlib.Path) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def podman(directory: pathlib.Path) -> Iterator[Engine]:
-    """Give a podman with image ``busybox`` whose containers, networks and mounts are its own."""
+def podman(directory: pathlib.Path, runtime: str = "") -> Iterator[Engine]:
+    """Give a podman with image ``busybox`` whose containers, networks and mounts are its own.
+
+    Args:
+        directory: where its files are.
+        runtime: path of the OCI runtime that runs its containers; runc where empty.
+    """
     if not shutil.which("podman"):
         raise PeerUnavailableError("podman is not installed (Debian: podman)")
     configuration = directory / "containers.conf"
     # Its own defaults for these limits exceed what a container's root may ask for.
     configuration.write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
-        f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{directory}/net"\n',
+        f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{directory}/net"\n'
+        '[engine]\nruntime_supports_json = ["runc", "crun", "ketch-oci"]\n',
         encoding="utf-8",
     )
-    runtime = ["--runtime", "runc"] if shutil.which("runc") else []
+    runtime = runtime or shutil.which("runc") or ""
+    runtimes = ["--runtime", runtime] if runtime else []
     with namespaces(directory) as enter:
         engine = Engine(
             "podman",
-            [*enter, "podman", *runtime, "--root", str(directory / "root"), "--runroot",
+            [*enter, "podman", *runtimes, "--root", str(directory / "root"), "--runroot",
              str(directory / "run"), "--cgroup-manager", "cgroupfs", "--storage-driver",
              "overlay"],
             {"CONTAINERS_CONF": str(configuration)},

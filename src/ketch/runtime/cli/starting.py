@@ -104,8 +104,8 @@ def load(bundle: str) -> "tuple[Config, bytes]":
         if not os.path.isdir(bundle):
             raise InvalidArgumentError(f"chdir {bundle}: no such file or directory") from None
         raise InvalidArgumentError(
-            f"JSON specification file config.json not found in {bundle}",
-            "make one: ketch-oci spec",
+            "JSON specification file config.json not found",
+            f"make {bundle} a bundle: ketch-oci spec",
         ) from None
     try:
         document = json_text.loads(text)
