@@ -12,7 +12,7 @@ import stat
 from contextlib import ExitStack
 
 from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
-from ketch.linux import beneath, mount
+from ketch.linux import beneath, mount, statfs
 from ketch.linux.copytree import copy_tree
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 
@@ -47,6 +47,12 @@ _PROPAGATION = {
     "slave": mount.MS_SLAVE,
     "unbindable": mount.MS_UNBINDABLE,
 }
+# What lxcfs and checkpoint/restore cover inside /proc, as runc lets them.
+_COVERABLE = frozenset({
+    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
+    "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+})  # fmt: skip
 # No-ops of mount(8) that callers write down all the same.
 _IGNORED = frozenset(
     {"defaults", "nobind", "silent", "loud", "iversion", "noiversion", "acl", "noacl"}
@@ -258,6 +264,7 @@ class MountOperation:
             directory = stat.S_ISDIR(os.fstat(own).st_mode)
             target = self._mount_point(root, directory)
             stack.callback(os.close, target)
+            self._spare_procfs(root, target, own)
             if self.options.copy_up:
                 copy_tree(target, own)
             mount.move_mount(own, target)
@@ -303,6 +310,24 @@ class MountOperation:
         if directory:
             return beneath.make_directories(root, self.destination)
         return beneath.make_file(root, self.destination)
+
+    def _spare_procfs(self, root: int, target: int, own: int) -> None:
+        """Refuse to cover procfs, where labels are asked for and paths are masked.
+
+        What runc refuses, and by the place that was found, since a symlink may lead there:
+        CVE-2019-16884, CVE-2019-19921.
+        """
+        top, place = (os.readlink(f"/proc/self/fd/{number}") for number in (root, target))
+        inside = place.removeprefix(top.rstrip("/"))
+        if not f"{inside}/".startswith("/proc/") or inside in _COVERABLE:
+            return
+        if inside == "/proc" and statfs.kind(own) == statfs.PROC_SUPER_MAGIC:
+            return
+        raise InvalidArgumentError(
+            f"{self.where}.destination: {self.destination} cannot be mounted over, because it is "
+            "inside /proc",
+            "mount it elsewhere",
+        )
 
     def _bound(self) -> int:
         flags = mount.OPEN_TREE_CLONE | (AT_RECURSIVE if self.options.recursive_bind else 0)
