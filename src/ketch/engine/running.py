@@ -13,9 +13,8 @@ from contextlib import ExitStack
 from ketch import cgroups
 from ketch.engine import bundle, devices, host, logs, mishaps
 from ketch.engine.supervision import Streams, Supervisor
-from ketch.errors import ENGINE_FAILED, KetchError, SyscallError, UnavailableError
-from ketch.linux import procfs
-from ketch.linux.openat2 import openat2
+from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
+from ketch.linux import beneath, procfs
 from ketch.network import names
 from ketch.network.sandbox import Sandbox
 from ketch.runtime import create, init, seccomp
@@ -252,12 +251,8 @@ def _remove_cgroup(cgroup: "cgroups.Manager") -> None:
 
 def read_beneath(root: int, path: str) -> str:
     """A text file of the image, resolved beneath its root; empty where there is none."""
-    try:
-        descriptor = openat2(root, path, os.O_RDONLY | os.O_NONBLOCK)
-    except SyscallError:
-        return ""
-    with open(descriptor, encoding="utf-8", errors="replace") as file:
-        return file.read(_USER_DATABASE_BYTES_MAX)
+    data = beneath.read_file(root, path, _USER_DATABASE_BYTES_MAX)
+    return data.decode(errors="replace")
 
 
 def _read(path: str) -> str:

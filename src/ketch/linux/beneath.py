@@ -84,6 +84,41 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
         os.close(parent)
 
 
+def read_file(root: int, path: str, bytes_max: int) -> bytes:
+    """Read a regular file, whoever put it there.
+
+    Anything else is left unopened: a fifo makes its reader wait, a terminal may become its
+    opener's, and a device acts (a watchdog that is opened and closed restarts the machine).
+
+    Args:
+        root: descriptor of the root directory; the caller's own procfs must be at ``/proc``.
+        path: path inside the root; symlinks in it are followed beneath the root.
+        bytes_max: how much to read at most.
+
+    Returns:
+        The file's content, empty where there is no regular file.
+    """
+    try:
+        place = open_path(root, path)
+    except OSError:
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(place).st_mode):
+            return b""
+        # This very file, whatever its name means by now.
+        file = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+    try:
+        parts = []
+        while bytes_max > 0 and (part := os.read(file, bytes_max)):
+            parts.append(part)
+            bytes_max -= len(part)
+        return b"".join(parts)
+    finally:
+        os.close(file)
+
+
 def _open_parent(root: int, path: str, mode: int) -> tuple[int, str]:
     """Open, or make, the directory in which a missing path is to be made.
 

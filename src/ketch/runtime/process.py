@@ -143,8 +143,8 @@ class ProcessSetup:
         if any(entry.startswith("HOME=") and entry != "HOME=" for entry in self.environment):
             return
         try:
-            # A fifo in its place must not hold the container's start up.
-            descriptor = openat2(root, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK)
+            # A fifo in its place must not hold the start up, nor a terminal become ours.
+            descriptor = openat2(root, "/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError:
             text = ""
         else:
