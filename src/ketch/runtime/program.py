@@ -74,10 +74,10 @@ def explain(path: str, error: OSError) -> StartError:
         error: what execve raised.
     """
     try:
-        with open(path, "rb") as file:
+        with _open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
             loader = _elf_loader(file, head)
-    except OSError:
+    except (OSError, OverflowError, ValueError):  # as offsets are that make no sense
         head, loader = b"", ""
     if error.errno == errno.ENOENT:
         if head.startswith(b"#!"):
@@ -93,6 +93,15 @@ def explain(path: str, error: OSError) -> StartError:
     status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
     reason = (error.strerror or str(error)).lower()
     return StartError(f'"{path}": {reason}', exit_status=status)
+
+
+def _open_regular(path: str) -> "BinaryIO":
+    """Open a file that was not executed, but never wait for a fifo's writer or take a terminal."""
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+    return file
 
 
 def _check(path: str) -> None:
