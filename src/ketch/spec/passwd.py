@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from ketch.errors import InvalidArgumentError
 
 _MAXIMUM = (1 << 31) - 1
+_DIGITS_MAX = 20  # int() refuses thousands of them
 
 
 class User:
@@ -49,7 +50,7 @@ def look_up(specification: str, passwd: str, group: str) -> User:
     uid, gid, home, name = number if number is not None else 0, 0, "/", ""
     for fields in _entries(passwd, 7):
         wanted = fields[0] == user_part or fields[2] == (user_part or "0")
-        if wanted and fields[2].isdigit() and fields[3].isdigit():
+        if wanted and _is_id(fields[2]) and _is_id(fields[3]):
             name, uid, gid = fields[0], int(fields[2]), int(fields[3])
             home = fields[5] or "/"
             break
@@ -66,7 +67,7 @@ def look_up(specification: str, passwd: str, group: str) -> User:
         groups = [
             int(fields[2])
             for fields in _entries(group, 4)
-            if fields[2].isdigit() and name in fields[3].split(",")
+            if _is_id(fields[2]) and name in fields[3].split(",")
         ]
     _check_range(uid, gid)
     return User(uid, gid, groups, home)
@@ -96,7 +97,7 @@ def group_ids(specifications: Iterable[str], group: str) -> list[int]:
 
 def _group(specification: str, group: str, unable: str = "unable") -> int:
     for fields in _entries(group, 4):
-        if specification in {fields[0], fields[2]} and fields[2].isdigit():
+        if specification in {fields[0], fields[2]} and _is_id(fields[2]):
             return int(fields[2])
     number = _number(specification)
     if number is None:
@@ -108,8 +109,12 @@ def _group(specification: str, group: str, unable: str = "unable") -> int:
 
 
 def _number(text: str) -> int | None:
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() else None
+    return int(text) if _is_id(text.removeprefix("-")) else None
+
+
+def _is_id(text: str) -> bool:
+    """Whether it is a number that may be an id, out of range included."""
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
 
 
 def _check_range(*ids: int) -> None:
@@ -118,8 +123,11 @@ def _check_range(*ids: int) -> None:
 
 
 def _entries(text: str, fields: int) -> Iterator[list[str]]:
-    """The lines that have a name, each with as many fields as the format has."""
+    """The lines that have a name, each with as many fields as the format has.
+
+    One with a NUL in it is none: no environment could hold such a home directory.
+    """
     for line in text.splitlines():
         parts = line.strip().split(":")
-        if parts[0] and not line.startswith("#"):
+        if parts[0] and not line.startswith("#") and "\0" not in line:
             yield (parts + [""] * fields)[:fields]
