@@ -105,6 +105,8 @@ def execute(engine: "Engine", reference: str, asked: Exec, client: "Client") -> 
             ProcessSetup(specification, filter_),
             cgroups.manager(config["linux"]["cgroupsPath"], cgroups.detect()),
             streams.given,
+            config=config,
+            container_id=container.id,
         )
         held.callback(entered.close)
         client.check_interest()
