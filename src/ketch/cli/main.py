@@ -171,9 +171,12 @@ def _failed(error: "Any", command: str) -> int:
 
 
 def _say(message: str, hint: str, status: int) -> int:
+    text = f"ketch: {message}\n" + (f"\n{hint}\n" if hint else "")
+    # A message may quote a hostile image, which is not to speak to the caller's terminal.
+    controls = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(127, 160))}
     try:
         sys.stdout.flush()
-        sys.stderr.write(f"ketch: {message}\n" + (f"\n{hint}\n" if hint else ""))
+        sys.stderr.write(text.translate(controls))
         sys.stderr.flush()
     except OSError:
         _silence()
