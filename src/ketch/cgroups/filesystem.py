@@ -22,7 +22,6 @@ Source: cgroups(7), cgroup-v1/*.rst, cgroup-v2.rst, kernel/cgroup/cgroup.c.
 import errno
 import os
 import time
-from contextlib import ExitStack, suppress
 
 from ketch.cgroups import devices, freezer, members, statistics
 from ketch.cgroups.group import Group, read
@@ -37,6 +36,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.linux import bpf
+from ketch.linux.scopes import ExitStack, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

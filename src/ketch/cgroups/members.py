@@ -5,9 +5,9 @@ Source: pidfd_open(2), pidfd_send_signal(2), proc_pid_comm(5).
 
 import errno
 import os
-import signal
 
 from ketch.cgroups.group import read
+from ketch.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def kill(members: "Callable[[], list[int]]") -> None:
         for pid in members():
             if pid in opened:
                 try:
-                    signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
+                    signals.pidfd_send_signal(opened[pid], signals.SIGKILL)
                 except ProcessLookupError:
                     continue
     finally:

@@ -6,10 +6,13 @@
 
 import ctypes
 import os
-from collections.abc import Callable
-from typing import Any
 
 from ketch.errors import SyscallError, UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -36,7 +39,7 @@ _NUMBERS = {
 }  # fmt: skip
 
 
-def function(name: str, *argument_types: Any) -> Callable[..., int]:
+def function(name: str, *argument_types: "Any") -> "Callable[..., int]":
     """Bind a glibc function that returns -1 and sets errno on failure.
 
     Args:
@@ -50,7 +53,7 @@ def function(name: str, *argument_types: Any) -> Callable[..., int]:
     bound = _libc[name]
     bound.argtypes = argument_types
 
-    def call(detail: str, *arguments: Any) -> int:
+    def call(detail: str, *arguments: "Any") -> int:
         result: int = bound(*arguments)
         if result < 0:
             raise _failure(name, detail)
@@ -59,7 +62,7 @@ def function(name: str, *argument_types: Any) -> Callable[..., int]:
     return call
 
 
-def syscall(name: str, detail: str, *arguments: Any) -> int:
+def syscall(name: str, detail: str, *arguments: "Any") -> int:
     """Make a system call by its name.
 
     Args:

@@ -1,6 +1,16 @@
-"""Signal actions that the C library keeps from its users: sigaction(2)."""
+"""Signals: what Python's module offers, without its enums, and what the C library keeps back.
+
+The C functions take and give plain numbers. The package ``signal`` makes enums of them, which costs
+its import 7 ms: a quarter of a runtime command's life.
+"""
 
 from ketch.linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from signal import *  # noqa: F403
+else:
+    from _signal import *  # noqa: F403
 
 # SIGCANCEL and SIGSETXID of nptl(7). posix_spawn(3) leaves them ignored in what it starts.
 _INTERNAL = (32, 33)

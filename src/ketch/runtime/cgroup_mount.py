@@ -9,10 +9,10 @@ Source: cgroup_namespaces(7), runtime-spec config-linux.md "Default Filesystems"
 """
 
 import os
-from contextlib import ExitStack
 
 from ketch.linux import beneath, mount
 from ketch.linux.libc import AT_FDCWD
+from ketch.linux.scopes import ExitStack
 from ketch.runtime.mounts import MountOptions
 
 TYPE_CHECKING = False

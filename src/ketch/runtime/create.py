@@ -1,8 +1,6 @@
 """The parent's half of a container's creation: clone init into its cgroup, and hear of it."""
 
 import os
-import signal
-from contextlib import ExitStack, suppress
 
 from ketch.errors import (
     InvalidArgumentError,
@@ -11,8 +9,9 @@ from ketch.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ketch.linux import capabilities, process
+from ketch.linux import capabilities, process, signals
 from ketch.linux.namespaces import CLONE_NEWNET, CLONE_NEWUSER
+from ketch.linux.scopes import ExitStack, suppress
 from ketch.runtime import init, mappings, namespaces
 from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
@@ -108,7 +107,7 @@ class Container:
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):
-            process.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            process.pidfd_send_signal(self.pidfd, signals.SIGKILL)
 
     def abandon(self) -> None:
         """Kill a container that will not be started, reap it, and free what belongs to it."""
@@ -253,7 +252,7 @@ def _clone_across(
     except BaseException:
         ours.close()
         with suppress(ProcessLookupError):
-            os.kill(between, signal.SIGKILL)
+            os.kill(between, signals.SIGKILL)
         raise
     finally:
         os.waitpid(between, 0)

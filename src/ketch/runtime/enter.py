@@ -12,11 +12,11 @@ their memory nor their descriptors can be opened, and what they execute from is 
 
 import os
 import struct
-from contextlib import ExitStack
 
 from ketch import cgroups
 from ketch.errors import ConflictError, UnavailableError
 from ketch.linux import namespaces, process
+from ketch.linux.scopes import ExitStack
 from ketch.runtime import create, init
 from ketch.runtime.create import Container
 from ketch.runtime.handshake import Channel, run_child
@@ -213,7 +213,9 @@ def _cross(entry: _Entry, writer: int) -> None:
     cgroups.enter(entry.entrances)
     setup.look_back()
     entry.say("enter the container's namespaces · setns(2)")
-    namespaces.setns(entry.init_pidfd, entry.flags)
+    # Not yet the cgroup namespace: from inside, no one may be cloned into a cgroup while still in
+    # one that lies outside (ENOENT under nsdelegate, cgroups(7)).
+    namespaces.setns(entry.init_pidfd, entry.flags & ~namespaces.CLONE_NEWCGROUP)
     # setns(2) leads to the root of the mount namespace. That is not the container's root, but the
     # host's, where the container was made in a chroot: pivot_root(2) moved only what lay there.
     os.fchdir(entry.root)
@@ -231,6 +233,8 @@ def _become(entry: _Entry) -> None:
     if entry.flags & namespaces.CLONE_NEWUSER:
         become_root()
         process.prctl(process.PR_SET_DUMPABLE, 0)
+    if entry.flags & namespaces.CLONE_NEWCGROUP:
+        namespaces.setns(entry.init_pidfd, namespaces.CLONE_NEWCGROUP)
     _set_affinity(entry, "final")
     os.setsid()
     if entry.keyring is not None:

@@ -21,10 +21,8 @@ Both ends are close-on-exec, which is what turns a successful execve(2) into end
 """
 
 import _socket
-import json
 import os
 import struct
-from contextlib import suppress
 
 from ketch.errors import (
     ConflictError,
@@ -36,6 +34,8 @@ from ketch.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ketch.linux.scopes import suppress
+from ketch.spec import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Channel:
             if descriptor is None
             else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
         )
-        data = json.dumps(message).encode()
+        data = json_text.dumps(message).encode()
         if rights:
             self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
         else:
@@ -164,7 +164,7 @@ class Channel:
         except ConnectionResetError:
             return None, None
         descriptor = struct.unpack("i", rights[0][2][:4])[0] if rights else None
-        return (json.loads(data) if data else None), descriptor
+        return (json_text.loads(data) if data else None), descriptor
 
 
 def run_child(channel: Channel, work: "Callable[[], None]") -> "NoReturn":

@@ -17,15 +17,14 @@ deletes ``poststop``, also for a container whose creation failed.
 Source: runtime-spec config.md "POSIX-platform Hooks", runtime.md "Lifecycle".
 """
 
-import json
 import os
 import select
-import signal
 import time
 
 from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
-from ketch.linux import process
+from ketch.linux import process, signals
 from ketch.runtime.process import restore_signals
+from ketch.spec import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _run(kind: "Kind", index: int, hook: "Hook", told: "State") -> None:
     given = os.memfd_create("state", os.MFD_CLOEXEC)
     output = os.memfd_create("output", os.MFD_CLOEXEC)
     try:
-        os.write(given, json.dumps(told).encode())
+        os.write(given, json_text.dumps(told).encode())
         os.lseek(given, 0, os.SEEK_SET)
         pid = os.fork()
         if pid == 0:
@@ -176,7 +175,7 @@ def _await(pid: int, timeout_seconds: int | None) -> int | None:
                     break
             if not ready:
                 expired = True
-                process.pidfd_send_signal(pidfd, signal.SIGKILL)
+                process.pidfd_send_signal(pidfd, signals.SIGKILL)
         finally:
             os.close(pidfd)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -7,12 +7,11 @@ switched off first.
 
 import os
 import select
-import signal
 import sys
 
 from ketch import cgroups
 from ketch.errors import InvalidArgumentError, KetchError
-from ketch.linux import beneath, mount, namespaces, process, tty
+from ketch.linux import beneath, mount, namespaces, process, signals, tty
 from ketch.linux.openat2 import openat2
 from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
@@ -169,7 +168,7 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
         become_root()
         process.prctl(process.PR_SET_DUMPABLE, 0)
     if birth.die_with_parent:
-        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)
     if plan.new_cgroup_namespace:
         # Not before: what it shows as its root is where its maker is then.
         birth.say(explain_namespace("cgroup", "unshare(2)"))

@@ -4,11 +4,11 @@ Source: runtime-spec config-linux.md "seccomp", "The Container Process State"; s
 """
 
 import _socket
-import json
 import os
 import struct
 
 from ketch.errors import UnavailableError
+from ketch.spec import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def hand_over(section: "Seccomp", descriptor: int, pid: int, told: "State") -> N
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         connection.connect(path)
-        data = json.dumps(message).encode()
+        data = json_text.dumps(message).encode()
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
         sent = connection.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
         while sent < len(data):

@@ -6,12 +6,11 @@ through newuidmap(1) and newgidmap(1).
 """
 
 import os
-import signal
-from contextlib import suppress
 
 from ketch.errors import InvalidArgumentError, UnavailableError
-from ketch.linux import capabilities, process
+from ketch.linux import capabilities, process, signals
 from ketch.linux.namespaces import CLONE_NEWUSER
+from ketch.linux.scopes import suppress
 from ketch.spec.capabilities import mask
 
 TYPE_CHECKING = False
@@ -71,7 +70,7 @@ def open_namespace(uids: "list[IdMapping]", gids: "list[IdMapping]") -> int:
             write(pid, uids, gids)
             return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            process.pidfd_send_signal(pidfd, signal.SIGKILL)
+            process.pidfd_send_signal(pidfd, signals.SIGKILL)
             os.close(pidfd)
             os.waitpid(pid, 0)
     finally:

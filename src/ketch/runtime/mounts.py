@@ -9,12 +9,12 @@ a check and its use (CVE-2021-30465, CVE-2023-27561).
 import errno
 import os
 import stat
-from contextlib import ExitStack
 
 from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import beneath, mount, statfs
 from ketch.linux.copytree import copy_tree
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
+from ketch.linux.scopes import ExitStack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

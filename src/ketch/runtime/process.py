@@ -7,7 +7,6 @@ Init and ``exec`` end here alike. All of it is prepared as values while files ca
 import errno
 import os
 import resource
-import signal
 import stat
 
 from ketch.errors import InvalidArgumentError, StartError
@@ -192,7 +191,7 @@ class ProcessSetup:
         capabilities.apply(sets.effective, sets.permitted, sets.inheritable, sets.ambient)
         if die_with_parent:
             # The kernel forgets it with the change of ids: prctl(2).
-            process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+            process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)
         if not entered and not self._enter_directory():
             raise InvalidArgumentError(
                 f"process.cwd: {self.directory}: permission denied for uid {self.uid}"
@@ -328,10 +327,10 @@ def restore_signals() -> None:
 
     Python ignores SIGPIPE and SIGXFSZ, and what is ignored stays so over execve(2).
     """
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(ignored, signal.SIG_DFL)
+    for ignored in (signals.SIGPIPE, signals.SIGXFSZ):
+        signals.signal(ignored, signals.SIG_DFL)
     signals.reset_internal()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())
 
 
 def run_under_init(start: "Callable[[], None]") -> None:
@@ -342,16 +341,16 @@ def run_under_init(start: "Callable[[], None]") -> None:
     Args:
         start: executes the program; called in the child, does not return.
     """
-    every = signal.valid_signals()
-    signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    every = signals.valid_signals()
+    signals.pthread_sigmask(signals.SIG_BLOCK, every)
     program_pid = os.fork()
     if program_pid == 0:
         os.setsid()
         start()
     process.close_all_but(set())
     while True:
-        caught = signal.sigwaitinfo(every)
-        if caught.si_signo != signal.SIGCHLD:
+        caught = signals.sigwaitinfo(every)
+        if caught.si_signo != signals.SIGCHLD:
             os.kill(program_pid, caught.si_signo)
             continue
         while True:

@@ -6,13 +6,15 @@ and does not load the library.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
+
+# hashlib loads OpenSSL, which takes longer than all that is hashed here.
+from _blake2 import blake2b
 
 import ketch
 from ketch.linux import seccomp
+from ketch.linux.scopes import suppress
+from ketch.spec import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _FLAGS = {
 }
 
 # Raised whenever the same section would compile to another program or the entries change.
-_FORMAT = 1
+_FORMAT = 2
 _MAX_ENTRIES = 64
 _DIGEST_BYTES = 32
 
@@ -92,7 +94,11 @@ def _key(section: Seccomp) -> str:
         if name not in ("flags", "listenerPath", "listenerMetadata")
     }
     facts = [_FORMAT, ketch.__version__, kernel.machine, kernel.release, program]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return _digest(json_text.dumps(facts).encode()).hex()
+
+
+def _digest(content: bytes) -> bytes:
+    return blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def _compile(section: Seccomp, path: str) -> bytes:
@@ -100,12 +106,12 @@ def _compile(section: Seccomp, path: str) -> bytes:
 
     program = Libseccomp().compile(section)
     # The cache saves time, and nothing else: a full or read-only disk is no reason to fail.
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         _write(path, program)
     return program
 
 
-# An entry is a SHA-256 digest of the rest, a line that names the library, and the program.
+# An entry is a BLAKE2 digest of the rest, a line that names the library, and the program.
 
 
 def _read(path: str) -> bytes | None:
@@ -116,7 +122,7 @@ def _read(path: str) -> bytes | None:
     except OSError:
         return None
     digest, rest = entry[:_DIGEST_BYTES], entry[_DIGEST_BYTES:]
-    if hashlib.sha256(rest).digest() != digest:
+    if _digest(rest) != digest:
         return None
     line, _, program = rest.partition(b"\n")
     library, _, identity = line.partition(b"\0")
@@ -131,7 +137,7 @@ def _write(path: str, program: bytes) -> None:
     rest = library + b"\0" + _identity(library) + b"\n" + program
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "xb") as stream:
-        stream.write(hashlib.sha256(rest).digest() + rest)
+        stream.write(_digest(rest) + rest)
     os.rename(temporary, path)
     entries = sorted(os.scandir(directory), key=lambda entry: entry.stat().st_mtime_ns)
     for entry in entries[:-_MAX_ENTRIES]:

@@ -6,8 +6,6 @@ is not of that shape. Fields that no shape names are let pass, as the runtime sp
 
 from __future__ import annotations
 
-import re
-
 from ketch.spec import seccomp
 
 TYPE_CHECKING = False
@@ -79,15 +77,42 @@ def choice(*known: str) -> Shape:
     return check
 
 
-def pattern(expression: str, meaning: str) -> Shape:
-    """A string that a regular expression matches as a whole."""
-    compiled = re.compile(expression)
+def made_of(characters: str, meaning: str) -> Shape:
+    """A string of some characters."""
+    known = frozenset(characters)
 
     def check(value: object) -> None:
-        if type(value) is not str or not compiled.fullmatch(value):
+        if type(value) is not str or not known.issuperset(value):
             raise Misfit(f"must be {meaning}, not {shown(value)}")
 
     return check
+
+
+def worded(start: str, characters: str, meaning: str) -> Shape:
+    """A string that is a start and then some characters, at least one."""
+    rest = made_of(characters, meaning)
+
+    def check(value: object) -> None:
+        if type(value) is not str or not value.startswith(start) or value == start:
+            raise Misfit(f"must be {meaning}, not {shown(value)}")
+        rest(value.removeprefix(start))
+
+    return check
+
+
+def _page_size(value: object) -> None:
+    """A size as the kernel names its huge pages'."""
+    if type(value) is str:
+        digits, unit = value[:-2], value[-2:]
+        plain = digits.isascii() and digits.isdigit() and digits[0] != "0"
+        if plain and unit in {"KB", "MB", "GB"}:
+            return
+    raise Misfit(f"must be a size such as 2MB, not {shown(value)}")
+
+
+def _bandwidth(value: object) -> None:
+    if type(value) is not str or not value.startswith("MB:") or "\n" in value:
+        raise Misfit(f"must be one line that starts with MB:, not {shown(value)}")
 
 
 def array(item: Shape) -> Shape:
@@ -168,7 +193,7 @@ _UINT16 = integer(0, 2**16 - 1)
 _UINT32 = integer(0, 2**32 - 1)
 _UINT64 = integer(0, 2**64 - 1)
 
-_CPU_LIST = pattern(r"[0-9, -]*", "a list such as 0-3,7")
+_CPU_LIST = made_of("0123456789, -", "a list such as 0-3,7")
 _ID_MAPPINGS = array(record({"containerID!": _UINT32, "hostID!": _UINT32, "size!": _UINT32}))
 
 PROCESS = record({
@@ -193,7 +218,9 @@ PROCESS = record({
         "ambient": texts,
     }),
     "rlimits": array(record({
-        "type!": pattern(r"RLIMIT_[A-Z]+", "a name such as RLIMIT_NOFILE"),
+        "type!": worded(
+            "RLIMIT_", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "a name such as RLIMIT_NOFILE"
+        ),
         "soft!": _UINT64,
         "hard!": _UINT64,
     })),
@@ -241,7 +268,7 @@ _RESOURCES = record({
         "type": choice("", "a", "b", "c"),
         "major": _INT64,
         "minor": _INT64,
-        "access": pattern(r"[rwm]*", "made of r, w and m"),
+        "access": made_of("rwm", "made of r, w and m"),
     })),
     "pids": record({"limit!": _INT64}),
     "memory": record({
@@ -278,7 +305,7 @@ _RESOURCES = record({
         "throttleWriteIOPSDevice": _THROTTLES,
     }),
     "hugepageLimits": array(record({
-        "pageSize!": pattern(r"[1-9][0-9]*[KMG]B", "a size such as 2MB"),
+        "pageSize!": _page_size,
         "limit!": _UINT64,
     })),
     "network": record({
@@ -343,7 +370,7 @@ _LINUX = record({
         "closID": text,
         "schemata": texts,
         "l3CacheSchema": text,
-        "memBwSchema": pattern(r"MB:[^\n]*", "one line that starts with MB:"),
+        "memBwSchema": _bandwidth,
         "enableMonitoring": flag,
     }),
     "memoryPolicy": record({

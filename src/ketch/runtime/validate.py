@@ -7,8 +7,6 @@ the field by its path. Whether the host has what the document asks for is not de
 
 from __future__ import annotations
 
-import re
-
 from ketch.errors import InvalidArgumentError
 from ketch.runtime import shape
 from ketch.runtime.filesystem import sysctl_path
@@ -17,8 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.spec.runtime import Config, IdMapping, Linux, Process, Seccomp
 
-_VERSION = re.compile(r"1\.[0-9]+\.[0-9]+(?:[-+].*)?")
-_ELEMENT = re.compile(r"\s*([0-9]+)(?:\s*-\s*([0-9]+))?\s*")
 
 # What the kernel takes as "leave as it is" (setresuid(2), chown(2)), so that root would stay root.
 _NO_ID = 2**32 - 1
@@ -26,6 +22,7 @@ _MAX_MAJOR, _MAX_MINOR = 2**12 - 1, 2**20 - 1
 _MAX_NAME_BYTES = 64
 _MAX_INTERFACE_NAME_BYTES = 15
 _MAX_MAPPINGS = 340
+_DIGITS_MAX = 20
 
 _RLIMITS = frozenset(
     f"RLIMIT_{name}"
@@ -107,7 +104,7 @@ def _require_namespace(config: Config, kind: str, path: str) -> None:
 
 def _check_document(config: Config) -> None:
     version = config["ociVersion"]
-    if not _VERSION.fullmatch(version):
+    if not _is_version(version):
         raise _fault(
             "ociVersion",
             f"must be a version 1.x.y of the specification, not {shape.shown(version)}",
@@ -191,11 +188,30 @@ def _check_scheduler(process: Process) -> None:
                 raise _fault(f"{path}.{field}", "is for SCHED_DEADLINE alone")
 
 
+def _is_version(text: str) -> bool:
+    """Whether it is 1.x.y, with whatever a hyphen or a plus introduces (semver.org)."""
+    major, _, rest = text.partition(".")
+    minor, _, rest = rest.partition(".")
+    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    return (
+        major == "1"
+        and _is_number(minor)
+        and bool(digits)
+        and rest[len(digits) : len(digits) + 1] in {"", "-", "+"}
+        and "\n" not in rest
+    )
+
+
+def _is_number(text: str) -> bool:
+    # int() refuses thousands of digits.
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+
+
 def _check_list(path: str, value: str) -> None:
     """A list of CPUs or memory nodes, cpuset(7)'s list format."""
     for element in value.split(","):
-        match = _ELEMENT.fullmatch(element)
-        if not match or (match[2] and int(match[1]) > int(match[2])):
+        first, dash, last = (part.strip() for part in element.partition("-"))
+        if not _is_number(first) or (dash and not (_is_number(last) and int(first) <= int(last))):
             raise _fault(path, f"must be a list such as 0-3,7, not {shape.shown(value)}")
 
 

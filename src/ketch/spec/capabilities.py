@@ -3,12 +3,12 @@
 A set of capabilities is an integer, bit n for capability number n, as the kernel has it.
 """
 
-from collections.abc import Iterable
-
 from ketch.errors import InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ketch.spec.runtime import Capabilities
 
 # In the order of their numbers: <linux/capability.h>, Linux 5.9.
@@ -26,7 +26,7 @@ NAMES = (
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 
 
-def mask(names: Iterable[str]) -> int:
+def mask(names: "Iterable[str]") -> int:
     """The set of the named capabilities; what is not in NAMES counts for nothing."""
     result = 0
     for name in names:
@@ -48,7 +48,7 @@ DEFAULT = mask((
 ))  # fmt: skip
 
 
-def choose(add: Iterable[str], drop: Iterable[str], available: int) -> int:
+def choose(add: "Iterable[str]", drop: "Iterable[str]", available: int) -> int:
     """What a container gets under Docker's ``--cap-add`` and ``--cap-drop``.
 
     ``ALL`` added stands for everything available but what is dropped by name; ``ALL`` dropped
@@ -69,7 +69,7 @@ def choose(add: Iterable[str], drop: Iterable[str], available: int) -> int:
     return added if drop_all else (DEFAULT & ~dropped) | added
 
 
-def _parse(option: str, names: Iterable[str], available: int) -> tuple[int, bool]:
+def _parse(option: str, names: "Iterable[str]", available: int) -> tuple[int, bool]:
     """The set that names denote, and whether ``ALL`` is among them."""
     result, everything = 0, False
     for given in names:
@@ -109,7 +109,7 @@ def resolve(wanted: "Capabilities", available: int) -> tuple["Sets", list[str]]:
     """
     warnings: list[str] = []
 
-    def grant(field: str, names: Iterable[str], allowed: int, reason: str = "") -> int:
+    def grant(field: str, names: "Iterable[str]", allowed: int, reason: str = "") -> int:
         granted = 0
         for name in names:
             number = _NUMBERS.get(name)

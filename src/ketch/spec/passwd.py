@@ -4,9 +4,11 @@ No NSS: its modules would be loaded from the container's files. Source: passwd(5
 rules are those of the field's ``user:group`` syntax (``GetExecUser`` in moby/sys/user).
 """
 
-from collections.abc import Iterable, Iterator
-
 from ketch.errors import InvalidArgumentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _MAXIMUM = (1 << 31) - 1
 _DIGITS_MAX = 20  # int() refuses thousands of them
@@ -81,7 +83,7 @@ def home(uid: int, passwd: str) -> str:
     return "/"
 
 
-def group_ids(specifications: Iterable[str], group: str) -> list[int]:
+def group_ids(specifications: "Iterable[str]", group: str) -> list[int]:
     """Returns the ids of groups given by name or number (``--group-add``).
 
     Raises:
@@ -122,7 +124,7 @@ def _check_range(*ids: int) -> None:
         raise InvalidArgumentError(f"uids and gids must be in range 0-{_MAXIMUM}")
 
 
-def _entries(text: str, fields: int) -> Iterator[list[str]]:
+def _entries(text: str, fields: int) -> "Iterator[list[str]]":
     """The lines that have a name, each with as many fields as the format has.
 
     One with a NUL in it is none: no environment could hold such a home directory.

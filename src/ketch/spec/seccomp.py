@@ -6,13 +6,12 @@ kernel version. https://docs.docker.com/engine/security/seccomp/
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
-
 from ketch.errors import InvalidArgumentError
+from ketch.spec import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
     from ketch.spec.runtime import Seccomp, SeccompArg, SeccompRule
@@ -64,7 +63,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
         InvalidArgumentError: not JSON, or not an object.
     """
     try:
-        profile = json.loads(text)
+        profile = json_text.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(
             f"Decoding seccomp profile failed: {error}",

@@ -1,14 +1,20 @@
 """Signals by the names that users type: signal(7)."""
 
-import signal
-
 from ketch.errors import InvalidArgumentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without its enums, which take longer than all else here
 
 # As the C library has them: it keeps the kernel's first two, 32 and 33, to itself.
 _FIRST_REAL_TIME, _LAST_REAL_TIME = 34, 64
 
 _NUMBERS = {
-    name.removeprefix("SIG"): int(number) for name, number in signal.Signals.__members__.items()
+    name.removeprefix("SIG"): int(number)
+    for name, number in vars(signal).items()
+    if name.startswith("SIG") and name[3] != "_" and isinstance(number, int)
 }
 
 

@@ -31,3 +31,8 @@ def test_no_signal(text: str) -> None:
 def test_every_signal_that_python_knows() -> None:
     for known in signal.Signals:
         assert signals.number(known.name) == known.value
+
+
+def test_knows_all_that_python_knows() -> None:
+    for name, value in signal.Signals.__members__.items():
+        assert signals.number(name) == value

@@ -188,7 +188,7 @@ class _SubCgroups:
             {path for path in directories.values() if not unified or not _within(path, unified)}
         )
 
-    def descriptor(self) -> int | None:
+    def descriptor(self, *, near: int | None = None) -> int | None:  # noqa: ARG002 as a manager's
         """As ``Manager.descriptor``."""
         if not self._unified:
             return None

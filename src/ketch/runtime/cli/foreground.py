@@ -8,12 +8,11 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import struct
 import termios
 
 from ketch.errors import InvalidArgumentError
-from ketch.linux import process, tty
+from ketch.linux import process, signals, tty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 64 * 1024
 # SIGURG is the runtime's own in Go and so is never passed on; these two would stop us, not it.
-_KEPT = {signal.SIGURG, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE}
+_KEPT = {signals.SIGURG, signals.SIGTTIN, signals.SIGTTOU, signals.SIGPIPE}
 
 
 class Foreground:
@@ -54,10 +53,10 @@ class Foreground:
             _make_raw(self._terminal)
             self._pass_size_on()
         self._wakeups, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in signal.valid_signals() - _KEPT:
+        signals.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in signals.valid_signals() - _KEPT:
             try:
-                signal.signal(number, _ignore)
+                signals.signal(number, _ignore)
             except (OSError, ValueError):  # SIGKILL, SIGSTOP, those of the C library
                 continue
 
@@ -107,11 +106,11 @@ class Foreground:
         except BlockingIOError:
             return None
         for number in dict.fromkeys(numbers):
-            if number == signal.SIGCHLD:
+            if number == signals.SIGCHLD:
                 status = self._reap()
                 if status is not None:
                     return status
-            elif number == signal.SIGWINCH and self._terminal >= 0:
+            elif number == signals.SIGWINCH and self._terminal >= 0:
                 self._pass_size_on()
             else:
                 try:
