@@ -40,7 +40,8 @@ class TestExitStack:
                 stack.callback(called.append, 1)
                 raise KeyError
 
-        pytest.raises(KeyError, work)
+        with pytest.raises(KeyError):
+            work()
         assert called == [1]
 
 
