@@ -72,6 +72,7 @@ def test_rm_of_nothing_known_is_an_error(engine: Engine) -> None:
     assert "No such container: no-such-container" in result.err
 
 
+@pytest.mark.vm
 def test_stop_asks_first(engine: Engine) -> None:
     start(engine, "polite", POLITE)
     assert engine.ok("stop", "polite") == "polite"
@@ -148,6 +149,7 @@ def test_exec_options_and_statuses(engine: Engine) -> None:
     engine.ok("rm", "-f", "host")
 
 
+@pytest.mark.vm
 def test_exec_is_confined_as_the_container_is(engine: Engine) -> None:
     start(engine, "host", POLITE, "--cap-drop", "ALL", "--pids-limit", "50")
     out = engine.ok(

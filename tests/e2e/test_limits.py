@@ -26,12 +26,14 @@ def test_memory_is_set(engine: Engine, given: str, expected: int) -> None:
     assert int(found) == expected
 
 
+@pytest.mark.vm
 def test_reservation_and_swap_are_set(engine: Engine) -> None:
     options = ("-m", "64m", "--memory-reservation", "32m", "--memory-swap", "64m")
     found = limit(engine, "memory/memory.soft_limit_in_bytes", "memory.low", *options)
     assert int(found) == 32 << 20
 
 
+@pytest.mark.vm
 def test_cpus_is_a_quota(engine: Engine) -> None:
     found = limit(engine, "cpu/cpu.cfs_quota_us", "cpu.max", "--cpus", "0.25")
     assert found.split()[0] == "25000"
@@ -48,10 +50,12 @@ def test_shares(engine: Engine) -> None:
     assert limit(engine, "cpu/cpu.shares", "", "--cpu-shares", "512") == "512"
 
 
+@pytest.mark.vm
 def test_pids_limit_is_set(engine: Engine) -> None:
     assert limit(engine, "pids/pids.max", "pids.max", "--pids-limit", "21") == "21"
 
 
+@pytest.mark.vm
 def test_a_memory_hog_is_killed(engine: Engine) -> None:
     name = "hog"
     result = engine(
@@ -68,6 +72,7 @@ def test_a_small_program_fits_its_limit(engine: Engine) -> None:
     engine.ok("run", "--rm", "-m", "16m", "busybox", "true")
 
 
+@pytest.mark.vm
 def test_a_busy_loop_gets_its_share_of_a_core(engine: Engine) -> None:
     script = (
         "read up rest < /proc/uptime; end=$((${up%.*} + 3));"
@@ -81,6 +86,7 @@ def test_a_busy_loop_gets_its_share_of_a_core(engine: Engine) -> None:
     assert 0.15 < used_seconds / wall_seconds < 0.32
 
 
+@pytest.mark.vm
 def test_a_fork_bomb_stops(engine: Engine) -> None:
     script = "i=0; while [ $i -lt 100 ]; do sleep 30 & i=$((i + 1)); done"
     result = engine("run", "--rm", "--pids-limit", "20", "busybox", "sh", "-c", script)
@@ -88,6 +94,7 @@ def test_a_fork_bomb_stops(engine: Engine) -> None:
     assert result.status != 0
 
 
+@pytest.mark.vm
 def test_cpuset(engine: Engine) -> None:
     out = engine.ok("run", "--rm", "--cpuset-cpus", "0", "--cpuset-mems", "0", "busybox", "grep",
                     "-E", "^(Cpus|Mems)_allowed_list", "/proc/self/status")  # fmt: skip

@@ -60,6 +60,7 @@ def test_bridge_gives_address_and_route(engine: Engine) -> None:
     assert state == "up"
 
 
+@pytest.mark.vm
 def test_the_gateway_answers(engine: Engine) -> None:
     engine.ok("run", "--rm", "busybox", "sh", "-c", PING_GATEWAY)
 

@@ -12,7 +12,7 @@ BOOT = pathlib.Path(__file__).with_name("boot.py")
 
 # tests/kernel is left to `make test-vm`: under emulation it takes longer than all the rest.
 PART = ("-p", "selection", "tests/vm/guest/facilities.py", "tests/contracts", "tests/e2e")
-TIMEOUT_SECONDS = 240
+TIMEOUT_SECONDS = 420
 
 
 @pytest.mark.root
