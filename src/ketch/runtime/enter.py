@@ -72,6 +72,14 @@ class _Entry:
         self.affinity: ExecCpuAffinity = setup.specification.get("execCPUAffinity") or {}
         self.say: Callable[[str], None] = _say_nothing
 
+    def needed(self) -> set[int]:
+        """The descriptors that are needed inside."""
+        kept = {*range(3 + self.preserved), *self.streams, *self.setup.held()}
+        kept |= {self.channel.fileno(), self.init_pidfd, self.root, self.setup.null}
+        if self.into is not None:
+            kept.add(self.into)
+        return kept - {-1}
+
 
 def enter(
     init_pid: int,
@@ -212,6 +220,8 @@ def _cross(entry: _Entry, writer: int) -> None:
     _set_affinity(entry, "initial")
     cgroups.enter(entry.entrances)
     setup.look_back()
+    # A container with CAP_SYS_PTRACE can take descriptors out of even this process.
+    process.close_all_but(entry.needed() | {writer})
     entry.say("enter the container's namespaces · setns(2)")
     # Not yet the cgroup namespace: from inside, no one may be cloned into a cgroup while still in
     # one that lies outside (ENOENT under nsdelegate, cgroups(7)).
@@ -224,6 +234,9 @@ def _cross(entry: _Entry, writer: int) -> None:
     if pid:
         os.write(writer, struct.pack("i", pid))
         os._exit(0)
+    os.close(writer)
+    if entry.into is not None:
+        os.close(entry.into)
     run_child(entry.channel, lambda: _become(entry))
 
 

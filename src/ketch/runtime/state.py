@@ -40,6 +40,7 @@ _RECORD = "state.json"
 _CONFIG = "config.json"
 _FIFO = "exec.fifo"
 _LOCK = ".lock"
+_OWN = frozenset({_LOCK, _FIFO, _RECORD, _CONFIG, f".{_RECORD}", f".{_CONFIG}"})
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 
 
@@ -210,6 +211,13 @@ class Entry:
             os.close(descriptor)
         os.unlink(path)
 
+    def remove_own(self) -> bool:
+        """Remove the directory if nothing else than a container's files is in it."""
+        if not _OWN.issuperset(os.listdir(self.path)):
+            return False
+        self.remove()
+        return True
+
     def remove(self) -> None:
         """Remove the directory, the record last, so that what is left of a crash is found."""
         for name in sorted(os.listdir(self.path), key=_RECORD.__eq__):
@@ -344,8 +352,7 @@ class States:
             try:
                 record = entry.record()
             except FileNotFoundError:
-                entry.remove()
-                return True
+                return entry.remove_own()
             if record.pid:
                 return False
             remove_cgroup(record)

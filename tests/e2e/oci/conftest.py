@@ -24,7 +24,7 @@ def ketch_oci() -> Iterator[str]:
     had = _KEPT.exists()
     yield str(KETCH_OCI)
     if not had and _KEPT.exists():
-        for mounted in _KEPT.glob("python/bin/*"):
+        for mounted in _KEPT.glob(".python/bin/*"):
             subprocess.run(["umount", mounted], check=False, capture_output=True)
         shutil.rmtree(_KEPT)
 

@@ -107,6 +107,16 @@ def test_a_removed_container_leaves_nothing(states: States) -> None:
     create(states).close()
 
 
+def test_what_is_no_container_is_left_alone(states: States, tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "states" / "other"
+    other.mkdir(parents=True)
+    (other / "precious").touch()
+    assert states.all() == []
+    with pytest.raises(NotFoundError):
+        states.find("other")
+    assert (other / "precious").exists()
+
+
 # Locks are by process: another one has to hold or to ask for them.
 PROGRAM = """
 import os, signal, sys

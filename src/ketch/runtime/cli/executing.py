@@ -4,7 +4,7 @@ import os
 
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, StartError
 from ketch.linux import process as processes
-from ketch.runtime import enter, seccomp
+from ketch.runtime import enter
 from ketch.runtime.cli import handover, seal
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.state import CREATING, PAUSED, STOPPED, Record, States
@@ -38,7 +38,7 @@ def exec_(settings: "Settings", options: "Parsed") -> int:
     handover.check_terminal(options, terminal=process.get("terminal", False), detached=detached)
     preserved = handover.preserved(options, process.setdefault("env", []))
     section = config.get("linux", {}).get("seccomp")
-    filter_ = seccomp.prepare(section, f"{settings.root}/.seccomp") if section else None
+    filter_ = handover.prepare_filter(settings, section) if section else None
     setup = ProcessSetup(process, filter_)
     for warning in setup.warnings:
         settings.log.warning(warning)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ketch.runtime.cli.grammar import Parsed
     from ketch.runtime.cli.main import Settings
     from ketch.runtime.create import Container
+    from ketch.runtime.seccomp import Filter
+    from ketch.spec.runtime import Seccomp
 
 _FIRST_PRESERVED = 3
 
@@ -110,6 +112,13 @@ def _send(path: str, name: bytes, descriptor: int, flag: str) -> None:
     finally:
         os.close(directory)
         connection.close()
+
+
+def prepare_filter(settings: "Settings", section: "Seccomp") -> "Filter":
+    """Make a container's system call filter ready; compiled ones are kept in the root."""
+    from ketch.runtime import seccomp  # noqa: PLC0415 not every container has one
+
+    return seccomp.prepare(section, f"{settings.root}/.seccomp")
 
 
 def explainer(settings: "Settings", options: "Parsed") -> "Callable[[str], None] | None":

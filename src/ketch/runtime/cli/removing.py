@@ -5,7 +5,6 @@ import time
 
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, UnsupportedError
 from ketch.linux import process
-from ketch.runtime import hooks
 from ketch.runtime.state import (
     CREATED,
     CREATING,
@@ -106,6 +105,10 @@ def destroy(settings: "Settings", entry: Entry, record: Record, config: "Config"
         except UnsupportedError:
             pass  # nothing is mounted, so there is nothing to remove
     entry.remove()
+    if not config.get("hooks"):
+        return
+    from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
+
     told = hooks.state(config, record.id, record.bundle, "stopped")
     for failure in hooks.run_all(config, "poststop", told):
         settings.log.warning(failure.message)

@@ -7,9 +7,9 @@ opened, whatever the container's own mounts are.
 
 For root the mount is kept, so that it costs nothing a start::
 
-    /run/ketch-oci/python/bin/python3.11    the interpreter, bound read-only
-    /run/ketch-oci/python/lib               link to its library
-    /run/ketch-oci/python/start             where all is, for the shell script ketch-oci
+    /run/ketch-oci/.python/bin/python3.11    the interpreter, bound read-only
+    /run/ketch-oci/.python/lib               link to its library
+    /run/ketch-oci/.python/start             where all is, for the shell script ketch-oci
 
 Where none can be kept, ``ensure`` executes the interpreter again from a detached mount, or from a
 sealed copy in memory: one more boot.
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-_PLACE = "/run/ketch-oci/python"
-_BOOT = (
-    "import sys; sys.path.append(sys.argv.pop(1)); from ketch.runtime.cli.main import main; main()"
+_PLACE = "/run/ketch-oci/.python"
+# A command is over before collecting garbage would pay.
+BOOT = (
+    "import gc, sys; gc.disable(); sys.path.append(sys.argv.pop(1)); "
+    "from ketch.runtime.cli.main import main; main()"
 )
 _EXECUTABLE = "/proc/self/exe"
 _COPY_BYTES = 1 << 20
@@ -65,7 +67,7 @@ def start() -> "NoReturn":
 
 def _words(interpreter: str) -> list[str]:
     package_parent = __file__.rsplit("/", 4)[0]
-    return [interpreter, "-I", "-S", "-c", _BOOT, package_parent, *sys.argv[1:]]
+    return [interpreter, "-I", "-S", "-c", BOOT, package_parent, *sys.argv[1:]]
 
 
 def _keep(script: str, interpreter: str) -> str:
@@ -82,7 +84,7 @@ def _keep(script: str, interpreter: str) -> str:
         link = f"{_PLACE}/{os.path.basename(library)}"
         _replace(link, lambda path: os.symlink(library, path))
         facts = {"script": script, "interpreter": interpreter, "sealed": sealed,
-                 "package": _words(sealed)[5]}  # fmt: skip
+                 "package": _words(sealed)[5], "boot": BOOT}  # fmt: skip
         text = "".join(f"{name}={_shell_word(value)}\n" for name, value in facts.items())
         _replace(f"{_PLACE}/start", lambda path: _write(path, text))
     finally:

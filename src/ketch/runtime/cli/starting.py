@@ -12,7 +12,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.runtime import create as creation
-from ketch.runtime import hooks, init, seccomp
+from ketch.runtime import init
 from ketch.runtime.cli import handover, seal
 from ketch.runtime.cli.removing import destroy
 from ketch.runtime.plan import Plan
@@ -151,7 +151,6 @@ class _Making:
         self.entry = States(self._settings.root).create(self.record.id)
         try:
             self.entry.write_config(self._text)
-            self.entry.write(self.record)
             container = self._create(waits_for_start=waits_for_start)
             try:
                 self.record.born(container.pid)
@@ -169,7 +168,7 @@ class _Making:
     def _create(self, *, waits_for_start: bool) -> creation.Container:
         settings, config, process = self._settings, self.config, self.config["process"]
         section = config.get("linux", {}).get("seccomp")
-        filter_ = seccomp.prepare(section, f"{settings.root}/.seccomp") if section else None
+        filter_ = handover.prepare_filter(settings, section) if section else None
         setup = ProcessSetup(process, filter_)
         for warning in setup.warnings:
             settings.log.warning(warning)
@@ -225,5 +224,9 @@ def _layout() -> "Layout | None":
 
 
 def _run_poststart(settings: "Settings", config: "Config", record: Record) -> None:
+    if not config.get("hooks"):
+        return
+    from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
+
     told = hooks.state(config, record.id, record.bundle, "running", record.pid)
     hooks.run(config, "poststart", told, settings.log.debug)
