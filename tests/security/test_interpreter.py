@@ -152,3 +152,26 @@ def test_pid_1_of_ketchs_own(ketch: Engine, attacker: str) -> None:
     assert found["name"].startswith("ketch"), "PID 1 is not ketch's"
     assert found["outcomes"].pop("fd/0") == "No such file or directory", "it holds descriptors"
     assert set(found["outcomes"].values()) == {"Permission denied"}, found
+
+
+def test_taking_descriptors_with_ptrace(ketch: Engine, attacker: str, shared: pathlib.Path) -> None:
+    """With CAP_SYS_PTRACE a container reaches who enters it, but no longer the engine's database.
+
+    Before it enters, an exec closes all that it does not need inside.
+    """
+    watcher = ketch.start(
+        "run", "--name", "watcher", "--network", "none", "--cap-add", "SYS_PTRACE",
+        "-v", f"{shared}:/shared", *volumes(), attacker,
+        *program("take_descriptors", "/shared/stop"),
+    )  # fmt: skip
+    assert watcher.stderr is not None
+    assert watcher.stderr.readline() == b"watching\n"
+    path = ":".join(f"/{number}" for number in range(8000)) + ":/bin"
+    for _ in range(3):
+        ketch.ok("exec", "-e", f"PATH={path}", "watcher", "true")
+    (shared / "stop").touch()
+    out, _ = watcher.communicate(timeout=20)
+    ketch.ok("rm", "-f", "watcher")
+    found = set(json.loads(out))
+    assert found, "nobody was seen entering"
+    assert [name for name in found if name.startswith(ketch.prefix[2])] == []
