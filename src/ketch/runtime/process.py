@@ -267,11 +267,13 @@ class ProcessSetup:
                 f"process.cwd: {self.directory}: {(error.strerror or '').lower()}"
             ) from error
         # CVE-2024-21626: a cwd that is a leaked descriptor of the host, such as /proc/self/fd/7,
-        # is outside the root; getcwd(2) then says "(unreachable)", which Python reports as ENOENT.
-        if not os.getcwd().startswith("/"):
+        # is outside the root; getcwd(2) then says "(unreachable)", which libc reports as ENOENT.
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:
             raise InvalidArgumentError(
                 f"process.cwd: {self.directory} is outside the container's root"
-            )
+            ) from error
         return True
 
 
