@@ -23,10 +23,9 @@ import errno
 import os
 import time
 
-from ketch.cgroups import devices, freezer, members, statistics
+from ketch.cgroups import freezer, members
 from ketch.cgroups.group import Group, read
 from ketch.cgroups.memory import keyed
-from ketch.cgroups.resources import Facts, device_policy, plan, v2_controllers
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -35,13 +34,13 @@ from ketch.errors import (
     SyscallError,
     UnavailableError,
 )
-from ketch.linux import bpf
 from ketch.linux.scopes import ExitStack, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ketch.cgroups.devices import Policy
     from ketch.cgroups.layout import Layout
     from ketch.cgroups.statistics import Statistics
     from ketch.spec.runtime import Resources
@@ -127,6 +126,14 @@ class Manager:
             UnsupportedError: this version of cgroups, or this kernel, lacks the limit.
             ConflictError: what is in use already exceeds the limit.
         """
+        # Most commands of a runtime limit nothing, and pay for what they load.
+        from ketch.cgroups.resources import (  # noqa: PLC0415
+            Facts,
+            device_policy,
+            plan,
+            v2_controllers,
+        )
+
         unified = self._unified()
         if unified is not None and (needed := v2_controllers(resources, self.layout)):
             unified.receive(needed)
@@ -140,7 +147,10 @@ class Manager:
             self._attach_device_program(policy)
         self._fresh = False
 
-    def _attach_device_program(self, policy: "devices.Policy") -> None:
+    def _attach_device_program(self, policy: "Policy") -> None:
+        from ketch.cgroups import devices  # noqa: PLC0415 as in set
+        from ketch.linux import bpf  # noqa: PLC0415
+
         unified = self._group_of("cgroup")
         with ExitStack() as stack:
             cgroup = os.open(unified.directory, _DIRECTORY)
@@ -278,7 +288,9 @@ class Manager:
 
     def statistics(self) -> "Statistics":
         """What the cgroup has used; see ``ketch.cgroups.statistics``."""
-        return statistics.collect(self.layout, Facts(self._read))
+        from ketch.cgroups import resources, statistics  # noqa: PLC0415 as in set
+
+        return statistics.collect(self.layout, resources.Facts(self._read))
 
     # Freezing and killing
 

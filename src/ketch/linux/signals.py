@@ -4,8 +4,6 @@ The C functions take and give plain numbers. The package ``signal`` makes enums 
 its import 7 ms: a quarter of a runtime command's life.
 """
 
-from ketch.linux import libc
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from signal import *  # noqa: F403
@@ -20,5 +18,7 @@ _SET_BYTES = 8
 
 def reset_internal() -> None:
     """Give the C library's own signals their default action, which execve(2) passes on."""
+    from ketch.linux import libc  # noqa: PLC0415 most who import this module send signals only
+
     for number in _INTERNAL:
         libc.syscall("rt_sigaction", f"signal {number}", number, _DEFAULT_ACTION, None, _SET_BYTES)

@@ -1,7 +1,5 @@
 """What this runtime can do, as callers ask for it: runtime-spec features.md, features-linux.md."""
 
-from ketch.spec import capabilities, seccomp
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -34,6 +32,9 @@ def document(annotations: dict[str, str]) -> "dict[str, Any]":
     Args:
         annotations: versions of what the runtime uses.
     """
+    # Others want the version alone.
+    from ketch.spec import capabilities, seccomp  # noqa: PLC0415
+
     return {
         "ociVersionMin": OCI_VERSION_MINIMUM,
         "ociVersionMax": OCI_VERSION,

@@ -98,7 +98,7 @@ class TestPodman:
     def test_a_terminal(self, podman: Engine) -> None:
         terminal = podman.terminal(
             "run", "--rm", "-it", *NO_NETWORK, "busybox", "sh", "-c",
-            "tty; stty size; read x; echo got-$x; exit 3", rows=33, columns=99,
+            "tty; sleep 0.5; stty size; read x; echo got-$x; exit 3", rows=33, columns=99,
         )  # fmt: skip
         terminal.expect_exact("/dev/pts/0")
         terminal.expect_exact("33 99")

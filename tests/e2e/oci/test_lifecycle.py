@@ -78,7 +78,9 @@ class TestRun:
         assert process.wait(10) == 5
 
     def test_a_terminal(self, runtime: Engine, bundle: Bundle) -> None:
-        path = bundle("sh", "-c", "tty; stty size; read x; echo got-$x; exit 3", terminal=True)
+        path = bundle(
+            "sh", "-c", "tty; sleep 0.5; stty size; read x; echo got-$x; exit 3", terminal=True
+        )
         terminal = runtime.terminal("run", "-b", path, "c", rows=33, columns=99)
         terminal.expect_exact("/dev/pts/0")
         terminal.expect_exact("33 99")

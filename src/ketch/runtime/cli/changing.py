@@ -1,10 +1,10 @@
-"""``pause``, ``resume`` and ``update``: what changes a running container's cgroup."""
+"""``start``, ``pause``, ``resume`` and ``update``: what changes a container that is there."""
 
 import sys
 
 from ketch.cgroups import Manager
 from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError
-from ketch.runtime.state import CREATED, PAUSED, RUNNING, Record, States
+from ketch.runtime.state import CREATED, PAUSED, RUNNING, STOPPED, Record, States
 from ketch.spec import json_text
 from ketch.spec.values import swap_size
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ketch.runtime.cli.grammar import Parsed
     from ketch.runtime.cli.main import Settings
-    from ketch.spec.runtime import Resources
+    from ketch.spec.runtime import Config, Resources
 
 _CPU_FLAGS = {
     "cpu-period": "period", "cpu-quota": "quota", "cpu-burst": "burst", "cpu-share": "shares",
@@ -24,6 +24,23 @@ _MEMORY_FLAGS = {
     "memory": "limit", "memory-reservation": "reservation", "memory-swap": "swap",
     "kernel-memory-tcp": "kernelTCP",
 }  # fmt: skip
+
+
+def start(settings: "Settings", options: "Parsed") -> int:
+    """Let a created container's program run."""
+    states = States(settings.root)
+    with states.lock(options.arguments[0]) as entry:
+        record = entry.record()
+        status = states.status(record)
+        if status == STOPPED:
+            raise ConflictError("cannot start a container that has stopped")
+        if status == RUNNING:
+            raise ConflictError("cannot start an already running container")
+        if status != CREATED:
+            raise ConflictError(f"cannot start a container in the {status} state")
+        entry.release_fifo()
+        run_poststart(settings, states.config(record), record)
+    return 0
 
 
 def pause(settings: "Settings", options: "Parsed") -> int:
@@ -139,3 +156,13 @@ def _from_flags(options: "Parsed") -> "Resources":
         ),
     }
     return {name: members for name, members in found.items() if members}  # type: ignore[return-value]
+
+
+def run_poststart(settings: "Settings", config: "Config", record: Record) -> None:
+    """Run the hooks that follow the program's start."""
+    if not config.get("hooks"):
+        return
+    from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
+
+    told = hooks.state(config, record.id, record.bundle, "running", record.pid)
+    hooks.run(config, "poststart", told, settings.log.debug)

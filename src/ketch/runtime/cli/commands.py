@@ -57,7 +57,7 @@ FUNCTIONS = {
     "resume": ("changing", "resume"),
     "run": ("starting", "run"),
     "spec": ("describing", "spec"),
-    "start": ("starting", "start"),
+    "start": ("changing", "start"),
     "state": ("looking", "state"),
     "update": ("changing", "update"),
 }

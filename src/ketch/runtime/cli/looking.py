@@ -7,8 +7,6 @@ import sys
 import time
 
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
-from ketch.linux import process
-from ketch.runtime.cli.usage import figures
 from ketch.runtime.state import STOPPED, Record, States
 from ketch.spec import json_text
 from ketch.spec.features import OCI_VERSION
@@ -94,6 +92,8 @@ def events(settings: "Settings", options: "Parsed") -> int:
         raise InvalidArgumentError("duration interval must be greater than 0")
     if states.status(record) == STOPPED:
         raise InvalidArgumentError(f"container with id {record.id} is not running")
+    from ketch.runtime.cli.usage import figures  # noqa: PLC0415 for this command alone
+
     cgroup = record.manager()
     if cgroup is None:
         raise NotFoundError(f"container {record.id} has no cgroup, so nobody counts what it uses")
@@ -102,7 +102,7 @@ def events(settings: "Settings", options: "Parsed") -> int:
         return 0
     kills = cgroup.oom_kills()
     due = time.monotonic() + interval_seconds
-    pidfd = process.pidfd_open(record.pid)
+    pidfd = os.pidfd_open(record.pid)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     while not poll.poll(1000 * min(_POLL_SECONDS, max(0.0, due - time.monotonic()))):

@@ -4,7 +4,7 @@ import os
 import time
 
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, UnsupportedError
-from ketch.linux import process
+from ketch.linux import signals as kernel_signals
 from ketch.runtime.state import (
     CREATED,
     CREATING,
@@ -121,12 +121,12 @@ def signal_init(record: Record, number: int, *, may_be_gone: bool = False) -> No
         ConflictError: it has ended.
     """
     try:
-        pidfd = process.pidfd_open(record.pid)
+        pidfd = os.pidfd_open(record.pid)
         try:
             # The pid is init's as long as its start time says so after it was opened.
             if not record.is_alive():
                 raise ProcessLookupError
-            process.pidfd_send_signal(pidfd, number)
+            kernel_signals.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
     except ProcessLookupError:

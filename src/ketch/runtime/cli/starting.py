@@ -1,10 +1,9 @@
-"""``create``, ``start`` and ``run``."""
+"""``create`` and ``run``."""
 
 import os
 
 from ketch import cgroups
 from ketch.errors import (
-    ConflictError,
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
@@ -14,10 +13,11 @@ from ketch.errors import (
 from ketch.runtime import create as creation
 from ketch.runtime import init
 from ketch.runtime.cli import handover, seal
+from ketch.runtime.cli.changing import run_poststart
 from ketch.runtime.cli.removing import destroy
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
-from ketch.runtime.state import CREATED, RUNNING, STOPPED, Entry, Record, States, remove_cgroup
+from ketch.runtime.state import Entry, Record, States, remove_cgroup
 from ketch.runtime.validate import validate
 from ketch.spec import json_text
 
@@ -39,23 +39,6 @@ def create(settings: "Settings", options: "Parsed") -> int:
     return 0
 
 
-def start(settings: "Settings", options: "Parsed") -> int:
-    """Let a created container's program run."""
-    states = States(settings.root)
-    with states.lock(options.arguments[0]) as entry:
-        record = entry.record()
-        status = states.status(record)
-        if status == STOPPED:
-            raise ConflictError("cannot start a container that has stopped")
-        if status == RUNNING:
-            raise ConflictError("cannot start an already running container")
-        if status != CREATED:
-            raise ConflictError(f"cannot start a container in the {status} state")
-        entry.release_fifo()
-        _run_poststart(settings, states.config(record), record)
-    return 0
-
-
 def run(settings: "Settings", options: "Parsed") -> int:
     """Make a container and run its program, in the foreground unless detached."""
     seal.ensure()
@@ -69,7 +52,7 @@ def run(settings: "Settings", options: "Parsed") -> int:
         foreground = Foreground(container, adopt=not options.enabled("no-subreaper"))
     try:
         container.start()
-        _run_poststart(settings, made.config, made.record)
+        run_poststart(settings, made.config, made.record)
     except BaseException:
         if foreground:
             foreground.restore()
@@ -221,12 +204,3 @@ def _layout() -> "Layout | None":
         return cgroups.detect()
     except UnavailableError:
         return None
-
-
-def _run_poststart(settings: "Settings", config: "Config", record: Record) -> None:
-    if not config.get("hooks"):
-        return
-    from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
-
-    told = hooks.state(config, record.id, record.bundle, "running", record.pid)
-    hooks.run(config, "poststart", told, settings.log.debug)
