@@ -55,7 +55,7 @@ def start() -> "NoReturn":
 
     Called with the path of the script ``ketch-oci`` before the program's own arguments.
     """
-    script = sys.argv.pop(1)
+    script = os.path.abspath(sys.argv.pop(1))
     interpreter = os.path.realpath(sys.executable)
     if os.geteuid() == 0:
         try:  # noqa: SIM105 contextlib is not loaded without need
