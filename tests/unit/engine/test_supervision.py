@@ -1,6 +1,7 @@
 """Watching over a program: its streams, its client and its end, with real processes and pipes."""
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -102,6 +103,7 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
+    gc.collect()  # what other tests left to it is not ours to miss
     before = sorted(os.listdir("/proc/self/fd"))
     yield
     assert sorted(os.listdir("/proc/self/fd")) == before
