@@ -4,6 +4,7 @@ import _socket
 import contextlib
 import os
 import pathlib
+import select
 import shutil
 import signal
 import socket
@@ -131,8 +132,11 @@ def test_without_a_zygote_none_is_started(state: pathlib.Path) -> None:
 def test_a_killed_one_is_replaced(state: pathlib.Path) -> None:
     ask(state)
     first = alone(state)
+    pidfd = os.pidfd_open(first)
     os.kill(first, signal.SIGKILL)
-    gone(state)
+    # Its arguments go before its socket does, on which a caller would still be let in.
+    assert select.select((pidfd,), (), (), 20)[0]
+    os.close(pidfd)
     assert "/dev/null" in ask(state)
     assert alone(state) != first
 
