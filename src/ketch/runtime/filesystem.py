@@ -16,6 +16,8 @@ from ketch.runtime import null_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.spec.runtime import Device
 
 # runtime-spec, config-linux.md "Default Devices".
@@ -150,21 +152,30 @@ class MaskPath:
 
     def execute(self, root: int) -> None:
         """Hide the path; one that does not exist needs no hiding."""
+        _cover(root, self.path, _blank)
+
+
+def _cover(root: int, path: str, make: "Callable[[int], int]") -> None:
+    """Attach a mount to a path, if there is one; ``make`` builds it from the path's descriptor."""
+    try:
+        target = beneath.open_path(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        cover = make(target)
         try:
-            target = beneath.open_path(root, self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            if stat.S_ISDIR(os.fstat(target).st_mode):
-                cover = _empty_directory()
-            else:
-                cover = null_device.clone()
-            try:
-                mount.move_mount(cover, target)
-            finally:
-                os.close(cover)
+            mount.move_mount(cover, target)
         finally:
-            os.close(target)
+            os.close(cover)
+    finally:
+        os.close(target)
+
+
+def _blank(target: int) -> int:
+    """A detached mount that shows nothing, of the target's kind."""
+    if stat.S_ISDIR(os.fstat(target).st_mode):
+        return _empty_directory()
+    return null_device.clone()
 
 
 def _empty_directory() -> int:
@@ -192,20 +203,18 @@ class ReadOnlyPath:
 
     def execute(self, root: int) -> None:
         """Make the path read-only; one that does not exist needs no protection."""
-        try:
-            target = beneath.open_path(root, self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            flags = mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE
-            tree = mount.open_tree(target, "", flags)
-            try:
-                mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY)
-                mount.move_mount(tree, target)
-            finally:
-                os.close(tree)
-        finally:
-            os.close(target)
+        _cover(root, self.path, _read_only)
+
+
+def _read_only(target: int) -> int:
+    """A detached, read-only copy of the mounts at the target."""
+    tree = mount.open_tree(target, "", mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE)
+    try:
+        mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
 
 
 class ReadOnlyMount:
