@@ -97,7 +97,7 @@ class Client:
         self.send(wire.STARTED, identifier.encode())
 
     def explain(self, words: str) -> None:
-        """Pass a step's description on; the container's init does so too, in its own copy."""
+        """Pass a step's description on; init's come by way of its handshake."""
         self.send(wire.ERRORS, f"{words}\n".encode())
 
     def ended(self, exit_status: int) -> None:
