@@ -106,7 +106,8 @@ case $goal in
             trap 'rm -f /usr/sbin/policy-rc.d' EXIT
         fi
         install_missing dockerd=docker.io podman=podman runc=runc crun=crun skopeo=skopeo \
-            /usr/lib/podman/netavark=netavark
+            /usr/lib/podman/netavark=netavark umoci=umoci docker-registry=docker-registry \
+            docker-compose=docker-compose criu=criu hyperfine=hyperfine
         ;;
     *) fail "unknown goal $goal" ;;
 esac

@@ -13,6 +13,10 @@ from ketch.network import firewall
 # makes for an engine carries its value in its name: so what is ours can be told from the rest.
 RUN_VARIABLE = "KETCH_TEST_RUN"
 
+# Set where other suites run on this machine at the same time: then only what carries the run's
+# name, its processes and mounts, is looked for, since nobody could tell whose the rest is.
+SHARED_VARIABLE = "KETCH_TEST_SHARED"
+
 # The table that engines keep, beside the bridge of each; every bridge's name begins with this.
 TABLE = "inet ketch"
 BRIDGE_PREFIX = "ketch"
@@ -30,6 +34,9 @@ def state(run: str, *, cheap: bool = False) -> State:
         run: the value of RUN_VARIABLE, by which processes are found.
         cheap: only what takes a millisecond to list, for use around every test.
     """
+    if os.environ.get(SHARED_VARIABLE):
+        ours = {"mount": frozenset(name for name in _mounts() if run in name)}
+        return ours if cheap else {**ours, "process": _named_processes(run)}
     found = {
         "mount": _mounts(),
         "link": frozenset(os.listdir("/sys/class/net")),
@@ -37,7 +44,7 @@ def state(run: str, *, cheap: bool = False) -> State:
     }
     if not cheap:
         found["nftables rule"] = _rules()
-        found["process"] = frozenset(f"{pid} {name}" for pid, name in processes(run).items())
+        found["process"] = _named_processes(run)
         found["path"] = frozenset(_paths())
     return found
 
@@ -50,7 +57,7 @@ def left(before: State, run: str, *, patience_seconds: float = 5) -> list[str]:
     """
     deadline = time.monotonic() + patience_seconds
     while True:
-        after = state(run, cheap="path" not in before)
+        after = state(run, cheap="process" not in before)
         found = [
             f"{kind} {what}"
             for kind, things in after.items()
@@ -91,6 +98,10 @@ def processes(run: str) -> dict[int, str]:
                 name = process.joinpath("comm").read_text(encoding="utf-8").strip()
                 ours[int(entry)] = f"{name}: {command.decode(errors='replace')[:500]}"
     return ours
+
+
+def _named_processes(run: str) -> frozenset[str]:
+    return frozenset(f"{pid} {name}" for pid, name in processes(run).items())
 
 
 def _paths() -> list[str]:
