@@ -5,13 +5,12 @@ is deleted after its record: so a process killed at any line leaves content that
 which the next import or removal finds and deletes.
 """
 
-import hashlib
 import os
 import re
 import sqlite3
 import time
 
-from ketch.engine import image_removal
+from ketch.engine import events, image_removal
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import lock
 from ketch.images.content import ContentStore
@@ -22,7 +21,8 @@ from ketch.spec import timestamps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from ketch.engine.image_removal import Events
     from ketch.engine.settings import Settings
@@ -188,16 +188,54 @@ class Images:
                 ),
                 [layer],
             )
-            self._record(
+            self.record(
                 image_id,
                 self.content.write(documents.encode(manifest)),
                 created_ns,
                 size_bytes,
-                name,
+                [name] if name else [],
             )
-        self._publish_index()
+        self.publish_index()
         self.collect_garbage()
         return image_id
+
+    def adding(self) -> "AbstractContextManager[None]":
+        """Returns the lock that whoever adds content and layers holds until they are recorded."""
+        return lock.shared(self._root)
+
+    def record(
+        self,
+        image_id: str,
+        manifest_digest: str,
+        created_ns: int,
+        size_bytes: int,
+        names: "Iterable[Reference]" = (),
+        event: "tuple[str, str, dict[str, str]] | None" = None,
+    ) -> None:
+        """Record an image whose content and layers are all in place; ``adding`` must be held.
+
+        Call ``publish_index`` when the lock is released.
+
+        Args:
+            image_id: digest of its configuration.
+            manifest_digest: digest of its manifest.
+            created_ns: when it was made, in nanoseconds since the epoch.
+            size_bytes: bytes of the files in its layers.
+            names: its names, with a tag or a digest; whatever had one of them loses it.
+            event: what to tell: action, actor's ID, attributes.
+        """
+        with self._store.transaction() as connection:
+            connection.execute(
+                "REPLACE INTO image (id, manifest_digest, created_ns, size_bytes)"
+                " VALUES (?, ?, ?, ?)",
+                (image_id, manifest_digest, created_ns, size_bytes),
+            )
+            connection.executemany(
+                "REPLACE INTO image_name VALUES (?, ?)", [(_key(name), image_id) for name in names]
+            )
+            if event is not None:
+                action, actor, attributes = event
+                events.record(connection, "image", action, actor, attributes)
 
     def tag(self, source: str, target: str) -> None:
         """Give an image one more name; whatever had that name loses it.
@@ -223,7 +261,7 @@ class Images:
         with self._store.transaction() as connection:
             image = self._find(connection, source)
             connection.execute("REPLACE INTO image_name VALUES (?, ?)", (str(name), image.id))
-        self._publish_index()
+        self.publish_index()
 
     def remove(self, text: str, *, force: bool = False) -> "Events":
         """Take away an image's name, and the image with its last one.
@@ -248,7 +286,7 @@ class Images:
             image = self._find(connection, text)
             chain_ids = _chain_ids(image)
             events = image_removal.remove(connection, image, text, force=force)
-        self._publish_index()
+        self.publish_index()
         gone = self.collect_garbage()
         events += [("Deleted", chain_id) for chain_id in reversed(chain_ids) if chain_id in gone]
         return events
@@ -316,28 +354,20 @@ class Images:
         Returns:
             The blob's descriptor, the layer's diff ID, and bytes of its files.
         """
-        from ketch.images import compression, layers  # noqa: PLC0415
+        from ketch.images import compression, unpacking  # noqa: PLC0415
 
-        room = os.statvfs(ingest.directory)
-        limit_bytes = room.f_bavail * room.f_frsize
         kind, stream = compression.sniffed(stream)
         with self.content.writer() as writer:
             if kind in {compression.GZIP, compression.ZSTD}:
                 stored = compression.Tee(stream, writer.write)
-                whole = hashlib.sha256()
-                content = compression.Tee(
-                    compression.decompressed(stored, kind, limit_bytes), whole.update
-                )
-                size_bytes = layers.apply(ingest.directory, content, ingest.lower)
-                diff_id = f"sha256:{whole.hexdigest()}"
+                diff_id, size_bytes = unpacking.unpack(stored, kind, ingest)
                 media_type = f"{documents.OCI_LAYER}+{kind}"
             else:
                 # Formats that layers cannot have are stored as what they hold.
-                content = compression.Tee(
-                    compression.decompressed(stream, kind, limit_bytes), writer.write
-                )
-                size_bytes = layers.apply(ingest.directory, content, ingest.lower)
-                diff_id = writer.digest
+                limit_bytes = unpacking.room(ingest)
+                content = compression.decompressed(stream, kind, limit_bytes)
+                stored = compression.Tee(content, writer.write)
+                diff_id, size_bytes = unpacking.unpack(stored, compression.PLAIN, ingest)
                 media_type = documents.OCI_LAYER
             digest = writer.commit()
             return (
@@ -345,23 +375,6 @@ class Images:
                 diff_id,
                 size_bytes,
             )
-
-    def _record(
-        self,
-        image_id: str,
-        manifest_digest: str,
-        created_ns: int,
-        size_bytes: int,
-        name: "Reference | None",
-    ) -> None:
-        with self._store.transaction() as connection:
-            connection.execute(
-                "REPLACE INTO image (id, manifest_digest, created_ns, size_bytes)"
-                " VALUES (?, ?, ?, ?)",
-                (image_id, manifest_digest, created_ns, size_bytes),
-            )
-            if name is not None:
-                connection.execute("REPLACE INTO image_name VALUES (?, ?)", (str(name), image_id))
 
     def _in_use(self) -> tuple[set[str], set[str]]:
         """Returns the digests of blobs and the chain IDs of layers that something refers to."""
@@ -377,8 +390,8 @@ class Images:
             layers.update(self.snapshotter.prepared_on(f"{containers}/{name}"))
         return blobs, layers
 
-    def _publish_index(self) -> None:
-        """Tell tools that read OCI layouts what images there are.
+    def publish_index(self) -> None:
+        """Tell tools that read OCI layouts what images there are; needed after every change.
 
         The list is written within a transaction, so that of two writers the later one is last.
         """
