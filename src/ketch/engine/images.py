@@ -17,7 +17,6 @@ from ketch.images.content import ContentStore
 from ketch.images.snapshots import OverlaySnapshotter
 from ketch.spec import image as documents
 from ketch.spec import reference as references
-from ketch.spec import timestamps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +26,9 @@ if TYPE_CHECKING:
     from ketch.engine.image_removal import Events
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
-    from ketch.images.snapshots import Ingest, Snapshotter
+    from ketch.images.snapshots import Snapshotter
     from ketch.images.tar import Stream
-    from ketch.spec.image import ContainerConfig, ImageConfig, Platform
+    from ketch.spec.image import ContainerConfig, ImageConfig
     from ketch.spec.reference import Reference
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
@@ -45,17 +44,21 @@ class Image:
         manifest_digest: digest of its manifest.
         created_ns: when it was made, in nanoseconds since the epoch.
         size_bytes: bytes of the files in its layers.
+        parent_id: the image that it was committed on, or empty.
+        tagged_ns: when it was last given a name, 0 for never.
         names: its names in normal form, sorted.
     """
 
     __slots__ = ("_content", "_document", "created_ns", "id", "manifest_digest", "names",
-                 "size_bytes")  # fmt: skip
+                 "parent_id", "size_bytes", "tagged_ns")  # fmt: skip
 
     def __init__(self, content: ContentStore, row: sqlite3.Row, names: "Sequence[str]") -> None:
         self.id: str = row["id"]
         self.manifest_digest: str = row["manifest_digest"]
         self.created_ns: int = row["created_ns"]
         self.size_bytes: int = row["size_bytes"]
+        self.parent_id: str = row["parent_id"]
+        self.tagged_ns: int = row["tagged_ns"]
         self.names = names
         self._content = content
         self._document: ImageConfig | None = None
@@ -95,10 +98,10 @@ class Images:
         snapshotter: the unpacked layers and what is stacked on them.
     """
 
-    __slots__ = ("_root", "_store", "content", "snapshotter")
+    __slots__ = ("_store", "content", "root", "snapshotter")
 
     def __init__(self, settings: "Settings", store: "Store") -> None:
-        self._root = settings.root
+        self.root = settings.root
         self._store = store
         self.content = ContentStore(settings.root)
         self.snapshotter: Snapshotter = OverlaySnapshotter(settings.root)
@@ -168,40 +171,16 @@ class Images:
             UnavailableError: the disk is full or failing.
             PermissionDeniedError: unpacking needs privileges that the caller lacks.
         """
-        # These are needed here only, and not by a container's start.
-        from ketch.images import changes as change  # noqa: PLC0415
+        # Needed here only, and not by a container's start.
+        from ketch.engine import image_ingest  # noqa: PLC0415
 
-        name = _new_name(reference, "cannot import digest reference") if reference else None
-        machine = documents.parse_platform(platform) if platform else documents.host_platform()
-        config: ContainerConfig = {}
-        change.apply(config, changes)
-        with lock.shared(self._root):
-            with self.snapshotter.ingest([]) as ingest:
-                layer, diff_id, size_bytes = self._store_layer(stream, ingest)
-                ingest.commit(diff_id, size_bytes)
-            created_ns = time.time_ns()
-            document = _new_document(machine, config, diff_id, created_ns, message)
-            image_id = self.content.write(documents.encode(document))
-            manifest = documents.manifest(
-                documents.descriptor(
-                    documents.OCI_CONFIG, image_id, self.content.size_bytes(image_id)
-                ),
-                [layer],
-            )
-            self.record(
-                image_id,
-                self.content.write(documents.encode(manifest)),
-                created_ns,
-                size_bytes,
-                [name] if name else [],
-            )
-        self.publish_index()
-        self.collect_garbage()
-        return image_id
+        return image_ingest.import_image(
+            self, stream, reference, changes=changes, message=message, platform=platform
+        )
 
     def adding(self) -> "AbstractContextManager[None]":
         """Returns the lock that whoever adds content and layers holds until they are recorded."""
-        return lock.shared(self._root)
+        return lock.shared(self.root)
 
     def record(
         self,
@@ -211,6 +190,8 @@ class Images:
         size_bytes: int,
         names: "Iterable[Reference]" = (),
         event: "tuple[str, str, dict[str, str]] | None" = None,
+        *,
+        parent_id: str = "",
     ) -> None:
         """Record an image whose content and layers are all in place; ``adding`` must be held.
 
@@ -223,16 +204,18 @@ class Images:
             size_bytes: bytes of the files in its layers.
             names: its names, with a tag or a digest; whatever had one of them loses it.
             event: what to tell: action, actor's ID, attributes.
+            parent_id: the image that it was committed on, or empty.
         """
+        now_ns = time.time_ns()
         with self._store.transaction() as connection:
             connection.execute(
-                "REPLACE INTO image (id, manifest_digest, created_ns, size_bytes)"
-                " VALUES (?, ?, ?, ?)",
-                (image_id, manifest_digest, created_ns, size_bytes),
+                "INSERT INTO image (id, manifest_digest, created_ns, size_bytes, parent_id)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                " manifest_digest = excluded.manifest_digest, size_bytes = excluded.size_bytes",
+                (image_id, manifest_digest, created_ns, size_bytes, parent_id),
             )
-            connection.executemany(
-                "REPLACE INTO image_name VALUES (?, ?)", [(_key(name), image_id) for name in names]
-            )
+            for name in names:
+                _name(connection, name, image_id, now_ns)
             if event is not None:
                 action, actor, attributes = event
                 events.record(connection, "image", action, actor, attributes)
@@ -249,7 +232,7 @@ class Images:
             InvalidArgumentError: the new name is malformed.
         """
         try:
-            name = _new_name(target, "refusing to create a tag with a digest reference")
+            name = new_name(target, "refusing to create a tag with a digest reference")
         except InvalidArgumentError as error:
             if error.message.startswith("refusing"):
                 raise
@@ -260,7 +243,10 @@ class Images:
             ) from error
         with self._store.transaction() as connection:
             image = self._find(connection, source)
-            connection.execute("REPLACE INTO image_name VALUES (?, ?)", (str(name), image.id))
+            _name(connection, name, image.id, time.time_ns())
+            events.record(
+                connection, "image", "tag", image.id, {**_labels(image), "name": name.familiar}
+            )
         self.publish_index()
 
     def remove(self, text: str, *, force: bool = False) -> "Events":
@@ -285,11 +271,11 @@ class Images:
         with self._store.transaction() as connection:
             image = self._find(connection, text)
             chain_ids = _chain_ids(image)
-            events = image_removal.remove(connection, image, text, force=force)
+            removed = image_removal.remove(connection, image, text, force=force)
         self.publish_index()
         gone = self.collect_garbage()
-        events += [("Deleted", chain_id) for chain_id in reversed(chain_ids) if chain_id in gone]
-        return events
+        removed += [("Deleted", chain_id) for chain_id in reversed(chain_ids) if chain_id in gone]
+        return removed
 
     def collect_garbage(self) -> set[str]:
         """Delete content and layers that no image and no container refers to.
@@ -299,7 +285,7 @@ class Images:
         Returns:
             The chain IDs of the layers that were deleted.
         """
-        with lock.exclusive(self._root) as alone:
+        with lock.exclusive(self.root) as alone:
             if not alone:
                 return set()
             self.content.delete_unfinished()
@@ -346,36 +332,6 @@ class Images:
         )
         return Image(self.content, rows[0], [row["reference"] for row in names])
 
-    def _store_layer(
-        self, stream: "Stream", ingest: "Ingest"
-    ) -> "tuple[documents.Descriptor, str, int]":
-        """Unpack an archive, and store it as a blob on the way.
-
-        Returns:
-            The blob's descriptor, the layer's diff ID, and bytes of its files.
-        """
-        from ketch.images import compression, unpacking  # noqa: PLC0415
-
-        kind, stream = compression.sniffed(stream)
-        with self.content.writer() as writer:
-            if kind in {compression.GZIP, compression.ZSTD}:
-                stored = compression.Tee(stream, writer.write)
-                diff_id, size_bytes = unpacking.unpack(stored, kind, ingest)
-                media_type = f"{documents.OCI_LAYER}+{kind}"
-            else:
-                # Formats that layers cannot have are stored as what they hold.
-                limit_bytes = unpacking.room(ingest)
-                content = compression.decompressed(stream, kind, limit_bytes)
-                stored = compression.Tee(content, writer.write)
-                diff_id, size_bytes = unpacking.unpack(stored, compression.PLAIN, ingest)
-                media_type = documents.OCI_LAYER
-            digest = writer.commit()
-            return (
-                documents.descriptor(media_type, digest, writer.size_bytes),
-                diff_id,
-                size_bytes,
-            )
-
     def _in_use(self) -> tuple[set[str], set[str]]:
         """Returns the digests of blobs and the chain IDs of layers that something refers to."""
         blobs: set[str] = set()
@@ -385,7 +341,7 @@ class Images:
             blobs |= {image.id, image.manifest_digest}
             blobs |= {layer["digest"] for layer in manifest["layers"]}
             layers.update(image.chain_ids)
-        containers = f"{self._root}/containers"
+        containers = f"{self.root}/containers"
         for name in os.listdir(containers) if os.path.isdir(containers) else ():
             layers.update(self.snapshotter.prepared_on(f"{containers}/{name}"))
         return blobs, layers
@@ -423,7 +379,16 @@ class Images:
             self.content.write_index(documents.encode(index))
 
 
-def _new_name(text: str, digest_refusal: str) -> "Reference":
+def new_name(text: str, digest_refusal: str) -> "Reference":
+    """Read a name that an image is to be given; the tag ``latest`` is added where it has none.
+
+    Args:
+        text: the name.
+        digest_refusal: what to say of a name with a digest.
+
+    Raises:
+        InvalidArgumentError: it is no name, or one that would be mistaken for something else.
+    """
     name = references.parse(text)
     if name.digest:
         raise InvalidArgumentError(digest_refusal)
@@ -441,24 +406,17 @@ def _key(name: "Reference") -> str:
     return str(name.tagged())
 
 
-def _new_document(
-    platform: "Platform",
-    config: "ContainerConfig",
-    diff_id: str,
-    created_ns: int,
-    message: str,
-) -> "ImageConfig":
-    created = timestamps.rfc3339(created_ns)
-    document: ImageConfig = {
-        **platform,  # type: ignore[typeddict-item] # its keys are among the document's
-        "created": created,
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created": created, "comment": message}],
-    }
-    if message:
-        document["comment"] = message
-    return document
+def _name(connection: sqlite3.Connection, name: "Reference", image_id: str, now_ns: int) -> None:
+    connection.execute("REPLACE INTO image_name VALUES (?, ?)", (_key(name), image_id))
+    if not name.digest:
+        connection.execute("UPDATE image SET tagged_ns = ? WHERE id = ?", (now_ns, image_id))
+
+
+def _labels(image: Image) -> dict[str, str]:
+    try:
+        return image.config.get("Labels") or {}
+    except KetchError:  # its configuration is damaged
+        return {}
 
 
 def _chain_ids(image: Image) -> list[str]:

@@ -85,6 +85,11 @@ _MIGRATIONS = (
     );
     CREATE INDEX event_time ON event (time_ns);
     """,
+    """
+    ALTER TABLE image ADD COLUMN parent_id TEXT NOT NULL DEFAULT '';  -- what it was committed on
+    ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX image_parent ON image (parent_id);
+    """,
 )
 
 

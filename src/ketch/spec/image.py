@@ -229,8 +229,13 @@ def chain_ids(diff_ids: Iterable[str]) -> list[str]:
     """
     chain: list[str] = []
     for diff_id in diff_ids:
-        chain.append(digests.of(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
+        chain.append(next_chain_id(chain[-1] if chain else "", diff_id))
     return chain
+
+
+def next_chain_id(below: str, diff_id: str) -> str:
+    """Returns the chain ID of a layer on top of a stack, whose own is empty where there is none."""
+    return digests.of(f"{below} {diff_id}".encode()) if below else diff_id
 
 
 def host_platform() -> "Platform":

@@ -11,6 +11,10 @@ from ketch.errors import InvalidArgumentError
 
 SECOND_NS = 1_000_000_000
 
+# Of what does not say when it was made; Docker shows Go's zero time for it.
+UNKNOWN_NS = -(1 << 62)
+ZERO = "0001-01-01T00:00:00Z"
+
 _MOMENT = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)"
     r"(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?)?"
@@ -37,6 +41,17 @@ def rfc3339_fixed(moment_ns: int) -> str:
     """Returns a moment in UTC with nine decimals, so that columns of them line up."""
     seconds, nanoseconds = divmod(moment_ns, SECOND_NS)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+
+
+def created_ns(text: str) -> int:
+    """Reads when an image was made, as its configuration says it.
+
+    Returns:
+        The moment, or UNKNOWN_NS where the text is no whole moment of RFC 3339 or is Go's zero.
+    """
+    match = _MOMENT.fullmatch(text)
+    found = _calendar_moment(*match.groups(default="")) if match and match[7] else None
+    return UNKNOWN_NS if found is None or text == ZERO else found
 
 
 def moment(text: str, now_ns: int) -> int:

@@ -14,7 +14,9 @@ from ketch.engine import store as store_module
 from ketch.engine.store import Store
 from ketch.errors import PermissionDeniedError, UnavailableError
 
-ADD_IMAGE = "INSERT INTO image VALUES (?, 'sha256:m', 1, 2)"
+ADD_IMAGE = (
+    "INSERT INTO image (id, manifest_digest, created_ns, size_bytes) VALUES (?, 'sha256:m', 1, 2)"
+)
 
 
 @pytest.fixture
