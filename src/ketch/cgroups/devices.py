@@ -18,9 +18,8 @@ Source: runtime-spec config-linux.md "Allowed Device list", Documentation/admin-
 devices.rst, security/device_cgroup.c, BPF_PROG_TYPE_CGROUP_DEVICE in bpf(2).
 """
 
-from struct import Struct
-
 from ketch.errors import InvalidArgumentError
+from ketch.spec import bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,21 +209,7 @@ def transition(current: Policy, target: Policy, *, fresh: bool = False) -> list[
     return writes
 
 
-# BPF instructions, Documentation/bpf/standardization/instruction-set.rst.
-_INSTRUCTION = Struct("=BBhi")
-_LOAD_WORD = 0x61
-_MOVE_IMMEDIATE = 0xB4  # of 32 bits, as the two that follow
-_MOVE = 0xBC
-_AND = 0x54
-_SHIFT_RIGHT = 0x74
-_JUMP_NOT_EQUAL = 0x55
-_JUMP_EQUAL = 0x15
-_EXIT = 0x95
 _VERDICT, _CONTEXT, _TYPE, _REQUEST, _MAJOR, _MINOR = range(6)  # registers
-
-
-def _instruction(code: int, to: int, value: int = 0, source: int = 0, offset: int = 0) -> bytes:
-    return _INSTRUCTION.pack(code, to | source << 4, offset, value)
 
 
 def program(target: Policy) -> bytes:
@@ -234,42 +219,45 @@ def program(target: Policy) -> bytes:
     the type in its lower half; major and minor follow.
     """
     code = [
-        _instruction(_LOAD_WORD, _TYPE, source=_CONTEXT, offset=0),
-        _instruction(_MOVE, _REQUEST, source=_TYPE),
-        _instruction(_AND, _TYPE, 0xFFFF),
-        _instruction(_SHIFT_RIGHT, _REQUEST, 16),
-        _instruction(_LOAD_WORD, _MAJOR, source=_CONTEXT, offset=4),
-        _instruction(_LOAD_WORD, _MINOR, source=_CONTEXT, offset=8),
+        bpf.instruction(bpf.LOAD_WORD, _TYPE, source=_CONTEXT, offset=0),
+        bpf.instruction(bpf.MOVE_32, _REQUEST, source=_TYPE),
+        bpf.instruction(bpf.AND_IMMEDIATE_32, _TYPE, 0xFFFF),
+        bpf.instruction(bpf.SHIFT_RIGHT_IMMEDIATE_32, _REQUEST, 16),
+        bpf.instruction(bpf.LOAD_WORD, _MAJOR, source=_CONTEXT, offset=4),
+        bpf.instruction(bpf.LOAD_WORD, _MINOR, source=_CONTEXT, offset=8),
     ]
     for (kind, major, minor), access in sorted(target.exceptions.items()):
         code += _exception(kind, major, minor, access, allowed=not target.allows)
-    code += [_instruction(_MOVE_IMMEDIATE, _VERDICT, int(target.allows)), _instruction(_EXIT, 0)]
+    code += [
+        bpf.instruction(bpf.MOVE_IMMEDIATE_32, _VERDICT, int(target.allows)),
+        bpf.instruction(bpf.EXIT, 0),
+    ]
     return b"".join(code)
 
 
 def _exception(kind: int, major: int, minor: int, access: int, *, allowed: bool) -> list[bytes]:
     # (instructions before the jump, jump taken when the exception does not apply, its operands)
-    tests: list[tuple[list[bytes], int, int, int]] = [([], _JUMP_NOT_EQUAL, _TYPE, kind)]
+    tests: list[tuple[list[bytes], int, int, int]] = [([], bpf.JUMP_NOT_EQUAL, _TYPE, kind)]
     if access != _EVERYTHING:
-        copy = _instruction(_MOVE, _VERDICT, source=_REQUEST)
+        copy = bpf.instruction(bpf.MOVE_32, _VERDICT, source=_REQUEST)
         if allowed:
             # It must cover the request: nothing asked for lies outside of it.
-            keep = _instruction(_AND, _VERDICT, _EVERYTHING & ~access)
-            tests.append(([copy, keep], _JUMP_NOT_EQUAL, _VERDICT, 0))
+            keep = bpf.instruction(bpf.AND_IMMEDIATE_32, _VERDICT, _EVERYTHING & ~access)
+            tests.append(([copy, keep], bpf.JUMP_NOT_EQUAL, _VERDICT, 0))
         else:
-            keep = _instruction(_AND, _VERDICT, access)
-            tests.append(([copy, keep], _JUMP_EQUAL, _VERDICT, 0))
+            keep = bpf.instruction(bpf.AND_IMMEDIATE_32, _VERDICT, access)
+            tests.append(([copy, keep], bpf.JUMP_EQUAL, _VERDICT, 0))
     if major != ALL:
-        tests.append(([], _JUMP_NOT_EQUAL, _MAJOR, major))
+        tests.append(([], bpf.JUMP_NOT_EQUAL, _MAJOR, major))
     if minor != ALL:
-        tests.append(([], _JUMP_NOT_EQUAL, _MINOR, minor))
+        tests.append(([], bpf.JUMP_NOT_EQUAL, _MINOR, minor))
     left = sum(len(before) + 1 for before, *_ in tests) + 2
     code: list[bytes] = []
     for before, jump, register, value in tests:
         code += before
-        code.append(_instruction(jump, register, value, offset=left - len(code) - 1))
+        code.append(bpf.instruction(jump, register, value, offset=left - len(code) - 1))
     return [
         *code,
-        _instruction(_MOVE_IMMEDIATE, _VERDICT, int(allowed)),
-        _instruction(_EXIT, 0),
+        bpf.instruction(bpf.MOVE_IMMEDIATE_32, _VERDICT, int(allowed)),
+        bpf.instruction(bpf.EXIT, 0),
     ]

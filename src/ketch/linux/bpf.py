@@ -1,4 +1,4 @@
-"""BPF programs that decide on device access in a cgroup v2 directory: bpf(2)."""
+"""BPF programs: bpf(2). Those that decide on device access in a cgroup v2 directory are here."""
 
 import ctypes
 import errno
@@ -69,15 +69,33 @@ class _ById(ctypes.Structure):
     )
 
 
-def _bpf(command: int, detail: str, attributes: ctypes.Structure) -> int:
+def call(command: int, detail: str, attributes: ctypes.Structure) -> int:
+    """Make the system call.
+
+    Args:
+        command: BPF_MAP_CREATE and its like.
+        detail: what it is to do, for errors.
+        attributes: the command's part of ``union bpf_attr``.
+    """
     return libc.syscall("bpf", detail, command, ctypes.byref(attributes), ctypes.sizeof(attributes))
 
 
-def load_device_program(instructions: bytes) -> int:
-    """Verify and load a program of type BPF_PROG_TYPE_CGROUP_DEVICE (Linux 4.15).
+def load_program(
+    kind: int,
+    attach_type: int,
+    name: str,
+    instructions: bytes,
+    *,
+    license: str,  # noqa: A002
+) -> int:
+    """Verify and load a program (BPF_PROG_LOAD).
 
     Args:
-        instructions: eight bytes each, in this machine's byte order.
+        kind: BPF_PROG_TYPE_*.
+        attach_type: what it will be attached to.
+        name: what tools show it as, at most 15 bytes.
+        instructions: see ``ketch.spec.bpf``.
+        license: ``GPL`` where it calls functions that the kernel keeps for such programs.
 
     Returns:
         Its descriptor, close-on-exec, owned by the caller.
@@ -87,23 +105,30 @@ def load_device_program(instructions: bytes) -> int:
             when the verifier refused it.
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
-    # The license string that marks a program as free to use GPL-only helpers; this one uses none.
-    license_text = ctypes.create_string_buffer(b"Apache-2.0")
+    license_text = ctypes.create_string_buffer(license.encode())
     attributes = _Load(
-        prog_type=_PROG_TYPE_CGROUP_DEVICE,
+        prog_type=kind,
         insn_cnt=len(instructions) // _INSTRUCTION_BYTES,
         insns=ctypes.addressof(code),
         license=ctypes.addressof(license_text),
-        prog_name=b"ketch_devices",
-        expected_attach_type=_CGROUP_DEVICE,
+        prog_name=name.encode(),
+        expected_attach_type=attach_type,
     )
     while True:
         try:
-            return _bpf(_PROG_LOAD, "PROG_LOAD, device program", attributes)
+            return call(_PROG_LOAD, f"PROG_LOAD, {name}", attributes)
         except SyscallError as error:
             # The verifier gives up with EAGAIN when a signal is pending.
             if error.errno != errno.EAGAIN:
                 raise
+
+
+def load_device_program(instructions: bytes) -> int:
+    """Load a program of type BPF_PROG_TYPE_CGROUP_DEVICE (Linux 4.15): see ``load_program``."""
+    return load_program(
+        _PROG_TYPE_CGROUP_DEVICE, _CGROUP_DEVICE, "ketch_devices", instructions,
+        license="Apache-2.0",
+    )  # fmt: skip
 
 
 def device_programs(cgroup: int) -> tuple[list[int], int]:
@@ -119,7 +144,7 @@ def device_programs(cgroup: int) -> tuple[list[int], int]:
         prog_ids=ctypes.addressof(ids),
         prog_cnt=_MAXIMUM_PROGRAMS,
     )
-    _bpf(_PROG_QUERY, "PROG_QUERY, device programs", attributes)
+    call(_PROG_QUERY, "PROG_QUERY, device programs", attributes)
     return list(ids[: attributes.prog_cnt]), attributes.attach_flags
 
 
@@ -141,7 +166,7 @@ def attach_device_program(cgroup: int, instructions: bytes) -> None:
     earlier: list[int] = []
     try:
         ids, flags = device_programs(cgroup)
-        earlier.extend(_bpf(_PROG_GET_FD_BY_ID, f"id {id_}", _ById(prog_id=id_)) for id_ in ids)
+        earlier.extend(call(_PROG_GET_FD_BY_ID, f"id {id_}", _ById(prog_id=id_)) for id_ in ids)
         attributes = _Attach(
             target_fd=cgroup,
             attach_bpf_fd=program,
@@ -152,9 +177,9 @@ def attach_device_program(cgroup: int, instructions: bytes) -> None:
         if attributes.attach_flags & _ALLOW_MULTI and ids:
             attributes.attach_flags |= _REPLACE
             attributes.replace_bpf_fd = earlier[0]
-        _bpf(_PROG_ATTACH, "PROG_ATTACH, device program", attributes)
+        call(_PROG_ATTACH, "PROG_ATTACH, device program", attributes)
         for other in earlier[1:]:
-            _bpf(
+            call(
                 _PROG_DETACH,
                 "PROG_DETACH, earlier device program",
                 _Attach(target_fd=cgroup, attach_bpf_fd=other, attach_type=_CGROUP_DEVICE),

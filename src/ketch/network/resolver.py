@@ -1,0 +1,373 @@
+"""The process that answers for all name servers of an engine's containers.
+
+One a state directory, started by the first container that needs it; it leaves when the last one has
+gone. A monitor registers its container by a connection of its own and passes the name server's
+sockets along; the registration lasts as long as the connection. Names are looked up anew in the
+engine's database whenever that has changed, so this process can be killed and started at any time.
+
+What no container is called is passed on: to the host's servers from the host's network, to those
+of ``--dns`` from the container's. A container whose networks lead nowhere gets no such answers, or
+it could speak to anyone by way of its questions (CVE-2024-29018).
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from ketch.linux import namespaces
+from ketch.network import dns, nameserver
+
+IDLE_SECONDS = 3.0
+UPSTREAM_SECONDS = 4.0  # Docker's
+_UPSTREAM_PORT = 53
+_SERVERS_MAX = 3  # resolv.conf(5)
+_PENDING_MAX = 512  # questions of one container that wait for a server's answer
+_CONNECTIONS_MAX = 64  # of one container
+_CONNECTION_SECONDS = 10.0
+_MESSAGE_BYTES_MAX = 65535
+_DESCRIPTORS_MAX = 5
+_NAME_BYTES_MAX = 256
+_DATAGRAMS_AT_ONCE = 32
+
+READY = b"ready"
+
+
+class Directories:
+    """What the engine knows and this process asks it for at each question.
+
+    Args:
+        names: who is called what, now.
+        servers: the addresses that ``--dns`` named for a container's id.
+    """
+
+    __slots__ = ("names", "servers")
+
+    def __init__(
+        self, names: Callable[[], dns.Directory], servers: Callable[[str], Sequence[str]]
+    ) -> None:
+        self.names = names
+        self.servers = servers
+
+
+class HostServers:
+    """The host's name servers, read again when its file has changed.
+
+    Args:
+        paths: resolv.conf(5) files, the first one that has servers counts.
+        fallback: addresses to use where there are none.
+    """
+
+    __slots__ = ("_fallback", "_paths", "_seen", "_servers")
+
+    def __init__(self, paths: Sequence[str], fallback: Sequence[str]) -> None:
+        self._paths = paths
+        self._fallback = list(fallback)
+        self._seen: list[tuple[int, int, int]] = []
+        self._servers: list[str] = []
+
+    def __call__(self) -> list[str]:
+        """Returns their addresses, in order."""
+        seen = [_state_of(path) for path in self._paths]
+        if seen != self._seen:
+            self._seen = seen
+            found = (servers_in(_text_of(path)) for path in self._paths)
+            self._servers = next((servers for servers in found if servers), self._fallback)
+        return self._servers
+
+
+class Registered:
+    """A container with a name server.
+
+    Args:
+        container_id: its id.
+        connection: from its monitor.
+        namespace: descriptor of its network namespace.
+        server: its sockets.
+    """
+
+    __slots__ = ("connection", "connections", "container_id", "namespace", "pending", "server",
+                 "tasks")  # fmt: skip
+
+    def __init__(
+        self,
+        container_id: str,
+        connection: socket.socket,
+        namespace: int,
+        server: nameserver.NameServer,
+    ) -> None:
+        self.container_id = container_id
+        self.connection = connection
+        self.namespace = namespace
+        self.server = server
+        self.pending = 0
+        self.connections = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+
+class Resolver:
+    """Serves until nobody is registered any more.
+
+    Args:
+        listener: where monitors register; SOCK_SEQPACKET, listening.
+        directories: what the engine knows.
+        host_servers: the host's name servers.
+    """
+
+    __slots__ = ("_directories", "_host_servers", "_idle_since", "_listener", "_loop",
+                 "_registered")  # fmt: skip
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        directories: Directories,
+        host_servers: Callable[[], Sequence[str]],
+    ) -> None:
+        self._listener = listener
+        self._directories = directories
+        self._host_servers = host_servers
+        self._registered: set[Registered] = set()
+        self._loop: asyncio.AbstractEventLoop
+        self._idle_since = time.monotonic()
+
+    async def serve(self, idle_seconds: float = IDLE_SECONDS) -> None:
+        """Answer until nobody has been registered for a while."""
+        self._loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+        try:
+            while self._registered or time.monotonic() - self._idle_since < idle_seconds:
+                await asyncio.sleep(idle_seconds / 4)
+        finally:
+            self._loop.remove_reader(self._listener)
+
+    # Registrations
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # it has left again
+            return
+        connection.setblocking(False)
+        _pid, user, _group = struct.unpack(
+            "iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        )
+        if user != os.getuid():
+            connection.close()
+            return
+        self._idle_since = time.monotonic()
+        self._loop.add_reader(connection, self._register, connection)
+
+    def _register(self, connection: socket.socket) -> None:
+        self._loop.remove_reader(connection)
+        try:
+            name, descriptors = _receive(connection)
+        except OSError:
+            connection.close()
+            return
+        if not name or not 3 <= len(descriptors) <= _DESCRIPTORS_MAX:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            connection.close()
+            return
+        namespace, *sockets = descriptors
+        served = Registered(
+            name.decode("ascii", "replace"), connection, namespace,
+            nameserver.NameServer(sockets),
+        )  # fmt: skip
+        self._registered.add(served)
+        self._loop.add_reader(connection, self._leave, served)
+        self._loop.add_reader(served.server.udp, self._datagrams, served)
+        self._loop.add_reader(served.server.tcp, self._connection, served)
+        with contextlib.suppress(OSError):
+            connection.send(READY)
+
+    def _leave(self, served: Registered) -> None:
+        """A monitor says nothing after its registration, so what comes is its end."""
+        for reader in (served.connection, served.server.udp, served.server.tcp):
+            self._loop.remove_reader(reader)
+        for task in served.tasks:
+            task.cancel()
+        served.connection.close()
+        served.server.close()
+        os.close(served.namespace)
+        self._registered.discard(served)
+        self._idle_since = time.monotonic()
+
+    def _start(self, served: Registered, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        served.tasks.add(task)
+        task.add_done_callback(served.tasks.discard)
+
+    # Questions
+
+    def _datagrams(self, served: Registered) -> None:
+        for _ in range(_DATAGRAMS_AT_ONCE):
+            try:
+                data, peer = served.server.udp.recvfrom(_MESSAGE_BYTES_MAX)
+                query = dns.Query(data)
+            except ValueError:
+                continue
+            except OSError:
+                return
+            answer = self._known(served, query)
+            if answer is not None:
+                _reply(served, query, answer, peer)
+            elif served.pending < _PENDING_MAX:
+                self._start(served, self._pass_on(served, query, peer))
+            else:
+                _reply(served, query, query.failed(), peer)
+
+    async def _pass_on(self, served: Registered, query: dns.Query, peer: tuple[str, int]) -> None:
+        _reply(served, query, await self._ask_others(served, query, stream=False), peer)
+
+    def _connection(self, served: Registered) -> None:
+        try:
+            connection = socket.socket(fileno=served.server.accept())
+        except OSError:
+            return
+        if served.connections < _CONNECTIONS_MAX:
+            self._start(served, self._converse(served, connection))
+        else:
+            connection.close()
+
+    async def _converse(self, served: Registered, connection: socket.socket) -> None:
+        """Answer the questions that come by one connection, one after the other: RFC 7766."""
+        served.connections += 1
+        connection.setblocking(False)
+        try:
+            while True:
+                async with asyncio.timeout(_CONNECTION_SECONDS):
+                    query = dns.Query(await self._receive_framed(connection))
+                answer = self._known(served, query)
+                if answer is None:
+                    answer = await self._ask_others(served, query, stream=True)
+                async with asyncio.timeout(_CONNECTION_SECONDS):
+                    await self._loop.sock_sendall(connection, _framed(answer))
+        except (OSError, TimeoutError, ValueError):
+            pass  # it has left, says nothing, or says nonsense
+        finally:
+            served.connections -= 1
+            connection.close()
+
+    def _known(self, served: Registered, query: dns.Query) -> bytes | None:
+        return query.refused() or query.answer(self._directories.names(), served.container_id)
+
+    # Others' answers
+
+    async def _ask_others(self, served: Registered, query: dns.Query, *, stream: bool) -> bytes:
+        if not self._directories.names().leads_out(served.container_id):
+            return query.failed()
+        own = self._directories.servers(served.container_id)
+        answer = query.failed()
+        served.pending += 1
+        try:
+            for server in (own or self._host_servers())[:_SERVERS_MAX]:
+                with contextlib.suppress(OSError, TimeoutError):
+                    async with asyncio.timeout(UPSTREAM_SECONDS):
+                        namespace = served.namespace if own else None
+                        answer = await self._ask(query, server, namespace, stream=stream)
+                    if not dns.is_failure(answer):
+                        break
+        finally:
+            served.pending -= 1
+        return answer
+
+    async def _ask(
+        self, query: dns.Query, server: str, namespace: int | None, *, stream: bool
+    ) -> bytes:
+        """Pass a question on, from a port and under a number that nobody can foresee."""
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+        number = os.urandom(2)
+        message = number + query.data[2:]
+        with _socket_in(namespace, family, kind) as asking:
+            asking.setblocking(False)
+            await self._loop.sock_connect(asking, (server, _UPSTREAM_PORT))
+            await self._loop.sock_sendall(asking, _framed(message) if stream else message)
+            while True:
+                answer = (
+                    await self._receive_framed(asking)
+                    if stream
+                    else await self._loop.sock_recv(asking, _MESSAGE_BYTES_MAX)
+                )
+                if dns.matches(query, number, answer):
+                    return query.data[:2] + answer[2:]
+
+    async def _receive_framed(self, connection: socket.socket) -> bytes:
+        """One message of a stream: RFC 1035, 4.2.2."""
+        length = int.from_bytes(await self._receive_exactly(connection, 2), "big")
+        return await self._receive_exactly(connection, length)
+
+    async def _receive_exactly(self, connection: socket.socket, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            piece = await self._loop.sock_recv(connection, count - len(data))
+            if not piece:
+                raise ConnectionResetError("the other end has left")
+            data += piece
+        return bytes(data)
+
+
+def servers_in(resolv_conf: str) -> list[str]:
+    """The addresses of the name servers that a resolv.conf(5) names."""
+    found = []
+    for line in resolv_conf.splitlines():
+        keyword, *values = line.split() or [""]
+        if keyword == "nameserver" and values:
+            with contextlib.suppress(ValueError):
+                found.append(str(ip_address(values[0])))
+    return found
+
+
+def _reply(served: Registered, query: dns.Query, answer: bytes, peer: tuple[str, int]) -> None:
+    with contextlib.suppress(OSError):
+        served.server.reply(query.datagram(answer), peer)
+
+
+def _framed(message: bytes) -> bytes:
+    return len(message).to_bytes(2, "big") + message
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """Take one message with the descriptors that come with it, which the caller then owns."""
+    name, descriptors, _flags, _address = socket.recv_fds(
+        connection, _NAME_BYTES_MAX, _DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+    )
+    return name, descriptors
+
+
+def _socket_in(namespace: int | None, family: int, kind: int) -> socket.socket:
+    """A socket of a network namespace, or of this process's own where that is None."""
+    if namespace is None:
+        return socket.socket(family, kind)
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(namespace, namespaces.CLONE_NEWNET)
+        try:
+            return socket.socket(family, kind)
+        finally:
+            namespaces.setns(home, namespaces.CLONE_NEWNET)
+    finally:
+        os.close(home)
+
+
+def _state_of(path: str) -> tuple[int, int, int]:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

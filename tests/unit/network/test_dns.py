@@ -1,0 +1,176 @@
+"""What a name server says, and to whom."""
+
+from ipaddress import IPv4Address, IPv6Address
+
+import dnslib
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.network import dns
+
+WEB, DB, OTHER = "a" * 64, "b" * 64, "c" * 64
+
+
+def directory() -> dns.Directory:
+    """Return web on two networks, db on one of them, other on a third."""
+    return dns.Directory(
+        [
+            dns.Endpoint(WEB, "front", ["web", "www", "a" * 12], [IPv4Address("10.0.0.2")]),
+            dns.Endpoint(
+                WEB, "back", ["web", "a" * 12],
+                [IPv4Address("10.1.0.2"), IPv6Address("fd00::2")],
+                links={"Database": DB},
+            ),
+            dns.Endpoint(DB, "back", ["db", "store"], [IPv4Address("10.1.0.3")], leads_out=False),
+            dns.Endpoint(OTHER, "third", ["other", "store"], [IPv4Address("10.2.0.2")]),
+        ]
+    )  # fmt: skip
+
+
+def ask(asker: str, name: str, kind: str = "A") -> dnslib.DNSRecord | None:
+    """Return what a container is told, or None where others are to be asked."""
+    answer = dns.Query(dnslib.DNSRecord.question(name, kind).pack()).answer(directory(), asker)
+    return None if answer is None else dnslib.DNSRecord.parse(answer)
+
+
+def told(asker: str, name: str, kind: str = "A") -> list[str] | None:
+    """Return the data of the answers, sorted."""
+    answer = ask(asker, name, kind)
+    return None if answer is None else sorted(str(record.rdata) for record in answer.rr)
+
+
+@pytest.mark.parametrize("name", ["db", "DB", "db.", "store", "db.back", "store.BACK", "database"])
+def test_names_aliases_links_and_names_of_networks(name: str) -> None:
+    assert told(WEB, name) == ["10.1.0.3"]
+
+
+def test_a_link_is_known_to_its_owner_alone() -> None:
+    assert told(DB, "database") is None
+
+
+def test_a_container_finds_itself_on_its_first_network() -> None:
+    assert told(WEB, "web") == ["10.0.0.2"]
+    assert told(WEB, "web.back") == ["10.1.0.2"]
+
+
+def test_networks_that_the_asker_is_not_on_are_nobody() -> None:
+    assert told(DB, "www") is None
+    assert told(DB, "other") is None
+    assert told(DB, "web.front") is None
+    assert told(DB, "2.0.0.10.in-addr.arpa", "PTR") is None
+    assert told("d" * 64, "web") is None
+
+
+def test_ipv6_and_its_absence() -> None:
+    assert told(DB, "web", "AAAA") == ["fd00::2"]
+    answer = ask(WEB, "db", "AAAA")
+    assert answer is not None
+    assert answer.header.rcode == dnslib.RCODE.NOERROR
+    assert answer.rr == []
+
+
+def test_other_types_of_a_containers_name_are_empty() -> None:
+    assert told(WEB, "db", "MX") == []
+
+
+def test_reverse() -> None:
+    assert told(DB, "2.0.1.10.in-addr.arpa", "PTR") == ["web.back."]
+    reversed_ = ".".join(reversed(IPv6Address("fd00::2").exploded.replace(":", "")))
+    assert told(DB, f"{reversed_}.ip6.arpa", "PTR") == ["web.back."]
+    assert told(DB, "2.0.1.in-addr.arpa", "PTR") is None
+    assert told(DB, "x.0.1.10.in-addr.arpa", "PTR") is None
+
+
+def test_who_may_ask_beyond() -> None:
+    assert directory().leads_out(WEB)
+    assert not directory().leads_out(DB)
+
+
+def test_answers_are_not_to_be_kept() -> None:
+    answer = ask(WEB, "db")
+    assert answer is not None
+    assert [record.ttl for record in answer.rr] == [0]
+    assert answer.header.ra == 1
+
+
+def many(count: int) -> tuple[dns.Directory, list[str]]:
+    """Return containers that share an alias, and their addresses."""
+    addresses = [IPv4Address(0x0A000002 + n) for n in range(count)]
+    endpoints = [
+        dns.Endpoint(f"{n:064x}", "net", ["all"], [address]) for n, address in enumerate(addresses)
+    ]
+    return dns.Directory(endpoints), [str(address) for address in addresses]
+
+
+def test_all_containers_with_an_alias_answer_to_it() -> None:
+    containers, addresses = many(3)
+    query = dns.Query(dnslib.DNSRecord.question("all").pack())
+    answer = dnslib.DNSRecord.parse(query.answer(containers, f"{0:064x}"))
+    assert sorted(str(record.rdata) for record in answer.rr) == sorted(addresses)
+
+
+@pytest.mark.parametrize(("size", "cut"), [(None, True), (512, True), (4096, False)])
+def test_what_does_not_fit_into_a_datagram_is_cut(size: int | None, cut: bool) -> None:
+    containers, _ = many(60)
+    question = dnslib.DNSRecord.question("all")
+    if size is not None:
+        question.add_ar(dnslib.EDNS0(udp_len=size))
+    query = dns.Query(question.pack())
+    whole = query.answer(containers, f"{0:064x}")
+    assert whole is not None
+    answer = dnslib.DNSRecord.parse(query.datagram(whole))
+    assert bool(answer.header.tc) is cut
+    assert len(answer.rr) == (0 if cut else 60)
+    assert any(extra.rtype == dnslib.QTYPE.OPT for extra in answer.ar) is (size is not None)
+
+
+def test_operations_but_queries_are_refused() -> None:
+    question = dnslib.DNSRecord.question("web")
+    question.header.opcode = dnslib.OPCODE.UPDATE
+    refused = dns.Query(question.pack()).refused()
+    assert refused is not None
+    assert dnslib.DNSRecord.parse(refused).header.rcode == dnslib.RCODE.NOTIMP
+
+
+def test_several_questions_are_refused() -> None:
+    question = dnslib.DNSRecord.question("web")
+    question.add_question(dnslib.DNSQuestion("db"))
+    refused = dns.Query(question.pack()).refused()
+    assert refused is not None
+    assert dnslib.DNSRecord.parse(refused).header.rcode == dnslib.RCODE.FORMERR
+
+
+def test_an_answer_is_matched_by_number_and_question() -> None:
+    query = dns.Query(dnslib.DNSRecord.question("web").pack())
+    number = b"\x12\x34"
+    right = number + dnslib.DNSRecord.parse(query.data).reply().pack()[2:]
+    assert dns.matches(query, number, right)
+    assert not dns.matches(query, b"\x12\x35", right)
+    assert not dns.matches(query, number, number + query.data[2:])
+    other = dnslib.DNSRecord.question("wed").reply().pack()
+    assert not dns.matches(query, number, number + other[2:])
+    assert not dns.matches(query, number, right[:11])
+
+
+@given(st.binary(max_size=600))
+def test_nonsense_is_refused_by_name(data: bytes) -> None:
+    try:
+        query = dns.Query(data)
+    except ValueError:
+        return
+    if query.refused() is None:
+        query.datagram(query.answer(directory(), WEB) or query.failed())
+
+
+@given(st.data())
+def test_damaged_questions_are_survived(data: st.DataObject) -> None:
+    whole = bytearray(dnslib.DNSRecord.question("db.back", "A").pack())
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        query = dns.Query(bytes(whole))
+    except ValueError:
+        return
+    if query.refused() is None:
+        query.datagram(query.answer(directory(), WEB) or query.failed())
