@@ -27,6 +27,7 @@ _COMMANDS = {
     "rm": ("containers", "rm", "Remove one or more containers"),
     "rmi": ("images", "rmi", "Remove one or more images"),
     "run": ("run", "run", "Create and run a new container from an image"),
+    "serve": ("serve", "serve", "Serve the Docker Engine API"),
     "stop": ("containers", "stop", "Stop one or more running containers"),
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),

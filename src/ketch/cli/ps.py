@@ -4,11 +4,10 @@ import time
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
-from ketch.engine import states, summary
+from ketch.engine import listing, summary
 from ketch.engine.containers import Containers
 from ketch.engine.images import Images
 from ketch.engine.store import Store
-from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import filters
 from ketch.spec.filters import Filters
 from ketch.spec.values import quoted
@@ -51,11 +50,6 @@ HEADS = {
 
 _OTHER_FIELDS = ("CreatedAt", "Labels", "LocalVolumes", "Mounts", "Networks", "State")
 
-_FILTERS = (
-    "ancestor", "before", "exited", "id", "label", "name", "network", "since", "status",
-)  # fmt: skip
-_STATUSES = {*states.ACTIVE, states.CREATED, states.REMOVING, states.EXITED, states.DEAD}
-
 _COMMAND_LENGTH = 20
 _MOUNT_LENGTH = 15
 
@@ -65,22 +59,23 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(PS, arguments)
     store = Store(settings.root)
     containers, images = Containers(settings, store), Images(settings, store)
-    chosen = Filters(parsed.items("filter"), _FILTERS)
+    chosen = Filters(parsed.items("filter"), listing.FILTERS)
     last = 1 if parsed.enabled("latest") else parsed.number("last")
-    everything = parsed.enabled("all") or last > 0 or "status" in chosen
-    found = [
-        container
-        for container in _between(containers, chosen, everything)
-        if _fits(container, chosen, images)
-    ]
-    found = found[:last] if last > 0 else found
+    found = listing.select(
+        containers, images, chosen, everything=parsed.enabled("all"), last=max(last, 0)
+    )
     whole = parsed.enabled("no-trunc")
     if parsed.enabled("quiet"):
         print("".join(f"{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
     now_ns = time.time_ns()
     rows = [
-        fields(container, image=_image(images, container, whole), now_ns=now_ns, whole=whole)
+        fields(
+            container,
+            image=listing.image_name(images, container, whole=whole),
+            now_ns=now_ns,
+            whole=whole,
+        )
         for container in found
     ]
     template = parsed.text("format")
@@ -106,47 +101,6 @@ def _formatted(found: "list[Container]", rows: list[dict[str, str]], template: s
     heads = {name: HEADS.get(name, name.upper()) for name in (*HEADS, *_OTHER_FIELDS)}
     label_head = {"Label": lambda name: name.rpartition(".")[2]}
     return formats.render(structs, template, Struct({**heads, **label_head}, "container"))
-
-
-def _between(containers: Containers, chosen: Filters, everything: bool) -> "list[Container]":
-    """Returns the containers made before and since those that were named."""
-    found = containers.list(all=everything)
-    for reference in chosen.values("before"):
-        limit_ns = containers.find(reference).created_ns
-        found = [container for container in found if container.created_ns < limit_ns]
-    for reference in chosen.values("since"):
-        limit_ns = containers.find(reference).created_ns
-        found = [container for container in found if container.created_ns > limit_ns]
-    return found
-
-
-def _fits(container: "Container", chosen: Filters, images: Images) -> bool:
-    statuses = chosen.values("status")
-    if not set(statuses) <= _STATUSES:
-        wrong = next(status for status in statuses if status not in _STATUSES)
-        raise InvalidArgumentError(f"invalid filter 'status={wrong}'")
-    exits = chosen.numbers("exited")
-    if exits and (container.is_active or container.exit_status not in exits
-                  or not container.finished_ns):  # fmt: skip
-        return False
-    return (
-        chosen.pattern("id", container.id)
-        and chosen.pattern("name", container.name, f"/{container.name}")
-        and chosen.exact("status", container.status)
-        and chosen.labels("label", summary.labels(container))
-        and chosen.exact("network", summary.network(container))
-        and ("ancestor" not in chosen or _descends(container, chosen.values("ancestor"), images))
-    )
-
-
-def _descends(container: "Container", ancestors: list[str], images: Images) -> bool:
-    for text in ancestors:
-        try:
-            if images.resolve(text).id == container.image_id:
-                return True
-        except KetchError:
-            continue
-    return False
 
 
 def _shown_id(container: "Container", whole: bool) -> str:
@@ -182,14 +136,3 @@ def fields(container: "Container", *, image: str, now_ns: int, whole: bool) -> d
         "State": container.status,
         "Status": summary.status(container, now_ns),
     }
-
-
-def _image(images: Images, container: "Container", whole: bool) -> str:
-    """Returns the image as the user named it, or its identifier once the name means another."""
-    name = container.image_reference
-    try:
-        if images.resolve(name).id == container.image_id:
-            return name or "<no image>"
-    except KetchError:
-        pass  # the image is gone, or has lost its name
-    return container.image_id if whole else container.image_id.partition(":")[2][:12]

@@ -1,0 +1,206 @@
+"""Where the API listens: Unix sockets, TCP with mutual TLS, sockets that systemd hands over."""
+
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from ketch.errors import InvalidArgumentError, UnavailableError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+BACKLOG = 512
+SOCKET_MODE = 0o660
+_FIRST_INHERITED = 3  # sd_listen_fds(3)
+
+
+class Tls:
+    """The files of mutual TLS; all three, or none.
+
+    Args:
+        authority: certificates of who signs clients' certificates.
+        certificate: the server's certificate chain.
+        key: its private key.
+    """
+
+    __slots__ = ("authority", "certificate", "key")
+
+    def __init__(self, authority: str = "", certificate: str = "", key: str = "") -> None:
+        self.authority = authority
+        self.certificate = certificate
+        self.key = key
+
+    def context(self) -> "ssl.SSLContext":
+        """Returns what makes a connection prove who it is.
+
+        Raises:
+            InvalidArgumentError: a file is not named, not there, or not what it should be.
+        """
+        import ssl  # noqa: PLC0415 - only TCP needs it
+
+        for name, path in (
+            ("tlscacert", self.authority), ("tlscert", self.certificate), ("tlskey", self.key)
+        ):  # fmt: skip
+            if not path:
+                raise InvalidArgumentError(
+                    f"listening on TCP needs --{name}: whoever reaches the API is root here, so "
+                    "it is never served to clients without certificates",
+                    "give --tlscacert, --tlscert and --tlskey",
+                )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+            context.load_verify_locations(self.authority)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidArgumentError(f"TLS certificates: {error}") from error
+        return context
+
+
+class Listener:
+    """One listening socket.
+
+    Args:
+        socket: it; does not block.
+        name: what it is called in the log.
+        tls: what connections prove themselves with, None on a Unix socket.
+        path: the file to remove at the end, empty for none.
+    """
+
+    def __init__(
+        self,
+        socket: socket.socket,
+        name: str,
+        tls: "ssl.SSLContext | None" = None,
+        path: str = "",
+    ) -> None:
+        socket.setblocking(False)
+        self.socket = socket
+        self.name = name
+        self.tls = tls
+        self._path = path
+        self._place = _place(path)
+
+    def close(self) -> None:
+        """Stop listening; the socket's file goes unless another server has taken its place."""
+        if self._path and _place(self._path) == self._place:
+            os.unlink(self._path)
+        self.socket.close()
+
+
+def inherited(environment: "Mapping[str, str]", tls: Tls) -> list[Listener]:
+    """Returns the sockets that systemd opened for this process: sd_listen_fds(3).
+
+    Raises:
+        InvalidArgumentError: one is TCP, and a TLS file is missing.
+    """
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = environment.get("LISTEN_FDS", "")
+    found = []
+    for number in range(int(count) if count.isdecimal() else 0):
+        descriptor = _FIRST_INHERITED + number
+        os.set_inheritable(descriptor, False)
+        listening = socket.socket(fileno=descriptor)
+        secure = None if listening.family == socket.AF_UNIX else tls.context()
+        found.append(Listener(listening, f"fd://{descriptor}", secure))
+    return found
+
+
+def listen(address: str, tls: Tls, group: str, warn: "Callable[[str], None]") -> Listener:
+    """Listen on an address.
+
+    Args:
+        address: ``unix:///PATH`` or ``tcp://HOST:PORT``.
+        tls: for TCP.
+        group: which group may use a Unix socket beside root.
+        warn: is told when there is no such group.
+
+    Raises:
+        InvalidArgumentError: the address is malformed, or TCP without certificates.
+        UnavailableError: it is in use, or may not be used.
+    """
+    scheme, separator, rest = address.partition("://")
+    if scheme == "unix" and separator and rest.startswith("/"):
+        return _listen_unix(address, rest, group, warn)
+    if scheme == "tcp" and separator:
+        return _listen_tcp(address, rest, tls)
+    raise InvalidArgumentError(
+        f"invalid --host: {address}", "unix:///PATH and tcp://HOST:PORT are known"
+    )
+
+
+def _listen_unix(address: str, path: str, group: str, warn: "Callable[[str], None]") -> Listener:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o777 & ~SOCKET_MODE)
+    try:
+        _remove_stale(path)
+        listening.bind(path)
+    except OSError as error:
+        listening.close()
+        raise UnavailableError(f"cannot listen on {address}: {error.strerror or error}") from error
+    finally:
+        os.umask(umask)
+    number = group_id(group)
+    if number is None:
+        warn(f"there is no group {group}: only root can use {path}")
+    else:
+        os.chown(path, -1, number)
+    listening.listen(BACKLOG)
+    return Listener(listening, address, None, path)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a server that was killed; one that somebody answers on stays."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "something else is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
+            raise OSError(errno.EADDRINUSE, "another server listens there")
+
+
+def _listen_tcp(address: str, rest: str, tls: Tls) -> Listener:
+    host, _, port = rest.rstrip("/").rpartition(":")
+    if not port.isdecimal() or not host:
+        raise InvalidArgumentError(f"invalid --host: {address}", "write tcp://HOST:PORT")
+    context = tls.context()
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+    except (OSError, OverflowError) as error:
+        raise UnavailableError(f"cannot listen on {address}: {error}") from error
+    listening.listen(BACKLOG)
+    return Listener(listening, address, context)
+
+
+def group_id(name: str) -> int | None:
+    """Returns the number of a group of this host, None where there is none."""
+    import grp  # noqa: PLC0415 - only at the server's start
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path) if path else None
+    except OSError:
+        return None
+    return (facts.st_dev, facts.st_ino) if facts else None

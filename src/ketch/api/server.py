@@ -1,0 +1,138 @@
+"""The server's life: accept, answer, leave when idle or told to."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from ketch.api.http import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.api.application import Application
+    from ketch.api.listeners import Listener
+
+CONNECTIONS_MAX = 1000
+_DESCRIPTORS_EACH = 4  # a connection may need its own, the monitor's and a log's
+_TLS_SECONDS = 10
+_GRACE_SECONDS = 2
+_READ_BUFFER_BYTES = 64 * 1024
+_WRITE_BUFFER_BYTES = 256 * 1024
+
+
+class Server:
+    """Serves the API on some sockets.
+
+    Args:
+        application: what answers.
+        listeners: where.
+        idle_seconds: leave after so long without a request; 0 for never.
+    """
+
+    def __init__(
+        self, application: "Application", listeners: "Sequence[Listener]", idle_seconds: int = 0
+    ) -> None:
+        self._application = application
+        self._listeners = listeners
+        self._idle_seconds = idle_seconds
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = max(8, (soft - 64) // _DESCRIPTORS_EACH) if soft > 0 else CONNECTIONS_MAX
+        # Who comes while so many are there waits in the kernel's queue.
+        self._room = asyncio.Semaphore(min(CONNECTIONS_MAX, room))
+        self._connections: set[asyncio.Task[None]] = set()
+        self._told = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until idle for long enough."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told.set)
+        accepting = [asyncio.create_task(self._accept(one)) for one in self._listeners]
+        for listener in self._listeners:
+            self._application.log("info", "listening", address=listener.name)
+        try:
+            if self._idle_seconds:
+                accepting.append(asyncio.create_task(self._await_idleness()))
+            await self._told.wait()
+        finally:
+            for task in accepting:
+                task.cancel()
+            for listener in self._listeners:
+                listener.close()
+            if self._connections:
+                # Streams that would never end are cut; their containers do not notice.
+                _, late = await asyncio.wait(self._connections, timeout=_GRACE_SECONDS)
+                for task in late:
+                    task.cancel()
+                if late:
+                    await asyncio.wait(late, timeout=_GRACE_SECONDS)
+        self._application.log("info", "ended")
+
+    async def _await_idleness(self) -> None:
+        while True:
+            idle = time.monotonic() - self._application.last_used
+            if not self._application.active and idle >= self._idle_seconds:
+                self._application.log("info", "idle", seconds=round(idle))
+                self._told.set()
+                return
+            await asyncio.sleep(max(0.1, self._idle_seconds - idle))
+
+    async def _accept(self, listener: "Listener") -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                client, _ = await loop.sock_accept(listener.socket)
+            except OSError as error:
+                self._room.release()
+                if error.errno not in {errno.ECONNABORTED, errno.EINTR}:
+                    self._application.log("error", "accept", cause=str(error))
+                    await asyncio.sleep(0.1)  # no descriptor, no memory: some may come free
+                continue
+            except BaseException:
+                self._room.release()
+                raise
+            task = asyncio.create_task(self._serve(client, listener))
+            self._connections.add(task)
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self._connections.discard(task)
+        self._room.release()
+        if not task.cancelled() and (error := task.exception()):
+            self._application.log("error", "connection", cause=repr(error))
+
+    async def _serve(self, client: "object", listener: "Listener") -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_READ_BUFFER_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol,
+                client,  # type: ignore[arg-type]
+                ssl=listener.tls,
+                ssl_handshake_timeout=_TLS_SECONDS if listener.tls else None,
+            )
+        except OSError as error:  # ssl.SSLError is one
+            self._application.log("info", "refused", address=listener.name, cause=str(error))
+            return
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        connection = Connection(reader, writer)
+        with contextlib.suppress(asyncio.CancelledError):
+            await connection.serve(self._application.handle, self._application.headers)
+
+
+def run(application: "Application", listeners: "Sequence[Listener]", idle_seconds: int = 0) -> None:
+    """Serve, and end the process: threads that still wait for somebody are not waited for."""
+
+    async def main() -> None:
+        await Server(application, listeners, idle_seconds).run()
+
+    asyncio.run(main())
+    os._exit(0)

@@ -1,0 +1,176 @@
+"""What is known of the engine and its host: the documents of ``version`` and ``info``."""
+
+import os
+import time
+
+from ketch import __version__
+from ketch.spec import image as documents
+from ketch.spec.timestamps import rfc3339
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+
+API_VERSION = "1.50"
+API_VERSION_MINIMUM = "1.24"
+
+_REGISTRY = "https://index.docker.io/v1/"
+
+
+def version() -> "dict[str, Any]":
+    """Returns what ``version`` tells, in the API's keys (``SystemVersion``)."""
+    kernel = os.uname()
+    details = {
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": API_VERSION_MINIMUM,
+        "Os": "linux",
+        "Arch": documents.host_platform()["architecture"],
+        "KernelVersion": kernel.release,
+    }
+    engine = {"Name": "Engine", "Version": __version__, "Details": {
+        **details, "Experimental": "false", "GitCommit": "", "GoVersion": "", "BuildTime": "",
+    }}  # fmt: skip
+    return {
+        "Platform": {"Name": "ketch"},
+        "Components": [engine],
+        "Version": __version__,
+        **details,
+        "GitCommit": "",
+        "GoVersion": "",
+    }
+
+
+def info(engine: "Engine") -> "dict[str, Any]":
+    """Returns what ``info`` tells, in the API's keys (``SystemInfo``)."""
+    containers = engine.containers.list(all=True)
+    statuses = [container.status for container in containers]
+    kernel = os.uname()
+    system = _os_release()
+    unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+    there = _controllers(unified)
+    running, paused = statuses.count("running"), statuses.count("paused")
+    return {
+        "ID": _identity(engine),
+        "Containers": len(statuses),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(statuses) - running - paused,
+        "Images": len(engine.images.list()),
+        "Driver": "overlay2",
+        "DriverStatus": [["Backing Filesystem", _filesystem(engine.settings.root)]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": None,
+            "Log": ["json-file", "none"],
+        },
+        "MemoryLimit": "memory" in there,
+        "SwapLimit": "memory" in there,
+        "CpuCfsPeriod": "cpu" in there,
+        "CpuCfsQuota": "cpu" in there,
+        "CPUShares": "cpu" in there,
+        "CPUSet": "cpuset" in there,
+        "PidsLimit": "pids" in there,
+        "IPv4Forwarding": _line("/proc/sys/net/ipv4/ip_forward") == "1",
+        "Debug": False,
+        "NFd": len(os.listdir("/proc/self/fd")),
+        "OomKillDisable": not unified,
+        "NGoroutines": 0,
+        "SystemTime": rfc3339(time.time_ns()),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if unified else "1",
+        "NEventsListener": 0,
+        "KernelVersion": kernel.release,
+        "OperatingSystem": system.get("PRETTY_NAME", "Linux"),
+        "OSVersion": system.get("VERSION_ID", ""),
+        "OSType": "linux",
+        "Architecture": kernel.machine,
+        "IndexServerAddress": _REGISTRY,
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "IndexConfigs": {
+                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
+            },
+            "Mirrors": None,
+        },
+        "NCPU": os.cpu_count() or 1,
+        "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "GenericResources": None,
+        "DockerRootDir": engine.settings.root,
+        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
+        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
+        "NoProxy": os.environ.get("NO_PROXY", ""),
+        "Name": kernel.nodename,
+        "Labels": [],
+        "ExperimentalBuild": False,
+        "ServerVersion": __version__,
+        "Runtimes": {"ketch": {"path": "ketch-oci"}},
+        "DefaultRuntime": "ketch",
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
+            "Error": "", "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": "ketch",
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
+        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"])],
+        "CDISpecDirs": [],
+        "Warnings": None,
+    }  # fmt: skip
+
+
+def _identity(engine: "Engine") -> str:
+    """An identifier of this engine: of its machine and its place there."""
+    import uuid  # noqa: PLC0415 - only here
+
+    machine = _line("/etc/machine-id") or os.uname().nodename
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{machine}{engine.settings.root}"))
+
+
+def _controllers(unified: bool) -> set[str]:
+    if unified:
+        return set(_line("/sys/fs/cgroup/cgroup.controllers").split())
+    try:
+        with open("/proc/cgroups", encoding="ascii") as file:
+            rows = [line.split() for line in file if not line.startswith("#")]
+    except OSError:
+        return set()
+    return {row[0] for row in rows if row[3] == "1"}
+
+
+def _filesystem(path: str) -> str:
+    """The type of the file system that holds a path."""
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    try:
+        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                place, found = line.split()[1:3]
+                if len(place) >= len(best) and (real + "/").startswith(place.rstrip("/") + "/"):
+                    best, kind = place, found
+    except OSError:
+        return ""
+    return "extfs" if kind in {"ext2", "ext3", "ext4"} else kind
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            pairs = (line.strip().partition("=")[::2] for line in file)
+            return {name: value.strip('"') for name, value in pairs if name}
+    except OSError:
+        return {}
+
+
+def _line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
