@@ -5,7 +5,7 @@ an option means one thing whoever gave it. Source: Docker Engine API 1.50, ``Con
 Types only: imported under ``TYPE_CHECKING``.
 """
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ class Request(TypedDict):
 
     Config: "Config"
     HostConfig: "HostConfig"
+    NetworkingConfig: NotRequired["NetworkingConfig"]
+    Platform: NotRequired[str]
 
 
 class Config(TypedDict, total=False):
@@ -42,6 +44,12 @@ class Config(TypedDict, total=False):
     StopSignal: str
     StopTimeout: int
     Healthcheck: "Healthcheck"
+    HealthcheckOnFailureAction: str
+    OnBuild: list[str]
+    Shell: list[str]
+    MacAddress: str
+    NetworkDisabled: bool
+    ArgsEscaped: bool
 
 
 class HostConfig(TypedDict, total=False):
@@ -50,17 +58,27 @@ class HostConfig(TypedDict, total=False):
     Annotations: dict[str, str]
     AutoRemove: bool
     Binds: list[str]
+    BlkioDeviceReadBps: list["ThrottleDevice"]
+    BlkioDeviceReadIOps: list["ThrottleDevice"]
+    BlkioDeviceWriteBps: list["ThrottleDevice"]
+    BlkioDeviceWriteIOps: list["ThrottleDevice"]
+    BlkioWeight: int
+    BlkioWeightDevice: list["WeightDevice"]
     CapAdd: list[str]
     CapDrop: list[str]
     CgroupParent: str
     CgroupnsMode: str
+    ConsoleSize: list[int]
     ContainerIDFile: str
     CpuPeriod: int
     CpuQuota: int
+    CpuRealtimePeriod: int
+    CpuRealtimeRuntime: int
     CpuShares: int
     CpusetCpus: str
     CpusetMems: str
     DeviceCgroupRules: list[str]
+    DeviceRequests: list["DeviceRequest"]
     Devices: list["DeviceMapping"]
     Dns: list[str]
     DnsOptions: list[str]
@@ -69,6 +87,11 @@ class HostConfig(TypedDict, total=False):
     GroupAdd: list[str]
     Init: bool
     IpcMode: str
+    Isolation: str
+    KernelMemory: int
+    Links: list[str]
+    LogConfig: "LogConfig"
+    MaskedPaths: list[str]
     Memory: int
     MemoryReservation: int
     MemorySwap: int
@@ -80,14 +103,93 @@ class HostConfig(TypedDict, total=False):
     OomScoreAdj: int
     PidMode: str
     PidsLimit: int
+    PortBindings: dict[str, list["PortBinding"]]
     Privileged: bool
+    PublishAllPorts: bool
+    ReadonlyPaths: list[str]
     ReadonlyRootfs: bool
+    RestartPolicy: "RestartPolicy"
+    Runtime: str
     SecurityOpt: list[str]
     ShmSize: int
+    StorageOpt: dict[str, str]
     Sysctls: dict[str, str]
     Tmpfs: dict[str, str]
     UTSMode: str
     Ulimits: list["Ulimit"]
+    UsernsMode: str
+    VolumeDriver: str
+    VolumesFrom: list[str]
+
+
+class NetworkingConfig(TypedDict, total=False):
+    """The networks that the container is connected to at its start, by name."""
+
+    EndpointsConfig: dict[str, "EndpointSettings"]
+
+
+class EndpointSettings(TypedDict, total=False):
+    """What a container asks for on one network."""
+
+    IPAMConfig: "IpamConfig"
+    Links: list[str]
+    Aliases: list[str]
+    MacAddress: str
+    DriverOpts: dict[str, str]
+    GwPriority: int
+
+
+class IpamConfig(TypedDict, total=False):
+    """The addresses that an endpoint is to have."""
+
+    IPv4Address: str
+    IPv6Address: str
+    LinkLocalIPs: list[str]
+
+
+class PortBinding(TypedDict):
+    """Where on the host a port is published; empty for every address, or a free port."""
+
+    HostIp: str
+    HostPort: str
+
+
+class RestartPolicy(TypedDict, total=False):
+    """When a container that ended is started again."""
+
+    Name: str
+    MaximumRetryCount: int
+
+
+class LogConfig(TypedDict, total=False):
+    """A logging driver and its options."""
+
+    Type: str
+    Config: dict[str, str]
+
+
+class WeightDevice(TypedDict):
+    """A block device and the container's weight on it, 10 to 1000."""
+
+    Path: str
+    Weight: int
+
+
+class ThrottleDevice(TypedDict):
+    """A block device and the most that the container may do with it in a second."""
+
+    Path: str
+    Rate: int
+
+
+class DeviceRequest(TypedDict, total=False):
+    """Devices that a driver hands out; a ``Count`` of -1 asks for all."""
+
+    Driver: str
+    Count: int
+    DeviceIDs: list[str] | None
+    Capabilities: list[list[str]] | None
+    Options: dict[str, str] | None
 
 
 class DeviceMapping(TypedDict):
@@ -107,7 +209,7 @@ class Ulimit(TypedDict):
 
 
 class Mount(TypedDict, total=False):
-    """A mount; ``Type`` is bind or tmpfs."""
+    """A mount; ``Type`` is bind, volume, tmpfs or image."""
 
     Type: str
     Source: str
@@ -115,21 +217,48 @@ class Mount(TypedDict, total=False):
     ReadOnly: bool
     Consistency: str
     BindOptions: "BindOptions"
+    VolumeOptions: "VolumeOptions"
+    ImageOptions: "ImageOptions"
     TmpfsOptions: "TmpfsOptions"
 
 
 class BindOptions(TypedDict, total=False):
-    """How a bind mount behaves."""
+    """How a bind mount behaves; ``IdMap`` is ketch's own."""
 
     Propagation: str
     NonRecursive: bool
     CreateMountpoint: bool
     ReadOnlyNonRecursive: bool
     ReadOnlyForceRecursive: bool
+    IdMap: str
+
+
+class VolumeOptions(TypedDict, total=False):
+    """How a volume is mounted, and made where it is missing."""
+
+    NoCopy: bool
+    Labels: dict[str, str]
+    DriverConfig: "DriverConfig"
+    Subpath: str
+    IdMap: str
+
+
+class DriverConfig(TypedDict, total=False):
+    """A volume's driver and the options it is made with."""
+
+    Name: str
+    Options: dict[str, str]
+
+
+class ImageOptions(TypedDict, total=False):
+    """Which part of an image is mounted."""
+
+    Subpath: str
 
 
 class TmpfsOptions(TypedDict, total=False):
-    """A tmpfs's size in bytes and its root's permission bits."""
+    """A tmpfs's size in bytes, its root's permission bits, and further mount options."""
 
     SizeBytes: int
     Mode: int
+    Options: list[list[str]]

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from ketch.spec.runtime import DeviceRule
 
 
+def is_cdi(text: str) -> bool:
+    """Whether a device is named as the Container Device Interface does: vendor.com/class=name."""
+    kind, equals, name = text.partition("=")
+    vendor, slash, class_ = kind.partition("/")
+    return bool(equals and slash and name and class_) and vendor[:1].isalpha()
+
+
 def device(text: str) -> "DeviceMapping":
     """Reads ``host[:container][:permissions]``, the permissions made of r, w and m."""
     parts = text.split(":")

@@ -8,13 +8,13 @@ gets.
 import os.path
 
 from ketch.errors import InvalidArgumentError, UnsupportedError
-from ketch.spec.values import boolean, quoted, size
+from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ketch.spec.container import BindOptions, HostConfig, Mount, TmpfsOptions
+    from ketch.spec.container import BindOptions, HostConfig, Mount
 
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 
@@ -95,141 +95,6 @@ def _valid_mode(mode: str) -> bool:
     words = mode.split(",") if mode else []
     counts = [sum(words.count(word) for word in group) for group in _MODES]
     return sum(counts) == len(words) and all(count <= 1 for count in counts)
-
-
-def mount(text: str, directory: str = "") -> "Mount":
-    """Reads ``--mount key=value,...`` of type bind or tmpfs.
-
-    Args:
-        text: the option's value, a line of comma-separated values.
-        directory: the caller's working directory, for sources that begin with a dot.
-    """
-    reader = _MountReader(directory)
-    for field in _fields(text):
-        reader.take(field)
-    return reader.result()
-
-
-def _fields(text: str) -> list[str]:
-    if '"' not in text:
-        if not text:
-            raise InvalidArgumentError("EOF")
-        return text.split(",")
-    import csv  # noqa: PLC0415 - hardly anyone quotes, and csv imports re
-
-    try:
-        return next(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise InvalidArgumentError(f"parse error on line 1: {error}") from error
-
-
-class _MountReader:
-    """Takes the fields of one ``--mount``."""
-
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
-        self.mount: Mount = {"Type": "volume"}
-        self.bind: BindOptions = {}
-        self.tmpfs: TmpfsOptions = {}
-        self.volume = False
-
-    def take(self, field: str) -> None:
-        """Takes ``key=value``, or a key alone where that means true."""
-        key, equals, value = field.partition("=")
-        if not equals:
-            if key not in {"readonly", "ro", "volume-nocopy", "bind-nonrecursive"}:
-                raise InvalidArgumentError(f"invalid field '{field}' must be a key=value pair")
-            value = "true"
-        if key == "type":
-            self.mount["Type"] = value.lower()
-        elif key in {"source", "src"}:
-            relative = value == "." or value.startswith("./")
-            self.mount["Source"] = (
-                os.path.normpath(os.path.join(self.directory, value)) if relative else value
-            )
-        elif key in {"target", "dst", "destination"}:
-            self.mount["Target"] = value
-        elif key in {"readonly", "ro"}:
-            self.mount["ReadOnly"] = _truth(key, value)
-        elif key == "consistency":
-            self.mount["Consistency"] = value.lower()
-        elif key.startswith("bind-"):
-            self._take_bind(key, value, field)
-        elif key in {"tmpfs-size", "tmpfs-mode"}:
-            self._take_tmpfs(key, value)
-        elif key in {
-            "volume-subpath",
-            "volume-nocopy",
-            "volume-label",
-            "volume-driver",
-            "volume-opt",
-        }:
-            self.volume = True
-        else:
-            raise InvalidArgumentError(f"unexpected key '{key}' in '{field}'")
-
-    def _take_bind(self, key: str, value: str, field: str) -> None:
-        if key == "bind-propagation":
-            self.bind["Propagation"] = value.lower()
-        elif key == "bind-nonrecursive":
-            self.bind["NonRecursive"] = _truth(key, value)
-        elif key == "bind-recursive":
-            if value not in {"enabled", "disabled", "writable", "readonly"}:
-                raise InvalidArgumentError(
-                    f"invalid value for {key}: {value} "
-                    '(must be "enabled", "disabled", "writable", or "readonly")'
-                )
-            self.bind["NonRecursive"] = value == "disabled"
-            self.bind["ReadOnlyNonRecursive"] = value == "writable"
-            self.bind["ReadOnlyForceRecursive"] = value == "readonly"
-        else:
-            raise InvalidArgumentError(f"unexpected key '{key}' in '{field}'")
-
-    def _take_tmpfs(self, key: str, value: str) -> None:
-        try:
-            if key == "tmpfs-size":
-                self.tmpfs["SizeBytes"] = size(value)
-            else:
-                self.tmpfs["Mode"] = _mode(value)
-        except InvalidArgumentError as error:
-            raise InvalidArgumentError(f"invalid value for {key}: {value}") from error
-
-    def result(self) -> "Mount":
-        """Checks that the fields fit together."""
-        mount, kind = self.mount, self.mount["Type"]
-        if not kind:
-            raise InvalidArgumentError("type is required")
-        if not mount.get("Target"):
-            raise InvalidArgumentError("target is required")
-        for given, owner in ((self.volume, "volume"), (self.bind, "bind"), (self.tmpfs, "tmpfs")):
-            if given and kind != owner:
-                raise InvalidArgumentError(
-                    f"cannot mix '{owner}-*' options with mount type '{kind}'"
-                )
-        if self.bind.get("ReadOnlyForceRecursive"):
-            needs = "option 'bind-recursive=readonly' requires '{}' to be specified in conjunction"
-            if not mount.get("ReadOnly"):
-                raise InvalidArgumentError(needs.format("readonly"))
-            if self.bind.get("Propagation") != "rprivate":
-                raise InvalidArgumentError(needs.format("bind-propagation=rprivate"))
-        if self.bind:
-            mount["BindOptions"] = self.bind
-        if self.tmpfs:
-            mount["TmpfsOptions"] = self.tmpfs
-        return mount
-
-
-def _mode(octal: str) -> int:
-    if octal.strip("01234567") or not 0 < len(octal) < 12:
-        raise InvalidArgumentError(octal)
-    return int(octal, 8)
-
-
-def _truth(key: str, value: str) -> bool:
-    try:
-        return boolean(value)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"invalid value for {key}: {value}") from error
 
 
 def check(mount: "Mount") -> None:

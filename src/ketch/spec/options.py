@@ -1,11 +1,13 @@
 """Every option of a container, stated once: its flag, its API field, its check and its help.
 
-Only what ketch does is here; an option that is not is refused, never ignored.
+These are Docker's, but for those of Windows and Swarm, and a few more (``explain``,
+``health-on-failure``). What this kernel lacks is refused when the container is made or started,
+by name; nothing is ignored without a word.
 """
 
 import os.path
 
-from ketch.errors import InvalidArgumentError
+from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec import devices, environment, hosts, mounts, sysctls, values
 from ketch.spec.flag import Flag
 from ketch.spec.values import quoted
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
     from typing import Any
 
-    from ketch.spec.container import Request
+    from ketch.spec.container import Mount, Request
     from ketch.spec.flag import Value
 
 
@@ -75,6 +77,46 @@ def _one_of(name: str, kind: str, *choices: str) -> "Callable[[str], str]":
     return check
 
 
+def _later(module: str, name: str) -> "Callable[..., Any]":
+    """A function of a module of this package that is loaded when it is first called.
+
+    A command line seldom has the options in question, and each module costs every start.
+    """
+
+    def call(*values: object) -> object:
+        return getattr(__import__(f"ketch.spec.{module}", fromlist=[name]), name)(*values)
+
+    return call
+
+
+def _each(read: "Callable[[str], object]") -> "Callable[[list[str]], list[object]]":
+    """Assembles a list field of what each of the option's values says."""
+    return lambda given: [read(text) for text in given]
+
+
+def _stream(name: str) -> str:
+    if name.lower() not in {"stdin", "stdout", "stderr"}:
+        raise InvalidArgumentError("valid streams are STDIN, STDOUT and STDERR")
+    return name.lower()
+
+
+def _namespace(name: str, kind: str, *choices: str) -> "Callable[[str], str]":
+    """The check of a mode that may also name another container's namespace."""
+    check = _one_of(name, kind, *choices)
+
+    def checked(mode: str) -> str:
+        container = mode.startswith("container:") and mode != "container:"
+        return mode if container else check(mode)
+
+    return checked
+
+
+def _storage(given: list[str]) -> dict[str, str]:
+    if not all("=" in text for text in given):
+        raise InvalidArgumentError("invalid storage option")
+    return environment.mapping(given)
+
+
 def _swappiness(percent: int) -> int:
     if not -1 <= percent <= 100:
         raise InvalidArgumentError(
@@ -91,12 +133,30 @@ def _entrypoint(program: str) -> list[str]:
     return [program]  # An empty one takes the image's entrypoint away.
 
 
+def _network(text: str) -> str:
+    return _later("endpoints", "network")(text) if "=" in text else text
+
+
+_WEIGHT = _later("blkio", "weight_device")
+_BYTE_RATE = _later("blkio", "byte_rate")
+_OPERATION_RATE = _later("blkio", "operation_rate")
+_PERIOD = _later("health", "period")
+_GPUS = _later("gpus", "request")
+_MOUNT = _later("mount_flag", "mount")
+
 OPTIONS = (
     Option("add-host", kind="list", field="HostConfig.ExtraHosts", convert=hosts.extra_host,
            help="Add a line to /etc/hosts (name:address, or name:host-gateway)"),
     Option("annotation", kind="list", metavar="map", field="HostConfig.Annotations",
            assemble=environment.mapping,
            help="Hand an annotation (name=value) to the runtime"),
+    Option("attach", "a", "list", convert=_stream, help="Attach to STDIN, STDOUT or STDERR"),
+    Option("blkio-weight", metavar="uint16", default=0, field="HostConfig.BlkioWeight",
+           convert=values.unsigned16,
+           help="Block I/O weight relative to others (10 to 1000), 0 to disable"),
+    Option("blkio-weight-device", kind="list", field="HostConfig.BlkioWeightDevice",
+           convert=_checked(_WEIGHT), assemble=_each(_WEIGHT),
+           help="Block I/O weight on one device (path:weight)"),
     Option("cap-add", kind="list", field="HostConfig.CapAdd", help="Add Linux capabilities"),
     Option("cap-drop", kind="list", field="HostConfig.CapDrop", help="Drop Linux capabilities"),
     Option("cgroup-parent", field="HostConfig.CgroupParent",
@@ -110,6 +170,10 @@ OPTIONS = (
            help="Period of the CPU quota, in microseconds"),
     Option("cpu-quota", kind="int", field="HostConfig.CpuQuota",
            help="CPU time in each period, in microseconds"),
+    Option("cpu-rt-period", kind="int", field="HostConfig.CpuRealtimePeriod",
+           help="Period of real-time CPU time, in microseconds"),
+    Option("cpu-rt-runtime", kind="int", field="HostConfig.CpuRealtimeRuntime",
+           help="Real-time CPU time in each period, in microseconds"),
     Option("cpu-shares", "c", "int", field="HostConfig.CpuShares", aliases=("cpushare",),
            help="CPU shares (relative weight)"),
     Option("cpus", metavar="decimal", default=0, field="HostConfig.NanoCpus", convert=values.cpus,
@@ -120,12 +184,23 @@ OPTIONS = (
            help="Memory nodes from which to allocate (0-3, 0,1)"),
     Option("detach", "d", "bool", help="Run in the background and print the container's ID"),
     Option("detach-keys", help="Key sequence that detaches from the container's terminal"),
-    Option("device", kind="list", field="HostConfig.Devices",
-           assemble=lambda given: [devices.device(text) for text in given],
-           help="Add a device of the host (host[:container][:rwm])"),
+    Option("device", kind="list",
+           help="Add a device of the host (host[:container][:rwm], or a CDI name)"),
     Option("device-cgroup-rule", kind="list", field="HostConfig.DeviceCgroupRules",
            convert=_checked(devices.cgroup_rule),
            help="Allow devices by number ('c 10:* rwm')"),
+    *(
+        Option(f"device-{word}-{unit}", kind="list", convert=_checked(read), assemble=_each(read),
+               field=f"HostConfig.BlkioDevice{word.title()}{key}",
+               help=f"Limit how fast a device is {done} (path:{rate})")
+        for word, done in (("read", "read"), ("write", "written"))
+        for unit, key, read, rate in (
+            ("bps", "Bps", _BYTE_RATE, "bytes a second"),
+            ("iops", "IOps", _OPERATION_RATE, "operations a second"),
+        )
+    ),
+    Option("disable-content-trust", kind="bool", default=True,
+           help="Skip image verification; ketch has no other way"),
     Option("dns", kind="list", field="HostConfig.Dns", convert=hosts.address,
            help="Set custom DNS servers"),
     Option("dns-option", kind="list", field="HostConfig.DnsOptions", aliases=("dns-opt",),
@@ -139,17 +214,46 @@ OPTIONS = (
     Option("env-file", kind="list", help="Read environment variables from a file"),
     Option("explain", kind="bool",
            help="Say on standard error how the container is made, step by step"),
+    Option("expose", kind="list", help="Expose a port or a range of ports"),
+    Option("gpus", metavar="gpu-request", kind="list", convert=_checked(_GPUS),
+           help="GPUs to add to the container ('all' for every one)"),
     Option("group-add", kind="list", field="HostConfig.GroupAdd",
            help="Add groups for the process to join"),
+    Option("health-cmd", help="Command to run to check health"),
+    Option("health-interval", metavar="duration", default=0, convert=_PERIOD,
+           help="Time between checks (ms|s|m|h)"),
+    Option("health-on-failure", field="Config.HealthcheckOnFailureAction",
+           convert=_later("health", "on_failure"),
+           help="What to do once the container is unhealthy (none|kill|restart|stop)"),
+    Option("health-retries", kind="int", help="Consecutive failures that mean unhealthy"),
+    Option("health-start-interval", metavar="duration", default=0, convert=_PERIOD,
+           help="Time between checks during the start period (ms|s|m|h)"),
+    Option("health-start-period", metavar="duration", default=0, convert=_PERIOD,
+           help="Time to start up, in which failures do not count (ms|s|m|h)"),
+    Option("health-timeout", metavar="duration", default=0, convert=_PERIOD,
+           help="How long one check may take (ms|s|m|h)"),
     Option("hostname", "h", field="Config.Hostname", help="Container host name"),
     Option("init", kind="bool", field="HostConfig.Init",
            help="Run an init as PID 1 that passes signals on and reaps processes"),
     Option("interactive", "i", "bool", field="Config.OpenStdin",
            help="Keep STDIN open even if not attached"),
+    Option("ip", help="IPv4 address"),
+    Option("ip6", help="IPv6 address"),
     Option("ipc", field="HostConfig.IpcMode",
-           help="IPC namespace: 'private' (default), 'shareable', 'none' (no /dev/shm) or 'host'"),
+           help="IPC namespace: 'private' (default), 'shareable', 'none' (no /dev/shm), "
+                "'container:NAME' or 'host'"),
+    Option("isolation", field="HostConfig.Isolation",
+           help="Isolation technology; 'default' is the only one on Linux"),
+    Option("kernel-memory", metavar="bytes", default=0, field="HostConfig.KernelMemory",
+           convert=values.size, help="Kernel memory limit, which Linux has no more"),
     Option("label", "l", "list", convert=environment.label, help="Set metadata on the container"),
     Option("label-file", kind="list", help="Read labels from a file"),
+    Option("link", kind="list", field="HostConfig.Links", convert=_later("endpoints", "link"),
+           help="Link to another container (name[:alias])"),
+    Option("link-local-ip", kind="list", help="Link-local addresses of the container"),
+    Option("log-driver", help="Logging driver of the container"),
+    Option("log-opt", kind="list", help="Options of the logging driver (name=value)"),
+    Option("mac-address", help="Address of the container's link (92:d0:c6:0a:29:33)"),
     Option("memory", "m", metavar="bytes", default=0, field="HostConfig.Memory",
            convert=values.size, help="Memory limit"),
     Option("memory-reservation", metavar="bytes", default=0, field="HostConfig.MemoryReservation",
@@ -159,33 +263,51 @@ OPTIONS = (
            help="Limit of memory and swap together: '-1' for unlimited swap"),
     Option("memory-swappiness", kind="int", default=-1, field="HostConfig.MemorySwappiness",
            assemble=_swappiness, help="How readily to swap (0 to 100)"),
-    Option("mount", kind="list", metavar="mount", convert=_checked(mounts.mount),
-           help="Mount a directory or file of the host, or a tmpfs (type=bind|tmpfs,...)"),
+    Option("mount", kind="list", metavar="mount", convert=_checked(_MOUNT),
+           help="Mount something into the container (type=bind|volume|tmpfs|image,...)"),
     Option("name", help="Assign a name to the container"),
-    Option("network", metavar="network", field="HostConfig.NetworkMode", aliases=("net",),
-           help="Network to connect to: 'bridge' (default), 'none' or 'host'"),
+    Option("network", kind="list", metavar="network", aliases=("net",), convert=_network,
+           help="Network to connect to: a name, 'bridge' (default), 'none', 'host', "
+                "'container:NAME', or with options: name=NAME,alias=NAME,ip=ADDRESS"),
+    Option("network-alias", kind="list", aliases=("net-alias",),
+           help="Further name of the container on its network"),
+    Option("no-healthcheck", kind="bool", help="Disable the image's health check"),
     Option("oom-kill-disable", kind="bool", field="HostConfig.OomKillDisable",
            help="Disable the OOM killer"),
     Option("oom-score-adj", kind="int", field="HostConfig.OomScoreAdj",
            help="Preference of the host's OOM killer (-1000 to 1000)"),
-    Option("pid", field="HostConfig.PidMode", assemble=_one_of("pid", "PID", "", "host"),
-           help="PID namespace: 'host' to share the host's"),
+    Option("pid", field="HostConfig.PidMode", assemble=_namespace("pid", "PID", "", "host"),
+           help="PID namespace: 'host' to share the host's, 'container:NAME' another's"),
     Option("pids-limit", kind="int", field="HostConfig.PidsLimit",
            help="How many processes and threads there may be (-1 for unlimited)"),
+    Option("platform", help="Platform of the image, such as linux/amd64"),
     Option("privileged", kind="bool", field="HostConfig.Privileged",
            help="Give the container nearly all that the host's root has"),
+    Option("publish", "p", "list",
+           help="Publish a port on the host ([[address:]port:]port[/protocol])"),
+    Option("publish-all", "P", "bool", field="HostConfig.PublishAllPorts",
+           help="Publish all exposed ports on free ports of the host"),
+    Option("pull", default="missing", help="Pull the image before (always|missing|never)"),
+    Option("quiet", "q", "bool", help="Say nothing of what is pulled"),
     Option("read-only", kind="bool", field="HostConfig.ReadonlyRootfs",
            help="Mount the container's root filesystem read-only"),
+    Option("restart", default="no", field="HostConfig.RestartPolicy",
+           assemble=_later("restart", "policy"),
+           help="When to start the container again (no|always|unless-stopped|on-failure[:n])"),
     Option("rm", kind="bool", field="HostConfig.AutoRemove",
-           help="Remove the container when it exits"),
+           help="Remove the container and its anonymous volumes when it exits"),
+    Option("runtime", field="HostConfig.Runtime", help="Runtime of the container"),
     Option("security-opt", kind="list",
-           help="Security options (seccomp=FILE|unconfined, no-new-privileges)"),
+           help="Security options (seccomp=FILE|unconfined, no-new-privileges, label=..., "
+                "apparmor=..., systempaths=unconfined, writable-cgroups=true)"),
     Option("shm-size", metavar="bytes", default=0, field="HostConfig.ShmSize",
            convert=values.size, help="Size of /dev/shm"),
     Option("sig-proxy", kind="bool", default=True, help="Pass received signals on to the process"),
     Option("stop-signal", field="Config.StopSignal", help="Signal that stops the container"),
     Option("stop-timeout", kind="int", field="Config.StopTimeout",
            help="Seconds to wait after the stop signal before killing"),
+    Option("storage-opt", kind="list", field="HostConfig.StorageOpt", assemble=_storage,
+           help="Options of the writable layer (size=10G)"),
     Option("sysctl", kind="list", metavar="map", field="HostConfig.Sysctls",
            convert=sysctls.sysctl, assemble=environment.mapping,
            help="Set kernel parameters of the container's namespaces"),
@@ -197,16 +319,32 @@ OPTIONS = (
            convert=_checked(values.ulimit),
            assemble=lambda given: [values.ulimit(text) for text in given],
            help="Set resource limits (name=soft[:hard])"),
+    Option("use-api-socket", kind="bool",
+           help="Give the container ketch's API socket and the caller's registry credentials"),
     Option("user", "u", field="Config.User",
            help="Username or UID (format: <name|uid>[:<group|gid>])"),
+    Option("userns", field="HostConfig.UsernsMode", assemble=_one_of("userns", "USER", "", "host"),
+           help="User namespace: 'host' to share the host's"),
     Option("uts", field="HostConfig.UTSMode", assemble=_one_of("uts", "UTS", "", "host"),
            help="UTS namespace: 'host' to share the host's"),
     Option("volume", "v", "list",
-           help="Mount a directory or file of the host (source:target[:ro,...])"),
+           help="Mount a volume, or a directory or file of the host ([source:]target[:ro,...])"),
+    Option("volume-driver", field="HostConfig.VolumeDriver",
+           help="Driver of the volumes that the container makes"),
+    Option("volumes-from", kind="list", field="HostConfig.VolumesFrom",
+           help="Mount the volumes of another container (name[:ro])"),
     Option("workdir", "w", field="Config.WorkingDir",
            help="Working directory inside the container"),
 )  # fmt: skip
 """Sorted by name."""
+
+_OF_RUN = ("detach", "detach-keys", "explain", "sig-proxy")
+CREATE_OPTIONS = tuple(option for option in OPTIONS if option.name not in _OF_RUN)
+"""What ``create`` has of them: not what concerns a start."""
+
+
+API_SOCKET = "/run/ketch.sock"
+"""Where ``ketch serve`` listens unless told otherwise."""
 
 
 class Caller:
@@ -271,16 +409,166 @@ def request(
     listed = {name: value for name, value in given.items() if isinstance(value, list)}
     config["Env"] = _environment(listed, caller)
     config["Labels"] = _labels(listed, caller)
-    attached = not given["detach"]
-    config["AttachStdout"] = config["AttachStderr"] = attached
-    config["AttachStdin"] = config["StdinOnce"] = attached and bool(given["interactive"])
-    if listed["volume"]:
-        host["Binds"] = [mounts.volume(text, caller.directory) for text in listed["volume"]]
-    if listed["mount"]:
-        host["Mounts"] = [mounts.mount(text, caller.directory) for text in listed["mount"]]
+    config |= _attached(given, listed["attach"])
+    _take_mounts(listed, given, config, host, caller)
+    _take_devices(listed, host)
     if listed["security-opt"]:
-        host["SecurityOpt"] = [_security(text, caller) for text in listed["security-opt"]]
-    return {"Config": config, "HostConfig": host}  # type: ignore[typeddict-item]
+        _take_security(listed["security-opt"], host, caller)
+    _take_ports(listed, config, host)
+    _take_health(given, config)
+    _take_logging(given, listed["log-opt"], host)
+    if host.get("RestartPolicy", {}).get("Name", "no") not in {"", "no"} and given["rm"]:
+        raise InvalidArgumentError("conflicting options: cannot specify both --restart and --rm")
+    if not given["disable-content-trust"]:
+        raise UnsupportedError(
+            "--disable-content-trust=false: ketch cannot verify signatures of images",
+            "name the image by its digest: NAME@sha256:...",
+        )
+    made: dict[str, Any] = {"Config": config, "HostConfig": host}
+    if networking := _networking(given, listed, host):
+        made["NetworkingConfig"] = networking
+    if given["platform"]:
+        made["Platform"] = given["platform"]
+    return made  # type: ignore[return-value]
+
+
+def pull_policy(given: "Mapping[str, Value]") -> str:
+    """Returns ``always``, ``missing`` or ``never``: whether to pull the image first.
+
+    Raises:
+        InvalidArgumentError: it is none of these.
+    """
+    policy = str(given["pull"] or "missing")
+    if policy not in {"always", "missing", "never"}:
+        raise InvalidArgumentError(
+            f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"'
+        )
+    return policy
+
+
+def _attached(given: "Mapping[str, Value]", attach: list[str]) -> dict[str, bool]:
+    """Which streams somebody is attached to from the start."""
+    if given.get("detach"):
+        if attach:
+            raise InvalidArgumentError(
+                "conflicting options: cannot specify both --attach and --detach"
+            )
+        return dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"), False)
+    interactive = bool(given["interactive"])
+    stdin = interactive or "stdin" in attach
+    return {
+        "AttachStdin": stdin,
+        "AttachStdout": not attach or "stdout" in attach,
+        "AttachStderr": not attach or "stderr" in attach,
+        "StdinOnce": interactive and stdin,
+    }
+
+
+def _take_mounts(
+    listed: "dict[str, list[str]]",
+    given: "Mapping[str, Value]",
+    config: "dict[str, Any]",
+    host: "dict[str, Any]",
+    caller: Caller,
+) -> None:
+    specifications = [mounts.volume(text, caller.directory) for text in listed["volume"]]
+    if binds := [text for text in specifications if ":" in text]:
+        host["Binds"] = binds
+    if anonymous := [text for text in specifications if ":" not in text]:
+        config["Volumes"] = {path: {} for path in anonymous}
+    asked = [_MOUNT(text, caller.directory) for text in listed["mount"]]
+    if given["use-api-socket"]:
+        asked += _api_socket(caller, config["Env"])
+    if asked:
+        host["Mounts"] = asked
+
+
+def _api_socket(caller: Caller, variables: list[str]) -> "list[Mount]":
+    """The API's socket, and the caller's registry credentials where there are any."""
+    address = caller.environment.get("DOCKER_HOST") or f"unix://{API_SOCKET}"
+    scheme, _, path = address.partition("://")
+    if scheme != "unix":
+        raise InvalidArgumentError(
+            f"flag --use-api-socket can't be used with remote host: {address}"
+        )
+    found: list[Mount] = [
+        {"Type": "bind", "Source": path, "Target": "/var/run/docker.sock", "BindOptions": {}}
+    ]
+    home = caller.environment.get("HOME", "/root")
+    directory = caller.environment.get("DOCKER_CONFIG") or f"{home}/.docker"
+    credentials = os.path.join(caller.directory, directory, "config.json")
+    try:
+        caller.content(credentials)
+    except InvalidArgumentError:
+        return found
+    variables.append("DOCKER_CONFIG=/run/secrets/docker")
+    target = "/run/secrets/docker/config.json"
+    bound: Mount = {"Type": "bind", "Source": credentials, "Target": target, "ReadOnly": True}
+    return [*found, bound]
+
+
+def _take_devices(listed: "dict[str, list[str]]", host: "dict[str, Any]") -> None:
+    named = [text for text in listed["device"] if devices.is_cdi(text)]
+    if paths := [text for text in listed["device"] if text not in named]:
+        host["Devices"] = [devices.device(text) for text in paths]
+    requests = [_GPUS(text) for text in listed["gpus"]]
+    if named:
+        requests.append({"Driver": "cdi", "DeviceIDs": named})
+    if requests:
+        host["DeviceRequests"] = requests
+
+
+def _take_ports(
+    listed: "dict[str, list[str]]", config: "dict[str, Any]", host: "dict[str, Any]"
+) -> None:
+    if not listed["publish"] and not listed["expose"]:
+        return
+    from ketch.spec import ports  # noqa: PLC0415 - see _later
+
+    if published := ports.published(listed["publish"]):
+        host["PortBindings"] = published
+    config["ExposedPorts"] = {
+        **{port: {} for port in published},
+        **ports.exposed(listed["expose"]),
+    }
+
+
+def _take_health(given: "Mapping[str, Value]", config: "dict[str, Any]") -> None:
+    if any(given[option.name] for option in OPTIONS if "health" in option.name):
+        from ketch.spec import health  # noqa: PLC0415 - see _later
+
+        if check := health.healthcheck(given):
+            config["Healthcheck"] = check
+
+
+def _take_logging(given: "Mapping[str, Value]", options: list[str], host: "dict[str, Any]") -> None:
+    driver = given["log-driver"]
+    if driver == "none" and options:
+        raise InvalidArgumentError("invalid logging opts for driver none")
+    if driver or options:
+        host["LogConfig"] = {"Type": driver, "Config": environment.mapping(options)}
+
+
+def _networking(
+    given: "Mapping[str, Value]", listed: "dict[str, list[str]]", host: "dict[str, Any]"
+) -> "dict[str, Any]":
+    names = ("network-alias", "link", "ip", "ip6", "link-local-ip", "mac-address")
+    options = {name: given[name] for name in names if given[name]}
+    networks = listed["network"]
+    if not options and not any("=" in text for text in networks) and len(networks) < 2:
+        # The usual case needs no more than the name.
+        mode = networks[0] if networks else ""
+        if networks and not mode.strip():
+            raise InvalidArgumentError("no name set for network")
+        if mode:
+            host["NetworkMode"] = mode
+        return {}
+    from ketch.spec import endpoints  # noqa: PLC0415 - see _later
+
+    mode, wanted = endpoints.networking(networks, options)
+    if networks:
+        host["NetworkMode"] = mode
+    return {"EndpointsConfig": wanted} if wanted else {}
 
 
 def _environment(listed: "dict[str, list[str]]", caller: Caller) -> list[str]:
@@ -297,6 +585,14 @@ def _labels(listed: "dict[str, list[str]]", caller: Caller) -> dict[str, str]:
     return environment.mapping([*entries, *listed["label"]])
 
 
+def _take_security(given: list[str], host: "dict[str, Any]", caller: Caller) -> None:
+    options = [_security(text, caller) for text in given]
+    if "systempaths=unconfined" in options:
+        host["MaskedPaths"] = host["ReadonlyPaths"] = []
+        options = [option for option in options if option != "systempaths=unconfined"]
+    host["SecurityOpt"] = options
+
+
 def _security(text: str, caller: Caller) -> str:
     """Checks a security option and puts a seccomp profile's text in place of its file's name."""
     name, separator, value = text.partition("=")
@@ -305,7 +601,7 @@ def _security(text: str, caller: Caller) -> str:
     if not separator:
         name, separator, value = text.partition(":")
     if not value:
-        raise InvalidArgumentError(f"invalid --security-opt: {quoted(text)}")
+        raise InvalidArgumentError(f"Invalid --security-opt: {quoted(text)}")
     if name != "seccomp" or value in {"unconfined", "builtin"}:
         return text
     try:

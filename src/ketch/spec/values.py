@@ -18,6 +18,20 @@ def quoted(text: str) -> str:
     return '"' + "".join(_ESCAPES.get(character, character) for character in text) + '"'
 
 
+def fields(text: str) -> list[str]:
+    """Splits a line of comma-separated values; one in double quotes may hold commas."""
+    if '"' not in text:
+        if not text:
+            raise InvalidArgumentError("EOF")
+        return text.split(",")
+    import csv  # noqa: PLC0415 - hardly anyone quotes, and csv imports re
+
+    try:
+        return next(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise InvalidArgumentError(f"parse error on line 1: {error}") from error
+
+
 def boolean(text: str) -> bool:
     """Reads a truth value as Go's ``strconv.ParseBool`` does."""
     if text in {"1", "t", "T", "true", "TRUE", "True"}:

@@ -5,11 +5,12 @@ import pytest
 from ketch.engine import mounts
 from ketch.errors import InvalidArgumentError
 from ketch.spec import mounts as options
+from ketch.spec.mount_flag import mount
 
 
 def test_only_v_makes_a_missing_source(tmp_path: Path) -> None:
     source = tmp_path / "a" / "b"
-    strict = options.mount(f"type=bind,src={source},dst=/x")
+    strict = mount(f"type=bind,src={source},dst=/x")
     with pytest.raises(InvalidArgumentError) as caught:
         mounts.check_sources([strict])
     assert caught.value.message == (

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError, KetchError, UnsupportedError
-from ketch.spec import mounts
+from ketch.spec import mount_flag, mounts
 
 
 def test_a_bind_makes_its_source_and_may_be_read_only() -> None:
@@ -69,19 +69,21 @@ def test_volumes_are_refused_clearly(text: str) -> None:
 
 
 def test_mount_of_each_type() -> None:
-    assert mounts.mount("type=bind,src=./a,dst=/x,readonly,bind-propagation=rslave", "/home") == {
+    assert mount_flag.mount(
+        "type=bind,src=./a,dst=/x,readonly,bind-propagation=rslave", "/home"
+    ) == {
         "Type": "bind",
         "Source": "/home/a",
         "Target": "/x",
         "ReadOnly": True,
         "BindOptions": {"Propagation": "rslave"},
     }
-    assert mounts.mount("type=TMPFS,target=/x,tmpfs-size=1m,tmpfs-mode=01777") == {
+    assert mount_flag.mount("type=TMPFS,target=/x,tmpfs-size=1m,tmpfs-mode=01777") == {
         "Type": "tmpfs",
         "Target": "/x",
         "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 0o1777},
     }
-    assert mounts.mount('type=bind,"source=/a,b",destination=/x,ro=false')["Source"] == "/a,b"
+    assert mount_flag.mount('type=bind,"source=/a,b",destination=/x,ro=false')["Source"] == "/a,b"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_mount_of_each_type() -> None:
 )
 def test_malformed_mounts_have_dockers_words(text: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        mounts.mount(text)
+        mount_flag.mount(text)
     assert caught.value.message == message
 
 
@@ -141,7 +143,7 @@ def test_malformed_mounts_have_dockers_words(text: str, message: str) -> None:
     ],
 )
 def test_impossible_mounts_have_dockers_words(text: str, message: str) -> None:
-    mount = mounts.mount(text)
+    mount = mount_flag.mount(text)
     with pytest.raises(InvalidArgumentError) as caught:
         mounts.check(mount)
     assert caught.value.message == (f'invalid mount config for type "{mount["Type"]}": {message}')
@@ -176,7 +178,7 @@ def test_parents_are_mounted_before_children_whatever_the_order_given() -> None:
         {
             "Binds": ["/1:/a/b/c", "/2:/a"],
             "Tmpfs": {"/a/b": ""},
-            "Mounts": [mounts.mount("type=tmpfs,dst=/b")],
+            "Mounts": [mount_flag.mount("type=tmpfs,dst=/b")],
         }
     )
     assert [mount["Target"] for mount in found] == ["/a", "/b", "/a/b", "/a/b/c"]
@@ -213,4 +215,4 @@ def test_any_volume_is_understood_or_refused(text: str) -> None:
 @given(st.text(alphabet='typebindmfs,=/"xro-', max_size=30))
 def test_any_mount_is_understood_or_refused(text: str) -> None:
     with contextlib.suppress(KetchError):
-        mounts.check(mounts.mount(text, "/cwd"))
+        mounts.check(mount_flag.mount(text, "/cwd"))

@@ -3,9 +3,9 @@ import itertools
 import pytest
 
 from ketch.cli.flags import Command, UsageError, parse
-from ketch.errors import InvalidArgumentError
+from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec.container import Request
-from ketch.spec.options import OPTIONS, Caller, request
+from ketch.spec.options import CREATE_OPTIONS, OPTIONS, Caller, request
 
 RUN = Command("ketch run [OPTIONS] IMAGE [COMMAND] [ARG...]", "", OPTIONS, 1, None, False)
 FILES = {
@@ -129,7 +129,7 @@ def test_a_detached_container_has_nobody_attached() -> None:
         ("--memory-swappiness 101", "invalid value: 101. Valid memory swappiness range is 0-100"),
         ("--env-file nope", "open nope: no such file or directory"),
         ("--label-file nope", "open nope: no such file or directory"),
-        ("--security-opt foo", 'invalid --security-opt: "foo"'),
+        ("--security-opt foo", 'Invalid --security-opt: "foo"'),
         (
             "--security-opt seccomp=/nope",
             "opening seccomp profile (/nope) failed: open /nope: no such file or directory",
@@ -168,6 +168,27 @@ def test_refusals_of_the_flags_have_dockers_words(flag: str, value: str, reason:
     assert caught.value.message == f'invalid argument "{value}" for "{flag}" flag: {reason}'
 
 
-def test_what_is_not_built_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown flag: --publish"):
-        ask("--publish", "80", "busybox")
+def test_what_concerns_a_start_is_none_of_creates() -> None:
+    names = {option.name for option in OPTIONS} - {option.name for option in CREATE_OPTIONS}
+    assert names == {"detach", "detach-keys", "explain", "sig-proxy"}
+
+
+def test_what_there_is_no_way_to_do_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="cannot verify signatures"):
+        ask("--disable-content-trust=false", "busybox")
+    with pytest.raises(UsageError, match="unknown flag: --cpu-count"):
+        ask("--cpu-count", "1", "busybox")
+
+
+def test_the_api_socket_and_the_callers_credentials() -> None:
+    made = ask("--use-api-socket", "busybox")
+    assert made["HostConfig"]["Mounts"][0] == {
+        "Type": "bind", "Source": "/run/ketch.sock", "Target": "/var/run/docker.sock",
+        "BindOptions": {},
+    }  # fmt: skip
+
+
+def test_masked_paths_can_be_given_up() -> None:
+    host = ask("--security-opt", "systempaths=unconfined", "busybox")["HostConfig"]
+    assert host["MaskedPaths"] == host["ReadonlyPaths"] == []
+    assert host["SecurityOpt"] == []

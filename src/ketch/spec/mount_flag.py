@@ -1,0 +1,239 @@
+"""``--mount type=...,source=...,target=...``: one mount, as the API has it."""
+
+import os.path
+
+from ketch.errors import InvalidArgumentError
+from ketch.spec.values import boolean, fields, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.container import (
+        BindOptions,
+        DriverConfig,
+        ImageOptions,
+        Mount,
+        TmpfsOptions,
+        VolumeOptions,
+    )
+
+# Keys that mean true where they stand alone.
+_FLAGS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
+_RECURSIVE = ("enabled", "disabled", "writable", "readonly")
+
+
+def mount(text: str, directory: str = "") -> "Mount":
+    """Reads ``--mount key=value,...``.
+
+    The keys are Docker's; two are ketch's own: ``bind-create-src`` makes a missing source, as
+    ``-v`` does, and ``idmap`` maps ids between the source and the container, see ``id_map``.
+
+    Args:
+        text: the option's value, a line of comma-separated values.
+        directory: the caller's working directory, for sources that begin with a dot.
+    """
+    reader = _Reader(directory)
+    for field in fields(text):
+        reader.take(field)
+    return reader.result()
+
+
+class _Reader:
+    """Takes the fields of one ``--mount``."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.mount: Mount = {"Type": "volume"}
+        self.bind: BindOptions = {}
+        self.tmpfs: TmpfsOptions = {}
+        self.volume: VolumeOptions = {}
+        self.image: ImageOptions = {}
+        self.id_map = ""
+        self.given: set[str] = set()
+
+    def take(self, field: str) -> None:
+        """Takes ``key=value``, or a key alone where that means true."""
+        key, equals, value = field.partition("=")
+        key = key.lower()
+        if key == "idmap":
+            self.id_map = value or OWNER
+            return
+        if not equals:
+            if key not in _FLAGS:
+                raise InvalidArgumentError(f"invalid field '{field}' must be a key=value pair")
+            value = "true"
+        if key == "type":
+            self.mount["Type"] = value.lower()
+        elif key in {"source", "src"}:
+            relative = value == "." or value.startswith("./")
+            self.mount["Source"] = (
+                os.path.normpath(os.path.join(self.directory, value)) if relative else value
+            )
+        elif key in {"target", "dst", "destination"}:
+            self.mount["Target"] = value
+        elif key in {"readonly", "ro"}:
+            self.mount["ReadOnly"] = _truth(key, value)
+        elif key == "consistency":
+            self.mount["Consistency"] = value.lower()
+        else:
+            kind = key.partition("-")[0]
+            if kind not in _TAKERS or not _TAKERS[kind](self, key, value):
+                raise InvalidArgumentError(f"unexpected key '{key}' in '{field}'")
+            self.given.add(kind)
+
+    def take_bind(self, key: str, value: str) -> bool:
+        """Takes a key of bind mounts; returns whether there is such a key."""
+        if key == "bind-propagation":
+            self.bind["Propagation"] = value.lower()
+        elif key == "bind-nonrecursive":
+            self.bind["NonRecursive"] = _truth(key, value)
+        elif key == "bind-create-src":
+            self.bind["CreateMountpoint"] = _truth(key, value)
+        elif key == "bind-recursive":
+            if value not in _RECURSIVE:
+                raise InvalidArgumentError(
+                    f"invalid value for {key}: {value} "
+                    '(must be "enabled", "disabled", "writable", or "readonly")'
+                )
+            self.bind["NonRecursive"] = value == "disabled"
+            self.bind["ReadOnlyNonRecursive"] = value == "writable"
+            self.bind["ReadOnlyForceRecursive"] = value == "readonly"
+        else:
+            return False
+        return True
+
+    def take_volume(self, key: str, value: str) -> bool:
+        """Takes a key of volumes; returns whether there is such a key."""
+        driver: DriverConfig = self.volume.get("DriverConfig", {})
+        if key == "volume-nocopy":
+            self.volume["NoCopy"] = _truth(key, value)
+        elif key == "volume-subpath":
+            self.volume["Subpath"] = value
+        elif key == "volume-label":
+            _set(self.volume.setdefault("Labels", {}), value)
+        elif key == "volume-driver":
+            self.volume["DriverConfig"] = {**driver, "Name": value}
+        elif key == "volume-opt":
+            options = {**driver.get("Options", {})}
+            _set(options, value)
+            self.volume["DriverConfig"] = {**driver, "Options": options}
+        else:
+            return False
+        return True
+
+    def take_image(self, key: str, value: str) -> bool:
+        """Takes a key of image mounts; returns whether there is such a key."""
+        if key != "image-subpath":
+            return False
+        self.image["Subpath"] = value
+        return True
+
+    def take_tmpfs(self, key: str, value: str) -> bool:
+        """Takes a key of tmpfs mounts; returns whether there is such a key."""
+        try:
+            if key == "tmpfs-size":
+                self.tmpfs["SizeBytes"] = size(value)
+            elif key == "tmpfs-mode":
+                self.tmpfs["Mode"] = _mode(value)
+            else:
+                return False
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"invalid value for {key}: {value}") from error
+        return True
+
+    def result(self) -> "Mount":
+        """Checks that the fields fit together."""
+        mount, kind = self.mount, self.mount["Type"]
+        if not kind:
+            raise InvalidArgumentError("type is required")
+        if not mount.get("Target"):
+            raise InvalidArgumentError("target is required")
+        for owner in ("volume", "image", "bind", "tmpfs"):
+            if owner in self.given and kind != owner:
+                raise InvalidArgumentError(
+                    f"cannot mix '{owner}-*' options with mount type '{kind}'"
+                )
+        if self.bind.get("ReadOnlyForceRecursive"):
+            needs = "option 'bind-recursive=readonly' requires '{}' to be specified in conjunction"
+            if not mount.get("ReadOnly"):
+                raise InvalidArgumentError(needs.format("readonly"))
+            if self.bind.get("Propagation") != "rprivate":
+                raise InvalidArgumentError(needs.format("bind-propagation=rprivate"))
+        if self.id_map:
+            if kind not in {"bind", "volume"}:
+                raise InvalidArgumentError(f"cannot use 'idmap' with mount type '{kind}'")
+            id_map(self.id_map)
+            section = self.bind if kind == "bind" else self.volume
+            section["IdMap"] = self.id_map
+        if self.bind:
+            mount["BindOptions"] = self.bind
+        if self.volume:
+            mount["VolumeOptions"] = self.volume
+        if self.image:
+            mount["ImageOptions"] = self.image
+        if self.tmpfs:
+            mount["TmpfsOptions"] = self.tmpfs
+        return mount
+
+
+_TAKERS = {
+    "bind": _Reader.take_bind,
+    "volume": _Reader.take_volume,
+    "image": _Reader.take_image,
+    "tmpfs": _Reader.take_tmpfs,
+}
+
+OWNER = "owner"
+"""An id map that gives the container's user the files of the source's owner."""
+
+
+def id_map(text: str) -> "dict[str, list[tuple[int, int, int]]] | None":
+    """Reads the value of ``idmap``: ``uids=0-1000-1#2-2-5;gids=0-1000-1``.
+
+    A range is the first id inside the container, the first id on the disk, and how many there
+    are, as podman has it. What is on the disk and in no range belongs to nobody inside.
+
+    Returns:
+        The ranges under ``uids`` and ``gids``, or None for ``owner``.
+    """
+    if text == OWNER:
+        return None
+    found: dict[str, list[tuple[int, int, int]]] = {}
+    for part in text.split(";"):
+        kind, _, ranges = part.partition("=")
+        try:
+            found[kind] = [_id_range(each) for each in ranges.split("#")]
+        except ValueError as error:
+            raise InvalidArgumentError(f"invalid value for idmap: {text}") from error
+    if set(found) != {"uids", "gids"}:
+        raise InvalidArgumentError(
+            f"invalid value for idmap: {text}",
+            "write idmap alone, or idmap=uids=INSIDE-OUTSIDE-COUNT;gids=INSIDE-OUTSIDE-COUNT",
+        )
+    return found
+
+
+def _id_range(text: str) -> tuple[int, int, int]:
+    inside, outside, count = (int(number) for number in text.split("-"))
+    if not 0 < count < 1 << 32:
+        raise ValueError(text)
+    return inside, outside, count
+
+
+def _set(values: dict[str, str], text: str) -> None:
+    """Adds ``name=value``; nothing is nobody's name."""
+    name, _, value = text.partition("=")
+    if name:
+        values[name] = value
+
+
+def _mode(octal: str) -> int:
+    if octal.strip("01234567") or not 0 < len(octal) < 12:
+        raise InvalidArgumentError(octal)
+    return int(octal, 8)
+
+
+def _truth(key: str, value: str) -> bool:
+    try:
+        return boolean(value)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"invalid value for {key}: {value}") from error
