@@ -1,35 +1,23 @@
-"""``ketch images``, ``import``, ``rmi`` and ``tag``."""
+"""``ketch import``, ``rmi``, ``tag`` and ``image prune``."""
 
 import sys
-import time
 
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import size, table
+from ketch.cli.prompts import confirmed
+from ketch.cli.tables import size
+from ketch.engine import image_listing
 from ketch.engine.images import Images
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError, UnavailableError
-from ketch.spec import reference as references
-from ketch.spec import timestamps
+from ketch.spec import image as documents
+from ketch.spec.filters import pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.engine.images import Image
     from ketch.engine.settings import Settings
 
-_IMAGES = Command(
-    "ketch images [OPTIONS] [REPOSITORY[:TAG]]",
-    "List images",
-    [
-        Flag("all", "a", "bool", "Show all images (default hides intermediate images)"),
-        Flag("digests", "", "bool", "Show digests"),
-        Flag("no-trunc", "", "bool", "Don't truncate output"),
-        Flag("quiet", "q", "bool", "Only show image IDs"),
-    ],
-    maximum_arguments=1,
-    aliases=("ketch image ls", "ketch image list", "ketch images"),
-)
 _IMPORT = Command(
     "ketch import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     "Import the contents of a tarball to create a filesystem image",
@@ -47,6 +35,8 @@ _RMI = Command(
     "Remove one or more images",
     [
         Flag("force", "f", "bool", "Force removal of the image"),
+        Flag("no-prune", "", "bool", "Do not delete untagged parents"),
+        Flag("platform", "", "list", "Remove only the given platform variant"),
     ],
     minimum_arguments=1,
     aliases=("ketch image rm", "ketch image remove", "ketch rmi"),
@@ -59,30 +49,19 @@ _TAG = Command(
     aliases=("ketch image tag", "ketch tag"),
 )
 
-_NONE = "<none>"
+_PRUNE = Command(
+    "ketch image prune [OPTIONS]",
+    "Remove unused images",
+    [
+        Flag("all", "a", "bool", "Remove all unused images, not just dangling ones"),
+        Flag("filter", "", "list", 'Provide filter values (e.g. "until=<timestamp>")',
+             convert=pair),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
+    ],
+    maximum_arguments=0,
+)  # fmt: skip
+
 _DOWNLOAD_TIMEOUT_SECONDS = 60
-
-
-def images(settings: "Settings", arguments: list[str]) -> int:
-    """List images."""
-    parsed = parse(_IMAGES, arguments)
-    found = _images(settings).list(parsed.arguments[0] if parsed.arguments else "")
-    whole, digests = parsed.enabled("no-trunc"), parsed.enabled("digests")
-    rows = [["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]]
-    now_ns = time.time_ns()
-    for image in found:
-        shown_id = image.id if whole else image.short_id
-        created = f"{timestamps.spoken(now_ns - image.created_ns)} ago"
-        rows += [
-            [repository, tag, *([digest] if digests else []), shown_id, created,
-             size(image.size_bytes)]
-            for repository, tag, digest in _names(image, digests=digests)
-        ]  # fmt: skip
-    if parsed.enabled("quiet"):
-        sys.stdout.write("".join(f"{row[-3]}\n" for row in rows[1:]))
-    else:
-        sys.stdout.write(table(rows))
-    return 0
 
 
 def import_(settings: "Settings", arguments: list[str]) -> int:
@@ -107,13 +86,17 @@ def rmi(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(_RMI, arguments)
     force = parsed.enabled("force")
     engine = _images(settings)
+    platforms = [documents.parse_platform(text) for text in parsed.items("platform")]
     errors: list[KetchError] = []
     for text in parsed.arguments:
         try:
-            for what, name in engine.remove(text, force=force):
-                print(f"{what}: {name}")
+            if platforms:
+                engine.check_platform(engine.resolve(text), platforms)
+            removed = engine.remove(text, force=force, prune=not parsed.enabled("no-prune"))
         except KetchError as error:
             errors.append(error)
+        else:
+            sys.stdout.write("".join(f"{what}: {name}\n" for what, name in removed))
     if not errors:
         return 0
     if force and all(isinstance(error, NotFoundError) for error in errors):
@@ -125,6 +108,24 @@ def rmi(settings: "Settings", arguments: list[str]) -> int:
     raise KetchError("\n".join(error.message for error in errors))
 
 
+def prune(settings: "Settings", arguments: list[str]) -> int:
+    """Remove the images that nobody uses, when the user agrees."""
+    parsed = parse(_PRUNE, arguments)
+    every = parsed.enabled("all")
+    which = "images without at least one container associated to them" if every else (
+        "dangling images")  # fmt: skip
+    if not parsed.enabled("force") and not confirmed(f"WARNING! This will remove all {which}."):
+        return 0
+    events, reclaimed_bytes = image_listing.prune(
+        _images(settings), parsed.items("filter"), every=every
+    )
+    if events:
+        lines = "".join(f"{what.lower()}: {name}\n" for what, name in events)
+        sys.stdout.write(f"Deleted Images:\n{lines}\n")
+    print(f"Total reclaimed space: {size(reclaimed_bytes, 4)}")
+    return 0
+
+
 def tag(settings: "Settings", arguments: list[str]) -> int:
     """Give an image one more name."""
     parsed = parse(_TAG, arguments)
@@ -134,25 +135,6 @@ def tag(settings: "Settings", arguments: list[str]) -> int:
 
 def _images(settings: "Settings") -> Images:
     return Images(settings, Store(settings.root))
-
-
-def _names(image: "Image", *, digests: bool) -> list[tuple[str, str, str]]:
-    """Returns repository, tag and digest of each line that shows an image."""
-    names = [references.parse(name) for name in image.names]
-    by_repository: dict[str, list[str]] = {}
-    for name in names:
-        if name.digest:
-            by_repository.setdefault(name.familiar_name, []).append(name.digest)
-    lines = []
-    for name in names:
-        if not name.digest:
-            known = by_repository.get(name.familiar_name, []) if digests else []
-            lines += [(name.familiar_name, name.tag, digest) for digest in known or [_NONE]]
-    tagged = {repository for repository, _, _ in lines}
-    for repository, known in by_repository.items():
-        if repository not in tagged:
-            lines += [(repository, _NONE, digest) for digest in (known if digests else known[:1])]
-    return lines or [(_NONE, _NONE, _NONE)]
 
 
 class _Source:

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Command: (module under ketch.cli, function, what it does). What "ketch container" and
-# "ketch image" know as well stands in _GROUPS.
+# "ketch image" know as well stands in _GROUPS, as do commands that only they have.
 _COMMANDS = {
     "exec": ("execute", "exec_", "Execute a command in a running container"),
-    "images": ("images", "images", "List images"),
+    "history": ("image_show", "history", "Show the history of an image"),
+    "images": ("image_list", "images", "List images"),
     "import": ("images", "import_", "Import the contents of a tarball to create an image"),
     "inspect": ("inspect", "inspect", "Return low-level information on containers"),
     "kill": ("containers", "kill", "Kill one or more running containers"),
@@ -32,12 +33,16 @@ _COMMANDS = {
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
 }
-_GROUPS = {
+_GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "container": {
         "exec": "exec", "inspect": "inspect", "kill": "kill", "list": "ps", "logs": "logs",
         "ls": "ps", "ps": "ps", "rm": "rm", "run": "run", "stop": "stop", "wait": "wait",
     },
-    "image": {"import": "import", "list": "images", "ls": "images", "rm": "rmi", "tag": "tag"},
+    "image": {
+        "history": "history", "import": "import", "inspect": ("image_show", "inspect"),
+        "list": "images", "ls": "images", "prune": ("images", "prune"), "remove": "rmi",
+        "rm": "rmi", "tag": "tag",
+    },
 }  # fmt: skip
 
 # Their status is the program's, so a failure of ketch itself has one that few programs use.
@@ -150,12 +155,19 @@ def _find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int],
                 f"unknown command: ketch {' '.join([name, *arguments[:1]])}",
                 f"ketch {name} has: {', '.join(sorted(group))}",
             )
-        name, arguments = group[arguments[0]], arguments[1:]
+        command, arguments = group[arguments[0]], arguments[1:]
+        if not isinstance(command, str):
+            return name, _function(*command), arguments
+        name = command
     if name not in _COMMANDS:
         raise _usage(f"unknown command: ketch {name}")
-    module_name, function_name, _ = _COMMANDS[name]
+    return name, _function(*_COMMANDS[name][:2]), arguments
+
+
+def _function(module_name: str, function_name: str) -> "Callable[[Settings, list[str]], int]":
     module = __import__(f"ketch.cli.{module_name}", fromlist=[function_name])
-    return name, getattr(module, function_name), arguments
+    found: Callable[[Settings, list[str]], int] = getattr(module, function_name)
+    return found
 
 
 def _usage(message: str, hint: str = "Run 'ketch --help' for more information") -> KetchError:

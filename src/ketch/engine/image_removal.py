@@ -5,6 +5,7 @@ Source: moby, daemon/images/image_delete.go, whose order of checks and messages 
 
 import sqlite3
 
+from ketch.engine import events as history
 from ketch.engine.records import Container
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import procfs
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     Events = list[tuple[str, str]]
 
 
-def remove(connection: sqlite3.Connection, image: "Image", text: str, *, force: bool) -> "Events":
+def remove(
+    connection: sqlite3.Connection, image: "Image", text: str, *, force: bool, prune: bool = True
+) -> "Events":
     """Take names, and perhaps the image, out of the records.
 
     Args:
@@ -26,6 +29,8 @@ def remove(connection: sqlite3.Connection, image: "Image", text: str, *, force: 
         image: what ``text`` was resolved to.
         text: what the user called it.
         force: whether several names, and containers that do not run, are overruled.
+        prune: whether the images that it was committed on go too where they have no name and no
+            other use.
 
     Returns:
         ``("Untagged", NAME)`` and ``("Deleted", ID)`` in order.
@@ -50,25 +55,50 @@ def remove(connection: sqlite3.Connection, image: "Image", text: str, *, force: 
         ):
             # With a repository's last tag its digests go as well.
             dropped += [name for name in names if name.name == given.name and name.digest]
-        _untag(connection, dropped, events)
+        _untag(connection, image.id, dropped, events)
         names = [name for name in names if name not in dropped]
         if names:
             return events
-        if _conflict(users, names, force=force) is not None:
+        if _conflict(connection, image, users, names, force=force) is not None:
             return events  # the name is gone, as was asked; the containers keep the image
     else:
-        conflict = _conflict(users, [] if _are_one(names) else names, force=force)
+        others = [] if _are_one(names) else names
+        conflict = _conflict(connection, image, users, others, force=force)
         if conflict is not None:
             hard, reason = conflict
             wording = "cannot be forced" if hard else "must be forced"
             raise ConflictError(
                 f"conflict: unable to delete {image.short_id} ({wording}) - {reason}",
-                "stop the container first" if hard else "",
+                "stop the container first" if hard and "container" in reason else "",
             )
-        _untag(connection, names, events)
-    connection.execute("DELETE FROM image WHERE id = ?", (image.id,))
-    events.append(("Deleted", image.id))
+        _untag(connection, image.id, names, events)
+    _delete(connection, image.id, events)
+    parent_id = image.parent_id
+    while prune and parent_id:
+        parent_id = _prune_parent(connection, parent_id, events)
     return events
+
+
+def _delete(connection: sqlite3.Connection, image_id: str, events: "Events") -> None:
+    connection.execute("DELETE FROM image WHERE id = ?", (image_id,))
+    history.record(connection, "image", "delete", image_id, {"name": image_id})
+    events.append(("Deleted", image_id))
+
+
+def _prune_parent(connection: sqlite3.Connection, image_id: str, events: "Events") -> str:
+    """Delete an image that nothing needs any more; returns the one to look at next."""
+    row = connection.execute(
+        "SELECT parent_id FROM image WHERE id = ?"
+        " AND NOT EXISTS (SELECT 1 FROM image_name WHERE image_id = image.id)"
+        " AND NOT EXISTS (SELECT 1 FROM container WHERE image_id = image.id)"
+        " AND NOT EXISTS (SELECT 1 FROM image AS child WHERE child.parent_id = image.id)",
+        (image_id,),
+    ).fetchone()
+    if row is None:
+        return ""
+    _delete(connection, image_id, events)
+    parent_id: str = row["parent_id"]
+    return parent_id
 
 
 def _given_name(text: str, names: "list[Reference]") -> "Reference | None":
@@ -88,8 +118,11 @@ def _users(connection: sqlite3.Connection, image: "Image") -> list[Container]:
     return [Container(row, boot_id) for row in rows]
 
 
-def _untag(connection: sqlite3.Connection, names: "list[Reference]", events: "Events") -> None:
+def _untag(
+    connection: sqlite3.Connection, image_id: str, names: "list[Reference]", events: "Events"
+) -> None:
     for name in names:
+        history.record(connection, "image", "untag", image_id, {"name": image_id})
         connection.execute("DELETE FROM image_name WHERE reference = ?", (str(name),))
         events.append(("Untagged", name.familiar))
 
@@ -101,9 +134,17 @@ def _are_one(names: "list[Reference]") -> bool:
 
 
 def _conflict(
-    users: list[Container], names: "list[Reference]", *, force: bool
+    connection: sqlite3.Connection,
+    image: "Image",
+    users: list[Container],
+    names: "list[Reference]",
+    *,
+    force: bool,
 ) -> tuple[bool, str] | None:
     """Returns whether force would not help, and what keeps the image; None where nothing does."""
+    children = "SELECT 1 FROM image WHERE parent_id = ? LIMIT 1"
+    if connection.execute(children, (image.id,)).fetchone():
+        return True, "image has dependent child images"
     for user in users:
         if user.is_active:
             return True, f"image is being used by running container {user.id[:12]}"

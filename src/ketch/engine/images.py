@@ -5,6 +5,7 @@ is deleted after its record: so a process killed at any line leaves content that
 which the next import or removal finds and deletes.
 """
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -20,7 +21,7 @@ from ketch.spec import reference as references
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from ketch.engine.image_removal import Events
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ketch.engine.store import Store
     from ketch.images.snapshots import Snapshotter
     from ketch.images.tar import Stream
-    from ketch.spec.image import ContainerConfig, ImageConfig
+    from ketch.spec.image import ContainerConfig, ImageConfig, Platform
     from ketch.spec.reference import Reference
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
@@ -118,30 +119,73 @@ class Images:
         with self._store.reading() as connection:
             return self._find(connection, text)
 
-    def list(self, pattern: str = "") -> "list[Image]":
+    def list(self, *patterns: str) -> "list[Image]":
         """Returns the images, newest first.
 
         Args:
-            pattern: only names that match it, and images that have one: a name without tag, or
-                with one, in familiar form; ``*``, ``?`` and ``[...]`` stand for other text
+            patterns: only names that match one, and images that have such a name: a name without
+                tag, or with one, in familiar form; ``*``, ``?`` and ``[...]`` stand for other text
                 without a slash.
 
         Raises:
-            InvalidArgumentError: the pattern is malformed.
+            InvalidArgumentError: a pattern is malformed.
         """
-        matches = references.matcher(pattern) if pattern else None
+        matchers = [references.matcher(pattern) for pattern in patterns]
         with self._store.reading() as connection:
             rows = connection.execute("SELECT * FROM image ORDER BY created_ns DESC, id").fetchall()
             named = connection.execute("SELECT * FROM image_name ORDER BY reference").fetchall()
         names: dict[str, list[str]] = {}
         for row in named:
-            if matches is None or matches(references.parse(row["reference"])):
+            name = references.parse(row["reference"]) if matchers else None
+            if name is None or any(matches(name) for matches in matchers):
                 names.setdefault(row["image_id"], []).append(row["reference"])
         return [
             Image(self.content, row, names.get(row["id"], []))
             for row in rows
-            if matches is None or row["id"] in names
+            if not matchers or row["id"] in names
         ]
+
+    def parent(self, image: Image) -> Image | None:
+        """Returns the image that one was committed on, if it is still there."""
+        try:
+            return self.resolve(image.parent_id) if image.parent_id else None
+        except NotFoundError:
+            return None
+
+    def check_platform(self, image: Image, platforms: "Iterable[Platform]") -> None:
+        """Check that an image is of one of some platforms.
+
+        Raises:
+            NotFoundError: it is of another.
+        """
+        document = image.document
+        known = f"{document['os']}/{document['architecture']}"
+        for platform in platforms:
+            asked = f"{platform['os']}/{platform['architecture']}"
+            variant = platform.get("variant", "")
+            if known == asked and variant in {"", document.get("variant", "")}:
+                return
+        shown = (image.names or [image.short_id])[0]
+        raise NotFoundError(
+            f"image with reference {shown} was found but does not provide the specified platform"
+            f" ({asked})"
+        )
+
+    def content_size_bytes(self, image: Image) -> int:
+        """Returns bytes of an image's blobs.
+
+        Raises:
+            NotFoundError: its manifest is missing.
+        """
+        manifest = documents.parse_manifest(self.content.read(image.manifest_digest))
+        blobs = (manifest["config"], *manifest["layers"])
+        return self.content.size_bytes(image.manifest_digest) + sum(blob["size"] for blob in blobs)
+
+    def users(self) -> dict[str, int]:
+        """Returns how many containers there are of each image that has any, by its ID."""
+        with self._store.reading() as connection:
+            query = "SELECT image_id, count(*) FROM container GROUP BY image_id"
+            return dict(connection.execute(query).fetchall())
 
     # What changes
 
@@ -249,16 +293,18 @@ class Images:
             )
         self.publish_index()
 
-    def remove(self, text: str, *, force: bool = False) -> "Events":
+    def remove(self, text: str, *, force: bool = False, prune: bool = True) -> "Events":
         """Take away an image's name, and the image with its last one.
 
         The rules are Docker's. By name: the name goes; with the last name the image too. By ID:
         the image goes if all its names are one, else only with force. An image that a stopped
-        container uses goes only with force, one that a running container uses does not.
+        container uses goes only with force, one that a running container uses does not, nor one
+        that another was committed on.
 
         Args:
             text: name, ID, or unique start of an ID.
             force: whether to overrule what can be overruled.
+            prune: whether nameless images that it was committed on go along.
 
         Returns:
             What happened, in order: ``("Untagged", NAME)`` and ``("Deleted", DIGEST)``, where the
@@ -268,14 +314,28 @@ class Images:
             NotFoundError: there is no such image.
             ConflictError: it is in use.
         """
+        with self.removing() as removal:
+            removal.remove(text, force=force, prune=prune)
+        return removal.events
+
+    @contextlib.contextmanager
+    def removing(self) -> "Iterator[Removal]":
+        """Remove several images in a block, and what nobody else needs of them at its end."""
+        removal = Removal(self._store, self._find)
+        try:
+            yield removal
+        finally:
+            if removal.events:
+                self.publish_index()
+            gone = self.collect_garbage()
+            removal.events += [
+                ("Deleted", chain) for chain in reversed(removal.chain_ids) if chain in gone
+            ]
+
+    def record_prune(self, reclaimed_bytes: int) -> None:
+        """Tell in ``events`` that unused images were removed."""
         with self._store.transaction() as connection:
-            image = self._find(connection, text)
-            chain_ids = _chain_ids(image)
-            removed = image_removal.remove(connection, image, text, force=force)
-        self.publish_index()
-        gone = self.collect_garbage()
-        removed += [("Deleted", chain_id) for chain_id in reversed(chain_ids) if chain_id in gone]
-        return removed
+            events.record(connection, "image", "prune", "", {"reclaimed": str(reclaimed_bytes)})
 
     def collect_garbage(self) -> set[str]:
         """Delete content and layers that no image and no container refers to.
@@ -377,6 +437,31 @@ class Images:
                 "manifests": manifests,
             }
             self.content.write_index(documents.encode(index))
+
+
+class Removal:
+    """Images being removed; ``Images.removing`` makes it.
+
+    Attributes:
+        events: what happened so far, as ``Images.remove`` tells it.
+        chain_ids: of the layers of the images that were named, the lowest first.
+    """
+
+    __slots__ = ("_find", "_store", "chain_ids", "events")
+
+    def __init__(self, store: "Store", find: "Callable[[sqlite3.Connection, str], Image]") -> None:
+        self._store = store
+        self._find = find
+        self.events: Events = []
+        self.chain_ids: list[str] = []
+
+    def remove(self, text: str, *, force: bool = False, prune: bool = True) -> None:
+        """Remove one; see ``Images.remove``."""
+        with self._store.transaction() as connection:
+            image = self._find(connection, text)
+            chain_ids = _chain_ids(image)
+            self.events += image_removal.remove(connection, image, text, force=force, prune=prune)
+        self.chain_ids += [chain for chain in chain_ids if chain not in self.chain_ids]
 
 
 def new_name(text: str, digest_refusal: str) -> "Reference":

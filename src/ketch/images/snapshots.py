@@ -78,9 +78,14 @@ class Snapshotter(ABC):
 
     Args:
         root: the engine's directory.
+
+    Attributes:
+        name: what Docker calls it.
     """
 
     __slots__ = ("root",)
+
+    name = ""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -135,6 +140,25 @@ class Snapshotter(ABC):
     @abstractmethod
     def prepared_on(self, directory: str) -> list[str]:
         """Returns the chain IDs that a container's root was prepared on; none if it never was."""
+
+    def description(
+        self, chain_ids: Sequence[str], directory: str = ""
+    ) -> "dict[str, str | dict[str, str] | None]":
+        """Returns what ``inspect`` shows of where an image's or a container's files are.
+
+        Args:
+            chain_ids: of its layers, the lowest first.
+            directory: the container's, as given to ``prepare``, or empty for an image.
+        """
+        trees = [f"{self._path(chain)}/diff" for chain in reversed(chain_ids)]
+        if directory:
+            data = {"LowerDir": ":".join(trees), "UpperDir": f"{directory}/upper",
+                    "WorkDir": f"{directory}/work"}  # fmt: skip
+        elif trees:
+            data = {"LowerDir": ":".join(trees[1:]), "UpperDir": trees[0]}
+        else:
+            data = {}
+        return {"Data": {key: value for key, value in data.items() if value}, "Name": self.name}
 
     def exists(self, chain_id: str) -> bool:
         """Whether a snapshot is committed."""
@@ -192,6 +216,8 @@ class OverlaySnapshotter(Snapshotter):
     """
 
     __slots__ = ("_appends",)
+
+    name = "overlay2"
 
     def __init__(self, root: str, *, appends: bool | None = None) -> None:
         super().__init__(root)

@@ -1,0 +1,159 @@
+"""``ketch images``."""
+
+import sys
+import time
+
+from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.tables import size, table
+from ketch.engine import image_inspection, image_listing
+from ketch.engine.images import Images
+from ketch.engine.store import Store
+from ketch.errors import InvalidArgumentError
+from ketch.spec import reference as references
+from ketch.spec import timestamps
+from ketch.spec.filters import pair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.cli.flags import Parsed
+    from ketch.engine.images import Image
+    from ketch.engine.settings import Settings
+
+_IMAGES = Command(
+    "ketch images [OPTIONS] [REPOSITORY[:TAG]]",
+    "List images",
+    [
+        Flag("all", "a", "bool", "Show all images (default hides intermediate images)"),
+        Flag("digests", "", "bool", "Show digests"),
+        Flag("filter", "f", "list", "Filter output based on conditions provided", convert=pair),
+        Flag("format", "", "string",
+             "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("quiet", "q", "bool", "Only show image IDs"),
+        Flag("tree", "", "bool", "List multi-platform images as a tree (EXPERIMENTAL)"),
+    ],
+    maximum_arguments=1,
+    aliases=("ketch image ls", "ketch image list", "ketch images"),
+)  # fmt: skip
+
+HEADS = {
+    "Containers": "CONTAINERS", "CreatedAt": "CREATED AT", "CreatedSince": "CREATED",
+    "Digest": "DIGEST", "ID": "IMAGE ID", "Repository": "REPOSITORY", "SharedSize": "SHARED SIZE",
+    "Size": "SIZE", "Tag": "TAG", "UniqueSize": "UNIQUE SIZE", "VirtualSize": "VIRTUAL SIZE",
+}  # fmt: skip
+_NONE = "<none>"
+
+
+def images(settings: "Settings", arguments: list[str]) -> int:
+    """List images."""
+    parsed = parse(_IMAGES, arguments)
+    engine = Images(settings, Store(settings.root))
+    found = image_listing.select(
+        engine,
+        parsed.items("filter"),
+        every=parsed.enabled("all"),
+        pattern=parsed.arguments[0] if parsed.arguments else "",
+    )
+    if parsed.enabled("tree"):
+        return _tree(engine, found, parsed)
+    template = parsed.text("format")
+    digests = parsed.enabled("digests") or ".Digest" in template
+    now_ns = time.time_ns()
+    rows = [
+        row
+        for image in found
+        for row in fields(image, now_ns, whole=parsed.enabled("no-trunc"), digests=digests)
+    ]
+    if parsed.enabled("quiet") and template in {"", "table"}:
+        sys.stdout.write("".join(f"{row['ID']}\n" for row in rows))
+    elif template in {"", "table"}:
+        shown = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince",
+                 "Size"]  # fmt: skip
+        lines = [[HEADS[name] for name in shown], *([row[name] for name in shown] for row in rows)]
+        sys.stdout.write(table(lines))
+    else:
+        _write_formatted(rows, template)
+    return 0
+
+
+def fields(image: "Image", now_ns: int, *, whole: bool, digests: bool) -> list[dict[str, str]]:
+    """Returns what each line that shows an image can tell, by the names that templates use.
+
+    Args:
+        image: the image.
+        now_ns: the present.
+        whole: whether its ID is shown whole.
+        digests: whether there is a line for each digest.
+    """
+    size_text = size(image.size_bytes)
+    known = image.created_ns > timestamps.UNKNOWN_NS
+    moment = time.localtime(image.created_ns // timestamps.SECOND_NS) if known else None
+    common = {
+        "Containers": "N/A",
+        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", moment) if moment else "N/A",
+        "CreatedSince": f"{timestamps.spoken(now_ns - image.created_ns)} ago" if known else "N/A",
+        "ID": image.id if whole else image.short_id,
+        "SharedSize": "N/A",
+        "Size": size_text,
+        "UniqueSize": "N/A",
+        "VirtualSize": size_text,
+    }
+    return [
+        {**common, "Repository": repository, "Tag": tag, "Digest": digest}
+        for repository, tag, digest in _names(image, digests=digests)
+    ]
+
+
+def _write_formatted(rows: list[dict[str, str]], template: str) -> None:
+    from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
+    from ketch.spec.template_functions import Struct  # noqa: PLC0415
+
+    structs = [Struct({name: row[name] for name in HEADS}, "imageContext") for row in rows]
+    sys.stdout.write(formats.render(structs, template, Struct(dict(HEADS), "imageContext")))
+
+
+def _names(image: "Image", *, digests: bool) -> list[tuple[str, str, str]]:
+    """Returns repository, tag and digest of each line that shows an image."""
+    names = [references.parse(name) for name in image.names]
+    by_repository: dict[str, list[str]] = {}
+    for name in names:
+        if name.digest:
+            by_repository.setdefault(name.familiar_name, []).append(name.digest)
+    lines = []
+    for name in names:
+        if not name.digest:
+            known = by_repository.get(name.familiar_name, []) if digests else []
+            lines += [(name.familiar_name, name.tag, digest) for digest in known or [_NONE]]
+    tagged = {repository for repository, _, _ in lines}
+    for repository, known in by_repository.items():
+        if repository not in tagged:
+            lines += [(repository, _NONE, digest) for digest in (known if digests else known[:1])]
+    return lines or [(_NONE, _NONE, _NONE)]
+
+
+def _tree(engine: Images, found: "list[Image]", parsed: "Parsed") -> int:
+    """Show each image with what it takes on the disk, unpacked and as blobs."""
+    for flag in ("quiet", "no-trunc", "digests", "format"):
+        if flag in parsed.given:
+            raise InvalidArgumentError(f"--{flag} is not yet supported with --tree")
+    sys.stderr.write(
+        "WARNING: This is an experimental feature. The output may change and shouldn't be"
+        " depended on.\n\n"
+    )
+    users = engine.users()
+    rows = [["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE"]]
+    for image in found:
+        content = engine.content_size_bytes(image)
+        used = "✔" if image.id in users else ""
+        names = image_inspection.repo_tags(image) or ["<untagged>"]
+        whole = [image.short_id, size(image.size_bytes + content), size(content), used]
+        document = image.document
+        platform = "/".join(
+            part
+            for part in (document["os"], document["architecture"], document.get("variant"))
+            if part
+        )
+        rows += [[name, *whole] for name in names]
+        rows.append([f"└─ {platform}", *whole])
+    sys.stdout.write(table(rows))
+    return 0

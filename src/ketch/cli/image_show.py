@@ -1,0 +1,135 @@
+"""``ketch image inspect`` and ``ketch history``."""
+
+import json
+import sys
+import time
+
+from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.tables import shortened, size, table
+from ketch.engine import image_inspection
+from ketch.engine.images import Images
+from ketch.engine.store import Store
+from ketch.errors import InvalidArgumentError, KetchError
+from ketch.spec import image as documents
+from ketch.spec import timestamps
+from ketch.spec.template_functions import Struct, plain, to_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.image_inspection import Step
+    from ketch.engine.settings import Settings
+
+_INSPECT = Command(
+    "ketch image inspect [OPTIONS] IMAGE [IMAGE...]",
+    "Display detailed information on one or more images",
+    [
+        Flag("format", "f", "string", "Format output: 'json' or a Go template"),
+        Flag("platform", "", "string", "Inspect a specific platform of the image"),
+    ],
+    minimum_arguments=1,
+)
+_HISTORY = Command(
+    "ketch history [OPTIONS] IMAGE",
+    "Show the history of an image",
+    [
+        Flag("format", "", "string",
+             "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        Flag("human", "H", "bool", "Print sizes and dates in human readable format", default=True),
+        Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("platform", "", "string", "Show history for the given platform"),
+        Flag("quiet", "q", "bool", "Only show image IDs"),
+    ],
+    minimum_arguments=1,
+    maximum_arguments=1,
+    aliases=("ketch image history", "ketch history"),
+)  # fmt: skip
+
+_HEADS = {
+    "ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT",
+    "CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT",
+}  # fmt: skip
+_COMMAND_LENGTH = 45
+
+
+def inspect(settings: "Settings", arguments: list[str]) -> int:
+    """Show all that is known of images."""
+    parsed = parse(_INSPECT, arguments)
+    engine = Images(settings, Store(settings.root))
+    platform = parsed.text("platform")
+    found, failures = [], []
+    for text in parsed.arguments:
+        try:
+            image = engine.resolve(text)
+            if platform:
+                engine.check_platform(image, [documents.parse_platform(platform)])
+            found.append(image_inspection.document(engine, image))
+        except KetchError as error:
+            failures.append(error.message)
+    template = parsed.text("format")
+    if template == "json":
+        print(to_json(found))
+    elif template:
+        _print_each(found, template)
+    else:
+        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
+    for failure in failures:
+        print(f"ketch: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def history(settings: "Settings", arguments: list[str]) -> int:
+    """Show the steps by which an image came about."""
+    parsed = parse(_HISTORY, arguments)
+    engine = Images(settings, Store(settings.root))
+    image = engine.resolve(parsed.arguments[0])
+    if parsed.text("platform"):
+        engine.check_platform(image, [documents.parse_platform(parsed.text("platform"))])
+    now_ns = time.time_ns()
+    rows = [
+        _fields(step, now_ns, whole=parsed.enabled("no-trunc"), human=parsed.enabled("human"))
+        for step in image_inspection.history(engine, image)
+    ]
+    template = parsed.text("format")
+    if parsed.enabled("quiet") and template in {"", "table"}:
+        sys.stdout.write("".join(f"{row['ID']}\n" for row in rows))
+    elif template in {"", "table"}:
+        shown = [name for name in _HEADS if name != "CreatedAt"]
+        lines = [[_HEADS[name] for name in shown], *([row[name] for name in shown] for row in rows)]
+        sys.stdout.write(table(lines))
+    else:
+        from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
+
+        structs = [Struct(dict(sorted(row.items())), "historyContext") for row in rows]
+        sys.stdout.write(formats.render(structs, template, Struct(dict(_HEADS), "historyContext")))
+    return 0
+
+
+def _fields(step: "Step", now_ns: int, *, whole: bool, human: bool) -> dict[str, str]:
+    known = step.created_ns > timestamps.UNKNOWN_NS
+    moment = time.localtime(step.created_ns // timestamps.SECOND_NS) if known else None
+    zone = time.strftime("%z", moment) if moment else ""
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    created_at = time.strftime("%Y-%m-%dT%H:%M:%S", moment) + zone if moment else "N/A"
+    since = f"{timestamps.spoken(now_ns - step.created_ns)} ago" if known else "N/A"
+    command = step.created_by.replace("\t", " ")
+    named = step.image_id != image_inspection.MISSING
+    return {
+        "ID": step.image_id if whole or not named else step.image_id.partition(":")[2][:12],
+        "CreatedSince": since if human else created_at,
+        "CreatedAt": created_at,
+        "CreatedBy": command if whole else shortened(command, _COMMAND_LENGTH),
+        "Size": size(step.size_bytes) if human else str(step.size_bytes),
+        "Comment": step.comment,
+    }
+
+
+def _print_each(found: list[Struct], template: str) -> None:
+    from ketch.spec.template import Template  # noqa: PLC0415 - only --format needs it
+    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
+
+    try:
+        parsed = Template(template)
+        for document in found:
+            print(parsed.execute(document))
+    except TemplateError as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
