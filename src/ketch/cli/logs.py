@@ -4,15 +4,17 @@ import os
 import time
 
 from ketch.cli.flags import Command, Flag, parse
+from ketch.engine import logs as log
 from ketch.engine.containers import Containers
-from ketch.engine.logs import Reader, log_path
+from ketch.engine.logs import following
 from ketch.engine.store import Store
-from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.errors import InvalidArgumentError
 from ketch.spec import timestamps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.flags import Parsed
+    from ketch.engine.logs.reading import Entry
     from ketch.engine.settings import Settings
 
 LOGS = Command(
@@ -46,26 +48,26 @@ def logs(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch logs``."""
     parsed = parse(LOGS, arguments)
     containers = Containers(settings, Store(settings.root))
+    since_ns, until_ns = moment_flag(parsed, "since"), moment_flag(parsed, "until")
     container = containers.find(parsed.arguments[0])
-    since_ns, until_ns = _moment(parsed, "since"), _moment(parsed, "until")
-
-    def ended() -> bool:
-        try:
-            return not containers.find(container.id).is_active
-        except NotFoundError:
-            return True
-
-    reader = Reader(log_path(settings.container_directory(container.id), container.id))
-    entries = reader.entries(
+    follow = parsed.enabled("follow")
+    entries = following.entries(
+        containers,
+        container,
+        settings.container_directory(container.id),
+        follow=follow,
         tail=_tail(parsed.text("tail")),
         since_ns=since_ns,
         until_ns=until_ns,
-        ended=ended if parsed.enabled("follow") else None,
     )
-    output = _Output(at_once=parsed.enabled("follow"), stamped=parsed.enabled("timestamps"))
+    output = _Output(
+        at_once=follow,
+        stamped=parsed.enabled("timestamps"),
+        detailed=parsed.enabled("details"),
+    )
     try:
-        for stream, data, time_ns in entries:
-            output.write(stream, data, time_ns)
+        for entry in entries:
+            output.write(entry)
         output.flush()
     except KeyboardInterrupt:
         output.flush()
@@ -76,21 +78,24 @@ def logs(settings: "Settings", arguments: list[str]) -> int:
 class _Output:
     """Writes each entry to the stream it came from, in the order they came."""
 
-    def __init__(self, *, at_once: bool, stamped: bool) -> None:
+    def __init__(self, *, at_once: bool, stamped: bool, detailed: bool) -> None:
         self._at_once = at_once
         self._stamped = stamped
+        self._detailed = detailed
         self._descriptor = 1
         self._held = bytearray()
-        self._amid_line = {"stdout": False, "stderr": False}
 
-    def write(self, stream: str, data: bytes, time_ns: int) -> None:
+    def write(self, entry: "Entry") -> None:
+        time_ns, stream, data, attributes = entry
         descriptor = 2 if stream == "stderr" else 1
         if descriptor != self._descriptor or len(self._held) > _FLUSH_BYTES:
             self.flush()
             self._descriptor = descriptor
-        if self._stamped and not self._amid_line.get(stream):
+        # Also within a line that was cut, as Docker does.
+        if self._stamped:
             self._held += timestamps.rfc3339_fixed(time_ns).encode() + b" "
-        self._amid_line[stream] = not data.endswith(b"\n")
+        if self._detailed:
+            self._held += log.details(attributes).encode() + b" "
         self._held += data
         if self._at_once:
             self.flush()
@@ -105,7 +110,12 @@ def _tail(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
-def _moment(parsed: "Parsed", name: str) -> int | None:
+def moment_flag(parsed: "Parsed", name: str) -> int | None:
+    """Returns the moment that a flag gave, in nanoseconds since the epoch; None where it did not.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
     text = parsed.text(name)
     if not text:
         return None

@@ -7,12 +7,22 @@ is what ``inspect`` shows, and all that a bundle is built from.
 import os.path
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec import capabilities, devices, environment, hosts, mounts, signals, sysctls, values
+from ketch.spec import (
+    capabilities,
+    devices,
+    environment,
+    hosts,
+    log_drivers,
+    mounts,
+    signals,
+    sysctls,
+    values,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.host import Host
-    from ketch.spec.container import Config, HostConfig, Request
+    from ketch.spec.container import Config, HostConfig, LogConfig, Request
     from ketch.spec.image import ContainerConfig
 
 SHM_SIZE_BYTES = 64 << 20
@@ -48,6 +58,7 @@ def complete(
             resources[key] = [_capability_name(name) for name in resources[key]]
     if resources.get("Memory", 0) > 0 and not resources.get("MemorySwap"):
         resources["MemorySwap"] = resources["Memory"] * 2
+    resources["LogConfig"] = _log_config(resources)
     resources["ShmSize"] = resources.get("ShmSize") or SHM_SIZE_BYTES
     resources["IpcMode"] = resources.get("IpcMode") or "private"
     if resources.get("NetworkMode", "") in {"", "default"}:
@@ -65,6 +76,13 @@ def complete(
 def _capability_name(name: str) -> str:
     upper = name.upper()
     return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
+
+
+def _log_config(resources: "HostConfig") -> "LogConfig":
+    asked = resources.get("LogConfig") or {"Type": "", "Config": {}}
+    driver, options = asked.get("Type") or log_drivers.JSON_FILE, asked.get("Config") or {}
+    log_drivers.check(driver, options)
+    return {"Type": driver, "Config": options}
 
 
 def _merge(config: "Config", image: "ContainerConfig") -> None:

@@ -67,7 +67,7 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "ResolvConfPath": f"{directory}/resolv.conf",
             "HostnamePath": f"{directory}/hostname",
             "HostsPath": f"{directory}/hosts",
-            "LogPath": log_path(directory, container.id),
+            "LogPath": log_path(container, directory),
             "Name": f"/{container.name}",
             "RestartCount": container.restart_count,
             "Driver": "overlay2",

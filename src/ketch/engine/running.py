@@ -73,8 +73,9 @@ def run(
             held.callback(streams.close)
             cgroup, init_process = _start(engine, container, streams, held, explain)
             directory = engine.settings.container_directory(container.id)
-            log = logs.Writer(logs.log_path(directory, container.id))
-            held.callback(lambda: log.close(time.time_ns()))
+            log = logs.writer(container, directory)
+            if log is not None:
+                held.callback(_close_log, log)
             client.check_interest()
             # Read before the program runs: it may end at once, and a zombie has none.
             start_time = procfs.process_start_time(init_process.pid) or 0
@@ -166,6 +167,10 @@ def _start(
         created = create.create(birth, cgroup)
         held.callback(created.close)
     return cgroup, created
+
+
+def _close_log(log: "logs.Writer") -> None:
+    log.close(time.time_ns())
 
 
 def _keep_quiet(_words: str) -> None:

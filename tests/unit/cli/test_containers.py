@@ -15,10 +15,11 @@ from ketch.cli.inspect import inspect
 from ketch.cli.logs import logs
 from ketch.cli.ps import ps
 from ketch.engine.containers import Containers
-from ketch.engine.logs import Writer, log_path
+from ketch.engine.logs.json_file import Writer
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.spec.log_drivers import Rotation
 
 IDS = {"web": "a" * 64, "db": "ab" + "c" * 62, "done": "d" * 64}
 
@@ -256,7 +257,7 @@ def test_inspect_refuses_a_wrong_template(engine: Engine) -> None:
 @pytest.fixture
 def log(engine: Engine) -> Writer:
     directory = engine.settings.container_directory(IDS["web"])
-    return Writer(log_path(directory, IDS["web"]))
+    return Writer(f"{directory}/{IDS['web']}-json.log", Rotation())
 
 
 BASE_NS = 1_136_214_245_000_000_000
@@ -275,12 +276,20 @@ def test_logs(engine: Engine, log: Writer, capfdbinary: pytest.CaptureFixture[by
 
     long = b"x" * 20_000 + b"\n"
     assert shown() == (b"one\ntwo\xff\n" + long, b"three\n")
+    assert shown("--details", "-n", "1") == (b" " + long[16384:], b"")
     assert shown("-n", "3") == (long, b"three\n")
     assert shown("--tail", "x", "--since", "2006-01-02T15:04:05.000000006Z") == (long, b"")
     assert shown("--until", "2006-01-02T15:04:05Z") == (b"one\ntwo\xff\n", b"")
     stamp = b"2006-01-02T15:04:05.00000000%dZ "
     assert shown("-t") == (
-        stamp % 0 + b"one\n" + stamp % 0 + b"two\xff\n" + stamp % 6 + long,
+        stamp % 0
+        + b"one\n"
+        + stamp % 0
+        + b"two\xff\n"
+        + stamp % 6
+        + long[:16384]
+        + stamp % 6
+        + long[16384:],
         stamp % 5 + b"three\n",
     )
 

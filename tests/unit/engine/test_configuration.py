@@ -76,6 +76,7 @@ def test_defaults() -> None:
         "MemorySwap": 128 << 20,
         "CapAdd": ["CAP_NET_ADMIN", "CAP_BPF"],
         "ShmSize": 64 << 20,
+        "LogConfig": {"Type": "json-file", "Config": {}},
         "IpcMode": "private",
         "NetworkMode": "bridge",
         "CgroupnsMode": "private",

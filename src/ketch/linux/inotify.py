@@ -1,0 +1,70 @@
+"""Being told what happens to files: inotify(7)."""
+
+import ctypes
+import os
+import select
+
+from ketch.linux import libc
+
+IN_MODIFY = 0x2
+IN_ATTRIB = 0x4
+IN_CLOSE_WRITE = 0x8
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
+
+_BUFFER_BYTES = 64 * 1024
+
+_init = libc.function("inotify_init1", ctypes.c_int)
+_add = libc.function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+
+
+class Inotify:
+    """A queue of events, close-on-exec and never blocking; to be closed."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self) -> None:
+        self._descriptor = _init("a queue", os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def fileno(self) -> int:
+        """Returns the descriptor, readable as soon as something has happened."""
+        return self._descriptor
+
+    def watch(self, path: str, events: int) -> None:
+        """Ask to be told of a file, or of what happens in a directory.
+
+        Raises:
+            SyscallError: ENOENT where it is not there; ENOSPC when the user has too many watches.
+        """
+        _add(f"of {path}", self._descriptor, os.fsencode(path), events)
+
+    def wait(self, milliseconds: int | None, *others: int) -> bool:
+        """Wait for an event, or for another descriptor, and forget the events there are.
+
+        Args:
+            milliseconds: how long at most, None for ever.
+            others: descriptors whose readiness for reading ends the wait as well.
+
+        Returns:
+            Whether anything came.
+        """
+        poll = select.poll()
+        for descriptor in (self._descriptor, *others):
+            poll.register(descriptor, select.POLLIN)
+        came = bool(poll.poll(milliseconds))
+        self.forget()
+        return came
+
+    def forget(self) -> None:
+        """Take the events there are off the queue."""
+        try:
+            while len(os.read(self._descriptor, _BUFFER_BYTES)) == _BUFFER_BYTES:
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Close the queue."""
+        os.close(self._descriptor)
