@@ -1,4 +1,4 @@
-"""How a start reaches a process that can do it: the zygote, or a new process of its own.
+"""How a command reaches a process that serves it: the zygote, a resolver, or one of its own.
 
 A zygote has everything loaded that a monitor needs and forks one in half a millisecond. What it
 forks inherits its limits, privileges and namespaces, so it serves only callers who are like the one
@@ -47,18 +47,41 @@ def connect(settings: "Settings") -> _socket.socket:
     Raises:
         UnavailableError: the state directory cannot be used, or no process can be started.
     """
-    try:
-        os.makedirs(settings.state, mode=0o700, exist_ok=True)
-        directory = os.open(settings.state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unusable(settings.state, error) from error
-    try:
-        if not settings.zygote:
-            return _start_alone(settings, directory)
+    if settings.zygote:
         name = zygote_name()
-        return _reach(directory, name) or _start_zygote(settings, directory, name)
+        return reach(settings.state, name, command_line(settings.state, name))
+    directory = _open_directory(settings.state)
+    try:
+        return _start_alone(settings, directory)
     except OSError as error:
         raise _unusable(settings.state, error) from error
+    finally:
+        os.close(directory)
+
+
+def reach(
+    state: str, name: str, words: list[str], kind: int = _socket.SOCK_STREAM
+) -> _socket.socket:
+    """Connect to the service of a name, which is started if it does not run.
+
+    Args:
+        state: the directory in which its socket is, made if it is missing.
+        name: the socket's name, without its suffix.
+        words: the interpreter's command line that starts the service; it finds the listening
+            socket at descriptor SOCKET.
+        kind: type of the socket.
+
+    Returns:
+        A connected socket, close-on-exec, which the caller owns.
+
+    Raises:
+        UnavailableError: the directory cannot be used, or the service cannot be started.
+    """
+    directory = _open_directory(state)
+    try:
+        return _reach(directory, name, kind) or _start(state, directory, name, words, kind)
+    except OSError as error:
+        raise _unusable(state, error) from error
     finally:
         os.close(directory)
 
@@ -91,10 +114,22 @@ def command_line(state: str, name: str, *, sealed: bool = False) -> list[str]:
         name: the zygote's name there, empty for a process that serves one request only.
         sealed: whether the interpreter is already the copy that no container can write.
     """
-    package_parent = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     role = "ketch-zygote" if name else "ketch-monitor"
-    words = [sys.executable, "-I", "-S", "-c", _BOOT, role, state, package_parent, name]
+    words = [sys.executable, "-I", "-S", "-c", _BOOT, role, state, package_directory(), name]
     return [*words, "sealed"] if sealed else words
+
+
+def package_directory() -> str:
+    """The directory in which the package is: what an interpreter that is to load it looks in."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def _open_directory(state: str) -> int:
+    try:
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        return os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unusable(state, error) from error
 
 
 def _read(name: str) -> bytes:
@@ -110,9 +145,9 @@ def _read(name: str) -> bytes:
         os.close(descriptor)
 
 
-def _reach(directory: int, name: str) -> _socket.socket | None:
-    """Connect to a zygote; None where none listens."""
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+def _reach(directory: int, name: str, kind: int = _socket.SOCK_STREAM) -> _socket.socket | None:
+    """Connect to a service; None where none listens."""
+    connection = _socket.socket(_socket.AF_UNIX, kind | _socket.SOCK_CLOEXEC)
     try:
         # By descriptor, since a socket's path may have at most 107 bytes: unix(7).
         connection.connect(f"/proc/self/fd/{directory}/{name}.socket")
@@ -124,36 +159,36 @@ def _reach(directory: int, name: str) -> _socket.socket | None:
     return connection
 
 
-def _start_zygote(settings: "Settings", directory: int, name: str) -> _socket.socket:
+def _start(state: str, directory: int, name: str, words: list[str], kind: int) -> _socket.socket:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    lock = os.open("zygote.lock", flags, 0o600, dir_fd=directory)
+    lock = os.open("services.lock", flags, 0o600, dir_fd=directory)
     try:
         os.lockf(lock, os.F_LOCK, 0)
-        connection = _reach(directory, name)
+        connection = _reach(directory, name, kind)
         if connection is None:
-            listener = _listen(directory, name)
+            listener = _listen(directory, name, kind)
             try:
-                _spawn(settings, directory, name, listener)
-                connection = _reach(directory, name)
+                _spawn(words, directory, listener)
+                connection = _reach(directory, name, kind)
             finally:
                 listener.close()
     finally:
         os.close(lock)
     if connection is None:
         raise UnavailableError(
-            "the zygote ended at once",
-            f"{settings.state}/{ERROR_LOG} says why; --no-zygote does without",
+            f"the service {name} ended at once",
+            f"{state}/{ERROR_LOG} says why; --no-zygote does without a zygote",
         )
     return connection
 
 
-def _listen(directory: int, name: str) -> _socket.socket:
-    """Make the zygote's socket, in place of what a killed one left."""
+def _listen(directory: int, name: str, kind: int = _socket.SOCK_STREAM) -> _socket.socket:
+    """Make a service's socket, in place of what a killed one left."""
     try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
         os.unlink(f"{name}.socket", dir_fd=directory)
     except FileNotFoundError:
         pass
-    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    listener = _socket.socket(_socket.AF_UNIX, kind | _socket.SOCK_CLOEXEC)
     umask = os.umask(0o177)
     try:
         listener.bind(f"/proc/self/fd/{directory}/{name}.socket")
@@ -166,7 +201,7 @@ def _listen(directory: int, name: str) -> _socket.socket:
 def _start_alone(settings: "Settings", directory: int) -> _socket.socket:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
-        _spawn(settings, directory, "", theirs)
+        _spawn(command_line(settings.state, ""), directory, theirs)
     except BaseException:
         ours.close()
         raise
@@ -175,7 +210,7 @@ def _start_alone(settings: "Settings", directory: int) -> _socket.socket:
     return ours
 
 
-def _spawn(settings: "Settings", directory: int, name: str, socket: _socket.socket) -> None:
+def _spawn(words: list[str], directory: int, socket: _socket.socket) -> None:
     """Start an interpreter that shares nothing of the caller's streams, signals and session."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     # Above what dup2 is to fill, or one could close another.
@@ -185,7 +220,7 @@ def _spawn(settings: "Settings", directory: int, name: str, socket: _socket.sock
     try:
         os.posix_spawn(
             sys.executable,
-            command_line(settings.state, name),
+            words,
             {},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, null, 0),
@@ -214,6 +249,15 @@ def _above(descriptor: int) -> int:
     moved = _above(os.dup(descriptor))
     os.close(descriptor)
     return moved
+
+
+def place(path: str) -> tuple[int, int] | None:
+    """What stands at a path, by device and inode; None for nothing."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _unusable(state: str, error: OSError) -> UnavailableError:

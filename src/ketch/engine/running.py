@@ -11,11 +11,11 @@ import time
 from contextlib import ExitStack
 
 from ketch import cgroups
-from ketch.engine import bundle, devices, host, logs, mishaps
+from ketch.engine import bundle, devices, host, logs, mishaps, resolution
 from ketch.engine.supervision import Streams, Supervisor
 from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
 from ketch.linux import beneath, procfs
-from ketch.network import names
+from ketch.network import names, nameserver
 from ketch.network.sandbox import Sandbox
 from ketch.runtime import create, init, seccomp
 from ketch.runtime.plan import Plan
@@ -134,6 +134,9 @@ def _start(
             f"address {endpoint.addresses[0]} · rtnetlink(7), nft(8)"
         )
         sandbox.connect(endpoint)
+        say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
+        registration = resolution.register(settings, container.id, sandbox.descriptor)
+        held.callback(registration.close)
         addresses = [str(address.ip) for address in endpoint.addresses]
     files = _write_name_files(engine, directory, request, addresses)
     say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
@@ -226,7 +229,7 @@ def _write_name_files(
     else:
         domain = config.get("Domainname", "")
         hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
-    resolv_conf = _read("/etc/resolv.conf")
+    resolv_conf = _read(names.RESOLV_CONF)
     if names.is_stub(resolv_conf):
         resolv_conf = _read(names.SYSTEMD_RESOLV_CONF) or resolv_conf
     resolv_conf = names.resolv_conf(
@@ -235,6 +238,7 @@ def _write_name_files(
         search=resources.get("DnsSearch", ()),
         options=resources.get("DnsOptions", ()),
         host_network=in_host_network,
+        name_server=nameserver.ADDRESS if addresses else "",
     )
     files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
     _write(files.hosts, hosts)

@@ -132,6 +132,17 @@ class Store:
         """
         return self._within("BEGIN")
 
+    def version(self) -> int:
+        """Returns a number that is another one once somebody else has written.
+
+        Raises:
+            UnavailableError: the database is damaged.
+            PermissionDeniedError: the caller may not use this engine's state.
+        """
+        with self.reading() as connection:
+            version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
     def close(self) -> None:
         """Close the connection; the next use opens another.
 

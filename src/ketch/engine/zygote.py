@@ -79,13 +79,13 @@ def serve_until_idle(
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     files = _code_files()
     changes = _changes(files)
-    place = _place(path)
+    place = launch.place(path)
     while select.select((listener,), (), (), idle_seconds)[0]:
         if _changes(files) != changes:
             return "changed"
         _fork_for(listener, serve)
     # First nobody new can come, then those who came in the meantime are served.
-    if place == _place(path):
+    if place == launch.place(path):
         with suppress(FileNotFoundError):
             os.unlink(path)
     while select.select((listener,), (), (), _LATECOMER_SECONDS)[0]:
@@ -126,14 +126,6 @@ def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve:
         sys.stderr.flush()
         os._exit(1)
     os._exit(0)
-
-
-def _place(path: str) -> tuple[int, int] | None:
-    try:
-        facts = os.stat(path)
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
 
 
 def _code_files() -> list[str]:

@@ -10,6 +10,8 @@ from ipaddress import ip_address
 from ketch.errors import InvalidArgumentError
 from ketch.spec.hosts import HOST_GATEWAY
 
+RESOLV_CONF = "/etc/resolv.conf"
+
 # On hosts with systemd-resolved, /etc/resolv.conf names only a resolver on the host's loopback;
 # this file has the servers behind it.
 SYSTEMD_RESOLV_CONF = "/run/systemd/resolve/resolv.conf"
@@ -24,7 +26,7 @@ ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
 
-_FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
+FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
 _FALLBACK_SERVERS_IPV6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
 
@@ -107,6 +109,7 @@ def resolv_conf(
     options: Sequence[str] = (),
     host_network: bool = False,
     ipv6: bool = False,
+    name_server: str = "",
 ) -> str:
     """Content of /etc/resolv.conf.
 
@@ -117,18 +120,24 @@ def resolv_conf(
         options: ``--dns-option``: instead of the host's options.
         host_network: the container is in the host's network, where loopback servers answer.
         ipv6: the container can reach IPv6 servers.
+        name_server: address of the container's own name server, which asks the others.
     """
     resolver = _Resolver(host)
-    if servers:
+    if name_server:
+        resolver.servers = [name_server]
+    elif servers:
         resolver.servers = list(servers)
     elif not host_network:
         resolver.servers = [
             server for server in resolver.servers if _reachable(server, ipv6=ipv6)
-        ] or [*_FALLBACK_SERVERS, *(_FALLBACK_SERVERS_IPV6 if ipv6 else ())]
+        ] or [*FALLBACK_SERVERS, *(_FALLBACK_SERVERS_IPV6 if ipv6 else ())]
     if search:
         resolver.search = [domain for domain in search if domain != "."]
     if options:
         resolver.options = list(options)
+    if name_server and not any(option.startswith("ndots:") for option in resolver.options):
+        # A container's name has no dots, and is not to be looked for in search domains first.
+        resolver.options.append("ndots:0")
     return resolver.render()
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from ketch.linux import namespaces
 from ketch.network import dns, nameserver
 
-IDLE_SECONDS = 3.0
+IDLE_SECONDS = 2.0
 UPSTREAM_SECONDS = 4.0  # Docker's
 _UPSTREAM_PORT = 53
 _SERVERS_MAX = 3  # resolv.conf(5)
@@ -34,8 +34,6 @@ _MESSAGE_BYTES_MAX = 65535
 _DESCRIPTORS_MAX = 5
 _NAME_BYTES_MAX = 256
 _DATAGRAMS_AT_ONCE = 32
-
-READY = b"ready"
 
 
 class Directories:
@@ -184,8 +182,6 @@ class Resolver:
         self._loop.add_reader(connection, self._leave, served)
         self._loop.add_reader(served.server.udp, self._datagrams, served)
         self._loop.add_reader(served.server.tcp, self._connection, served)
-        with contextlib.suppress(OSError):
-            connection.send(READY)
 
     def _leave(self, served: Registered) -> None:
         """A monitor says nothing after its registration, so what comes is its end."""

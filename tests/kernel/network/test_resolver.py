@@ -57,7 +57,6 @@ class Service:
             socket.send_fds(connection, [container_id.encode()], [namespace, *sockets])
             for descriptor in sockets:
                 os.close(descriptor)
-            assert connection.recv(16) == resolver.READY
             yield
 
 

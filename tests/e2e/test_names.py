@@ -1,0 +1,89 @@
+"""Names of containers, looked up from inside; who answers, and for how long."""
+
+import os
+import pathlib
+import signal
+import time
+
+import pytest
+
+from tests.support.commands import Engine
+
+LOOK_UP = "nslookup -type=a {} 2>&1 | sed -n 's/^Address: *//p' | grep -v :53"
+
+
+def resolvers(run_name: str) -> list[int]:
+    """Return the pids of this run's resolvers."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = entry.joinpath("cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"\0ketch-names\0" in command and run_name.encode() in command:
+            found.append(int(entry.name))
+    return found
+
+
+def await_number(run_name: str, number: int) -> list[int]:
+    """Wait until there is this number of resolvers, and return them."""
+    deadline = time.monotonic() + 10
+    while len(found := resolvers(run_name)) != number:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
+
+
+def test_containers_find_each_other_on_the_default_network(ketch: Engine) -> None:
+    db = ketch.ok("run", "-d", "--name", "db", "-h", "store", "busybox", "sleep", "60")
+    try:
+        address = ketch.ok("exec", "db", "hostname", "-i")
+        script = "; ".join(LOOK_UP.format(name) for name in ("db", "DB", "store", db[:12]))
+        assert ketch.ok("run", "--rm", "busybox", "sh", "-c", script).split() == [address] * 4
+        reverse = ketch.ok("run", "--rm", "busybox", "sh", "-c", f"nslookup {address}")
+        assert "name = db.bridge" in reverse
+        assert ketch.ok("run", "--rm", "busybox", "ping", "-c1", "-W2", "db")
+        started = ketch.ok("run", "-d", "busybox", "sleep", "60")
+        assert ketch.ok("exec", started, "sh", "-c", LOOK_UP.format("db")) == address
+        ketch.ok("rm", "-f", "db")
+        assert ketch("exec", started, "sh", "-c", LOOK_UP.format("db")).out.strip() == ""
+        ketch.ok("rm", "-f", started)
+    finally:
+        ketch("rm", "-f", "db")
+
+
+def test_port_53_is_left_to_the_container(ketch: Engine) -> None:
+    script = "nc -l -p 53 & sleep 0.2; kill -0 $! && nslookup $HOSTNAME"
+    out = ketch.ok("run", "--rm", "-h", "me", "busybox", "sh", "-c", script)
+    assert "127.0.0.11:53" in out
+
+
+def test_there_is_no_name_server_without_a_network(ketch: Engine) -> None:
+    out = ketch.ok("run", "--rm", "--network", "none", "busybox", "cat", "/etc/resolv.conf")
+    assert "127.0.0.11" not in out
+
+
+def test_the_resolver_runs_while_it_is_needed(ketch: Engine, run_name: str) -> None:
+    await_number(run_name, 0)
+    containers = [ketch.ok("run", "-d", "busybox", "sleep", "60") for _ in range(2)]
+    (pid,) = await_number(run_name, 1)
+    ketch.ok("rm", "-f", containers[0])
+    time.sleep(4)
+    assert resolvers(run_name) == [pid]
+    ketch.ok("rm", "-f", containers[1])
+    await_number(run_name, 0)
+
+
+@pytest.mark.skip(reason="its monitor does not register a container anew yet")
+def test_a_killed_resolver_is_replaced(ketch: Engine, run_name: str) -> None:
+    await_number(run_name, 0)
+    ketch.ok("run", "-d", "--name", "web", "busybox", "sleep", "60")
+    try:
+        (pid,) = await_number(run_name, 1)
+        os.kill(pid, signal.SIGKILL)
+        assert await_number(run_name, 1) != [pid]
+        assert ketch.ok("exec", "web", "sh", "-c", LOOK_UP.format("web"))
+    finally:
+        ketch("rm", "-f", "web")
