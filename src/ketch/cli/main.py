@@ -25,6 +25,8 @@ _COMMANDS = {
     "kill": ("containers", "kill", "Kill one or more running containers"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
     "ps": ("ps", "ps", "List containers"),
+    "pull": ("pull", "pull", "Download an image from a registry"),
+    "push": ("pull", "push", "Upload an image to a registry"),
     "rm": ("containers", "rm", "Remove one or more containers"),
     "rmi": ("images", "rmi", "Remove one or more images"),
     "run": ("run", "run", "Create and run a new container from an image"),
@@ -40,8 +42,8 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     },
     "image": {
         "history": "history", "import": "import", "inspect": ("image_show", "inspect"),
-        "list": "images", "ls": "images", "prune": ("images", "prune"), "remove": "rmi",
-        "rm": "rmi", "tag": "tag",
+        "list": "images", "ls": "images", "prune": ("images", "prune"), "pull": "pull",
+        "push": "push", "remove": "rmi", "rm": "rmi", "tag": "tag",
     },
 }  # fmt: skip
 

@@ -90,6 +90,13 @@ _MIGRATIONS = (
     ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX image_parent ON image (parent_id);
     """,
+    """
+    CREATE TABLE compressed_layer (      -- as what a layer without compression was pushed
+        plain_digest TEXT PRIMARY KEY,
+        digest TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -195,6 +195,11 @@ class BlobWriter:
         os.close(self._descriptor)
 
     @property
+    def path(self) -> str:
+        """Where the unfinished blob is, for whoever reads along."""
+        return self._path
+
+    @property
     def digest(self) -> str:
         """The digest of what was written so far."""
         return f"{self._algorithm}:{self._hash.hexdigest()}"

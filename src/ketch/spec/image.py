@@ -238,6 +238,14 @@ def next_chain_id(below: str, diff_id: str) -> str:
     return digests.of(f"{below} {diff_id}".encode()) if below else diff_id
 
 
+def platform_of(config: "ImageConfig") -> "Platform":
+    """Returns the platform that an image's configuration is for."""
+    platform: Platform = {"architecture": config["architecture"], "os": config["os"]}
+    if config.get("variant"):
+        platform["variant"] = config["variant"]
+    return platform
+
+
 def host_platform() -> "Platform":
     """Returns the platform of this machine."""
     machine = os.uname().machine

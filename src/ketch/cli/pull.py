@@ -1,0 +1,106 @@
+"""``ketch pull`` and ``ketch push``."""
+
+import os
+import sys
+
+from ketch.cli.flags import Command, Flag, Parsed, parse
+from ketch.cli.progress import shown_on
+from ketch.engine.images import Images
+from ketch.engine.store import Store
+from ketch.errors import InvalidArgumentError, UnsupportedError
+from ketch.images.registry.progress import Progress
+from ketch.images.registry.registries import Registries
+from ketch.spec import reference as references
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.settings import Settings
+
+_TRUST = Flag("disable-content-trust", "", "bool", "Skip image verification", default=True)
+
+_PULL = Command(
+    "ketch pull [OPTIONS] NAME[:TAG|@DIGEST]",
+    "Download an image from a registry",
+    [
+        Flag("all-tags", "a", "bool", "Download all tagged images in the repository"),
+        _TRUST,
+        Flag("platform", "", "string", "Set platform if server is multi-platform capable"),
+        Flag("quiet", "q", "bool", "Suppress verbose output"),
+    ],
+    minimum_arguments=1,
+    maximum_arguments=1,
+    aliases=("ketch image pull", "ketch pull"),
+)
+_PUSH = Command(
+    "ketch push [OPTIONS] NAME[:TAG]",
+    "Upload an image to a registry",
+    [
+        Flag("all-tags", "a", "bool", "Push all tags of an image to the repository"),
+        Flag("disable-content-trust", "", "bool", "Skip image signing", default=True),
+        Flag("quiet", "q", "bool", "Suppress verbose output"),
+    ],
+    minimum_arguments=1,
+    maximum_arguments=1,
+    aliases=("ketch image push", "ketch push"),
+)
+
+
+def pull(settings: "Settings", arguments: list[str]) -> int:
+    """Pull an image, or all of a repository's; print its whole name at the end."""
+    from ketch.engine.pulling import Puller  # noqa: PLC0415
+
+    parsed = parse(_PULL, arguments)
+    _check_trust(parsed)
+    text, everything, quiet = (
+        parsed.arguments[0],
+        parsed.enabled("all-tags"),
+        parsed.enabled("quiet"),
+    )
+    name = references.parse(text)
+    if everything and (name.tag or name.digest):
+        raise InvalidArgumentError("tag can't be used with --all-tags/-a")
+    if not everything and not quiet and not name.tag and not name.digest:
+        print(f"Using default tag: {references.DEFAULT_TAG}")
+    with Registries(os.environ) as registries:
+        puller = Puller(
+            Images(settings, Store(settings.root)),
+            registries,
+            Progress() if quiet else shown_on(sys.stdout),
+            platform=parsed.text("platform"),
+        )
+        print(puller.pull_all(text) if everything else puller.pull(text))
+    return 0
+
+
+def push(settings: "Settings", arguments: list[str]) -> int:
+    """Push an image, or all of a repository's."""
+    from ketch.engine.pushing import Pusher  # noqa: PLC0415
+
+    parsed = parse(_PUSH, arguments)
+    _check_trust(parsed)
+    text, quiet = parsed.arguments[0], parsed.enabled("quiet")
+    everything = parsed.enabled("all-tags")
+    name = references.parse(text)
+    if everything and (name.tag or name.digest):
+        raise InvalidArgumentError("tag can't be used with --all-tags/-a")
+    if not everything and not quiet and not name.tag and not name.digest:
+        print(f"Using default tag: {references.DEFAULT_TAG}")
+    store = Store(settings.root)
+    with Registries(os.environ) as registries:
+        progress = Progress() if quiet else shown_on(sys.stdout)
+        pusher = Pusher(Images(settings, store), store, registries, progress)
+        if everything:
+            pusher.push_all(text)
+        else:
+            pusher.push(text)
+    if quiet:
+        print(name if everything else name.tagged())
+    return 0
+
+
+def _check_trust(parsed: Parsed) -> None:
+    if not parsed.enabled("disable-content-trust"):
+        raise UnsupportedError(
+            "content trust (Notary v1) is not supported",
+            "name an image by its digest to be sure of its content",
+        )

@@ -1,0 +1,1 @@
+"""Registries: how images travel. Docker's registry protocol v2 and OCI distribution 1.1."""
