@@ -22,7 +22,8 @@ CLIENT_MODULES = {
     "_socket", "apport_python_hook", "binascii", "errno", "select", "sitecustomize", "termios",
     "ketch", "ketch.cli", "ketch.cli.flags", "ketch.cli.main", "ketch.cli.run", "ketch.cli.session",
     "ketch.engine", "ketch.engine.launch", "ketch.engine.settings", "ketch.engine.wire",
-    "ketch.errors", "ketch.spec", "ketch.spec.devices", "ketch.spec.environment", "ketch.spec.flag",
+    "ketch.errors", "ketch.spec", "ketch.spec.detach_keys", "ketch.spec.devices",
+    "ketch.spec.environment", "ketch.spec.flag",
     "ketch.spec.hosts", "ketch.spec.mounts", "ketch.spec.options", "ketch.spec.sysctls",
     "ketch.spec.values",
 }  # fmt: skip

@@ -18,20 +18,12 @@ if TYPE_CHECKING:
 _TOPICS = {
     "": (),
     "_ping": ("system",),
-    "auth": ("system",),
     "build": ("build",),
-    "commit": ("containers_files",),
-    "containers": ("containers", "containers_life", "containers_files", "streams"),
-    "distribution": ("distribution",),
-    "events": ("events",),
-    "exec": ("execs",),
-    "images": ("images", "transfer"),
+    "containers": ("containers", "containers_life"),
+    "images": ("images",),
     "info": ("system",),
-    "networks": ("networks",),
     "session": ("build",),
-    "system": ("system",),
     "version": ("system",),
-    "volumes": ("volumes",),
     **dict.fromkeys(
         ("configs", "nodes", "plugins", "secrets", "services", "swarm", "tasks"), ("swarm",)
     ),

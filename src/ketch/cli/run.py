@@ -10,6 +10,7 @@ from ketch.cli import session
 from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine import launch
 from ketch.errors import InvalidArgumentError
+from ketch.spec.detach_keys import DEFAULT, parse_detach_keys
 from ketch.spec.options import OPTIONS
 
 TYPE_CHECKING = False
@@ -96,9 +97,9 @@ def detach_keys(parsed: "Parsed") -> bytes:
     Raises:
         InvalidArgumentError: that is no key sequence.
     """
-    text = parsed.text("detach-keys") or "ctrl-p,ctrl-q"
+    text = parsed.text("detach-keys") or DEFAULT
     try:
-        return session.parse_detach_keys(text)
+        return parse_detach_keys(text)
     except ValueError as error:
         raise InvalidArgumentError(
             f"invalid detach keys ({text}): unknown key {error}",

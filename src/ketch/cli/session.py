@@ -10,6 +10,7 @@ import sys
 import termios
 
 from ketch.engine import wire
+from ketch.spec.detach_keys import DetachKeys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Session:
                 self._send_size()
             if raw:
                 set_raw(0)
-            keys = _DetachKeys(detach_keys if raw else b"")
+            keys = DetachKeys(detach_keys if raw else b"")
             return self._pump(interactive, forward_signals, keys)
         finally:
             if saved is not None:
@@ -189,7 +190,7 @@ class Session:
                 except termios.error:  # the terminal itself has gone
                     pass
 
-    def _pump(self, reading: bool, forward_signals: bool, keys: "_DetachKeys") -> int:
+    def _pump(self, reading: bool, forward_signals: bool, keys: "DetachKeys") -> int:
         listening = False
         while True:
             while self._frames:
@@ -300,54 +301,6 @@ class Session:
         except OSError:
             return
         self._pending += wire.frame(wire.RESIZE, b"%d %d" % (rows, columns))
-
-
-class _DetachKeys:
-    """Finds the detach sequence in what is typed, holding back what may be its beginning."""
-
-    __slots__ = ("_held", "_sequence")
-
-    def __init__(self, sequence: bytes) -> None:
-        self._sequence = sequence
-        self._held = 0
-
-    def filter(self, data: bytes) -> tuple[bytes, bool]:
-        """Returns what to pass on, and whether the sequence is complete."""
-        sequence = self._sequence
-        if not sequence:
-            return data, False
-        passed = bytearray()
-        for byte in data:
-            seen = sequence[: self._held] + bytes((byte,))
-            # A sequence may begin with its own beginning: a,a,b is in what a,a,a,b types.
-            self._held = len(seen)
-            while not sequence.startswith(seen[len(seen) - self._held :]):
-                self._held -= 1
-            passed += seen[: len(seen) - self._held]
-            if self._held == len(sequence):
-                return bytes(passed), True
-        return bytes(passed), False
-
-
-def parse_detach_keys(text: str) -> bytes:
-    r"""Turn ``ctrl-p,ctrl-q`` into the bytes that a terminal sends.
-
-    Raises:
-        ValueError: a key is neither one character nor ``ctrl-`` and one of ``a-z@[\\]^_``.
-    """
-    keys = bytearray()
-    for key in text.split(","):
-        if len(key) == 1:
-            keys += key.encode()
-        elif (
-            key.startswith("ctrl-")
-            and len(key) == 6
-            and key[5] in "abcdefghijklmnopqrstuvwxyz@[\\]^_"
-        ):
-            keys.append(ord(key[5].upper()) & 0x1F)
-        else:
-            raise ValueError(key)
-    return bytes(keys)
 
 
 def set_raw(descriptor: int) -> None:

@@ -78,9 +78,9 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "ExecIDs": None,
             "HostConfig": _host_config(directory, record.get("HostConfig", {})),
             "GraphDriver": Struct({"Data": None, "Name": "overlay2"}),
-            "Mounts": _mounts(record.get("HostConfig", {})),
+            "Mounts": mount_points(record.get("HostConfig", {})),
             "Config": config,
-            "NetworkSettings": _network_settings(engine, container),
+            "NetworkSettings": network_settings(engine, container),
         }
     )
 
@@ -127,7 +127,8 @@ def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
     return found
 
 
-def _mounts(host: "HostConfig") -> list[Struct]:
+def mount_points(host: "HostConfig") -> list[Struct]:
+    """Returns what is mounted in a container, as the API tells it (``MountPoint``)."""
     # What --tmpfs asks for is shown in HostConfig alone.
     asked = mounts.of_container({**host, "Tmpfs": {}})
     modes: dict[str, str] = {}
@@ -151,7 +152,8 @@ def _mounts(host: "HostConfig") -> list[Struct]:
     ]
 
 
-def _network_settings(engine: "Engine", container: "Container") -> Struct:
+def network_settings(engine: "Engine", container: "Container") -> Struct:
+    """Returns what a container has of networks, as the API tells it (``NetworkSettings``)."""
     config = container.record.get("Config", {})
     mode = container.record.get("HostConfig", {}).get("NetworkMode", "bridge")
     addresses = engine.networks.addresses(container.id) if container.is_active else {}

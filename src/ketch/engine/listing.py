@@ -1,11 +1,17 @@
 """Which containers a list shows: ``ps`` and its filters, for every face of ketch alike."""
 
-from ketch.engine import states, summary
+import time
+
+from ketch.engine import inspection, states, summary
 from ketch.errors import InvalidArgumentError, KetchError
+from ketch.spec.timestamps import SECOND_NS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ketch.engine.containers import Containers
+    from ketch.engine.engine import Engine
     from ketch.engine.images import Images
     from ketch.engine.records import Container
     from ketch.spec.filters import Filters
@@ -102,3 +108,39 @@ def image_name(images: "Images", container: "Container", *, whole: bool) -> str:
     except KetchError:
         pass  # the image is gone, or has lost its name
     return container.image_id if whole else container.image_id.partition(":")[2][:12]
+
+
+def documents(engine: "Engine", containers: "list[Container]") -> "list[dict[str, Any]]":
+    """Returns what the API's list tells of containers (``ContainerSummary``)."""
+    now_ns = time.time_ns()
+    return [
+        {
+            "Id": container.id,
+            "Names": [f"/{container.name}"],
+            "Image": image_name(engine.images, container, whole=True),
+            "ImageID": container.image_id,
+            "Command": summary.command(container),
+            "Created": container.created_ns // SECOND_NS,
+            "Ports": _ports(container),
+            "Labels": summary.labels(container),
+            "State": container.status,
+            "Status": summary.status(container, now_ns),
+            "HostConfig": {"NetworkMode": summary.network(container)},
+            "NetworkSettings": {
+                "Networks": inspection.network_settings(engine, container)["Networks"]
+            },
+            "Mounts": inspection.mount_points(container.record.get("HostConfig", {})),
+        }
+        for container in containers
+    ]
+
+
+def _ports(container: "Container") -> "list[dict[str, Any]]":
+    if not container.is_active:
+        return []
+    found = []
+    for port in container.record.get("Config", {}).get("ExposedPorts") or {}:
+        number, _, protocol = port.partition("/")
+        if number.isdecimal():
+            found.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
+    return found

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from ketch.cli import session
 from ketch.engine import wire
+from ketch.spec import detach_keys
 
 # Few different bytes, so that sequences overlap themselves and each other.
 FEW = st.lists(st.sampled_from(b"abc"), max_size=40).map(bytes)
@@ -26,7 +27,7 @@ SEQUENCE = st.lists(st.sampled_from(b"abc"), min_size=1, max_size=5).map(bytes)
 
 
 def typed(sequence: bytes, *pieces: bytes) -> tuple[bytes, bool]:
-    keys = session._DetachKeys(sequence)
+    keys = detach_keys.DetachKeys(sequence)
     passed = b""
     for piece in pieces:
         got, detached = keys.filter(piece)
@@ -76,13 +77,13 @@ def test_detach_sequences(
      ("ctrl-\\", b"\x1c"), ("é", "é".encode())],
 )  # fmt: skip
 def test_keys_are_read(text: str, keys: bytes) -> None:
-    assert session.parse_detach_keys(text) == keys
+    assert detach_keys.parse_detach_keys(text) == keys
 
 
 @pytest.mark.parametrize("text", ["", "ctrl-", "ctrl-P", "ctrl-pp", "ctrl-1", "a,,b", "ab"])
 def test_what_is_no_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - it holds the key alone
-        session.parse_detach_keys(text)
+        detach_keys.parse_detach_keys(text)
 
 
 class Monitor:

@@ -1,0 +1,89 @@
+"""Routes that make containers and tell of them."""
+
+from typing import TYPE_CHECKING
+
+from ketch.api.documents import conform
+from ketch.engine import creation, inspection, listing
+from ketch.errors import InvalidArgumentError
+from ketch.spec import container as vocabulary
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.api.application import Call
+    from ketch.api.router import Routes
+    from ketch.engine.engine import Engine
+    from ketch.spec.container import Request
+    from ketch.spec.filters import Filters
+
+
+async def list_(call: "Call") -> None:
+    """Answer ``GET /containers/json``."""
+    chosen = call.filters(listing.FILTERS)
+    found = await call.run(
+        _list, chosen, everything=call.flag("all"), last=call.number("limit") or 0
+    )
+    await call.reply(200, found)
+
+
+def _list(
+    engine: "Engine", chosen: "Filters", *, everything: bool, last: int
+) -> "list[dict[str, Any]]":
+    found = listing.select(
+        engine.containers, engine.images, chosen, everything=everything, last=max(last, 0)
+    )
+    return listing.documents(engine, found)
+
+
+async def create(call: "Call") -> None:
+    """Answer ``POST /containers/create``."""
+    body = await call.exchange.document()
+    if not body:
+        raise InvalidArgumentError("Config cannot be empty in order to create a container")
+    request = request_from(body, call.text("platform"))
+    answer = await call.run_slowly(_create, request, call.text("name"))
+    await call.reply(201, answer)
+
+
+def request_from(body: "dict[str, Any]", platform: str = "") -> "Request":
+    """Returns the engine's request from the API's.
+
+    Raises:
+        InvalidArgumentError: a field has the wrong type.
+    """
+    config = conform(body, vocabulary.Config)
+    request: dict[str, Any] = {
+        "Config": config,
+        "HostConfig": conform(body.get("HostConfig") or {}, vocabulary.HostConfig, "HostConfig"),
+    }
+    # Where it says whose file it is, that is the client's.
+    request["HostConfig"].pop("ContainerIDFile", None)
+    networking = getattr(vocabulary, "NetworkingConfig", None)
+    if networking is not None and body.get("NetworkingConfig"):
+        request["NetworkingConfig"] = conform(
+            body["NetworkingConfig"], networking, "NetworkingConfig"
+        )
+    if platform:
+        request["Platform"] = platform
+    return request  # type: ignore[return-value]
+
+
+def _create(engine: "Engine", request: "Request", name: str) -> "dict[str, Any]":
+    container = creation.create(engine, request, name=name, in_charge=False)
+    return {"Id": container.id, "Warnings": list(container.record.get("Warnings") or ())}
+
+
+async def inspect(call: "Call") -> None:
+    """Answer ``GET /containers/{id}/json``."""
+    await call.reply(200, await call.run(_inspect, call["id"]))
+
+
+def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
+    return inspection.document(engine, engine.containers.find(reference))
+
+
+ROUTES: "Routes" = (
+    ("GET", "/containers/json", list_),
+    ("POST", "/containers/create", create),
+    ("GET", "/containers/{id}/json", inspect),
+)

@@ -1,0 +1,106 @@
+"""Routes that end containers, and wait for that."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ketch.api import hub
+from ketch.api.http import ClientGoneError, encode
+from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError
+
+if TYPE_CHECKING:
+    from ketch.api.application import Call
+    from ketch.api.router import Routes
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+
+
+def _find(engine: "Engine", reference: str) -> "Container":
+    return engine.containers.find(reference)
+
+
+async def stop(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/stop``."""
+    await call.run_slowly(_stop, call["id"], call.number("t"), call.text("signal"))
+    await call.reply(204)
+
+
+def _stop(engine: "Engine", reference: str, seconds: int | None, signal: str) -> None:
+    container = engine.containers.find(reference)
+    if not container.is_active:
+        raise NotModifiedError(f"container {reference} does not run")
+    engine.containers.stop(container.id, seconds, signal)
+
+
+async def kill(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/kill``."""
+    await call.run_slowly(_kill, call["id"], call.text("signal") or "KILL")
+    await call.reply(204)
+
+
+def _kill(engine: "Engine", reference: str, signal: str) -> None:
+    engine.containers.kill(reference, signal)
+
+
+async def remove(call: "Call") -> None:
+    """Answer ``DELETE /containers/{id}``."""
+    await call.run_slowly(_remove, call["id"], force=call.flag("force"))
+    await call.reply(204)
+
+
+def _remove(engine: "Engine", reference: str, *, force: bool) -> None:
+    engine.containers.remove(reference, force=force)
+
+
+async def wait(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/wait``; its head is sent as soon as the wait has begun."""
+    condition = call.text("condition") or "not-running"
+    if condition not in {"not-running", "next-exit", "removed"}:
+        raise InvalidArgumentError(f'invalid condition: "{condition}"')
+    events = hub.of(call.application)
+    # Before the look at the container, so that no end falls between the two.
+    newest = await events.newest()
+    container = await call.run(_find, call["id"])
+    await call.exchange.begin("application/json")
+    if condition == "not-running" and not container.is_active:
+        status = container.exit_status
+    else:
+        gone = asyncio.ensure_future(call.exchange.gone())
+        waiting = asyncio.ensure_future(_await_end(call, container, condition, newest))
+        try:
+            await asyncio.wait((gone, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise ClientGoneError
+            status = waiting.result()
+        finally:
+            gone.cancel()
+            waiting.cancel()
+    await call.exchange.write(encode({"StatusCode": status}))
+    await call.exchange.end()
+
+
+async def _await_end(call: "Call", container: "Container", condition: str, newest: int) -> int:
+    """Wait for a container's next end, or its removal; returns its exit status."""
+    status = container.exit_status
+    async for event in hub.of(call.application).follow(newest):
+        if event is None:
+            # A monitor that was killed records nothing: looking at its container settles that.
+            try:
+                await call.run(_find, container.id)
+            except NotFoundError:
+                return status
+        elif event.kind == "container" and event.actor == container.id:
+            if event.action == "die":
+                status = int(event.attributes.get("exitCode", 0))
+                if condition != "removed":
+                    return status
+            elif event.action == "destroy":
+                return status
+    return status
+
+
+ROUTES: "Routes" = (
+    ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/wait", wait),
+    ("DELETE", "/containers/{id}", remove),
+)

@@ -1,0 +1,122 @@
+"""A stranger's JSON brought to the types that the engine's documents have.
+
+As Go's decoder does it: fields that nobody knows are left out, null is the same as missing, and a
+value of another type than the field's is an error.
+"""
+
+import sys
+import types
+import typing
+from typing import Any
+
+from ketch.errors import InvalidArgumentError
+
+_NAMES = {str: "string", int: "int64", bool: "bool", float: "float64"}
+
+
+class Healthcheck(typing.TypedDict, total=False):
+    """How to probe a container. Times are nanoseconds."""
+
+    Test: list[str]
+    Interval: int
+    Timeout: int
+    StartPeriod: int
+    StartInterval: int
+    Retries: int
+
+
+# What documents name that is there for type checkers alone.
+_ELSEWHERE: dict[str, Any] = {"Healthcheck": Healthcheck}
+
+# A single text stands for a list with it: Docker's strslice.
+_TEXT_OR_LIST = ("Cmd", "Entrypoint", "Shell")
+
+
+def conform(value: object, wanted: Any, where: str = "", module: str = "") -> Any:
+    """Returns a value with the type that a document's field has.
+
+    Args:
+        value: what came.
+        wanted: the type: a TypedDict, ``list[...]``, ``dict[str, ...]``, ``object``, a plain one.
+        where: the field's name in messages.
+        module: where names in annotations are looked up.
+
+    Raises:
+        InvalidArgumentError: it has another type.
+    """
+    if isinstance(wanted, (str, typing.ForwardRef)):
+        wanted = _resolve(wanted, module)
+    origin = typing.get_origin(wanted)
+    if origin in {typing.NotRequired, typing.Required}:
+        return conform(value, typing.get_args(wanted)[0], where, module)
+    if origin in {typing.Union, types.UnionType}:
+        inner = [one for one in typing.get_args(wanted) if one is not type(None)]
+        return conform(value, inner[0], where, module)
+    if typing.is_typeddict(wanted):
+        return _document(value, wanted, where)
+    if origin is list:
+        if isinstance(value, str) and where.rpartition(".")[2] in _TEXT_OR_LIST:
+            return [value]
+        if not isinstance(value, list):
+            raise _wrong(value, "list", where)
+        (inside,) = typing.get_args(wanted)
+        return [conform(item, inside, where, module) for item in value if item is not None]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(value, "map", where)
+        inside = typing.get_args(wanted)[1]
+        return {
+            name: conform(item, inside, f"{where}.{name}", module)
+            for name, item in value.items()
+            if item is not None or inside is object
+        } | ({name: _empty(inside, module) for name, item in value.items() if item is None}
+             if inside is not object else {})  # fmt: skip
+    if wanted in {object, Any}:
+        return value
+    return _plain(value, wanted, where)
+
+
+def _empty(wanted: Any, module: str) -> Any:
+    """Returns Go's zero value, which null stands for, of what a map holds."""
+    if isinstance(wanted, (str, typing.ForwardRef)):
+        wanted = _resolve(wanted, module)
+    kind = typing.get_origin(wanted) or wanted
+    return {} if typing.is_typeddict(kind) else kind()
+
+
+def _document(value: object, wanted: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(value, getattr(wanted, "__name__", "object"), where)
+    prefix = f"{where}." if where else ""
+    return {
+        name: conform(value[name], kind, prefix + name, wanted.__module__)
+        for name, kind in wanted.__annotations__.items()
+        if value.get(name) is not None
+    }
+
+
+def _plain(value: object, wanted: Any, where: str) -> Any:
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if type(value) is not wanted:
+        raise _wrong(value, _NAMES.get(wanted, str(wanted)), where)
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise InvalidArgumentError(f"invalid JSON: number in {where} is out of range")
+    return value
+
+
+def _resolve(reference: "str | typing.ForwardRef", module: str) -> Any:
+    name = reference if isinstance(reference, str) else reference.__forward_arg__
+    name = name.strip("\"'")
+    return getattr(sys.modules[module], name, None) or _ELSEWHERE[name]
+
+
+def _wrong(value: object, wanted: str, where: str) -> InvalidArgumentError:
+    kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array",
+             dict: "object", type(None): "null"}  # fmt: skip
+    found = kinds.get(type(value), "value")
+    return InvalidArgumentError(
+        f"invalid JSON: cannot unmarshal {found} into field {where or 'body'} of type {wanted}"
+    )

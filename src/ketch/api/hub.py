@@ -1,0 +1,144 @@
+"""What happens to containers, images and networks, as it happens.
+
+Whichever process records an event writes to the database's log, and inotify(7) tells of that: one
+query for all who listen, and none while nothing happens. What is kept for slow listeners is one
+bounded list for all of them.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from ketch.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Any
+
+    from ketch.api.application import Application
+    from ketch.engine.engine import Engine
+
+KEPT = 4096
+# The log may be replaced unseen, and a dead monitor records nothing.
+_LOOK_SECONDS = 2.0
+_SETTLE_SECONDS = 0.001
+
+
+class Event(NamedTuple):
+    """One recorded event."""
+
+    number: int
+    time_ns: int
+    kind: str
+    action: str
+    actor: str
+    attributes: "dict[str, Any]"
+
+
+class Hub:
+    """Hands events to all who listen; looks for them as long as somebody does.
+
+    Args:
+        application: where to run queries.
+    """
+
+    def __init__(self, application: "Application") -> None:
+        self._application = application
+        self._kept: deque[Event] = deque(maxlen=KEPT)
+        self._last = 0
+        self._changed = asyncio.Event()
+        self._listeners = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def newest(self) -> int:
+        """Returns the number of the newest event."""
+        return await self._application.run(_newest)
+
+    async def follow(self, after: int) -> "AsyncIterator[Event | None]":
+        """Yield events as they happen, and None when nothing did for a while.
+
+        Args:
+            after: the number of the event to begin behind.
+        """
+        self._listeners += 1
+        try:
+            if self._task is None:
+                # Nobody looked until now: what happened meanwhile comes by the first query.
+                self._kept.clear()
+                self._last = after
+                self._task = asyncio.create_task(self._look())
+            elif not self._kept or self._kept[0].number > after + 1:
+                for event in await self._application.run(_since, after):
+                    if event.number > self._last:
+                        break
+                    after = event.number
+                    yield event
+            while True:
+                changed = self._changed
+                for event in [one for one in self._kept if one.number > after]:
+                    after = event.number
+                    yield event
+                if changed is not self._changed:
+                    continue
+                try:
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await changed.wait()
+                except TimeoutError:
+                    yield None
+        finally:
+            self._listeners -= 1
+            if not self._listeners and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        queue = Inotify()
+        try:
+            queue.watch(self._application.settings.root, IN_MODIFY | IN_CREATE)
+            written = asyncio.Event()
+            loop.add_reader(queue.fileno(), written.set)
+            while True:
+                written.clear()
+                queue.forget()
+                found = await self._application.run(_since, self._last)
+                if found:
+                    self._last = found[-1].number
+                    self._kept.extend(found)
+                    changed, self._changed = self._changed, asyncio.Event()
+                    changed.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await written.wait()
+                await asyncio.sleep(_SETTLE_SECONDS)
+        finally:
+            loop.remove_reader(queue.fileno())
+            queue.close()
+
+
+def of(application: "Application") -> Hub:
+    """Returns the application's hub."""
+    hub = application.shared.get("hub")
+    if not isinstance(hub, Hub):
+        hub = application.shared["hub"] = Hub(application)
+    return hub
+
+
+def _newest(engine: "Engine") -> int:
+    with engine.store.reading() as connection:
+        row = connection.execute("SELECT max(id) AS newest FROM event").fetchone()
+    return row["newest"] or 0
+
+
+def _since(engine: "Engine", number: int) -> list[Event]:
+    with engine.store.reading() as connection:
+        rows = connection.execute(
+            "SELECT * FROM event WHERE id > ? ORDER BY id", (number,)
+        ).fetchall()
+    return [
+        Event(row["id"], row["time_ns"], row["type"], row["action"], row["actor_id"],
+              json.loads(row["attributes"]))
+        for row in rows
+    ]  # fmt: skip
