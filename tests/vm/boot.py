@@ -32,6 +32,7 @@ CACHE = CHECKOUT / ".cache" / "vm"
 SUITE = "bookworm"
 GUEST_PACKAGES = (
     "busybox-static",
+    "criu",
     "dbus",  # systemd answers on its bus: the systemd cgroup driver
     "iproute2",
     "iptables",  # what other engines write their rules with, which ours must get along with
@@ -40,6 +41,7 @@ GUEST_PACKAGES = (
     "nftables",
     "procps",
     "python3",
+    "runc",  # what ketch-oci does, it did before
     "systemd-sysv",
 )
 IN_THE_IMAGE = {

@@ -1,8 +1,8 @@
 """The cgroup manager that works on the mounted file systems themselves.
 
 A container has one cgroup, which is a directory of the same path in every hierarchy: one on v2,
-one a controller on v1, both kinds on a hybrid machine. ``Manager`` is the interface; a driver that
-asks systemd for the cgroup instead derives from it and makes, limits and removes it differently.
+one a controller on v1, both kinds on a hybrid machine. ``Manager`` is the interface;
+``ketch.cgroups.systemd`` derives from it and has systemd make, limit and remove the cgroup.
 
 How a process gets in decides how fast a container starts:
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from ketch.cgroups.devices import Policy
     from ketch.cgroups.layout import Layout
+    from ketch.cgroups.resources import Write
     from ketch.cgroups.statistics import Statistics
     from ketch.spec.runtime import Resources
 
@@ -126,6 +127,16 @@ class Manager:
             UnsupportedError: this version of cgroups, or this kernel, lacks the limit.
             ConflictError: what is in use already exceeds the limit.
         """
+        writes, policy = self._decide(resources)
+        for controller, file, value in writes:
+            self._group_of(controller).write(file, value)
+        # A new cgroup needs no program to allow everything.
+        if policy is not None and not (policy.allows_everything and self._fresh):
+            self._attach_device_program(policy)
+        self._fresh = False
+
+    def _decide(self, resources: "Resources") -> "tuple[list[Write], Policy | None]":
+        """What ``set`` writes, and the device policy that it compiles to a program."""
         # Most commands of a runtime limit nothing, and pay for what they load.
         from ketch.cgroups.resources import (  # noqa: PLC0415
             Facts,
@@ -138,14 +149,7 @@ class Manager:
         if unified is not None and (needed := v2_controllers(resources, self.layout)):
             unified.receive(needed)
         facts = Facts(self._read, fresh=self._fresh)
-        writes = plan(resources, self.layout, facts)
-        policy = device_policy(resources, self.layout)
-        for controller, file, value in writes:
-            self._group_of(controller).write(file, value)
-        # A new cgroup needs no program to allow everything.
-        if policy is not None and not (policy.allows_everything and self._fresh):
-            self._attach_device_program(policy)
-        self._fresh = False
+        return plan(resources, self.layout, facts), device_policy(resources, self.layout)
 
     def _attach_device_program(self, policy: "Policy") -> None:
         from ketch.cgroups import devices  # noqa: PLC0415 as in set
@@ -225,6 +229,18 @@ class Manager:
                 os.close(descriptor)
             raise
         return opened
+
+    def adopt(self, pid: int) -> None:
+        """Take a process in that was just born and waits, where it could not be born inside.
+
+        Nothing to do for a cgroup that is made here; ``ketch.cgroups.systemd`` may have to.
+
+        Args:
+            pid: the process, which has entered what it can.
+        """
+
+    def settled(self) -> None:
+        """The container's init is inside, and what was needed until then may go."""
 
     def attach(self, pid: int) -> None:
         """Move a process, with all its threads, into the cgroup: the slow way in.

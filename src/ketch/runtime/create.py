@@ -169,7 +169,7 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
     container = Container(pid, pidfd, ours)
     try:
         try:
-            _furnish(birth, container)
+            _furnish(birth, container, cgroup)
         except (KetchError, OSError) as error:
             container.hear_out()
             if isinstance(error, KetchError):
@@ -178,6 +178,8 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
                 f"the kernel refused to set the container up: {error}"
             ) from error
         container.await_created(lambda word, rest: _serve(birth, container, word, rest))
+        if cgroup:
+            cgroup.settled()
         tune(pid, plan.config["process"], birth.say)
     except BaseException:
         container.abandon()
@@ -282,9 +284,11 @@ def _map_ids(birth: init.Birth, pid: int) -> None:
     mappings.write(pid, uids, gids)
 
 
-def _furnish(birth: init.Birth, container: Container) -> None:
+def _furnish(birth: init.Birth, container: Container, cgroup: "Manager | None") -> None:
     """Give init what only the parent may, or can while init mounts; and let it begin."""
     plan, pid = birth.plan, container.pid
+    if cgroup:
+        cgroup.adopt(pid)
     if not plan.crosses and plan.clone_flags & CLONE_NEWUSER:
         _map_ids(birth, pid)
     _limit(birth, pid)

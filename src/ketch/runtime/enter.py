@@ -156,6 +156,7 @@ def enter(
 
     try:
         set_limits(pid, specification)
+        cgroup.adopt(pid)
         entered.begin()
         entered.await_created(serve)
         create.tune(pid, specification, explain or _say_nothing)

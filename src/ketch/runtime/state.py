@@ -61,11 +61,13 @@ class Record:
         cgroup: path of its cgroup, empty where it has none.
         bases: for a relative path the cgroup of the maker, by the hierarchy's mount point.
         owns_cgroup: whether what is in the cgroup is the container's.
+        unit: the systemd unit that the cgroup is of, empty where it was made without systemd.
+        by_user_manager: whether the unit is the user's own systemd's.
     """
 
     __slots__ = (
-        "annotations", "bases", "boot", "bundle", "cgroup", "created_ns", "id", "owner",
-        "owns_cgroup", "pid", "rootfs", "start_time", "version",
+        "annotations", "bases", "boot", "bundle", "by_user_manager", "cgroup", "created_ns", "id",
+        "owner", "owns_cgroup", "pid", "rootfs", "start_time", "unit", "version",
     )  # fmt: skip
 
     def __init__(self, container_id: str, bundle: str, config: "Config") -> None:
@@ -82,6 +84,8 @@ class Record:
         self.cgroup = ""
         self.bases: dict[str, str] = {}
         self.owns_cgroup = False
+        self.unit = ""
+        self.by_user_manager = False
 
     def born(self, pid: int) -> None:
         """Note who init is.
@@ -106,11 +110,28 @@ class Record:
             self.bases = {each.mountpoint: each.own for each in layout.hierarchies}
         return cgroups.manager(path, layout)
 
+    def place_in_unit(self, path: str, *, user: bool) -> "cgroups.Manager":
+        """Choose a systemd unit, and give the manager of its cgroup.
+
+        Args:
+            path: ``slice:prefix:name``, or empty.
+            user: whether the user's own systemd is to make it.
+        """
+        from ketch.cgroups import systemd  # noqa: PLC0415 wanted by few
+
+        found = systemd.place(path, self.id, self.annotations, cgroups.detect(), user=user)
+        self.cgroup, self.unit, self.by_user_manager = found.path, found.name, user
+        return found
+
     def manager(self) -> "cgroups.Manager | None":
         """The manager of its cgroup, from whichever cgroup it is asked; None where it has none."""
         if not self.cgroup:
             return None
         layout = cgroups.detect()
+        if self.unit:
+            from ketch.cgroups import systemd  # noqa: PLC0415 wanted by few
+
+            return systemd.UnitManager(self.unit, self.cgroup, layout, user=self.by_user_manager)
         for hierarchy in layout.hierarchies:
             hierarchy.own = self.bases.get(hierarchy.mountpoint, hierarchy.own)
         return cgroups.manager(self.cgroup, layout)
@@ -123,6 +144,7 @@ class Record:
     def read(cls, text: bytes) -> "Record":
         """Make a record of what is stored."""
         record = cls.__new__(cls)
+        record.unit, record.by_user_manager = "", False  # of one that an earlier version made
         for name, value in json_text.loads(text).items():
             setattr(record, name, value)
         return record

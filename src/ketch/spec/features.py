@@ -43,12 +43,11 @@ def document(annotations: dict[str, str]) -> "dict[str, Any]":
         "linux": {
             "namespaces": list(NAMESPACES),
             "capabilities": list(capabilities.NAMES),
-            # systemd makes no cgroups for this runtime; it makes its own.
             "cgroup": {
                 "v1": True,
                 "v2": True,
-                "systemd": False,
-                "systemdUser": False,
+                "systemd": True,
+                "systemdUser": True,
                 "rdma": True,
             },
             "seccomp": {

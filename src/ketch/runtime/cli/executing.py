@@ -40,9 +40,9 @@ def exec_(settings: "Settings", options: "Parsed") -> int:
     section = config.get("linux", {}).get("seccomp")
     filter_ = handover.prepare_filter(settings, section) if section else None
     setup = ProcessSetup(process, filter_)
-    for warning in setup.warnings:
-        settings.log.warning(warning)
     entered = _enter(settings, options, record, config, setup, preserved)
+    for warning in setup.warnings:  # known now: a user namespace has all capabilities
+        settings.log.warning(warning)
     foreground = None
     try:
         handover.hand_over(options, entered)
@@ -77,7 +77,7 @@ def _enter(
             pidfd,
             setup.specification,
             setup,
-            cgroup,  # type: ignore[arg-type] # of a manager only the two ways in are used
+            cgroup,  # type: ignore[arg-type] # of a manager only the ways in are used
             (0, 1, 2),
             config=config,
             container_id=record.id,
@@ -193,6 +193,9 @@ class _SubCgroups:
         if not self._unified:
             return None
         return os.open(self._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def adopt(self, pid: int) -> None:
+        """As ``Manager.adopt``."""
 
     def entrances(self) -> list[int]:
         """As ``Manager.entrances``."""

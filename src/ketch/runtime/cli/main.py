@@ -29,15 +29,20 @@ class Settings:
         root: directory of the containers' state.
         log: where messages go.
         rootless: whether to go on where cgroups may not be made.
+        systemd: whether systemd makes the cgroups.
         criu: path of criu.
     """
 
-    __slots__ = ("criu", "log", "root", "rootless")
+    __slots__ = ("criu", "log", "root", "rootless", "systemd")
 
-    def __init__(self, root: str, log: Log, *, rootless: bool = False, criu: str = "criu") -> None:
+    def __init__(
+        self, root: str, log: Log, *, rootless: bool = False, systemd: bool = False,
+        criu: str = "criu",
+    ) -> None:  # fmt: skip
         self.root = root
         self.log = log
         self.rootless = rootless
+        self.systemd = systemd
         self.criu = criu
 
 
@@ -139,21 +144,15 @@ def _command_options(command: grammar.Command, words: list[str]) -> grammar.Pars
 
 
 def _settings(parsed: grammar.Parsed, log: Log) -> Settings:
-    from ketch.errors import InvalidArgumentError, UnsupportedError  # noqa: PLC0415
+    from ketch.errors import InvalidArgumentError  # noqa: PLC0415
 
-    if parsed.enabled("systemd-cgroup"):
-        raise UnsupportedError(
-            "--systemd-cgroup: this build makes cgroups itself, in the mounted file systems",
-            "choose the cgroupfs driver: podman --cgroup-manager cgroupfs, dockerd --exec-opt"
-            " native.cgroupdriver=cgroupfs, containerd SystemdCgroup = false",
-        )
     asked = parsed.text("rootless")
     if asked not in {"true", "false", "auto", ""}:
         raise InvalidArgumentError(f'invalid value "{asked}" for --rootless: true, false or auto')
     rootless = asked == "true" or (asked != "false" and _is_rootless())
     return Settings(
         os.path.abspath(parsed.text("root") or _default_root()), log,
-        rootless=rootless, criu=parsed.text("criu"),
+        rootless=rootless, systemd=parsed.enabled("systemd-cgroup"), criu=parsed.text("criu"),
     )  # fmt: skip
 
 

@@ -153,8 +153,6 @@ class _Making:
         section = config.get("linux", {}).get("seccomp")
         filter_ = handover.prepare_filter(settings, section) if section else None
         setup = ProcessSetup(process, filter_)
-        for warning in setup.warnings:
-            settings.log.warning(warning)
         cgroup = self._make_cgroup()
         fifo = self.entry.make_fifo() if waits_for_start else None
         birth = init.Birth(
@@ -168,6 +166,8 @@ class _Making:
             new_keyring=not self._options.enabled("no-new-keyring"),
             no_pivot=self._options.enabled("no-pivot"),
         )
+        for warning in setup.warnings:  # known now: a user namespace has all capabilities
+            settings.log.warning(warning)
         try:
             return creation.create(birth, cgroup)
         except StartError as error:
@@ -180,7 +180,10 @@ class _Making:
         """Make and limit the cgroup; None where a rootless caller may not and asked for none."""
         linux = self.config.get("linux", {})
         path = linux.get("cgroupsPath", "")
-        cgroup = self.record.place(path or self.record.id)
+        if self._settings.systemd:
+            cgroup = self.record.place_in_unit(path, user=self._settings.rootless)
+        else:
+            cgroup = self.record.place(path or self.record.id)
         self.entry.write(self.record)
         # Without rules of its own a container has the devices that every container has.
         resources: Resources = {"devices": [], **linux.get("resources", {})}
@@ -188,7 +191,7 @@ class _Making:
             cgroup.create()
             self.record.owns_cgroup = True
             self.entry.write(self.record)
-            cgroup.set(resources)
+            self._limit(cgroup, resources)
         except PermissionDeniedError:
             if path or not self._settings.rootless:
                 raise
@@ -196,6 +199,17 @@ class _Making:
             self.record.cgroup = ""
             return None
         return cgroup
+
+    def _limit(self, cgroup: "Manager", resources: "Resources") -> None:
+        """Limit the cgroup; device rules only as far as a rootless caller may set any."""
+        try:
+            cgroup.set(resources)
+        except PermissionDeniedError as error:
+            if not self._settings.rootless:
+                raise
+            del resources["devices"]
+            cgroup.set(resources)
+            self._settings.log.debug(f"no device rules: {error.message}")
 
 
 def _layout() -> "Layout | None":
