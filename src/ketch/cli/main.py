@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Command: (module under ketch.cli, function, what it does). What "ketch container" and
 # "ketch image" know as well stands in _GROUPS, as do commands that only they have.
 _COMMANDS = {
+    "events": ("events", "events", "Get real time events from the engine"),
     "exec": ("execute", "exec_", "Execute a command in a running container"),
     "history": ("image_show", "history", "Show the history of an image"),
     "images": ("image_list", "images", "List images"),
@@ -45,6 +46,7 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "list": "images", "ls": "images", "prune": ("images", "prune"), "pull": "pull",
         "push": "push", "remove": "rmi", "rm": "rmi", "tag": "tag",
     },
+    "system": {"events": "events"},
 }  # fmt: skip
 
 # Their status is the program's, so a failure of ketch itself has one that few programs use.

@@ -522,7 +522,8 @@ def _update(
 def _record_event(
     connection: sqlite3.Connection, action: str, container: Container, **attributes: str
 ) -> None:
-    named = {"image": container.image_reference, "name": container.name, **attributes}
+    labels = container.record.get("Config", {}).get("Labels") or {}
+    named = {**labels, "image": container.image_reference, "name": container.name, **attributes}
     events.record(connection, "container", action, container.id, named)
 
 

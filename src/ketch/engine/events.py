@@ -1,4 +1,9 @@
-"""What happened to containers, images and networks: recorded for ``events``, and bounded."""
+"""What happened to containers, images, networks and volumes: recorded, replayed, streamed.
+
+An event is recorded within the transaction that makes it true, so nobody hears of what was not so,
+or misses what was. Recorded events are bounded in number. Who waits for more is woken by the
+kernel when anybody writes to the database's log file.
+"""
 
 import json
 import time
@@ -6,8 +11,61 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from ketch.engine.store import Store
+    from ketch.linux.inotify import Inotify
 
 KEPT = 4096
+
+_LONGEST_WAIT_MS = 10_000
+_WITHOUT_INOTIFY_MS = 100
+
+# Their action goes on after a colon, and a filter names the start of it.
+_WITH_DETAILS = {"health_status", "exec_create", "exec_start"}
+_BY_NAME = ("container", "plugin", "volume", "network", "daemon", "service", "node", "secret",
+            "config")  # fmt: skip
+
+
+class Event:
+    """Something that happened.
+
+    Attributes:
+        id: number of the event; later events have higher ones.
+        time_ns: when, in nanoseconds since the epoch.
+        type: ``container``, ``image``, ``network`` or ``volume``.
+        action: Docker's word for it, such as ``start``.
+        actor_id: identifier of what it happened to.
+        attributes: what else there is to tell.
+    """
+
+    __slots__ = ("action", "actor_id", "attributes", "id", "time_ns", "type")
+
+    def __init__(self, row: "sqlite3.Row") -> None:
+        self.id: int = row["id"]
+        self.time_ns: int = row["time_ns"]
+        self.type: str = row["type"]
+        self.action: str = row["action"]
+        self.actor_id: str = row["actor_id"]
+        self.attributes: dict[str, str] = json.loads(row["attributes"])
+
+    def document(self) -> "dict[str, Any]":
+        """Returns it in the API's keys (``EventMessage``), those included that it gave up."""
+        former: dict[str, Any] = {}
+        if self.type in {"container", "image"}:
+            former = {"status": self.action, "id": self.actor_id}
+            if self.type == "container" and self.attributes.get("image"):
+                former["from"] = self.attributes["image"]
+        return {
+            **former,
+            "Type": self.type,
+            "Action": self.action,
+            "Actor": {"ID": self.actor_id, "Attributes": self.attributes},
+            "scope": "local",
+            "time": self.time_ns // 1_000_000_000,
+            "timeNano": self.time_ns,
+        }
 
 
 def record(
@@ -21,7 +79,7 @@ def record(
 
     Args:
         connection: of the store, in a transaction.
-        kind: ``container``, ``image`` or ``network``.
+        kind: ``container``, ``image``, ``network`` or ``volume``.
         action: Docker's word for it, such as ``start``.
         actor_id: identifier of what it happened to.
         attributes: what else there is to tell.
@@ -31,3 +89,171 @@ def record(
         (time.time_ns(), kind, action, actor_id, json.dumps(attributes)),
     )
     connection.execute("DELETE FROM event WHERE id <= ?", ((cursor.lastrowid or 0) - KEPT,))
+
+
+def chooser(pairs: "Iterable[str]") -> "Callable[[Event], bool]":
+    """Returns what says whether an event fits all filters; names that are unknown choose nothing.
+
+    Source: moby, daemon/events/filter.go.
+
+    Args:
+        pairs: ``name=value`` each.
+    """
+    wanted: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        wanted.setdefault(name, []).append(value)
+    by_start = bool(_WITH_DETAILS.intersection(wanted.get("event", ())))
+
+    def fits(event: Event) -> bool:
+        attributes = event.attributes
+        for name in _BY_NAME:
+            starts = tuple(wanted.get(name, ()))
+            if starts and not event.actor_id.startswith(starts) and not attributes.get(
+                "name", "").startswith(starts):  # fmt: skip
+                return False
+        actions = wanted.get("event", [event.action])
+        begins = by_start and event.action.startswith(tuple(actions))
+        if not begins and event.action not in actions:
+            return False
+        if "image" in wanted:
+            name = attributes.get("name" if event.type == "image" else "image", "")
+            candidates = {event.actor_id, name, _untagged(event.actor_id), _untagged(name)}
+            if not candidates.intersection(wanted["image"]):
+                return False
+        for label in wanted.get("label", ()):
+            key, equals, value = label.partition("=")
+            if key not in attributes or (equals and attributes[key] != value):
+                return False
+        return event.type in wanted.get("type", [event.type]) and (
+            "local" in wanted.get("scope", ["local"])
+        )
+
+    return fits
+
+
+def _untagged(name: str) -> str:
+    start, colon, tag = name.rpartition(":")
+    return start if colon and "/" not in tag else name
+
+
+def recorded(
+    store: "Store", *, after_id: int = 0, since_ns: int = 0, until_ns: int | None = None
+) -> list[Event]:
+    """Returns the events there are, oldest first.
+
+    Args:
+        store: the engine's database.
+        after_id: only those after this one.
+        since_ns: only those from this moment on, in nanoseconds since the epoch.
+        until_ns: only those up to this moment.
+    """
+    with store.reading() as connection:
+        rows = connection.execute(
+            "SELECT * FROM event WHERE id > ? AND time_ns >= ? AND time_ns <= ? ORDER BY id",
+            (after_id, since_ns, (1 << 63) - 1 if until_ns is None else until_ns),
+        ).fetchall()
+    return [Event(row) for row in rows]
+
+
+def last_id(store: "Store") -> int:
+    """Returns the number of the latest event, 0 where there is none."""
+    with store.reading() as connection:
+        row = connection.execute("SELECT max(id) FROM event").fetchone()
+    return row[0] or 0
+
+
+class Follower:
+    """Hears of events as they are recorded; to be closed.
+
+    Args:
+        store: the engine's database.
+        after_id: the last event that is known already; None for the latest there is.
+    """
+
+    __slots__ = ("_last_id", "_queue", "_store")
+
+    def __init__(self, store: "Store", after_id: int | None = None) -> None:
+        self._store = store
+        self._queue = _watch(store)
+        # Only now: what is recorded from here on wakes the follower.
+        self._last_id = last_id(store) if after_id is None else after_id
+
+    def fileno(self) -> int:
+        """Returns a descriptor that is readable when there may be news, -1 where there is none."""
+        return -1 if self._queue is None else self._queue.fileno()
+
+    def new(self) -> list[Event]:
+        """Returns what was recorded since the last call."""
+        if self._queue is not None:
+            self._queue.forget()
+        found = recorded(self._store, after_id=self._last_id)
+        if found:
+            self._last_id = found[-1].id
+        return found
+
+    def wait(self, milliseconds: int) -> None:
+        """Wait until there may be news, but no longer than that."""
+        if self._queue is None:
+            time.sleep(min(milliseconds, _WITHOUT_INOTIFY_MS) / 1000)
+        else:
+            self._queue.wait(milliseconds)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._queue is not None:
+            self._queue.close()
+
+
+def _watch(store: "Store") -> "Inotify | None":
+    from ketch.linux import inotify  # noqa: PLC0415 - recording needs none of it
+
+    try:
+        queue = inotify.Inotify()
+    except OSError:
+        return None
+    try:
+        # Each commit is written to ketch.db-wal, which itself comes and goes.
+        queue.watch(store.root, inotify.IN_MODIFY | inotify.IN_CREATE)
+    except OSError:
+        queue.close()
+        return None
+    return queue
+
+
+def stream(
+    store: "Store", *, since_ns: int | None = None, until_ns: int | None = None
+) -> "Iterator[list[Event]]":
+    """Replay events, then wait for more.
+
+    Args:
+        store: the engine's database.
+        since_ns: replay from this moment on, in nanoseconds since the epoch; None to replay
+            nothing, or, where ``until_ns`` is given, all there is.
+        until_ns: end at this moment; None for never.
+
+    Yields:
+        Events in order, some at a time.
+    """
+    replay = since_ns is not None or until_ns is not None
+    follower = Follower(store, 0 if replay else None)
+    first_ns, end_ns = since_ns or 0, until_ns
+    try:
+        while True:
+            # In this order: what was recorded before the end is found by the next look.
+            now_ns = time.time_ns()
+            found = [
+                event
+                for event in follower.new()
+                if event.time_ns >= first_ns and (end_ns is None or event.time_ns <= end_ns)
+            ]
+            if found:
+                yield found
+            if end_ns is not None and now_ns >= end_ns:
+                return
+            left_ms = _LONGEST_WAIT_MS
+            if end_ns is not None:
+                left_ms = min(left_ms, (end_ns - now_ns) // 1_000_000 + 1)
+            follower.wait(left_ms)
+    finally:
+        follower.close()

@@ -19,13 +19,17 @@ class Struct(dict[str, "Any"]):
     Args:
         fields: the fields; a callable one is a method, which takes the arguments that follow it.
         type_name: what it is called in errors.
+
+    Attributes:
+        wire: what it is in JSON, where its fields have other names there; else None.
     """
 
-    __slots__ = ("type_name",)
+    __slots__ = ("type_name", "wire")
 
     def __init__(self, fields: "dict[str, Any]", type_name: str = "") -> None:
         super().__init__(fields)
         self.type_name = type_name
+        self.wire: Struct | None = None
 
 
 class NoValue:
@@ -105,6 +109,8 @@ def to_json(value: object) -> str:
 def plain(value: object) -> object:
     """Returns a value without methods, maps sorted, for a JSON encoder."""
     if isinstance(value, Struct):
+        if value.wire is not None:
+            return plain(value.wire)
         return {key: plain(field) for key, field in value.items() if not callable(field)}
     if isinstance(value, dict):
         return {key: plain(value[key]) for key in sorted(value)}

@@ -54,6 +54,15 @@ def created_ns(text: str) -> int:
     return UNKNOWN_NS if found is None or text == ZERO else found
 
 
+def local(moment_ns: int) -> str:
+    """Returns a moment in local time with nine decimals: Go's RFC3339Nano, not cut."""
+    seconds, nanoseconds = divmod(moment_ns, SECOND_NS)
+    found = time.localtime(seconds)
+    zone = time.strftime("%z", found)
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', found)}.{nanoseconds:09d}{zone}"
+
+
 def moment(text: str, now_ns: int) -> int:
     """Reads a moment that a user gave, as ``--since`` and ``--until`` take it.
 

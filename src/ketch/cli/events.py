@@ -1,0 +1,103 @@
+"""``ketch events``: what happens to containers, images, networks and volumes."""
+
+import sys
+import time
+
+from ketch.cli.flags import Command, Flag, parse
+from ketch.engine import events as record
+from ketch.engine.store import Store
+from ketch.errors import InvalidArgumentError
+from ketch.spec import filters, timestamps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.engine.events import Event
+    from ketch.engine.settings import Settings
+
+EVENTS = Command(
+    "ketch events [OPTIONS]",
+    "Get real time events from the engine",
+    (
+        Flag(
+            "filter",
+            "f",
+            "list",
+            "Filter output based on conditions provided",
+            metavar="filter",
+            convert=filters.pair,
+        ),
+        Flag("format", help="Format output: 'json' or a Go template"),
+        Flag("since", help="Show all events created since timestamp"),
+        Flag("until", help="Stream events until this timestamp"),
+    ),
+    maximum_arguments=0,
+    aliases=("ketch system events", "ketch events"),
+)
+
+
+def events(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch events``."""
+    parsed = parse(EVENTS, arguments)
+    since, until = parsed.text("since"), parsed.text("until")
+    now_ns = time.time_ns()
+    since_ns = timestamps.moment(since, now_ns) if since else None
+    until_ns = timestamps.moment(until, now_ns) if until else None
+    if since_ns is not None and until_ns is not None and since_ns > until_ns:
+        raise InvalidArgumentError(f"`since` time ({since}) cannot be after `until` time ({until})")
+    fits = record.chooser(parsed.items("filter"))
+    line = _writer(parsed.text("format"))
+    try:
+        for found in record.stream(Store(settings.root), since_ns=since_ns, until_ns=until_ns):
+            text = "".join(f"{line(event)}\n" for event in found if fits(event))
+            if text:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _writer(template: str) -> "Callable[[Event], str]":
+    if not template:
+        return _line
+    from ketch.spec.template import ParseError, Template  # noqa: PLC0415 - as in ps
+    from ketch.spec.template_functions import Struct  # noqa: PLC0415
+    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
+
+    try:
+        parsed = Template("{{json .}}" if template == "json" else template)
+    except ParseError as error:
+        raise InvalidArgumentError(f"Error parsing format: {error.message}") from error
+
+    def line(event: "Event") -> str:
+        document = event.document()
+        names = {"status": "Status", "id": "ID", "from": "From"}
+        former = {names[key]: document.get(key, "") for key in names}
+        actor = Struct(document["Actor"], "events.Actor")
+        data = Struct(
+            {
+                **former,
+                "Type": event.type,
+                "Action": event.action,
+                "Actor": actor,
+                "Scope": "local",
+                "Time": document["time"],
+                "TimeNano": event.time_ns,
+            },
+            "*events.Message",
+        )
+        data.wire = Struct({**document, "Actor": actor})
+        try:
+            return parsed.execute(data)
+        except TemplateError as error:
+            raise InvalidArgumentError(f"Error parsing format: {error.message}") from error
+
+    return line
+
+
+def _line(event: "Event") -> str:
+    told = ", ".join(f"{name}={event.attributes[name]}" for name in sorted(event.attributes))
+    text = f"{timestamps.local(event.time_ns)} {event.type} {event.action} {event.actor_id}"
+    return f"{text} ({told})" if told else text
