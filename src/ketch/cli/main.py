@@ -24,6 +24,8 @@ _COMMANDS = {
     "import": ("images", "import_", "Import the contents of a tarball to create an image"),
     "inspect": ("inspect", "inspect", "Return low-level information on containers"),
     "kill": ("containers", "kill", "Kill one or more running containers"),
+    "login": ("login", "login", "Authenticate to a registry"),
+    "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
     "ps": ("ps", "ps", "List containers"),
     "pull": ("pull", "pull", "Download an image from a registry"),

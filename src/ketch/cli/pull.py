@@ -37,6 +37,12 @@ _PUSH = Command(
     [
         Flag("all-tags", "a", "bool", "Push all tags of an image to the repository"),
         Flag("disable-content-trust", "", "bool", "Skip image signing", default=True),
+        Flag(
+            "platform",
+            "",
+            "string",
+            "Push the image only if it is for this platform (os[/arch[/variant]])",
+        ),
         Flag("quiet", "q", "bool", "Suppress verbose output"),
     ],
     minimum_arguments=1,
@@ -88,7 +94,8 @@ def push(settings: "Settings", arguments: list[str]) -> int:
     store = Store(settings.root)
     with Registries(os.environ) as registries:
         progress = Progress() if quiet else shown_on(sys.stdout)
-        pusher = Pusher(Images(settings, store), store, registries, progress)
+        images = Images(settings, store)
+        pusher = Pusher(images, store, registries, progress, platform=parsed.text("platform"))
         if everything:
             pusher.push_all(text)
         else:

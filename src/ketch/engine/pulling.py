@@ -109,6 +109,11 @@ class Puller:
         if known is not None and not name.digest and (digest := self._unchanged(repository, name)):
             self._tell_begin(name)
             self._progress.say("", f"Digest: {digest}")
+            labels = known.config.get("Labels") or {}
+            self._images.record(
+                known.id, known.manifest_digest, known.created_ns, known.size_bytes,
+                event=("pull", name.familiar, {**labels, "name": name.familiar_name}),
+            )  # fmt: skip
             return False
         target = resolve.resolve(repository, name.digest or name.tag, self._platform)
         self._tell_begin(name)

@@ -14,6 +14,7 @@ from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images.registry import push as blobs
 from ketch.images.registry.progress import Progress
 from ketch.spec import image as documents
+from ketch.spec import platforms
 from ketch.spec import reference as references
 from ketch.spec.reference import Reference
 
@@ -58,9 +59,10 @@ class Pusher:
         store: the same engine's database.
         registries: where they go, and who asks.
         progress: who is told, in Docker's words.
+        platform: ``os[/architecture[/variant]]`` that the images must be for; any where empty.
     """
 
-    __slots__ = ("_images", "_progress", "_registries", "_store")
+    __slots__ = ("_images", "_platform", "_progress", "_registries", "_store")
 
     def __init__(
         self,
@@ -68,8 +70,11 @@ class Pusher:
         store: "Store",
         registries: "Registries",
         progress: Progress | None = None,
+        *,
+        platform: str = "",
     ) -> None:
         self._images = images
+        self._platform = documents.parse_platform(platform) if platform else None
         self._store = store
         self._registries = registries
         self._progress = progress or Progress()
@@ -124,6 +129,7 @@ class Pusher:
             raise NotFoundError(
                 f"An image does not exist locally with the tag: {name.familiar_name}"
             ) from error
+        self._check_platform(image, name)
         # What is read must not be deleted meanwhile.
         with self._images.adding(), contextlib.ExitStack() as stack:
             content = self._images.content.read(image.manifest_digest)
@@ -140,6 +146,15 @@ class Pusher:
         pushed = Pushed(name.tag, digest, len(content))
         self._progress.say("", f"{name.tag}: digest: {digest} size: {len(content)}")
         return pushed
+
+    def _check_platform(self, image: "Image", name: Reference) -> None:
+        found = documents.platform_of(image.document)
+        if self._platform is not None and not platforms.matches(found, self._platform):
+            raise NotFoundError(
+                f"image with reference {name.familiar} was found but its platform"
+                f" ({platforms.shown(found)}) does not match the specified platform"
+                f" ({platforms.shown(self._platform)})"
+            )
 
     def _send_layers(
         self,

@@ -192,18 +192,13 @@ class Bearer(Method):
         return token
 
     def identity_token(self) -> str:
-        """Exchange the password for a refresh token, where the authority gives any; else empty."""
-        try:
-            answer = self._post("password", username=self._credentials.user,
-                                password=self._credentials.password, access_type="offline",
-                                scopes=())  # fmt: skip
-        except RegistryError:
-            return ""  # an authority of the older kind, which has GET alone
-        refresh_token = answer.get("refresh_token")
-        return refresh_token if isinstance(refresh_token, str) else ""
+        """Returns a refresh token for the password, where the authority gives any; else nothing."""
+        answer = self._get((), ("offline_token", "true"), ("client_id", CLIENT_ID))
+        return _token(answer, self._realm)[2]
 
-    def _get(self, scopes: "Sequence[str]") -> "dict[str, Any]":
+    def _get(self, scopes: "Sequence[str]", *options: tuple[str, str]) -> "dict[str, Any]":
         fields = [("service", self._service)] if self._service else []
+        fields += options
         headers = {}
         if self._credentials.user:
             fields.append(("account", self._credentials.user))
