@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.timing import Case, FailedError, run_in_turns, works
 from tests.support import peers
@@ -30,14 +30,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: needs root", file=sys.stderr)
         return 1
-    if _INSIDE not in os.environ:
-        os.environ[_INSIDE] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private",
-                              sys.executable, "-m", "bench", *sys.argv[1:]])  # fmt: skip
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    if os.path.ismount("/sys/fs/cgroup/unified"):
-        # crun refuses a machine that has cgroup v1 and v2 side by side; none of these needs both.
-        subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=True)
+    enter_namespaces("bench")
     with contextlib.ExitStack() as stack:
         scratch = pathlib.Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-bench-"))
@@ -55,6 +48,35 @@ def main() -> int:
     return 0
 
 
+def enter_namespaces(module: str) -> None:
+    """Run a module's command line anew in network and mount namespaces of its own, once."""
+    if _INSIDE not in os.environ:
+        os.environ[_INSIDE] = "1"
+        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private",
+                              sys.executable, "-m", module, *sys.argv[1:]])  # fmt: skip
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if os.path.ismount("/sys/fs/cgroup/unified"):
+        # crun refuses a machine that has cgroup v1 and v2 side by side; none of these needs both.
+        subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=True)
+
+
+def engines(
+    stack: contextlib.ExitStack, scratch: pathlib.Path, names: Sequence[str]
+) -> tuple[list[Engine], list[str]]:
+    """Start ketch and what is installed of the peers; return them and what is not there."""
+    found = [stack.enter_context(_ketch(scratch))]
+    notes = []
+    starts = {"docker": peers.docker, "podman": peers.podman}
+    for name in names:
+        directory = scratch / name
+        directory.mkdir()
+        try:
+            found.append(stack.enter_context(starts[name](directory)))
+        except peers.PeerUnavailableError as error:
+            notes.append(str(error))
+    return found, notes
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=25, help="rounds to count at most")
@@ -65,18 +87,10 @@ def _parse() -> argparse.Namespace:
 
 def _cases(stack: contextlib.ExitStack, scratch: pathlib.Path) -> tuple[list[Case], list[str]]:
     """Start what is installed; tell what is not."""
-    engines = [stack.enter_context(_ketch(scratch))]
-    notes = []
-    for name, start in (("docker", peers.docker), ("podman", peers.podman)):
-        directory = scratch / name
-        directory.mkdir()
-        try:
-            engines.append(stack.enter_context(start(directory)))
-        except peers.PeerUnavailableError as error:
-            notes.append(str(error))
+    started, notes = engines(stack, scratch, ("docker", "podman"))
     cases = []
     for scene, flags in (("default network", []), ("--network none", ["--network", "none"])):
-        for engine in engines:
+        for engine in started:
             program, *prefix = engine.prefix
             command = [shutil.which(program) or program, *prefix, "run", "--rm", *flags, "busybox",
                        "true"]  # fmt: skip
