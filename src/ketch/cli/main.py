@@ -24,6 +24,7 @@ _COMMANDS = {
     "import": ("images", "import_", "Import the contents of a tarball to create an image"),
     "inspect": ("inspect", "inspect", "Return low-level information on containers"),
     "kill": ("containers", "kill", "Kill one or more running containers"),
+    "load": ("archives", "load", "Load an image from a tar archive or STDIN"),
     "login": ("login", "login", "Authenticate to a registry"),
     "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
@@ -34,6 +35,7 @@ _COMMANDS = {
     "rmi": ("images", "rmi", "Remove one or more images"),
     "run": ("run", "run", "Create and run a new container from an image"),
     "serve": ("serve", "serve", "Serve the Docker Engine API"),
+    "save": ("archives", "save", "Save one or more images to a tar archive"),
     "stop": ("containers", "stop", "Stop one or more running containers"),
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
@@ -45,8 +47,8 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     },
     "image": {
         "history": "history", "import": "import", "inspect": ("image_show", "inspect"),
-        "list": "images", "ls": "images", "prune": ("images", "prune"), "pull": "pull",
-        "push": "push", "remove": "rmi", "rm": "rmi", "tag": "tag",
+        "list": "images", "load": "load", "ls": "images", "prune": ("images", "prune"),
+        "pull": "pull", "push": "push", "remove": "rmi", "rm": "rmi", "save": "save", "tag": "tag",
     },
     "system": {"events": "events"},
 }  # fmt: skip

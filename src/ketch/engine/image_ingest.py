@@ -91,6 +91,27 @@ def add_layer(
     return Layer(descriptor, found, chain_id, size_bytes)
 
 
+def known_layer(
+    images: "Images", below: "Sequence[str]", diff_id: str, expected: "Descriptor | None" = None
+) -> Layer | None:
+    """Returns a layer that is in the store already, as a blob and unpacked, else None.
+
+    Args:
+        images: where.
+        below: chain IDs of the layers below it, the lowest first.
+        diff_id: digest of its content.
+        expected: its blob; the uncompressed one where that is not said.
+    """
+    chain_id = documents.next_chain_id(below[-1] if below else "", diff_id)
+    digest = expected["digest"] if expected else diff_id
+    if not images.snapshotter.exists(chain_id) or digest not in images.content:
+        return None
+    descriptor = expected or documents.descriptor(
+        documents.OCI_LAYER, digest, images.content.size_bytes(digest)
+    )
+    return Layer(descriptor, diff_id, chain_id, images.snapshotter.size_bytes(chain_id))
+
+
 def import_image(
     images: "Images",
     stream: "Stream",

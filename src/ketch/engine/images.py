@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ketch.engine.image_removal import Events
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
+    from ketch.images.archive import TarSource
     from ketch.images.snapshots import Snapshotter
     from ketch.images.tar import Stream
     from ketch.spec.image import ContainerConfig, ImageConfig, Platform
@@ -151,6 +152,48 @@ class Images:
             return self.resolve(image.parent_id) if image.parent_id else None
         except NotFoundError:
             return None
+
+    def known(self, image_id: str) -> Image | None:
+        """Returns the image with a whole ID, None where there is none."""
+        try:
+            return self.resolve(image_id)
+        except NotFoundError:
+            return None
+
+    def holders(self, names: "Iterable[Reference]") -> "Sequence[tuple[str, str]]":
+        """Returns which of some names images have: in familiar form, with their IDs."""
+        query = "SELECT image_id FROM image_name WHERE reference = ?"
+        with self._store.reading() as connection:
+            found = [(name.familiar, connection.execute(query, (_key(name),)).fetchone())
+                     for name in names]  # fmt: skip
+        return [(name, row["image_id"]) for name, row in found if row is not None]
+
+    @contextlib.contextmanager
+    def opened_archive(self, descriptor: int) -> "Iterator[TarSource]":
+        """Open an archive for ``image_archive.load``.
+
+        Args:
+            descriptor: where it comes from: a file, a pipe, a socket; plain or compressed.
+
+        Raises:
+            InvalidArgumentError: it is damaged, no archive, or more than there is room for.
+            UnavailableError: the disk is full or failing.
+        """
+        from ketch.images import archive  # noqa: PLC0415 - not for a container's start
+
+        os.makedirs(self.root, 0o700, exist_ok=True)
+        room = os.statvfs(self.root)
+        opened = archive.seekable(descriptor, f"{self.root}/ingest", room.f_bavail * room.f_frsize)
+        try:
+            yield archive.TarSource(opened)
+        finally:
+            os.close(opened)
+
+    def record_event(self, action: str, image: Image) -> None:
+        """Tell in ``events`` what was done with an image."""
+        with self._store.transaction() as connection:
+            attributes = {**_labels(image), "name": image.id}
+            events.record(connection, "image", action, image.id, attributes)
 
     def check_platform(self, image: Image, platforms: "Iterable[Platform]") -> None:
         """Check that an image is of one of some platforms.

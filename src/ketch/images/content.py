@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+HOLE_BYTES_MIN = 1 << 16  # zeros in smaller pieces are written as they are
+_ZEROS = bytes(1 << 18)
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -212,12 +214,16 @@ class BlobWriter:
         """
         self._update(content)
         self.size_bytes += len(content)
-        rest = memoryview(content)
-        while rest:
-            try:
+        try:
+            if len(content) >= HOLE_BYTES_MIN and is_zeros(content):
+                # A layer may hold a disk's image, most of which was never written.
+                os.lseek(self._descriptor, len(content), os.SEEK_CUR)
+                return
+            rest = memoryview(content)
+            while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except OSError as error:
-                raise _unwritable(self._store.root, error) from error
+        except OSError as error:
+            raise _unwritable(self._store.root, error) from error
 
     def commit(self, expected: str = "") -> str:
         """Verify the blob and give it its name.
@@ -238,6 +244,7 @@ class BlobWriter:
         path = self._store.path(digest)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.ftruncate(self._descriptor, self.size_bytes)  # it may end with a hole
             os.fchmod(self._descriptor, 0o644)
             os.fsync(self._descriptor)
             os.rename(self._path, path)
@@ -245,6 +252,11 @@ class BlobWriter:
         except OSError as error:
             raise _unwritable(self._store.root, error) from error
         return digest
+
+
+def is_zeros(content: bytes | memoryview) -> bool:
+    """Whether a piece of content, at most as long as those that are read at once, is all zeros."""
+    return not content[0] and not content[-1] and bytes(content) == _ZEROS[: len(content)]
 
 
 def _names(directory: str) -> list[str]:

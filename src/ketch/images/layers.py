@@ -24,6 +24,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.images import tar
+from ketch.images.content import HOLE_BYTES_MIN, is_zeros
 from ketch.linux.openat2 import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
@@ -209,7 +210,12 @@ class _Tree:
                 _write_segments(descriptor, entry, reader)
             else:
                 for piece in reader.data():
-                    _write(descriptor, piece)
+                    if len(piece) >= HOLE_BYTES_MIN and is_zeros(piece):
+                        os.lseek(descriptor, len(piece), os.SEEK_CUR)
+                    else:
+                        _write(descriptor, piece)
+                if entry.size_bytes >= HOLE_BYTES_MIN:
+                    os.ftruncate(descriptor, entry.size_bytes)  # it may end with a hole
             # In this order: a change of owner takes setuid bits and capabilities away.
             os.fchown(descriptor, entry.uid, entry.gid)
             os.fchmod(descriptor, entry.mode)

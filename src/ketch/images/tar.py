@@ -140,6 +140,23 @@ class Reader:
             self._remaining -= len(piece)
             yield piece
 
+    @property
+    def buffered(self) -> int:
+        """How many bytes were read from the stream and not from here yet."""
+        return len(self._buffer) - self._position
+
+    def skip_data(self) -> int:
+        """Pass over the current member's data.
+
+        Returns:
+            How many bytes of it the stream still has, which the caller must take from there.
+        """
+        ready = min(self._remaining, self.buffered)
+        self._position += ready
+        left = self._remaining - ready
+        self._remaining = 0
+        return left
+
     def drain(self) -> None:
         """Read what follows the archive's end mark: padding, or anything."""
         self._buffer, self._position = b"", 0

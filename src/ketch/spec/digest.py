@@ -3,8 +3,8 @@
 Source: OCI image specification, descriptor.md, "Digests".
 """
 
+import hashlib
 import re
-from hashlib import sha256
 
 from ketch.errors import InvalidArgumentError
 
@@ -55,7 +55,17 @@ def valid(text: str) -> bool:
 
 def of(content: bytes) -> str:
     """Returns the sha256 digest of some bytes."""
-    return f"sha256:{sha256(content).hexdigest()}"
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def matches(content: bytes, digest: str) -> bool:
+    """Whether some bytes have a digest.
+
+    Raises:
+        InvalidArgumentError: that is none.
+    """
+    algorithm, digits = split(digest)
+    return hashlib.new(algorithm, content).hexdigest() == digits
 
 
 def _shown(text: str) -> str:

@@ -24,7 +24,7 @@ def shown(platform: "Platform") -> str:
 
 def candidates(platform: "Platform") -> "list[tuple[str, str, str]]":
     """Returns what runs on a platform, as system, architecture and variant, the best first."""
-    system, architecture, variant = _normal(platform)
+    system, architecture, variant = normal(platform)
     order = _DESCENDING.get(architecture)
     if order and variant in order:
         found = [(system, architecture, each) for each in order[order.index(variant) :]]
@@ -37,7 +37,7 @@ def candidates(platform: "Platform") -> "list[tuple[str, str, str]]":
 
 def matches(platform: "Platform", wanted: "Platform") -> bool:
     """Whether what was made for a platform runs on the one that is wanted."""
-    return _normal(platform) in candidates(wanted)
+    return normal(platform) in candidates(wanted)
 
 
 def choose(manifests: "Sequence[Descriptor]", wanted: "Platform") -> "Descriptor":
@@ -56,7 +56,7 @@ def choose(manifests: "Sequence[Descriptor]", wanted: "Platform") -> "Descriptor
     for entry in manifests:
         platform = entry.get("platform")
         # Without a platform stand signatures, and indexes that lead on to others.
-        rank = ranks.get(_normal(platform), best_rank) if platform else best_rank
+        rank = ranks.get(normal(platform), best_rank) if platform else best_rank
         if rank < best_rank:
             best, best_rank = entry, rank
     if best is None:
@@ -70,7 +70,8 @@ def choose(manifests: "Sequence[Descriptor]", wanted: "Platform") -> "Descriptor
     return best
 
 
-def _normal(platform: "Platform") -> tuple[str, str, str]:
+def normal(platform: "Platform") -> tuple[str, str, str]:
+    """Returns a platform's system, architecture and variant, the usual one where it has none."""
     architecture = platform["architecture"].lower()
     variant = platform.get("variant", "").lower() or _DEFAULT_VARIANTS.get(architecture, "")
     return platform["os"].lower(), architecture, variant

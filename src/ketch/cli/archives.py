@@ -1,0 +1,180 @@
+"""``ketch save`` and ``ketch load``."""
+
+import contextlib
+import os
+import sys
+
+from ketch.cli.flags import Command, Flag, parse
+from ketch.engine import image_archive
+from ketch.engine.images import Images
+from ketch.engine.store import Store
+from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.images import archive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ketch.engine.image_archive import Loaded
+    from ketch.engine.settings import Settings
+
+_FORMATS = ("docker-archive", "oci-archive", "oci-dir")
+
+
+def _format(text: str) -> str:
+    if text not in _FORMATS:
+        raise InvalidArgumentError(f"unknown format {text!r}", f"formats: {', '.join(_FORMATS)}")
+    return text
+
+
+_SAVE = Command(
+    "ketch save [OPTIONS] IMAGE [IMAGE...]",
+    "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    [
+        Flag("format", "", "string",
+             "Write docker-archive (an OCI archive as well), oci-archive or oci-dir",
+             default="docker-archive", convert=_format),
+        Flag("output", "o", "string", "Write to a file, instead of STDOUT"),
+        Flag("platform", "", "string", "Save only the given platform variant"),
+    ],
+    minimum_arguments=1,
+    aliases=("ketch image save", "ketch save"),
+)  # fmt: skip
+_LOAD = Command(
+    "ketch load [OPTIONS]",
+    "Load an image from a tar archive or STDIN",
+    [
+        Flag("input", "i", "string", "Read from a tar archive or OCI directory, instead of STDIN"),
+        Flag("platform", "", "string", "Load only the given platform variant"),
+        Flag("quiet", "q", "bool", "Suppress the load output"),
+    ],
+    maximum_arguments=0,
+    aliases=("ketch image load", "ketch load"),
+)
+
+
+def save(settings: "Settings", arguments: list[str]) -> int:
+    """Write images to an archive."""
+    parsed = parse(_SAVE, arguments)
+    images = Images(settings, Store(settings.root))
+    output, form = parsed.text("output"), parsed.text("format")
+    with contextlib.ExitStack() as stack:
+        sink: image_archive.Sink
+        if form == "oci-dir":
+            if not output:
+                raise InvalidArgumentError("a directory needs a name: use the -o flag")
+            sink = archive.DirectorySink(output)
+        else:
+            descriptor = stack.enter_context(_output(output))
+            sink = archive.TarSink(lambda content: _write(descriptor, content), descriptor)
+        image_archive.save(
+            images,
+            parsed.arguments,
+            sink,
+            platform=parsed.text("platform"),
+            docker=form == "docker-archive",
+        )
+    return 0
+
+
+def load(settings: "Settings", arguments: list[str]) -> int:
+    """Take images from an archive."""
+    parsed = parse(_LOAD, arguments)
+    images = Images(settings, Store(settings.root))
+    name, platform = parsed.text("input"), parsed.text("platform")
+    if not name and sys.stdin is not None and sys.stdin.isatty():
+        raise InvalidArgumentError("requested load from stdin, but stdin is empty")
+    done = _tell if not parsed.enabled("quiet") else _tell_names
+    if name and os.path.isdir(name):
+        directory = archive.DirectorySource(name)
+        image_archive.load(images, directory, platform=platform, done=done)
+        return 0
+    with _input(name) as descriptor, images.opened_archive(descriptor) as source:
+        image_archive.load(images, source, platform=platform, done=done)
+    return 0
+
+
+def _tell(loaded: "Loaded") -> None:
+    for name, image_id in loaded.replaced:
+        print(
+            f"The image {name} already exists, renaming the old one with ID {image_id}"
+            " to empty string"
+        )
+    _tell_names(loaded)
+
+
+def _tell_names(loaded: "Loaded") -> None:
+    for name in loaded.names:
+        print(f"Loaded image: {name}")
+    if not loaded.names:
+        print(f"Loaded image ID: {loaded.id}")
+
+
+@contextlib.contextmanager
+def _input(name: str) -> "Iterator[int]":
+    if not name:
+        yield 0
+        return
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"open {name}: no such file or directory") from error
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidArgumentError(f"open {name}: {reason}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _output(name: str) -> "Iterator[int]":
+    """Open what is written to; a file appears under its name when all of it is written."""
+    if not name:
+        if sys.stdout.isatty():
+            raise InvalidArgumentError(
+                "cowardly refusing to save to a terminal. Use the -o flag or redirect"
+            )
+        yield 1
+        return
+    directory = os.path.dirname(name) or "."
+    if not os.path.isdir(directory):
+        raise InvalidArgumentError(
+            f"invalid output path: directory {directory!r} does not exist".replace("'", '"')
+        )
+    if os.path.lexists(name) and not os.path.isfile(name):
+        # A pipe or a device is written to as it is.
+        yield from _opened(name, os.O_WRONLY)
+        return
+    temporary = f"{directory}/.tmp-{os.path.basename(name)}{os.urandom(5).hex()}"
+    try:
+        yield from _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        os.rename(temporary, name)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _opened(name: str, flags: int) -> "Iterator[int]":
+    try:
+        descriptor = os.open(name, flags | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"failed to save image: open {name}: {(error.strerror or '').lower()}"
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnavailableError(f"cannot write the archive: {error.strerror}") from error
