@@ -35,6 +35,10 @@ class NotFoundError(KetchError):
     """The named thing does not exist."""
 
 
+class ImageNotFoundError(NotFoundError):
+    """There is no such image here; a registry may have it."""
+
+
 class AlreadyExistsError(KetchError):
     """The name is taken."""
 

@@ -34,7 +34,7 @@ def create(engine: "Engine", request: "Request", *, name: str, in_charge: bool) 
         ConflictError: the name is taken, or the identifier file exists.
     """
     reference = request["Config"]["Image"]
-    image = engine.images.resolve(reference)
+    image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
     asked = mount_requests.of_container(complete["HostConfig"])
