@@ -31,19 +31,23 @@ _COMMANDS = {
     "ps": ("ps", "ps", "List containers"),
     "pull": ("pull", "pull", "Download an image from a registry"),
     "push": ("pull", "push", "Upload an image to a registry"),
+    "rename": ("rename", "rename", "Rename a container"),
     "rm": ("containers", "rm", "Remove one or more containers"),
     "rmi": ("images", "rmi", "Remove one or more images"),
     "run": ("run", "run", "Create and run a new container from an image"),
     "serve": ("serve", "serve", "Serve the Docker Engine API"),
     "save": ("archives", "save", "Save one or more images to a tar archive"),
+    "stats": ("stats", "stats", "Display a live stream of resource usage statistics"),
     "stop": ("containers", "stop", "Stop one or more running containers"),
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "top": ("top", "top", "Display the running processes of a container"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
 }
 _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "container": {
         "exec": "exec", "inspect": "inspect", "kill": "kill", "list": "ps", "logs": "logs",
-        "ls": "ps", "ps": "ps", "rm": "rm", "run": "run", "stop": "stop", "wait": "wait",
+        "ls": "ps", "ps": "ps", "rename": "rename", "rm": "rm", "run": "run", "stats": "stats",
+        "stop": "stop", "top": "top", "wait": "wait",
     },
     "image": {
         "history": "history", "import": "import", "inspect": ("image_show", "inspect"),

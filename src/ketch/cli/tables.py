@@ -8,17 +8,18 @@ _COLUMN_WIDTH_MIN = 10
 _GAP = 3
 
 
-def table(rows: "Sequence[Sequence[str]]") -> str:
+def table(rows: "Sequence[Sequence[str]]", minimum_width: int = _COLUMN_WIDTH_MIN) -> str:
     """Lay rows out in columns, each as wide as its longest cell; the last is not filled up.
 
     Args:
         rows: the head first; all of the same length.
+        minimum_width: of a column, the gap after it included.
 
     Returns:
         Lines, each with its newline.
     """
     widths = [
-        max(_COLUMN_WIDTH_MIN, max(map(len, column)) + _GAP)
+        max(minimum_width, max(map(len, column)) + _GAP)
         for column in zip(*(row[:-1] for row in rows), strict=True)
     ]
     return "".join("".join(map(str.ljust, row, widths)) + row[-1] + "\n" for row in rows)
@@ -36,3 +37,12 @@ def size(size_bytes: float, digits: int = 3) -> str:
         size_bytes /= 1000
         next(units)
     return f"{size_bytes:.{digits}g}{next(units)}"
+
+
+def binary_size(size_bytes: float) -> str:
+    """Write a size in powers of 1024 to four significant digits, as ``23.54GiB``."""
+    units = iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"))
+    while size_bytes >= 1024:
+        size_bytes /= 1024
+        next(units)
+    return f"{size_bytes:.4g}{next(units)}"

@@ -1,0 +1,26 @@
+"""``ketch rename``."""
+
+from ketch.cli.flags import Command, parse
+from ketch.engine import renaming
+from ketch.engine.containers import Containers
+from ketch.engine.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.settings import Settings
+
+RENAME = Command(
+    "ketch rename CONTAINER NEW_NAME",
+    "Rename a container",
+    minimum_arguments=2,
+    maximum_arguments=2,
+    aliases=("ketch container rename", "ketch rename"),
+)
+
+
+def rename(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch rename``."""
+    old, new = (text.strip() for text in parse(RENAME, arguments).arguments)
+    store = Store(settings.root)
+    renaming.rename(store, Containers(settings, store), old, new)
+    return 0

@@ -1,0 +1,52 @@
+"""Giving a container another name."""
+
+from ketch.engine import events, names
+from ketch.errors import AlreadyExistsError, ConflictError, InvalidArgumentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.containers import Containers
+    from ketch.engine.store import Store
+
+_ALLOCATING = "Error when allocating new name: "
+
+
+def rename(store: "Store", containers: "Containers", reference: str, new_name: str) -> None:
+    """Give a container another name; whatever it is doing goes on.
+
+    Args:
+        store: the engine's database.
+        containers: where the container is looked up.
+        reference: its identifier, or its name so far.
+        new_name: its name from now on; a slash in front of it means nothing.
+
+    Raises:
+        InvalidArgumentError: that is not a name.
+        NotFoundError: no such container.
+        AlreadyExistsError: another container has that name.
+        ConflictError: it has that name already.
+    """
+    if not reference or not new_name:
+        raise InvalidArgumentError("Neither old nor new names may be empty")
+    container = containers.find(reference)
+    try:
+        name = names.check_name(new_name.removeprefix("/"))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{_ALLOCATING}{error.message}", error.hint) from error
+    if name == container.name:
+        raise ConflictError("Renaming a container with the same name as its current name")
+    with store.transaction() as connection:
+        holder = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
+        if holder is not None:
+            raise AlreadyExistsError(
+                f'{_ALLOCATING}Conflict. The container name "/{name}" is already in use by '
+                f'container "{holder["id"]}". You have to remove (or rename) that container to be '
+                "able to reuse that name."
+            )
+        old = connection.execute(
+            "SELECT name FROM container WHERE id = ?", (container.id,)
+        ).fetchone()
+        connection.execute("UPDATE container SET name = ? WHERE id = ?", (name, container.id))
+        labels = container.record.get("Config", {}).get("Labels") or {}
+        told = {"image": container.image_reference, "name": name, "oldName": f"/{old['name']}"}
+        events.record(connection, "container", "rename", container.id, {**labels, **told})
