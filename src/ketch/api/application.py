@@ -25,7 +25,7 @@ from ketch.spec.filters import Filters
 from ketch.spec.timestamps import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import Concatenate
 
     from ketch.api.http import Exchange
@@ -275,6 +275,24 @@ class Call:
                 raise InvalidArgumentError(f"invalid filter '{name}'")
             pairs += [(name, value) for value in chosen]
         return pairs
+
+    async def while_there(self, work: "Coroutine[None, None, R]") -> R:
+        """Do something as long as the client is there; returns what comes of it.
+
+        Raises:
+            ClientGoneError: it left before the end.
+        """
+        gone = asyncio.ensure_future(self.exchange.gone())
+        working = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((gone, working), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientGoneError
+            return working.result()
+        finally:
+            gone.cancel()
+            working.cancel()
+            await asyncio.gather(gone, working, return_exceptions=True)
 
 
 def answer(error: BaseException) -> tuple[int, dict[str, str] | None]:

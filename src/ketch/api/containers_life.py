@@ -1,10 +1,9 @@
 """Routes that end containers, and wait for that."""
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from ketch.api import hub
-from ketch.api.http import ClientGoneError, encode
+from ketch.api.http import encode
 from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError
 
 if TYPE_CHECKING:
@@ -64,16 +63,7 @@ async def wait(call: "Call") -> None:
     if condition == "not-running" and not container.is_active:
         status = container.exit_status
     else:
-        gone = asyncio.ensure_future(call.exchange.gone())
-        waiting = asyncio.ensure_future(_await_end(call, container, condition, newest))
-        try:
-            await asyncio.wait((gone, waiting), return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                raise ClientGoneError
-            status = waiting.result()
-        finally:
-            gone.cancel()
-            waiting.cancel()
+        status = await call.while_there(_await_end(call, container, condition, newest))
     await call.exchange.write(encode({"StatusCode": status}))
     await call.exchange.end()
 
@@ -88,7 +78,7 @@ async def _await_end(call: "Call", container: "Container", condition: str, newes
                 await call.run(_find, container.id)
             except NotFoundError:
                 return status
-        elif event.kind == "container" and event.actor == container.id:
+        elif event.type == "container" and event.actor_id == container.id:
             if event.action == "die":
                 status = int(event.attributes.get("exitCode", 0))
                 if condition != "removed":

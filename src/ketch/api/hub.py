@@ -7,34 +7,22 @@ bounded list for all of them.
 
 import asyncio
 import contextlib
-import json
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from ketch.engine import events
+from ketch.engine.events import KEPT, Event
 from ketch.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from typing import Any
 
     from ketch.api.application import Application
     from ketch.engine.engine import Engine
 
-KEPT = 4096
 # The log may be replaced unseen, and a dead monitor records nothing.
 _LOOK_SECONDS = 2.0
 _SETTLE_SECONDS = 0.001
-
-
-class Event(NamedTuple):
-    """One recorded event."""
-
-    number: int
-    time_ns: int
-    kind: str
-    action: str
-    actor: str
-    attributes: "dict[str, Any]"
 
 
 class Hub:
@@ -69,16 +57,16 @@ class Hub:
                 self._kept.clear()
                 self._last = after
                 self._task = asyncio.create_task(self._look())
-            elif not self._kept or self._kept[0].number > after + 1:
+            elif not self._kept or self._kept[0].id > after + 1:
                 for event in await self._application.run(_since, after):
-                    if event.number > self._last:
+                    if event.id > self._last:
                         break
-                    after = event.number
+                    after = event.id
                     yield event
             while True:
                 changed = self._changed
-                for event in [one for one in self._kept if one.number > after]:
-                    after = event.number
+                for event in [one for one in self._kept if one.id > after]:
+                    after = event.id
                     yield event
                 if changed is not self._changed:
                     continue
@@ -105,7 +93,7 @@ class Hub:
                 queue.forget()
                 found = await self._application.run(_since, self._last)
                 if found:
-                    self._last = found[-1].number
+                    self._last = found[-1].id
                     self._kept.extend(found)
                     changed, self._changed = self._changed, asyncio.Event()
                     changed.set()
@@ -127,18 +115,8 @@ def of(application: "Application") -> Hub:
 
 
 def _newest(engine: "Engine") -> int:
-    with engine.store.reading() as connection:
-        row = connection.execute("SELECT max(id) AS newest FROM event").fetchone()
-    return row["newest"] or 0
+    return events.last_id(engine.store)
 
 
 def _since(engine: "Engine", number: int) -> list[Event]:
-    with engine.store.reading() as connection:
-        rows = connection.execute(
-            "SELECT * FROM event WHERE id > ? ORDER BY id", (number,)
-        ).fetchall()
-    return [
-        Event(row["id"], row["time_ns"], row["type"], row["action"], row["actor_id"],
-              json.loads(row["attributes"]))
-        for row in rows
-    ]  # fmt: skip
+    return events.recorded(engine.store, after_id=number)

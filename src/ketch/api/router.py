@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 _TOPICS = {
     "": (),
     "_ping": ("system",),
+    "auth": ("registry",),
     "build": ("build",),
     "containers": ("containers", "containers_life"),
-    "images": ("images",),
+    "distribution": ("registry",),
+    "events": ("events",),
+    "images": ("images", "transfer"),
     "info": ("system",),
     "session": ("build",),
     "version": ("system",),

@@ -7,15 +7,14 @@ from ketch.cli.prompts import confirmed
 from ketch.cli.tables import size
 from ketch.engine import image_listing
 from ketch.engine.images import Images
+from ketch.engine.sources import Source
 from ketch.engine.store import Store
-from ketch.errors import InvalidArgumentError, KetchError, NotFoundError, UnavailableError
+from ketch.errors import KetchError, NotFoundError
 from ketch.spec import image as documents
 from ketch.spec.filters import pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.engine.settings import Settings
 
 _IMPORT = Command(
@@ -61,15 +60,13 @@ _PRUNE = Command(
     maximum_arguments=0,
 )  # fmt: skip
 
-_DOWNLOAD_TIMEOUT_SECONDS = 60
-
 
 def import_(settings: "Settings", arguments: list[str]) -> int:
     """Make an image from an archive and print its ID."""
     parsed = parse(_IMPORT, arguments)
     source = parsed.arguments[0]
     reference = parsed.arguments[1] if len(parsed.arguments) > 1 else ""
-    with _Source(source) as stream:
+    with Source(source) as stream:
         image_id = _images(settings).import_image(
             stream,
             reference,
@@ -135,52 +132,3 @@ def tag(settings: "Settings", arguments: list[str]) -> int:
 
 def _images(settings: "Settings") -> Images:
     return Images(settings, Store(settings.root))
-
-
-class _Source:
-    """Where an archive is read from: standard input, a URL, or a file.
-
-    Args:
-        name: ``-``, a URL, or a path.
-    """
-
-    __slots__ = ("_close", "_name", "_read")
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._read: Callable[[int], bytes]
-        self._close: Callable[[], object]
-
-    def __enter__(self) -> "_Source":
-        try:
-            if self._name == "-":
-                stream = open(0, "rb", buffering=0, closefd=False)
-                self._read, self._close = stream.read, stream.close
-            elif self._name.startswith(("http://", "https://")):
-                from urllib.request import urlopen  # noqa: PLC0415 - rarely used and large
-
-                response = urlopen(self._name, timeout=_DOWNLOAD_TIMEOUT_SECONDS)
-                self._read, self._close = response.read, response.close
-            else:
-                stream = open(self._name, "rb", buffering=0)
-                self._read, self._close = stream.read, stream.close
-        except FileNotFoundError as error:
-            raise NotFoundError(f"open {self._name}: no such file or directory") from error
-        except (OSError, ValueError) as error:
-            raise InvalidArgumentError(f"open {self._name}: {_reason(error)}") from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            return self._read(size)
-        except Exception as error:  # the network's libraries raise classes of their own
-            raise UnavailableError(f"read {self._name}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    error = getattr(error, "reason", error)  # what urllib wraps
-    strerror = getattr(error, "strerror", None)
-    return strerror.lower() if strerror else str(error)

@@ -1,0 +1,259 @@
+"""Routes by which images come and go: pull, push, import, load, save."""
+
+import base64
+import binascii
+import os
+from typing import TYPE_CHECKING
+
+from ketch.api import errors
+from ketch.api.flows import Inlet, Outlet, body_descriptor, line
+from ketch.api.http import parse
+from ketch.api.images import find, with_tag
+from ketch.engine import image_archive
+from ketch.engine.sources import Source
+from ketch.errors import InvalidArgumentError, KetchError
+from ketch.images.archive import TarSink
+from ketch.images.registry.credentials import Credentials
+from ketch.images.registry.progress import Progress
+from ketch.images.registry.registries import Registries
+from ketch.spec import reference as references
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.api.application import Call
+    from ketch.api.router import Routes
+    from ketch.engine.engine import Engine
+    from ketch.engine.image_archive import Loaded
+    from ketch.images.tar import Stream
+
+JSON = "application/json"
+TAR = "application/x-tar"
+
+
+class Told(Progress):
+    """Progress as lines of JSON (``CreateImageInfo``, ``PushImageInfo``).
+
+    Args:
+        outlet: where they go.
+    """
+
+    __slots__ = ("_outlet",)
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
+    def say(self, identifier: str, status: str) -> None:
+        """Tell a new state."""
+        about = {"progressDetail": {}, "id": identifier} if identifier else {}
+        self._outlet.tell({"status": status, **about})
+
+    def advance(self, identifier: str, action: str, current_bytes: int, total_bytes: int) -> None:
+        """Tell how far something is."""
+        detail = {"current": current_bytes, **({"total": total_bytes} if total_bytes > 0 else {})}
+        self._outlet.tell({"status": action, "progressDetail": detail, "id": identifier})
+
+
+async def told(
+    call: "Call", work: "Callable[[Engine, Outlet], None]", content_type: str = JSON
+) -> None:
+    """Do something in a thread that tells of its progress by lines of JSON.
+
+    What fails after the first line is told in one more, as the answer's status is sent already.
+    """
+    outlet = Outlet(call, content_type)
+    try:
+        await call.run_slowly(work, outlet)
+    except (KetchError, OSError) as error:
+        if not call.exchange.status:
+            raise
+        message = errors.message(error)
+        await outlet.send(line({"errorDetail": {"message": message}, "error": message}))
+    await outlet.end()
+
+
+def credentials(text: str) -> Credentials:
+    """Returns what the header X-Registry-Auth shows.
+
+    Raises:
+        InvalidArgumentError: it is malformed.
+    """
+    if not text:
+        return Credentials()
+    try:
+        content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise InvalidArgumentError(f"invalid X-Registry-Auth header: {error}") from error
+    found = parse(content) if content else {}
+    return from_document(found)
+
+
+def from_document(found: object) -> Credentials:
+    """Returns the credentials in an ``AuthConfig``.
+
+    Raises:
+        InvalidArgumentError: it is malformed.
+    """
+    if not isinstance(found, dict):
+        raise InvalidArgumentError("invalid X-Registry-Auth header: no JSON object")
+    values = {
+        name: found.get(name) or ""
+        for name in ("username", "password", "identitytoken", "registrytoken", "auth")
+    }
+    if not all(isinstance(value, str) for value in values.values()):
+        raise InvalidArgumentError("invalid X-Registry-Auth header: a value is no text")
+    if values["auth"] and not values["username"]:
+        try:
+            user, _, password = base64.b64decode(values["auth"]).decode().partition(":")
+        except ValueError as error:
+            raise InvalidArgumentError(f"invalid X-Registry-Auth header: {error}") from error
+        values["username"], values["password"] = user, password
+    return Credentials(
+        values["username"], values["password"], values["identitytoken"], values["registrytoken"]
+    )
+
+
+def _platform(call: "Call") -> str:
+    """Returns the platform asked for: ``os/arch[/variant]``, or since 1.48 a JSON document."""
+    text = call.text("platform")
+    if not text.startswith("{"):
+        return text
+    found = parse(text.encode())
+    assert isinstance(found, dict)
+    parts = [found.get(name) for name in ("os", "architecture", "variant")]
+    if not all(isinstance(part, str) for part in parts if part is not None):
+        raise InvalidArgumentError("failed to parse platform: a part is no text")
+    return "/".join(part for part in parts if part)
+
+
+async def create(call: "Call") -> None:
+    """Answer ``POST /images/create``: a pull, or an import."""
+    if call.given("fromSrc"):
+        await _import(call)
+        return
+    name = with_tag(call.text("fromImage"), call.text("tag"))
+    who = credentials(call.exchange.headers.get("x-registry-auth", ""))
+    platform = _platform(call)
+    everything = not call.text("tag") and not _has_tag(name)
+
+    def pull(engine: "Engine", outlet: Outlet) -> None:
+        from ketch.engine.pulling import Puller  # noqa: PLC0415 - urllib3 and all
+
+        with Registries(os.environ, credentials=who) as registries:
+            puller = Puller(engine.images, registries, Told(outlet), platform=platform)
+            if everything:
+                puller.pull_all(name)
+            else:
+                puller.pull(name)
+
+    await told(call, pull)
+
+
+def _has_tag(name: str) -> bool:
+    parsed = references.parse(name)
+    return bool(parsed.tag or parsed.digest)
+
+
+async def _import(call: "Call") -> None:
+    source = call.text("fromSrc")
+    if source != "-" and not source.startswith(("http://", "https://")):
+        source = f"http://{source}"  # never a file of this host
+    target = with_tag(call.text("repo"), call.text("tag"))
+    changes, message, platform = call.texts("changes"), call.text("message"), _platform(call)
+    inlet = Inlet(call)
+
+    def load(engine: "Engine", outlet: Outlet) -> None:
+        def take(stream: "Stream") -> None:
+            image_id = engine.images.import_image(
+                stream, target, changes=changes, message=message or f"Imported from {source}",
+                platform=platform,
+            )  # fmt: skip
+            outlet.tell({"status": image_id})
+
+        if source == "-":
+            take(inlet)
+            return
+        with Source(source) as stream:
+            take(stream)
+
+    await told(call, load)
+
+
+async def push(call: "Call") -> None:
+    """Answer ``POST /images/{name}/push``."""
+    name = with_tag(call["name"], call.text("tag"))
+    everything = not call.text("tag")
+    who = credentials(call.exchange.headers.get("x-registry-auth", ""))
+    platform = _platform(call)
+
+    def send(engine: "Engine", outlet: Outlet) -> None:
+        from ketch.engine.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
+
+        with Registries(os.environ, credentials=who) as registries:
+            pusher = Pusher(
+                engine.images, engine.store, registries, Told(outlet), platform=platform
+            )
+            pushed = pusher.push_all(name) if everything else [pusher.push(name)]
+        for one in pushed:
+            aux = {"Tag": one.tag, "Digest": one.digest, "Size": one.size_bytes}
+            outlet.tell({"progressDetail": {}, "aux": aux})
+
+    await told(call, send)
+
+
+async def load(call: "Call") -> None:
+    """Answer ``POST /images/load``."""
+    platform = _platform(call)
+    async with body_descriptor(call) as descriptor:
+
+        def take(engine: "Engine", outlet: Outlet) -> None:
+            def tell(loaded: "Loaded") -> None:
+                for name, image_id in loaded.replaced:
+                    text = (
+                        f"The image {name} already exists, renaming the old one with ID "
+                        f"{image_id} to empty string"
+                    )
+                    outlet.tell({"stream": f"{text}\n"})
+                for name in loaded.names:
+                    outlet.tell({"stream": f"Loaded image: {name}\n"})
+                if not loaded.names:
+                    outlet.tell({"stream": f"Loaded image ID: {loaded.id}\n"})
+
+            with engine.images.opened_archive(descriptor) as source:
+                image_archive.load(engine.images, source, platform=platform, done=tell)
+
+        await told(call, take)
+
+
+async def save(call: "Call") -> None:
+    """Answer ``GET /images/get``."""
+    await _save(call, call.texts("names"))
+
+
+async def save_one(call: "Call") -> None:
+    """Answer ``GET /images/{name}/get``."""
+    await _save(call, [call["name"]])
+
+
+async def _save(call: "Call", names: list[str]) -> None:
+    names = [name for text in names for name in text.split(",") if name]
+    platform = _platform(call)
+    outlet = Outlet(call, TAR)
+
+    def write(engine: "Engine") -> None:
+        for name in names:
+            if ":" in name.rpartition("/")[2]:
+                find(engine, name)
+        image_archive.save(engine.images, names, TarSink(outlet.write), platform=platform)
+
+    await call.run_slowly(write)
+    await outlet.end()
+
+
+ROUTES: "Routes" = (
+    ("POST", "/images/create", create),
+    ("POST", "/images/load", load),
+    ("GET", "/images/get", save),
+    ("GET", "/images/{name*}/get", save_one),
+    ("POST", "/images/{name*}/push", push),
+)
