@@ -69,7 +69,7 @@ def request_from(body: "dict[str, Any]", platform: str = "") -> "Request":
 
 
 def _create(engine: "Engine", request: "Request", name: str) -> "dict[str, Any]":
-    container = creation.create(engine, request, name=name, in_charge=False)
+    container = creation.create(engine, request, name=name)
     return {"Id": container.id, "Warnings": list(container.record.get("Warnings") or ())}
 
 

@@ -323,6 +323,13 @@ class Manager:
         """Let the processes run again. Raises UnavailableError where there is no freezer."""
         freezer.freezer(self._groups).thaw()
 
+    def freezer_file(self) -> str:
+        """The file that says whether it is frozen; empty where there is no freezer."""
+        try:
+            return freezer.freezer(self._groups).file
+        except UnavailableError:
+            return ""
+
     def frozen(self) -> bool:
         """Whether the cgroup is frozen, or freezing, by itself or by one above it."""
         return freezer.freezer(self._groups).frozen()

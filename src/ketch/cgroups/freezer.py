@@ -46,6 +46,11 @@ class V1Freezer:
     def __init__(self, group: "Group") -> None:
         self._group = group
 
+    @property
+    def file(self) -> str:
+        """The file that holds its state."""
+        return f"{self._group.directory}/freezer.state"
+
     def thaw(self) -> None:
         """Let all run again."""
         self._group.write("freezer.state", "THAWED")
@@ -79,6 +84,11 @@ class V2Freezer:
 
     def __init__(self, group: "Group") -> None:
         self._group = group
+
+    @property
+    def file(self) -> str:
+        """The file that holds its state."""
+        return f"{self._group.directory}/cgroup.freeze"
 
     def thaw(self) -> None:
         """Let all run again."""

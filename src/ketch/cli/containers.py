@@ -1,4 +1,4 @@
-"""The commands about containers that exist: ps, rm, stop, kill, wait, logs."""
+"""The commands about containers that exist: rm, stop, restart, kill, pause, unpause, wait."""
 
 import sys
 
@@ -31,6 +31,25 @@ STOP = Command(
     ),
     minimum_arguments=1,
     aliases=("ketch container stop", "ketch stop"),
+)
+RESTART = Command(
+    "ketch restart [OPTIONS] CONTAINER [CONTAINER...]",
+    "Restart one or more containers",
+    STOP.flags,
+    minimum_arguments=1,
+    aliases=("ketch container restart", "ketch restart"),
+)
+PAUSE = Command(
+    "ketch pause CONTAINER [CONTAINER...]",
+    "Pause all processes within one or more containers",
+    minimum_arguments=1,
+    aliases=("ketch container pause", "ketch pause"),
+)
+UNPAUSE = Command(
+    "ketch unpause CONTAINER [CONTAINER...]",
+    "Unpause all processes within one or more containers",
+    minimum_arguments=1,
+    aliases=("ketch container unpause", "ketch unpause"),
 )
 KILL = Command(
     "ketch kill [OPTIONS] CONTAINER [CONTAINER...]",
@@ -73,6 +92,43 @@ def stop(settings: "Settings", arguments: list[str]) -> int:
         return reference
 
     return _each(parsed.arguments, stop_one)
+
+
+def restart(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch restart``."""
+    from ketch.engine import starts  # noqa: PLC0415 - of no use to the others
+
+    parsed = parse(RESTART, arguments)
+    containers = _containers(settings)
+    timeout_seconds = parsed.number("timeout") if "timeout" in parsed.given else None
+
+    def restart_one(reference: str) -> str:
+        starts.restart(settings, containers, reference, timeout_seconds, parsed.text("signal"))
+        return reference
+
+    return _each(parsed.arguments, restart_one)
+
+
+def pause(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch pause``."""
+    containers = _containers(settings)
+
+    def pause_one(reference: str) -> str:
+        containers.pause(reference)
+        return reference
+
+    return _each(parse(PAUSE, arguments).arguments, pause_one)
+
+
+def unpause(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch unpause``."""
+    containers = _containers(settings)
+
+    def unpause_one(reference: str) -> str:
+        containers.unpause(reference)
+        return reference
+
+    return _each(parse(UNPAUSE, arguments).arguments, unpause_one)
 
 
 def kill(settings: "Settings", arguments: list[str]) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Command: (module under ketch.cli, function, what it does). What "ketch container" and
 # "ketch image" know as well stands in _GROUPS, as do commands that only they have.
 _COMMANDS = {
+    "attach": ("attach", "attach", "Attach to a running container"),
+    "create": ("run", "create", "Create a new container"),
     "events": ("events", "events", "Get real time events from the engine"),
     "exec": ("execute", "exec_", "Execute a command in a running container"),
     "history": ("image_show", "history", "Show the history of an image"),
@@ -28,26 +30,31 @@ _COMMANDS = {
     "login": ("login", "login", "Authenticate to a registry"),
     "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
+    "pause": ("containers", "pause", "Pause all processes within one or more containers"),
     "ps": ("ps", "ps", "List containers"),
     "pull": ("pull", "pull", "Download an image from a registry"),
     "push": ("pull", "push", "Upload an image to a registry"),
     "rename": ("rename", "rename", "Rename a container"),
+    "restart": ("containers", "restart", "Restart one or more containers"),
     "rm": ("containers", "rm", "Remove one or more containers"),
     "rmi": ("images", "rmi", "Remove one or more images"),
     "run": ("run", "run", "Create and run a new container from an image"),
     "serve": ("serve", "serve", "Serve the Docker Engine API"),
     "save": ("archives", "save", "Save one or more images to a tar archive"),
+    "start": ("attach", "start", "Start one or more stopped containers"),
     "stats": ("stats", "stats", "Display a live stream of resource usage statistics"),
     "stop": ("containers", "stop", "Stop one or more running containers"),
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": ("top", "top", "Display the running processes of a container"),
+    "unpause": ("containers", "unpause", "Unpause all processes within one or more containers"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
 }
 _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "container": {
-        "exec": "exec", "inspect": "inspect", "kill": "kill", "list": "ps", "logs": "logs",
-        "ls": "ps", "ps": "ps", "rename": "rename", "rm": "rm", "run": "run", "stats": "stats",
-        "stop": "stop", "top": "top", "wait": "wait",
+        "attach": "attach", "create": "create", "exec": "exec", "inspect": "inspect",
+        "kill": "kill", "list": "ps", "logs": "logs", "ls": "ps", "pause": "pause", "ps": "ps",
+        "rename": "rename", "restart": "restart", "rm": "rm", "run": "run", "start": "start",
+        "stats": "stats", "stop": "stop", "top": "top", "unpause": "unpause", "wait": "wait",
     },
     "image": {
         "history": "history", "import": "import", "inspect": ("image_show", "inspect"),
@@ -58,7 +65,7 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
 }  # fmt: skip
 
 # Their status is the program's, so a failure of ketch itself has one that few programs use.
-_STARTS = {"run"}
+_STARTS = {"create", "run"}
 
 _HELP = """
 Usage:  ketch [OPTIONS] COMMAND

@@ -1,4 +1,4 @@
-"""``ketch run``: create a container, start it, and stay attached to it.
+"""``ketch run`` and ``create``: create a container; start it and stay attached to it.
 
 The client reads the command line and hands over what was asked for; a monitor, forked from the
 zygote, does the rest and outlives the client.
@@ -11,7 +11,7 @@ from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine import launch
 from ketch.errors import InvalidArgumentError
 from ketch.spec.detach_keys import DEFAULT, parse_detach_keys
-from ketch.spec.options import OPTIONS
+from ketch.spec.options import CREATE_OPTIONS, OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,33 @@ RUN = Command(
     interspersed=False,
     aliases=("ketch container run", "ketch run"),
 )
+
+CREATE = Command(
+    "ketch create [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create a new container",
+    CREATE_OPTIONS,
+    minimum_arguments=1,
+    interspersed=False,
+    aliases=("ketch container create", "ketch create"),
+)
+
+
+def create(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch create``."""
+    parsed = parse(CREATE, arguments)
+    asked = session.Session(
+        lambda: launch.connect(settings),
+        {
+            "action": "create",
+            **about_caller(settings),
+            "arguments": parsed.arguments,
+            "given": sorted(parsed.given),
+            **{f"--{name}": value for name, value in parsed.values.items()},
+        },
+        session.Signals(every=False),
+    )
+    print(asked.await_started())
+    return 0
 
 
 def run(settings: "Settings", arguments: list[str]) -> int:

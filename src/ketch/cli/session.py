@@ -125,7 +125,9 @@ class Session:
         self._poll.register(self._signals, select.POLLIN)
 
     def await_started(self) -> str:
-        """Wait until the program runs; returns the container's or exec's identifier.
+        """Wait until the program runs, or the container is there if that is all that was asked for.
+
+        Returns the container's or exec's identifier.
 
         A signal that ends programs calls the start off; a second one does not wait for the answer.
 
@@ -145,7 +147,7 @@ class Session:
                     self._request = b""
                     self._pending += wire.frame(wire.SIGNAL, b"%d" % number)
         kind, payload = self._frames.pop(0)
-        if kind != wire.STARTED:
+        if kind not in {wire.STARTED, wire.CREATED}:
             raise _failure(kind, payload)
         return payload.decode()
 
@@ -337,7 +339,8 @@ def _is_pipe(descriptor: int) -> bool:
 def _failure(kind: int, payload: bytes) -> Failure:
     if kind != wire.FAILED:
         return Failure(LOST_STATUS, f"the container's monitor sent a frame of kind {kind}", "")
-    return Failure(*wire.decode_failure(payload))
+    status, message, hint, _ = wire.decode_failure(payload)
+    return Failure(status, message, hint)
 
 
 def _wake(_number: int, _frame: object) -> None:

@@ -1,16 +1,17 @@
-"""The monitor's end of a connection: frames in and out, without ever blocking on a slow client."""
+"""The engine's end of a connection: frames in and out, without ever blocking on a slow client."""
 
+import _socket
+import os
 import select
 import signal
+import struct
+import time
 
 from ketch.engine import wire
 from ketch.errors import KetchError, StartError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import _socket
-
 _CHUNK_BYTES = 64 * 1024
+_HEADER_BYTES = 8
 # A client that is this far behind holds up the program's output until it has caught up, as a
 # pipe would: nothing is lost and memory stays bounded.
 BEHIND_BYTES = 1024 * 1024
@@ -21,22 +22,56 @@ _ENDING_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 class Client:
     """One connected client. It owns its socket.
 
+    A process that reads a request takes nothing off the socket that comes after it, so that the
+    connection can be handed to another process, which finds the rest.
+
     Args:
         connection: a connected stream socket.
+
+    Attributes:
+        gone: whether it has left, or speaks nonsense.
+        asked: whether its request has been read.
+        starter: whether it is the one that started the program.
+        takes: kinds of output frames that it wants.
+        gives: whether its input goes to the program.
+        deadline: until when it is waited for, by ``time.monotonic()``; None while it keeps up.
     """
 
-    __slots__ = ("_connection", "_decoder", "_out", "_waiting", "gone")
+    __slots__ = (
+        "_connection", "_decoder", "_out", "asked", "deadline", "gives", "gone", "starter", "takes",
+    )  # fmt: skip
 
     def __init__(self, connection: "_socket.socket") -> None:
         self._connection = connection
         self._decoder = wire.Decoder()
         self._out = bytearray()
-        self._waiting: list[tuple[int, bytes]] = []
         self.gone = False
+        self.asked = False
+        self.starter = False
+        self.takes: tuple[int, ...] = ()
+        self.gives = False
+        self.deadline: float | None = None
 
     def fileno(self) -> int:
         """The connection's descriptor, for polling."""
         return self._connection.fileno()
+
+    def open_process(self) -> int:
+        """Open the client's process: a pidfd, close-on-exec, which the caller owns.
+
+        Raises:
+            StartError: it has ended.
+        """
+        credentials = self._connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        pid, _user, _group = struct.unpack("iii", credentials)
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.gone = True
+            descriptor = -1
+        # While it is connected the pid is still its own.
+        self.check_interest()
+        return descriptor
 
     def read_request(self) -> "dict[str, wire.Value]":
         """Wait for the request; the connection does not block from then on.
@@ -44,38 +79,53 @@ class Client:
         Raises:
             wire.ProtocolError: something else came, or nothing did.
         """
-        while not self._waiting:
-            data = self._connection.recv(_CHUNK_BYTES)
-            if not data:
-                raise wire.ProtocolError("the client left without a request")
-            self._waiting += self._decoder.feed(data)
+        header = self._read_exactly(_HEADER_BYTES)
+        length = int.from_bytes(header[4:], "big")
+        if header[:4] != bytes((wire.REQUEST, 0, 0, 0)) or length > wire.PAYLOAD_BYTES_MAX:
+            raise wire.ProtocolError(f"bad frame header {header.hex()}")
+        payload = self._read_exactly(length)
         self._connection.setblocking(False)
-        kind, payload = self._waiting.pop(0)
-        if kind != wire.REQUEST:
-            raise wire.ProtocolError(f"the first frame is of kind {kind}")
+        self.asked = True
         return wire.decode(payload)
+
+    def _read_exactly(self, count: int) -> bytes:
+        parts = []
+        while count:
+            part = self._connection.recv(min(count, _CHUNK_BYTES))
+            if not part:
+                raise wire.ProtocolError("the client left without a request")
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
 
     def receive(self) -> list[tuple[int, bytes]]:
         """Take what has come; sets ``gone`` when the client has left or speaks nonsense."""
-        frames, self._waiting = self._waiting, []
         try:
             data = self._connection.recv(_CHUNK_BYTES)
-            frames += self._decoder.feed(data)
             self.gone = not data
+            return list(self._decoder.feed(data))
         except BlockingIOError:
             pass
         except (OSError, wire.ProtocolError):
             self.gone = True
-        return frames
+        return []
 
     def check_interest(self) -> None:
-        """Look whether the client still wants what it asked for; what it sends else is kept.
+        """Look whether the client still wants what it asked for; what it sends stays to be read.
 
         Raises:
             StartError: it was interrupted, or has left.
         """
-        self._waiting = self.receive()
-        for kind, payload in self._waiting:
+        frames: list[tuple[int, bytes]] = []
+        try:
+            data = self._connection.recv(_CHUNK_BYTES, _socket.MSG_PEEK)
+            self.gone = not data
+            frames += wire.Decoder().feed(data)
+        except BlockingIOError:
+            pass
+        except (OSError, wire.ProtocolError):
+            self.gone = True
+        for kind, payload in frames:
             if kind == wire.SIGNAL and payload.isdigit() and int(payload) in _ENDING_SIGNALS:
                 name = signal.Signals(int(payload)).name
                 raise StartError(
@@ -87,6 +137,28 @@ class Client:
                 "the command ended before the program was started", exit_status=128 + signal.SIGHUP
             )
 
+    def await_go(self) -> None:
+        """Wait for the word that the program may start.
+
+        Raises:
+            StartError: another word came, or the client has left.
+        """
+        self.drain()
+        self._connection.setblocking(True)
+        try:
+            header = self._read_exactly(_HEADER_BYTES)
+        except (OSError, wire.ProtocolError) as error:
+            self.gone = True
+            raise StartError(
+                "the command ended before the program was started", exit_status=128 + signal.SIGHUP
+            ) from error
+        finally:
+            self._connection.setblocking(False)
+        if header != wire.frame(wire.GO):
+            raise StartError(
+                "interrupted before the program was started", exit_status=128 + signal.SIGINT
+            )
+
     def send(self, kind: int, payload: bytes = b"") -> None:
         """Send a frame, or keep it until the client takes it."""
         self._out += wire.frame(kind, payload)
@@ -96,9 +168,13 @@ class Client:
         """Tell that the program runs."""
         self.send(wire.STARTED, identifier.encode())
 
-    def explain(self, words: str) -> None:
-        """Pass a step's description on; init's come by way of its handshake."""
-        self.send(wire.ERRORS, f"{words}\n".encode())
+    def created(self, identifier: str) -> None:
+        """Tell that the container is there."""
+        self.send(wire.CREATED, identifier.encode())
+
+    def warn(self, words: str) -> None:
+        """Tell something on the client's standard error: a warning, a step's description."""
+        self.send(wire.ERRORS, f"{words}\n".encode("utf-8", "surrogateescape"))
 
     def ended(self, exit_status: int) -> None:
         """Tell the program's exit status."""
@@ -107,7 +183,8 @@ class Client:
     def failed(self, error: KetchError) -> None:
         """Tell why the request came to nothing."""
         status = getattr(error, "exit_status", None)
-        self.send(wire.FAILED, wire.encode_failure(status, error.message, error.hint))
+        kind = type(error).__name__
+        self.send(wire.FAILED, wire.encode_failure(status, error.message, error.hint, kind))
 
     def flush(self) -> None:
         """Send what is kept, as far as the client takes it now."""
@@ -132,16 +209,33 @@ class Client:
         """Whether so much waits that nothing more should be added."""
         return len(self._out) > BEHIND_BYTES
 
-    def close(self) -> None:
-        """Send what is kept, however long the client takes, and close the connection.
+    def drain(self, timeout_seconds: float | None = None) -> None:
+        """Send what is kept, however long the client takes; its end is noticed at once.
 
-        What it shows may be read page by page; its end is noticed at once.
+        What it shows may be read page by page.
         """
-        if self._connection.fileno() < 0:
-            return
+        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         poll = select.poll()
         poll.register(self, select.POLLOUT)
         while self._out and not self.gone:
-            poll.poll()
+            left = None if until is None else (until - time.monotonic()) * 1000
+            if left is not None and left <= 0:
+                return
+            poll.poll(left)
             self.flush()
+
+    def let_go(self) -> None:
+        """Close the connection, whatever is still to be sent."""
+        self._out.clear()
         self._connection.close()
+
+    def close(self, timeout_seconds: float | None = None) -> None:
+        """Send what is kept, and close the connection.
+
+        Args:
+            timeout_seconds: how long a client that is slow may take, None for ever.
+        """
+        if self._connection.fileno() < 0:
+            return
+        self.drain(timeout_seconds)
+        self.let_go()

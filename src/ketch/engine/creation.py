@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from ketch.spec.container import Request
 
 
-def create(engine: "Engine", request: "Request", *, name: str, in_charge: bool) -> "Container":
+def create(
+    engine: "Engine", request: "Request", *, name: str = "", keep: bool = False
+) -> "Container":
     """Make a container; nothing of it is left when that fails.
 
     Args:
         engine: where.
         request: what is asked for.
         name: its name, or empty for one that is made up.
-        in_charge: whether the calling process will be its monitor.
+        keep: whether the engine's keeper stays in charge of it, to start it.
 
     Returns:
         The container; its record holds the completed request.
@@ -41,25 +43,24 @@ def create(engine: "Engine", request: "Request", *, name: str, in_charge: bool) 
     mounts.check_sources(asked)
     command = configuration.arguments(complete["Config"])
     with _identifier_file(complete["HostConfig"].get("ContainerIDFile", ""), container_id):
-        container = engine.containers.create_record(
+        engine.containers.create_record(
             container_id,
             name=name,
             image_id=image.id,
             image_reference=reference,
             record={"Path": command[0], "Args": command[1:], "Warnings": warnings, **complete},
             auto_remove=complete["HostConfig"].get("AutoRemove", False),
-            in_charge=in_charge,
         )
         try:
             mounts.prepare_sources(asked)
             directory = engine.settings.container_directory(container_id)
             os.mkdir(f"{directory}/rootfs", 0o700)
             engine.images.snapshotter.prepare(directory, image.chain_ids)
+            return engine.containers.mark_created(container_id, keep=keep)
         except BaseException:
             with suppress(KetchError):
-                engine.containers.remove(container_id)
+                engine.containers.discard(container_id)
             raise
-    return container
 
 
 @contextmanager

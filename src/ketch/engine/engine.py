@@ -7,6 +7,7 @@ from ketch.engine.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.engine.ledger import Keeper
     from ketch.engine.settings import Settings
 
 
@@ -15,13 +16,14 @@ class Engine:
 
     Args:
         settings: the engine's places.
+        keeper: in whose name containers are kept; the calling process where None.
     """
 
     __slots__ = ("containers", "images", "networks", "settings", "store")
 
-    def __init__(self, settings: "Settings") -> None:
+    def __init__(self, settings: "Settings", keeper: "Keeper | None" = None) -> None:
         self.settings = settings
         self.store = Store(settings.root)
-        self.containers = Containers(settings, self.store)
+        self.containers = Containers(settings, self.store, keeper)
         self.images = Images(settings, self.store)
         self.networks = Networks(settings, self.store)

@@ -5,7 +5,7 @@ import os
 from contextlib import ExitStack
 
 from ketch import cgroups
-from ketch.engine import host, names
+from ketch.engine import host, names, wire
 from ketch.engine.processes import open_process
 from ketch.engine.running import read_beneath
 from ketch.engine.supervision import Streams, Supervisor
@@ -96,7 +96,9 @@ def execute(engine: "Engine", reference: str, asked: Exec, client: "Client") -> 
             if section and not asked.privileged
             else None
         )
-        streams = Streams(interactive=asked.interactive, terminal=asked.terminal)
+        streams = Streams.make(
+            interactive=asked.interactive and not asked.detached, terminal=asked.terminal
+        )
         held.callback(streams.close)
         entered = enter.enter(
             container.init_pid,
@@ -113,9 +115,13 @@ def execute(engine: "Engine", reference: str, asked: Exec, client: "Client") -> 
         entered.start()
         streams.started(entered.console)
         client.started(names.new_id())
+        supervisor = Supervisor(entered.pidfd, streams)
         if asked.detached:
             client.close()
-        return Supervisor(entered.pidfd, streams, None if asked.detached else client, None).run()
+        else:
+            client.starter = True
+            supervisor.attach(client, gives=asked.interactive, takes=(wire.OUTPUT, wire.ERRORS))
+        return supervisor.run()
 
 
 def _open_init(container: "Container", held: ExitStack) -> int:

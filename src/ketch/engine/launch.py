@@ -12,8 +12,9 @@ import errno
 import os
 import sys
 
-from ketch.errors import UnavailableError
+from ketch.errors import ConflictError, UnavailableError
 
+MONITOR = "monitor"  # name of the socket in a container's runtime directory
 SOCKET = 3  # the descriptor on which a new process finds what it is to serve
 ERROR_LOG = "errors.log"
 _BACKLOG = 128
@@ -84,6 +85,27 @@ def reach(
         raise _unusable(state, error) from error
     finally:
         os.close(directory)
+
+
+def reach_monitor(settings: "Settings", container_id: str) -> _socket.socket:
+    """Connect to the monitor of a container that runs; see ``engine.wire``.
+
+    Raises:
+        ConflictError: there is none: the container does not run, or its monitor was killed.
+    """
+    try:
+        directory = os.open(
+            settings.runtime_directory(container_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        )
+        try:
+            connection = _reach(directory, MONITOR)
+        finally:
+            os.close(directory)
+    except FileNotFoundError:
+        connection = None
+    if connection is None:
+        raise ConflictError(f"container {container_id} has no monitor that could be reached")
+    return connection
 
 
 def zygote_name() -> str:
@@ -166,7 +188,7 @@ def _start(state: str, directory: int, name: str, words: list[str], kind: int) -
         os.lockf(lock, os.F_LOCK, 0)
         connection = _reach(directory, name, kind)
         if connection is None:
-            listener = _listen(directory, name, kind)
+            listener = listen(directory, name, kind)
             try:
                 _spawn(words, directory, listener)
                 connection = _reach(directory, name, kind)
@@ -182,8 +204,14 @@ def _start(state: str, directory: int, name: str, words: list[str], kind: int) -
     return connection
 
 
-def _listen(directory: int, name: str, kind: int = _socket.SOCK_STREAM) -> _socket.socket:
-    """Make a service's socket, in place of what a killed one left."""
+def listen(directory: int, name: str, kind: int = _socket.SOCK_STREAM) -> _socket.socket:
+    """Make a socket that only its owner can reach, in place of what a killed process left.
+
+    Args:
+        directory: descriptor of where.
+        name: its name there, without ``.socket``.
+        kind: type of the socket.
+    """
     try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
         os.unlink(f"{name}.socket", dir_fd=directory)
     except FileNotFoundError:

@@ -1,25 +1,33 @@
-"""A monitor's life: one request, and whatever container or exec comes of it.
+"""A monitor's life: the parent of one container's programs, from the first start to the last end.
 
-Forked from the zygote, or started by itself, it is the parent of the program that it starts. The
-client may leave at any time; the monitor stays until the program has ended.
+Forked from the zygote, or started by itself, it costs private memory for each page that it writes,
+so it loads nothing, decides little, and leaves the work to the processes that it forks; see
+``engine.handover``. Its client may leave at any time.
 """
 
+import _socket
 import os
+import time
+from contextlib import suppress
 
-from ketch.engine import creation, execution, mishaps, running, wire
+from ketch.engine import finishing, handover, logs, requests, wire
 from ketch.engine.client import Client
-from ketch.engine.engine import Engine
-from ketch.engine.launch import ERROR_LOG
-from ketch.engine.settings import Settings
-from ketch.errors import KetchError, UnavailableError
-from ketch.spec import environment, options
+from ketch.engine.subject import Subject
+from ketch.engine.supervision import Streams, Supervisor
+from ketch.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Mapping
+    from typing import Any
 
     Fields = Mapping[str, wire.Value]
+
+# What a request for a container's start begins with: see wire.encode.
+_STARTS = (b"action\0srun\0", b"action\0sstart\0")
+_PEEK_BYTES = 32
+# How long a restart is put off for clients that have not read everything yet.
+_PARTING_SECONDS = 2
 
 
 def serve(connection: "_socket.socket") -> None:
@@ -28,110 +36,237 @@ def serve(connection: "_socket.socket") -> None:
     Args:
         connection: to the client; its request has not been read yet.
     """
-    client = Client(connection)
     try:
-        fields = client.read_request()
-        action = _ACTIONS[_text(fields, "action")]
-    except (wire.ProtocolError, OSError, KeyError):
-        client.close()  # one that left, or is none of ours, is owed no answer
-        return
-    try:
-        action(client, fields)
-    except KetchError as error:
-        if client.gone:
-            mishaps.note(_text(fields, "action"), error)
-        client.failed(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
-        mishaps.note(_text(fields, "action"), error)
-        message = str(error) if isinstance(error, OSError) else f"internal error: {error!r}"
-        where = os.path.join(_text(fields, "state"), ERROR_LOG)
-        client.failed(UnavailableError(message, f"the end of {where} tells more"))
-    client.close()
+        seen = connection.recv(_PEEK_BYTES, _socket.MSG_PEEK)
+    except OSError:
+        seen = b""
+    if seen[8:].startswith(_STARTS):
+        Monitor().run(connection)
+    else:
+        requests.serve(connection)
 
 
-def _run(client: Client, fields: "Fields") -> None:
-    engine = _engine(fields)
-    values = {name[2:]: value for name, value in fields.items() if name.startswith("--")}
-    caller = _caller(fields)
-    request = options.request(
-        values, set(_list(fields, "given")), _list(fields, "arguments"), caller
-    )
-    if path := request["HostConfig"].get("ContainerIDFile"):
-        request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
-    client.check_interest()
-    container = creation.create(engine, request, name=_text(values, "name"), in_charge=True)
-    for warning in container.record["Warnings"]:
-        client.send(wire.ERRORS, f"WARNING: {warning}\n".encode())
-    detached = bool(values["detach"])
-    try:
-        status = running.run(
-            engine,
-            container,
-            client,
-            detached=detached,
-            explain=client.explain if values["explain"] else None,
+class Monitor:
+    """One container's monitor, for as long as its restart policy starts the container again."""
+
+    __slots__ = (
+        "_clients", "_delay_ms", "_fields", "_listener", "_made", "_orphaned", "_started_at",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._fields: Fields = {}
+        self._listener: _socket.socket | None = None
+        self._made: _Made | None = None
+        self._clients: list[Client] = []
+        self._delay_ms = 0
+        self._started_at = 0.0
+        self._orphaned = False  # whether the process has ended whose life the container shares
+
+    def run(self, connection: "_socket.socket") -> None:
+        """Have a container started as a client asks, and watch over it until it is at rest."""
+
+        def starter(channel: handover.Channel) -> None:
+            process.set_name("ketch-starter")
+            requests.serve(connection, channel)
+
+        pid, channel = handover.fork(starter)
+        connection.close()
+        while self._await_start(pid, channel):
+            status = self._watch()
+            restart_ms = self._finish(status)
+            for client in self._clients:
+                client.ended(status)
+            if restart_ms < 0:
+                break
+            while self._clients:
+                self._clients.pop().close(_PARTING_SECONDS)
+            # Who stops a container that waits records that and ends this process.
+            time.sleep(restart_ms / 1000)
+            self._delay_ms = restart_ms
+            pid, channel = handover.fork(self._restart)
+        if self._listener is not None:
+            self._listener.close()
+        while self._clients:
+            self._clients.pop().close()
+
+    def _restart(self, channel: handover.Channel) -> None:
+        process.set_name("ketch-starter")
+        requests.restart(str(self._fields["root"]), str(self._fields["state"]),
+                         str(self._fields["container"]), channel)  # fmt: skip
+
+    def _await_start(self, pid: int, channel: handover.Channel) -> bool:
+        """Take over what a starter has made; returns whether the program runs."""
+        started = False
+        while not started and (told := channel.hear()) is not None:
+            fields, descriptors = told
+            if fields["at"] == "made":
+                self._fields = fields
+                self._made = _Made(fields, descriptors)
+                if self._made.listener is not None:
+                    self._listener = self._made.listener
+                self._open_log(channel)
+            else:
+                started = True
+                if descriptors:
+                    connection = _socket.socket(fileno=descriptors[0])
+                    client = Client(connection)
+                    client.asked = client.starter = True
+                    client.takes = (wire.OUTPUT, wire.ERRORS)
+                    client.gives = bool(fields["gives"])
+                    self._clients.append(client)
+        channel.close()
+        os.waitpid(pid, 0)
+        if self._made is not None and self._made.between:
+            with suppress(ChildProcessError):
+                os.waitpid(self._made.between, 0)
+        if started:
+            self._started_at = time.monotonic()
+            return True
+        # The starter has failed and cleaned; or it was killed, and the next command will clean.
+        if self._made is not None:
+            self._made.end()
+            self._made = None
+        return False
+
+    def _open_log(self, channel: handover.Channel) -> None:
+        """Open the container's log, and tell the starter, who waits for it."""
+        directory = f"{self._fields['root']}/containers/{self._fields['container']}"
+        assert self._made is not None
+        try:
+            subject: Any = Subject(self._fields)
+            self._made.log = logs.writer(subject, directory)
+        except Exception as error:  # noqa: BLE001 - the start fails, whatever it is
+            answer: dict[str, wire.Value] = {
+                "failure": getattr(error, "message", "") or str(error),
+                "hint": getattr(error, "hint", ""),
+                "class": type(error).__name__,
+            }
+        else:
+            answer = {"at": "ready"}
+        with suppress(OSError):
+            channel.tell(answer)
+
+    def _watch(self) -> int:
+        made = self._made
+        assert made is not None
+        supervisor = Supervisor(
+            made.init,
+            made.streams,
+            made.log,
+            listener=self._listener,
+            identifier=str(self._fields["container"]),
+            once=bool(self._fields["once"]),
         )
-    finally:
-        if container.auto_remove:
-            _remove(engine, container.id)
-    if not detached:
-        client.ended(status)
+        supervisor.clients = self._clients
+        if made.resolver is not None:
+            self._follow_resolver(supervisor, made)
+        if (creator := made.creator) is not None:
+
+            def orphaned() -> None:
+                del supervisor.watched[creator]
+                self._orphaned = True
+                made.kill()
+
+            supervisor.watched[creator] = orphaned
+        status = supervisor.run()
+        self._clients = [client for client in supervisor.clients if client.asked]
+        made.close()
+        self._made = None
+        return status
+
+    def _follow_resolver(self, supervisor: Supervisor, made: "_Made") -> None:
+        """Have the container registered anew whenever its names' resolver has been killed."""
+        resolver = made.resolver
+        assert resolver is not None
+
+        def left() -> None:
+            del supervisor.watched[resolver]
+            os.close(resolver)
+            made.resolver = None
+            pid, channel = handover.fork(register)
+            supervisor.watched[channel.fileno()] = lambda: registered(pid, channel)
+
+        def register(channel: handover.Channel) -> None:
+            process.set_name("ketch-names")
+            requests.register(self._fields, channel)
+
+        def registered(pid: int, channel: handover.Channel) -> None:
+            told = channel.hear()
+            del supervisor.watched[channel.fileno()]
+            channel.close()
+            os.waitpid(pid, 0)
+            if told is not None:
+                made.resolver = told[1][0]
+                self._follow_resolver(supervisor, made)
+
+        supervisor.watched[resolver] = left
+
+    def _finish(self, status: int) -> int:
+        """Have the end recorded; returns in how many milliseconds to start again, or -1."""
+        ran_ns = int((time.monotonic() - self._started_at) * 1e9)
+
+        def finisher(channel: handover.Channel) -> None:
+            process.set_name("ketch-finisher")
+            finishing.finish(channel, self._fields, status, ran_ns=ran_ns,
+                             delay_ms=self._delay_ms, orphaned=self._orphaned)  # fmt: skip
+
+        pid, channel = handover.fork(finisher)
+        told = channel.hear()
+        channel.close()
+        os.waitpid(pid, 0)
+        return -1 if told is None else int(told[0]["restart_ms"])  # type: ignore[arg-type]
 
 
-def _remove(engine: Engine, container_id: str) -> None:
-    """Remove a container that has ended; that this fails is not what its client waits to hear."""
-    try:
-        engine.containers.remove(container_id)
-    except (KetchError, OSError) as error:
-        mishaps.note(f"remove {container_id}", error)
+class _Made:
+    """What a starter hands over: a program that is about to run.
 
+    Args:
+        fields: the message, whose ``descriptors`` are the names of what came beside it.
+        descriptors: in that order.
+    """
 
-def _exec(client: Client, fields: "Fields") -> None:
-    caller = _caller(fields)
-    variables: list[str] = []
-    for name in _list(fields, "--env-file"):
-        variables += environment.read_file(name, caller.content(name), caller.environment)
-    variables += environment.resolve(_list(fields, "--env"), caller.environment)
-    reference, *arguments = _list(fields, "arguments")
-    asked = execution.Exec(
-        arguments,
-        environment=variables,
-        user=_text(fields, "--user"),
-        directory=_text(fields, "--workdir"),
-        terminal=bool(fields["--tty"]),
-        interactive=bool(fields["--interactive"]),
-        detached=bool(fields["--detach"]),
-        privileged=bool(fields["--privileged"]),
-    )
-    client.ended(execution.execute(_engine(fields), reference, asked, client))
+    __slots__ = ("between", "creator", "init", "listener", "log", "resolver", "streams")
 
+    def __init__(self, fields: "Fields", descriptors: tuple[int, ...]) -> None:
+        self.init = -1
+        self.between = int(fields["between"])  # type: ignore[arg-type]
+        self.creator: int | None = None
+        self.listener: _socket.socket | None = None
+        self.log: logs.Writer | None = None
+        self.resolver: int | None = None
+        self.streams = Streams()
+        names = fields["descriptors"]
+        assert isinstance(names, list)
+        for name, descriptor in zip(names, descriptors, strict=True):
+            if name == "init":
+                self.init = descriptor
+            elif name == "creator":
+                self.creator = descriptor
+            elif name == "resolver":
+                self.resolver = descriptor
+            elif name == "listener":
+                self.listener = _socket.socket(fileno=descriptor)
+                self.listener.setblocking(False)
+            else:
+                self.streams.adopt(name, descriptor)
 
-def _engine(fields: "Fields") -> Engine:
-    return Engine(Settings(_text(fields, "root"), _text(fields, "state")))
+    def kill(self) -> None:
+        """Kill the program."""
+        with suppress(OSError):
+            process.pidfd_send_signal(self.init, 9)
 
+    def end(self) -> None:
+        """Kill the program and reap it: it is not going to be watched over."""
+        self.kill()
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.init, os.WEXITED)
+        self.close()
 
-def _caller(fields: "Fields") -> options.Caller:
-    pairs = (entry.partition("=")[::2] for entry in _list(fields, "environment"))
-    return options.Caller(_text(fields, "directory"), dict(pairs), _read)
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _text(fields: "Fields", name: str) -> str:
-    value = fields[name]
-    if not isinstance(value, str):
-        raise wire.ProtocolError(f"field {name} is not text")
-    return value
-
-
-def _list(fields: "Fields", name: str) -> list[str]:
-    value = fields[name]
-    if not isinstance(value, list):
-        raise wire.ProtocolError(f"field {name} is not a list")
-    return value
-
-
-_ACTIONS = {"exec": _exec, "run": _run}
+    def close(self) -> None:
+        """Close what belongs to one run of the program."""
+        if self.log is not None:
+            self.log.close(time.time_ns())
+        self.streams.close()
+        for descriptor in (self.init, self.creator, self.resolver):
+            if descriptor is not None:
+                os.close(descriptor)

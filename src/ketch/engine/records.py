@@ -1,6 +1,7 @@
 """A container as the store has it, beside what is true of it now."""
 
 import json
+import os
 
 from ketch.engine import states
 from ketch.linux import procfs
@@ -32,13 +33,17 @@ class Container:
         oom_killed: whether the kernel killed one of its processes for want of memory.
         error: why its last start failed, or its removal, or empty.
         restart_count: how often its restart policy started it again.
+        stopped_by_hand: whether it was stopped or killed since it was last started by somebody.
+        on_end: what whoever ends it wants to be left out then: empty for nothing, ``stay`` for a
+            restart by its policy, ``keep`` for that and its automatic removal.
+        health: what its health check has found, as ``inspect`` shows it; None without a check.
     """
 
     __slots__ = (
-        "_record", "auto_remove", "created_ns", "error", "exit_status", "finished_ns", "id",
-        "image_id", "image_reference", "init_pid", "init_start_time", "left_behind",
-        "monitor_pid", "monitor_start_time", "name", "oom_killed", "restart_count", "started_ns",
-        "state", "status",
+        "_health", "_record", "auto_remove", "created_ns", "error", "exit_status", "finished_ns",
+        "id", "image_id", "image_reference", "init_pid", "init_start_time", "left_behind",
+        "monitor_pid", "monitor_start_time", "name", "on_end", "oom_killed", "restart_count",
+        "started_ns", "state", "status", "stopped_by_hand",
     )  # fmt: skip
 
     def __init__(self, row: "sqlite3.Row", boot_id: str) -> None:
@@ -59,13 +64,18 @@ class Container:
         self.oom_killed = bool(row["oom_killed"])
         self.error: str = row["error"]
         self.restart_count: int = row["restart_count"]
+        self.stopped_by_hand = bool(row["stopped_by_hand"])
+        self.on_end: str = row["on_end"]
+        self._health: str = row["health"]
         self._record: str | dict[str, Any] = row["record"]
         same_boot = row["boot_id"] == boot_id
+        init = same_boot and procfs.is_running(self.init_pid, self.init_start_time)
         facts = states.Facts(
-            init=same_boot and procfs.is_running(self.init_pid, self.init_start_time),
+            init=init,
             keeper=(same_boot and procfs.is_running(self.monitor_pid, self.monitor_start_time))
             if self.monitor_pid
             else None,
+            frozen=init and self.state == states.RUNNING and _is_frozen(row["freezer"]),
         )
         self.status, self.left_behind = states.derive(self.state, facts)
 
@@ -81,6 +91,32 @@ class Container:
         return self._record
 
     @property
+    def health(self) -> "dict[str, Any] | None":
+        """Its health as the API tells it: ``Status``, ``FailingStreak``, ``Log``."""
+        return json.loads(self._health) if self._health else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its creation was finished, so that others have seen it."""
+        return self.state != states.CREATING
+
+    @property
     def is_active(self) -> bool:
         """Whether it has, or is about to have, a process."""
         return self.status in states.ACTIVE
+
+
+def _is_frozen(file: str) -> bool:
+    """Whether a freezer's file says that it holds: v1's freezer.state, v2's cgroup.freeze."""
+    if not file:
+        return False
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(descriptor, 16).strip() in {b"FROZEN", b"FREEZING", b"1"}
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)

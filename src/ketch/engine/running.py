@@ -1,20 +1,22 @@
-"""A container's start: everything it holds while it runs, taken in order and released in reverse.
+"""A container's start: everything it holds while it runs, taken in order.
 
-What is held are descriptors (root filesystem, network namespace, terminal) that go away with this
-process, and what the next command can find and clean by the container's record: its cgroup and its
-addresses.
+Done by a starter, a process that the container's monitor forks for it. When it fails all is
+released in reverse; else descriptors (root filesystem, network namespace) go away with the starter,
+what the monitor needs is handed over to it, and the rest (cgroup, addresses, socket) is found by
+the container's record when it has ended.
 """
 
 import json
 import os
+import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from ketch import cgroups
-from ketch.engine import bundle, devices, host, logs, mishaps, resolution
-from ketch.engine.supervision import Streams, Supervisor
-from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
-from ketch.linux import beneath, procfs
+from ketch.engine import bundle, devices, host, launch, resolution, subject, wire
+from ketch.engine.supervision import Streams
+from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
+from ketch.linux import beneath, process, procfs, removetree
 from ketch.network import names, nameserver
 from ketch.network.sandbox import Sandbox
 from ketch.runtime import create, init, seccomp
@@ -26,95 +28,205 @@ from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Callable, Sequence
 
     from ketch.engine.client import Client
     from ketch.engine.engine import Engine
+    from ketch.engine.handover import Channel
     from ketch.engine.records import Container
+    from ketch.engine.settings import Settings
     from ketch.network.sandbox import Endpoint
+    from ketch.spec import container as api
     from ketch.spec.container import Request
     from ketch.spec.runtime import Config
 
 _USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
 
 
-def run(
-    engine: "Engine",
-    container: "Container",
-    client: "Client",
-    *,
-    detached: bool,
-    explain: "Callable[[str], None] | None" = None,
-) -> int:
-    """Start a container, watch over it, and record and release it when it has ended.
+class Manner:
+    """How a container is to be started.
+
+    Args:
+        client: who asked, or None.
+        attached: whether the client stays attached.
+        gives: whether its input goes to the program.
+        explain: takes each step's description as it happens, from init as well.
+        hold: whether the client has a last word before the program runs.
+        lifetime: whether the container ends when the client's process does.
+        restarting: whether its monitor starts it again, and listens already.
+    """
+
+    __slots__ = ("attached", "client", "explain", "gives", "hold", "lifetime", "restarting")
+
+    def __init__(
+        self,
+        *,
+        client: "Client | None" = None,
+        attached: bool = False,
+        gives: bool = False,
+        explain: "Callable[[str], None] | None" = None,
+        hold: bool = False,
+        lifetime: bool = False,
+        restarting: bool = False,
+    ) -> None:
+        self.client = client
+        self.attached = attached
+        self.gives = gives
+        self.explain = explain
+        self.hold = hold
+        self.lifetime = lifetime
+        self.restarting = restarting
+
+
+def start(engine: "Engine", container: "Container", channel: "Channel", manner: Manner) -> None:
+    """Start a container whose keeper is the caller's parent, and hand it over to that.
 
     Args:
         engine: where it is recorded.
         container: the container, which does not run.
-        client: who asked; is told when the program runs.
-        detached: whether that is all the client wants; else it stays attached.
-        explain: takes each step's description as it happens, from init as well.
-
-    Returns:
-        The program's exit status.
+        channel: to its monitor.
+        manner: how.
 
     Raises:
         StartError: the program cannot be run.
         KetchError: something that the container needs cannot be had.
         OSError: the kernel refused a step.
     """
-    request: Request = container.record  # type: ignore[assignment]
     with ExitStack() as held:
         try:
-            streams = Streams(
-                interactive=request["Config"].get("OpenStdin", False),
-                terminal=request["Config"].get("Tty", False),
-            )
-            held.callback(streams.close)
-            cgroup, init_process = _start(engine, container, streams, held, explain)
-            directory = engine.settings.container_directory(container.id)
-            log = logs.writer(container, directory)
-            if log is not None:
-                held.callback(_close_log, log)
-            client.check_interest()
-            # Read before the program runs: it may end at once, and a zombie has none.
-            start_time = procfs.process_start_time(init_process.pid) or 0
-            init_process.start()
-            streams.started(init_process.console)
-            engine.containers.mark_started(
-                container.id, init_process.pid, start_time, time.time_ns()
-            )
+            _start(engine, container, channel, manner, held)
         except BaseException as error:
             held.close()
             status = getattr(error, "exit_status", ENGINE_FAILED)
-            engine.containers.mark_start_failed(container.id, status, str(error))
+            with suppress(ConflictError, NotFoundError):  # in other hands, who know better
+                engine.containers.mark_start_failed(container.id, status, str(error))
             raise
-        client.started(container.id)
-        if detached:
-            client.close()
-        attached = None if detached else client
-        status = Supervisor(init_process.pidfd, streams, attached, log).run()
-        finished_ns = time.time_ns()
-        oom_killed = False
-        try:
-            oom_killed = cgroup.oom_kills() > 0
-            held.close()
-        except (KetchError, OSError) as error:
-            # The program has ended all the same, and its status must not be lost.
-            mishaps.note(f"release what container {container.id} held", error)
-    engine.containers.mark_exited(
-        container.id, status, oom_killed=oom_killed, finished_ns=finished_ns
-    )
-    return status
+        held.pop_all()  # the descriptors among it go with this process
+
+
+class _Parts:
+    """What a start is made of, as far as it has come.
+
+    Attributes:
+        streams: the program's streams.
+        cgroup: the container's cgroup.
+        init: its first process.
+        resolver: the connection that keeps its names answered, or None.
+    """
+
+    __slots__ = ("cgroup", "init", "resolver", "streams")
+
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
+        self.cgroup: cgroups.Manager
+        self.init: create.Container
+        self.resolver: _socket.socket | None = None
 
 
 def _start(
+    engine: "Engine", container: "Container", channel: "Channel", manner: Manner, held: ExitStack
+) -> None:
+    config: api.Config = container.record["Config"]
+    parts = _Parts(
+        Streams.make(interactive=config.get("OpenStdin", False), terminal=config.get("Tty", False))
+    )
+    held.callback(parts.streams.close)
+    _create(engine, container, parts, held, manner.explain)
+    _hand_over(engine, container, channel, manner, held, parts)
+    client = manner.client
+    if client is not None:
+        if manner.hold:
+            client.created(container.id)
+            client.await_go()
+        client.check_interest()
+    # Read before the program runs: it may end at once, and a zombie has none.
+    start_time = procfs.process_start_time(parts.init.pid) or 0
+    parts.init.start()
+    engine.containers.mark_started(
+        container.id,
+        parts.init.pid,
+        start_time,
+        time.time_ns(),
+        freezer=parts.cgroup.freezer_file(),
+    )
+    if client is None:
+        channel.tell({"at": "started"})
+        return
+    client.started(container.id)
+    client.drain()
+    fields: dict[str, wire.Value] = {"at": "started", "gives": manner.gives}
+    channel.tell(fields, [client.fileno()] if manner.attached and not client.gone else [])
+
+
+def _hand_over(
     engine: "Engine",
     container: "Container",
-    streams: Streams,
+    channel: "Channel",
+    manner: Manner,
+    held: ExitStack,
+    parts: _Parts,
+) -> None:
+    """Give the monitor what it needs to watch over the program, or to end it should we fail."""
+    settings = engine.settings
+    parts.streams.started(parts.init.console)
+    names, descriptors = parts.streams.descriptors()
+    names.append("init")
+    descriptors.append(parts.init.pidfd)
+    if parts.resolver is not None:
+        names.append("resolver")
+        descriptors.append(parts.resolver.fileno())
+    if not manner.restarting:
+        listener = _listen(settings, container.id)
+        held.callback(removetree.remove_tree, settings.runtime_directory(container.id))
+        held.callback(listener.close)
+        names.append("listener")
+        descriptors.append(listener.fileno())
+    if manner.lifetime and manner.client is not None:
+        names.append("creator")
+        descriptors.append(manner.client.open_process())
+    config: api.Config = container.record["Config"]
+    fields: dict[str, wire.Value] = {
+        "at": "made",
+        "root": settings.root,
+        "state": settings.state,
+        "container": container.id,
+        "between": parts.init.between,
+        "cgroup": parts.cgroup.path,
+        "once": bool(config.get("StdinOnce")) and not config.get("Tty"),
+        "descriptors": names,
+        **subject.fields(container),
+    }
+    channel.tell(fields, descriptors)
+    # It opens the log, which may be a connection to somebody who is not there.
+    answer = channel.hear()
+    if answer is None:
+        raise UnavailableError(f"the monitor of container {container.id} has gone")
+    if failure := answer[0].get("failure"):
+        told = wire.encode_failure(
+            None, str(failure), str(answer[0]["hint"]), str(answer[0]["class"])
+        )
+        raise wire.error(told)
+
+
+def _listen(settings: "Settings", container_id: str) -> "_socket.socket":
+    """Make the socket where the monitor takes clients."""
+    place = settings.runtime_directory(container_id)
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return launch.listen(directory, launch.MONITOR)
+    finally:
+        os.close(directory)
+
+
+def _create(
+    engine: "Engine",
+    container: "Container",
+    parts: _Parts,
     held: ExitStack,
     explain: "Callable[[str], None] | None",
-) -> "tuple[cgroups.Manager, create.Container]":
+) -> None:
     """Take all that the container holds while it runs, and create it up to its program's start."""
     settings = engine.settings
     request: Request = container.record  # type: ignore[assignment]
@@ -135,8 +247,8 @@ def _start(
         )
         sandbox.connect(endpoint)
         say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
-        registration = resolution.register(settings, container.id, sandbox.descriptor)
-        held.callback(registration.close)
+        parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
+        held.callback(parts.resolver.close)
         addresses = [str(address.ip) for address in endpoint.addresses]
     files = _write_name_files(engine, directory, request, addresses)
     say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
@@ -149,7 +261,7 @@ def _start(
         section = config["linux"].get("seccomp")
         filter_ = seccomp.prepare(section, f"{settings.root}/seccomp") if section else None
         layout = cgroups.detect()
-        cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
+        parts.cgroup = cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
         held.callback(_remove_cgroup, cgroup)
         say(f"make and limit the control group {cgroup.path} · cgroups(7)")
         cgroup.create()
@@ -159,21 +271,24 @@ def _start(
             ProcessSetup(config["process"], filter_),
             directory,
             rootfs=rootfs,
-            streams=streams.given,
+            streams=parts.streams.given,
             under_init=config.get("annotations", {}).get(bundle.INIT_ANNOTATION) == "true",
             die_with_parent=True,
+            sibling=True,
             container_id=container.id,
             explain=explain,
         )
         if sandbox is not None:
             sandbox.settle()
-        created = create.create(birth, cgroup)
-        held.callback(created.close)
-    return cgroup, created
+        parts.init = create.create(birth, cgroup)
+        held.callback(_give_up, parts.init)
 
 
-def _close_log(log: "logs.Writer") -> None:
-    log.close(time.time_ns())
+def _give_up(created: create.Container) -> None:
+    """Kill a container that its monitor is not going to watch over, and which it reaps."""
+    with suppress(ProcessLookupError):
+        process.pidfd_send_signal(created.pidfd, signal.SIGKILL)
+    created.close()
 
 
 def _keep_quiet(_words: str) -> None:

@@ -6,6 +6,7 @@ facts about processes, because a process can end without anyone left to say so.
 
 from ketch.errors import ConflictError
 
+CREATING = "creating"  # not to be seen by others yet
 CREATED = "created"
 RUNNING = "running"
 PAUSED = "paused"
@@ -16,17 +17,18 @@ DEAD = "dead"
 
 # event -> state before -> state after
 TRANSITIONS = {
+    "create": {CREATING: CREATED},
     "start": {CREATED: RUNNING, EXITED: RUNNING, RESTARTING: RUNNING},
     # The program could not be started. A container that never ran stays `created`, as in Docker.
     "start-failed": {CREATED: CREATED, EXITED: EXITED, RESTARTING: EXITED},
-    "pause": {RUNNING: PAUSED},
-    "unpause": {PAUSED: RUNNING},
-    "exit": {RUNNING: EXITED, PAUSED: EXITED, RESTARTING: EXITED},
-    "exit-to-restart": {RUNNING: RESTARTING, PAUSED: RESTARTING},
+    "exit": {RUNNING: EXITED, RESTARTING: EXITED},
+    "exit-to-restart": {RUNNING: RESTARTING},
     # Also from `removing`: whoever finds a removal that was interrupted begins it again.
-    "remove": {CREATED: REMOVING, EXITED: REMOVING, DEAD: REMOVING, REMOVING: REMOVING},
+    "remove": {
+        CREATING: CREATING, CREATED: REMOVING, EXITED: REMOVING, DEAD: REMOVING, REMOVING: REMOVING,
+    },
     "remove-failed": {REMOVING: DEAD},
-}
+}  # fmt: skip
 
 # States in which a container has, or is about to have, a process.
 ACTIVE = frozenset({RUNNING, PAUSED, RESTARTING})
@@ -50,14 +52,16 @@ class Facts:
     Args:
         init: whether the container's first process is alive.
         keeper: whether the process in charge is alive, None where no process is in charge. In
-            charge is the container's monitor or, later, the process that removes the container.
+            charge is the container's monitor, or the process that creates, starts or removes it.
+        frozen: whether the container's processes are held by its cgroup.
     """
 
-    __slots__ = ("init", "keeper")
+    __slots__ = ("frozen", "init", "keeper")
 
-    def __init__(self, *, init: bool, keeper: bool | None) -> None:
+    def __init__(self, *, init: bool, keeper: bool | None, frozen: bool = False) -> None:
         self.init = init
         self.keeper = keeper
+        self.frozen = frozen
 
 
 def derive(state: str, facts: Facts) -> tuple[str, bool]:
@@ -73,4 +77,8 @@ def derive(state: str, facts: Facts) -> tuple[str, bool]:
     # A container outlives its monitor. Between the end of init and its record by the monitor it
     # is still what it was.
     left_behind = facts.keeper is False and not facts.init
-    return (EXITED if left_behind and state in ACTIVE else state), left_behind
+    if left_behind and state in ACTIVE:
+        return EXITED, True
+    if state == RUNNING and facts.frozen:
+        return PAUSED, left_behind
+    return state, left_behind

@@ -97,6 +97,25 @@ _MIGRATIONS = (
         size_bytes INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE container ADD COLUMN stopped_by_hand INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE container ADD COLUMN on_end TEXT NOT NULL DEFAULT '';   -- see Container.on_end
+    ALTER TABLE container ADD COLUMN freezer TEXT NOT NULL DEFAULT '';  -- says whether it is paused
+    ALTER TABLE container ADD COLUMN health TEXT NOT NULL DEFAULT '';   -- JSON, as inspect shows it
+    CREATE TABLE exec (
+        id TEXT PRIMARY KEY,
+        container_id TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        record TEXT NOT NULL,            -- JSON: what was asked for
+        boot_id TEXT NOT NULL DEFAULT '',
+        pid INTEGER NOT NULL DEFAULT 0,
+        start_time INTEGER NOT NULL DEFAULT 0,           -- clock ticks since boot
+        monitor_pid INTEGER NOT NULL DEFAULT 0,
+        monitor_start_time INTEGER NOT NULL DEFAULT 0,
+        exit_status INTEGER              -- NULL until it has ended
+    ) WITHOUT ROWID;
+    CREATE INDEX exec_container ON exec (container_id);
+    """,
 )
 
 

@@ -4,20 +4,22 @@ One loop over poll(2), in the process that is the program's parent. Output goes 
 and then to whoever is attached; input comes from them. Nothing here blocks on a client.
 """
 
+import _socket
 import contextlib
 import errno
+import math
 import os
 import select
 import time
 
 from ketch.engine import wire
+from ketch.engine.client import Client
 from ketch.linux import process, tty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
-
-    from ketch.engine.client import Client
+    from collections.abc import Callable
+    from typing import Protocol, Self
 
     class Log(Protocol):
         """Where a program's output is recorded."""
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 
 _CHUNK_BYTES = 64 * 1024
+_KINDS = {"stdout": wire.OUTPUT, "stderr": wire.ERRORS}
 _INPUT_BYTES_MAX = 1024 * 1024
+PATIENCE_SECONDS = 10  # with a client that attached and takes nothing
 _PIPE_BYTES_MAX = 1024 * 1024  # pipe(7): as large as anyone without privileges can make one
 
 
@@ -43,24 +47,55 @@ class Streams:
 
     __slots__ = ("_theirs", "console", "given", "input", "outputs")
 
-    def __init__(self, *, interactive: bool, terminal: bool) -> None:
+    def __init__(self) -> None:
         self.console: int | None = None
         self.input: int | None = None
         self.outputs: dict[int, tuple[int, str]] = {}
+        self._theirs: list[int] = []
+        self.given = (-1, -1, -1)
+
+    @classmethod
+    def make(cls, *, interactive: bool, terminal: bool) -> "Self":
+        """Make pipes for a program; a terminal is made by the program's side.
+
+        Args:
+            interactive: whether it has an input.
+            terminal: whether it has a terminal.
+        """
+        self = cls()
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._theirs = [null]
+        self._theirs.append(null)
         given = [null, null, null]
         if not terminal:
             if interactive:
                 given[0], self.input = os.pipe2(os.O_CLOEXEC)
                 os.set_blocking(self.input, False)
                 self._theirs.append(given[0])
-            for number, name in ((wire.OUTPUT, "stdout"), (wire.ERRORS, "stderr")):
+            for name, number in _KINDS.items():
                 reader, given[number] = os.pipe2(os.O_CLOEXEC)
                 os.set_blocking(reader, False)
                 self._theirs.append(given[number])
                 self.outputs[reader] = (number, name)
         self.given = (given[0], given[1], given[2])
+        return self
+
+    def descriptors(self) -> tuple[list[str], list[int]]:
+        """Names and descriptors of the supervisor's ends, for ``adopt`` in another process."""
+        if self.console is not None:
+            return ["console"], [self.console]
+        named = [(name, reader) for reader, (_, name) in self.outputs.items()]
+        if self.input is not None:
+            named.append(("input", self.input))
+        return [name for name, _ in named], [descriptor for _, descriptor in named]
+
+    def adopt(self, name: str, descriptor: int) -> None:
+        """Take a descriptor that was handed over; it is the streams' from now on."""
+        if name == "console":
+            self.started(descriptor)
+        elif name == "input":
+            self.input = descriptor
+        else:
+            self.outputs[descriptor] = (_KINDS[name], name)
 
     def started(self, console: int | None) -> None:
         """Let go of the program's ends, and take the terminal's master if it has one."""
@@ -101,21 +136,57 @@ class Supervisor:
     Args:
         pidfd: descriptor of the program, a child of the caller.
         streams: the caller's ends of its streams.
-        client: who started it and stays attached, or None.
         log: where its output goes as well, or None.
+        listener: where more clients come, a listening socket that does not block, or None.
+        identifier: what clients are told when they are attached.
+        once: whether the program's input ends with that of the client that gives it.
+
+    Attributes:
+        clients: who is attached.
+        watched: further descriptors to what to do when they are readable; it may change this.
+        due: when ``on_time`` is to be called next, by ``time.monotonic()``, or None for never.
+        on_time: what to do then; returns when to do it next.
     """
 
-    __slots__ = ("_client", "_input", "_input_ended", "_log", "_pidfd", "_streams")
+    __slots__ = (
+        "_identifier", "_input", "_input_ended", "_listener", "_log", "_once", "_pidfd",
+        "_streams", "clients", "due", "on_time", "watched",
+    )  # fmt: skip
 
     def __init__(
-        self, pidfd: int, streams: Streams, client: "Client | None", log: "Log | None"
+        self,
+        pidfd: int,
+        streams: Streams,
+        log: "Log | None" = None,
+        *,
+        listener: "_socket.socket | None" = None,
+        identifier: str = "",
+        once: bool = True,
     ) -> None:
         self._pidfd = pidfd
         self._streams = streams
-        self._client = client
         self._log = log
+        self._listener = listener
+        self._identifier = identifier
+        self._once = once
         self._input = bytearray()
-        self._input_ended = client is None
+        self._input_ended = False
+        self.clients: list[Client] = []
+        self.watched: dict[int, Callable[[], None]] = {}
+        self.due: float | None = None
+        self.on_time: Callable[[], float | None] | None = None
+
+    def attach(self, client: "Client", *, gives: bool, takes: tuple[int, ...]) -> None:
+        """Take on a client.
+
+        Args:
+            client: one whose request has been read.
+            gives: whether its input goes to the program.
+            takes: kinds of output frames that it wants.
+        """
+        client.gives, client.takes = gives, takes
+        if client not in self.clients:
+            self.clients.append(client)
 
     def run(self) -> int:
         """Pass streams and signals on until the program has ended and its output is read.
@@ -123,30 +194,44 @@ class Supervisor:
         Returns:
             Its exit status: 0 to 255, 128 + n for signal n.
         """
-        if self._client is not None:
-            self._serve_client(select.POLLIN)  # what it sent before the program ran
+        # Before any output is read: who came before the program ran shall see all of it.
+        self._accept()
+        for client in list(self.clients):
+            self._serve(client, select.POLLIN)
         while True:
             self._write_input()
             for descriptor, events in self._wait():
-                if self._client is not None and descriptor == self._client.fileno():
-                    self._serve_client(events)
-                elif descriptor in self._streams.outputs and events & ~select.POLLOUT:
-                    self._read(descriptor)
+                if descriptor in self._streams.outputs:
+                    if events & ~select.POLLOUT:
+                        self._read(descriptor)
                 elif descriptor == self._pidfd:
+                    self._accept()
                     self._drain()
                     return _exit_status(self._pidfd)
+                elif descriptor in self.watched:
+                    self.watched[descriptor]()
+                elif self._listener is not None and descriptor == self._listener.fileno():
+                    self._accept()
+                else:
+                    for client in list(self.clients):
+                        if client.fileno() == descriptor:
+                            self._serve(client, events)
 
     def _wait(self) -> list[tuple[int, int]]:
         """Wait for what there is something to do about.
 
         A client that is behind holds the program's output up; input that the program does not
-        take holds the client up.
+        take holds clients up.
         """
-        client, streams = self._client, self._streams
+        streams = self._streams
         wanted = {self._pidfd: select.POLLIN}
-        if client is None or not client.is_behind:
+        wanted |= dict.fromkeys(self.watched, select.POLLIN)
+        if self._listener is not None:
+            wanted[self._listener.fileno()] = select.POLLIN
+        held_until = self._held_until()
+        if held_until is None:
             wanted |= dict.fromkeys(streams.outputs, select.POLLIN)
-        if client is not None:
+        for client in self.clients:
             wanted[client.fileno()] = (
                 select.POLLIN if len(self._input) < _INPUT_BYTES_MAX else 0
             ) | (select.POLLOUT if client.has_output else 0)
@@ -155,35 +240,100 @@ class Supervisor:
         poll = select.poll()
         for descriptor, events in wanted.items():
             poll.register(descriptor, events)
-        return poll.poll()
+        found = poll.poll(_milliseconds_until(held_until, self.due))
+        if self.due is not None and self.on_time is not None and time.monotonic() >= self.due:
+            self.due = self.on_time()
+        return found
 
-    def _serve_client(self, events: int) -> None:
-        client = self._client
-        assert client is not None
+    def _held_until(self) -> float | None:
+        """Let go of attached clients that take nothing; returns until when others are waited for.
+
+        None where nobody is behind. Who started the program is waited for without end, as a
+        pipe's reader would be.
+        """
+        held = None
+        for client in list(self.clients):
+            if not client.is_behind:
+                client.deadline = None
+                continue
+            if client.starter:
+                client.deadline = math.inf
+            elif client.deadline is None:
+                client.deadline = time.monotonic() + PATIENCE_SECONDS
+            if time.monotonic() < client.deadline:
+                held = client.deadline if held is None else min(held, client.deadline)
+            else:
+                self._dismiss(client)
+        return held
+
+    def _accept(self) -> None:
+        if self._listener is None:
+            return
+        while True:
+            try:
+                descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
+            except OSError:  # nobody there any more
+                return
+            connection = _socket.socket(fileno=descriptor)
+            connection.setblocking(False)
+            client = Client(connection)
+            self.clients.append(client)
+            self._serve(client, select.POLLIN)
+
+    def _serve(self, client: "Client", events: int) -> None:
         if events & select.POLLOUT:
             client.flush()
         if events & ~select.POLLOUT:
             for kind, payload in client.receive():
                 try:
-                    self._obey(kind, payload)
-                except ValueError:
+                    self._obey(client, kind, payload)
+                except (ValueError, KeyError, wire.ProtocolError):
                     client.gone = True  # nonsense: nobody whom the program should suffer for
         if client.gone:
-            client.close()
-            self._client = None
+            self._dismiss(client)
+
+    def _dismiss(self, client: "Client") -> None:
+        self.clients.remove(client)
+        client.let_go()
+        if client.gives and self._once:
             self._input_ended = True
 
-    def _obey(self, kind: int, payload: bytes) -> None:
-        if kind == wire.INPUT:
-            self._input += payload
-            self._input_ended |= not payload
+    def _obey(self, client: "Client", kind: int, payload: bytes) -> None:
+        if not client.asked:
+            if kind != wire.REQUEST:
+                raise wire.ProtocolError(f"the first frame is of kind {kind}")
+            client.asked = True
+            self._answer(client, wire.decode(payload))
+        elif kind == wire.INPUT:
+            if client.gives:
+                self._input += payload
+                self._input_ended |= not payload and self._once
         elif kind == wire.SIGNAL:
             # The program may have ended, and the number may be no signal.
             with contextlib.suppress(OSError):
                 process.pidfd_send_signal(self._pidfd, int(payload) & 0x7F)
-        elif kind == wire.RESIZE and self._streams.console is not None:
-            rows, columns = (int(size) & 0xFFFF for size in payload.split())
-            tty.set_window_size(self._streams.console, rows, columns)
+        elif kind == wire.RESIZE:
+            self._resize(*(int(size) for size in payload.split()))
+
+    def _answer(self, client: "Client", fields: "dict[str, wire.Value]") -> None:
+        """Do what somebody asks who has come to the socket."""
+        action = fields["action"]
+        if action == "attach":
+            takes = [wire.OUTPUT] if fields["stdout"] else []
+            if fields["stderr"]:
+                takes.append(wire.ERRORS)
+            gives = bool(fields["stdin"]) and self._streams.input is not None
+            self.attach(client, gives=gives, takes=tuple(takes))
+            client.started(self._identifier)
+        elif action == "resize":
+            self._resize(int(fields["rows"]), int(fields["columns"]))  # type: ignore[arg-type]
+            client.ended(0)
+        else:
+            client.gone = True
+
+    def _resize(self, rows: int, columns: int) -> None:
+        if self._streams.console is not None:
+            tty.set_window_size(self._streams.console, rows & 0xFFFF, columns & 0xFFFF)
 
     def _write_input(self) -> None:
         descriptor = self._streams.input
@@ -218,8 +368,11 @@ class Supervisor:
         kind, name = self._streams.outputs[descriptor]
         if self._log is not None:
             self._log.write(name, data, time.time_ns())
-        if self._client is not None:
-            self._client.send(kind, data)
+        for client in list(self.clients):
+            if kind in client.takes:
+                client.send(kind, data)
+                if client.gone:
+                    self._dismiss(client)
         return len(data)
 
     def _drain(self) -> None:
@@ -232,6 +385,14 @@ class Supervisor:
             left = _PIPE_BYTES_MAX
             while left > 0 and (count := self._read(descriptor)):
                 left -= count
+
+
+def _milliseconds_until(*moments: float | None) -> int | None:
+    """How long to wait for the first of some moments; None where none will come."""
+    first = min((moment for moment in moments if moment is not None), default=math.inf)
+    if first == math.inf:
+        return None
+    return max(0, math.ceil((first - time.monotonic()) * 1000))
 
 
 def _exit_status(pidfd: int) -> int:

@@ -1,23 +1,48 @@
-"""What a client and a container's monitor say to each other: frames, and the first one's content.
+"""What a client and ketch's processes say to each other: frames, and the first one's content.
 
 A frame is a header of eight bytes and a payload, as in Docker's attach stream: one byte of kind,
-three zero bytes, the payload's length as a big-endian 32-bit number::
+three zero bytes, the payload's length as a big-endian 32-bit number. There are two places to
+connect to. ``launch.connect`` reaches a process that serves one request::
 
-    client                                   monitor
-      │  REQUEST ──────────────────────────────▶ │  what to do, on whose behalf
+    client                                   starter, then the monitor
+      │  REQUEST ──────────────────────────────▶ │  run, create, start or exec, on whose behalf
       │ ◀─────────────────────────────── ERRORS  │  warnings
+      │ ◀────────────────────────────── CREATED  │  payload: container id; see below
+      │  GO ───────────────────────────────────▶ │  only where the request says ``hold``
       │ ◀────────────────────────────── STARTED  │  the program runs; payload: container id
       │  INPUT, RESIZE, SIGNAL ────────────────▶ │
       │ ◀─────────────────────── OUTPUT, ERRORS  │
       │ ◀────────────────────────────────── EXIT │  the program's exit status, in decimal
-      │ ◀──────────────── FAILED instead of any  │  exit status (or none), message, hint
+      │ ◀──────────────── FAILED instead of any  │  status or none, message, hint, class
+
+``create`` answers with CREATED and is done. With ``hold``, ``run`` and ``start`` say CREATED when
+the container's socket listens and its program is about to be started, and wait for GO: whoever
+connects to that socket in between is attached before the program's first word.
+
+A container that runs or restarts has the socket ``monitor.socket`` in its runtime directory, where
+its monitor takes any number of connections, each with one REQUEST (``launch.reach_monitor``):
+
+==========  =================================================  =================================
+``action``  fields                                             answer
+==========  =================================================  =================================
+``attach``  ``stdin``, ``stdout``, ``stderr``: what is wanted  STARTED, then as above from INPUT on
+``resize``  ``rows``, ``columns``                              EXIT, or FAILED
+==========  =================================================  =================================
+
+An INPUT frame without payload ends the input. A program whose container was made with StdinOnce
+then gets an end of file, as it does when its client leaves. What a monitor holds for a client is
+bounded: 1 MiB. The program waits for a client that started it (a pipe would make it wait as well);
+one that attached later and takes nothing for ten seconds is told FAILED and let go.
 
 The client's modules must load in a few milliseconds, so the request is not JSON (whose import
 alone takes longer than that) but names and values parted by NUL bytes, which no argument of
-execve(2) can hold.
+execve(2) can hold. Who has the API's documents anyway sends them as the text field ``request``.
 """
 
 import os
+
+from ketch import errors
+from ketch.errors import KetchError, StartError, UnavailableError
 
 REQUEST = 3
 RESIZE = 4
@@ -25,6 +50,8 @@ SIGNAL = 5
 STARTED = 6
 EXIT = 7
 FAILED = 8
+CREATED = 9
+GO = 10
 INPUT = 0
 OUTPUT = 1
 ERRORS = 2
@@ -125,27 +152,45 @@ def decode(payload: bytes) -> "dict[str, Value]":
     return fields
 
 
-def encode_failure(exit_status: int | None, message: str, hint: str) -> bytes:
+def encode_failure(
+    exit_status: int | None, message: str, hint: str, error_class: str = ""
+) -> bytes:
     """Encode why a request came to nothing.
 
     Args:
         exit_status: what the client is to exit with, None where that is its own affair.
         message: what failed.
         hint: what to do about it, or empty.
+        error_class: name of the class in ``ketch.errors``, or empty.
     """
     status = "" if exit_status is None else str(exit_status)
-    words = (status, message.replace("\0", "\\0"), hint.replace("\0", "\\0"))
+    words = (status, message.replace("\0", "\\0"), hint.replace("\0", "\\0"), error_class)
     return "\0".join(words).encode("utf-8", "surrogateescape")
 
 
-def decode_failure(payload: bytes) -> tuple[int | None, str, str]:
+def decode_failure(payload: bytes) -> tuple[int | None, str, str, str]:
     """Decode what ``encode_failure`` made.
 
     Raises:
         ProtocolError: the payload is something else.
     """
     try:
-        status, message, hint = payload.decode("utf-8", "surrogateescape").split("\0")
-        return (int(status) if status else None), message, hint
+        status, message, hint, error_class = payload.decode("utf-8", "surrogateescape").split("\0")
+        return (int(status) if status else None), message, hint, error_class
     except ValueError as error:
-        raise ProtocolError("a failure without its three parts") from error
+        raise ProtocolError("a failure without its four parts") from error
+
+
+def error(payload: bytes) -> KetchError:
+    """The error that a FAILED frame tells of, to be raised where an exception is wanted.
+
+    Raises:
+        ProtocolError: the payload is no failure.
+    """
+    status, message, hint, name = decode_failure(payload)
+    if status is not None and name == StartError.__name__:
+        return StartError(message, hint, exit_status=status)
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, KetchError) and kind is not StartError:
+        return kind(message, hint)
+    return UnavailableError(message, hint)

@@ -1,6 +1,7 @@
 """The parent's half of a container's creation: clone init into its cgroup, and hear of it."""
 
 import os
+import select
 
 from ketch.errors import (
     InvalidArgumentError,
@@ -37,11 +38,14 @@ class Container:
         pid: init's pid as the caller sees it.
         pidfd: init's process descriptor, close-on-exec; the caller owns it.
         console: the terminal's master, or None; the caller owns it.
+        between: pid of a process that has ended and that the caller's parent must reap, or 0.
     """
 
-    __slots__ = ("_channel", "console", "pid", "pidfd")
+    __slots__ = ("_channel", "_sibling", "between", "console", "pid", "pidfd")
 
-    def __init__(self, pid: int, pidfd: int, channel: Channel) -> None:
+    def __init__(self, pid: int, pidfd: int, channel: Channel, *, sibling: bool = False) -> None:
+        self._sibling = sibling
+        self.between = 0
         self.pid = pid
         self.pidfd = pidfd
         self.console: int | None = None
@@ -112,7 +116,7 @@ class Container:
     def abandon(self) -> None:
         """Kill a container that will not be started, reap it, and free what belongs to it."""
         self._kill()
-        os.waitpid(self.pid, 0)
+        _await_end(self.pid, self.pidfd, sibling=self._sibling)
         self.close()
         if self.console is not None:
             os.close(self.console)
@@ -159,14 +163,18 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
         _open_sources(birth, stack)
         for words in plan.explain_birth():
             birth.say(words)
+        between = 0
         if plan.crosses:
-            pid, pidfd = _clone_across(birth, ours, theirs, into)
+            pid, pidfd, between = _clone_across(birth, ours, theirs, into)
         else:
-            pid, pidfd = process.clone3(plan.clone_flags, cgroup=into)
+            flags = plan.clone_flags | (process.CLONE_PARENT if birth.sibling else 0)
+            pid, pidfd = process.clone3(flags, cgroup=into)
             if pid == 0:
                 ours.close()
                 init.run(birth, theirs)
-    container = Container(pid, pidfd, ours)
+    container = Container(pid, pidfd, ours, sibling=birth.sibling)
+    if birth.sibling:
+        container.between = between
     try:
         try:
             _furnish(birth, container, cgroup)
@@ -234,10 +242,15 @@ def _mapped_namespace(joins: list[tuple[str, str]], own: "IdMaps", container: "I
 
 def _clone_across(
     birth: init.Birth, ours: Channel, theirs: Channel, into: int | None
-) -> tuple[int, int]:
-    """Have init cloned by a process in between, and serve that; returns init's pid and pidfd."""
+) -> tuple[int, int, int]:
+    """Have init cloned by a process in between, and serve that.
+
+    Returns:
+        Pid and pidfd of init, and the pid of the process between, which has ended.
+    """
     plan = birth.plan
-    between = os.fork()
+    # Its own CLONE_PARENT makes init a child of whoever is its parent.
+    between, pidfd = process.clone3(process.CLONE_PARENT if birth.sibling else 0)
     if between == 0:
         ours.close()
         if birth.explain is not None:
@@ -250,14 +263,25 @@ def _clone_across(
         )
     try:
         theirs.close()  # so that the end of the process between is an end of file
-        return _serve_between(birth, ours, between)
+        return (*_serve_between(birth, ours, between), between)
     except BaseException:
         ours.close()
         with suppress(ProcessLookupError):
             os.kill(between, signals.SIGKILL)
         raise
     finally:
-        os.waitpid(between, 0)
+        _await_end(between, pidfd, sibling=birth.sibling)
+        os.close(pidfd)
+
+
+def _await_end(pid: int, pidfd: int, *, sibling: bool) -> None:
+    """Wait for the end of a process, and reap it unless that is the business of our parent."""
+    if sibling:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll()
+    else:
+        os.waitpid(pid, 0)
 
 
 def _serve_between(birth: init.Birth, ours: Channel, between: int) -> tuple[int, int]:

@@ -46,6 +46,7 @@ class Birth:
         container_id: the container's identifier, for its hooks, listener and keyring.
         new_keyring: whether it gets a session keyring of its own; not without an identifier.
         no_pivot: whether the root is moved instead of pivoted, as an initramfs needs.
+        sibling: whether init becomes a child of the caller's parent (CLONE_PARENT).
         entrances: descriptors through which init enters its v1 cgroups.
     """
 
@@ -62,6 +63,7 @@ class Birth:
         "preserved",
         "rootfs",
         "setup",
+        "sibling",
         "streams",
         "under_init",
     )
@@ -82,6 +84,7 @@ class Birth:
         container_id: str = "",
         new_keyring: bool = True,
         no_pivot: bool = False,
+        sibling: bool = False,
     ) -> None:
         self.plan = plan
         self.setup = setup
@@ -96,6 +99,7 @@ class Birth:
         self.container_id = container_id
         self.new_keyring = new_keyring
         self.no_pivot = no_pivot
+        self.sibling = sibling
         self.entrances: list[int] = []
         plan.resolve_sources(bundle)
         setup.settle(plan.config.get("linux", {}), in_user_namespace=plan.in_user_namespace)

@@ -13,7 +13,8 @@ import pytest
 
 from ketch import cgroups
 from ketch.engine import names
-from ketch.engine.containers import LOST_ERROR, LOST_EXIT_STATUS, Containers
+from ketch.engine.containers import Containers
+from ketch.engine.ledger import LOST_ERROR, LOST_EXIT_STATUS
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import (
@@ -21,6 +22,7 @@ from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
+    NotModifiedError,
     UnavailableError,
 )
 from ketch.linux import procfs
@@ -39,7 +41,7 @@ class Engine:
         return Containers(self.settings, Store(self.settings.root))
 
     def create(self, name: str = "", **options: object) -> str:
-        return create(self.containers, names.new_id(), name, **options)
+        return create(self.containers, names.new_id(), name, **options)  # type: ignore[arg-type]
 
     def fork(self, work: Callable[[Containers], None]) -> int:
         child = os.fork()
@@ -99,9 +101,16 @@ class Engine:
                 os.waitpid(child, 0)
 
 
-def create(containers: Containers, container_id: str, name: str, **options: object) -> str:
+def create(
+    containers: Containers,
+    container_id: str,
+    name: str,
+    *,
+    in_charge: bool = False,
+    **options: object,
+) -> str:
     record = {"Path": "sleep", "Args": ["1000"], "Config": options.pop("config", {})}
-    made = containers.create_record(
+    containers.create_record(
         container_id,
         name=name,
         image_id="sha256:1",
@@ -109,7 +118,7 @@ def create(containers: Containers, container_id: str, name: str, **options: obje
         record=record,
         **options,  # type: ignore[arg-type]
     )
-    return made.id
+    return containers.mark_created(container_id, keep=in_charge).id
 
 
 @pytest.fixture
@@ -268,7 +277,7 @@ def test_kill(engine: Engine) -> None:
 
 def test_a_reused_pid_is_never_signalled(engine: Engine) -> None:
     """The record names our own pid, with the start time of another process."""
-    container_id = engine.create("web")
+    container_id = engine.create("web", in_charge=True)
     engine.containers.mark_started(container_id, os.getpid(), 12345, time.time_ns())
     with pytest.raises(ConflictError, match="is not running"):
         engine.containers.kill("web")
@@ -326,7 +335,7 @@ def test_a_directory_that_cannot_go_makes_it_dead(
     def refuse(path: str) -> None:
         raise OSError(16, "Device or resource busy", path)
 
-    monkeypatch.setattr("ketch.engine.containers.remove_tree", refuse)
+    monkeypatch.setattr("ketch.engine.ledger.remove_tree", refuse)
     with pytest.raises(UnavailableError, match="Device or resource busy"):
         engine.containers.remove("web")
     assert engine.containers.find("web").status == "dead"
@@ -368,6 +377,53 @@ def test_auto_remove_does_not_depend_on_the_monitor(engine: Engine) -> None:
     wait_for_end(init)
     assert engine.containers.list(all=True) == []
     assert os.listdir(f"{engine.settings.root}/containers") == []
+
+
+def test_a_container_that_was_half_made_was_never_there(engine: Engine) -> None:
+    container_id = names.new_id()
+
+    def begin(containers: Containers) -> None:
+        containers.create_record(
+            container_id, name="web", image_id="", image_reference="busybox", record={}
+        )
+        time.sleep(60)
+
+    child = engine.fork(begin)
+    deadline = time.monotonic() + 10
+    while not os.path.exists(engine.settings.container_directory(container_id)):
+        assert time.monotonic() < deadline
+    assert engine.containers.list(all=True) == []
+    with pytest.raises(NotFoundError):
+        engine.containers.find("web")
+    with pytest.raises(AlreadyExistsError):
+        engine.create("web")
+    kill_and_reap(child)
+    assert engine.containers.list(all=True) == []
+    assert os.listdir(f"{engine.settings.root}/containers") == []
+    engine.create("web")
+
+
+def test_one_starts_at_a_time(engine: Engine) -> None:
+    """The second waits for the first, and then finds the container running."""
+    container_id = engine.create("web")
+
+    def begin(containers: Containers) -> None:
+        containers.claim("web")
+        time.sleep(0.3)
+        init = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+        start_time = procfs.process_start_time(init) or 0
+        containers.mark_started(container_id, init, start_time, time.time_ns())
+        time.sleep(60)
+
+    engine.fork(begin)
+    deadline = time.monotonic() + 10
+    while not engine.containers.read(container_id).monitor_pid:
+        assert time.monotonic() < deadline
+    with pytest.raises(NotModifiedError):
+        engine.containers.claim("web")
+    found = engine.containers.find("web")
+    engine.inits.append((found.init_pid, found.init_start_time))
+    assert found.started_ns
 
 
 @pytest.mark.parametrize("auto_remove", [True, False])

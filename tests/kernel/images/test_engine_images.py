@@ -55,8 +55,9 @@ class Engine:
     def create(self, image: Image) -> str:
         container_id = names.new_id()
         self.containers.create_record(
-            container_id, name="", image_id=image.id, image_reference="x", record={}, in_charge=True
+            container_id, name="", image_id=image.id, image_reference="x", record={}
         )
+        self.containers.mark_created(container_id, keep=True)
         self.images.snapshotter.prepare(
             self.settings.container_directory(container_id), image.chain_ids
         )

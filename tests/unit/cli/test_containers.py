@@ -44,13 +44,14 @@ class Engine:
             image_reference="busybox",
             record=record,
         )
-        return made.id
+        return self.containers.mark_created(made.id).id
 
     def start(self, name: str) -> None:
         """Record this very process as what runs, and as its own monitor."""
         with open("/proc/self/stat", encoding="ascii") as file:
             start_time = int(file.read().rpartition(")")[2].split()[19])
         started_ns = time.time_ns()
+        self.containers.claim(name)
         self.containers.mark_started(IDS[name], os.getpid(), start_time, started_ns)
 
     def exit(self, name: str, status: int) -> None:

@@ -100,8 +100,8 @@ def test_an_error_is_told_with_its_hint(pair: Pair) -> None:
     client.failed(StartError("no such program", exit_status=127))
     frames = list(wire.Decoder().feed(theirs.recv(4096)))
     assert [(kind, wire.decode_failure(payload)) for kind, payload in frames] == [
-        (wire.FAILED, (None, "no such image", "import one")),
-        (wire.FAILED, (127, "no such program", "")),
+        (wire.FAILED, (None, "no such image", "import one", "NotFoundError")),
+        (wire.FAILED, (127, "no such program", "", "StartError")),
     ]
 
 

@@ -82,11 +82,11 @@ def test_an_interpreter_that_cannot_be_started_is_told(
 def test_a_socket_nobody_listens_on_is_taken_over(tmp_path: os.PathLike[str]) -> None:
     directory = os.open(tmp_path, os.O_PATH)
     try:
-        stale = launch._listen(directory, "zygote-x")
+        stale = launch.listen(directory, "zygote-x")
         assert launch._reach(directory, "zygote-x") is not None
         stale.close()
         assert launch._reach(directory, "zygote-x") is None
-        listener = launch._listen(directory, "zygote-x")
+        listener = launch.listen(directory, "zygote-x")
         assert launch._reach(directory, "zygote-x") is not None
         listener.close()
         assert os.stat(f"{tmp_path}/zygote-x.socket").st_mode & 0o777 == 0o600

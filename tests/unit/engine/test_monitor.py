@@ -1,20 +1,19 @@
 """A monitor's answers when something fails, and the exit status when cleaning up does."""
 
-import os
 import pathlib
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from ketch.engine import monitor, running, wire
+from ketch.engine import finishing, handover, monitor, requests, wire
 from ketch.engine.client import Client
+from ketch.engine.containers import Containers
+from ketch.engine.engine import Engine
+from ketch.engine.ledger import Keeper
+from ketch.engine.settings import Settings
 from ketch.errors import ConflictError, StartError, UnavailableError
 
 
@@ -22,7 +21,7 @@ def answers(
     action: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> list[tuple[int, bytes]]:
     """What a client hears when its request leads to this."""
-    monkeypatch.setitem(monitor._ACTIONS, "test", action)
+    monkeypatch.setitem(requests._ALONE, "test", action)
     ours, theirs = socket.socketpair()
     request = wire.encode({"action": "test", "state": "/run/somewhere"})
     theirs.sendall(wire.frame(wire.REQUEST, request))
@@ -58,7 +57,8 @@ def test_an_error_on_purpose_is_told_and_not_noted(
 ) -> None:
     ((kind, payload),) = answers(raises(error), monkeypatch)
     assert kind == wire.FAILED
-    assert wire.decode_failure(payload) == told
+    assert wire.decode_failure(payload) == (*told, type(error).__name__)
+    assert type(wire.error(payload)) is type(error)
     assert capsys.readouterr().err == ""
 
 
@@ -78,7 +78,7 @@ def test_an_error_by_mistake_is_told_in_a_line_and_noted_in_full(
 ) -> None:
     ((kind, payload),) = answers(raises(error), monkeypatch)
     assert kind == wire.FAILED
-    status, told, hint = wire.decode_failure(payload)
+    status, told, hint, _ = wire.decode_failure(payload)
     assert (status, told) == (None, message)
     assert "/run/somewhere/errors.log" in hint
     assert "Traceback" not in hint
@@ -97,69 +97,30 @@ def test_an_error_that_nobody_hears_is_noted(
     assert "the disk is gone" in capsys.readouterr().err
 
 
-class Cgroup:
-    """A cgroup that cannot be removed."""
+def test_the_exit_status_is_recorded_though_cleaning_up_fails(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(str(tmp_path / "root"), str(tmp_path / "state"))
+    engine = Engine(settings, Keeper.parent())
+    engine.containers.create_record(
+        "c0ffee", name="web", image_id="", image_reference="busybox", record={"HostConfig": {}}
+    )
+    engine.containers.mark_created("c0ffee", keep=True)
+    engine.containers.mark_started("c0ffee", 1, 1, time.time_ns())
 
-    path = "/none"
-
-    def oom_kills(self) -> int:
-        return 0
-
-    def processes(self) -> list[int]:
-        return []
-
-    def delete(self, **_options: object) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
         raise OSError(16, "Device or resource busy", "/sys/fs/cgroup/none")
 
-
-@pytest.fixture
-def child() -> Iterator[list["subprocess.Popen[bytes]"]]:
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for process in started:
-        process.returncode = 0  # reaped by what is tested
-
-
-def test_the_exit_status_is_told_and_recorded_though_cleaning_up_fails(
-    child: list["subprocess.Popen[bytes]"],
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    recorded: list[tuple[Any, ...]] = []
-
-    def start(
-        _engine: object, _container: object, streams: Any, held: ExitStack, *_more: object
-    ) -> tuple[Cgroup, object]:
-        process = subprocess.Popen(
-            ["sh", "-c", "echo said; exit 42"],
-            stdin=streams.given[0], stdout=streams.given[1], stderr=streams.given[2],
-        )  # fmt: skip
-        cgroup: Any = Cgroup()
-        child.append(process)
-        pidfd = os.pidfd_open(process.pid)
-        held.callback(os.close, pidfd)
-        held.callback(running._remove_cgroup, cgroup)
-        init = SimpleNamespace(pid=process.pid, pidfd=pidfd, console=None, start=lambda: None)
-        return cgroup, init
-
-    monkeypatch.setattr(running, "_start", start)
-    engine: Any = SimpleNamespace(
-        settings=SimpleNamespace(container_directory=lambda _id: str(tmp_path)),
-        containers=SimpleNamespace(
-            mark_started=lambda *_: None,
-            mark_exited=lambda *arguments, **_: recorded.append(arguments),
-        ),
-    )
-    container: Any = SimpleNamespace(id="c0ffee", record={"Config": {}})
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    client = Client(ours)
-    before = time.monotonic()
-    assert running.run(engine, container, client, detached=False) == 42
-    assert time.monotonic() - before < 10
-    client.close()
-    assert recorded == [("c0ffee", 42)]
-    assert (wire.OUTPUT, b"said\n") in list(wire.Decoder().feed(theirs.recv(4096)))
+    monkeypatch.setattr(Containers, "release", refuse)
+    ours, theirs = handover.Channel.pair()
+    fields: dict[str, wire.Value] = {
+        "root": settings.root, "state": settings.state, "container": "c0ffee", "cgroup": "/none",
+    }  # fmt: skip
+    finishing.finish(theirs, fields, 42, ran_ns=1, delay_ms=0, orphaned=False)
+    assert ours.hear() == ({"restart_ms": -1}, ())
+    ours.close()
     theirs.close()
+    recorded = engine.containers.read("c0ffee")
+    assert (recorded.state, recorded.exit_status) == ("exited", 42)
     assert "Device or resource busy" in capsys.readouterr().err
+    engine.store.close()

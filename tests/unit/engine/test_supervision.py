@@ -36,8 +36,8 @@ class Memory:
 class Run:
     """A supervised program, with this test as its client; the supervisor is a thread."""
 
-    def __init__(self, *program: str, interactive: bool = False, attached: bool = True) -> None:
-        streams = Streams(interactive=interactive, terminal=False)
+    def __init__(self, *program: str, interactive: bool = False, starter: bool = True) -> None:
+        streams = Streams.make(interactive=interactive, terminal=False)
         self.child = subprocess.Popen(
             program, stdin=streams.given[0], stdout=streams.given[1], stderr=streams.given[2]
         )
@@ -51,7 +51,10 @@ class Run:
         self.decoder = wire.Decoder()
         self.frames: list[tuple[int, bytes]] = []
         client = Client(ours)
-        supervisor = Supervisor(pidfd, streams, client if attached else None, self.log)
+        client.asked = True
+        client.starter = starter
+        supervisor = Supervisor(pidfd, streams, self.log)
+        supervisor.attach(client, gives=interactive, takes=(wire.OUTPUT, wire.ERRORS))
 
         def run() -> None:
             self.status = supervisor.run()
@@ -156,11 +159,13 @@ def test_output_after_the_client_left_still_goes_to_the_log() -> None:
     assert run.log.text("stdout") == b"first\nsecond\n"
 
 
-def test_without_a_client_input_is_at_its_end() -> None:
-    run = Run("cat", interactive=True, attached=False)
+def test_an_attached_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ketch.engine.supervision.PATIENCE_SECONDS", 0.5)
+    run = Run("sh", "-c", "yes | head -c 50000000; echo >&2 end", starter=False)
     run.thread.join(30)
     assert run.status == 0
-    run.finish()
+    assert len(run.log.text("stdout")) == 50_000_000
+    run.socket.close()
 
 
 def test_a_client_that_leaves_ends_the_input() -> None:

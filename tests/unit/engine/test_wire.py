@@ -92,16 +92,23 @@ def test_bytes_that_are_no_text_stay_what_they_are() -> None:
 
 @given(status=st.none() | st.integers(0, 255), message=TEXT, hint=TEXT)
 def test_a_failure_comes_out_as_it_went_in(status: int | None, message: str, hint: str) -> None:
-    assert wire.decode_failure(wire.encode_failure(status, message, hint)) == (
-        status, message, hint,
+    assert wire.decode_failure(wire.encode_failure(status, message, hint, "NotFoundError")) == (
+        status, message, hint, "NotFoundError",
     )  # fmt: skip
 
 
 def test_a_nul_in_a_failure_does_not_shift_its_parts() -> None:
-    assert wire.decode_failure(wire.encode_failure(1, "a\0b", "c")) == (1, "a\\0b", "c")
+    assert wire.decode_failure(wire.encode_failure(1, "a\0b", "c")) == (1, "a\\0b", "c", "")
 
 
-@pytest.mark.parametrize("data", [b"", b"125", b"125\0a", b"x\0a\0b", b"1\0a\0b\0c"])
+@pytest.mark.parametrize("name", ["KetchError", "SyscallError", "os", "", "NoSuchError"])
+def test_a_failure_of_no_class_that_is_meant_is_still_one_of_ours(name: str) -> None:
+    raised = wire.error(wire.encode_failure(None, "what", "why", name))
+    assert (raised.message, raised.hint) == ("what", "why")
+    assert type(raised).__name__ in {"KetchError", "UnavailableError"}
+
+
+@pytest.mark.parametrize("data", [b"", b"125", b"1\0a\0b", b"x\0a\0b\0c", b"1\0a\0b\0c\0d"])
 def test_what_is_no_failure_is_refused(data: bytes) -> None:
     with pytest.raises(wire.ProtocolError):
         wire.decode_failure(data)

@@ -1,0 +1,120 @@
+"""What a container's monitor and the processes it forks say to each other.
+
+A monitor has touched nothing and so costs next to nothing. What takes many modules (the database,
+JSON, networks, mounts) is done by processes that it forks and that end: a **starter** makes init,
+the monitor's child by CLONE_PARENT, and hands it over; a **finisher** releases what the container
+held and records its end; a **prober** runs a health check::
+
+    starter                                        monitor
+      │  {"at": "made"} + init's pidfd, streams ──▶ │  may end it, should the starter die now
+      │  {"at": "started"} [+ the client] ────────▶ │  watches over it
+      ▼                                             │  ... init ends
+    finisher                                        │
+      │  {"restart_ms": n} ───────────────────────▶ │  starts it again after n ms, ends where -1
+      ▼
+
+Each message is the fields of ``wire.encode`` in one SOCK_SEQPACKET message, descriptors beside it.
+"""
+
+import _socket
+import os
+import struct
+
+from ketch.engine import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+_MESSAGE_BYTES_MAX = 64 * 1024
+_DESCRIPTORS_MAX = 16
+
+
+class Channel:
+    """One end of the conversation. It owns its socket."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: _socket.socket) -> None:
+        self._socket = socket
+
+    @staticmethod
+    def pair() -> "tuple[Channel, Channel]":
+        """Make the two ends."""
+        ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        return Channel(ends[0]), Channel(ends[1])
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for polling."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+    def tell(self, fields: "dict[str, wire.Value]", descriptors: "Sequence[int]" = ()) -> None:
+        """Say something, and hand descriptors over.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        rights = [
+            (
+                _socket.SOL_SOCKET,
+                _socket.SCM_RIGHTS,
+                struct.pack(f"{len(descriptors)}i", *descriptors),
+            )
+        ]
+        self._socket.sendmsg(
+            [wire.encode(fields)], rights if descriptors else [], _socket.MSG_NOSIGNAL
+        )
+
+    def hear(self) -> "tuple[dict[str, wire.Value], tuple[int, ...]] | None":
+        """Wait for what the other end says next; None where it is gone.
+
+        Returns:
+            The fields and the descriptors, close-on-exec, which are the caller's from now on.
+        """
+        try:
+            data, rights, _, _ = self._socket.recvmsg(
+                _MESSAGE_BYTES_MAX,
+                _socket.CMSG_SPACE(4 * _DESCRIPTORS_MAX),
+                _socket.MSG_CMSG_CLOEXEC,
+            )
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        raw = rights[0][2] if rights else b""
+        return wire.decode(data), struct.unpack(f"{len(raw) // 4}i", raw)
+
+
+def fork(work: "Callable[[Channel], None]") -> tuple[int, Channel]:
+    """Fork a process that does something and ends.
+
+    Args:
+        work: what it does, given its end of a channel to the caller.
+
+    Returns:
+        Its pid, and the caller's end of the channel.
+    """
+    ours, theirs = Channel.pair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _work(work, theirs)
+    theirs.close()
+    return pid, ours
+
+
+def _work(work: "Callable[[Channel], None]", channel: Channel) -> "NoReturn":
+    status = 1
+    try:
+        work(channel)
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - no way back into the monitor's loop
+        from ketch.engine import mishaps  # noqa: PLC0415 loaded by the zygote
+
+        mishaps.note("a monitor's helper", error)
+    os._exit(status)

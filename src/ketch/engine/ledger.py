@@ -1,0 +1,546 @@
+"""The records of containers, and who may change them.
+
+The process in charge of a container, its keeper, records what happens to it; every other process
+reads that. The keeper is its monitor while it runs, and else whoever creates, starts or removes it:
+one at a time, as their pid and start time in the record say. What a killed keeper left is finished
+by whoever next looks at the container.
+"""
+
+import json
+import os
+import sqlite3
+import time
+
+from ketch.engine import events, names, states
+from ketch.engine.records import Container
+from ketch.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    KetchError,
+    NotFoundError,
+    NotModifiedError,
+    UnavailableError,
+)
+from ketch.linux import procfs
+from ketch.linux.removetree import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from ketch.engine.settings import Settings
+    from ketch.engine.store import Store
+
+    Columns = dict[str, int | str]
+
+# Docker's, for a container whose end nobody saw.
+LOST_EXIT_STATUS = 255
+LOST_ERROR = "the container's monitor ended before it could record the exit status"
+
+# How long whoever has begun something with a container may take for it, clean-up included.
+RECORD_TIMEOUT_SECONDS = 30
+
+_CLAIM_PAUSE_SECONDS = 0.01
+
+
+class Keeper:
+    """The process in whose name a container is kept: a pid, and its start in clock ticks.
+
+    Args:
+        pid: the process; the calling one where 0.
+    """
+
+    __slots__ = ("pid", "start_time")
+
+    def __init__(self, pid: int = 0) -> None:
+        self.pid = pid or os.getpid()
+        self.start_time = procfs.process_start_time(self.pid) or 0
+
+    @classmethod
+    def parent(cls) -> "Self":
+        """The process that forked the caller: a monitor."""
+        return cls(os.getppid())
+
+
+class Ledger:
+    """The records of one engine's containers.
+
+    Args:
+        settings: the engine's places.
+        store: the engine's database.
+        keeper: in whose name the caller works; its own where None.
+    """
+
+    __slots__ = ("_boot_id", "_keeper", "_settings", "_store")
+
+    def __init__(self, settings: "Settings", store: "Store", keeper: Keeper | None = None) -> None:
+        self._settings = settings
+        self._store = store
+        self._keeper = keeper
+        self._boot_id = procfs.boot_id()
+
+    # What is there
+
+    def find(self, reference: str) -> Container:
+        """Returns the container with this identifier, name or unique start of an identifier.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidArgumentError: the start fits several.
+        """
+        container = self._settle(self._look_up(reference))
+        if container is None or container.state == states.CREATING:
+            raise no_such(reference)
+        return container
+
+    def read(self, container_id: str) -> Container:
+        """Returns a container by its whole identifier, as it is recorded.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._store.reading() as connection:
+            return self._row(connection, container_id)
+
+    def list(self, *, all: bool = False) -> list[Container]:  # noqa: A002 - Docker's word
+        """Returns the containers, newest first: all, or those that are active."""
+        with self._store.reading() as connection:
+            query = "SELECT * FROM container ORDER BY created_ns DESC, id"
+            found = [Container(row, self._boot_id) for row in connection.execute(query)]
+        settled = []
+        for container in found:
+            try:
+                current = self._settle(container)
+            except (KetchError, OSError):
+                # It is shown as what it is; releasing what it held is tried again next time.
+                current = container
+            if current is None or current.state == states.CREATING:
+                continue
+            if all or current.is_active:
+                settled.append(current)
+        return settled
+
+    # What its keeper says
+
+    def create_record(
+        self,
+        container_id: str,
+        *,
+        name: str,
+        image_id: str,
+        image_reference: str,
+        record: "dict[str, Any]",
+        auto_remove: bool = False,
+    ) -> Container:
+        """Record a new container and make its directory; it is not there for others yet.
+
+        Args:
+            container_id: from ``names.new_id``.
+            name: what the user calls it; one is made up where this is empty.
+            image_id: digest of its image's config, or empty.
+            image_reference: the image as the user wrote it.
+            record: see ``Container.record``.
+            auto_remove: whether it goes as soon as it ends.
+
+        Raises:
+            InvalidArgumentError: that is not a name.
+            AlreadyExistsError: the name is taken.
+        """
+        with self._store.transaction() as connection:
+            if name:
+                name = names.check_name(name)
+                holder = _holder(connection, name)
+                if holder:
+                    raise AlreadyExistsError(
+                        f'Conflict. The container name "/{name}" is already in use by container '
+                        f'"{holder}". You have to remove (or rename) that container to be able '
+                        "to reuse that name."
+                    )
+            else:
+                attempt = 0
+                while not name or _holder(connection, name):
+                    name = names.new_name(attempt)
+                    attempt += 1
+            keeper = self._myself()
+            connection.execute(
+                "INSERT INTO container (id, name, image_id, image_reference, created_ns, record,"
+                " auto_remove, state, monitor_pid, monitor_start_time, boot_id)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (container_id, name, image_id, image_reference, time.time_ns(),
+                 json.dumps(record, separators=(",", ":")), auto_remove, states.CREATING,
+                 keeper.pid, keeper.start_time, self._boot_id),
+            )  # fmt: skip
+            container = self._row(connection, container_id)
+        # Not before: a directory without a record would never be found again.
+        os.makedirs(self._settings.container_directory(container_id), 0o700)
+        return container
+
+    def mark_created(self, container_id: str, *, keep: bool = False) -> Container:
+        """Record that a container is whole; returns it as it then is.
+
+        Args:
+            container_id: the container.
+            keep: whether its keeper goes on to start it.
+        """
+        with self._store.transaction() as connection:
+            container = self._row(connection, container_id)
+            columns: Columns = {"state": states.next_state(container.state, "create")}
+            update(connection, container_id, columns if keep else columns | _NO_PROCESS)
+            record_event(connection, "create", container)
+            return self._row(connection, container_id)
+
+    def discard(self, container_id: str) -> None:
+        """Take away a container whose creation has failed."""
+        self._begin_removal(container_id)
+        self._finish_removal(container_id)
+
+    def claim(self, reference: str) -> Container:
+        """Become the keeper of a container that does not run, to start it.
+
+        Whoever has begun something else with it is waited for.
+
+        Raises:
+            NotFoundError: no such container.
+            NotModifiedError: it is running.
+            ConflictError: it is paused or being removed.
+            UnavailableError: somebody else does not come to an end with it.
+        """
+        deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
+        while True:
+            container = self.find(reference)
+            with self._store.transaction() as connection:
+                current = self._row(connection, container.id)
+                _check_startable(current)
+                if not self._is_kept(current):
+                    keeper = self._myself()
+                    columns: Columns = {
+                        "monitor_pid": keeper.pid, "monitor_start_time": keeper.start_time,
+                        "boot_id": self._boot_id, "stopped_by_hand": 0, "on_end": "",
+                        "restart_count": 0,
+                    }  # fmt: skip
+                    update(connection, container.id, columns)
+                    return self._row(connection, container.id)
+            self._wait_for_keeper(current, deadline)
+
+    def resume(self, container_id: str) -> Container:
+        """Returns a container that its keeper is about to start again.
+
+        Raises:
+            NotFoundError: it is gone.
+            ConflictError: somebody has stopped it meanwhile.
+        """
+        container = self.read(container_id)
+        if container.state != states.RESTARTING or not self._is_mine(container):
+            raise ConflictError(f"container {container.name} is no longer to be restarted")
+        return container
+
+    def mark_started(
+        self,
+        container_id: str,
+        init_pid: int,
+        init_start_time: int,
+        started_ns: int,
+        *,
+        freezer: str = "",
+        health: str = "",
+    ) -> None:
+        """Record that the container's program runs.
+
+        Args:
+            container_id: the container.
+            init_pid: its first process, as the caller sees it.
+            init_start_time: that process's start, in clock ticks since boot.
+            started_ns: when, in nanoseconds since the epoch.
+            freezer: the file that says whether it is paused, or empty.
+            health: what is known of its health, as JSON; empty where nobody looks.
+
+        Raises:
+            NotFoundError: the container is gone.
+            ConflictError: it is running already, was stopped meanwhile, or is being removed.
+        """
+        self._mark(
+            container_id, "start", init_pid=init_pid, init_start_time=init_start_time,
+            started_ns=started_ns, exit_status=0, oom_killed=0, error="", freezer=freezer,
+            health=health,
+        )  # fmt: skip
+
+    def mark_start_failed(self, container_id: str, exit_status: int, error: str) -> None:
+        """Record why the program could not be started, and that nobody is in charge any more."""
+        self._mark(
+            container_id, "start-failed", exit_status=exit_status, error=error, **_NO_PROCESS
+        )
+
+    def mark_exited(
+        self,
+        container_id: str,
+        exit_status: int,
+        *,
+        oom_killed: bool,
+        finished_ns: int,
+        restarting: bool = False,
+    ) -> None:
+        """Record that the program ended.
+
+        Whatever the container held at run time (log, cgroup, network, sockets) must be released
+        before: from now on it may be started or removed by others. With ``restarting`` the keeper
+        stays in charge.
+
+        Args:
+            container_id: the container.
+            exit_status: 0 to 255; 128 + n for signal n.
+            oom_killed: whether the kernel killed one of its processes for want of memory.
+            finished_ns: when it ended, in nanoseconds since the epoch.
+            restarting: whether the keeper is going to start it again.
+
+        Raises:
+            NotFoundError: the container is gone.
+            ConflictError: it was not running.
+        """
+        with self._store.transaction() as connection:
+            container = self._row(connection, container_id)
+            if oom_killed:
+                record_event(connection, "oom", container)
+            event = "exit-to-restart" if restarting else "exit"
+            columns: Columns = {
+                "state": states.next_state(container.state, event),
+                "exit_status": exit_status, "oom_killed": int(oom_killed),
+                "finished_ns": finished_ns, "freezer": "",
+                "restart_count": container.restart_count + restarting,
+            }  # fmt: skip
+            columns |= {"init_pid": 0, "init_start_time": 0} if restarting else _NO_PROCESS
+            update(connection, container_id, columns)
+            connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
+            record_event(connection, "die", container, exitCode=str(exit_status))
+
+    def note(self, container_id: str, action: str = "", /, *, columns: "Columns | None" = None,
+             **attributes: str) -> None:  # fmt: skip
+        """Record an event about a container, or a fact, or both in one transaction."""
+        with self._store.transaction() as connection:
+            container = self._row(connection, container_id)
+            if columns:
+                update(connection, container_id, columns)
+            if action:
+                record_event(connection, action, container, **attributes)
+
+    # Records
+
+    def _myself(self) -> Keeper:
+        return self._keeper or Keeper()
+
+    def _is_mine(self, container: Container) -> bool:
+        keeper = self._myself()
+        return (
+            container.monitor_pid == keeper.pid
+            and container.monitor_start_time == keeper.start_time
+        )
+
+    def _is_kept(self, container: Container) -> bool:
+        """Whether somebody else is in charge of it."""
+        return (
+            container.monitor_pid != 0
+            and not container.left_behind
+            and not self._is_mine(container)
+        )
+
+    def _wait_for_keeper(self, container: Container, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"container {container.id} is in the hands of process {container.monitor_pid}",
+                "look what that is doing, or end it",
+            )
+        time.sleep(_CLAIM_PAUSE_SECONDS)
+
+    def _row(self, connection: sqlite3.Connection, container_id: str) -> Container:
+        query = "SELECT * FROM container WHERE id = ?"
+        row = connection.execute(query, (container_id,)).fetchone()
+        if row is None:
+            raise no_such(container_id)
+        return Container(row, self._boot_id)
+
+    def _read(self, container_id: str) -> Container | None:
+        try:
+            with self._store.reading() as connection:
+                return self._row(connection, container_id)
+        except NotFoundError:
+            return None
+
+    def _look_up(self, reference: str) -> Container:
+        if not reference:
+            raise InvalidArgumentError("invalid container name or ID: value is empty")
+        name = reference.removeprefix("/")
+        with self._store.reading() as connection:
+            rows = (
+                connection.execute("SELECT * FROM container WHERE id = ?", (reference,)).fetchall()
+                or connection.execute("SELECT * FROM container WHERE name = ?", (name,)).fetchall()
+            )
+            if not rows and _HEXADECIMAL.issuperset(reference):
+                rows = connection.execute(
+                    "SELECT * FROM container WHERE id >= ? AND id < ? LIMIT 2",
+                    (reference, reference + "g"),
+                ).fetchall()
+        if not rows:
+            raise no_such(reference)
+        if len(rows) > 1:
+            raise InvalidArgumentError(f"multiple IDs found with provided prefix: {reference}")
+        return Container(rows[0], self._boot_id)
+
+    def _mark(self, container_id: str, event: str, **columns: int | str) -> None:
+        """Change a container's state in the name of its keeper."""
+        with self._store.transaction() as connection:
+            container = self._row(connection, container_id)
+            columns["state"] = states.next_state(container.state, event)
+            if not self._is_mine(container):
+                raise ConflictError(f"container {container.name} has got into other hands")
+            update(connection, container_id, columns)
+            if event == "start":
+                record_event(connection, "start", container)
+
+    # Ends and left-overs
+
+    def _settle(self, container: Container) -> Container | None:
+        """Finish what a process that died had begun with a container.
+
+        Returns:
+            The container as it then is, or None where nothing is left of it.
+        """
+        if not container.left_behind:
+            return container
+        with self._store.transaction() as connection:
+            try:
+                container = self._row(connection, container.id)
+            except NotFoundError:
+                return None
+            if not container.left_behind:
+                return container  # it was only ending, or somebody else was quicker
+            keeper = self._myself()
+            columns: Columns = {
+                "monitor_pid": keeper.pid, "monitor_start_time": keeper.start_time,
+                "boot_id": self._boot_id, "init_pid": 0, "init_start_time": 0, "freezer": "",
+                "state": container.status,
+            }  # fmt: skip
+            if container.state == states.RUNNING:
+                columns |= {
+                    "exit_status": LOST_EXIT_STATUS, "error": LOST_ERROR,
+                    "finished_ns": time.time_ns(),
+                }  # fmt: skip
+                record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
+            update(connection, container.id, columns)
+        self.release(container)
+        if container.auto_remove or container.state in {states.REMOVING, states.CREATING}:
+            self._begin_removal(container.id)
+            self._finish_removal(container.id)
+            return None
+        with self._store.transaction() as connection:
+            update(connection, container.id, dict(_NO_PROCESS))
+            connection.execute("DELETE FROM exec WHERE container_id = ?", (container.id,))
+            return self._row(connection, container.id)
+
+    def release(self, container: Container, *, keep_socket: bool = False) -> None:
+        """Release what a container held while it ran.
+
+        Args:
+            container: its program has ended.
+            keep_socket: whether its monitor goes on listening.
+        """
+        from ketch import cgroups  # noqa: PLC0415 - only for what has run
+
+        try:
+            path = f"{self._settings.container_directory(container.id)}/config.json"
+            with open(path, encoding="utf-8") as file:
+                cgroup = cgroups.manager(json.load(file)["linux"]["cgroupsPath"], cgroups.detect())
+        except (FileNotFoundError, ValueError, KeyError):
+            pass  # written before the cgroup is made
+        else:
+            # In a PID namespace of its own everything died with init; elsewhere what it started
+            # may live on.
+            if cgroup.processes():
+                cgroup.kill()
+            # The directory above is the engine's, and goes with its last container.
+            cgroup.delete(empty_parents=1)
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM lease WHERE container_id = ?", (container.id,))
+        if not keep_socket:
+            remove_tree(self._settings.runtime_directory(container.id))
+
+    def _begin_removal(self, container_id: str) -> None:
+        """Become the keeper of a container that does not run, to remove it."""
+        deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
+        while True:
+            with self._store.transaction() as connection:
+                container = self._row(connection, container_id)
+                if not self._is_kept(container):
+                    keeper = self._myself()
+                    columns: Columns = {
+                        "state": states.next_state(container.status, "remove"),
+                        "boot_id": self._boot_id, "monitor_pid": keeper.pid,
+                        "monitor_start_time": keeper.start_time,
+                    }  # fmt: skip
+                    update(connection, container_id, columns)
+                    return
+                if container.status == states.REMOVING:
+                    raise ConflictError(
+                        f"removal of container {container.name} is already in progress"
+                    )
+            if container.is_active:
+                raise ConflictError(f"container {container.name} was started meanwhile")
+            self._wait_for_keeper(container, deadline)
+
+    def _finish_removal(self, container_id: str) -> None:
+        # The record goes last, so that whatever remains when this is interrupted is found again.
+        try:
+            remove_tree(self._settings.container_directory(container_id))
+        except OSError as error:
+            message = f"container {container_id}: cannot remove its directory: {error}"
+            self._mark(container_id, "remove-failed", error=message, **_NO_PROCESS)
+            raise UnavailableError(
+                message, "remove what is mounted there, then try again"
+            ) from error
+        with self._store.transaction() as connection:
+            container = self._row(connection, container_id)
+            connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
+            connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
+            if container.is_whole:
+                record_event(connection, "destroy", container)
+
+
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_NO_PROCESS: "Columns" = {
+    "init_pid": 0, "init_start_time": 0, "monitor_pid": 0, "monitor_start_time": 0,
+}  # fmt: skip
+
+
+def no_such(reference: str) -> NotFoundError:
+    """The error for a container that is not there."""
+    return NotFoundError(f"No such container: {reference}")
+
+
+def _check_startable(container: Container) -> None:
+    if container.status == states.PAUSED:
+        raise ConflictError("cannot start a paused container, try unpause instead")
+    if container.is_active:
+        raise NotModifiedError(f"container {container.name} is already running")
+    if container.status in {states.REMOVING, states.DEAD}:
+        raise ConflictError("container is marked for removal and cannot be started")
+
+
+def _holder(connection: sqlite3.Connection, name: str) -> str:
+    row = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
+    return row["id"] if row else ""
+
+
+def update(connection: sqlite3.Connection, container_id: str, columns: "Columns") -> None:
+    """Change columns of a container's row, in a transaction."""
+    assignments = ", ".join(f"{column} = ?" for column in columns)
+    connection.execute(
+        f"UPDATE container SET {assignments} WHERE id = ?", (*columns.values(), container_id)
+    )
+
+
+def record_event(
+    connection: sqlite3.Connection, action: str, container: Container, **attributes: str
+) -> None:
+    """Record what happened to a container, in the transaction that makes it true."""
+    labels = container.record.get("Config", {}).get("Labels") or {}
+    named = {**labels, "image": container.image_reference, "name": container.name, **attributes}
+    events.record(connection, "container", action, container.id, named)

@@ -1,0 +1,76 @@
+"""Starting a container from any process: ask for a monitor, and hear that the program runs.
+
+For those who do not attach; see ``engine.wire`` for those who do.
+"""
+
+from ketch.engine import launch, wire
+from ketch.errors import UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.containers import Containers
+    from ketch.engine.settings import Settings
+
+_CHUNK_BYTES = 64 * 1024
+
+
+def start(settings: "Settings", reference: str) -> str:
+    """Start a container that exists; returns its identifier once its program runs.
+
+    Raises:
+        NotFoundError: no such container.
+        NotModifiedError: it runs already.
+        ConflictError: it is paused or being removed.
+        StartError: its program cannot be run.
+        KetchError: something that it needs cannot be had.
+    """
+    fields: dict[str, wire.Value] = {
+        "action": "start",
+        "root": settings.root,
+        "state": settings.state,
+        "container": reference,
+    }
+    connection = launch.connect(settings)
+    try:
+        connection.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))
+        decoder = wire.Decoder()
+        while data := connection.recv(_CHUNK_BYTES):
+            for kind, payload in decoder.feed(data):
+                if kind == wire.FAILED:
+                    raise wire.error(payload)
+                if kind == wire.STARTED:
+                    return payload.decode()
+    except ConnectionError:
+        pass
+    finally:
+        connection.close()
+    raise UnavailableError(
+        f"the monitor of container {reference} has gone",
+        f"{launch.ERROR_LOG} in the state directory tells more",
+    )
+
+
+def restart(
+    settings: "Settings",
+    containers: "Containers",
+    reference: str,
+    timeout_seconds: int | None = None,
+    signal: str = "",
+) -> None:
+    """Stop a container, if it runs, and start it.
+
+    Args:
+        settings: the engine's places.
+        containers: the engine's containers.
+        reference: the container.
+        timeout_seconds: as ``Containers.stop`` takes it.
+        signal: as ``Containers.stop`` takes it.
+
+    Raises:
+        KetchError: as ``Containers.stop`` and ``start`` do.
+    """
+    container = containers.find(reference)
+    # It is not to be removed in between, even if it is to be once it ends.
+    containers.stop(container.id, timeout_seconds, signal, on_end="keep")
+    start(settings, container.id)
+    containers.note(container.id, "restart")
