@@ -39,6 +39,7 @@ _COMMANDS = {
     "rm": ("containers", "rm", "Remove one or more containers"),
     "rmi": ("images", "rmi", "Remove one or more images"),
     "run": ("run", "run", "Create and run a new container from an image"),
+    "search": ("search", "search", "Search Docker Hub for images"),
     "serve": ("serve", "serve", "Serve the Docker Engine API"),
     "save": ("archives", "save", "Save one or more images to a tar archive"),
     "start": ("attach", "start", "Start one or more stopped containers"),
@@ -60,6 +61,10 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "history": "history", "import": "import", "inspect": ("image_show", "inspect"),
         "list": "images", "load": "load", "ls": "images", "prune": ("images", "prune"),
         "pull": "pull", "push": "push", "remove": "rmi", "rm": "rmi", "save": "save", "tag": "tag",
+    },
+    "manifest": {
+        "annotate": ("manifest", "annotate"), "create": ("manifest", "create"),
+        "inspect": ("manifest", "inspect"), "push": ("manifest", "push"), "rm": ("manifest", "rm"),
     },
     "system": {"events": "events"},
 }  # fmt: skip
