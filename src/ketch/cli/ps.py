@@ -6,7 +6,9 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
 from ketch.engine import listing, summary
 from ketch.engine.containers import Containers
+from ketch.engine.endpoints import Endpoints
 from ketch.engine.images import Images
+from ketch.engine.networks import Networks
 from ketch.engine.store import Store
 from ketch.spec import filters
 from ketch.spec.filters import Filters
@@ -69,13 +71,19 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
         print("".join(f"{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
     now_ns = time.time_ns()
+    endpoints = Endpoints(store, Networks(settings, store))
+    published, networks = endpoints.ports(), endpoints.network_names()
     rows = [
-        fields(
-            container,
-            image=listing.image_name(images, container, whole=whole),
-            now_ns=now_ns,
-            whole=whole,
-        )
+        {
+            **fields(
+                container,
+                image=listing.image_name(images, container, whole=whole),
+                now_ns=now_ns,
+                whole=whole,
+            ),
+            "Ports": summary.ports(container, published.get(container.id, ())),
+            "Networks": ",".join(sorted(networks.get(container.id, ()))),
+        }
         for container in found
     ]
     template = parsed.text("format")
@@ -130,8 +138,6 @@ def fields(container: "Container", *, image: str, now_ns: int, whole: bool) -> d
             for source in summary.mount_sources(container)
         ),
         "Names": container.name,
-        "Networks": summary.network(container),
-        "Ports": summary.ports(container),
         "RunningFor": f"{summary.age(container, now_ns)} ago",
         "State": container.status,
         "Status": summary.status(container, now_ns),

@@ -52,6 +52,7 @@ def create(
             auto_remove=complete["HostConfig"].get("AutoRemove", False),
         )
         try:
+            engine.endpoints.declare(container_id, {**complete, **_networking(request)})
             mounts.prepare_sources(asked)
             directory = engine.settings.container_directory(container_id)
             os.mkdir(f"{directory}/rootfs", 0o700)
@@ -61,6 +62,12 @@ def create(
             with suppress(KetchError):
                 engine.containers.discard(container_id)
             raise
+
+
+def _networking(request: "Request") -> "dict[str, object]":
+    """What a request says of networks, beside the container's own configuration."""
+    found = request.get("NetworkingConfig")
+    return {"NetworkingConfig": found} if found else {}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One engine: its places, its database, and what works on them."""
 
 from ketch.engine.containers import Containers
+from ketch.engine.endpoints import Endpoints
 from ketch.engine.images import Images
 from ketch.engine.networks import Networks
 from ketch.engine.store import Store
@@ -19,7 +20,7 @@ class Engine:
         keeper: in whose name containers are kept; the calling process where None.
     """
 
-    __slots__ = ("containers", "images", "networks", "settings", "store")
+    __slots__ = ("containers", "endpoints", "images", "networks", "settings", "store")
 
     def __init__(self, settings: "Settings", keeper: "Keeper | None" = None) -> None:
         self.settings = settings
@@ -27,3 +28,4 @@ class Engine:
         self.containers = Containers(settings, self.store, keeper)
         self.images = Images(settings, self.store)
         self.networks = Networks(settings, self.store)
+        self.endpoints = Endpoints(self.store, self.networks)

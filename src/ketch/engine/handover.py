@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _MESSAGE_BYTES_MAX = 64 * 1024
-_DESCRIPTORS_MAX = 16
+DESCRIPTORS_MAX = 253  # unix(7): SCM_MAX_FD
 
 
 class Channel:
@@ -79,7 +79,7 @@ class Channel:
         try:
             data, rights, _, _ = self._socket.recvmsg(
                 _MESSAGE_BYTES_MAX,
-                _socket.CMSG_SPACE(4 * _DESCRIPTORS_MAX),
+                _socket.CMSG_SPACE(4 * DESCRIPTORS_MAX),
                 _socket.MSG_CMSG_CLOEXEC,
             )
         except ConnectionResetError:

@@ -1,11 +1,9 @@
 """The document that ``inspect`` shows of a container, in the Docker Engine API's keys and order."""
 
 import json
-from ipaddress import ip_address
 
-from ketch.engine import states
+from ketch.engine import network_settings, states
 from ketch.engine.logs import log_path
-from ketch.network import ipam
 from ketch.spec import mounts
 from ketch.spec.template_functions import Struct
 from ketch.spec.timestamps import rfc3339
@@ -80,7 +78,7 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "GraphDriver": Struct({"Data": None, "Name": "overlay2"}),
             "Mounts": mount_points(record.get("HostConfig", {})),
             "Config": config,
-            "NetworkSettings": network_settings(engine, container),
+            "NetworkSettings": network_settings.document(engine, container),
         }
     )
 
@@ -150,63 +148,3 @@ def mount_points(host: "HostConfig") -> list[Struct]:
         )
         for mount in asked
     ]
-
-
-def network_settings(engine: "Engine", container: "Container") -> Struct:
-    """Returns what a container has of networks, as the API tells it (``NetworkSettings``)."""
-    config = container.record.get("Config", {})
-    mode = container.record.get("HostConfig", {}).get("NetworkMode", "bridge")
-    addresses = engine.networks.addresses(container.id) if container.is_active else {}
-    endpoints = {
-        name: _endpoint(engine, name, addresses.get(name, ""))
-        for name in addresses or ([mode] if ":" not in mode else [])
-    }
-    default = endpoints.get("bridge") or _endpoint(engine, "", "")
-    ports = config.get("ExposedPorts") or {} if addresses else {}
-    return Struct(
-        {
-            "Bridge": "",
-            "SandboxID": "",
-            "SandboxKey": f"/proc/{container.init_pid}/ns/net" if container.is_active else "",
-            "Ports": dict.fromkeys(ports),
-            "HairpinMode": False,
-            "LinkLocalIPv6Address": "",
-            "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": None,
-            "SecondaryIPv6Addresses": None,
-            **{
-                name: default[name]
-                for name in (
-                    "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen",
-                    "IPAddress", "IPPrefixLen", "IPv6Gateway", "MacAddress",
-                )
-            },
-            "Networks": endpoints,
-        }
-    )  # fmt: skip
-
-
-def _endpoint(engine: "Engine", name: str, address: str) -> Struct:
-    network = engine.networks.find(name) if name else None
-    connected = network is not None and network.subnet is not None and address
-    return Struct(
-        {
-            "IPAMConfig": None,
-            "Links": None,
-            "Aliases": None,
-            "MacAddress": ipam.mac_of(ip_address(address)) if connected else "",
-            "DriverOpts": None,
-            "GwPriority": 0,
-            "NetworkID": network.id if network else "",
-            "EndpointID": "",
-            "Gateway": str(network.gateway) if network and connected else "",
-            "IPAddress": address,
-            "IPPrefixLen": network.subnet.prefixlen
-            if network and network.subnet and address
-            else 0,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": None,
-        }
-    )

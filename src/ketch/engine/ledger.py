@@ -458,8 +458,9 @@ class Ledger:
                 cgroup.kill()
             # The directory above is the engine's, and goes with its last container.
             cgroup.delete(empty_parents=1)
-        with self._store.transaction() as connection:
-            connection.execute("DELETE FROM lease WHERE container_id = ?", (container.id,))
+        from ketch.engine import wiring  # noqa: PLC0415 - likewise
+
+        wiring.release(self._store, self._settings, container.id)
         if not keep_socket:
             remove_tree(self._settings.runtime_directory(container.id))
 
@@ -499,6 +500,7 @@ class Ledger:
         with self._store.transaction() as connection:
             container = self._row(connection, container_id)
             connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
+            connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             if container.is_whole:
                 record_event(connection, "destroy", container)

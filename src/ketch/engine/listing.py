@@ -2,7 +2,7 @@
 
 import time
 
-from ketch.engine import inspection, states, summary
+from ketch.engine import inspection, network_settings, states, summary
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec.timestamps import SECOND_NS
 
@@ -113,6 +113,7 @@ def image_name(images: "Images", container: "Container", *, whole: bool) -> str:
 def documents(engine: "Engine", containers: "list[Container]") -> "list[dict[str, Any]]":
     """Returns what the API's list tells of containers (``ContainerSummary``)."""
     now_ns = time.time_ns()
+    published = engine.endpoints.ports()
     return [
         {
             "Id": container.id,
@@ -121,26 +122,17 @@ def documents(engine: "Engine", containers: "list[Container]") -> "list[dict[str
             "ImageID": container.image_id,
             "Command": summary.command(container),
             "Created": container.created_ns // SECOND_NS,
-            "Ports": _ports(container),
+            "Ports": network_settings.listed(container.record, published.get(container.id, ()))
+            if container.is_active
+            else [],
             "Labels": summary.labels(container),
             "State": container.status,
             "Status": summary.status(container, now_ns),
             "HostConfig": {"NetworkMode": summary.network(container)},
             "NetworkSettings": {
-                "Networks": inspection.network_settings(engine, container)["Networks"]
+                "Networks": network_settings.document(engine, container)["Networks"]
             },
             "Mounts": inspection.mount_points(container.record.get("HostConfig", {})),
         }
         for container in containers
     ]
-
-
-def _ports(container: "Container") -> "list[dict[str, Any]]":
-    if not container.is_active:
-        return []
-    found = []
-    for port in container.record.get("Config", {}).get("ExposedPorts") or {}:
-        number, _, protocol = port.partition("/")
-        if number.isdecimal():
-            found.append({"PrivatePort": int(number), "Type": protocol or "tcp"})
-    return found

@@ -225,7 +225,7 @@ class _Made:
         descriptors: in that order.
     """
 
-    __slots__ = ("between", "creator", "init", "listener", "log", "resolver", "streams")
+    __slots__ = ("between", "creator", "init", "listener", "log", "ports", "resolver", "streams")
 
     def __init__(self, fields: "Fields", descriptors: tuple[int, ...]) -> None:
         self.init = -1
@@ -233,6 +233,7 @@ class _Made:
         self.creator: int | None = None
         self.listener: _socket.socket | None = None
         self.log: logs.Writer | None = None
+        self.ports: list[int] = []
         self.resolver: int | None = None
         self.streams = Streams()
         names = fields["descriptors"]
@@ -244,6 +245,8 @@ class _Made:
                 self.creator = descriptor
             elif name == "resolver":
                 self.resolver = descriptor
+            elif name == "port":
+                self.ports.append(descriptor)
             elif name == "listener":
                 self.listener = _socket.socket(fileno=descriptor)
                 self.listener.setblocking(False)
@@ -267,6 +270,6 @@ class _Made:
         if self.log is not None:
             self.log.close(time.time_ns())
         self.streams.close()
-        for descriptor in (self.init, self.creator, self.resolver):
+        for descriptor in (self.init, self.creator, self.resolver, *self.ports):
             if descriptor is not None:
                 os.close(descriptor)

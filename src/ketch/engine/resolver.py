@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import sys
-from ipaddress import ip_address
+from ipaddress import ip_interface
 
 from ketch.engine import launch
 from ketch.engine.store import Store
@@ -21,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SHORT_ID_LENGTH = 12
 _LATECOMER_SECONDS = 0.2
 
 
@@ -89,14 +88,26 @@ class Known:
     def _endpoints(self) -> "Iterator[Endpoint]":
         with self._store.reading() as connection:
             rows = connection.execute(
-                "SELECT container.id, container.name, network.name AS network, address,"
-                " json_extract(container.record, '$.Config.Hostname') AS hostname"
-                " FROM lease JOIN network ON network.id = network_id"
+                "SELECT container_id, network_name, container.name, names, ipv4, ipv6,"
+                " json_extract(settings, '$.Links') AS links,"
+                " json_extract(network.record, '$.Internal') AS internal"
+                " FROM endpoint JOIN network ON network.id = network_id"
                 " JOIN container ON container.id = container_id"
+                " WHERE endpoint.id != '' ORDER BY container_id, position"
             ).fetchall()
+        by_name = {row["name"]: row["container_id"] for row in rows}
         for row in rows:
-            called = (row["name"], row["id"][:_SHORT_ID_LENGTH], row["hostname"])
-            yield Endpoint(
-                row["id"], row["network"], list(dict.fromkeys(filter(None, called))),
-                [ip_address(row["address"])],
-            )  # fmt: skip
+            called = (row["name"], *json.loads(row["names"]))
+            addresses = [
+                ip_interface(row[version]).ip for version in ("ipv4", "ipv6") if row[version]
+            ]
+            links = {}
+            for link in json.loads(row["links"] or "[]"):
+                reference, _, alias = link.partition(":")
+                links[alias or reference] = by_name.get(reference, reference)
+            if addresses:
+                yield Endpoint(
+                    row["container_id"], row["network_name"],
+                    list(dict.fromkeys(filter(None, called))), addresses,
+                    links=links, leads_out=not row["internal"],
+                )  # fmt: skip

@@ -13,30 +13,28 @@ import time
 from contextlib import ExitStack, suppress
 
 from ketch import cgroups
-from ketch.engine import bundle, devices, host, launch, resolution, subject, wire
+from ketch.engine import bundle, devices, handover, host, launch, resolution, subject, wire, wiring
 from ketch.engine.supervision import Streams
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.network import names, nameserver
-from ketch.network.sandbox import Sandbox
 from ketch.runtime import create, init, seccomp
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.validate import validate
 from ketch.spec import passwd
-from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ketch.engine.client import Client
     from ketch.engine.engine import Engine
     from ketch.engine.handover import Channel
     from ketch.engine.records import Container
     from ketch.engine.settings import Settings
-    from ketch.network.sandbox import Endpoint
+    from ketch.network.sandbox import Sandbox
     from ketch.spec import container as api
     from ketch.spec.container import Request
     from ketch.spec.runtime import Config
@@ -113,15 +111,17 @@ class _Parts:
         cgroup: the container's cgroup.
         init: its first process.
         resolver: the connection that keeps its names answered, or None.
+        wires: what it holds of networks.
     """
 
-    __slots__ = ("cgroup", "init", "resolver", "streams")
+    __slots__ = ("cgroup", "init", "resolver", "streams", "wires")
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         self.cgroup: cgroups.Manager
         self.init: create.Container
         self.resolver: _socket.socket | None = None
+        self.wires: wiring.Wiring
 
 
 def _start(
@@ -176,6 +176,10 @@ def _hand_over(
     if parts.resolver is not None:
         names.append("resolver")
         descriptors.append(parts.resolver.fileno())
+    # While these are open, nobody else of the host can have the published ports.
+    ports = parts.wires.taken[: handover.DESCRIPTORS_MAX - len(descriptors) - 2]
+    names += ["port"] * len(ports)
+    descriptors += ports
     if not manner.restarting:
         listener = _listen(settings, container.id)
         held.callback(removetree.remove_tree, settings.runtime_directory(container.id))
@@ -232,25 +236,14 @@ def _create(
     request: Request = container.record  # type: ignore[assignment]
     say = explain or _keep_quiet
     directory = settings.container_directory(container.id)
-    driver = engine.networks.find(request["HostConfig"]["NetworkMode"]).driver
-    sandbox = None
-    addresses: Sequence[str] = ()
-    if driver != "host":
-        say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
-        sandbox = held.enter_context(Sandbox())
-    if driver == "bridge" and sandbox is not None:
-        held.callback(engine.networks.release, container.id)
-        endpoint = _lease(engine, container.id)
-        say(
-            f"link {endpoint.interface} to bridge {endpoint.bridge.name}, "
-            f"address {endpoint.addresses[0]} · rtnetlink(7), nft(8)"
-        )
-        sandbox.connect(endpoint)
+    held.callback(wiring.release, engine.store, settings, container.id)
+    parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say))
+    sandbox = wires.sandbox
+    if sandbox is not None and wires.addresses:
         say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
         parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
         held.callback(parts.resolver.close)
-        addresses = [str(address.ip) for address in endpoint.addresses]
-    files = _write_name_files(engine, directory, request, addresses)
+    files = _write_name_files(directory, request, wires)
     say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
     rootfs = engine.images.snapshotter.mount(directory)
     with ExitStack() as until_attached:
@@ -278,8 +271,7 @@ def _create(
             container_id=container.id,
             explain=explain,
         )
-        if sandbox is not None:
-            sandbox.settle()
+        wires.settle()
         parts.init = create.create(birth, cgroup)
         held.callback(_give_up, parts.init)
 
@@ -300,7 +292,7 @@ def _configure(
     container_id: str,
     rootfs: int,
     files: bundle.Files,
-    sandbox: Sandbox | None,
+    sandbox: "Sandbox | None",
 ) -> "Config":
     """Build the runtime's configuration, with users and groups looked up in the image."""
     group_text = read_beneath(rootfs, "/etc/group")
@@ -319,31 +311,18 @@ def _configure(
     )
 
 
-def _lease(engine: "Engine", container_id: str) -> "Endpoint":
-    """Lease an address, if need be one that a container no longer uses whose end nobody saw."""
-    try:
-        return engine.networks.lease(container_id)
-    except UnavailableError:
-        alive = {container.id for container in engine.containers.list()}
-        engine.networks.reclaim(alive | {container_id})
-        return engine.networks.lease(container_id)
-
-
-def _write_name_files(
-    engine: "Engine", directory: str, request: "Request", addresses: "Sequence[str]"
-) -> bundle.Files:
+def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring") -> bundle.Files:
     """Write what becomes the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
     config, resources = request["Config"], request["HostConfig"]
     in_host_network = resources["NetworkMode"] == "host"
     extra = resources.get("ExtraHosts", ())
-    gateways: Sequence[str] = ()
-    if any(entry.endswith(f":{HOST_GATEWAY}") for entry in extra):
-        gateways = [str(engine.networks.find("bridge").gateway)]
+    gateways, addresses = wires.gateways, wires.addresses
     if in_host_network:
         hosts = names.host_hosts(_read("/etc/hosts"), extra, gateways)
     else:
         domain = config.get("Domainname", "")
         hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
+        hosts += "".join(wires.links)
     resolv_conf = _read(names.RESOLV_CONF)
     if names.is_stub(resolv_conf):
         resolv_conf = _read(names.SYSTEMD_RESOLV_CONF) or resolv_conf

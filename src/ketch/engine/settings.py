@@ -21,6 +21,12 @@ class Settings:
         self.state = os.path.abspath(state)
         self.zygote = zygote
 
+    @property
+    def configuration_path(self) -> str:
+        """The configuration file: of the machine's engine in /etc, of another one in its root."""
+        default = self.root == "/var/lib/ketch"
+        return "/etc/ketch/config.json" if default else f"{self.root}/config.json"
+
     def container_directory(self, container_id: str) -> str:
         """Directory of one container: its bundle, its log, its writable layer."""
         return f"{self.root}/containers/{container_id}"

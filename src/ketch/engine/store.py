@@ -116,6 +116,55 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX exec_container ON exec (container_id);
     """,
+    """
+    CREATE TABLE subnet (
+        network_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        subnet TEXT NOT NULL,
+        gateway TEXT NOT NULL,           -- empty: none
+        ip_range TEXT NOT NULL DEFAULT '',
+        auxiliary TEXT NOT NULL DEFAULT '{}',            -- JSON: name to address
+        chosen INTEGER NOT NULL DEFAULT 0,               -- from the address pools
+        last_address TEXT NOT NULL DEFAULT '',           -- the last one leased
+        PRIMARY KEY (network_id, position)
+    ) WITHOUT ROWID;
+    INSERT INTO subnet (network_id, position, subnet, gateway, chosen)
+        SELECT id, 0, subnet, gateway, 1 FROM network WHERE subnet != '';
+    ALTER TABLE network DROP COLUMN subnet;
+    ALTER TABLE network DROP COLUMN gateway;
+    CREATE TABLE endpoint (              -- a container's membership in a network, running or not
+        container_id TEXT NOT NULL,
+        network_id TEXT NOT NULL,        -- or the name that was asked for, until the first start
+        network_name TEXT NOT NULL,
+        position INTEGER NOT NULL,       -- order in which it was asked for
+        settings TEXT NOT NULL,          -- JSON: EndpointSettings as asked for
+        id TEXT NOT NULL DEFAULT '',     -- while the container runs, like all below
+        ipv4 TEXT NOT NULL DEFAULT '',   -- with prefix length
+        ipv6 TEXT NOT NULL DEFAULT '',
+        mac TEXT NOT NULL DEFAULT '',
+        interface TEXT NOT NULL DEFAULT '',
+        gateway INTEGER NOT NULL DEFAULT 0,              -- 4 and 6 added: its way out is here
+        names TEXT NOT NULL DEFAULT '[]',                -- JSON: what it is called beside its name
+        PRIMARY KEY (container_id, network_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX endpoint_network ON endpoint (network_id);
+    INSERT INTO endpoint (container_id, network_id, network_name, position, settings)
+        SELECT id, json_extract(record, '$.HostConfig.NetworkMode'),
+            json_extract(record, '$.HostConfig.NetworkMode'), 0, '{}' FROM container
+        WHERE json_extract(record, '$.HostConfig.NetworkMode') IS NOT NULL;
+    CREATE TABLE port (                  -- published by running containers
+        protocol TEXT NOT NULL,
+        host_address TEXT NOT NULL,
+        host_port INTEGER NOT NULL,
+        container_id TEXT NOT NULL,
+        address TEXT NOT NULL,
+        container_port INTEGER NOT NULL,
+        routed INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (protocol, host_port, host_address, container_id, container_port)
+    ) WITHOUT ROWID;
+    CREATE INDEX port_container ON port (container_id);
+    CREATE TABLE boot (id TEXT NOT NULL);                -- in which leases and ports were given
+    """,
 )
 
 

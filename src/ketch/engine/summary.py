@@ -2,12 +2,15 @@
 
 import time
 
-from ketch.engine import states
+from ketch.engine import network_settings, states
 from ketch.spec.timestamps import SECOND_NS, spoken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.engine.records import Container
+    from ketch.network.ports import Port
 
 SHORT_ID_LENGTH = 12
 
@@ -65,15 +68,14 @@ def mount_sources(container: "Container") -> list[str]:
     return bound + [mount["Source"] for mount in host.get("Mounts") or () if mount.get("Source")]
 
 
-def ports(container: "Container") -> str:
-    """Returns the ports that a running container exposes, as ``80/tcp, 443/tcp``."""
+def ports(container: "Container", published: "Sequence[Port]" = ()) -> str:
+    """Returns the ports of a running container, as ``0.0.0.0:8080->80/tcp, 443/tcp``.
+
+    Args:
+        container: the container.
+        published: its published ports, from ``Endpoints.ports``.
+    """
     mode = network(container)
     if not container.is_active or mode in {"host", "none"} or mode.startswith("container:"):
         return ""
-    exposed = container.record.get("Config", {}).get("ExposedPorts") or {}
-    return ", ".join(sorted(exposed, key=_port_order))
-
-
-def _port_order(port: str) -> tuple[str, int]:
-    number, _, protocol = port.partition("/")
-    return protocol, int(number) if number.isdecimal() else 0
+    return network_settings.summary(container.record, published)

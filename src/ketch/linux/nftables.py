@@ -33,6 +33,7 @@ NFTA_CHAIN_NAME = 3
 NFTA_CHAIN_POLICY = 5
 NFTA_RULE_TABLE = 1
 NFTA_RULE_CHAIN = 2
+NFTA_RULE_HANDLE = 3
 NFTA_RULE_USERDATA = 7
 NFTA_SET_ELEM_LIST_TABLE = 1
 NFTA_SET_ELEM_LIST_SET = 2
@@ -42,6 +43,8 @@ NFTA_SET_ELEM_KEY = 1
 NFTA_DATA_VALUE = 1
 
 _HEADER = struct.Struct("!BBH")  # nfgenmsg: family, version, resource
+
+_QUERIES = 64
 
 # linux/if.h: IFNAMSIZ, the width of a set's interface name.
 _IFNAME_BYTES = 16
@@ -96,6 +99,11 @@ def ifname(name: str) -> bytes:
     return name.encode().ljust(_IFNAME_BYTES, b"\0")
 
 
+def padded(part: bytes) -> bytes:
+    """One part of a concatenated key: the kernel fills each up to four bytes."""
+    return part + bytes(-len(part) % 4)
+
+
 class Socket(netlink.Socket):
     """Reads the rules of the network namespace in which it is made.
 
@@ -141,7 +149,12 @@ class Socket(netlink.Socket):
             )
             for name, key in elements
         ]
-        return [answer is not None for answer in self._ask(*requests)]
+        # Answers wait in the socket's receive buffer, so not too many at once.
+        return [
+            answer is not None
+            for start in range(0, len(requests), _QUERIES)
+            for answer in self._ask(*requests[start : start + _QUERIES])
+        ]
 
     def policy(self, family: str, table: str, chain: str) -> int | None:
         """What happens at the end of a base chain: NF_DROP or NF_ACCEPT; None without the chain."""
@@ -161,6 +174,10 @@ class Socket(netlink.Socket):
 
     def comments(self, family: str, table: str, chain: str) -> list[bytes]:
         """The comments of a chain's rules, in their order, as userdata that contains them."""
+        return [userdata for _, userdata in self.rules(family, table, chain)]
+
+    def rules(self, family: str, table: str, chain: str) -> list[tuple[int, bytes]]:
+        """A chain's rules, in their order: each one's handle and userdata."""
         request = _request(
             "NFT_MSG_GETRULE",
             NFT_MSG_GETRULE,
@@ -168,10 +185,12 @@ class Socket(netlink.Socket):
             text(NFTA_RULE_TABLE, table) + text(NFTA_RULE_CHAIN, chain),
             f"list rules of {table} {chain}",
         )
-        return [
-            dict(netlink.attributes(message.payload, _HEADER.size)).get(NFTA_RULE_USERDATA, b"")
-            for message in self.dump(request)
-        ]
+        found = []
+        for message in self.dump(request):
+            values = dict(netlink.attributes(message.payload, _HEADER.size))
+            handle = int.from_bytes(values.get(NFTA_RULE_HANDLE, b""), "big")
+            found.append((handle, values.get(NFTA_RULE_USERDATA, b"")))
+        return found
 
     def _ask(self, *requests: Request) -> list[Message | None]:
         try:

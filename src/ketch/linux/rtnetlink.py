@@ -7,6 +7,7 @@ once, and reads links, addresses and routes back.
 import _socket
 import errno
 import struct
+import sys
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -36,6 +37,7 @@ RTM_NEWADDR = 20
 RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 
 IFF_UP = 0x1
@@ -51,8 +53,21 @@ IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_KIND = 4
+IFLA_INFO_SLAVE_DATA = 5
 VETH_INFO_PEER = 1
+IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_ISOLATED = 33
+IFLA_MACVLAN_MODE = 1
+IFLA_IPVLAN_MODE = 1
+IFLA_IPVLAN_FLAGS = 2
+IFLA_VLAN_ID = 1
 RTEXT_FILTER_SKIP_STATS = 0x8
+
+# linux/if_link.h: enum macvlan_mode; enum ipvlan_mode and its flags, under their users' names.
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
 
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
@@ -210,6 +225,120 @@ def add_veth(
     )
 
 
+def set_bridge_port(name: str, *, isolated: bool = False, hairpin: bool = False) -> Request:
+    """Set how a bridge treats one of its ports.
+
+    Args:
+        name: the port's.
+        isolated: it exchanges no frames with other isolated ports (Linux 4.18).
+        hairpin: what came from it may go back to it.
+    """
+    data = [
+        attribute(kind, b"\1")
+        for kind, wanted in ((IFLA_BRPORT_MODE, hairpin), (IFLA_BRPORT_ISOLATED, isolated))
+        if wanted
+    ]
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        0,
+        _LINK.pack(0, 0, 0, 0, 0)
+        + _name(name)
+        + nested(
+            IFLA_LINKINFO,
+            text(IFLA_INFO_SLAVE_KIND, "bridge"),
+            nested(IFLA_INFO_SLAVE_DATA, *data),
+        ),
+        f"set bridge port {name}: isolated {isolated}, hairpin {hairpin}",
+    )
+
+
+def add_macvlan(
+    name: str, parent: int, mode: str, *, namespace: int, mac: str, mtu_bytes: int = 0
+) -> Request:
+    """Make a link with a MAC address of its own on another link, down, in another namespace.
+
+    Args:
+        name: its name there.
+        parent: index of the other link, in the socket's namespace.
+        mode: one of MACVLAN_MODES.
+        namespace: descriptor of the network namespace in which it is to be.
+        mac: its address.
+        mtu_bytes: largest packet; the parent's where 0.
+    """
+    data = u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode])
+    return _add_child(name, parent, "macvlan", data, namespace, mac, mtu_bytes)
+
+
+def add_ipvlan(
+    name: str, parent: int, mode: str, flag: str, *, namespace: int, mtu_bytes: int = 0
+) -> Request:
+    """Make a link that shares another link's MAC address, down, in another namespace.
+
+    Args:
+        name: its name there.
+        parent: index of the other link, in the socket's namespace.
+        mode: one of IPVLAN_MODES.
+        flag: one of IPVLAN_FLAGS.
+        namespace: descriptor of the network namespace in which it is to be.
+        mtu_bytes: largest packet; the parent's where 0.
+    """
+    data = attribute(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode].to_bytes(2, sys.byteorder))
+    data += attribute(IFLA_IPVLAN_FLAGS, IPVLAN_FLAGS[flag].to_bytes(2, sys.byteorder))
+    return _add_child(name, parent, "ipvlan", data, namespace, "", mtu_bytes)
+
+
+def add_vlan(name: str, parent: int, tag: int) -> Request:
+    """Make a VLAN's link, up, on another link of the socket's namespace; there already will do."""
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        + _name(name)
+        + u32(IFLA_LINK, parent)
+        + nested(
+            IFLA_LINKINFO,
+            text(IFLA_INFO_KIND, "vlan"),
+            nested(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, tag.to_bytes(2, sys.byteorder))),
+        ),
+        f"make VLAN link {name}, tag {tag} on link {parent}",
+        accept=(errno.EEXIST,),
+    )
+
+
+def add_dummy(name: str) -> Request:
+    """Make a link that leads nowhere, up; there already will do."""
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        + _name(name)
+        + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "dummy")),
+        f"make dummy link {name}",
+        accept=(errno.EEXIST,),
+    )
+
+
+def _add_child(
+    name: str, parent: int, kind: str, data: bytes, namespace: int, mac: str, mtu_bytes: int
+) -> Request:
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _LINK.pack(0, 0, 0, 0, 0)
+        + _name(name)
+        + u32(IFLA_LINK, parent)
+        + u32(IFLA_NET_NS_FD, namespace)
+        + (_mac(mac) if mac else b"")
+        + (u32(IFLA_MTU, mtu_bytes) if mtu_bytes else b"")
+        + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), nested(IFLA_INFO_DATA, data)),
+        f"make {kind} {name} on link {parent}, in a container",
+    )
+
+
 def set_link(
     link: int | str,
     *,
@@ -310,6 +439,33 @@ def add_route(
         index: the link it leaves by; needed without a gateway.
         priority: metric; the smallest wins.
     """
+    return Request(
+        "RTM_NEWROUTE",
+        RTM_NEWROUTE,
+        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
+        _route_payload(destination, gateway, index, priority),
+        f"route {destination} by {gateway or 'the link'}",
+        accept=(errno.EEXIST,),
+    )
+
+
+def delete_route(
+    destination: Network, gateway: Address | None = None, *, index: int = 0
+) -> Request:
+    """Take a route out of the main table; already gone will do. For the arguments see add_route."""
+    return Request(
+        "RTM_DELROUTE",
+        RTM_DELROUTE,
+        0,
+        _route_payload(destination, gateway, index, 0),
+        f"no route {destination} by {gateway or 'the link'}",
+        accept=(errno.ESRCH,),
+    )
+
+
+def _route_payload(
+    destination: Network, gateway: Address | None, index: int, priority: int
+) -> bytes:
     scope = RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else RT_SCOPE_LINK
     payload = _ROUTE.pack(
         _FAMILIES[destination.version],
@@ -330,14 +486,7 @@ def add_route(
         payload += u32(RTA_OIF, index)
     if priority:
         payload += u32(RTA_PRIORITY, priority)
-    return Request(
-        "RTM_NEWROUTE",
-        RTM_NEWROUTE,
-        netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
-        payload,
-        f"route {destination} by {gateway or 'the link'}",
-        accept=(errno.EEXIST,),
-    )
+    return payload
 
 
 class Socket(netlink.Socket):

@@ -7,7 +7,7 @@ forwarded. Each step is one request that another process may have been quicker w
 """
 
 import errno
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from ketch.errors import ConflictError, PermissionDeniedError, SyscallError, UnavailableError
 from ketch.linux import rtnetlink
@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 
 DEFAULT_MTU_BYTES = 1500
@@ -34,9 +35,18 @@ class Bridge:
         mtu_bytes: largest packet.
         masquerade: packets that leave for other networks get the host's address.
         internal: nothing leaves for other networks.
+        isolated: its containers exchange no packets among themselves.
+        kept: somebody else made the link, so what it has besides stays.
+        routed: IP versions whose packets keep their addresses on the way out and in.
+        unprotected: IP versions in which others may speak to its containers unasked.
+        sources: addresses of the host for packets that leave, instead of the way out's own.
+        mac: the link's MAC address; made from the first address where empty.
     """
 
-    __slots__ = ("addresses", "internal", "masquerade", "mtu_bytes", "name")
+    __slots__ = (
+        "addresses", "internal", "isolated", "kept", "mac", "masquerade", "mtu_bytes", "name",
+        "routed", "sources", "unprotected",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -46,17 +56,25 @@ class Bridge:
         mtu_bytes: int = DEFAULT_MTU_BYTES,
         masquerade: bool = True,
         internal: bool = False,
+        isolated: bool = False,
+        kept: bool = False,
+        routed: "Sequence[int]" = (),
+        unprotected: "Sequence[int]" = (),
+        sources: "Sequence[Address]" = (),
+        mac: str = "",
     ) -> None:
         self.name = name
         self.addresses = tuple(addresses)
         self.mtu_bytes = mtu_bytes
         self.masquerade = masquerade
         self.internal = internal
-
-    @property
-    def mac(self) -> str:
-        """The bridge's MAC address, the same whoever makes it."""
-        return ipam.mac_of(self.addresses[0].ip)
+        self.isolated = isolated
+        self.kept = kept
+        self.routed = tuple(routed)
+        self.unprotected = tuple(unprotected)
+        self.sources = tuple(sources)
+        # The same whoever makes it.
+        self.mac = mac or ipam.mac_of(self.addresses[0].ip)
 
 
 def ensure(host: rtnetlink.Socket, bridge: Bridge) -> int:
@@ -118,8 +136,8 @@ def _addresses(host: rtnetlink.Socket, index: int, bridge: Bridge) -> "list[Requ
     """
     present = host.addresses(index)
     missing = [address for address in bridge.addresses if address not in present]
-    if not missing:
-        return []
+    if not missing or bridge.kept:
+        return [rtnetlink.add_address(index, address) for address in missing]
     versions = {address.version for address in missing}
     stale = [
         address
@@ -147,3 +165,43 @@ def _forward(version: int) -> None:
             f"packets of containers cannot be forwarded: {path}: {error.strerror}",
             "set this sysctl to 1, or start containers with --network host or none",
         ) from error
+
+
+def delete(host: rtnetlink.Socket, name: str) -> None:
+    """Delete a bridge; already gone, or something else by now, will do.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
+    link = host.link(name)
+    if link is not None and link.kind == "bridge":
+        failure = host.attempt(rtnetlink.delete_link(link.index))[0]
+        if failure is not None and failure.errno != errno.ENODEV:
+            raise failure
+
+
+def serve_localhost(name: str) -> None:
+    """Let the host's loopback addresses speak to a bridge's containers (ip-sysctl.rst).
+
+    Only once the packet filter drops what comes from containers to loopback addresses: without
+    that they could reach whatever listens there (CVE-2020-8558).
+    """
+    try:
+        with open(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "wb", buffering=0) as file:
+            file.write(b"1")
+    except FileNotFoundError:
+        pass  # the bridge has been deleted; the next start makes it anew
+    except OSError as error:
+        raise UnavailableError(
+            f"published ports cannot be reached by localhost: {error.strerror}",
+            "publish them on another address of the host",
+        ) from error
+
+
+def is_filtered() -> bool:
+    """Whether what passes a bridge is seen by the packet filter (br_netfilter)."""
+    try:
+        with open("/proc/sys/net/bridge/bridge-nf-call-iptables", "rb", buffering=0) as file:
+            return file.read(1) == b"1"
+    except OSError:
+        return False

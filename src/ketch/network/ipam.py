@@ -56,6 +56,16 @@ DEFAULT_POOLS = (
 )
 
 
+def pools_ipv6(seed: bytes) -> tuple[Pool, ...]:
+    """Pools of unique local IPv6 subnets (RFC 4193).
+
+    Args:
+        seed: 5 bytes that no other host has: its global ID.
+    """
+    base = IPv6Network((b"\xfd" + seed[:5].ljust(5, b"\0") + bytes(10), 48))
+    return (Pool(str(base), 64),)
+
+
 def choose_subnet(pools: Iterable[Pool], taken: Iterable[Network]) -> Network:
     """The first network of the pools that overlaps none that is taken.
 
@@ -83,14 +93,23 @@ def overlap(one: Network, other: Network) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
-def gateway_of(subnet: Network, ip_range: Network | None = None) -> Address:
+def gateway_of(
+    subnet: Network, ip_range: Network | None = None, reserved: Collection[Address] = ()
+) -> Address:
     """The address that a network's own end has when none is asked for: its first usable one.
 
     Args:
         subnet: the network.
         ip_range: the part of it that containers get; Docker takes the gateway from there too.
+        reserved: addresses that are somebody else's.
+
+    Raises:
+        UnavailableError: there is none left.
     """
-    return next(_usable(subnet, ip_range or subnet, None))
+    for address in _usable(subnet, ip_range or subnet, None):
+        if address not in reserved:
+            return address
+    raise UnavailableError(f"no address is free in {ip_range or subnet} for a gateway")
 
 
 def choose_address(

@@ -12,22 +12,28 @@ import errno
 import os
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
 
-from ketch.errors import KetchError, PermissionDeniedError, SyscallError, UnavailableError
-from ketch.linux import namespaces, nftables, rtnetlink
+from ketch.errors import (
+    InvalidArgumentError,
+    PermissionDeniedError,
+    SyscallError,
+    UnavailableError,
+)
+from ketch.linux import namespaces, rtnetlink
 from ketch.network import bridge as bridges
-from ketch.network import firewall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
+
+    from ketch.network.parent import Parent
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 
 _LOOPBACK_INDEX = 1
 _EVERYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
-_DISABLE_IPV6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
+_DISABLE_IPV6 = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
 
 
 class Endpoint:
@@ -35,65 +41,76 @@ class Endpoint:
 
     Args:
         network: the network's name.
-        bridge: the network's bridge.
-        addresses: the container's, with prefix length; one of each IP version at most.
-        mac: MAC address, ``02:42:ac:11:00:02``.
-        gateways: next hops of the default routes; empty where this network is not the way out.
+        link: the network's bridge, or what its links are made on.
+        addresses: the container's, with prefix length.
+        mac: MAC address, ``02:42:ac:11:00:02``; empty where the link has its parent's.
+        routes: IP versions of which the default route is on this network, each with its next hop,
+            or None where the link itself leads everywhere.
         interface: the link's name in the container.
+        sysctls: kernel parameters of the link: names below ``/proc/sys`` and values.
     """
 
-    __slots__ = ("addresses", "bridge", "gateways", "interface", "mac", "network")
+    __slots__ = ("addresses", "interface", "link", "mac", "network", "routes", "sysctls")
 
     def __init__(
         self,
         network: str,
-        bridge: bridges.Bridge,
+        link: "bridges.Bridge | Parent",
         addresses: "Sequence[Interface]",
         mac: str,
         *,
-        gateways: "Sequence[Address]" = (),
+        routes: "Mapping[int, Address | None] | None" = None,
         interface: str = "eth0",
+        sysctls: "Mapping[str, str] | None" = None,
     ) -> None:
         self.network = network
-        self.bridge = bridge
+        self.link = link
         self.addresses = tuple(addresses)
         self.mac = mac
-        self.gateways = tuple(gateways)
+        self.routes = dict(routes or {})
         self.interface = interface
+        self.sysctls = dict(sysctls or {})
 
 
 class Sandbox:
-    """A network namespace with its loopback up, and nothing else until it is connected.
+    """A network namespace; a new one has its loopback up, and nothing else until connected.
 
     To be made in the host's network namespace by a process with one thread.
 
     Args:
         ipv6: whether links other than loopback are to have IPv6. Without, they have not even
             link-local addresses, as in Docker.
+        existing: a path to a namespace that is there already, such as ``/proc/7/ns/net``.
 
     Raises:
         PermissionDeniedError: the caller may not make network namespaces.
         SyscallError: the kernel refused.
+        OSError: there is no such namespace.
     """
 
-    __slots__ = ("_host", "_inside", "_opened", "_pending", "descriptor")
+    __slots__ = ("_home", "_host", "_inside", "_opened", "descriptor")
 
     descriptor: int
     """Of the namespace, close-on-exec; good for setns(2) as long as the sandbox is not closed."""
 
-    def __init__(self, *, ipv6: bool = False) -> None:
-        self._pending: list[nftables.Transaction] = []
+    def __init__(self, *, ipv6: bool = False, existing: str = "") -> None:
         with contextlib.ExitStack() as opened:
             self._host = opened.enter_context(rtnetlink.Socket())
+            self._home = _namespace(opened)
             with contextlib.ExitStack() as way_back:
-                home = _namespace(way_back)
-                _unshare()
-                way_back.callback(namespaces.setns, home, namespaces.CLONE_NEWNET)
-                self.descriptor = _namespace(opened)
+                if existing:
+                    self.descriptor = _open(existing, opened)
+                    namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
+                else:
+                    _unshare()
+                way_back.callback(namespaces.setns, self._home, namespaces.CLONE_NEWNET)
+                if not existing:
+                    self.descriptor = _namespace(opened)
                 self._inside = opened.enter_context(rtnetlink.Socket())
-                if not ipv6:
-                    _disable_ipv6()
-            self._inside.execute(rtnetlink.set_link(_LOOPBACK_INDEX, up=True))
+                if not existing and not ipv6:
+                    _write(_DISABLE_IPV6.format("default"), "1")
+            if not existing:
+                self._inside.execute(rtnetlink.set_link(_LOOPBACK_INDEX, up=True))
             self._opened = opened.pop_all()
 
     def __enter__(self) -> "Self":
@@ -105,59 +122,99 @@ class Sandbox:
         self.close()
 
     def connect(self, endpoint: Endpoint) -> None:
-        """Give the container a link in a network, ready for packets once ``settle`` returns.
+        """Give the container a link in a network.
 
         Raises:
             ConflictError: something else has the bridge's name.
+            NotFoundError: the link that the network's are made on is not there.
             PermissionDeniedError: the caller may not configure networks.
-            UnavailableError: nft is missing, or forwarding cannot be switched on.
-            UnsupportedError: the kernel has no nftables.
+            UnavailableError: forwarding cannot be switched on.
+            UnsupportedError: the kernel has no such links.
             SyscallError: the kernel refused.
         """
-        transaction = firewall.ensure(endpoint.bridge)
-        if transaction is not None:
-            self._pending.append(transaction)
-        bridge = bridges.ensure(self._host, endpoint.bridge)
-        self._host.execute(
-            rtnetlink.add_veth(
-                f"veth{os.urandom(4).hex()}",
-                endpoint.interface,
-                namespace=self.descriptor,
-                bridge=bridge,
-                mac=endpoint.mac,
-                mtu_bytes=endpoint.bridge.mtu_bytes,
+        if isinstance(endpoint.link, bridges.Bridge):
+            self._plug(endpoint.link, endpoint)
+        else:
+            endpoint.link.attach(
+                self._host, endpoint.interface, namespace=self.descriptor, mac=endpoint.mac
             )
-        )
         link = self._inside.link(endpoint.interface)
         if link is None:
-            raise UnavailableError(f"link {endpoint.interface} has gone from a new container")
+            raise UnavailableError(f"link {endpoint.interface} has gone from a container")
+        if any(address.version == 6 for address in endpoint.addresses) or endpoint.sysctls:
+            self._tune(endpoint)
         self._inside.execute(
             rtnetlink.set_link(link.index, up=True),
             *(rtnetlink.add_address(link.index, address) for address in endpoint.addresses),
+        )
+        self.add_routes(endpoint)
+
+    def add_routes(self, endpoint: Endpoint) -> None:
+        """Have the default routes lead to an endpoint's network."""
+        link = self._inside.link(endpoint.interface)
+        if link is not None and endpoint.routes:
+            self._inside.execute(
+                *(
+                    rtnetlink.add_route(_EVERYWHERE[version], gateway, index=link.index)
+                    for version, gateway in endpoint.routes.items()
+                )
+            )
+
+    def remove_routes(self) -> None:
+        """Take away the default routes, wherever they lead."""
+        self._inside.execute(
             *(
-                rtnetlink.add_route(_EVERYWHERE[gateway.version], gateway, index=link.index)
-                for gateway in endpoint.gateways
-            ),
+                rtnetlink.delete_route(route.destination, route.gateway, index=route.index)
+                for route in self._inside.routes()
+                if not route.destination.prefixlen and route.table == rtnetlink.RT_TABLE_MAIN
+            )
         )
 
-    def settle(self) -> None:
-        """Wait until the packet filter has what the connections need; mostly it has.
+    def disconnect(self, interface: str) -> None:
+        """Take a link away; gone already will do."""
+        link = self._inside.link(interface)
+        if link is not None:
+            failure = self._inside.attempt(rtnetlink.delete_link(link.index))[0]
+            if failure is not None and failure.errno != errno.ENODEV:
+                raise failure
 
-        To be called before the process waits for just any child of its own: nft is one.
-
-        Raises:
-            PermissionDeniedError: the caller may not change the packet filter.
-            UnavailableError: nft failed.
-        """
-        while self._pending:
-            self._pending.pop().wait()
+    def interfaces(self) -> set[str]:
+        """Names of the links that are there."""
+        return {link.name for link in self._inside.links()}
 
     def close(self) -> None:
         """Close this process's hold on the namespace; those inside keep it alive."""
-        with contextlib.suppress(KetchError):
-            # Only a failed start leaves any, and its own failure is the one to tell.
-            self.settle()
         self._opened.close()
+
+    def _plug(self, bridge: bridges.Bridge, endpoint: Endpoint) -> None:
+        name = f"veth{os.urandom(4).hex()}"
+        self._host.execute(
+            rtnetlink.add_veth(
+                name,
+                endpoint.interface,
+                namespace=self.descriptor,
+                bridge=bridges.ensure(self._host, bridge),
+                mac=endpoint.mac,
+                mtu_bytes=bridge.mtu_bytes,
+            )
+        )
+        # Where bridges are filtered, what a container sends to its own published port is led back
+        # to it within the bridge.
+        hairpin = bridges.is_filtered()
+        if bridge.isolated or hairpin:
+            port = rtnetlink.set_bridge_port(name, isolated=bridge.isolated, hairpin=hairpin)
+            self._host.execute(port)
+
+    def _tune(self, endpoint: Endpoint) -> None:
+        """Set kernel parameters of a link; /proc/sys/net is the namespace's of who looks."""
+        namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
+        try:
+            if any(address.version == 6 for address in endpoint.addresses):
+                _write(_DISABLE_IPV6.format(endpoint.interface), "0")
+            for name, value in endpoint.sysctls.items():
+                _write(f"/proc/sys/{name}", value, must=True)
+        finally:
+            namespaces.setns(self._home, namespaces.CLONE_NEWNET)
 
 
 def _unshare() -> None:
@@ -172,18 +229,26 @@ def _unshare() -> None:
 
 
 def _namespace(owner: contextlib.ExitStack) -> int:
-    """A descriptor of the network namespace that the process is in."""
-    descriptor = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    """A descriptor of the network namespace that the thread is in."""
+    return _open("/proc/thread-self/ns/net", owner)
+
+
+def _open(path: str, owner: contextlib.ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     owner.callback(os.close, descriptor)
     return descriptor
 
 
-def _disable_ipv6() -> None:
-    """Keep IPv6 from links that are yet to come; ::1 stays, as in Docker since 26."""
+def _write(path: str, value: str, *, must: bool = False) -> None:
+    """Set a kernel parameter of the namespace that the thread is in."""
     try:
-        with open(_DISABLE_IPV6, "wb", buffering=0) as file:
-            file.write(b"1")
+        with open(path, "wb", buffering=0) as file:
+            file.write(value.encode())
     except OSError as error:
+        if must:
+            raise InvalidArgumentError(
+                f"cannot set {path.removeprefix('/proc/sys/')} to {value!r}: {error.strerror}"
+            ) from error
         # A kernel without IPv6; or /proc/sys is read-only, and links get a link-local address.
         if error.errno not in {errno.ENOENT, errno.EROFS}:
             raise

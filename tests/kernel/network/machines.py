@@ -3,12 +3,14 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Interface, ip_address, ip_network
 
 from ketch.linux import namespaces, rtnetlink
+from ketch.network import firewall
 from ketch.network.bridge import Bridge
-from ketch.network.sandbox import Endpoint, Sandbox
+from ketch.network.ports import Port
+from ketch.network.sandbox import Address, Endpoint, Sandbox
 
 HOST_OUTSIDE = "198.51.100.2"
 INTERNET = "198.51.100.1"
@@ -66,13 +68,23 @@ def internet() -> Iterator[int]:
 @contextlib.contextmanager
 def container(bridge: Bridge, address: str, *, way_out: bool = True) -> Iterator[int]:
     """A container's namespace, connected to a bridge; its descriptor."""
-    gateways = [interface.ip for interface in bridge.addresses] if way_out else []
+    routes: dict[int, Address | None] = {}
+    if way_out:
+        routes.update({one.ip.version: one.ip for one in bridge.addresses})
     interface = IPv4Interface(f"{address}/{bridge.addresses[0].network.prefixlen}")
     mac = (b"\x02\x42" + interface.packed).hex(":")
     with Sandbox() as sandbox:
-        sandbox.connect(Endpoint("test", bridge, [interface], mac, gateways=gateways))
-        sandbox.settle()
+        filter_packets(bridge)
+        sandbox.connect(Endpoint("test", bridge, [interface], mac, routes=routes))
         yield sandbox.descriptor
+
+
+def filter_packets(*bridges: Bridge, ports: Sequence[Port] = ()) -> bool:
+    """Have bridges' rules and ports in place; whether anything was to be done."""
+    transaction = firewall.ensure(bridges, ports)
+    if transaction is not None:
+        transaction.wait()
+    return transaction is not None
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def test_a_failed_sandbox_leaves_its_maker_where_it_was(
 
     before = os.readlink("/proc/self/ns/net")
     descriptors = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr("ketch.network.sandbox._disable_ipv6", fail)
+    monkeypatch.setattr("ketch.network.sandbox._write", fail)
     with pytest.raises(ZeroDivisionError):
         Sandbox()
     assert os.readlink("/proc/self/ns/net") == before
@@ -178,11 +178,11 @@ def test_a_second_network_has_its_own_link(bridge: Bridge) -> None:
                     network,
                     [address],
                     f"02:42:00:00:00:0{number}",
-                    gateways=[network.addresses[0].ip] if not number else [],
+                    routes={4: network.addresses[0].ip} if not number else {},
                     interface=f"eth{number}",
                 )
             )
-        sandbox.settle()
+        machines.filter_packets(bridge, OTHER)
         with entered(sandbox.descriptor), rtnetlink.Socket() as inside:
             assert {link.name for link in inside.links() if link.up} == {"lo", "eth0", "eth1"}
         with container(OTHER, "172.18.0.2") as other, server(other) as listening:

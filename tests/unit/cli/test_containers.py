@@ -15,7 +15,9 @@ from ketch.cli.inspect import inspect
 from ketch.cli.logs import logs
 from ketch.cli.ps import ps
 from ketch.engine.containers import Containers
+from ketch.engine.endpoints import Endpoints
 from ketch.engine.logs.json_file import Writer
+from ketch.engine.networks import Networks
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError
@@ -27,7 +29,9 @@ IDS = {"web": "a" * 64, "db": "ab" + "c" * 62, "done": "d" * 64}
 class Engine:
     def __init__(self, directory: Path) -> None:
         self.settings = Settings(str(directory / "root"), str(directory / "state"))
-        self.containers = Containers(self.settings, Store(self.settings.root))
+        store = Store(self.settings.root)
+        self.containers = Containers(self.settings, store)
+        self.endpoints = Endpoints(store, Networks(self.settings, store))
 
     def create(self, name: str, *command: str, **config: Any) -> str:
         path, *arguments = command or ("sleep", "1000")
@@ -44,6 +48,7 @@ class Engine:
             image_reference="busybox",
             record=record,
         )
+        self.endpoints.declare(made.id, made.record)
         return self.containers.mark_created(made.id).id
 
     def start(self, name: str) -> None:

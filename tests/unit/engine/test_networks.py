@@ -1,9 +1,10 @@
-"""Leases and the default network's subnet, with the host's routes given."""
+"""Networks and the default network's place, with the host's routes given."""
 
-import multiprocessing
+import json
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,16 @@ from ketch.engine import networks
 from ketch.engine.networks import Networks
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
-from ketch.errors import NotFoundError, UnavailableError
+from ketch.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    KetchError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from ketch.network import ipam
+from ketch.network.bridge import Bridge
 
 Routes = Callable[..., None]
 
@@ -25,8 +34,11 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
     def announce(*given: str) -> None:
         destinations[:] = [ip_network(text) for text in given]
 
-    monkeypatch.setattr(networks, "_destinations", lambda: list(destinations))
+    monkeypatch.setattr(networks, "_destinations", lambda version=4: list(destinations))
     monkeypatch.setattr(networks, "_exists", lambda link: False)
+    monkeypatch.setattr(networks, "_check_routes", lambda *_: None)
+    monkeypatch.setattr(Networks, "_make", lambda *_: None)
+    monkeypatch.setattr(Networks, "_unmake", lambda *_: None)
     return announce
 
 
@@ -37,26 +49,25 @@ def engine(tmp_path: Path, routes: Routes) -> Iterator[Networks]:
     store.close()
 
 
-def address(engine: Networks, container_id: str) -> str:
-    return str(engine.lease(container_id).addresses[0])
+def create(engine: Networks, name: str, subnet: str = "", **given: Any) -> networks.Network:
+    config = [{"Subnet": subnet}] if subnet else []
+    network, _ = engine.create({"Name": name, "IPAM": {"Config": config}, **given})
+    return network
 
 
 def test_the_three_networks_are_there_from_the_start(engine: Networks) -> None:
-    found = {network.name: network for network in engine.networks()}
+    found = {network.name: network for network in engine.every()}
     assert {name: network.driver for name, network in found.items()} == {
         "bridge": "bridge",
         "host": "host",
         "none": "null",
     }
-    assert str(found["bridge"].subnet) == "172.17.0.0/16"
-    assert str(found["bridge"].gateway) == "172.17.0.1"
-    assert found["host"].subnet is None
+    (subnet,) = found["bridge"].subnets
+    assert (str(subnet.subnet), str(subnet.gateway)) == ("172.17.0.0/16", "172.17.0.1")
+    assert found["host"].subnets == []
     assert len({network.id for network in found.values()}) == 3
     assert engine.find("default").id == found["bridge"].id
-    assert engine.find(found["none"].id).name == "none"
-    assert [network.id for network in engine.networks()] == [
-        found[name].id for name in ("bridge", "host", "none")
-    ]
+    assert engine.find(found["none"].id[:9]).name == "none"
 
 
 def test_an_unknown_network_is_not_found(engine: Networks) -> None:
@@ -64,97 +75,126 @@ def test_an_unknown_network_is_not_found(engine: Networks) -> None:
         engine.find("backend")
 
 
-def test_a_lease_says_all_that_a_link_needs(engine: Networks) -> None:
-    endpoint = engine.lease("one")
-    assert endpoint.network == "bridge"
-    assert [str(address) for address in endpoint.addresses] == ["172.17.0.2/16"]
-    assert endpoint.mac == "02:42:ac:11:00:02"
-    assert [str(gateway) for gateway in endpoint.gateways] == ["172.17.0.1"]
-    assert [str(address) for address in endpoint.bridge.addresses] == ["172.17.0.1/16"]
-    assert engine.addresses("one") == {"bridge": "172.17.0.2"}
+def test_networks_get_subnets_of_their_own(engine: Networks, routes: Routes) -> None:
+    engine.find("bridge")
+    routes("172.18.0.0/16")
+    one, two = create(engine, "one"), create(engine, "two", EnableIPv6=True)
+    assert [str(subnet.subnet) for subnet in one.subnets] == ["172.19.0.0/16"]
+    first, second = two.subnets
+    assert str(first.subnet) == "172.20.0.0/16"
+    assert second.subnet.version == 6
+    assert str(second.subnet).startswith("fd")
+    assert second.subnet.prefixlen == 64
+    assert one.bridge != two.bridge
+    assert len(one.bridge) == 15
 
 
-def test_a_container_keeps_its_address_until_it_is_released(engine: Networks) -> None:
-    assert address(engine, "one") == address(engine, "one") == "172.17.0.2/16"
-    assert address(engine, "two") == "172.17.0.3/16"
-    engine.release("one")
-    assert address(engine, "three") == "172.17.0.4/16"
-    assert address(engine, "one") == "172.17.0.5/16"
-    engine.release("nobody")
-    assert engine.addresses("nobody") == {}
+def test_a_subnet_is_one_networks_alone(engine: Networks) -> None:
+    create(engine, "one", "10.9.0.0/24")
+    with pytest.raises(ConflictError, match="Pool overlaps with other one") as caught:
+        create(engine, "two", "10.9.0.128/25")
+    assert "of network one" in caught.value.hint
+    with pytest.raises(AlreadyExistsError, match="network with name one already exists"):
+        create(engine, "one")
+    engine.remove("one")
+    create(engine, "two", "10.9.0.128/25")
 
 
-def test_leases_of_the_dead_are_reclaimed(engine: Networks) -> None:
-    for container_id in ("one", "two", "three"):
-        engine.lease(container_id)
-    engine.reclaim({"two"})
-    assert engine.addresses("one") == engine.addresses("three") == {}
-    assert engine.addresses("two") == {"bridge": "172.17.0.3"}
+def test_gateways_ranges_and_auxiliary_addresses(engine: Networks) -> None:
+    config = {
+        "Subnet": "10.9.0.0/24",
+        "IPRange": "10.9.0.128/28",
+        "AuxiliaryAddresses": {"router": "10.9.0.129"},
+    }
+    network, _ = engine.create({"Name": "one", "IPAM": {"Config": [config]}})
+    (subnet,) = network.subnets
+    assert str(subnet.gateway) == "10.9.0.128"
+    assert {str(address) for address in subnet.reserved} == {"10.9.0.128", "10.9.0.129"}
+    assert subnet.document() == {**config, "Gateway": "10.9.0.128"}
 
 
-def test_a_full_network_says_so_and_goes_on_when_there_is_room(
-    engine: Networks, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"Name": "a b"}, "invalid network name"),
+        ({"Name": " "}, "name is empty"),
+        ({"Name": "bridge"}, "not permitted on predefined bridge network"),
+        ({"Name": "x", "Driver": "weave"}, 'plugin "weave" not found'),
+        ({"Name": "x", "Driver": "host"}, 'only one instance of "host" network is allowed'),
+        ({"Name": "x", "Scope": "swarm"}, "needs a swarm"),
+        ({"Name": "x", "Options": {"foo": "1"}}, "the bridge driver has no option foo"),
+        (
+            {"Name": "x", "Options": {"com.docker.network.bridge.enable_icc": "maybe"}},
+            "enable_icc: ",
+        ),
+        ({"Name": "x", "Options": {"com.docker.network.driver.mtu": "12"}}, "failed to parse"),
+        (
+            {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.9.0.1/24"}]}},
+            "invalid subnet 10.9.0.1/24: it should be 10.9.0.0/24",
+        ),
+        (
+            {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.9.0.0/24", "Gateway": "10.8.0.1"}]}},
+            "invalid gateway 10.8.0.1: parent subnet 10.9.0.0/24 doesn't contain this address",
+        ),
+        (
+            {"Name": "x", "IPAM": {"Config": [{"Subnet": "10.9.0.0/24", "IPRange": "10.0.0.0/8"}]}},
+            "CIDR block is bigger than its parent subnet",
+        ),
+        ({"Name": "x", "IPAM": {"Config": [{"Subnet": "fd00::/64"}]}}, "IPv6 has not been enabled"),
+        ({"Name": "x", "EnableIPv4": False}, "IPv4 or IPv6 must be enabled"),
+        (
+            {"Name": "x", "Driver": "macvlan", "Options": {"macvlan_mode": "fast"}},
+            "unknown value",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    engine: Networks, document: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(ipam, "DEFAULT_POOLS", (ipam.Pool("10.9.0.0/29", 29),))
-    for number in range(5):
-        engine.lease(f"container {number}")
-    with pytest.raises(UnavailableError, match=r"no address is free in 10\.9\.0\.0/29"):
-        engine.lease("one more")
-    engine.release("container 3")
-    assert address(engine, "one more") == "10.9.0.5/29"
+    with pytest.raises(KetchError, match=message):
+        engine.create(document)
+    assert len(engine.every()) == 3
 
 
-def test_the_subnet_avoids_the_hosts_routes(engine: Networks, routes: Routes) -> None:
-    routes("172.16.0.0/14")
-    assert address(engine, "one") == "172.20.0.2/16"
+def test_built_in_networks_stay(engine: Networks) -> None:
+    with pytest.raises(PermissionDeniedError, match="bridge is a pre-defined network and cannot"):
+        engine.remove("bridge")
 
 
-def test_the_subnet_moves_from_a_new_route_only_when_nobody_uses_it(
-    engine: Networks, routes: Routes, monkeypatch: pytest.MonkeyPatch
+def test_the_configuration_file_shapes_the_default_network(
+    engine: Networks, tmp_path: Path
 ) -> None:
-    assert address(engine, "one") == "172.17.0.2/16"
-    routes("172.17.128.0/24")
-    assert address(engine, "two") == "172.17.0.3/16"
-    engine.release("one")
-    engine.release("two")
-    with monkeypatch.context() as patch:
-        # The route may be the bridge's own.
-        patch.setattr(networks, "_exists", lambda link: True)
-        assert address(engine, "three") == "172.17.0.4/16"
-    engine.release("three")
-    endpoint = engine.lease("four")
-    assert str(endpoint.addresses[0]) == "172.18.0.2/16"
-    assert str(endpoint.bridge.addresses[0]) == "172.18.0.1/16"
-    routes()
-    assert address(engine, "five") == "172.18.0.3/16"
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"bip": "10.7.0.9/24", "mtu": 1400, "icc": False, "ipv6": True}))
+    network = engine.find("bridge")
+    assert str(network.subnets[0].subnet) == "10.7.0.0/24"
+    assert str(network.gateway) == "10.7.0.9"
+    assert network.has(6)
+    link = network.link()
+    assert isinstance(link, Bridge)
+    assert (link.mtu_bytes, link.isolated) == (1400, True)
+    path.write_text('{"colour": "blue"}')
+    with pytest.raises(InvalidArgumentError, match="unknown key colour"):
+        engine.configuration()
 
 
-def test_a_reboot_frees_every_address(
-    engine: Networks, routes: Routes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine.lease("one")
-    engine.lease("two")
-    monkeypatch.setattr(engine, "_boot_id", "another boot")
-    routes("172.17.0.0/16")
-    assert address(engine, "three") == "172.18.0.2/16"
-    assert engine.addresses("one") == {}
-    assert address(engine, "two") == "172.18.0.3/16"
+def test_a_configuration_network_gives_what_it_holds(engine: Networks) -> None:
+    config = create(engine, "config", "10.9.0.0/24", ConfigOnly=True, Labels={"a": "b"})
+    assert config.subnets == []
+    made, _ = engine.create({"Name": "made", "ConfigFrom": {"Network": "config"}})
+    assert [str(subnet.subnet) for subnet in made.subnets] == ["10.9.0.0/24"]
+    assert made.labels == {"a": "b"}
+    with pytest.raises(ConflictError, match="configuration network config is in use by made"):
+        engine.remove("config")
 
 
-def lease_many(root: str, worker: int, count: int) -> list[str]:
-    store = Store(root)
-    engine = Networks(Settings(root), store)
-    leased = [str(engine.lease(f"{worker}-{number}").addresses[0]) for number in range(count)]
-    store.close()
-    return leased
-
-
-def test_starts_at_once_get_different_addresses(tmp_path: Path, routes: Routes) -> None:
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        found = pool.starmap(lease_many, [(str(tmp_path), worker, 10) for worker in range(4)])
-    every = [address for leased in found for address in leased]
-    assert len(set(every)) == len(every) == 40
-    assert {address.rsplit(".", 1)[0] for address in every} == {"172.17.0"}
+def test_a_parent_carries_one_macvlan_network(engine: Networks) -> None:
+    create(engine, "one", "10.9.0.0/24", Driver="macvlan", Options={"parent": "eth7"})
+    with pytest.raises(ConflictError, match="network one is already using parent interface eth7"):
+        create(engine, "two", "10.8.0.0/24", Driver="macvlan", Options={"parent": "eth7"})
+    alone = create(engine, "alone", "10.7.0.0/24", Driver="ipvlan")
+    assert alone.internal
+    assert alone.bridge == f"dm-{alone.id[:12]}"
 
 
 def test_engines_with_other_roots_have_other_bridges() -> None:

@@ -1,0 +1,144 @@
+"""Published ports: how one is written in the packet filter, and how it is kept from others.
+
+A published port is no process and no connection passes through one: the packet filter leads
+packets to the container. What keeps other programs of the host from its number is a socket that is
+bound and listens, and never sees a packet, since the filter is asked first.
+"""
+
+import _socket
+import contextlib
+import errno
+import os
+from ipaddress import IPv4Address, IPv6Address
+
+from ketch.linux.nftables import padded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Address = IPv4Address | IPv6Address
+
+NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+_KINDS = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM, "sctp": _socket.SOCK_STREAM}
+
+
+class Port:
+    """A published port.
+
+    Args:
+        protocol: ``tcp``, ``udp`` or ``sctp``.
+        host_address: the host's, unspecified for every one.
+        host_port: the host's.
+        address: the container's.
+        port: the container's.
+        owner: whose it is, for whoever looks at the packet filter.
+        routed: packets come to the container's own address and port; the host's has no part in it.
+    """
+
+    __slots__ = ("address", "host_address", "host_port", "owner", "port", "protocol", "routed")
+
+    def __init__(
+        self,
+        protocol: str,
+        host_address: "Address",
+        host_port: int,
+        address: "Address",
+        port: int,
+        *,
+        owner: str = "",
+        routed: bool = False,
+    ) -> None:
+        self.protocol = protocol
+        self.host_address = host_address
+        self.host_port = host_port
+        self.address = address
+        self.port = port
+        self.owner = owner
+        self.routed = routed
+
+    def same(self, other: "Port") -> bool:
+        """Whether another one is the same port, led to the same place."""
+        mine, theirs = ((one.key(), one.address, one.port) for one in (self, other))
+        return mine == theirs
+
+    def element(self) -> str:
+        """The set or map and the element in it, as nft reads them."""
+        name, words, _ = self._key()
+        comment = f' comment "{self.owner}"' if self.owner else ""
+        if self.routed:
+            return f"{name} {{ {words}{comment} }}"
+        return f"{name} {{ {words}{comment} : {self.address} . {self.port} }}"
+
+    def place(self) -> str:
+        """The set or map and the key in it, as nft reads them."""
+        name, words, _ = self._key()
+        return f"{name} {{ {words} }}"
+
+    def key(self) -> tuple[str, bytes]:
+        """The set or map and the key in it, as the kernel stores it."""
+        name, _, key = self._key()
+        return name, key
+
+    def _key(self) -> tuple[str, str, bytes]:
+        address, port = self.host_address, self.host_port
+        if self.routed:
+            address, port = self.address, self.port
+        words = f"{self.protocol} . {port}"
+        key = padded(bytes([NUMBERS[self.protocol]])) + padded(port.to_bytes(2, "big"))
+        version = self.address.version
+        if self.routed:
+            return f"open{version}", f"{address} . {words}", address.packed + key
+        if address.is_unspecified:
+            return f"any{version}", words, key
+        return f"at{version}", f"{address} . {words}", address.packed + key
+
+
+def bind(protocol: str, address: "Address", port: int) -> int | None:
+    """Take a port of the host, so that nobody else can.
+
+    Returns:
+        The socket's descriptor, close-on-exec; None where the kernel does not speak the protocol
+        and so nobody can have the port.
+
+    Raises:
+        OSError: somebody has it (EADDRINUSE), or the address is not the host's (EADDRNOTAVAIL).
+    """
+    family = _socket.AF_INET if address.version == 4 else _socket.AF_INET6
+    try:
+        taken = _socket.socket(family, _KINDS[protocol], NUMBERS[protocol])
+    except OSError as error:
+        if error.errno in {errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EAFNOSUPPORT}:
+            return None
+        raise
+    try:
+        if address.version == 6:
+            taken.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+        if protocol == "tcp":
+            # Connections that a former owner of the port left in TIME_WAIT are in nobody's way.
+            taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        taken.bind((str(address), port))
+        if protocol != "udp":
+            taken.listen(0)
+        return taken.detach()
+    except BaseException:
+        taken.close()
+        raise
+
+
+def holder(protocol: str, port: int) -> str:
+    """Who of the host's processes listens on a port, as ``nginx (process 7)``, as far as we see."""
+    inodes = set()
+    for version in ("", "6"):
+        with contextlib.suppress(OSError), open(f"/proc/net/{protocol}{version}") as table:
+            for line in table.read().splitlines()[1:]:
+                fields = line.split()
+                if fields[1].endswith(f":{port:04X}") and fields[3] in {"0A", "07"}:
+                    inodes.add(f"socket:[{fields[9]}]")
+    for pid in os.listdir("/proc") if inodes else ():
+        if not pid.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{descriptor}") in inodes:
+                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                        return f"{file.read().strip()} (process {pid})"
+    return ""
