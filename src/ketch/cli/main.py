@@ -24,6 +24,7 @@ _COMMANDS = {
     "history": ("image_show", "history", "Show the history of an image"),
     "images": ("image_list", "images", "List images"),
     "import": ("images", "import_", "Import the contents of a tarball to create an image"),
+    "info": ("about", "info", "Display system-wide information"),
     "inspect": ("inspect", "inspect", "Return low-level information on containers"),
     "kill": ("containers", "kill", "Kill one or more running containers"),
     "load": ("archives", "load", "Load an image from a tar archive or STDIN"),
@@ -48,14 +49,16 @@ _COMMANDS = {
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": ("top", "top", "Display the running processes of a container"),
     "unpause": ("containers", "unpause", "Unpause all processes within one or more containers"),
+    "version": ("about", "version", "Show the version information"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
 }
 _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "container": {
         "attach": "attach", "create": "create", "exec": "exec", "inspect": "inspect",
-        "kill": "kill", "list": "ps", "logs": "logs", "ls": "ps", "pause": "pause", "ps": "ps",
-        "rename": "rename", "restart": "restart", "rm": "rm", "run": "run", "start": "start",
-        "stats": "stats", "stop": "stop", "top": "top", "unpause": "unpause", "wait": "wait",
+        "kill": "kill", "list": "ps", "logs": "logs", "ls": "ps", "pause": "pause",
+        "prune": ("system", "prune_containers"), "ps": "ps", "rename": "rename",
+        "restart": "restart", "rm": "rm", "run": "run", "start": "start", "stats": "stats",
+        "stop": "stop", "top": "top", "unpause": "unpause", "wait": "wait",
     },
     "image": {
         "history": "history", "import": "import", "inspect": ("image_show", "inspect"),
@@ -66,7 +69,9 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "annotate": ("manifest", "annotate"), "create": ("manifest", "create"),
         "inspect": ("manifest", "inspect"), "push": ("manifest", "push"), "rm": ("manifest", "rm"),
     },
-    "system": {"events": "events"},
+    "system": {
+        "df": ("system", "df"), "events": "events", "info": "info", "prune": ("system", "prune"),
+    },
 }  # fmt: skip
 
 # Their status is the program's, so a failure of ketch itself has one that few programs use.

@@ -1,0 +1,184 @@
+"""``ketch version`` and ``ketch info``."""
+
+import json
+import sys
+
+from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.tables import binary_size
+from ketch.engine import information
+from ketch.engine.engine import Engine
+from ketch.errors import InvalidArgumentError
+from ketch.spec.template_functions import Struct, plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.engine.settings import Settings
+
+_FORMAT = Flag("format", "f", help="Format output: 'json' or a Go template")
+VERSION = Command(
+    "ketch version [OPTIONS]",
+    "Show the version information",
+    (_FORMAT,),
+    maximum_arguments=0,
+)
+INFO = Command(
+    "ketch info [OPTIONS]",
+    "Display system-wide information",
+    (_FORMAT,),
+    maximum_arguments=0,
+    aliases=("ketch system info", "ketch info"),
+)
+
+
+def version(_settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch version``."""
+    parsed = parse(VERSION, arguments)
+    server = information.version()
+    python = sys.version.split()[0]
+    client = {
+        "Version": server["Version"],
+        "ApiVersion": server["ApiVersion"],
+        "DefaultAPIVersion": server["ApiVersion"],
+        "GitCommit": server["GitCommit"],
+        "GoVersion": server["GoVersion"],
+        "Os": server["Os"],
+        "Arch": server["Arch"],
+        "BuildTime": "",
+        "Context": "default",
+    }
+    if parsed.text("format"):
+        _formatted({"Client": client, "Server": server}, parsed.text("format"), "versionInfo")
+        return 0
+    api = f"{server['ApiVersion']} (minimum version {server['MinAPIVersion']})"
+    system = f"{client['Os']}/{client['Arch']}"
+    blocks = [
+        "Client:",
+        _aligned(
+            " ",
+            {
+                "Version": client["Version"],
+                "API version": client["ApiVersion"],
+                "Python version": python,
+                "OS/Arch": system,
+                "Context": client["Context"],
+            },
+        ),
+        f"\nServer: {server['Platform']['Name']}\n Engine:",
+        _aligned(
+            "  ",
+            {
+                "Version": server["Version"],
+                "API version": api,
+                "Python version": python,
+                "OS/Arch": system,
+                "Kernel": server["KernelVersion"],
+            },
+        ),
+    ]
+    print("\n".join(blocks))
+    return 0
+
+
+def _aligned(indent: str, fields: dict[str, str]) -> str:
+    width = max(19 - len(indent), max(map(len, fields)) + 2)
+    return "\n".join(f"{indent}{f'{name}:'.ljust(width)}{text}" for name, text in fields.items())
+
+
+def info(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch info``."""
+    parsed = parse(INFO, arguments)
+    found = information.info(Engine(settings))
+    about = {
+        "Debug": False,
+        "Version": found["ServerVersion"],
+        "Context": "default",
+        "Plugins": [],
+        "Warnings": None,
+    }
+    if parsed.text("format"):
+        _formatted({**found, "ClientInfo": about}, parsed.text("format"), "system.dockerInfo")
+        return 0
+    client = [f" Version:    {about['Version']}", " Context:    default", " Debug Mode: false"]
+    print("\n".join(["Client:", *client, "", "Server:", *_lines(found)]), end="\n\n")
+    for warning in found["Warnings"] or ():
+        print(warning, file=sys.stderr)
+    return 0
+
+
+def _lines(found: "dict[str, Any]") -> list[str]:
+    """What is known, as Docker lays it out."""
+    lines = [
+        f" Containers: {found['Containers']}",
+        f"  Running: {found['ContainersRunning']}",
+        f"  Paused: {found['ContainersPaused']}",
+        f"  Stopped: {found['ContainersStopped']}",
+        f" Images: {found['Images']}",
+        f" Server Version: {found['ServerVersion']}",
+        f" Storage Driver: {found['Driver']}",
+        *(f"  {name}: {text}" for name, text in found["DriverStatus"]),
+        f" Logging Driver: {found['LoggingDriver']}",
+        f" Cgroup Driver: {found['CgroupDriver']}",
+        f" Cgroup Version: {found['CgroupVersion']}",
+        " Plugins:",
+        *(f"  {kind}: {' '.join(found['Plugins'][kind])}" for kind in ("Volume", "Network", "Log")),
+        f" Swarm: {found['Swarm']['LocalNodeState']}",
+        f" Runtimes: {' '.join(sorted(found['Runtimes']))}",
+        f" Default Runtime: {found['DefaultRuntime']}",
+        f" Init Binary: {found['InitBinary']}",
+        " Security Options:",
+    ]
+    for option in found["SecurityOptions"]:
+        name, *rest = (part.partition("=")[2] for part in option.split(","))
+        lines += [f"  {name}", *(f"   Profile: {text}" for text in rest)]
+    lines += [
+        f" Kernel Version: {found['KernelVersion']}",
+        f" Operating System: {found['OperatingSystem']}",
+        f" OSType: {found['OSType']}",
+        f" Architecture: {found['Architecture']}",
+        f" CPUs: {found['NCPU']}",
+        f" Total Memory: {binary_size(found['MemTotal'])}",
+        f" Name: {found['Name']}",
+        f" ID: {found['ID']}",
+        f" Docker Root Dir: {found['DockerRootDir']}",
+        f" Debug Mode: {str(found['Debug']).lower()}",
+    ]
+    for name, field in (("HTTP", "HttpProxy"), ("HTTPS", "HttpsProxy"), ("No", "NoProxy")):
+        if found[field]:
+            lines.append(f" {name} Proxy: {found[field]}")
+    lines += [
+        f" Experimental: {str(found['ExperimentalBuild']).lower()}",
+        " Insecure Registries:",
+        *(f"  {network}" for network in found["RegistryConfig"]["InsecureRegistryCIDRs"]),
+        f" Live Restore Enabled: {str(found['LiveRestoreEnabled']).lower()}",
+    ]
+    return lines
+
+
+def _formatted(document: "dict[str, Any]", template: str, type_name: str) -> None:
+    from ketch.spec.template import ParseError, Template  # noqa: PLC0415 - only --format needs it
+    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
+
+    data = _structured(document)
+    assert isinstance(data, Struct)
+    data.type_name = type_name
+    if template == "json":
+        text = json.dumps(plain(data), ensure_ascii=False, separators=(",", ":"))
+        print(text)
+        return
+    try:
+        print(Template(template).execute(data))
+    except ParseError as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+    except TemplateError as error:
+        raise InvalidArgumentError(error.message) from error
+
+
+def _structured(value: object) -> object:
+    """Let objects have fields rather than keys."""
+    if isinstance(value, dict):
+        return Struct({name: _structured(field) for name, field in value.items()})
+    if isinstance(value, list):
+        return [_structured(element) for element in value]
+    return value
