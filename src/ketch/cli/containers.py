@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 RM = Command(
     "ketch rm [OPTIONS] CONTAINER [CONTAINER...]",
     "Remove one or more containers",
-    (Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),),
+    (
+        Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),
+        Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
+    ),
     minimum_arguments=1,
     aliases=("ketch container rm", "ketch container remove", "ketch rm"),
 )
@@ -73,7 +76,7 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     force = parsed.enabled("force")
 
     def remove(reference: str) -> str:
-        containers.remove(reference, force=force)
+        containers.remove(reference, force=force, volumes=parsed.enabled("volumes"))
         return reference
 
     # By force, what is not there is as good as removed.

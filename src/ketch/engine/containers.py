@@ -164,12 +164,13 @@ class Containers(Ledger):
         _await_init(container, None)
         return self._await_exit(container)
 
-    def remove(self, reference: str, *, force: bool = False) -> None:
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container: its writable layer, its log, its record.
 
         Args:
             reference: the container.
             force: whether to kill it first if it is active.
+            volumes: whether its anonymous volumes go with it.
 
         Raises:
             NotFoundError: no such container.
@@ -193,7 +194,7 @@ class Containers(Ledger):
                 self._await_removal(container, RECORD_TIMEOUT_SECONDS)
                 return
         self._begin_removal(container.id)
-        self._finish_removal(container.id)
+        self._finish_removal(container.id, volumes=volumes)
 
     def cgroup(self, container: "Container") -> "cgroups.Manager":
         """The cgroup of a container that runs."""

@@ -5,7 +5,6 @@ from contextlib import contextmanager, suppress
 
 from ketch.engine import configuration, host, mounts, names
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
-from ketch.spec import mounts as mount_requests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ def create(
     image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
-    asked = mount_requests.of_container(complete["HostConfig"])
-    mounts.check_sources(asked)
+    points = mounts.resolve(engine, complete)
     command = configuration.arguments(complete["Config"])
     with _identifier_file(complete["HostConfig"].get("ContainerIDFile", ""), container_id):
         engine.containers.create_record(
@@ -48,26 +46,26 @@ def create(
             name=name,
             image_id=image.id,
             image_reference=reference,
-            record={"Path": command[0], "Args": command[1:], "Warnings": warnings, **complete},
+            record={
+                "Path": command[0],
+                "Args": command[1:],
+                "Warnings": warnings,
+                **complete,
+                "Mounts": points,
+            },
             auto_remove=complete["HostConfig"].get("AutoRemove", False),
         )
         try:
-            engine.endpoints.declare(container_id, {**complete, **_networking(request)})
-            mounts.prepare_sources(asked)
+            engine.endpoints.declare(container_id, complete)
             directory = engine.settings.container_directory(container_id)
             os.mkdir(f"{directory}/rootfs", 0o700)
             engine.images.snapshotter.prepare(directory, image.chain_ids)
+            mounts.acquire(engine, container_id, points)
             return engine.containers.mark_created(container_id, keep=keep)
         except BaseException:
             with suppress(KetchError):
                 engine.containers.discard(container_id)
             raise
-
-
-def _networking(request: "Request") -> "dict[str, object]":
-    """What a request says of networks, beside the container's own configuration."""
-    found = request.get("NetworkingConfig")
-    return {"NetworkingConfig": found} if found else {}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from ketch.spec import devices
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.spec.container import HostConfig
-    from ketch.spec.runtime import Device, DeviceRule
+    from ketch.spec.runtime import BlockIo, Device, DeviceRule, Hooks, Mount
 
 # Directories of /dev that hold no devices of the host's, and the console, which each container
 # has its own of (containerd's HostDevices).
@@ -27,13 +27,25 @@ class Devices:
     Args:
         nodes: the device nodes to make.
         rules: what to allow on them.
+
+    Attributes:
+        block: weights and throttles of block devices; empty for none.
+        variables: environment variables that devices come with, as CDI has it.
+        mounts: likewise mounts.
+        groups: likewise groups of the program.
+        hooks: likewise hooks of the runtime.
     """
 
-    __slots__ = ("nodes", "rules")
+    __slots__ = ("block", "groups", "hooks", "mounts", "nodes", "rules", "variables")
 
     def __init__(self, nodes: "list[Device]", rules: "list[DeviceRule]") -> None:
         self.nodes = nodes
         self.rules = rules
+        self.block: BlockIo = {}
+        self.variables: list[str] = []
+        self.mounts: list[Mount] = []
+        self.groups: list[int] = []
+        self.hooks: Hooks = {}
 
 
 def gather(resources: "HostConfig") -> Devices:
@@ -42,29 +54,68 @@ def gather(resources: "HostConfig") -> Devices:
     Raises:
         InvalidArgumentError: one does not exist or is not a device.
     """
-    nodes: list[Device] = []
-    rules: list[DeviceRule] = []
+    found = Devices([], [])
     privileged = resources.get("Privileged", False)
     if privileged:
-        nodes += of_host("/dev")
+        found.nodes += of_host("/dev")
     for mapping in resources.get("Devices", ()):
-        source, target = mapping["PathOnHost"], mapping["PathInContainer"]
+        source, target = mapping["PathOnHost"], mapping["PathInContainer"] or mapping["PathOnHost"]
         if privileged and source == target:
             continue
         for node in _from_path(source, target):
-            nodes.append(node)
-            rules.append(_rule(node, mapping["CgroupPermissions"]))
-    rules += [devices.cgroup_rule(text) for text in resources.get("DeviceCgroupRules", ())]
+            found.nodes.append(node)
+            found.rules.append(rule(node, mapping["CgroupPermissions"] or "rwm"))
+    found.rules += [devices.cgroup_rule(text) for text in resources.get("DeviceCgroupRules", ())]
+    for wanted in resources.get("DeviceRequests", ()):
+        from ketch.engine import cdi  # noqa: PLC0415 - hardly any container asks for such devices
+
+        cdi.add(found, wanted.get("DeviceIDs") or ())
     if privileged:
-        rules = [{"allow": True, "access": "rwm"}]
-    return Devices(nodes, rules)
+        found.rules = [{"allow": True, "access": "rwm"}]
+    found.block = block_limits(resources)
+    return found
+
+
+_THROTTLES: "dict[str, tuple[str, str]]" = {
+    "BlkioDeviceReadBps": ("throttleReadBpsDevice", "Rate"),
+    "BlkioDeviceWriteBps": ("throttleWriteBpsDevice", "Rate"),
+    "BlkioDeviceReadIOps": ("throttleReadIOPSDevice", "Rate"),
+    "BlkioDeviceWriteIOps": ("throttleWriteIOPSDevice", "Rate"),
+    "BlkioWeightDevice": ("weightDevice", "Weight"),
+}
+
+
+def block_limits(resources: "HostConfig") -> "BlockIo":
+    """Returns the runtime's ``blockIO``: weights and throttles, devices by number.
+
+    Raises:
+        InvalidArgumentError: a device does not exist.
+    """
+    found: dict[str, object] = {}
+    if resources.get("BlkioWeight"):
+        found["weight"] = resources["BlkioWeight"]
+    for field, (name, key) in _THROTTLES.items():
+        entries: list[dict[str, object]] = resources.get(field) or []  # type: ignore[assignment]
+        numbered = [{**_numbers(str(entry["Path"])), key.lower(): entry[key]} for entry in entries]
+        if numbered:
+            found[name] = numbered
+    return found  # type: ignore[return-value]
+
+
+def _numbers(path: str) -> dict[str, int]:
+    try:
+        number = os.stat(path).st_rdev
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidArgumentError(f"stat {path}: {reason}") from error
+    return {"major": os.major(number), "minor": os.minor(number)}
 
 
 def _from_path(source: str, target: str) -> "list[Device]":
     """The device at a path, or all below a directory."""
     try:
         # /dev/disk/by-id and its like are links.
-        node = _node(os.path.realpath(source, strict=True), target)
+        node = describe(os.path.realpath(source, strict=True), target)
         if node is not None:
             return [node]
         if os.path.isdir(source):
@@ -93,7 +144,7 @@ def of_host(directory: str, skipped: tuple[str, ...] = _SKIPPED) -> "list[Device
                 if entry.is_dir(follow_symlinks=False):
                     found += of_host(entry.path, skipped)
                     continue
-                node = _node(entry.path, entry.path, follow=False)
+                node = describe(entry.path, entry.path, follow=False)
             except OSError:
                 continue
             if node is not None and (node["major"], node["minor"]) != _CONTROLLING_TERMINAL:
@@ -101,7 +152,8 @@ def of_host(directory: str, skipped: tuple[str, ...] = _SKIPPED) -> "list[Device
     return found
 
 
-def _node(source: str, target: str, *, follow: bool = True) -> "Device | None":
+def describe(source: str, target: str, *, follow: bool = True) -> "Device | None":
+    """Returns the device node at a path, as it is to appear at another; None for what is none."""
     status = os.stat(source, follow_symlinks=follow)
     if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
         return None
@@ -116,7 +168,8 @@ def _node(source: str, target: str, *, follow: bool = True) -> "Device | None":
     }
 
 
-def _rule(node: "Device", access: str) -> "DeviceRule":
+def rule(node: "Device", access: str) -> "DeviceRule":
+    """Returns the rule that allows a device, for some of r, w and m."""
     return {
         "allow": True,
         "type": node["type"],

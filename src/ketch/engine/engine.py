@@ -5,6 +5,7 @@ from ketch.engine.endpoints import Endpoints
 from ketch.engine.images import Images
 from ketch.engine.networks import Networks
 from ketch.engine.store import Store
+from ketch.engine.volumes import Volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Engine:
         keeper: in whose name containers are kept; the calling process where None.
     """
 
-    __slots__ = ("containers", "endpoints", "images", "networks", "settings", "store")
+    __slots__ = ("containers", "endpoints", "images", "networks", "settings", "store", "volumes")
 
     def __init__(self, settings: "Settings", keeper: "Keeper | None" = None) -> None:
         self.settings = settings
@@ -29,3 +30,4 @@ class Engine:
         self.images = Images(settings, self.store)
         self.networks = Networks(settings, self.store)
         self.endpoints = Endpoints(self.store, self.networks)
+        self.volumes = Volumes(settings, self.store)

@@ -4,7 +4,6 @@ import json
 
 from ketch.engine import network_settings, states
 from ketch.engine.logs import log_path
-from ketch.spec import mounts
 from ketch.spec.template_functions import Struct
 from ketch.spec.timestamps import rfc3339
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.records import Container
-    from ketch.spec.container import HostConfig
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
@@ -76,7 +74,7 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "ExecIDs": None,
             "HostConfig": _host_config(directory, record.get("HostConfig", {})),
             "GraphDriver": Struct({"Data": None, "Name": "overlay2"}),
-            "Mounts": mount_points(record.get("HostConfig", {})),
+            "Mounts": mount_points(record),
             "Config": config,
             "NetworkSettings": network_settings.document(engine, container),
         }
@@ -125,26 +123,13 @@ def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
     return found
 
 
-def mount_points(host: "HostConfig") -> list[Struct]:
-    """Returns what is mounted in a container, as the API tells it (``MountPoint``)."""
-    # What --tmpfs asks for is shown in HostConfig alone.
-    asked = mounts.of_container({**host, "Tmpfs": {}})
-    modes: dict[str, str] = {}
-    for entry in host.get("Binds") or ():
-        target, _, mode = entry.partition(":")[2].partition(":")
-        modes[target] = mode
+def mount_points(record: "dict[str, Any]") -> list[Struct]:
+    """Returns what a container has mounted, as the API shows it.
+
+    What ``--tmpfs`` asks for is shown in HostConfig alone.
+    """
+    names = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
     return [
-        Struct(
-            {
-                "Type": mount["Type"],
-                "Source": mount.get("Source", ""),
-                "Destination": mount["Target"],
-                "Mode": modes.get(mount["Target"], ""),
-                "RW": not mount.get("ReadOnly", False),
-                "Propagation": mount.get("BindOptions", {}).get("Propagation") or "rprivate"
-                if mount["Type"] == "bind"
-                else "",
-            }
-        )
-        for mount in asked
+        Struct({name: point[name] for name in names if name in point})
+        for point in record.get("Mounts", ())
     ]

@@ -13,6 +13,7 @@ import time
 
 from ketch.engine import events, names, states
 from ketch.engine.records import Container
+from ketch.engine.volumes import forget_container
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -193,7 +194,7 @@ class Ledger:
     def discard(self, container_id: str) -> None:
         """Take away a container whose creation has failed."""
         self._begin_removal(container_id)
-        self._finish_removal(container_id)
+        self._finish_removal(container_id, volumes=True)
 
     def claim(self, reference: str) -> Container:
         """Become the keeper of a container that does not run, to start it.
@@ -444,6 +445,7 @@ class Ledger:
             keep_socket: whether its monitor goes on listening.
         """
         from ketch import cgroups  # noqa: PLC0415 - only for what has run
+        from ketch.engine import mounts  # noqa: PLC0415 - likewise
 
         try:
             path = f"{self._settings.container_directory(container.id)}/config.json"
@@ -461,6 +463,7 @@ class Ledger:
         from ketch.engine import wiring  # noqa: PLC0415 - likewise
 
         wiring.release(self._store, self._settings, container.id)
+        mounts.detach(self._settings, self._store, container.id)
         if not keep_socket:
             remove_tree(self._settings.runtime_directory(container.id))
 
@@ -487,7 +490,7 @@ class Ledger:
                 raise ConflictError(f"container {container.name} was started meanwhile")
             self._wait_for_keeper(container, deadline)
 
-    def _finish_removal(self, container_id: str) -> None:
+    def _finish_removal(self, container_id: str, *, volumes: bool = False) -> None:
         # The record goes last, so that whatever remains when this is interrupted is found again.
         try:
             remove_tree(self._settings.container_directory(container_id))
@@ -504,6 +507,8 @@ class Ledger:
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             if container.is_whole:
                 record_event(connection, "destroy", container)
+        anonymous = volumes or container.auto_remove
+        forget_container(self._settings, self._store, container_id, anonymous=anonymous)
 
 
 _HEXADECIMAL = frozenset("0123456789abcdef")

@@ -132,7 +132,7 @@ def documents(engine: "Engine", containers: "list[Container]") -> "list[dict[str
             "NetworkSettings": {
                 "Networks": network_settings.document(engine, container)["Networks"]
             },
-            "Mounts": inspection.mount_points(container.record.get("HostConfig", {})),
+            "Mounts": inspection.mount_points(container.record),
         }
         for container in containers
     ]

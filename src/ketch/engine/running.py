@@ -13,7 +13,19 @@ import time
 from contextlib import ExitStack, suppress
 
 from ketch import cgroups
-from ketch.engine import bundle, devices, handover, host, launch, resolution, subject, wire, wiring
+from ketch.engine import (
+    bundle,
+    devices,
+    handover,
+    host,
+    launch,
+    mounts,
+    resolution,
+    sharing,
+    subject,
+    wire,
+    wiring,
+)
 from ketch.engine.supervision import Streams
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
@@ -34,7 +46,6 @@ if TYPE_CHECKING:
     from ketch.engine.handover import Channel
     from ketch.engine.records import Container
     from ketch.engine.settings import Settings
-    from ketch.network.sandbox import Sandbox
     from ketch.spec import container as api
     from ketch.spec.container import Request
     from ketch.spec.runtime import Config
@@ -236,6 +247,8 @@ def _create(
     request: Request = container.record  # type: ignore[assignment]
     say = explain or _keep_quiet
     directory = settings.container_directory(container.id)
+    shared = sharing.join(engine, request, held)
+    request = shared.request(request)
     held.callback(wiring.release, engine.store, settings, container.id)
     parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say))
     sandbox = wires.sandbox
@@ -243,12 +256,14 @@ def _create(
         say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
         parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
         held.callback(parts.resolver.close)
-    files = _write_name_files(directory, request, wires)
+    files = shared.files(engine) or _write_name_files(directory, request, wires)
     say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
     rootfs = engine.images.snapshotter.mount(directory)
     with ExitStack() as until_attached:
         until_attached.callback(os.close, rootfs)
-        config = _configure(request, container.id, rootfs, files, sandbox)
+        if sandbox is not None:
+            shared.joined["network"] = f"/proc/self/fd/{sandbox.descriptor}"
+        config = _configure(engine, container, request, rootfs, files, shared, held)
         _write(f"{directory}/config.json", json.dumps(config, separators=(",", ":")))
         validate(config)
         section = config["linux"].get("seccomp")
@@ -288,11 +303,13 @@ def _keep_quiet(_words: str) -> None:
 
 
 def _configure(
+    engine: "Engine",
+    container: "Container",
     request: "Request",
-    container_id: str,
     rootfs: int,
     files: bundle.Files,
-    sandbox: "Sandbox | None",
+    shared: sharing.Shared,
+    held: ExitStack,
 ) -> "Config":
     """Build the runtime's configuration, with users and groups looked up in the image."""
     group_text = read_beneath(rootfs, "/etc/group")
@@ -301,13 +318,14 @@ def _configure(
     )
     return bundle.build(
         request,
-        container_id=container_id,
+        container_id=container.id,
         user=user,
         extra_groups=passwd.group_ids(request["HostConfig"].get("GroupAdd", ()), group_text),
         files=files,
         devices=devices.gather(request["HostConfig"]),
         host=host.examine(),
-        network_namespace="" if sandbox is None else f"/proc/self/fd/{sandbox.descriptor}",
+        joined=shared.joined,
+        sources={**shared.sources, **mounts.attach(engine, container, user, held)},
     )
 
 

@@ -165,6 +165,21 @@ _MIGRATIONS = (
     CREATE INDEX port_container ON port (container_id);
     CREATE TABLE boot (id TEXT NOT NULL);                -- in which leases and ports were given
     """,
+    """
+    CREATE TABLE volume (
+        name TEXT PRIMARY KEY,
+        options TEXT NOT NULL,           -- JSON object: the local driver's type, device, o
+        labels TEXT NOT NULL,            -- JSON object
+        created_ns INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE volume_use (
+        volume TEXT NOT NULL,
+        container_id TEXT NOT NULL,
+        mounted INTEGER NOT NULL DEFAULT 0,      -- while the container runs
+        PRIMARY KEY (volume, container_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX volume_use_container ON volume_use (container_id);
+    """,
 )
 
 

@@ -62,10 +62,9 @@ def network(container: "Container") -> str:
 
 
 def mount_sources(container: "Container") -> list[str]:
-    """Returns the host's paths that it was given."""
-    host = container.record.get("HostConfig", {})
-    bound = [entry.partition(":")[0] for entry in host.get("Binds") or ()]
-    return bound + [mount["Source"] for mount in host.get("Mounts") or () if mount.get("Source")]
+    """Returns the host's paths and the volumes that it was given."""
+    points = container.record.get("Mounts", ())
+    return [point.get("Name") or point["Source"] for point in points if point["Type"] != "tmpfs"]
 
 
 def ports(container: "Container", published: "Sequence[Port]" = ()) -> str:

@@ -1,16 +1,22 @@
-"""Copying a directory tree by descriptor, with owners, modes, times and extended attributes."""
+"""Copying a directory tree by descriptor, with owners, modes, times, attributes and hard links."""
 
+import errno
 import os
 import stat
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _FLAGS
+
+# How many files with further names may be held open at once; those beyond are copied anew.
+_HELD_MAX = 256
 
 
 def copy_tree(source: int, target: int) -> None:
     """Copy a directory's entries, and its own metadata, into another directory.
 
-    Symlinks are copied as symlinks and never followed; hard links become files of their own;
-    sockets are left out, since a copy of one leads nowhere.
+    Symlinks are copied as symlinks and never followed, on either side, whoever else writes there
+    meanwhile; names of one file become names of one file; sockets are left out, since a copy of
+    one leads nowhere.
 
     Args:
         source: descriptor of the directory to copy from.
@@ -19,11 +25,53 @@ def copy_tree(source: int, target: int) -> None:
     Raises:
         OSError: something could not be read or made.
     """
+    links = _Links()
+    try:
+        _copy_directory(source, target, links)
+    finally:
+        links.close()
+
+
+class _Links:
+    """The copies of files that have further names, until all of these have been met."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def add(self, status: os.stat_result, copy: int) -> None:
+        """Remember the copy of a file."""
+        if status.st_nlink > 1 and len(self._held) < _HELD_MAX:
+            self._held[(status.st_dev, status.st_ino)] = (os.dup(copy), status.st_nlink - 1)
+
+    def make(self, status: os.stat_result, name: str, target: int) -> bool:
+        """Make a further name of a copied file; returns whether there was one."""
+        key = (status.st_dev, status.st_ino)
+        if status.st_nlink < 2 or key not in self._held:
+            return False
+        descriptor, left = self._held[key]
+        # By descriptor: what its name in the target means by now is not for us to say.
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=target, follow_symlinks=True)
+        if left > 1:
+            self._held[key] = (descriptor, left - 1)
+        else:
+            del self._held[key]
+            os.close(descriptor)
+        return True
+
+    def close(self) -> None:
+        """Let go of what is still held."""
+        for descriptor, _ in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+
+def _copy_directory(source: int, target: int, links: _Links) -> None:
     directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                _copy_entry(directory, target, entry.name, entry.stat(follow_symlinks=False))
+                status = entry.stat(follow_symlinks=False)
+                _copy_entry(directory, target, entry.name, status, links)
         into = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
         try:
             _copy_metadata(directory, into)
@@ -33,7 +81,7 @@ def copy_tree(source: int, target: int) -> None:
         os.close(directory)
 
 
-def _copy_entry(source: int, target: int, name: str, status: os.stat_result) -> None:
+def _copy_entry(source: int, target: int, name: str, status: os.stat_result, links: _Links) -> None:
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
@@ -42,28 +90,42 @@ def _copy_entry(source: int, target: int, name: str, status: os.stat_result) -> 
         os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
     elif kind == stat.S_IFDIR:
         os.mkdir(name, 0o700, dir_fd=target)
-        flags = os.O_RDONLY | os.O_DIRECTORY | _FLAGS
-        read = os.open(name, flags, dir_fd=source)
-        write = os.open(name, flags, dir_fd=target)
+        read = os.open(name, _DIRECTORY, dir_fd=source)
         try:
-            copy_tree(read, write)
+            write = os.open(name, _DIRECTORY, dir_fd=target)
+            try:
+                _copy_directory(read, write, links)
+            finally:
+                os.close(write)
         finally:
             os.close(read)
-            os.close(write)
     elif kind == stat.S_IFREG:
-        read = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=source)
+        if not links.make(status, name, target):
+            _copy_file(source, target, name, status, links)
+    elif kind != stat.S_IFSOCK:
+        os.mknod(name, kind | 0o600, status.st_rdev, dir_fd=target)
+        made = os.open(name, os.O_PATH | _FLAGS, dir_fd=target)
+        try:
+            if stat.S_IFMT(os.fstat(made).st_mode) == kind:
+                os.chown(f"/proc/self/fd/{made}", status.st_uid, status.st_gid)
+                os.chmod(f"/proc/self/fd/{made}", stat.S_IMODE(status.st_mode))
+        finally:
+            os.close(made)
+
+
+def _copy_file(source: int, target: int, name: str, status: os.stat_result, links: _Links) -> None:
+    read = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=source)
+    try:
         write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=target)
         try:
             while os.sendfile(write, read, None, 1 << 30):
                 pass
             _copy_metadata(read, write)
+            links.add(status, write)
         finally:
-            os.close(read)
             os.close(write)
-    elif kind != stat.S_IFSOCK:
-        os.mknod(name, kind | 0o600, status.st_rdev, dir_fd=target)
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
+    finally:
+        os.close(read)
 
 
 def _copy_metadata(source: int, target: int) -> None:
@@ -71,5 +133,9 @@ def _copy_metadata(source: int, target: int) -> None:
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source):
-        os.setxattr(target, name, os.getxattr(source, name))
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:  # such as user attributes on a tmpfs
+                raise
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

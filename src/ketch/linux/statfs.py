@@ -5,6 +5,7 @@ import ctypes
 from ketch.linux import libc
 
 PROC_SUPER_MAGIC = 0x9FA0
+TMPFS_MAGIC = 0x01021994
 
 _fstatfs = libc.function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 

@@ -61,6 +61,7 @@ _IGNORED = frozenset(
 _OF_SUPERBLOCK = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"})
 # Made with the kernel's own labels, or with none.
 _UNLABELLED = frozenset({"proc", "sysfs"})
+_HELD = "/proc/self/fd/"
 _OWNED_BY = {"proc": "PID", "sysfs": "network", "mqueue": "IPC", "cgroup": "cgroup"}
 
 
@@ -187,6 +188,11 @@ class MountOperation:
                 )
         elif not self.type:
             raise InvalidArgumentError(f"{where}.type: missing, and it is not a bind mount")
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the source is a file or a tree that the caller holds open."""
+        return self.source.startswith(_HELD)
 
     def describe(self) -> str:
         """What the operation does, in words, with its system call."""
@@ -337,6 +343,11 @@ class MountOperation:
             raise InvalidArgumentError(
                 f"{self.where}.source: {self.source} does not exist", "make it, or mend the path"
             ) from error
+        except SyscallError as error:
+            if error.errno != errno.EINVAL or not self.is_held:
+                raise
+            # Before Linux 6.15 a detached tree cannot be cloned. This one is nobody else's.
+            tree = os.dup(int(self.source.removeprefix(_HELD)))
         self._change_attributes(tree)
         return tree
 

@@ -197,7 +197,8 @@ class Plan:
         """The binds whose sources the parent has to open.
 
         Those with mapped ids, which init may not ask for, and in a user namespace all: its root
-        may not even reach them. Without privileges the parent can do no better than init.
+        may not even reach them; and those whose sources are held open, which belong to the parent's
+        mount namespace. Without privileges the parent can do no better than init.
 
         Args:
             privileged: whether the parent may clone mounts.
@@ -208,7 +209,9 @@ class Plan:
             if isinstance(operation, MountOperation) and operation.options.bind
         ]
         return [
-            bind for bind in binds if bind.options.id_map or (self.in_user_namespace and privileged)
+            bind
+            for bind in binds
+            if bind.options.id_map or bind.is_held or (self.in_user_namespace and privileged)
         ]
 
     def explain_birth(self) -> list[str]:

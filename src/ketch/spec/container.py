@@ -19,6 +19,7 @@ class Request(TypedDict):
     HostConfig: "HostConfig"
     NetworkingConfig: NotRequired["NetworkingConfig"]
     Platform: NotRequired[str]
+    Mounts: NotRequired[list["MountPoint"]]
 
 
 class Config(TypedDict, total=False):
@@ -220,6 +221,20 @@ class Mount(TypedDict, total=False):
     VolumeOptions: "VolumeOptions"
     ImageOptions: "ImageOptions"
     TmpfsOptions: "TmpfsOptions"
+
+
+class MountPoint(TypedDict):
+    """A mount as ``inspect`` shows it, and what asked for it; ``Name`` is a volume's."""
+
+    Type: str
+    Name: NotRequired[str]
+    Source: str
+    Destination: str
+    Driver: NotRequired[str]
+    Mode: str
+    RW: bool
+    Propagation: str
+    Spec: Mount
 
 
 class BindOptions(TypedDict, total=False):

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ketch.spec.container import BindOptions, HostConfig, Mount
+    from ketch.spec.container import BindOptions, HostConfig, Mount, MountPoint
 
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 
@@ -50,40 +50,46 @@ def volume(text: str, directory: str) -> str:
     return ":".join(parts)
 
 
-def bind(text: str) -> "Mount":
-    """Reads an entry of the API's ``Binds``: ``source:target[:mode]``; a missing source is made.
+def bind(text: str, driver: str = "") -> "Mount":
+    """Reads an entry of the API's ``Binds``: ``source:target[:mode]``.
+
+    A source that is an absolute path is a directory or file of the host, made where it is missing;
+    any other is a volume's name.
+
+    Args:
+        text: the entry.
+        driver: the driver of volumes that are made for it, or empty.
 
     Raises:
         InvalidArgumentError: malformed.
-        UnsupportedError: a volume, named or anonymous.
     """
     parts = text.split(":")
     source, target = parts[0], parts[1] if len(parts) > 1 else ""
     mode = parts[2] if len(parts) == 3 else ""
-    if not source or len(parts) > 3 or (len(parts) == 2 and _valid_mode(target)):
+    if not source or len(parts) not in {2, 3} or (len(parts) == 2 and _valid_mode(target)):
         raise InvalidArgumentError(f"invalid volume specification: '{text}'")
     if not _valid_mode(mode):
         raise InvalidArgumentError(f"invalid mode: {mode}")
-    if len(parts) == 1 or not source.startswith("/"):
-        raise UnsupportedError(
-            f"invalid volume specification: '{text}': ketch has no named or anonymous volumes yet",
-            "give the absolute path of a host directory: -v /path:/path",
-        )
     words = mode.split(",")
-    options: BindOptions = {"CreateMountpoint": True}
+    mount: Mount = {"Type": "bind", "Target": target, "ReadOnly": "ro" in words}
+    options: BindOptions = {}
     for word in words:
         if word in PROPAGATIONS:
             options["Propagation"] = word
-    mount: Mount = {
-        "Type": "bind",
-        "Source": os.path.normpath(source),
-        "Target": target,
-        "ReadOnly": "ro" in words,
-        "BindOptions": options,
-    }
-    try:
+    if source.startswith("/"):
+        mount["Source"] = os.path.normpath(source)
+        mount["BindOptions"] = {"CreateMountpoint": True, **options}
         if "copy" in words or "nocopy" in words:
-            raise _wrong(mount, "field VolumeOptions must not be specified")
+            mount["VolumeOptions"] = {"NoCopy": "nocopy" in words}
+    else:
+        mount["Type"], mount["Source"] = "volume", source
+        if options:
+            mount["BindOptions"] = options
+        if "nocopy" in words or driver:
+            mount["VolumeOptions"] = {"NoCopy": "nocopy" in words}
+        if driver:
+            mount["VolumeOptions"]["DriverConfig"] = {"Name": driver}
+    try:
         check(mount)
     except InvalidArgumentError as error:
         message = f"invalid volume specification: '{text}': {error.message}"
@@ -111,24 +117,62 @@ def check(mount: "Mount") -> None:
         raise _wrong(mount, "invalid specification: destination can't be '/'")
     if not target.startswith("/"):
         raise _wrong(mount, f"invalid mount path: '{target}' mount path must be absolute")
+    if kind == "cluster":
+        raise UnsupportedError(
+            f"invalid mount config for type {quoted(kind)}: ketch has no swarm",
+            "use type=bind, type=volume, type=image or type=tmpfs",
+        )
+    if kind not in _SECTIONS:
+        raise _wrong(mount, "mount type unknown")
+    for owner, section in _SECTIONS.items():
+        if owner != kind and section in mount:
+            raise _wrong(mount, f"field {section} must not be specified")
+    if kind in {"bind", "image"} and not source:
+        raise _wrong(mount, "field Source must not be empty")
     if kind == "bind":
-        if not source:
-            raise _wrong(mount, "field Source must not be empty")
-        propagation = mount.get("BindOptions", {}).get("Propagation", "")
-        if propagation and propagation not in PROPAGATIONS:
-            raise _wrong(mount, f"invalid propagation mode: {propagation}")
-        if not source.startswith("/"):
-            raise _wrong(mount, f"invalid mount path: '{source}' mount path must be absolute")
+        _check_bind(mount, source)
     elif kind == "tmpfs":
         if source:
             raise _wrong(mount, "field Source must not be specified")
-    elif kind in {"volume", "image", "cluster"}:
-        raise UnsupportedError(
-            f"invalid mount config for type {quoted(kind)}: ketch has no such mounts yet",
-            "use type=bind or type=tmpfs",
-        )
-    else:
-        raise _wrong(mount, "mount type unknown")
+    elif kind == "volume":
+        _check_volume(mount, source)
+    _check_subpath(mount, (mount.get("ImageOptions") or {}).get("Subpath", ""), "image")
+
+
+_SECTIONS = {
+    "bind": "BindOptions",
+    "volume": "VolumeOptions",
+    "tmpfs": "TmpfsOptions",
+    "image": "ImageOptions",
+}
+
+
+def _check_bind(mount: "Mount", source: str) -> None:
+    options = mount.get("BindOptions", {})
+    propagation = options.get("Propagation", "")
+    if propagation and propagation not in PROPAGATIONS:
+        raise _wrong(mount, f"invalid propagation mode: {propagation}")
+    if not source.startswith("/"):
+        raise _wrong(mount, f"invalid mount path: '{source}' mount path must be absolute")
+    if options.get("ReadOnlyForceRecursive") and not mount.get("ReadOnly"):
+        raise _wrong(mount, "ReadOnlyForceRecursive conflicts with ReadOnly=false")
+
+
+def _check_volume(mount: "Mount", source: str) -> None:
+    options = mount.get("VolumeOptions", {})
+    subpath = options.get("Subpath", "")
+    if not source and mount.get("ReadOnly"):
+        raise _wrong(mount, "must not set ReadOnly mode when using anonymous volumes")
+    if not source and subpath:
+        raise _wrong(mount, "must not set Subpath when using anonymous volumes")
+    _check_subpath(mount, subpath, "volume")
+
+
+def _check_subpath(mount: "Mount", subpath: str, kind: str) -> None:
+    """A subpath must lead down, as Go's ``filepath.IsLocal`` has it."""
+    normal = os.path.normpath(subpath) if subpath else ""
+    if normal.startswith(("/", "../")) or normal == "..":
+        raise _wrong(mount, f"subpath must be a relative path within the {kind}")
 
 
 def _wrong(mount: "Mount", reason: str) -> InvalidArgumentError:
@@ -175,29 +219,97 @@ def _tmpfs_subject(name: str) -> str:
     return name.removeprefix("no") if name in _TMPFS_FLAGS else name
 
 
-def of_container(host: "HostConfig") -> "list[Mount]":
+def of_container(
+    host: "HostConfig", volumes: "Iterable[str]" = (), inherited: "Iterable[MountPoint]" = ()
+) -> "list[MountPoint]":
     """Returns every mount that a container asks for, in the order in which they must be made.
 
-    ``--tmpfs`` entries appear as tmpfs mounts whose options stay in ``HostConfig.Tmpfs``.
+    What ``--tmpfs`` asks for is checked and left out: it stays in ``HostConfig.Tmpfs``.
+
+    Args:
+        host: what it asks of the host.
+        volumes: where it wants volumes of its own, unless something else is mounted there.
+        inherited: what it takes over from other containers, unless it asks for its own there.
 
     Raises:
         InvalidArgumentError: one is malformed, or two have the same target.
-        UnsupportedError: one is a volume.
+        UnsupportedError: one is of a type that Docker has and ketch does not.
     """
-    mounts = [bind(entry) for entry in host.get("Binds", ())]
+    driver = host.get("VolumeDriver", "")
+    found: dict[str, MountPoint] = {}
+    for text in host.get("Binds", ()):
+        entry = bind(text, driver)
+        mode = text.split(":")[2] if text.count(":") == 2 else ""
+        _add(found, _point(entry, mode or ("z" if entry["Type"] == "volume" else "")))
     for entry in host.get("Mounts", ()):
         check(entry)
-        mounts.append(entry)
+        _add(found, _point(entry, "z" if entry["Type"] == "volume" else ""))
     for path, options in host.get("Tmpfs", {}).items():
         _check_tmpfs_target(path)
         tmpfs_options(options)
-        mounts.append({"Type": "tmpfs", "Target": path})
-    seen: set[str] = set()
-    for target in (os.path.normpath(entry["Target"]) for entry in mounts):
-        if target in seen:
-            raise InvalidArgumentError(f"Duplicate mount point: {target}")
-        seen.add(target)
-    return sorted(mounts, key=lambda entry: os.path.normpath(entry["Target"]).count("/"))
+        if os.path.normpath(path) in found:
+            raise InvalidArgumentError(f"Duplicate mount point: {os.path.normpath(path)}")
+    for point in inherited:
+        found.setdefault(point["Destination"], point)
+    for path in volumes:
+        entry = {"Type": "volume", "Target": path}
+        if driver:
+            entry["VolumeOptions"] = {"DriverConfig": {"Name": driver}}
+        check(entry)
+        target = os.path.normpath(path)
+        if target not in map(os.path.normpath, host.get("Tmpfs", {})):
+            found.setdefault(target, _point(entry, ""))
+    return sorted(found.values(), key=lambda point: point["Destination"].count("/"))
+
+
+def _add(found: "dict[str, MountPoint]", point: "MountPoint") -> None:
+    if point["Destination"] in found:
+        raise InvalidArgumentError(f"Duplicate mount point: {point['Destination']}")
+    found[point["Destination"]] = point
+
+
+def _point(mount: "Mount", mode: str) -> "MountPoint":
+    kind = mount["Type"]
+    point: MountPoint = {
+        "Type": kind,
+        "Source": mount.get("Source", "") if kind in {"bind", "image"} else "",
+        "Destination": os.path.normpath(mount["Target"]),
+        "Mode": mode,
+        "RW": not mount.get("ReadOnly", False),
+        "Propagation": "",
+        "Spec": mount,
+    }
+    if kind == "bind":
+        point["Propagation"] = mount.get("BindOptions", {}).get("Propagation") or "rprivate"
+    if kind == "volume":
+        driver = mount.get("VolumeOptions", {}).get("DriverConfig", {})
+        point["Name"] = mount.get("Source", "")
+        point["Driver"] = driver.get("Name") or "local"
+    return point
+
+
+def volumes_from(text: str) -> tuple[str, bool]:
+    """Reads ``--volumes-from container[:mode]``; returns the container and whether it is ``ro``.
+
+    Raises:
+        InvalidArgumentError: malformed.
+    """
+    if not text:
+        raise InvalidArgumentError("volumes-from specification cannot be an empty string")
+    container, _, mode = text.partition(":")
+    words = set(mode.split(",")) if mode else set()
+    if not _valid_mode(mode) or words & {*PROPAGATIONS, "copy", "nocopy"}:
+        raise InvalidArgumentError(f"invalid mode: {mode}")
+    return container, "ro" in words
+
+
+def inherit(point: "MountPoint", *, read_only: bool) -> "MountPoint":
+    """Returns a mount of another container as one of those that take it over."""
+    writable = point["RW"] and not read_only
+    specification: Mount = {**point["Spec"], "ReadOnly": not writable}
+    if point["Type"] == "volume":
+        specification["Source"] = point.get("Name", "")
+    return {**point, "RW": writable, "Mode": "", "Spec": specification}
 
 
 def _check_tmpfs_target(path: str) -> None:
@@ -205,8 +317,3 @@ def _check_tmpfs_target(path: str) -> None:
         raise InvalidArgumentError("invalid specification: destination can't be '/'")
     if not path.startswith("/"):
         raise InvalidArgumentError(f"invalid mount path: '{path}' mount path must be absolute")
-
-
-def targets(mounts: "Iterable[Mount]") -> set[str]:
-    """Returns the mounts' targets as normal paths."""
-    return {os.path.normpath(mount["Target"]) for mount in mounts}

@@ -216,7 +216,7 @@ def test_shared_namespaces() -> None:
 def test_a_network_namespace_of_another_maker_is_joined() -> None:
     config = bundle.build(
         complete(), container_id=ID, user=ROOT, extra_groups=[], files=FILES,
-        devices=Devices([], []), host=HOST, network_namespace="/run/netns/x",
+        devices=Devices([], []), host=HOST, joined={"network": "/run/netns/x"},
     )  # fmt: skip
     assert {"type": "network", "path": "/run/netns/x"} in config["linux"]["namespaces"]
 

@@ -4,6 +4,7 @@ import pytest
 
 from ketch.engine import configuration
 from ketch.engine.host import Host
+from ketch.engine.security import security_options
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec import capabilities
 from ketch.spec.container import Config, HostConfig, Request
@@ -157,10 +158,10 @@ MIB = 1 << 20
         ({"ShmSize": -1}, "SHM size can not be less than 0"),
         ({"CapAdd": ["FOO"]}, 'invalid CapAdd: unknown capability: "CAP_FOO"'),
         ({"IpcMode": "foo"}, "invalid IPC mode: foo"),
-        ({"SecurityOpt": ["foo=bar"]}, 'invalid --security-opt: "foo=bar"'),
+        ({"SecurityOpt": ["foo=bar"]}, 'invalid --security-opt 2: "foo=bar"'),
         (
             {"SecurityOpt": ["no-new-privileges=x"]},
-            'invalid --security-opt: "no-new-privileges=x"',
+            'invalid --security-opt 2: "no-new-privileges=x"',
         ),
         ({"Sysctls": {"kernel.core_pattern": "x"}}, "sysctl 'kernel.core_pattern=' is not allowed"),
         (
@@ -188,18 +189,21 @@ def test_what_is_wrong_with_the_container_itself() -> None:
     assert refusal({"Cmd": ["x"], "Hostname": "h"}, {"UTSMode": "host"}) == (
         "conflicting options: hostname and the UTS mode"
     )
-    with pytest.raises(UnsupportedError):
-        complete(None, {"Binds": ["data:/data"]})
+    with pytest.raises(UnsupportedError, match="could not select device driver"):
+        complete(None, {"DeviceRequests": [{"Driver": "", "Capabilities": [["gpu"]]}]})
 
 
 def test_security_options() -> None:
-    assert configuration.security_options({}) == (False, "")
+    assert not security_options({}).no_new_privileges
     for given in ("no-new-privileges", "no-new-privileges=true", "no-new-privileges:true"):
-        assert configuration.security_options({"SecurityOpt": [given]}) == (True, "")
-    found = configuration.security_options({"SecurityOpt": ["seccomp=unconfined"]})
-    assert found == (False, "unconfined")
-    found = configuration.security_options({"SecurityOpt": ['seccomp={"a": "b=c"}']})
-    assert found == (False, '{"a": "b=c"}')
+        assert security_options({"SecurityOpt": [given]}).no_new_privileges
+    assert security_options({"SecurityOpt": ["seccomp=unconfined"]}).seccomp == "unconfined"
+    found = security_options({"SecurityOpt": ['seccomp={"a": "b=c"}', "apparmor:strict"]})
+    assert found.seccomp == '{"a": "b=c"}'
+    assert found.apparmor == "strict"
+    found = security_options({"SecurityOpt": ["label:type:foo_t", "writable-cgroups=true"]})
+    assert found.labels == {"type": "foo_t"}
+    assert found.writable_cgroups
 
 
 def test_a_warning_about_the_oom_killer() -> None:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgumentError, KetchError, UnsupportedError
+from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import mount_flag, mounts
+from ketch.spec.container import Mount
 
 
 def test_a_bind_makes_its_source_and_may_be_read_only() -> None:
@@ -62,10 +63,102 @@ def test_malformed_volumes_have_dockers_words(text: str, message: str) -> None:
     assert caught.value.message == message
 
 
-@pytest.mark.parametrize("text", ["data:/data", "/data", "data:/data:ro"])
-def test_volumes_are_refused_clearly(text: str) -> None:
-    with pytest.raises(UnsupportedError, match="no named or anonymous volumes yet"):
-        mounts.bind(text)
+def test_a_name_is_a_volume() -> None:
+    assert mounts.bind("data:/data") == {
+        "Type": "volume", "Source": "data", "Target": "/data", "ReadOnly": False,
+    }  # fmt: skip
+    mount = mounts.bind("data:/data:ro,nocopy", "local")
+    assert mount["ReadOnly"]
+    assert mount["VolumeOptions"] == {"NoCopy": True, "DriverConfig": {"Name": "local"}}
+    with pytest.raises(InvalidArgumentError, match="field BindOptions must not be specified"):
+        mounts.bind("data:/data:shared")
+
+
+def test_mounts_as_inspect_shows_them() -> None:
+    points = mounts.of_container(
+        {
+            "Binds": ["/h:/h:ro", "data:/d", "more:/m:ro,nocopy"],
+            "Mounts": [mount_flag.mount("type=volume,dst=/x,src=other")],
+            "Tmpfs": {"/scratch": ""},
+        },
+        {"/h": {}, "/scratch": {}, "/own": {}},
+    )
+    shown = [
+        (point["Type"], point.get("Name"), point["Destination"], point["Mode"], point["RW"])
+        for point in points
+    ]
+    assert shown == [
+        ("bind", None, "/h", "ro", False),
+        ("volume", "data", "/d", "z", True),
+        ("volume", "more", "/m", "ro,nocopy", False),
+        ("volume", "other", "/x", "z", True),
+        ("volume", "", "/own", "", True),
+    ]
+
+
+def test_mounts_of_another_container() -> None:
+    (point,) = mounts.of_container({"Binds": ["data:/d"]})
+    assert mounts.inherit(point, read_only=False)["RW"]
+    inherited = mounts.inherit(point, read_only=True)
+    assert not inherited["RW"]
+    assert inherited["Spec"]["ReadOnly"]
+    own = mounts.of_container({"Binds": ["/own:/d"]}, (), [inherited])
+    assert [entry["Type"] for entry in own] == ["bind"]
+    assert mounts.volumes_from("a:ro") == ("a", True)
+    assert mounts.volumes_from("a") == ("a", False)
+    for text, reason in (
+        ("", "volumes-from specification cannot be an empty string"),
+        ("a:foo", "invalid mode: foo"),
+        ("a:rshared", "invalid mode: rshared"),
+        ("a:nocopy", "invalid mode: nocopy"),
+    ):
+        with pytest.raises(InvalidArgumentError) as caught:
+            mounts.volumes_from(text)
+        assert caught.value.message == reason
+
+
+@pytest.mark.parametrize(
+    ("mount", "reason"),
+    [
+        (
+            {"Type": "volume", "Target": "/x", "ReadOnly": True},
+            "must not set ReadOnly mode when using anonymous volumes",
+        ),
+        (
+            {"Type": "volume", "Source": "v", "Target": "/x", "VolumeOptions": {"Subpath": "../x"}},
+            "subpath must be a relative path within the volume",
+        ),
+        (
+            {"Type": "image", "Source": "i", "Target": "/x", "ImageOptions": {"Subpath": "/x"}},
+            "subpath must be a relative path within the image",
+        ),
+        ({"Type": "image", "Target": "/x"}, "field Source must not be empty"),
+        (
+            {"Type": "bind", "Source": "/s", "Target": "/x", "VolumeOptions": {}},
+            "field VolumeOptions must not be specified",
+        ),
+    ],
+)
+def test_what_does_not_fit_a_mounts_type(mount: Mount, reason: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        mounts.check(mount)
+    assert caught.value.message == f'invalid mount config for type "{mount["Type"]}": {reason}'
+
+
+def test_id_maps() -> None:
+    mount = mount_flag.mount("type=bind,src=/s,dst=/x,idmap")
+    assert mount["BindOptions"] == {"IdMap": "owner"}
+    text = "uids=0-1000-1#1-2000-9;gids=0-1000-1"
+    mount = mount_flag.mount(f"type=volume,src=v,dst=/x,idmap={text}")
+    assert mount["VolumeOptions"] == {"IdMap": text}
+    assert mount_flag.id_map(text) == {
+        "uids": [(0, 1000, 1), (1, 2000, 9)],
+        "gids": [(0, 1000, 1)],
+    }
+    with pytest.raises(InvalidArgumentError, match="invalid value for idmap"):
+        mount_flag.mount("type=bind,src=/s,dst=/x,idmap=uids=0-x-1")
+    with pytest.raises(InvalidArgumentError, match="cannot use 'idmap' with mount type 'tmpfs'"):
+        mount_flag.mount("type=tmpfs,dst=/x,idmap")
 
 
 def test_mount_of_each_type() -> None:
@@ -181,7 +274,8 @@ def test_parents_are_mounted_before_children_whatever_the_order_given() -> None:
             "Mounts": [mount_flag.mount("type=tmpfs,dst=/b")],
         }
     )
-    assert [mount["Target"] for mount in found] == ["/a", "/b", "/a/b", "/a/b/c"]
+    # What --tmpfs asks for is put in its place when the configuration is built.
+    assert [point["Destination"] for point in found] == ["/a", "/b", "/a/b/c"]
 
 
 def test_two_mounts_cannot_have_one_target() -> None:
@@ -208,7 +302,7 @@ def test_tmpfs_targets(path: str, message: str) -> None:
 def test_any_volume_is_understood_or_refused(text: str) -> None:
     with contextlib.suppress(KetchError):
         mount = mounts.bind(mounts.volume(text, "/cwd"))
-        assert mount["Source"].startswith("/")
+        assert mount["Type"] == "volume" or mount["Source"].startswith("/")
         assert mount["Target"].startswith("/")
 
 
