@@ -107,14 +107,32 @@ def main(words: list[str] | None = None) -> int:
     """
     command = ""
     _open_streams()
-    try:
+
+    def answer() -> int:
+        nonlocal command
         settings, rest = _global_options(sys.argv[1:] if words is None else words)
         if settings is None:
             return 0
         command, function, arguments = _find(rest)
         return function(settings, arguments)
+
+    return guarded(lambda: command, answer)
+
+
+def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
+    """Do something, and tell the user what went wrong.
+
+    Args:
+        command: returns the name of the command that is being answered, once it is known.
+        do: returns the exit status.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        return do()
     except KetchError as error:
-        return _failed(error, command)
+        return _failed(error, command())
     except BrokenPipeError:
         _silence()
         return 1
@@ -127,10 +145,10 @@ def main(words: list[str] | None = None) -> int:
             sys.stdout.write(f"\n{error}")
             return 0
         if kind == "Failure":
-            return _failed(error, command)
+            return _failed(error, command())
         if os.environ.get("KETCH_DEBUG"):
             raise
-        status = ENGINE_FAILED if command in _STARTS else 1
+        status = ENGINE_FAILED if command() in _STARTS else 1
         if isinstance(error, OSError):
             return _say(f"{error}", "", status)
         hint = "This is a bug of ketch. With KETCH_DEBUG=1 in the environment it tells where it is."

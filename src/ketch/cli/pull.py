@@ -7,7 +7,7 @@ from ketch.cli.flags import Command, Flag, Parsed, parse
 from ketch.cli.progress import shown_on
 from ketch.engine.images import Images
 from ketch.engine.store import Store
-from ketch.errors import InvalidArgumentError, UnsupportedError
+from ketch.errors import ImageNotFoundError, InvalidArgumentError, UnsupportedError
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.registries import Registries
 from ketch.spec import reference as references
@@ -76,6 +76,34 @@ def pull(settings: "Settings", arguments: list[str]) -> int:
         )
         print(puller.pull_all(text) if everything else puller.pull(text))
     return 0
+
+
+def pull_for_start(
+    settings: "Settings", image: str, *, platform: str, quiet: bool, missing: bool
+) -> None:
+    """Pull the image that a container is to be made of.
+
+    Args:
+        settings: the engine.
+        image: its name.
+        platform: what it is to run on, or empty.
+        quiet: whether to say nothing.
+        missing: whether it was looked for here.
+
+    Raises:
+        ImageNotFoundError: what it is called is an identifier, which no registry knows.
+    """
+    from ketch.engine.pulling import Puller  # noqa: PLC0415
+
+    name = references.parse_any(image)
+    if isinstance(name, str):
+        raise ImageNotFoundError(f"No such image: {name}")
+    if missing and not quiet:
+        sys.stderr.write(f"Unable to find image '{name.tagged().familiar}' locally\n")
+    with Registries(os.environ) as registries:
+        progress = Progress() if quiet else shown_on(sys.stderr)
+        images = Images(settings, Store(settings.root))
+        Puller(images, registries, progress, platform=platform).pull(image)
 
 
 def push(settings: "Settings", arguments: list[str]) -> int:

@@ -9,9 +9,9 @@ import os
 from ketch.cli import session
 from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine import launch
-from ketch.errors import InvalidArgumentError
+from ketch.errors import ImageNotFoundError, InvalidArgumentError
 from ketch.spec.detach_keys import DEFAULT, parse_detach_keys
-from ketch.spec.options import CREATE_OPTIONS, OPTIONS
+from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,18 +41,8 @@ CREATE = Command(
 def create(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch create``."""
     parsed = parse(CREATE, arguments)
-    asked = session.Session(
-        lambda: launch.connect(settings),
-        {
-            "action": "create",
-            **about_caller(settings),
-            "arguments": parsed.arguments,
-            "given": sorted(parsed.given),
-            **{f"--{name}": value for name, value in parsed.values.items()},
-        },
-        session.Signals(every=False),
-    )
-    print(asked.await_started())
+    _, container_id = _ask(settings, parsed, "create", session.Signals(every=False))
+    print(container_id)
     return 0
 
 
@@ -67,18 +57,7 @@ def run(settings: "Settings", arguments: list[str]) -> int:
     forward_signals = parsed.enabled("sig-proxy") and not terminal
     # Before anything is asked for, so that an interrupt never leaves it half done.
     signals = session.Signals(every=forward_signals and not detached)
-    started = session.Session(
-        lambda: launch.connect(settings),
-        {
-            "action": "run",
-            **about_caller(settings),
-            "arguments": parsed.arguments,
-            "given": sorted(parsed.given),
-            **{f"--{name}": value for name, value in parsed.values.items()},
-        },
-        signals,
-    )
-    container_id = started.await_started()
+    started, container_id = _ask(settings, parsed, "run", signals)
     if detached:
         print(container_id)
         return 0
@@ -88,6 +67,44 @@ def run(settings: "Settings", arguments: list[str]) -> int:
         forward_signals=forward_signals,
         detach_keys=keys,
     )
+
+
+def _ask(
+    settings: "Settings", parsed: "Parsed", action: str, signals: session.Signals
+) -> tuple[session.Session, str]:
+    """Have a container made, of an image that is pulled first if that is asked for or needed.
+
+    Returns:
+        The session, and the container's identifier.
+    """
+    policy = pull_policy(parsed.values)
+    request: dict[str, Value] = {
+        "action": action,
+        **about_caller(settings),
+        "arguments": parsed.arguments,
+        "given": sorted(parsed.given),
+        **{f"--{name}": value for name, value in parsed.values.items()},
+    }
+
+    def pull(*, missing: bool) -> None:
+        from ketch.cli import missing as images  # noqa: PLC0415 - not for images that are here
+
+        images.pull(
+            settings, parsed.arguments[0], signals, command=action,
+            platform=parsed.text("platform"), quiet=parsed.enabled("quiet"), missing=missing,
+        )  # fmt: skip
+
+    if policy == "always":
+        pull(missing=False)
+    asked = session.Session(lambda: launch.connect(settings), request, signals)
+    try:
+        return asked, asked.await_started()
+    except session.Failure as failure:
+        if policy != "missing" or failure.error_class != ImageNotFoundError.__name__:
+            raise
+    pull(missing=True)
+    asked = session.Session(lambda: launch.connect(settings), request, signals)
+    return asked, asked.await_started()
 
 
 def about_caller(settings: "Settings") -> "dict[str, Value]":

@@ -39,13 +39,17 @@ class Failure(Exception):  # noqa: N818 - what the other side says, not an error
         exit_status: what the command is to exit with, None where that is the command's affair.
         message: what failed.
         hint: what to do about it, or empty.
+        error_class: name of the class in ``ketch.errors``, or empty.
     """
 
-    def __init__(self, exit_status: int | None, message: str, hint: str) -> None:
+    def __init__(
+        self, exit_status: int | None, message: str, hint: str, error_class: str = ""
+    ) -> None:
         super().__init__(message)
         self.exit_status = exit_status
         self.message = message
         self.hint = hint
+        self.error_class = error_class
 
 
 class Signals:
@@ -82,6 +86,18 @@ class Signals:
             return os.read(self._reader, 256)
         except BlockingIOError:
             return b""
+
+    def release(self) -> None:
+        """Let signals do again what they do to a program that has no use for them.
+
+        For a child of this process; SIGINT raises KeyboardInterrupt there.
+        """
+        _signal.set_wakeup_fd(-1)
+        for number in range(1, 65):
+            if number not in _OWN_SIGNALS and _signal.getsignal(number) is _wake:
+                _signal.signal(number, _signal.SIG_DFL)
+        if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
     def close(self) -> None:
         """Read no more signals."""
@@ -339,8 +355,7 @@ def _is_pipe(descriptor: int) -> bool:
 def _failure(kind: int, payload: bytes) -> Failure:
     if kind != wire.FAILED:
         return Failure(LOST_STATUS, f"the container's monitor sent a frame of kind {kind}", "")
-    status, message, hint, _ = wire.decode_failure(payload)
-    return Failure(status, message, hint)
+    return Failure(*wire.decode_failure(payload))
 
 
 def _wake(_number: int, _frame: object) -> None:
