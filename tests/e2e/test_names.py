@@ -5,8 +5,6 @@ import pathlib
 import signal
 import time
 
-import pytest
-
 from tests.support.commands import Engine
 
 LOOK_UP = "nslookup -type=a {} 2>&1 | sed -n 's/^Address: *//p' | grep -v :53"
@@ -76,7 +74,6 @@ def test_the_resolver_runs_while_it_is_needed(ketch: Engine, run_name: str) -> N
     await_number(run_name, 0)
 
 
-@pytest.mark.skip(reason="its monitor does not register a container anew yet")
 def test_a_killed_resolver_is_replaced(ketch: Engine, run_name: str) -> None:
     await_number(run_name, 0)
     ketch.ok("run", "-d", "--name", "web", "busybox", "sleep", "60")
