@@ -14,7 +14,7 @@ import time
 
 from ketch.engine import wire
 from ketch.engine.client import Client
-from ketch.linux import process, tty
+from ketch.linux import malloc, process, tty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
         def write(self, stream: str, data: bytes, time_ns: int) -> None:
             """Record a piece of output."""
 
+        def flush(self) -> bool:
+            """Pass on what could not be yet; returns whether nothing is left of that."""
+
 
 _CHUNK_BYTES = 64 * 1024
 _KINDS = {"stdout": wire.OUTPUT, "stderr": wire.ERRORS}
 _INPUT_BYTES_MAX = 1024 * 1024
+_REST_SECONDS = 1
+_MUCH_BYTES = 256 * 1024
 PATIENCE_SECONDS = 10  # with a client that attached and takes nothing
 _PIPE_BYTES_MAX = 1024 * 1024  # pipe(7): as large as anyone without privileges can make one
 
@@ -150,7 +155,7 @@ class Supervisor:
 
     __slots__ = (
         "_identifier", "_input", "_input_ended", "_listener", "_log", "_once", "_pidfd",
-        "_streams", "clients", "due", "on_time", "watched",
+        "_read_bytes", "_rest_at", "_streams", "clients", "due", "on_time", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +176,8 @@ class Supervisor:
         self._once = once
         self._input = bytearray()
         self._input_ended = False
+        self._rest_at: float | None = None
+        self._read_bytes = 0  # since the last rest
         self.clients: list[Client] = []
         self.watched: dict[int, Callable[[], None]] = {}
         self.due: float | None = None
@@ -240,10 +247,20 @@ class Supervisor:
         poll = select.poll()
         for descriptor, events in wanted.items():
             poll.register(descriptor, events)
-        found = poll.poll(_milliseconds_until(held_until, self.due))
+        found = poll.poll(_milliseconds_until(held_until, self.due, self._rest_at))
+        if not found and self._rest_at is not None and time.monotonic() >= self._rest_at:
+            self._rest()
         if self.due is not None and self.on_time is not None and time.monotonic() >= self.due:
             self.due = self.on_time()
         return found
+
+    def _rest(self) -> None:
+        """Tidy up once the program has been silent for a while."""
+        sent = self._log is None or self._log.flush()
+        self._rest_at = None if sent else time.monotonic() + _REST_SECONDS
+        if self._read_bytes > _MUCH_BYTES:
+            malloc.trim()
+        self._read_bytes = 0
 
     def _held_until(self) -> float | None:
         """Let go of attached clients that take nothing; returns until when others are waited for.
@@ -368,6 +385,8 @@ class Supervisor:
         kind, name = self._streams.outputs[descriptor]
         if self._log is not None:
             self._log.write(name, data, time.time_ns())
+        self._rest_at = time.monotonic() + _REST_SECONDS
+        self._read_bytes += len(data)
         for client in list(self.clients):
             if kind in client.takes:
                 client.send(kind, data)

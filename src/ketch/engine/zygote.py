@@ -17,9 +17,12 @@ from contextlib import suppress
 
 from ketch.engine import launch
 from ketch.errors import UnavailableError
-from ketch.linux import libc, mount, process
+from ketch.linux import libc, malloc, mount, process
 
 IDLE_SECONDS = 60
+
+# Of the heap; what is free beyond that goes back to the kernel.
+_KEPT_HEAP_BYTES = 64 * 1024
 # A caller that looked the socket up before it was unlinked may still be about to queue up.
 _LATECOMER_SECONDS = 0.2
 
@@ -45,6 +48,8 @@ def main() -> None:
     from ketch.engine import monitor  # noqa: PLC0415
 
     os.set_inheritable(launch.SOCKET, False)
+    # A monitor that a talkative program has kept busy is to be as small afterwards as before.
+    malloc.give_back_beyond(_KEPT_HEAP_BYTES)
     socket = _socket.socket(fileno=launch.SOCKET)
     if not name:
         process.set_name("ketch-monitor")

@@ -4,13 +4,13 @@ Which driver writes it and how its files are bounded is the container's ``HostCo
 Docker's drivers ``json-file``, ``local``, ``none``, ``syslog`` and ``journald`` are here, in
 Docker's formats. ``writer`` opens it for the monitor, ``reader`` for everybody else.
 
-Modules that a monitor does not need (reading, TLS, tags with templates) are loaded where they are
-used: each byte here is there once a container.
+What a monitor does not need (reading, TLS, templates) is loaded where it is used. All drivers are
+loaded here, in the process that monitors are forked from, and so are there once for all.
 """
 
 import os
 
-from ketch.engine.logs import json_file
+from ketch.engine.logs import json_file, local, remote, tags
 from ketch.spec import log_drivers
 
 TYPE_CHECKING = False
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
         def write(self, stream: str, data: bytes, time_ns: int) -> None:
             """Record what was read of a stream, at a time in nanoseconds since the epoch."""
+
+        def flush(self) -> bool:
+            """Pass on what could not be yet; returns whether nothing is left of that."""
 
         def close(self, time_ns: int) -> None:
             """Record lines that were begun, and let go of everything."""
@@ -64,22 +67,16 @@ def writer(container: "Container", directory: str) -> "Writer | None":
     if driver == log_drivers.JSON_FILE:
         attributes: Mapping[str, str] | None = None
         if options:
-            from ketch.engine.logs import tags  # noqa: PLC0415
-
             attributes = tags.attributes(container, options)
             if options.get("tag"):
                 attributes = {**attributes, "tag": tags.tag(container, options["tag"])}
         return json_file.Writer(f"{directory}/{container.id}-json.log", rotation, attributes)
-    from ketch.engine.logs import local  # noqa: PLC0415
-
     cache = None
     if driver == log_drivers.LOCAL or options.get("cache-disabled", "") not in {"true", "1"}:
         os.makedirs(f"{directory}/local-logs", 0o700, exist_ok=True)
         cache = local.Writer(_local_path(directory), rotation)
     if driver == log_drivers.LOCAL:
         return cache
-    from ketch.engine.logs import remote, tags  # noqa: PLC0415
-
     connection, form = remote.open_driver(
         driver, options, tags.tag(container, options.get("tag", "")),
         lambda: tags.journal_fields(container, options),

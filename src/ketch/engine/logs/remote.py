@@ -79,10 +79,11 @@ class Writer:
         for line, part in self._lines.feed(stream, data):
             self._send(self._form.message(stream, line, part, time_ns))
 
-    def flush(self) -> None:
-        """Try once more to send what was kept."""
+    def flush(self) -> bool:
+        """Try once more to send what was kept; returns whether nothing is left."""
         while self._kept and self._connection.send(self._kept[0], 0):
             self._kept_bytes -= len(self._kept.pop(0))
+        return not self._kept
 
     def close(self, time_ns: int) -> None:
         """Send what was begun and what was kept, as far as the other end takes it."""
