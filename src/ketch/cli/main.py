@@ -72,6 +72,11 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "system": {
         "df": ("system", "df"), "events": "events", "info": "info", "prune": ("system", "prune"),
     },
+    "volume": {
+        "create": ("volumes", "create"), "inspect": ("volumes", "inspect"),
+        "list": ("volumes", "ls"), "ls": ("volumes", "ls"), "prune": ("volumes", "prune"),
+        "remove": ("volumes", "rm"), "rm": ("volumes", "rm"),
+    },
 }  # fmt: skip
 
 # Their status is the program's, so a failure of ketch itself has one that few programs use.

@@ -8,7 +8,14 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.ps import fields as container_fields
 from ketch.cli.tables import size, table
-from ketch.engine import disk_usage, image_listing, listing, pruning, sizes
+from ketch.engine import (
+    disk_usage,
+    image_listing,
+    listing,
+    pruning,
+    sizes,
+    volume_listing,
+)
 from ketch.engine.engine import Engine
 from ketch.errors import InvalidArgumentError
 from ketch.spec.filters import pair
@@ -190,6 +197,10 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     engine = Engine(settings)
     removed, freed_bytes = pruning.containers(engine, pairs)
     _tell("Deleted Containers:", removed)
+    if volumes:
+        pruned = volume_listing.prune(engine, pairs)
+        _tell("Deleted Volumes:", pruned.names)
+        freed_bytes += pruned.freed_bytes
     events, image_bytes = image_listing.prune(engine.images, pairs, every=every)
     _tell("Deleted Images:", [f"{what.lower()}: {name}" for what, name in events])
     print(f"Total reclaimed space: {size(freed_bytes + image_bytes, 4)}")

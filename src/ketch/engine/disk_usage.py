@@ -1,6 +1,6 @@
 """What takes up room: the document of ``system df``, in the API's keys (``SystemDiskUsage``)."""
 
-from ketch.engine import image_listing, listing, sizes
+from ketch.engine import image_listing, listing, sizes, volume_listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, A
             for own, whole in [sizes.container(engine, container)]
         ]
     if "volume" in kinds:
-        found["Volumes"] = []
+        found["Volumes"] = [volume_listing.usage(one) for one in engine.volumes.list()]
     if "build-cache" in kinds:
         found["BuildCache"] = []
     return found

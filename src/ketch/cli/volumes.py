@@ -1,0 +1,208 @@
+"""``ketch volume``: make, list, inspect and remove volumes."""
+
+import json
+import re
+import sys
+
+from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.prompts import confirmed
+from ketch.cli.tables import size, table
+from ketch.engine import volume_listing
+from ketch.engine.engine import Engine
+from ketch.errors import InvalidArgumentError, KetchError
+from ketch.spec import environment
+from ketch.spec.filters import pair
+from ketch.spec.template_functions import Struct, plain, to_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.settings import Settings
+    from ketch.engine.volumes import Volume
+
+_FILTER = Flag(
+    "filter", "f", "list", 'Provide filter values (e.g. "dangling=true")',
+    metavar="filter", convert=pair,
+)  # fmt: skip
+CREATE = Command(
+    "ketch volume create [OPTIONS] [VOLUME]",
+    "Create a volume",
+    (
+        Flag("driver", "d", help="Volume driver", default="local"),
+        Flag("label", "", "list", "Set metadata on the volume", convert=environment.label),
+        Flag("name", help="Volume name"),
+        Flag("opt", "o", "list", "Set options of the driver (type=, device=, o=)", metavar="map"),
+    ),
+    maximum_arguments=1,
+)
+LS = Command(
+    "ketch volume ls [OPTIONS]",
+    "List volumes",
+    (
+        _FILTER,
+        Flag("format", help="Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        Flag("quiet", "q", "bool", "Only display volume names"),
+    ),
+    maximum_arguments=0,
+    aliases=("ketch volume ls", "ketch volume list"),
+)
+INSPECT = Command(
+    "ketch volume inspect [OPTIONS] VOLUME [VOLUME...]",
+    "Display detailed information on one or more volumes",
+    (Flag("format", "f", help="Format output: 'json' or a Go template"),),
+    minimum_arguments=1,
+)
+RM = Command(
+    "ketch volume rm [OPTIONS] VOLUME [VOLUME...]",
+    "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
+    (Flag("force", "f", "bool", "Force the removal of one or more volumes"),),
+    minimum_arguments=1,
+    aliases=("ketch volume rm", "ketch volume remove"),
+)
+PRUNE = Command(
+    "ketch volume prune [OPTIONS]",
+    "Remove unused local volumes",
+    (
+        Flag("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
+        Flag("filter", "", "list", 'Provide filter values (e.g. "label=<label>")',
+             metavar="filter", convert=pair),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
+    ),
+    maximum_arguments=0,
+)  # fmt: skip
+
+_HEADS = {
+    "Availability": "AVAILABILITY", "Driver": "DRIVER", "Group": "GROUP", "Labels": "LABELS",
+    "Links": "LINKS", "Mountpoint": "MOUNTPOINT", "Name": "VOLUME NAME", "Scope": "SCOPE",
+    "Size": "SIZE", "Status": "STATUS",
+}  # fmt: skip
+_NOT_TOLD = dict.fromkeys(("Availability", "Group", "Links", "Size", "Status"), "N/A")
+
+
+def create(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch volume create``."""
+    parsed = parse(CREATE, arguments)
+    name = parsed.text("name")
+    if parsed.arguments:
+        if name:
+            raise InvalidArgumentError(
+                "conflicting options: cannot specify a volume-name through both --name and as a "
+                "positional arg"
+            )
+        name = parsed.arguments[0]
+    volume = Engine(settings).volumes.create(
+        name,
+        driver=parsed.text("driver"),
+        options=environment.mapping(parsed.items("opt")),
+        labels=environment.mapping(parsed.items("label")),
+    )
+    print(volume.name)
+    return 0
+
+
+def ls(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch volume ls``."""
+    parsed = parse(LS, arguments)
+    found = volume_listing.select(Engine(settings).volumes, parsed.items("filter"))
+    found.sort(key=lambda volume: _natural(volume.name))
+    template = parsed.text("format")
+    if parsed.enabled("quiet") and template in {"", "table"}:
+        sys.stdout.write("".join(f"{volume.name}\n" for volume in found))
+    elif template in {"", "table"}:
+        rows = [["local", volume.name] for volume in found]
+        sys.stdout.write(table([[_HEADS["Driver"], _HEADS["Name"]], *rows]))
+    else:
+        from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
+
+        heads = Struct({**_HEADS, "Label": lambda name: name}, "volumeContext")
+        sys.stdout.write(formats.render([_row(volume) for volume in found], template, heads))
+    return 0
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """The order of names in which numbers count as such."""
+    parts = re.split(r"([0-9]+)", name)
+    return [
+        (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts if part
+    ]
+
+
+def _row(volume: "Volume") -> Struct:
+    labels = ",".join(f"{name}={volume.labels[name]}" for name in sorted(volume.labels))
+    fields = {
+        **_NOT_TOLD, "Driver": "local", "Labels": labels, "Mountpoint": volume.mountpoint,
+        "Name": volume.name, "Scope": "local",
+    }  # fmt: skip
+    label = {"Label": lambda name, of=volume: of.labels.get(name, "")}
+    return Struct({**dict(sorted(fields.items())), **label}, "volumeContext")
+
+
+def inspect(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch volume inspect``."""
+    parsed = parse(INSPECT, arguments)
+    volumes = Engine(settings).volumes
+    found, failures = [], []
+    for name in parsed.arguments:
+        try:
+            found.append(volume_listing.document(volumes.find(name)))
+        except KetchError as error:
+            failures.append(error.message)
+    template = parsed.text("format")
+    if template == "json":
+        print(to_json(found))
+    elif template:
+        _print_each(found, template)
+    else:
+        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
+    for failure in failures:
+        print(f"ketch: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _print_each(documents: list[Struct], template: str) -> None:
+    from ketch.spec.template import Template  # noqa: PLC0415 - only --format needs it
+    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
+
+    try:
+        parsed = Template(template)
+        for document in documents:
+            print(parsed.execute(document))
+    except TemplateError as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+
+
+def rm(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch volume rm``."""
+    parsed = parse(RM, arguments)
+    volumes = Engine(settings).volumes
+    status = 0
+    for name in parsed.arguments:
+        try:
+            volumes.remove(name, force=parsed.enabled("force"))
+        except KetchError as error:
+            sys.stdout.flush()
+            print(f"ketch: {error.message}", file=sys.stderr)
+            status = 1
+        else:
+            print(name, flush=True)
+    return status
+
+
+def prune(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch volume prune``."""
+    parsed = parse(PRUNE, arguments)
+    everything, pairs = parsed.enabled("all"), parsed.items("filter")
+    if everything and any(text.startswith("all=") for text in pairs):
+        raise InvalidArgumentError(
+            "conflicting options: cannot specify both --all and --filter all=1"
+        )
+    which = "all" if everything else "anonymous"
+    warning = f"WARNING! This will remove {which} local volumes not used by at least one container."
+    if not parsed.enabled("force") and not confirmed(warning):
+        return 0
+    pruned = volume_listing.prune(Engine(settings), pairs, everything=everything)
+    if pruned.names:
+        sys.stdout.write(
+            "Deleted Volumes:\n" + "".join(f"{name}\n" for name in pruned.names) + "\n"
+        )
+    print(f"Total reclaimed space: {size(pruned.freed_bytes, 4)}")
+    return 0
