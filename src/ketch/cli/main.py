@@ -77,6 +77,12 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "list": ("volumes", "ls"), "ls": ("volumes", "ls"), "prune": ("volumes", "prune"),
         "remove": ("volumes", "rm"), "rm": ("volumes", "rm"),
     },
+    "network": {
+        "connect": ("networks", "connect"), "create": ("networks", "create"),
+        "disconnect": ("networks", "disconnect"), "inspect": ("networks", "inspect"),
+        "list": ("networks", "ls"), "ls": ("networks", "ls"), "prune": ("networks", "prune"),
+        "remove": ("networks", "rm"), "rm": ("networks", "rm"),
+    },
 }  # fmt: skip
 
 # Their status is the program's, so a failure of ketch itself has one that few programs use.

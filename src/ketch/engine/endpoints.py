@@ -177,6 +177,12 @@ class Endpoints:
             )
             return {row["id"]: row["name"] for row in rows}
 
+    def used_networks(self) -> set[str]:
+        """The ids of the networks that running containers are on."""
+        with self._store.reading() as connection:
+            rows = connection.execute("SELECT DISTINCT network_id FROM endpoint WHERE id != ''")
+            return {row["network_id"] for row in rows}
+
     def declare(self, container_id: str, request: "Mapping[str, Any]") -> None:
         """Record the networks that a new container is to be on.
 
@@ -355,10 +361,6 @@ class Endpoints:
             if network is not None:
                 _event(connection, "disconnect", member, network)
 
-    def owner(self, container_id: str) -> str:
-        """What the packet filter says of a container's ports: which engine's, and whose."""
-        return f"{networks.default_bridge(self._store.root)} {container_id[:_SHORT_ID_LENGTH]}"
-
     # Pieces
 
     def _notice_reboot(self, connection: sqlite3.Connection) -> None:
@@ -446,7 +448,7 @@ class Endpoints:
                     routed=network.mode(version) == "routed",
                     default=network.options.get(definition.HOST_BINDING, ""),
                 )
-        owner = self.owner(container_id)
+        owner = self._networks.owner(container_id)
         publishing.choose(
             connection, container_id, asked, ways, owner, plan.ports, plan.taken, held
         )

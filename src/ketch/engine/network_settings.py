@@ -1,6 +1,7 @@
 """What ``inspect`` shows of networks, in the Docker Engine API's keys and order."""
 
 import os
+import time
 
 from ketch.engine import publishing
 from ketch.spec import ports as grammar
@@ -153,6 +154,13 @@ def network(engine: "Engine", shown: "Network") -> Struct:
             "Labels": shown.labels,
         }
     )
+
+
+def created_at(moment_ns: int) -> str:
+    """When a network was made, as Docker's client prints it."""
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment_ns // 10**9))
+    fraction = f"{moment_ns % 10**9:09}".rstrip("0")
+    return f"{moment}{'.' + fraction if fraction else ''} +0000 UTC"
 
 
 def _containers(engine: "Engine", endpoints: "Endpoints", shown: "Network") -> "dict[str, Struct]":

@@ -13,7 +13,7 @@ import time
 import zlib
 from ipaddress import ip_address, ip_interface, ip_network
 
-from ketch.engine import events
+from ketch.engine import events, publishing
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import (
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from ketch.linux.nftables import Transaction
+    from ketch.network.ports import Port
+
 # Docker's names, which users know, and its drivers behind them.
 BRIDGE = "bridge"
 HOST = "host"
@@ -41,6 +44,7 @@ NONE = "none"
 _BUILT_IN = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
 
 _DEFAULT_ROOT = "/var/lib/ketch"
+_SHORT_ID_LENGTH = 12
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -421,7 +425,7 @@ class Networks:
     def _make(self, network: Network, host: rtnetlink.Socket) -> None:
         link = network.link()
         if isinstance(link, Bridge):
-            transaction = firewall.ensure([link])
+            transaction = self.filter([link])
             try:
                 bridges.ensure(host, link)
             except BaseException:
@@ -437,6 +441,42 @@ class Networks:
             network.record["made"] = True
             with self._store.transaction() as connection:
                 save(connection, network)
+
+    def filter(
+        self, links: "Iterable[Bridge | Parent]", ports: "Iterable[Port]" = ()
+    ) -> "Transaction | None":
+        """Have the packet filter let packets of networks and published ports through.
+
+        Args:
+            links: of the networks; those that are no bridges need nothing.
+            ports: the ports to be published from now on.
+
+        Returns:
+            None when all is there already, else a transaction to be waited for.
+
+        Raises:
+            UnavailableError: nft is not installed.
+            UnsupportedError: the kernel has no nftables.
+        """
+        wanted = [link for link in links if isinstance(link, Bridge)]
+        return firewall.ensure(wanted, ports, self._filtered) if wanted else None
+
+    def _filtered(self) -> "tuple[list[Bridge], list[Port]]":
+        """All that the packet filter is to have of this engine, by the database."""
+        with self._store.reading() as connection:
+            found = _every(connection)
+            published = publishing.recorded(connection)
+        links = [network.link() for network in found if network.subnets]
+        ports = []
+        for container_id, own in published.items():
+            for port in own:
+                port.owner = self.owner(container_id)
+                ports.append(port)
+        return [link for link in links if isinstance(link, Bridge) and _exists(link.name)], ports
+
+    def owner(self, container_id: str) -> str:
+        """What the packet filter says of a container's ports: which engine's, and whose."""
+        return f"{default_bridge(self._settings.root)} {container_id[:_SHORT_ID_LENGTH]}"
 
     def _unmake(self, network: Network) -> None:
         if network.record.get("ConfigOnly"):

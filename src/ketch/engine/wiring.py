@@ -23,7 +23,7 @@ from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Self
 
     from ketch.engine.engine import Engine
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
     from ketch.linux.nftables import Transaction
-    from ketch.network.ports import Port
+    from ketch.network.parent import Parent
 
 
 class Wiring:
@@ -127,7 +127,8 @@ def prepare(
             wiring.gateways = _host_gateways(engine, plan)
         if not any(network.driver == "host" for network in plan.networks.values()):
             say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
-            _filter(engine.endpoints, wiring, plan, container.id)
+            wiring._transaction = engine.networks.filter(_links_of(plan), plan.ports)
+            wiring._localhost = _localhost(plan)
             has_ipv6 = any(
                 address.version == 6 for one in plan.members for address in one.addresses
             )
@@ -154,7 +155,6 @@ def release(store: "Store", settings: "Settings", container_id: str) -> None:
     endpoints = Endpoints(store, Networks(settings, store))
     ports = endpoints.ports([container_id]).get(container_id)
     if ports:
-        _mark(ports, endpoints, container_id)
         transaction = firewall.withdraw(ports)
         if transaction is not None:
             transaction.wait()
@@ -194,11 +194,10 @@ def connect(
             record=record, running=True, interfaces=sandbox.interfaces(),
         )  # fmt: skip
         try:
-            link = network.link() if network.subnets else None
-            transaction = firewall.ensure([link]) if isinstance(link, Bridge) else None
-            if transaction is not None:
-                transaction.wait()
-            if link is not None:
+            if network.subnets:
+                transaction = engine.networks.filter([network.link()])
+                if transaction is not None:
+                    transaction.wait()
                 sandbox.connect(endpoint(member, network))
             _rewire(engine, container, sandbox)
         except BaseException:
@@ -260,23 +259,6 @@ def _acquire(engine: "Engine", container: "Container") -> Plan:
         return engine.endpoints.acquire(container.id, container.record, alive)
 
 
-def _filter(endpoints: Endpoints, wiring: Wiring, plan: Plan, container_id: str) -> None:
-    """Set nft to work on what the packet filter lacks."""
-    links = [network.link() for network in plan.networks.values() if network.subnets]
-    wanted = [link for link in links if isinstance(link, Bridge)]
-    if not wanted:
-        return
-
-    def others() -> "Iterable[Port]":
-        for other, ports in endpoints.ports().items():
-            if other != container_id:
-                _mark(ports, endpoints, other)
-                yield from ports
-
-    wiring._transaction = firewall.ensure(wanted, plan.ports, others)
-    wiring._localhost = _localhost(plan)
-
-
 def _localhost(plan: Plan) -> list[str]:
     """Bridges of which the host's loopback addresses are to reach containers."""
     if not any(
@@ -291,10 +273,8 @@ def _localhost(plan: Plan) -> list[str]:
     ]
 
 
-def _mark(ports: "Iterable[Port]", endpoints: Endpoints, container_id: str) -> None:
-    owner = endpoints.owner(container_id)
-    for port in ports:
-        port.owner = owner
+def _links_of(plan: Plan) -> "list[Bridge | Parent]":
+    return [network.link() for network in plan.networks.values() if network.subnets]
 
 
 def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
@@ -317,8 +297,7 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
         if withdrawn is not None:
             withdrawn.wait()
         if fresh:
-            links = [network.link() for network in plan.networks.values() if network.subnets]
-            transaction = firewall.ensure([one for one in links if isinstance(one, Bridge)], fresh)
+            transaction = engine.networks.filter(_links_of(plan), fresh)
             if transaction is not None:
                 transaction.wait()
             for name in _localhost(plan):

@@ -285,6 +285,8 @@ class Socket:
 
     def attempt(self, *requests: Request) -> list[SyscallError | None]:
         """Send requests together; return each one's failure, or None, in their order."""
+        if not requests:
+            return []
         if len(requests) > _PIPELINE_REQUESTS:
             rest = requests[_PIPELINE_REQUESTS:]
             return self.attempt(*requests[:_PIPELINE_REQUESTS]) + self.attempt(*rest)

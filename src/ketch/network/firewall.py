@@ -21,7 +21,8 @@ address and port. Packets from other machines, and from containers, are led ther
 those of the host's own processes in ``output``. The client's address stays what it is but for two
 cases in which the answer would not find back: a client on the host's loopback, and one on the
 container's own bridge. For the first the kernel must let loopback addresses out of the host
-(``route_localnet`` of that bridge alone), so ``early`` drops what a container sends to one.
+(``route_localnet`` of that bridge alone), so ``early`` drops what a container sends to one. IPv6
+has no such switch: ``::1`` leads to no container.
 
 **Other firewalls of the host.** All base chains of a hook see a packet, and one that drops it has
 the last word: what is accepted here may still be dropped there (nft(8), "Verdict statement").
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from ketch.network.ports import Port
 
 # To be raised with every change to _TABLE, so that the first start after an upgrade installs it.
-REVISION = 3
+REVISION = 4
 
 # Names of bridges that ketch chooses begin with this; iptables' rules name them all at once.
 BRIDGE_PREFIX = "ketch"
@@ -91,6 +92,7 @@ delete set inet ketch masqueraded
 add rule inet ketch early iifname @bridges ip daddr 127.0.0.0/8 drop
 add rule inet ketch prerouting iifname != "lo" ip daddr 127.0.0.0/8 return
 add rule inet ketch prerouting fib daddr type local jump published
+add rule inet ketch output ip6 daddr ::1 return
 add rule inet ketch output fib daddr type local jump published
 add rule inet ketch published dnat ip to ip daddr . meta l4proto . th dport map @at4
 add rule inet ketch published dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6
@@ -111,7 +113,6 @@ add rule inet ketch postrouting ct status dnat iifname . oifname @pairs masquera
 add rule inet ketch postrouting ct status dnat ip saddr . ip daddr @self4 masquerade
 add rule inet ketch postrouting ct status dnat ip6 saddr . ip6 daddr @self6 masquerade
 add rule inet ketch postrouting ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
-add rule inet ketch postrouting ct status dnat ip6 saddr ::1 oifname @bridges masquerade
 add rule inet ketch postrouting oifname != @bridges snat ip to iifname map @sources4
 add rule inet ketch postrouting oifname != @bridges snat ip6 to iifname map @sources6
 add rule inet ketch postrouting meta nfproto . iifname @masquerading oifname != @bridges masquerade
@@ -128,14 +129,14 @@ _NFPROTO_NAMES = {4: "ipv4", 6: "ipv6"}
 def ensure(
     bridges: "Sequence[Bridge]",
     ports: "Iterable[Port]" = (),
-    others: "Callable[[], Iterable[Port]] | None" = None,
+    others: "Callable[[], tuple[Iterable[Bridge], Iterable[Port]]] | None" = None,
 ) -> Transaction | None:
     """Have bridges' rules and published ports in the network namespace of the caller.
 
     Args:
         bridges: the networks' bridges.
         ports: the ports to be published from now on.
-        others: tells what is published already, for a table that has to be made anew.
+        others: tells what else there is to be, for a table that has to be made anew.
 
     Returns:
         None, in a fraction of a millisecond, when all is there; else the transaction that
@@ -167,12 +168,15 @@ def ensure(
         return None
     # An element that is there although nobody holds its port was left by an engine that is gone.
     lines = [f"delete element inet ketch {port.place()}" for port in stale]
+    every = list(bridges)
     if not current and others is not None:
-        ports += [port for port in others() if not any(port.same(one) for one in ports)]
+        more_bridges, more_ports = others()
+        every += [one for one in more_bridges if one.name not in {own.name for own in bridges}]
+        ports += [port for port in more_ports if not any(port.same(one) for one in ports)]
     lines += [f"add element inet ketch {port.element()}" for port in ports]
     lines += [f"add element inet ketch {words}" for words, _ in _selves(ports)]
     purpose = ", ".join(bridge.name for bridge in bridges)
-    return Transaction(script(bridges, blocked, lines), f"rules for bridge {purpose}")
+    return Transaction(script(every, blocked, lines), f"rules for bridge {purpose}")
 
 
 def script(

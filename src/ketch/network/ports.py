@@ -2,7 +2,7 @@
 
 A published port is no process and no connection passes through one: the packet filter leads
 packets to the container. What keeps other programs of the host from its number is a socket that is
-bound and listens, and never sees a packet, since the filter is asked first.
+bound and never sees a packet, since the filter is asked first.
 """
 
 import _socket
@@ -112,16 +112,28 @@ def bind(protocol: str, address: "Address", port: int) -> int | None:
     try:
         if address.version == 6:
             taken.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
-        if protocol == "tcp":
-            # Connections that a former owner of the port left in TIME_WAIT are in nobody's way.
-            taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        taken.bind((str(address), port))
-        if protocol != "udp":
-            taken.listen(0)
+        _bind(taken, protocol, (str(address), port))
         return taken.detach()
     except BaseException:
         taken.close()
         raise
+
+
+def _bind(taken: "_socket.socket", protocol: str, place: tuple[str, int]) -> None:
+    """Bind a socket so that nobody else can, whatever options they set.
+
+    It does not listen: what comes to it past the packet filter is refused at once.
+    """
+    try:
+        taken.bind(place)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or protocol != "tcp":
+            raise
+        # What a former owner of the port left in TIME_WAIT is in nobody's way. Having said so, the
+        # socket must listen, or whoever says the same could have the port as well.
+        taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        taken.bind(place)
+        taken.listen(0)
 
 
 def holder(protocol: str, port: int) -> str:
@@ -134,11 +146,18 @@ def holder(protocol: str, port: int) -> str:
                 if fields[1].endswith(f":{port:04X}") and fields[3] in {"0A", "07"}:
                     inodes.add(f"socket:[{fields[9]}]")
     for pid in os.listdir("/proc") if inodes else ():
-        if not pid.isdecimal():
-            continue
-        with contextlib.suppress(OSError):
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
-                if os.readlink(f"/proc/{pid}/fd/{descriptor}") in inodes:
-                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                        return f"{file.read().strip()} (process {pid})"
+        if pid.isdecimal() and _has_open(pid, inodes):
+            comm = f"/proc/{pid}/comm"
+            with contextlib.suppress(OSError), open(comm, encoding="utf-8") as file:
+                return f"{file.read().strip()} (process {pid})"
     return ""
+
+
+def _has_open(pid: str, inodes: set[str]) -> bool:
+    """Whether a process has one of these sockets, as far as we may look."""
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{descriptor}") in inodes:
+                    return True
+    return False
