@@ -13,7 +13,10 @@ BOOT = pathlib.Path(__file__).with_name("boot.py")
 # tests/kernel is left to `make test-vm`: under emulation it takes longer than all the rest.
 PART = ("-p", "selection", "tests/vm/guest/facilities.py", "tests/contracts", "tests/e2e")
 # What asks for systemd as init, or for a kernel that criu knows.
-BOOTED = ("--init=systemd", "--", "tests/e2e/oci/test_systemd.py")
+BOOTED = (
+    "--init=systemd", "--", "tests/e2e/oci/test_systemd.py", "tests/e2e/oci/test_checkpoint.py",
+    "-k", "not runc",  # which showed long ago that the tests are fair
+)  # fmt: skip
 TIMEOUT_SECONDS = 420
 IMAGES_SECONDS = 180  # to make them, when they are not cached yet
 
@@ -26,7 +29,7 @@ def test_contracts_and_limits_on_debian_with_cgroup_v2() -> None:
 
 @pytest.mark.root
 @pytest.mark.timeout(TIMEOUT_SECONDS + IMAGES_SECONDS)
-def test_ketch_oci_under_systemd() -> None:
+def test_ketch_oci_under_systemd_and_through_criu() -> None:
     run_in_machine(*BOOTED)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ketch.spec.runtime import Device
 
 # runtime-spec, config-linux.md "Default Devices".
-_DEFAULT_DEVICES: "tuple[Device, ...]" = (
+DEFAULT_DEVICES: "tuple[Device, ...]" = (
     {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
     {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5},
     {"path": "/dev/full", "type": "c", "major": 1, "minor": 7},
@@ -53,7 +53,7 @@ class MakeDevices:
 
     def __init__(self, devices: "list[Device]", *, bind: bool) -> None:
         named = {device["path"] for device in devices}
-        self.devices = [d for d in _DEFAULT_DEVICES if d["path"] not in named] + devices
+        self.devices = [d for d in DEFAULT_DEVICES if d["path"] not in named] + devices
         self.bind = bind
 
     def describe(self) -> str:

@@ -28,7 +28,10 @@ def clone() -> int:
     tree = mount.open_tree(AT_FDCWD, "/dev/null", mount.OPEN_TREE_CLONE)
     try:
         _check(os.fstat(tree))
-        mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY)
+        # Nothing is mounted on it, so there is nothing to hear of from the host's /dev.
+        mount.mount_setattr(
+            tree, set_attributes=mount.MOUNT_ATTR_RDONLY, propagation=mount.MS_PRIVATE
+        )
     except BaseException:
         os.close(tree)
         raise

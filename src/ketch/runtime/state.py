@@ -21,6 +21,7 @@ import time
 from ketch import cgroups
 from ketch.errors import (
     AlreadyExistsError,
+    ConflictError,
     InvalidArgumentError,
     KetchError,
     NotFoundError,
@@ -40,7 +41,9 @@ _RECORD = "state.json"
 _CONFIG = "config.json"
 _FIFO = "exec.fifo"
 _LOCK = ".lock"
-_OWN = frozenset({_LOCK, _FIFO, _RECORD, _CONFIG, f".{_RECORD}", f".{_CONFIG}"})
+CRIU = "criu"
+"""A directory that is there while the container is restored."""
+_OWN = frozenset({_LOCK, _FIFO, _RECORD, _CONFIG, CRIU, f".{_RECORD}", f".{_CONFIG}"})
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 
 
@@ -142,10 +145,19 @@ class Record:
 
     @classmethod
     def read(cls, text: bytes) -> "Record":
-        """Make a record of what is stored."""
+        """Make a record of what is stored.
+
+        Raises:
+            ConflictError: another runtime stored it.
+        """
         record = cls.__new__(cls)
         record.unit, record.by_user_manager = "", False  # of one that an earlier version made
-        for name, value in json_text.loads(text).items():
+        stored = json_text.loads(text)
+        if not set(cls.__slots__).issuperset(stored):
+            raise ConflictError(
+                "the state under --root is another runtime's", "give each runtime a root of its own"
+            )
+        for name, value in stored.items():
             setattr(record, name, value)
         return record
 
@@ -243,7 +255,8 @@ class Entry:
     def remove(self) -> None:
         """Remove the directory, the record last, so that what is left of a crash is found."""
         for name in sorted(os.listdir(self.path), key=_RECORD.__eq__):
-            os.unlink(f"{self.path}/{name}")
+            remove = os.rmdir if name == CRIU else os.unlink
+            remove(f"{self.path}/{name}")
         os.rmdir(self.path)
 
 

@@ -79,6 +79,8 @@ _COMMANDS = {
             Flag("status-fd", default="-1", help="descriptor to tell once lazy pages are ready"),
             Flag("page-server", help="ADDRESS:PORT of the page server"),
             Flag("pre-dump", "", "bool", "dump memory only, and let the container run on"),
+            Flag("tcp-skip-in-flight", "", "bool", "leave out TCP connections being made"),
+            Flag("link-remap", "", "bool", "link files again that are open and without a name"),
             *_CRIU,
         )),
         Command("create", "create a container", _ID, (*_STARTING, *_KEEPING)),

@@ -82,23 +82,25 @@ class Parsed:
         self.given: set[str] = set()
         self.help = False
 
+    # A flag that the command does not have is as one that was not given.
+
     def enabled(self, name: str) -> bool:
         """The value of a ``bool`` flag."""
-        return bool(self.values[name])
+        return bool(self.values.get(name))
 
     def text(self, name: str) -> str:
         """The value of a ``string`` flag."""
-        return str(self.values[name])
+        return str(self.values.get(name, ""))
 
     def number(self, name: str) -> int:
         """The value of an ``int`` flag."""
-        value = self.values[name]
+        value = self.values.get(name, 0)
         assert isinstance(value, int), name
         return value
 
     def items(self, name: str) -> list[str]:
         """The values of a ``list`` flag."""
-        value = self.values[name]
+        value = self.values.get(name, [])
         assert isinstance(value, list), name
         return value
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def create(settings: "Settings", options: "Parsed") -> int:
     """Make a container up to the moment before its program runs."""
     seal.ensure()
-    made = _Making(settings, options, detached=True)
+    made = Making(settings, options, detached=True)
     container = made.make(waits_for_start=True)
     container.close()
     made.entry.close()
@@ -42,17 +42,40 @@ def create(settings: "Settings", options: "Parsed") -> int:
 def run(settings: "Settings", options: "Parsed") -> int:
     """Make a container and run its program, in the foreground unless detached."""
     seal.ensure()
+    made = Making(settings, options, detached=options.enabled("detach"))
+    return stay(settings, options, made, made.make(waits_for_start=False))
+
+
+def stay(
+    settings: "Settings",
+    options: "Parsed",
+    made: "Making",
+    container: creation.Container,
+    *,
+    restored: bool = False,
+) -> int:
+    """Start a container that was made, and stay with it unless detached.
+
+    Args:
+        settings: what stands before the command.
+        options: the command's.
+        made: its creation.
+        container: what came of it.
+        restored: whether it runs already.
+
+    Returns:
+        The program's exit status; 0 when detached.
+    """
     detached = options.enabled("detach")
-    made = _Making(settings, options, detached=detached)
-    container = made.make(waits_for_start=False)
     foreground = None
     if not detached:
         from ketch.runtime.cli.foreground import Foreground  # noqa: PLC0415 not for create
 
         foreground = Foreground(container, adopt=not options.enabled("no-subreaper"))
     try:
-        container.start()
-        run_poststart(settings, made.config, made.record)
+        if not restored:
+            container.start()
+            run_poststart(settings, made.config, made.record)
     except BaseException:
         if foreground:
             foreground.restore()
@@ -97,7 +120,7 @@ def load(bundle: str) -> "tuple[Config, bytes]":
     return validate(document), text
 
 
-class _Making:
+class Making:
     """One container's creation: what is decided first, and then done.
 
     Attributes:
