@@ -29,9 +29,7 @@ async def list_(call: "Call") -> None:
 def _list(
     engine: "Engine", chosen: "Filters", *, everything: bool, last: int
 ) -> "list[dict[str, Any]]":
-    found = listing.select(
-        engine.containers, engine.images, chosen, everything=everything, last=max(last, 0)
-    )
+    found = listing.select(engine, chosen, everything=everything, last=max(last, 0))
     return listing.documents(engine, found)
 
 

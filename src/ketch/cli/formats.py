@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # A shell's single quotes keep backslashes, so Docker reads these two itself.
+_HTML = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 _ESCAPES = (("\\t", "\t"), ("\\n", "\n"))
 
 
@@ -29,8 +30,9 @@ def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:
     Raises:
         InvalidArgumentError: the template is wrong.
     """
-    if template == "json":
-        return "".join(f"{to_json(row)}\n" for row in rows)
+    if template in {"json", "{{json .}}"}:
+        # What Go encodes on the way to a template is fit for HTML, and so it is Docker's.
+        return "".join(f"{to_json(row).translate(_HTML)}\n" for row in rows)
     is_table = template.startswith("table ")
     source = template.removeprefix("table ").strip() if is_table else template
     for written, meant in _ESCAPES:

@@ -3,13 +3,9 @@
 import time
 
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import shortened, table
-from ketch.engine import listing, summary
-from ketch.engine.containers import Containers
-from ketch.engine.endpoints import Endpoints
-from ketch.engine.images import Images
-from ketch.engine.networks import Networks
-from ketch.engine.store import Store
+from ketch.cli.tables import shortened, size, table
+from ketch.engine import listing, sizes, summary
+from ketch.engine.engine import Engine
 from ketch.spec import filters
 from ketch.spec.filters import Filters
 from ketch.spec.values import quoted
@@ -39,6 +35,7 @@ PS = Command(
         Flag("latest", "l", "bool", "Show the latest created container (includes all states)"),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
         Flag("quiet", "q", "bool", "Only display container IDs"),
+        Flag("size", "s", "bool", "Display total file sizes"),
     ),
     maximum_arguments=0,
     aliases=("ketch container ls", "ketch container list", "ketch container ps", "ketch ps"),
@@ -50,7 +47,11 @@ HEADS = {
     "Status": "STATUS", "Ports": "PORTS", "Names": "NAMES",
 }  # fmt: skip
 
-_OTHER_FIELDS = ("CreatedAt", "Labels", "LocalVolumes", "Mounts", "Networks", "State")
+_OTHERS = {
+    "CreatedAt": "CREATED AT", "Labels": "LABELS", "LocalVolumes": "LOCAL VOLUMES",
+    "Mounts": "MOUNTS", "Networks": "NETWORKS", "Platform": "PLATFORM", "Size": "SIZE",
+    "State": "STATE",
+}  # fmt: skip
 
 _COMMAND_LENGTH = 20
 _MOUNT_LENGTH = 15
@@ -59,56 +60,65 @@ _MOUNT_LENGTH = 15
 def ps(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch ps``."""
     parsed = parse(PS, arguments)
-    store = Store(settings.root)
-    containers, images = Containers(settings, store), Images(settings, store)
+    engine = Engine(settings)
     chosen = Filters(parsed.items("filter"), listing.FILTERS)
     last = 1 if parsed.enabled("latest") else parsed.number("last")
-    found = listing.select(
-        containers, images, chosen, everything=parsed.enabled("all"), last=max(last, 0)
-    )
+    found = listing.select(engine, chosen, everything=parsed.enabled("all"), last=max(last, 0))
     whole = parsed.enabled("no-trunc")
-    if parsed.enabled("quiet"):
+    template = parsed.text("format")
+    if parsed.enabled("quiet") and template in {"", "table"}:
         print("".join(f"{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
     now_ns = time.time_ns()
-    endpoints = Endpoints(store, Networks(settings, store))
-    published, networks = endpoints.ports(), endpoints.network_names()
+    published, networks = engine.endpoints.ports(), engine.endpoints.network_names()
+    names = listing.ImageNames(engine.images)
+    sized = parsed.enabled("size") or ".Size" in template
     rows = [
         {
             **fields(
                 container,
-                image=listing.image_name(images, container, whole=whole),
+                image=names.shown(container, whole=whole),
                 now_ns=now_ns,
                 whole=whole,
             ),
             "Ports": summary.ports(container, published.get(container.id, ())),
             "Networks": ",".join(sorted(networks.get(container.id, ()))),
+            "Size": _size(engine, container) if sized else "0B",
         }
         for container in found
     ]
-    template = parsed.text("format")
     if template in {"", "table"}:
-        text = table([[*HEADS.values()], *([row[name] for name in HEADS] for row in rows)])
+        heads = HEADS | {"Size": "SIZE"} if parsed.enabled("size") else HEADS
+        text = table([[*heads.values()], *([row[name] for name in heads] for row in rows)])
     else:
         text = _formatted(found, rows, template)
     print(text, end="")
     return 0
 
 
+def _size(engine: Engine, container: "Container") -> str:
+    own, whole = sizes.container(engine, container)
+    return f"{size(own)} (virtual {size(whole)})" if whole else size(own)
+
+
 def _formatted(found: "list[Container]", rows: list[dict[str, str]], template: str) -> str:
     from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
     from ketch.spec.template_functions import Struct  # noqa: PLC0415
 
+    kind = "*formatter.ContainerContext"
     structs = [
         Struct(
-            {**row, "Label": lambda name, of=container: summary.labels(of).get(name, "")},
-            "container",
+            {
+                **dict(sorted({**row, "Platform": None}.items())),
+                "Label": lambda name, of=container: summary.labels(of).get(name, ""),
+            },
+            kind,
         )
         for container, row in zip(found, rows, strict=True)
     ]
-    heads = {name: HEADS.get(name, name.upper()) for name in (*HEADS, *_OTHER_FIELDS)}
+    heads = {name: HEADS.get(name, words) for name, words in (*HEADS.items(), *_OTHERS.items())}
     label_head = {"Label": lambda name: name.rpartition(".")[2]}
-    return formats.render(structs, template, Struct({**heads, **label_head}, "container"))
+    return formats.render(structs, template, Struct({**heads, **label_head}, kind))
 
 
 def _shown_id(container: "Container", whole: bool) -> str:
@@ -132,7 +142,7 @@ def fields(container: "Container", *, image: str, now_ns: int, whole: bool) -> d
         "ID": _shown_id(container, whole),
         "Image": image,
         "Labels": ",".join(f"{name}={labels[name]}" for name in sorted(labels)),
-        "LocalVolumes": "0",
+        "LocalVolumes": str(summary.volume_count(container)),
         "Mounts": ",".join(
             source if whole else shortened(source, _MOUNT_LENGTH)
             for source in summary.mount_sources(container)

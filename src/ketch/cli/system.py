@@ -139,8 +139,9 @@ def _verbose(engine: Engine, template: str) -> str:
             }
             images.append(row)
     containers = []
+    names = listing.ImageNames(engine.images)
     for container in engine.containers.list(all=True):
-        name = listing.image_name(engine.images, container, whole=False)
+        name = names.shown(container, whole=False)
         row = container_fields(container, image=name, now_ns=now_ns, whole=False)
         containers.append({**row, "Size": size(sizes.container(engine, container)[0])})
     volumes = [

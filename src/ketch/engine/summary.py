@@ -20,7 +20,9 @@ def status(container: "Container", now_ns: int) -> str:
     up = spoken(now_ns - container.started_ns)
     ago = spoken(now_ns - container.finished_ns)
     if container.status == states.RUNNING:
-        return f"Up {up}"
+        word = health(container)
+        told = {"starting": " (health: starting)", "none": ""}.get(word, f" ({word})")
+        return f"Up {up}{told}"
     if container.status == states.PAUSED:
         return f"Up {up} (Paused)"
     if container.status == states.RESTARTING:
@@ -30,6 +32,12 @@ def status(container: "Container", now_ns: int) -> str:
     if container.status == states.EXITED:
         return f"Exited ({container.exit_status}) {ago} ago"
     return "Dead" if container.status == states.DEAD else "Created"
+
+
+def health(container: "Container") -> str:
+    """Returns ``healthy``, ``unhealthy`` or ``starting``; ``none`` where nobody looks."""
+    found = container.health
+    return found.get("Status") or "none" if found else "none"
 
 
 def command(container: "Container") -> str:
@@ -65,6 +73,12 @@ def mount_sources(container: "Container") -> list[str]:
     """Returns the host's paths and the volumes that it was given."""
     points = container.record.get("Mounts", ())
     return [point.get("Name") or point["Source"] for point in points if point["Type"] != "tmpfs"]
+
+
+def volume_count(container: "Container") -> int:
+    """Returns how many volumes it has."""
+    points = container.record.get("Mounts", ())
+    return sum(point["Type"] == "volume" for point in points)
 
 
 def ports(container: "Container", published: "Sequence[Port]" = ()) -> str:

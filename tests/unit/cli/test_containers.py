@@ -162,7 +162,7 @@ def test_ps_formats(run: Run) -> None:
     [
         (["--format", "{{"], "failed to parse template: template: :1: unclosed action"),
         (["--format", "{{.Nope}}"], 'failed to execute template: template: :1:2: executing "" at '
-         "<.Nope>: can't evaluate field Nope in type container"),
+         "<.Nope>: can't evaluate field Nope in type *formatter.ContainerContext"),
         (["-f", "nope=1"], "invalid filter 'nope'"),
         (["-f", "status=foo"], "invalid filter 'status=foo'"),
         (["-f", "before=nope"], "No such container: nope"),
