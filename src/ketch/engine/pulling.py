@@ -120,29 +120,42 @@ class Puller:
         digested = Reference(name.domain, name.path, digest=target.digest)
         names = [digested] if name.digest else [digested, name]
         event = ("pull", name.familiar, _attributes(target, name))
-        with self._images.adding():
-            there = self._complete(target)
-            if there is not None:
-                manifest_digest = there.manifest_digest
-            else:
-                self._fetch(repository, target)
-                self._images.content.write(target.config_content)
-                self._images.content.write(target.manifest_content)
-                manifest_digest = target.manifest_digest
-            self._progress.say("", f"Digest: {target.digest}")
-            chain_ids = documents.chain_ids(target.config["rootfs"]["diff_ids"])
-            self._images.record(
-                target.image_id,
-                manifest_digest,
-                timestamps.created_ns(target.config.get("created") or ""),
-                sum(map(self._images.snapshotter.size_bytes, chain_ids)),
-                names,
-                event,
-            )
+        try:
+            with self._images.adding():
+                self._store(repository, target, names, event)
+        finally:
+            # After a failure this takes away what had arrived.
+            self._images.collect_garbage()
         self._images.publish_index()
-        self._images.collect_garbage()
         self._warn_of_platform(name, target)
         return known is None or known.id != target.image_id
+
+    def _store(
+        self,
+        repository: "Repository",
+        target: "Target",
+        names: list[Reference],
+        event: tuple[str, str, dict[str, str]],
+    ) -> None:
+        """Have all of an image here, then record it."""
+        manifest_digest = target.manifest_digest
+        there = self._complete(target)
+        if there is not None:
+            manifest_digest = there.manifest_digest
+        else:
+            self._fetch(repository, target)
+            self._images.content.write(target.config_content)
+            self._images.content.write(target.manifest_content)
+        self._progress.say("", f"Digest: {target.digest}")
+        chain_ids = documents.chain_ids(target.config["rootfs"]["diff_ids"])
+        self._images.record(
+            target.image_id,
+            manifest_digest,
+            timestamps.created_ns(target.config.get("created") or ""),
+            sum(map(self._images.snapshotter.size_bytes, chain_ids)),
+            names,
+            event,
+        )
 
     def _known(self, name: Reference) -> "Image | None":
         with suppress(NotFoundError):

@@ -169,7 +169,7 @@ def parse_manifest(content: bytes) -> "Manifest":
     """
     document = _document(content, "image manifest")
     _expect_type(document, MANIFEST_TYPES, "image manifest")
-    layers = _list(document, "layers", "image manifest", LAYERS_MAX)
+    layers = document["layers"] = _list(document, "layers", "image manifest", LAYERS_MAX)
     _descriptor(document.get("config"), "image manifest: config")
     for number, layer in enumerate(layers):
         _descriptor(layer, f"image manifest: layers[{number}]")
@@ -185,6 +185,7 @@ def parse_index(content: bytes) -> "Index":
     document = _document(content, "image index")
     _expect_type(document, INDEX_TYPES, "image index")
     manifests = _list(document, "manifests", "image index", MANIFESTS_MAX)
+    document["manifests"] = manifests
     for number, entry in enumerate(manifests):
         where = f"image index: manifests[{number}]"
         _descriptor(entry, where)
@@ -208,7 +209,8 @@ def parse_config(content: bytes) -> "ImageConfig":
     rootfs = document.get("rootfs")
     if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
         raise InvalidArgumentError(f"{where}: rootfs is not of type 'layers'")
-    for diff_id in _list(rootfs, "diff_ids", f"{where}: rootfs", LAYERS_MAX):
+    rootfs["diff_ids"] = _list(rootfs, "diff_ids", f"{where}: rootfs", LAYERS_MAX)
+    for diff_id in rootfs["diff_ids"]:
         if not isinstance(diff_id, str):
             raise InvalidArgumentError(f"{where}: rootfs.diff_ids holds what is no text")
         digests.split(diff_id)

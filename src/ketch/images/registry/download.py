@@ -70,7 +70,7 @@ class Download:
         with self._condition:
             self._path = path or self._path
             self._finished = error is None
-            self._error = error
+            self._error = self._error or error
             self._condition.notify_all()
 
     def abandon(self, error: BaseException) -> None:

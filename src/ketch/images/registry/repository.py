@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 from hashlib import new as new_hash
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from ketch.errors import (
     DigestMismatchError,
@@ -368,7 +368,9 @@ class Repository:
         target = f"/v2/{self.path}/tags/list"
         what = f"repository {self.shown}"
         read_bytes = 0
-        for _ in range(_TAG_PAGES_MAX):
+        seen: set[str] = set()
+        while target not in seen and len(seen) < _TAG_PAGES_MAX:
+            seen.add(target)
             with session.checked("GET", target, what, (200,), self._scopes) as answer:
                 content = answer.read_all(_TAGS_BYTES_MAX - read_bytes)
                 following = next_page(answer.field("Link"))
@@ -486,7 +488,7 @@ def _with_digest(url: str, digest: str) -> str:
 
 def _next_target(url: str, link: str) -> str:
     """Returns where the next page is; only on the same registry."""
-    target = urljoin(url, link)
+    target = redirected(url, link)
     if origin(target) != origin(url):
         raise RegistryError(f"{url.partition('?')[0]}: the next page is at another registry")
     return target

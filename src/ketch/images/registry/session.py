@@ -217,7 +217,10 @@ def redirected(url: str, location: str) -> str:
     """
     if not location or len(location) > 1 << 14:
         raise RegistryError(f"{url.partition('?')[0]}: the registry redirects to nowhere")
-    target = urljoin(url, location).partition("#")[0]
+    try:
+        target = urljoin(url, location).partition("#")[0]
+    except ValueError as error:
+        raise RegistryError(f"malformed address {location.partition('?')[0][:300]!r}") from error
     scheme = origin(target)[0]
     if scheme != "https" and scheme != origin(url)[0]:
         raise RegistryError(

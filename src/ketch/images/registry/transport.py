@@ -8,12 +8,14 @@ import contextlib
 import os
 import ssl
 import time
+import warnings
 from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    InsecureRequestWarning,
     NameResolutionError,
     NewConnectionError,
     ProxyError,
@@ -51,6 +53,9 @@ USER_AGENT = "ketch"
 PORTS = {"http": 80, "https": 443}
 CONNECT_TIMEOUT_SECONDS = 30
 _CONNECTIONS_EACH = 8
+
+# Whoever lists a registry as insecure knows, and is not told with each request.
+warnings.simplefilter("ignore", InsecureRequestWarning)
 
 
 class UnreachableError(UnavailableError):
