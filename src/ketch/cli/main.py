@@ -86,7 +86,7 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
 }  # fmt: skip
 
 # Their status is the program's, so a failure of ketch itself has one that few programs use.
-_STARTS = {"create", "run"}
+_STARTS = {"run"}
 
 _HELP = """
 Usage:  ketch [OPTIONS] COMMAND

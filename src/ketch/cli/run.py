@@ -77,7 +77,10 @@ def _ask(
     Returns:
         The session, and the container's identifier.
     """
-    policy = pull_policy(parsed.values)
+    try:
+        policy = pull_policy(parsed.values)
+    except InvalidArgumentError as error:
+        raise UsageError(error.message, error.hint, exit_status=125) from error
     request: dict[str, Value] = {
         "action": action,
         **about_caller(settings),

@@ -58,7 +58,7 @@ def check(config: "Config", resources: "HostConfig", host: "Host") -> None:
     )
     for entry in resources.get("DeviceCgroupRules", ()):
         devices.cgroup_rule(entry)
-    security_options(resources)
+    _check_security(resources, host)
     mounts.of_container(resources, config.get("Volumes", {}))
     _check_memory(resources)
     _check_cpu(resources, host)
@@ -67,6 +67,20 @@ def check(config: "Config", resources: "HostConfig", host: "Host") -> None:
     _check_network(config, resources)
     _check_life(config, resources)
     _check_platform(resources)
+
+
+def _check_security(resources: "HostConfig", host: "Host") -> None:
+    asked = security_options(resources)
+    if asked.apparmor not in {"", "unconfined"} and not host.apparmor:
+        raise UnsupportedError(
+            f"--security-opt apparmor={asked.apparmor}: AppArmor is not active on this machine",
+            "start the kernel with it, or leave the option out",
+        )
+    if set(asked.labels) - {"disable"} and not host.selinux:
+        raise UnsupportedError(
+            "--security-opt label: SELinux is not active on this machine",
+            "start the kernel with it, or say label=disable",
+        )
 
 
 def _check_memory(resources: "HostConfig") -> None:

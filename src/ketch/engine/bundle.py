@@ -140,8 +140,10 @@ def _process(
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": resources.get("OomScoreAdj", 0),
     }
-    if security.apparmor:
+    if security.apparmor and host.apparmor:
         process["apparmorProfile"] = security.apparmor
+    if label := security.process_label():
+        process["selinuxLabel"] = label
     if resources.get("Ulimits"):
         process["rlimits"] = [
             {

@@ -3,7 +3,7 @@
 import os
 from contextlib import contextmanager, suppress
 
-from ketch.engine import configuration, host, mounts, names
+from ketch.engine import configuration, host, mounts, names, storage
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 
 TYPE_CHECKING = False
@@ -60,6 +60,7 @@ def create(
             directory = engine.settings.container_directory(container_id)
             os.mkdir(f"{directory}/rootfs", 0o700)
             engine.images.snapshotter.prepare(directory, image.chain_ids)
+            storage.limit(directory, container_id, complete["HostConfig"])
             mounts.acquire(engine, container_id, points)
             return engine.containers.mark_created(container_id, keep=keep)
         except BaseException:

@@ -19,12 +19,23 @@ class Host:
         hostname: the host's name.
         unified_cgroups: whether there is only cgroup v2.
         sysctls: which of Docker's default kernel parameters exist.
+        apparmor: whether AppArmor confines processes.
+        selinux: whether SELinux labels processes and files.
         thermal_paths: directories that tell what the CPUs are doing, to be masked.
     """
 
     __slots__ = (
-        "capabilities", "cpus", "hostname", "machine", "memory_nodes", "release", "sysctls",
-        "thermal_paths", "unified_cgroups",
+        "apparmor",
+        "capabilities",
+        "cpus",
+        "hostname",
+        "machine",
+        "memory_nodes",
+        "release",
+        "selinux",
+        "sysctls",
+        "thermal_paths",
+        "unified_cgroups",
     )  # fmt: skip
 
     def __init__(
@@ -39,6 +50,8 @@ class Host:
         unified_cgroups: bool = True,
         sysctls: tuple[str, ...] = (),
         thermal_paths: tuple[str, ...] = (),
+        apparmor: bool = False,
+        selinux: bool = False,
     ) -> None:
         self.cpus = cpus
         self.memory_nodes = memory_nodes
@@ -49,6 +62,8 @@ class Host:
         self.unified_cgroups = unified_cgroups
         self.sysctls = sysctls
         self.thermal_paths = thermal_paths
+        self.apparmor = apparmor
+        self.selinux = selinux
 
 
 DEFAULT_SYSCTLS = {
@@ -77,6 +92,8 @@ def examine() -> Host:
             if os.path.exists(f"/proc/sys/{sysctl.replace('.', '/')}")
         ),
         thermal_paths=tuple(path for path in thermal if os.path.isdir(path)),
+        apparmor=_line("/sys/module/apparmor/parameters/enabled") == "Y",
+        selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
 
 

@@ -64,8 +64,16 @@ def resolve(engine: "Engine", request: "Request") -> "list[MountPoint]":
         if point["Type"] == "volume":
             _resolve_volume(engine, point)
         elif point["Type"] == "image":
-            point["Source"] = engine.images.resolve(point["Source"]).id
+            point["Source"] = _image_id(engine, point["Source"])
     return points
+
+
+def _image_id(engine: "Engine", reference: str) -> str:
+    try:
+        return engine.images.resolve(reference).id
+    except NotFoundError as error:
+        # Of another class: it is not the container's own image, which the caller might pull.
+        raise NotFoundError(error.message, f"pull it first: ketch pull {reference}") from error
 
 
 def _resolve_volume(engine: "Engine", point: "MountPoint") -> None:

@@ -14,7 +14,7 @@ from ketch.engine.launch import ERROR_LOG
 from ketch.engine.ledger import Keeper
 from ketch.engine.processes import open_process
 from ketch.engine.settings import Settings
-from ketch.errors import KetchError, UnavailableError
+from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
 from ketch.linux import process, signals
 from ketch.spec import environment, options
 
@@ -168,9 +168,14 @@ def _request(fields: "Fields") -> "Request":
         return request
     values = {name[2:]: value for name, value in fields.items() if name.startswith("--")}
     caller = _caller(fields)
-    request = options.request(
-        values, set(_list(fields, "given")), _list(fields, "arguments"), caller
-    )
+    try:
+        request = options.request(
+            values, set(_list(fields, "given")), _list(fields, "arguments"), caller
+        )
+    except KetchError as error:
+        # Whatever the command: what the command line itself could have found.
+        error.exit_status = ENGINE_FAILED  # type: ignore[attr-defined]
+        raise
     if path := request["HostConfig"].get("ContainerIDFile"):
         request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
     return request

@@ -20,6 +20,7 @@ from ketch.engine import (
     host,
     launch,
     mounts,
+    realtime,
     resolution,
     sharing,
     subject,
@@ -273,6 +274,7 @@ def _create(
         held.callback(_remove_cgroup, cgroup)
         say(f"make and limit the control group {cgroup.path} · cgroups(7)")
         cgroup.create()
+        realtime.provide(cgroup.path, config["linux"]["resources"], layout)
         cgroup.set(config["linux"]["resources"])
         birth = init.Birth(
             Plan(config, layout),

@@ -30,6 +30,17 @@ class SecurityOptions:
         self.labels: dict[str, str] = {}
         self.writable_cgroups: bool | None = None
 
+    def process_label(self) -> str:
+        """Returns the SELinux context of the program; empty for the caller's own."""
+        if "disable" in self.labels or not self.labels:
+            return ""
+        fields = _CONTEXT | self.labels
+        return ":".join(fields[name] for name in ("user", "role", "type", "level"))
+
+
+# What container policies allow containers to be.
+_CONTEXT = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "s0"}
+
 
 def security_options(resources: "HostConfig") -> SecurityOptions:
     """Reads a container's security options.
