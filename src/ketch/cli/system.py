@@ -12,6 +12,7 @@ from ketch.engine import (
     disk_usage,
     image_listing,
     listing,
+    network_listing,
     pruning,
     sizes,
     volume_listing,
@@ -198,6 +199,8 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     engine = Engine(settings)
     removed, freed_bytes = pruning.containers(engine, pairs)
     _tell("Deleted Containers:", removed)
+    networks = network_listing.prune(engine.networks, engine.endpoints, pairs)
+    _tell("Deleted Networks:", networks)
     if volumes:
         pruned = volume_listing.prune(engine, pairs)
         _tell("Deleted Volumes:", pruned.names)

@@ -436,6 +436,7 @@ class Endpoints:
         asked = publishing.asked(record)
         if not asked:
             return
+        default: str = self._networks.configuration().get("ip", "")
         ways = {}
         for version in (4, 6):
             member = next((one for one in plan.members if version in one.gateway), None)
@@ -446,7 +447,7 @@ class Endpoints:
                 ways[version] = publishing.Way(
                     address,
                     routed=network.mode(version) == "routed",
-                    default=network.options.get(definition.HOST_BINDING, ""),
+                    default=network.options.get(definition.HOST_BINDING, "") or default,
                 )
         owner = self._networks.owner(container_id)
         publishing.choose(

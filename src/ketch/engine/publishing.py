@@ -82,7 +82,8 @@ def asked(record: "Mapping[str, Any]") -> list[Asked]:
         port, protocol = grammar.parse(text)
         for entry in everything[text] or [{}]:
             first, last = grammar.host_range(entry.get("HostPort") or "")
-            found.append(Asked(protocol, port, entry.get("HostIp") or "", first, last))
+            address = entry.get("HostIp") or host.get("PublishDefaultIp") or ""
+            found.append(Asked(protocol, port, address, first, last))
     # Those that leave no choice come first.
     return sorted(found, key=lambda one: not one.first or one.first != one.last)
 

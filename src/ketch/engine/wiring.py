@@ -14,6 +14,7 @@ from ketch.engine.endpoints import Endpoints, Member, Plan, endpoint, member_of
 from ketch.engine.networks import BRIDGE, Networks
 from ketch.engine.processes import open_process
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
+from ketch.linux import conntrack
 from ketch.network import bridge as bridges
 from ketch.network import firewall
 from ketch.network.bridge import Bridge
@@ -23,7 +24,7 @@ from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Self
 
     from ketch.engine.engine import Engine
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ketch.engine.store import Store
     from ketch.linux.nftables import Transaction
     from ketch.network.parent import Parent
+    from ketch.network.ports import Port
 
 
 class Wiring:
@@ -155,10 +157,21 @@ def release(store: "Store", settings: "Settings", container_id: str) -> None:
     endpoints = Endpoints(store, Networks(settings, store))
     ports = endpoints.ports([container_id]).get(container_id)
     if ports:
-        transaction = firewall.withdraw(ports)
-        if transaction is not None:
-            transaction.wait()
+        withdraw(ports)
     endpoints.release(container_id)
+
+
+def withdraw(ports: "Sequence[Port]") -> None:
+    """Stop publishing ports, for connections that have been made by them as well.
+
+    Raises:
+        UnavailableError: nft failed.
+    """
+    transaction = firewall.withdraw(ports)
+    if transaction is not None:
+        transaction.wait()
+    for address in {port.address for port in ports if not port.routed}:
+        conntrack.forget(address)
 
 
 def connect(
@@ -293,9 +306,7 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
                 sandbox.add_routes(endpoint(member, plan.networks[member.network_id]))
         gone = [port for port in before.ports if not any(port.same(one) for one in plan.ports)]
         fresh = [port for port in plan.ports if not any(port.same(one) for one in before.ports)]
-        withdrawn = firewall.withdraw(gone)
-        if withdrawn is not None:
-            withdrawn.wait()
+        withdraw(gone)
         if fresh:
             transaction = engine.networks.filter(_links_of(plan), fresh)
             if transaction is not None:

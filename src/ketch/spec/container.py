@@ -107,6 +107,7 @@ class HostConfig(TypedDict, total=False):
     PortBindings: dict[str, list["PortBinding"]]
     Privileged: bool
     PublishAllPorts: bool
+    PublishDefaultIp: str  # ketch's own
     ReadonlyPaths: list[str]
     ReadonlyRootfs: bool
     RestartPolicy: "RestartPolicy"

@@ -287,6 +287,8 @@ OPTIONS = (
            help="Publish a port on the host ([[address:]port:]port[/protocol])"),
     Option("publish-all", "P", "bool", field="HostConfig.PublishAllPorts",
            help="Publish all exposed ports on free ports of the host"),
+    Option("publish-default-ip", field="HostConfig.PublishDefaultIp", convert=hosts.address,
+           help="Address of the host for ports that are published without one"),
     Option("pull", default="missing", help="Pull the image before (always|missing|never)"),
     Option("quiet", "q", "bool", help="Say nothing of what is pulled"),
     Option("read-only", kind="bool", field="HostConfig.ReadonlyRootfs",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ketch.engine import wiring
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
 from ketch.network import firewall, ports
@@ -151,6 +152,26 @@ def test_udp(bridge: Bridge, host: int) -> None:
             question, client = listening.recvfrom(16)
             listening.sendto(question.upper(), client)
             assert asking.recvfrom(16) == (b"NAME?", ("127.0.0.1", 5353))
+
+
+def test_a_client_is_led_to_the_next_container_of_its_port(bridge: Bridge, host: int) -> None:
+    second = IPv4Address("172.17.0.3")
+    with (
+        container(bridge, str(WEB)) as one,
+        container(bridge, str(second)) as two,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        for machine, address in ((one, WEB), (two, second)):
+            port = Port("udp", ANY, 5353, address, 53)
+            publish(bridge, port)
+            with entered(machine):
+                listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with listening:
+                listening.bind(("0.0.0.0", 53))
+                listening.settimeout(machines.TIMEOUT_SECONDS)
+                client.sendto(b"hello", ("172.17.0.1", 5353))
+                assert listening.recv(16) == b"hello"
+            wiring.withdraw([port])
 
 
 def test_ipv6(host: int) -> None:

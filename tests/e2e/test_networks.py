@@ -1,0 +1,230 @@
+"""Networks of one's own and published ports, as their users type them."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.commands import Engine
+
+SERVE = 'mkdir -p /www && echo "it works" > /www/index.html && exec httpd -f -h /www -p {port}'
+
+
+def serve(engine: Engine, *options: str, port: int = 80) -> str:
+    """Start a web server in a container; returns its id once it answers inside."""
+    container = engine.ok("run", "-d", *options, "busybox", "sh", "-c", SERVE.format(port=port))
+    look = f"for n in 1 2 3 4 5 6 7 8 9; do wget -qO- 127.0.0.1:{port} && break; sleep 0.2; done"
+    assert engine.ok("exec", container, "sh", "-c", look) == "it works"
+    return container
+
+
+def inspect(engine: Engine, *what: str) -> Any:
+    return json.loads(engine.ok(*what))[0]
+
+
+def get(port: int, address: str = "127.0.0.1") -> str:
+    with urllib.request.urlopen(f"http://{address}:{port}/", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@pytest.fixture
+def network(engine: Engine) -> Iterator[str]:
+    """Make a network with addresses of its own."""
+    engine.ok(
+        "network", "create", "--subnet", "10.213.7.0/24", "--ip-range", "10.213.7.128/25",
+        "--gateway", "10.213.7.1", "--aux-address", "printer=10.213.7.129",
+        "--label", "purpose=test", "--opt", "com.docker.network.driver.mtu=1400", "made",
+    )  # fmt: skip
+    yield "made"
+    engine("network", "rm", "made")
+
+
+def test_a_network_is_what_was_asked_for(engine: Engine, network: str) -> None:
+    shown = inspect(engine, "network", "inspect", network)
+    assert shown["Name"] == network
+    assert shown["Driver"] == "bridge"
+    assert shown["IPAM"]["Config"] == [
+        {
+            "Subnet": "10.213.7.0/24",
+            "IPRange": "10.213.7.128/25",
+            "Gateway": "10.213.7.1",
+            "AuxiliaryAddresses": {"printer": "10.213.7.129"},
+        }
+    ]
+    assert shown["Labels"] == {"purpose": "test"}
+    assert shown["Options"] == {"com.docker.network.driver.mtu": "1400"}
+    listed = engine.ok("network", "ls", "--filter", "label=purpose=test", "--format",
+                       "{{.Name}} {{.Driver}} {{.Scope}} {{.Internal}}")  # fmt: skip
+    assert listed == "made bridge local false"
+    assert engine.ok("network", "ls", "-q", "--no-trunc", "-f", "name=made") == shown["Id"]
+    assert engine.ok("network", "inspect", "-f", "{{.Id}}", shown["Id"][:10]) == shown["Id"]
+    assert engine.ok("network", "ls", "-f", "type=builtin", "--format", "{{.Name}}") == (
+        "bridge\nhost\nnone"
+    )
+
+
+def test_a_container_on_networks(engine: Engine, network: str) -> None:
+    engine.ok("network", "create", "--internal", "--subnet", "10.214.7.0/24", "inner")
+    try:
+        web = serve(engine, "--network", network, "--network-alias", "www", "--ip", "10.213.7.77",
+                    "--name", "web")  # fmt: skip
+        engine.ok("network", "connect", "--alias", "deep", "inner", "web")
+        out = engine.ok("exec", web, "sh", "-c", "ip -o -4 a; cat /sys/class/net/eth0/mtu; ip r")
+        assert "10.213.7.77/24" in out
+        assert "10.214.7.2/24" in out
+        assert "\n1400\n" in out
+        assert "default via 10.213.7.1 dev eth0" in out
+        shown = inspect(engine, "inspect", web)["NetworkSettings"]["Networks"]
+        assert shown[network]["IPAMConfig"]["IPv4Address"] == "10.213.7.77"
+        assert shown["inner"]["IPAddress"] == "10.214.7.2"
+        members = inspect(engine, "network", "inspect", "inner")["Containers"]
+        assert members[web]["IPv4Address"] == "10.214.7.2/24"
+        for name in ("web", "www", web[:12]):
+            run = ("run", "--rm", "--network", network, "busybox", "wget", "-qO-", name)
+            assert engine.ok(*run) == "it works"
+        run = ("run", "--rm", "--network", "inner", "busybox", "wget", "-qO-", "deep")
+        assert engine.ok(*run) == "it works"
+        refused = engine("network", "rm", "inner")
+        assert refused.status == 1
+        assert "has active endpoints" in refused.err
+        engine.ok("network", "disconnect", "inner", "web")
+        assert "10.214.7.2" not in engine.ok("exec", web, "ip", "a")
+        engine.ok("network", "rm", "inner")
+        engine.ok("rm", "-f", web)
+    finally:
+        engine("network", "disconnect", "-f", "inner", "web")
+        engine("network", "rm", "inner")
+
+
+def test_a_stopped_container_is_connected_from_its_next_start_on(
+    engine: Engine, network: str
+) -> None:
+    engine.ok("create", "--name", "later", "--network", "none", "busybox", "sleep", "60")
+    engine.ok("network", "disconnect", "none", "later")
+    engine.ok("network", "connect", "--ip", "10.213.7.9", network, "later")
+    engine.ok("start", "later")
+    assert "10.213.7.9/24" in engine.ok("exec", "later", "ip", "-4", "a", "show", "eth0")
+    engine.ok("rm", "-f", "later")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rm", "nothing"], "network nothing not found"),
+        (["rm", "bridge"], "bridge is a pre-defined network and cannot be removed"),
+        (["create", "--subnet", "10.213.7.128/25", "other"], "Pool overlaps with other one"),
+        (["create", "made"], "network with name made already exists"),
+        (["create", "--ip-range", "10.9.9.0/25", "other"], "must have a corresponding subnet"),
+        (["connect", "made", "nobody"], "No such container: nobody"),
+    ],
+)
+def test_what_cannot_be_is_told(
+    engine: Engine, network: str, words: list[str], message: str
+) -> None:
+    result = engine("network", *words)
+    assert result.status == 1
+    assert message in result.err
+
+
+@pytest.mark.ketch_only("the tests' docker has its host's network in a namespace")
+def test_a_published_port(ketch: Engine) -> None:
+    port = free_port()
+    web = serve(ketch, "--name", "web", "-p", f"{port}:8000", "--expose", "9000", port=8000)
+    host = socket.gethostbyname(socket.gethostname())
+    for address in {"127.0.0.1", "localhost", host}:
+        assert get(port, address) == "it works\n"
+    assert ketch.ok("ps", "--format", "{{.Ports}}") == f"9000/tcp, 0.0.0.0:{port}->8000/tcp"
+    shown = inspect(ketch, "inspect", web)["NetworkSettings"]["Ports"]
+    assert shown == {
+        "8000/tcp": [{"HostIp": "0.0.0.0", "HostPort": str(port)}],
+        "9000/tcp": None,
+    }
+    refused = ketch("run", "--rm", "-p", f"127.0.0.1:{port}:80", "busybox", "true")
+    assert refused.status == 125
+    assert f"Bind for 127.0.0.1:{port} failed: port is already allocated" in refused.err
+    assert "container web has it" in refused.err
+    with pytest.raises(OSError, match="Address already in use"):
+        socket.create_server(("0.0.0.0", port))
+    # It stays through a restart, and goes with the container.
+    ketch.ok("restart", "-t", "0", "web")
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            assert get(port) == "it works\n"
+            break
+        except (urllib.error.URLError, ConnectionError):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    ketch.ok("rm", "-f", web)
+    with socket.create_server(("0.0.0.0", port)):
+        pass
+
+
+@pytest.mark.ketch_only("the tests' docker has its host's network in a namespace")
+def test_free_ports_of_loopback(ketch: Engine) -> None:
+    web = serve(ketch, "-P", "--expose", "80", "--publish-default-ip", "127.0.0.1")
+    (place,) = inspect(ketch, "inspect", web)["NetworkSettings"]["Ports"]["80/tcp"]
+    assert place["HostIp"] == "127.0.0.1"
+    assert get(int(place["HostPort"])) == "it works\n"
+    host = socket.gethostbyname(socket.gethostname())
+    if not host.startswith("127."):
+        with pytest.raises(OSError, match="refused"):
+            get(int(place["HostPort"]), host)
+    ketch.ok("rm", "-f", web)
+
+
+@pytest.mark.ketch_only("docker has no monitor")
+def test_what_a_killed_monitor_published_is_withdrawn_by_the_next_command(ketch: Engine) -> None:
+    port = free_port()
+    web = serve(ketch, "-p", f"{port}:80")
+    pid = inspect(ketch, "inspect", web)["State"]["Pid"]
+    status = open(f"/proc/{pid}/status").read()
+    monitor = int(status.partition("PPid:\t")[2].split()[0])
+    os.kill(monitor, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while ketch.ok("ps", "-q") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    maps = subprocess.run(["nft", "list", "map", "inet", "ketch", "any4"], check=True,
+                          capture_output=True, text=True).stdout  # fmt: skip
+    assert f"tcp . {port} " not in maps
+    with contextlib.closing(socket.create_server(("0.0.0.0", port))):
+        pass
+    ketch.ok("start", web)
+    assert inspect(ketch, "inspect", web)["NetworkSettings"]["Ports"]["80/tcp"]
+    ketch.ok("rm", "-f", web)
+
+
+def test_prune_removes_what_nobody_uses(engine: Engine, network: str) -> None:
+    engine.ok("network", "create", "--label", "old", "unused")
+    out = engine.ok("network", "prune", "-f", "--filter", "label=old")
+    assert out.splitlines() == ["Deleted Networks:", "unused", ""][: len(out.splitlines())]
+    assert "made" in engine.ok("network", "ls")
+
+
+@pytest.mark.ketch_only("looks at links in the host's namespace")
+def test_a_network_leaves_nothing(ketch: Engine) -> None:
+    links = set(os.listdir("/sys/class/net"))
+    for number in range(5):
+        ketch.ok("network", "create", f"n{number}")
+        ketch.ok("run", "--rm", "--network", f"n{number}", "busybox", "true")
+        ketch.ok("network", "rm", f"n{number}")
+    deadline = time.monotonic() + 5
+    while not set(os.listdir("/sys/class/net")) <= links and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert set(os.listdir("/sys/class/net")) <= links
