@@ -1,18 +1,17 @@
 """``ketch image inspect`` and ``ketch history``."""
 
-import json
 import sys
 import time
 
+from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, size, table
 from ketch.engine import image_inspection
 from ketch.engine.images import Images
 from ketch.engine.store import Store
-from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import image as documents
 from ketch.spec import timestamps
-from ketch.spec.template_functions import Struct, plain, to_json
+from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,25 +55,14 @@ def inspect(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(_INSPECT, arguments)
     engine = Images(settings, Store(settings.root))
     platform = parsed.text("platform")
-    found, failures = [], []
-    for text in parsed.arguments:
-        try:
-            image = engine.resolve(text)
-            if platform:
-                engine.check_platform(image, [documents.parse_platform(platform)])
-            found.append(image_inspection.document(engine, image))
-        except KetchError as error:
-            failures.append(error.message)
-    template = parsed.text("format")
-    if template == "json":
-        print(to_json(found))
-    elif template:
-        _print_each(found, template)
-    else:
-        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
-    for failure in failures:
-        print(f"ketch: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+
+    def find(text: str) -> Struct:
+        image = engine.resolve(text)
+        if platform:
+            engine.check_platform(image, [documents.parse_platform(platform)])
+        return image_inspection.document(engine, image)
+
+    return show(parsed.arguments, find, parsed.text("format"))
 
 
 def history(settings: "Settings", arguments: list[str]) -> int:
@@ -121,15 +109,3 @@ def _fields(step: "Step", now_ns: int, *, whole: bool, human: bool) -> dict[str,
         "Size": size(step.size_bytes) if human else str(step.size_bytes),
         "Comment": step.comment,
     }
-
-
-def _print_each(found: list[Struct], template: str) -> None:
-    from ketch.spec.template import Template  # noqa: PLC0415 - only --format needs it
-    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
-
-    try:
-        parsed = Template(template)
-        for document in found:
-            print(parsed.execute(document))
-    except TemplateError as error:
-        raise InvalidArgumentError(f"template parsing error: {error.message}") from error

@@ -1,68 +1,87 @@
-"""``ketch inspect``: everything about containers, as JSON or through a template."""
+"""``ketch inspect``: everything about containers, images, networks and volumes."""
 
-import json
 import sys
 
+from ketch.cli import documents
 from ketch.cli.flags import Command, Flag, parse
-from ketch.engine import inspection
+from ketch.engine import image_inspection, inspection, network_settings, volume_listing
 from ketch.engine.engine import Engine
-from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
-from ketch.spec.template_functions import Struct, plain, to_json
+from ketch.errors import InvalidArgumentError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.engine.settings import Settings
+    from ketch.spec.template_functions import Struct
+
+# In the order in which a name is tried.
+_TYPES = ("container", "image", "network", "volume")
+_SWARM_TYPES = ("config", "node", "plugin", "secret", "service", "task")
 
 
-def _only_containers(text: str) -> str:
-    if text not in {"", "container"}:
-        raise InvalidArgumentError(f"{text} is not something that can be inspected here")
+def _type(text: str) -> str:
+    known = sorted((*_TYPES, *_SWARM_TYPES))
+    if text and text not in known:
+        listed = ", ".join(f'"{name}"' for name in known)
+        raise InvalidArgumentError(f'unknown type: "{text}": must be one of {listed}')
     return text
 
 
+_FORMAT = Flag("format", "f", help="Format output: 'json' or a Go template")
 INSPECT = Command(
     "ketch inspect [OPTIONS] NAME|ID [NAME|ID...]",
-    "Return low-level information on containers",
+    "Return low-level information on containers, images, networks and volumes",
     (
-        Flag("format", "f", help="Format output: 'json' or a Go template"),
-        Flag("type", help="Only inspect objects of the given type", convert=_only_containers),
+        _FORMAT,
+        Flag("size", "s", "bool", "Display total file sizes if the type is container"),
+        Flag("type", help="Only inspect objects of the given type"),
     ),
     minimum_arguments=1,
-    aliases=("ketch container inspect", "ketch inspect"),
+)
+CONTAINER_INSPECT = Command(
+    "ketch container inspect [OPTIONS] CONTAINER [CONTAINER...]",
+    "Display detailed information on one or more containers",
+    (_FORMAT, Flag("size", "s", "bool", "Display total file sizes")),
+    minimum_arguments=1,
 )
 
 
 def inspect(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch inspect``."""
     parsed = parse(INSPECT, arguments)
-    engine = Engine(settings)
-    found, failures = [], []
-    for reference in parsed.arguments:
-        try:
-            found.append(inspection.document(engine, engine.containers.find(reference)))
-        except NotFoundError:
-            failures.append(f"No such object: {reference}")
-        except KetchError as error:
-            failures.append(error.message)
-    template = parsed.text("format")
-    if template == "json":
-        print(to_json(found))
-    elif template:
-        _print_each(found, template)
-    else:
-        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
-    for failure in failures:
-        print(f"ketch: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    kind, sized = _type(parsed.text("type")), parsed.enabled("size")
+    lookups = _lookups(Engine(settings), sized=sized)
+    if kind and sized and kind != "container":
+        print(f"WARNING: --size ignored for {kind}s", file=sys.stderr)
+
+    def find(name: str) -> "Struct":
+        if kind in _SWARM_TYPES:
+            raise NotFoundError(f"This node is not a swarm manager, so there is no {kind} {name}")
+        for look_up in [lookups[kind]] if kind else lookups.values():
+            try:
+                return look_up(name)
+            except (NotFoundError, InvalidArgumentError):
+                if kind:
+                    raise
+        raise NotFoundError(f"No such object: {name}")
+
+    return documents.show(parsed.arguments, find, parsed.text("format"))
 
 
-def _print_each(documents: list[Struct], template: str) -> None:
-    from ketch.spec.template import Template  # noqa: PLC0415 - only --format needs it
-    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
+def inspect_containers(settings: "Settings", arguments: list[str]) -> int:
+    """Answer ``ketch container inspect``."""
+    parsed = parse(CONTAINER_INSPECT, arguments)
+    find = _lookups(Engine(settings), sized=parsed.enabled("size"))["container"]
+    return documents.show(parsed.arguments, find, parsed.text("format"))
 
-    try:
-        parsed = Template(template)
-        for document in documents:
-            print(parsed.execute(document))
-    except TemplateError as error:
-        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+
+def _lookups(engine: Engine, *, sized: bool) -> "dict[str, Callable[[str], Struct]]":
+    return {
+        "container": lambda name: inspection.document(
+            engine, engine.containers.find(name), sized=sized
+        ),
+        "image": lambda name: image_inspection.document(engine.images, engine.images.resolve(name)),
+        "network": lambda name: network_settings.network(engine, engine.networks.find(name)),
+        "volume": lambda name: volume_listing.document(engine.volumes.find(name)),
+    }

@@ -1,10 +1,10 @@
 """``ketch network``: networks, and who is connected to them."""
 
-import json
 import sys
 from ipaddress import ip_address, ip_network
 
 from ketch.cli import formats
+from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import table
@@ -13,7 +13,7 @@ from ketch.engine.engine import Engine
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.spec import environment
 from ketch.spec.filters import pair
-from ketch.spec.template_functions import Struct, plain, to_json
+from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,22 +175,11 @@ def inspect(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch network inspect``."""
     parsed = parse(INSPECT, arguments)
     engine = Engine(settings)
-    found, failures = [], []
-    for name in parsed.arguments:
-        try:
-            found.append(network_settings.network(engine, engine.networks.find(name)))
-        except KetchError as error:
-            failures.append(error.message)
-    template = parsed.text("format")
-    if template == "json":
-        print(to_json(found))
-    elif template:
-        print(formats.render(found, template, Struct({})), end="")
-    else:
-        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
-    for failure in failures:
-        print(f"ketch: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return show(
+        parsed.arguments,
+        lambda name: network_settings.network(engine, engine.networks.find(name)),
+        parsed.text("format"),
+    )
 
 
 def connect(settings: "Settings", arguments: list[str]) -> int:

@@ -1,9 +1,9 @@
 """``ketch volume``: make, list, inspect and remove volumes."""
 
-import json
 import re
 import sys
 
+from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import size, table
@@ -12,7 +12,7 @@ from ketch.engine.engine import Engine
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import environment
 from ketch.spec.filters import pair
-from ketch.spec.template_functions import Struct, plain, to_json
+from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,34 +140,11 @@ def inspect(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch volume inspect``."""
     parsed = parse(INSPECT, arguments)
     volumes = Engine(settings).volumes
-    found, failures = [], []
-    for name in parsed.arguments:
-        try:
-            found.append(volume_listing.document(volumes.find(name)))
-        except KetchError as error:
-            failures.append(error.message)
-    template = parsed.text("format")
-    if template == "json":
-        print(to_json(found))
-    elif template:
-        _print_each(found, template)
-    else:
-        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
-    for failure in failures:
-        print(f"ketch: {failure}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def _print_each(documents: list[Struct], template: str) -> None:
-    from ketch.spec.template import Template  # noqa: PLC0415 - only --format needs it
-    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
-
-    try:
-        parsed = Template(template)
-        for document in documents:
-            print(parsed.execute(document))
-    except TemplateError as error:
-        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+    return show(
+        parsed.arguments,
+        lambda name: volume_listing.document(volumes.find(name)),
+        parsed.text("format"),
+    )
 
 
 def rm(settings: "Settings", arguments: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 import json
 
-from ketch.engine import network_settings, states
+from ketch.engine import network_settings, sizes, states
 from ketch.engine.logs import log_path
 from ketch.spec.template_functions import Struct
 from ketch.spec.timestamps import rfc3339
@@ -44,8 +44,14 @@ _HOST_CONFIG: "dict[str, Any]" = {
 _OPTIONAL = ("ExposedPorts", "Healthcheck")
 
 
-def document(engine: "Engine", container: "Container") -> Struct:
-    """Returns what is known of a container."""
+def document(engine: "Engine", container: "Container", *, sized: bool = False) -> Struct:
+    """Returns what is known of a container.
+
+    Args:
+        engine: where it is.
+        container: the container.
+        sized: whether to look how much its files take.
+    """
     directory = engine.settings.container_directory(container.id)
     record = container.record
     config = Struct(_CONFIG | record.get("Config", {}))
@@ -74,11 +80,17 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "ExecIDs": None,
             "HostConfig": _host_config(directory, record.get("HostConfig", {})),
             "GraphDriver": Struct({"Data": None, "Name": "overlay2"}),
+            **(_sizes(engine, container) if sized else {}),
             "Mounts": mount_points(record),
             "Config": config,
             "NetworkSettings": network_settings.document(engine, container),
         }
     )
+
+
+def _sizes(engine: "Engine", container: "Container") -> dict[str, int]:
+    own, whole = sizes.container(engine, container)
+    return {"SizeRw": own, "SizeRootFs": whole}
 
 
 def _state(container: "Container") -> Struct:

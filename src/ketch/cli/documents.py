@@ -1,0 +1,57 @@
+"""What every ``inspect`` prints: documents as JSON, whole or through a template."""
+
+import json
+import sys
+
+from ketch.errors import InvalidArgumentError, KetchError
+from ketch.spec.template_functions import Struct, plain, to_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def show(names: "Iterable[str]", find: "Callable[[str], Struct]", template: str) -> int:
+    """Print what is known of some things, and on standard error what is not.
+
+    Args:
+        names: the things.
+        find: returns one's document; raises KetchError where there is none.
+        template: ``json`` for one line, empty for indented JSON, else a Go template for each.
+
+    Returns:
+        1 if something was not found, else 0.
+
+    Raises:
+        InvalidArgumentError: the template is wrong.
+    """
+    found, failures = [], []
+    for name in names:
+        try:
+            found.append(find(name))
+        except KetchError as error:
+            failures.append(error.message)
+    if template == "json":
+        print(to_json(found))
+    elif template:
+        _print_each(found, template)
+    else:
+        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
+    sys.stdout.flush()
+    for failure in failures:
+        print(f"ketch: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _print_each(documents: list[Struct], template: str) -> None:
+    from ketch.spec.template import ParseError, Template  # noqa: PLC0415 - only --format needs it
+    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
+
+    try:
+        parsed = Template(template)
+        for document in documents:
+            print(parsed.execute(document))
+    except ParseError as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+    except TemplateError as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
