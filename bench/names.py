@@ -23,6 +23,7 @@ from tests.support.commands import Engine
 
 _UNDER_WAY = 16
 _TIMEOUT_SECONDS = 5.0
+_ONE_RECORD = b"\0\1"
 
 
 def main() -> int:
@@ -75,7 +76,7 @@ def _rate(pid: int, questions: int) -> float:
         for number in range(questions + _UNDER_WAY):
             if number < questions:
                 asking.send(message)
-            if number >= _UNDER_WAY and not dnslib.DNSRecord.parse(asking.recv(512)).rr:
+            if number >= _UNDER_WAY and asking.recv(512)[6:8] != _ONE_RECORD:
                 raise SystemExit(f"process {pid} was not told the name")
         return questions / (time.perf_counter() - begun)
 

@@ -34,6 +34,7 @@ _MESSAGE_BYTES_MAX = 65535
 _DESCRIPTORS_MAX = 5
 _NAME_BYTES_MAX = 256
 _DATAGRAMS_AT_ONCE = 32
+_ANSWERS_MAX = 1024
 
 
 class Directories:
@@ -89,8 +90,8 @@ class Registered:
         server: its sockets.
     """
 
-    __slots__ = ("connection", "connections", "container_id", "namespace", "pending", "server",
-                 "tasks")  # fmt: skip
+    __slots__ = ("answers", "connection", "connections", "container_id", "namespace", "pending",
+                 "server", "tasks")  # fmt: skip
 
     def __init__(
         self,
@@ -106,6 +107,40 @@ class Registered:
         self.pending = 0
         self.connections = 0
         self.tasks: set[asyncio.Task[None]] = set()
+        self.answers = Answers()
+
+
+class Answers:
+    """What one container was told last, by what it asked, as long as that is true.
+
+    Programs ask for the same few names again and again, and taking messages apart is most of the
+    work.
+    """
+
+    __slots__ = ("_directory", "_told")
+
+    def __init__(self) -> None:
+        self._directory: dns.Directory | None = None
+        self._told: dict[bytes, bytes] = {}
+
+    def find(self, directory: dns.Directory, data: bytes) -> bytes | None:
+        """Returns the answer to a message, None where it is not known.
+
+        Args:
+            directory: who is called what, now.
+            data: the message, whose first two bytes are its number.
+        """
+        if directory is not self._directory:
+            self._directory = directory
+            self._told.clear()
+        told = self._told.get(data[2:])
+        return None if told is None else data[:2] + told
+
+    def keep(self, data: bytes, answer: bytes) -> None:
+        """Keep an answer, unless it has several records, whose order is to change."""
+        records = int.from_bytes(answer[6:8], "big")
+        if records <= 1 and len(self._told) < _ANSWERS_MAX:
+            self._told[data[2:]] = answer[2:]
 
 
 class Resolver:
@@ -203,24 +238,32 @@ class Resolver:
     # Questions
 
     def _datagrams(self, served: Registered) -> None:
+        directory = self._directories.names()
         for _ in range(_DATAGRAMS_AT_ONCE):
             try:
                 data, peer = served.server.udp.recvfrom(_MESSAGE_BYTES_MAX)
+                told = served.answers.find(directory, data)
+                if told is not None:
+                    _send(served, told, peer)
+                    continue
                 query = dns.Query(data)
             except ValueError:
                 continue
             except OSError:
                 return
-            answer = self._known(served, query)
+            answer = _known(directory, served, query)
             if answer is not None:
-                _reply(served, query, answer, peer)
+                answer = query.datagram(answer)
+                served.answers.keep(data, answer)
+                _send(served, answer, peer)
             elif served.pending < _PENDING_MAX:
                 self._start(served, self._pass_on(served, query, peer))
             else:
-                _reply(served, query, query.failed(), peer)
+                _send(served, query.failed(), peer)
 
     async def _pass_on(self, served: Registered, query: dns.Query, peer: tuple[str, int]) -> None:
-        _reply(served, query, await self._ask_others(served, query, stream=False), peer)
+        answer = await self._ask_others(served, query, stream=False)
+        _send(served, query.datagram(answer), peer)
 
     def _connection(self, served: Registered) -> None:
         try:
@@ -240,7 +283,7 @@ class Resolver:
             while True:
                 async with asyncio.timeout(_CONNECTION_SECONDS):
                     query = dns.Query(await self._receive_framed(connection))
-                answer = self._known(served, query)
+                answer = _known(self._directories.names(), served, query)
                 if answer is None:
                     answer = await self._ask_others(served, query, stream=True)
                 async with asyncio.timeout(_CONNECTION_SECONDS):
@@ -250,9 +293,6 @@ class Resolver:
         finally:
             served.connections -= 1
             connection.close()
-
-    def _known(self, served: Registered, query: dns.Query) -> bytes | None:
-        return query.refused() or query.answer(self._directories.names(), served.container_id)
 
     # Others' answers
 
@@ -321,9 +361,13 @@ def servers_in(resolv_conf: str) -> list[str]:
     return found
 
 
-def _reply(served: Registered, query: dns.Query, answer: bytes, peer: tuple[str, int]) -> None:
+def _known(directory: dns.Directory, served: Registered, query: dns.Query) -> bytes | None:
+    return query.refused() or query.answer(directory, served.container_id)
+
+
+def _send(served: Registered, answer: bytes, peer: tuple[str, int]) -> None:
     with contextlib.suppress(OSError):
-        served.server.reply(query.datagram(answer), peer)
+        served.server.reply(answer, peer)
 
 
 def _framed(message: bytes) -> bytes:
