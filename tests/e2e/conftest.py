@@ -1,9 +1,7 @@
 """The installed ketch, and beside it a private docker that the same tests must pass against."""
 
-import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +38,7 @@ def ketch_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
         _force_remove(engine, engine("ps", "-aq").out.split())
         leftovers.remove_network(link)
     finally:
-        _stop_zygotes(run_name)
+        leftovers.stop_zygotes(run_name)
         _FORWARDING.write_text(forwarding, encoding="ascii")
 
 
@@ -113,10 +111,3 @@ def _checked(engine: Engine, run_name: str) -> Iterator[Engine]:
 def _force_remove(engine: Engine, containers: list[str]) -> None:
     if containers:
         engine("rm", "-f", *containers)
-
-
-def _stop_zygotes(run_name: str) -> None:
-    """End the warm processes that would leave by themselves after a minute unused."""
-    for pid, command in leftovers.processes(run_name).items():
-        if command.startswith("ketch-zygote"):
-            os.kill(pid, signal.SIGTERM)

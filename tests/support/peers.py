@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tests.support.commands import Engine
 from tests.support.images import busybox_archive
@@ -45,7 +45,9 @@ def namespaces(directory: pathlib.Path) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def docker(directory: pathlib.Path, runtime: str = "") -> Iterator[Engine]:
+def docker(
+    directory: pathlib.Path, runtime: str = "", enter: Sequence[str] = ()
+) -> Iterator[Engine]:
     """Start a dockerd and give the docker command that speaks to it, with image ``busybox``.
 
     Its bridge and its iptables rules live in a network namespace of its own.
@@ -53,14 +55,19 @@ def docker(directory: pathlib.Path, runtime: str = "") -> Iterator[Engine]:
     Args:
         directory: where its files are.
         runtime: path of the OCI runtime that runs its containers, or empty for its own choice.
+        enter: the command prefix of the namespaces to use, from ``namespaces``; new ones where
+            empty.
     """
     if not shutil.which("dockerd") or not shutil.which("docker"):
         raise PeerUnavailableError("docker is not installed (Debian: docker.io)")
     socket = directory / "docker.sock"
     runtimes = ["--add-runtime", f"other={runtime}", "--default-runtime", "other"]
-    with namespaces(directory) as enter, (directory / "dockerd.log").open("wb") as log:
+    with (
+        contextlib.nullcontext(list(enter)) if enter else namespaces(directory) as inside,
+        (directory / "dockerd.log").open("wb") as log,
+    ):
         daemon = subprocess.Popen(
-            [*enter, "dockerd",
+            [*inside, "dockerd",
              "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
              "--pidfile", str(directory / "pid"), "--host", f"unix://{socket}",
              "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{CGROUP}",
@@ -88,12 +95,16 @@ def docker(directory: pathlib.Path, runtime: str = "") -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def podman(directory: pathlib.Path, runtime: str = "") -> Iterator[Engine]:
+def podman(
+    directory: pathlib.Path, runtime: str = "", enter: Sequence[str] = ()
+) -> Iterator[Engine]:
     """Give a podman with image ``busybox`` whose containers, networks and mounts are its own.
 
     Args:
         directory: where its files are.
         runtime: path of the OCI runtime that runs its containers; runc where empty.
+        enter: the command prefix of the namespaces to use, from ``namespaces``; new ones where
+            empty.
     """
     if not shutil.which("podman"):
         raise PeerUnavailableError("podman is not installed (Debian: podman)")
@@ -107,10 +118,10 @@ def podman(directory: pathlib.Path, runtime: str = "") -> Iterator[Engine]:
     )
     runtime = runtime or shutil.which("runc") or ""
     runtimes = ["--runtime", runtime] if runtime else []
-    with namespaces(directory) as enter:
+    with contextlib.nullcontext(list(enter)) if enter else namespaces(directory) as inside:
         engine = Engine(
             "podman",
-            [*enter, "podman", *runtimes, "--root", str(directory / "root"), "--runroot",
+            [*inside, "podman", *runtimes, "--root", str(directory / "root"), "--runroot",
              str(directory / "run"), "--cgroup-manager", "cgroupfs", "--storage-driver",
              "overlay"],
             {"CONTAINERS_CONF": str(configuration)},

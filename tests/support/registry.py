@@ -7,14 +7,13 @@ import http.server
 import json
 import pathlib
 import re
-import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -299,7 +298,11 @@ def _give_token(request: Handler, query: str, user: str, refresh: str) -> None:
 
 @contextlib.contextmanager
 def docker_registry(
-    directory: pathlib.Path, *, password: bool = False, tls: bool = False
+    directory: pathlib.Path,
+    *,
+    password: bool = False,
+    tls: bool = False,
+    enter: Sequence[str] = (),
 ) -> Iterator[str]:
     """Run Debian's docker-registry on loopback; give its host and port.
 
@@ -307,6 +310,7 @@ def docker_registry(
         directory: where its files are; with ``tls`` the certificate is ``cert.pem`` there.
         password: whether it wants USER and PASSWORD.
         tls: whether it speaks TLS.
+        enter: the command prefix of the namespaces to run it in, or empty for this process's.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -329,10 +333,11 @@ def docker_registry(
     (directory / "config.yml").write_text(json.dumps(settings), encoding="utf-8")  # is YAML too
     with (directory / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            ["docker-registry", "serve", str(directory / "config.yml")], stdout=log, stderr=log
-        )
+            [*enter, "docker-registry", "serve", str(directory / "config.yml")],
+            stdout=log, stderr=log,
+        )  # fmt: skip
         try:
-            _await_port(port, daemon)
+            _await_port(port, daemon, enter)
             yield f"127.0.0.1:{port}"
         finally:
             daemon.terminate()
@@ -350,15 +355,13 @@ def make_certificate(directory: pathlib.Path) -> None:
     )  # fmt: skip
 
 
-def have_docker_registry() -> bool:
-    """Tell whether docker-registry is installed."""
-    return shutil.which("docker-registry") is not None
-
-
-def _await_port(port: int, daemon: "subprocess.Popen[bytes]") -> None:
+def _await_port(port: int, daemon: "subprocess.Popen[bytes]", enter: Sequence[str]) -> None:
     deadline = time.monotonic() + 15
+    listens = f":{port:04X} 00000000:0000 0A"  # proc(5): a listening socket's line
     while time.monotonic() < deadline and daemon.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        table = subprocess.run([*enter, "cat", "/proc/self/net/tcp"], check=True,
+                               capture_output=True, text=True).stdout  # fmt: skip
+        if listens in table:
             return
         time.sleep(0.05)
     raise RuntimeError("docker-registry does not start")

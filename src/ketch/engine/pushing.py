@@ -109,6 +109,14 @@ class Pusher:
         if repository.tag or repository.digest:
             raise InvalidArgumentError("tag can't be used with --all-tags/-a")
         self._tell_begin(repository)
+        return [self._push(name) for name in sorted(self._tags(repository), key=str)]
+
+    def _tags(self, repository: Reference) -> list[Reference]:
+        """Returns the names with tags that there are of a repository.
+
+        Raises:
+            NotFoundError: there are none.
+        """
         names = [
             name
             for image in self._images.list()
@@ -119,16 +127,15 @@ class Pusher:
             raise NotFoundError(
                 f"An image does not exist locally with the tag: {repository.familiar_name}"
             )
-        return [self._push(name) for name in sorted(names, key=str)]
+        return names
 
     def _push(self, name: Reference) -> Pushed:
         repository = self._registries.repository(name, push=True)
         try:
             image = self._images.resolve(str(name))
         except NotFoundError as error:
-            raise NotFoundError(
-                f"An image does not exist locally with the tag: {name.familiar_name}"
-            ) from error
+            self._tags(name)
+            raise NotFoundError(f"tag does not exist: {name.familiar}") from error
         self._check_platform(image, name)
         # What is read must not be deleted meanwhile.
         with self._images.adding(), contextlib.ExitStack() as stack:

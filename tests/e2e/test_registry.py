@@ -1,0 +1,306 @@
+"""Images that travel through Debian's docker-registry, by ketch, docker, podman and skopeo."""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tests.support import images, leftovers, peers
+from tests.support import registry as registries
+from tests.support.archives import archive, member
+from tests.support.commands import Engine, finish
+from tests.support.registry import PASSWORD, USER
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("docker-registry") and shutil.which("skopeo")),
+    reason="docker-registry or skopeo is not installed",
+)
+
+
+@dataclass
+class Fleet:
+    """Everything in one set of namespaces: registries, ketch and its peers."""
+
+    enter: list[str]
+    directory: pathlib.Path
+    host: str  # of the open registry
+    ketch: Engine
+
+    def engine(self, name: str) -> Engine:
+        """Return a ketch with an empty store of its own."""
+        places = [
+            "--root",
+            f"{self.directory}/{name}/root",
+            "--state",
+            f"{self.directory}/{name}/state",
+        ]
+        program = str(pathlib.Path(sys.executable).with_name("ketch"))
+        configuration = str(self.directory / name)
+        return Engine("ketch", [*self.enter, program, *places], {"DOCKER_CONFIG": configuration})
+
+    def skopeo(self, *words: str) -> str:
+        """Run skopeo."""
+        done = subprocess.run([*self.enter, "skopeo", *words], check=False, capture_output=True,
+                              text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def fleet(scratch: pathlib.Path, run_name: str) -> Iterator[Fleet]:
+    directory = scratch / "fleet"
+    directory.mkdir()
+    with (
+        peers.namespaces(directory) as enter,
+        registries.docker_registry(directory / "open", enter=enter) as host,
+    ):
+        fleet = Fleet(enter, directory, host, Engine("", []))
+        fleet.ketch = fleet.engine("ketch")
+        fleet.ketch.ok("import", "--change", "CMD [\"echo\", \"ran\"]",
+                       str(images.busybox_archive()), f"{host}/ours")  # fmt: skip
+        fleet.ketch.ok("push", "--quiet", f"{host}/ours")
+        yield fleet
+        leftovers.stop_zygotes(run_name)
+
+
+@pytest.fixture(scope="module")
+def docker(fleet: Fleet) -> Iterator[Engine]:
+    directory = fleet.directory / "docker"
+    directory.mkdir()
+    try:
+        with peers.docker(directory, enter=fleet.enter) as engine:
+            # The command itself speaks to registries as well.
+            yield replace(engine, prefix=[*fleet.enter, *engine.prefix])
+    except peers.PeerUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def podman(fleet: Fleet) -> Iterator[Engine]:
+    directory = fleet.directory / "podman"
+    directory.mkdir()
+    try:
+        with peers.podman(directory, enter=fleet.enter) as engine:
+            yield engine
+    except peers.PeerUnavailableError as error:
+        pytest.skip(str(error))
+
+
+def digest_of(output: str) -> str:
+    found = re.search(r"sha256:[0-9a-f]{64}", output)
+    assert found, output
+    return found[0]
+
+
+# What ketch pushed, others can have; what others pushed, ketch can
+
+
+def test_docker_pulls_and_runs_what_ketch_pushed(fleet: Fleet, docker: Engine) -> None:
+    pushed = digest_of(fleet.ketch.ok("push", f"{fleet.host}/ours"))
+    pulled = docker.ok("pull", f"{fleet.host}/ours")
+    assert f"Digest: {pushed}" in pulled
+    assert docker.ok("run", "--rm", f"{fleet.host}/ours") == "ran"
+
+
+def test_podman_and_skopeo_take_it_as_well(fleet: Fleet, podman: Engine) -> None:
+    podman.ok("pull", "--tls-verify=false", f"{fleet.host}/ours")
+    found = json.loads(fleet.skopeo("inspect", "--tls-verify=false", f"docker://{fleet.host}/ours"))
+    assert found["Digest"] == digest_of(fleet.ketch.ok("push", f"{fleet.host}/ours"))
+    ours = fleet.ketch.ok("images", "--no-trunc", "--quiet", f"{fleet.host}/ours").split()[0]
+    assert ours.removeprefix("sha256:") in podman.ok("images", "--no-trunc", "--quiet")
+
+
+def test_ketch_pulls_what_docker_pushed(fleet: Fleet, docker: Engine) -> None:
+    name = f"{fleet.host}/dockers"
+    docker.ok("tag", "busybox", name)
+    pushed = digest_of(docker.ok("push", name).splitlines()[-1])
+    assert f"Digest: {pushed}" in fleet.ketch.ok("pull", name)
+    assert fleet.ketch.ok("run", "--rm", name, "echo", "ran") == "ran"
+    # And gives it back as it was.
+    fleet.ketch.ok("tag", name, f"{name}-again")
+    assert digest_of(fleet.ketch.ok("push", f"{name}-again").splitlines()[-1]) == pushed
+
+
+@pytest.mark.parametrize("form", ["oci", "v2s2"])
+def test_ketch_pulls_what_podman_pushed(fleet: Fleet, podman: Engine, form: str) -> None:
+    name = f"{fleet.host}/podmans-{form}"
+    podman.ok("push", "--tls-verify=false", "--format", form, "busybox", name)
+    fleet.ketch.ok("pull", name)
+    assert fleet.ketch.ok("run", "--rm", name, "echo", "ran") == "ran"
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip"])
+def test_ketch_pulls_what_skopeo_copied(fleet: Fleet, compression: str) -> None:
+    name = f"{fleet.host}/copied-{compression}"
+    fleet.skopeo(
+        "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--format", "oci",
+        "--dest-compress-format", compression, f"docker://{fleet.host}/ours", f"docker://{name}",
+    )  # fmt: skip
+    engine = fleet.engine(f"for-{compression}")
+    engine.ok("pull", "--quiet", name)
+    assert engine.ok("image", "inspect", "--format", "{{.Id}}", name) == fleet.ketch.ok(
+        "image", "inspect", "--format", "{{.Id}}", f"{fleet.host}/ours"
+    )
+
+
+# The same words as docker
+
+
+def test_output_and_status_are_dockers(fleet: Fleet, docker: Engine) -> None:
+    name = f"{fleet.host}/words"
+    for text in (b"one", b"two"):  # neither engine has seen these layers
+        content = archive(member(b"file", data=text))
+        fleet.ketch.ok("import", "-", f"{name}:{text.decode()}", stdin=content)
+        fleet.ketch.ok("push", "--quiet", f"{name}:{text.decode()}")
+    fleet.ketch.ok("tag", f"{name}:one", name)
+    fleet.ketch.ok("push", "--quiet", name)
+    ketch = fleet.engine("words")
+    for words in (("pull", name), ("pull", name), ("pull", "--quiet", name),
+                  ("pull", "--all-tags", name), ("pull", f"{name}:none"), ("pull", "BAD"),
+                  ("pull", "--all-tags", f"{name}:one"), ("push", name), ("push", name + ":none"),
+                  ("push", "--all-tags", name), ("pull",), ("push", "a", "b")):  # fmt: skip
+        ours, theirs = ketch(*words), docker(*words)
+        assert ours.status == theirs.status, f"{ours}\n{theirs}"
+        assert normal(ours.out) == normal(theirs.out)
+        if ours.status and len(words) > 1:
+            said = re.sub("^(?:ketch|docker|Error response from daemon|Error): ", "", theirs.err)
+            assert said.strip().splitlines()[0].replace("'docker ", "'ketch ") in ours.err
+
+
+def normal(output: str) -> list[str]:
+    """Return the lines in one order, without states that docker may skip over.
+
+    What it pushes are manifests of its own making.
+    """
+    skipped = ("Verifying Checksum", "Download complete", "Waiting")
+    lines = [line for line in output.splitlines() if not line.endswith(skipped)]
+    return sorted(re.sub(r"digest: \S+ size: \d+", "digest", line) for line in lines)
+
+
+def test_a_missing_image_is_pulled_for_run(fleet: Fleet) -> None:
+    ketch = fleet.engine("missing")
+    name = f"{fleet.host}/ours"
+    refused = ketch("run", "--rm", "--pull", "never", name)
+    assert (refused.status, refused.out) == (125, "")
+    assert f"No such image: {name}:latest" in refused.err
+    first = ketch("run", "--rm", name)
+    assert (first.status, first.out) == (0, "ran\n")
+    assert first.err.splitlines()[:2] == [
+        f"Unable to find image '{name}:latest' locally", "latest: Pulling from ours"
+    ]  # fmt: skip
+    again = ketch("run", "--rm", name)
+    assert (again.status, again.out, again.err) == (0, "ran\n", "")
+    always = ketch("run", "--rm", "--pull", "always", name)
+    assert (always.out, "Image is up to date" in always.err) == ("ran\n", True)
+    quiet = ketch("create", "--quiet", "--pull", "always", name)
+    assert (quiet.status, quiet.err) == (0, "")
+    ketch.ok("rm", quiet.out.strip())
+    nowhere = ketch("run", "--rm", f"{name}-not")
+    assert nowhere.status == 125
+    assert "not found: manifest unknown" in nowhere.err
+
+
+def test_a_terminal_shows_bars_in_place(fleet: Fleet) -> None:
+    terminal = fleet.engine("terminal").terminal("pull", f"{fleet.host}/ours", columns=150)
+    terminal.expect("Pull complete")
+    assert "\x1b[1A" in str(terminal.before)
+    assert finish(terminal) == 0
+
+
+# Platforms
+
+
+def test_a_list_for_several_platforms(fleet: Fleet, docker: Engine) -> None:
+    ketch, name = fleet.ketch, f"{fleet.host}/several"
+    for architecture in ("amd64", "arm64"):
+        ketch.ok("import", "--platform", f"linux/{architecture}", str(images.busybox_archive()),
+                 f"{name}:{architecture}")  # fmt: skip
+        ketch.ok("push", "--quiet", f"{name}:{architecture}")
+    ketch.ok("manifest", "create", name, f"{name}:amd64", f"{name}:arm64")
+    assert ketch("manifest", "create", name, f"{name}:amd64").status == 1
+    ketch.ok("manifest", "annotate", "--variant", "v8", name, f"{name}:arm64")
+    local = ketch.ok("manifest", "inspect", name)
+    digest = ketch.ok("manifest", "push", "--purge", name)
+    assert ketch.ok("manifest", "inspect", name) == local
+    assert docker.ok("manifest", "inspect", "--insecure", name) == local
+    assert ketch("manifest", "rm", name).status == 1
+    for architecture in ("amd64", "arm64"):
+        pulled = ketch.ok("pull", "--platform", f"linux/{architecture}", name)
+        assert f"Digest: {digest}" in pulled
+        assert ketch.ok("image", "inspect", "--format", "{{.Architecture}}", name) == architecture
+    missing = ketch("pull", "--platform", "linux/s390x", name)
+    assert missing.status == 1
+    assert "no matching manifest for linux/s390x" in missing.err
+    assert f"Digest: {digest}" in docker.ok("pull", name)
+
+
+# Who may, and over what
+
+
+def test_a_registry_that_wants_a_password(fleet: Fleet) -> None:
+    with registries.docker_registry(
+        fleet.directory / "closed", password=True, enter=fleet.enter
+    ) as host:
+        ketch = fleet.ketch
+        ketch.ok("tag", f"{fleet.host}/ours", f"{host}/ours")
+        assert "no basic auth credentials" in ketch("push", f"{host}/ours").err
+        wrong = ketch("login", "--username", USER, "--password-stdin", host, stdin="wrong")
+        assert wrong.status == 1
+        assert f"login attempt to http://{host}/v2/ failed with status: 401" in wrong.err
+        done = ketch("login", "--username", USER, "--password-stdin", host, stdin=f"{PASSWORD}\n")
+        assert (done.status, done.out) == (0, "Login Succeeded\n")
+        assert "stored unencrypted" in done.err
+        ketch.ok("push", f"{host}/ours")
+        # Others read the same file.
+        auth = f"{fleet.directory}/ketch/config.json"
+        found = fleet.skopeo(
+            "inspect", "--authfile", auth, "--tls-verify=false", f"docker://{host}/ours"
+        )
+        assert json.loads(found)["RepoTags"] == ["latest"]
+        assert ketch.ok("logout", host) == f"Removing login credentials for {host}"
+        refused = ketch("pull", f"{host}/ours")
+        assert refused.status == 1
+        assert "no basic auth credentials" in refused.err
+
+
+def test_a_registry_with_tls(fleet: Fleet) -> None:
+    with registries.docker_registry(
+        fleet.directory / "tls", tls=True, password=True, enter=fleet.enter
+    ) as host:
+        # This machine's own addresses may have any certificate, as in Docker; a name may not.
+        name = host.replace("127.0.0.1", "registry.test")
+        certificates = fleet.directory / "certs.d" / name
+        certificates.mkdir(parents=True)
+        (certificates / "ca.crt").write_bytes((fleet.directory / "tls/cert.pem").read_bytes())
+        settings = fleet.directory / "registries.json"
+        settings.write_text(json.dumps({
+            "certificate-directories": [str(fleet.directory / "certs.d")],
+            "mirrors": {"nowhere.test": [f"https://{host}"]},
+        }))  # fmt: skip
+        ketch = fleet.engine("tls-client")
+        ketch = Engine(
+            "ketch", ketch.prefix, {**ketch.environment, "KETCH_REGISTRIES": str(settings)}
+        )
+        ketch.ok("login", "--username", USER, "--password-stdin", host, stdin=PASSWORD)
+        ketch.ok("import", str(images.busybox_archive()), f"{host}/ours")
+        ketch.ok("push", "--quiet", f"{host}/ours")
+        assert f"{host}/ours" in ketch.ok("search", "--format", "{{.Name}}", f"{host}/our")
+        pulled = ketch("pull", "nowhere.test/ours")
+        assert pulled.status == 0, str(pulled)
+
+
+def test_mounted_from_a_neighbour(fleet: Fleet) -> None:
+    name = f"{fleet.host}/group/neighbour"
+    fleet.ketch.ok("tag", f"{fleet.host}/ours", name)
+    assert "Mounted from " in fleet.ketch.ok("push", name)
+    assert "Layer already exists" in fleet.ketch.ok("push", name)
+    fleet.ketch.ok("tag", name, f"{name}:second")
+    assert "tag: latest" not in fleet.ketch.ok("push", "--all-tags", name)
+    tags = json.loads(fleet.skopeo("list-tags", "--tls-verify=false", f"docker://{name}"))["Tags"]
+    assert sorted(tags) == ["latest", "second"]
