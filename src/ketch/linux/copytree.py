@@ -68,13 +68,14 @@ class _Links:
 def _copy_directory(source: int, target: int, links: _Links) -> None:
     directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
     try:
+        before = os.fstat(directory)
         with os.scandir(directory) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 _copy_entry(directory, target, entry.name, status, links)
         into = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
         try:
-            _copy_metadata(directory, into)
+            _copy_metadata(directory, into, before)
         finally:
             os.close(into)
     finally:
@@ -118,9 +119,10 @@ def _copy_file(source: int, target: int, name: str, status: os.stat_result, link
     try:
         write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=target)
         try:
+            before = os.fstat(read)  # reading changes when it was last read
             while os.sendfile(write, read, None, 1 << 30):
                 pass
-            _copy_metadata(read, write)
+            _copy_metadata(read, write, before)
             links.add(status, write)
         finally:
             os.close(write)
@@ -128,8 +130,7 @@ def _copy_file(source: int, target: int, name: str, status: os.stat_result, link
         os.close(read)
 
 
-def _copy_metadata(source: int, target: int) -> None:
-    status = os.fstat(source)
+def _copy_metadata(source: int, target: int, status: os.stat_result) -> None:
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source):

@@ -285,3 +285,55 @@ def test_seccomp_profiles() -> None:
 def test_a_cgroup_parent_cannot_leave_the_hierarchy() -> None:
     assert build("--cgroup-parent", "a/b")["linux"]["cgroupsPath"] == f"/a/b/{ID}"
     assert build("--cgroup-parent", "/../../x")["linux"]["cgroupsPath"] == f"/x/{ID}"
+
+
+def test_volumes_come_from_where_a_start_has_found_them() -> None:
+    request = complete("-v", "data:/d:ro", "--mount", "type=image,src=x,dst=/i")
+    config = bundle.build(
+        request, container_id=ID, user=ROOT, extra_groups=[], files=FILES,
+        devices=Devices([], []), host=HOST,
+        sources={
+            "/d": bundle.Source("/volumes/data/_data"),
+            "/i": bundle.Source("/proc/self/fd/7", [{"containerID": 5, "hostID": 0, "size": 1}],
+                                [{"containerID": 6, "hostID": 0, "size": 1}]),
+        },
+    )  # fmt: skip
+    mounts = mounted(config)
+    assert mounts["/d"] == {
+        "destination": "/d", "type": "bind", "source": "/volumes/data/_data",
+        "options": ["rbind", "rro", "rprivate"],
+    }  # fmt: skip
+    assert mounts["/i"]["source"] == "/proc/self/fd/7"
+    assert "idmap" in mounts["/i"]["options"]
+    assert mounts["/i"]["uidMappings"][0]["containerID"] == 5
+
+
+def test_the_namespaces_of_other_containers() -> None:
+    request = complete("--network", "container:a", "--ipc", "container:a", "--pid", "container:a")
+    request["Config"]["Hostname"] = "its"
+    joined = {kind: f"/proc/self/fd/{n}" for n, kind in enumerate(("network", "ipc", "pid"), 5)}
+    config = bundle.build(
+        request, container_id=ID, user=ROOT, extra_groups=[], files=FILES,
+        devices=Devices([], []), host=HOST, joined=joined,
+        sources={"/dev/shm": bundle.Source("/proc/self/fd/9")},
+    )  # fmt: skip
+    assert {
+        space["type"]: space["path"] for space in config["linux"]["namespaces"] if "path" in space
+    } == joined
+    assert mounted(config)["/dev/shm"]["source"] == "/proc/self/fd/9"
+    # They are the other container's to set.
+    assert config["linux"]["sysctl"] == {}
+
+
+def test_what_security_options_come_to() -> None:
+    linux = build("--security-opt", "systempaths=unconfined")["linux"]
+    assert linux["maskedPaths"] == linux["readonlyPaths"] == []
+    mounts = mounted(build("--security-opt", "writable-cgroups=true"))
+    assert "rw" in mounts["/sys/fs/cgroup"]["options"]
+    mounts = mounted(build("--privileged", "--security-opt", "writable-cgroups=false"))
+    assert "ro" in mounts["/sys/fs/cgroup"]["options"]
+
+
+def test_realtime_limits() -> None:
+    limits = build("--cpu-rt-runtime", "5", "--cpu-rt-period", "9")["linux"]["resources"]["cpu"]
+    assert limits == {"realtimeRuntime": 5, "realtimePeriod": 9}

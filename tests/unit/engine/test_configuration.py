@@ -174,6 +174,63 @@ MIB = 1 << 20
         ),
         ({"ExtraHosts": ["foo"]}, 'bad format for add-host: "foo"'),
         ({"DeviceCgroupRules": ["x"]}, "invalid device cgroup format 'x'"),
+        ({"BlkioWeight": 5}, "Range of blkio weight is from 10 to 1000"),
+        (
+            {"BlkioWeightDevice": [{"Path": "/dev/x", "Weight": 2000}]},
+            "Range of blkio weight is from 10 to 1000",
+        ),
+        (
+            {"CpuRealtimePeriod": 5, "CpuRealtimeRuntime": 9},
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ),
+        ({"PidMode": "foo"}, "invalid PID mode: foo"),
+        ({"PidMode": "container:"}, "invalid PID mode: container:"),
+        ({"UTSMode": "container:x"}, "invalid UTS mode: container:x"),
+        ({"UsernsMode": "x"}, "invalid user namespace mode: x"),
+        ({"CgroupnsMode": "x"}, "invalid cgroup namespace mode: x"),
+        ({"Isolation": "hyperv"}, "invalid isolation 'hyperv' on linux"),
+        ({"Runtime": "foo"}, "unknown or invalid runtime name: foo"),
+        ({"StorageOpt": {"foo": "1"}}, "Unknown option foo"),
+        ({"StorageOpt": {"size": "1x"}}, "invalid suffix: 'x'"),
+        (
+            {"AutoRemove": True, "RestartPolicy": {"Name": "always"}},
+            "can't create 'AutoRemove' container with restart policy",
+        ),
+        (
+            {"RestartPolicy": {"Name": "foo"}},
+            "invalid restart policy: unknown policy 'foo'; "
+            "use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+        ),
+        (
+            {"RestartPolicy": {"Name": "always", "MaximumRetryCount": -1}},
+            "invalid restart policy: maximum retry count can only be used with 'on-failure' "
+            "and cannot be negative",
+        ),
+        (
+            {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": -1}},
+            "invalid restart policy: maximum retry count cannot be negative",
+        ),
+        (
+            {"Annotations": {"": "x"}},
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ),
+        (
+            {"NetworkMode": "container:x", "Links": ["a"]},
+            "conflicting options: container type network can't be used with links. "
+            "This would result in undefined behavior",
+        ),
+        (
+            {"NetworkMode": "container"},
+            "Invalid network mode: invalid container format container:<name|id>",
+        ),
+        (
+            {"PortBindings": {"80/foo": [{"HostIp": "", "HostPort": ""}]}},
+            "invalid proto: foo",
+        ),
+        (
+            {"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "x"}]}},
+            'invalid port specification: "x"',
+        ),
         ({"Binds": ["/b:/c", "/d:/c"]}, "Duplicate mount point: /c"),
     ],
 )
@@ -211,3 +268,56 @@ def test_a_warning_about_the_oom_killer() -> None:
     assert len(configuration.complete(request, {}, ID, HOST)[1]) == 1
     request["HostConfig"]["Memory"] = 64 << 20
     assert configuration.complete(request, {}, ID, HOST)[1] == []
+
+
+def test_health_checks_are_completed_by_the_image() -> None:
+    image = {"Healthcheck": {"Test": ["CMD", "x"], "Interval": 5 * 10**9, "Retries": 2}}
+    own = {"Cmd": ["y"], "Healthcheck": {"Interval": 10**9}}
+    assert complete(own, None, image)["Config"]["Healthcheck"] == {
+        "Test": ["CMD", "x"], "Interval": 10**9, "Retries": 2,
+    }  # fmt: skip
+    assert complete({"Cmd": ["y"]}, None, image)["Config"]["Healthcheck"] == image["Healthcheck"]
+    message = "Interval in Healthcheck cannot be less than 1ms"
+    assert refusal({"Cmd": ["y"], "Healthcheck": {"Interval": 1000}}) == message
+
+
+def test_what_api_clients_send_for_nothing() -> None:
+    empty = {"MemorySwappiness": -1, "PidsLimit": 0, "OomKillDisable": False}
+    assert not complete(None, empty)["HostConfig"].keys() & empty.keys()
+
+
+def test_endpoints_of_older_api_clients() -> None:
+    request: Request = {
+        "Config": {"Cmd": ["x"], "MacAddress": "92:d0:c6:0a:29:33"},
+        "HostConfig": {"NetworkMode": "default"},
+        "NetworkingConfig": {"EndpointsConfig": {"default": {"Aliases": ["a"]}}},
+    }
+    made = configuration.complete(request, {}, ID, HOST)[0]
+    assert made["HostConfig"]["NetworkMode"] == "bridge"
+    assert made["NetworkingConfig"] == {
+        "EndpointsConfig": {"bridge": {"Aliases": ["a"], "MacAddress": "92:d0:c6:0a:29:33"}}
+    }
+    assert "MacAddress" not in made["Config"]
+    assert request["Config"]["MacAddress"]
+
+
+def test_security_modules_that_this_machine_lacks() -> None:
+    for option in ("apparmor=strict", "label=type:x_t"):
+        with pytest.raises(UnsupportedError, match="not active on this machine"):
+            complete(None, {"SecurityOpt": [option]})
+    complete(None, {"SecurityOpt": ["apparmor=unconfined", "label=disable"]})
+
+
+def test_warnings() -> None:
+    request: Request = {
+        "Config": {"Cmd": ["x"]},
+        "HostConfig": {
+            "KernelMemory": 5, "NetworkMode": "host", "PortBindings": {"80/tcp": []},
+        },
+    }  # fmt: skip
+    made, warnings = configuration.complete(request, {}, ID, HOST)
+    assert warnings == [
+        "Linux has had no kernel memory limit since 5.16: --kernel-memory is discarded.",
+        "Published ports are discarded when using host network mode",
+    ]
+    assert "KernelMemory" not in made["HostConfig"]

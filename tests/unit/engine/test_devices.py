@@ -50,3 +50,22 @@ def test_a_privileged_container_gets_the_hosts_but_what_it_has_of_its_own() -> N
     assert "/dev/y" in paths
     assert not {"/dev/null", "/dev/console", "/dev/ptmx", "/dev/tty"} & set(paths)
     assert not any(path.startswith(("/dev/pts/", "/dev/shm/")) for path in paths)
+
+
+def test_weights_and_throttles_are_by_number() -> None:
+    found = devices.gather(
+        {
+            "BlkioWeight": 300,
+            "BlkioWeightDevice": [{"Path": "/dev/full", "Weight": 200}],
+            "BlkioDeviceReadBps": [{"Path": "/dev/null", "Rate": 1}],
+            "BlkioDeviceWriteIOps": [{"Path": "/dev/zero", "Rate": 2}],
+        }
+    ).block
+    assert found == {
+        "weight": 300,
+        "weightDevice": [{"major": 1, "minor": 7, "weight": 200}],
+        "throttleReadBpsDevice": [{"major": 1, "minor": 3, "rate": 1}],
+        "throttleWriteIOPSDevice": [{"major": 1, "minor": 5, "rate": 2}],
+    }
+    with pytest.raises(InvalidArgumentError, match="stat /dev/gone: no such file or directory"):
+        devices.gather({"BlkioDeviceReadBps": [{"Path": "/dev/gone", "Rate": 1}]})

@@ -62,3 +62,20 @@ def test_propagation_needs_a_mount_that_has_it(
 
 def test_the_mount_of_a_path_is_the_nearest_one() -> None:
     assert mounts._mount_of("/proc/self/status")[0] == "/proc"
+
+
+def test_an_owners_files_appear_as_the_users_own() -> None:
+    def appears(owner: int, user: int) -> dict[int, int]:
+        maps = list(mounts._swapped(owner, user))
+        return {
+            number: entry["hostID"] + number - entry["containerID"]
+            for number in (0, 1, 999, 1000, 1001, (1 << 32) - 2)
+            for entry in maps
+            if entry["containerID"] <= number < entry["containerID"] + entry["size"]
+        }
+
+    last = (1 << 32) - 2
+    # Whoever is 1000 inside has no number on the disk, least of all root's.
+    assert appears(1000, 0) == {1: 1, 999: 999, 1000: 0, 1001: 1001, last: last}
+    assert appears(0, 1000) == {0: 1000, 1: 1, 999: 999, 1001: 1001, last: last}
+    assert appears(1, 0) == {1: 0, 999: 999, 1000: 1000, 1001: 1001, last: last}
