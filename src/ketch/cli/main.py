@@ -99,10 +99,12 @@ Commands:
 {commands}
 
 Global Options:
-      --no-zygote      Start containers without a warm helper process
-      --root string    Directory of what lasts (default "{root}")
-      --state string   Directory of what a reboot may lose (default "{state}")
-  -v, --version        Print version information and quit
+      --no-zygote               Start containers without a warm helper process
+      --root string             Directory of what lasts (default "{root}")
+      --state string            Directory of what a reboot may lose (default "{state}")
+      --storage-driver string   How layers are stacked: overlay2, fuse-overlayfs or vfs
+                                (default: what this root uses, or the first that works)
+  -v, --version                 Print version information and quit
 
 Run 'ketch COMMAND --help' for more information on a command.
 """
@@ -172,19 +174,23 @@ def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
     """Read what stands before the command; None when that was all there was to do."""
     root = os.environ.get("KETCH_ROOT", "/var/lib/ketch")
     state = os.environ.get("KETCH_STATE", "/run/ketch")
+    driver = os.environ.get("KETCH_STORAGE_DRIVER", "")
     zygote = True
     rest = list(words)
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if name in {"--root", "--state"}:
+        if name in {"--root", "--state", "--storage-driver"}:
             if not equals:
                 if not rest:
                     raise _usage(f"flag needs an argument: {name}")
                 value = rest.pop(0)
             if not value:
-                raise _usage(f"{name}: the directory's name is empty")
-            root, state = (value, state) if name == "--root" else (root, value)
+                raise _usage(f"{name}: the name is empty")
+            if name == "--storage-driver":
+                driver = value
+            else:
+                root, state = (value, state) if name == "--root" else (root, value)
         elif word == "--no-zygote":
             zygote = False
         elif word in {"-v", "--version"}:
@@ -201,7 +207,7 @@ def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
         commands = "\n".join(f"  {name:<11} {what}" for name, (_, _, what) in _COMMANDS.items())
         print(_HELP.format(commands=commands, root=root, state=state).strip("\n"))
         return None, []
-    return Settings(root, state, zygote=zygote), rest
+    return Settings(root, state, zygote=zygote, storage_driver=driver), rest
 
 
 def _find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int], list[str]]":

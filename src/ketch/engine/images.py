@@ -13,9 +13,8 @@ import time
 
 from ketch.engine import events, image_removal
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, KetchError, NotFoundError
-from ketch.images import lock
+from ketch.images import drivers, lock
 from ketch.images.content import ContentStore
-from ketch.images.snapshots import OverlaySnapshotter
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 
@@ -97,16 +96,24 @@ class Images:
 
     Attributes:
         content: the blobs.
-        snapshotter: the unpacked layers and what is stacked on them.
+        root: the engine's directory.
     """
 
-    __slots__ = ("_store", "content", "root", "snapshotter")
+    __slots__ = ("_driver", "_snapshotter", "_store", "content", "root")
 
     def __init__(self, settings: "Settings", store: "Store") -> None:
         self.root = settings.root
         self._store = store
         self.content = ContentStore(settings.root)
-        self.snapshotter: Snapshotter = OverlaySnapshotter(settings.root)
+        self._driver = settings.storage_driver
+        self._snapshotter: Snapshotter | None = None
+
+    @property
+    def snapshotter(self) -> "Snapshotter":
+        """The unpacked layers and what is stacked on them."""
+        if self._snapshotter is None:
+            self._snapshotter = drivers.choose(self.root, self._driver)
+        return self._snapshotter
 
     # What is there
 
@@ -273,6 +280,7 @@ class Images:
 
     def adding(self) -> "AbstractContextManager[None]":
         """Returns the lock that whoever adds content and layers holds until they are recorded."""
+        drivers.record(self.snapshotter)
         return lock.shared(self.root)
 
     def record(
@@ -394,11 +402,12 @@ class Images:
         Returns:
             The chain IDs of the layers that were deleted.
         """
+        snapshotter = self.snapshotter
         with lock.exclusive(self.root) as alone:
             if not alone:
                 return set()
             self.content.delete_unfinished()
-            self.snapshotter.remove_unfinished()
+            snapshotter.remove_unfinished()
             try:
                 blobs, layers = self._in_use()
             except KetchError:

@@ -72,14 +72,18 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "LogPath": log_path(container, directory),
             "Name": f"/{container.name}",
             "RestartCount": container.restart_count,
-            "Driver": "overlay2",
+            "Driver": engine.images.snapshotter.name,
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": None,
             "HostConfig": _host_config(directory, record.get("HostConfig", {})),
-            "GraphDriver": Struct({"Data": None, "Name": "overlay2"}),
+            "GraphDriver": Struct(
+                engine.images.snapshotter.description(
+                    engine.images.snapshotter.prepared_on(directory), directory
+                )
+            ),
             **(_sizes(engine, container) if sized else {}),
             "Mounts": mount_points(record),
             "Config": config,

@@ -10,16 +10,23 @@ class Settings:
         root: directory of what lasts: database, blobs, snapshots, containers.
         state: directory of what a reboot may lose: sockets and pids.
         zygote: whether starts may be asked of a warm zygote process.
+        storage_driver: how layers are stacked; empty for what the engine uses, or works best.
     """
 
-    __slots__ = ("root", "state", "zygote")
+    __slots__ = ("root", "state", "storage_driver", "zygote")
 
     def __init__(
-        self, root: str = "/var/lib/ketch", state: str = "/run/ketch", *, zygote: bool = True
+        self,
+        root: str = "/var/lib/ketch",
+        state: str = "/run/ketch",
+        *,
+        zygote: bool = True,
+        storage_driver: str = "",
     ) -> None:
         self.root = os.path.abspath(root)
         self.state = os.path.abspath(state)
         self.zygote = zygote
+        self.storage_driver = storage_driver
 
     @property
     def configuration_path(self) -> str:

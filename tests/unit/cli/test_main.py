@@ -55,7 +55,7 @@ def test_places_are_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "status", "message"),
     [
         (["--root"], 125, "flag needs an argument: --root"),
-        (["--root="], 1, "the directory's name is empty"),
+        (["--root="], 1, "the name is empty"),
         (["--what", "ps"], 1, "unknown flag: --what"),
         (["--what=x"], 1, "unknown flag: --what"),
         (["-x"], 1, "unknown flag: -x"),

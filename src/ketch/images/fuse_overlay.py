@@ -1,0 +1,74 @@
+"""Snapshots stacked by fuse-overlayfs, for kernels without overlayfs.
+
+It reads the layers as the kernel's overlayfs would. Its process serves one mount and leaves with
+it, whenever the last descriptor or mount namespace lets go of it.
+
+Source: fuse-overlayfs(1).
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from ketch.errors import UnavailableError, UnsupportedError
+from ketch.images.overlay import OverlaySnapshotter
+from ketch.linux import libc, mount
+from ketch.linux.removetree import remove_tree
+
+PROGRAM = "fuse-overlayfs"
+
+
+class FuseOverlaySnapshotter(OverlaySnapshotter):
+    """Layers stacked by fuse-overlayfs; its directories are those of ``OverlaySnapshotter``."""
+
+    __slots__ = ()
+
+    name = "fuse-overlayfs"
+    markers = True
+
+    def _mount(self, directory: str, lower: Sequence[str], *, writable: bool = True) -> int:
+        absent = [tree for tree in lower if not os.path.isdir(tree)]
+        if absent:
+            raise UnavailableError(
+                f"cannot mount the root file system of {directory}: {absent[0]} is missing",
+                "the image must be pulled or imported again",
+            )
+        program = shutil.which(PROGRAM)
+        if program is None:
+            raise UnsupportedError(f"{PROGRAM} is not installed", f"apt install {PROGRAM}")
+        if ":" in directory:
+            raise UnsupportedError(
+                f"{PROGRAM} cannot use directories with a colon in their path: {directory}",
+                "choose another directory with --root",
+            )
+        # Its options know no escapes: layers get numbers as names, in its working directory.
+        names = f"{directory}/fuse-{os.urandom(6).hex()}"
+        options = [f"lowerdir={':'.join(map(str, range(len(lower))))}"]
+        options += ["upperdir=../upper", "workdir=../work"] if writable else ["ro"]
+        options += ["allow_other", "default_permissions"]
+        try:
+            os.makedirs(f"{names}/mounted", 0o700)
+            for number, tree in enumerate(lower):
+                os.symlink(tree, f"{names}/{number}")
+            # It answers once it serves, and then goes to the background.
+            done = subprocess.run(
+                [program, "-o", ",".join(options), "mounted"],
+                check=False, capture_output=True, stdin=subprocess.DEVNULL, cwd=names,
+            )  # fmt: skip
+            if done.returncode:
+                raise UnsupportedError(
+                    f"{PROGRAM} cannot mount the root file system of {directory}:"
+                    f" {done.stderr.decode(errors='replace').strip()[-300:]}"
+                )
+            return mount.open_tree(libc.AT_FDCWD, f"{names}/mounted", mount.OPEN_TREE_CLONE)
+        finally:
+            with contextlib.suppress(OSError):  # where nothing was mounted
+                mount.umount2(f"{names}/mounted", mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+            remove_tree(names)
+
+
+def available() -> bool:
+    """Whether the program is installed and the kernel has FUSE."""
+    return shutil.which(PROGRAM) is not None and os.path.exists("/dev/fuse")

@@ -1,0 +1,264 @@
+"""A stack of layers read as one tree, and how a tree on top of it differs: without any mount.
+
+Layers are in overlayfs's form (Linux, Documentation/filesystems/overlayfs.rst): a character device
+0/0 hides a name, the attribute ``trusted.overlay.opaque`` hides all that lower layers have in a
+directory. Which differences count, and in which order they are told, is Docker's ``diff``: moby,
+pkg/archive/changes.go.
+"""
+
+import errno
+import os
+import stat
+
+from ketch.errors import UnavailableError
+from ketch.images import tar, tar_writer, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MODIFIED, ADDED, DELETED = 0, 1, 2  # the API's numbers
+
+OPAQUE = b"trusted.overlay.opaque"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WHITEOUT_PREFIX = b".wh."
+_OPAQUE_MARKER = b".wh..wh..opq"
+
+
+class Directory:
+    """One directory of a stack, of which several layers may have a part.
+
+    The layers are the store's and never change, so a path that led through directories once does
+    so always, and no descriptors are held: stacks are hundreds of layers high.
+
+    Args:
+        parts: paths, the topmost layer's first.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: "Sequence[bytes]" = ()) -> None:
+        self.parts = parts
+
+    def find(self, name: bytes) -> tuple[bytes, os.stat_result] | None:
+        """Returns path and status of what is at a name, None where nothing is to be seen."""
+        for part in self.parts:
+            path = part + b"/" + name
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            return None if is_whiteout(status) else (path, status)
+        return None
+
+    def names(self) -> list[bytes]:
+        """Returns the names in it that are to be seen, sorted."""
+        seen: dict[bytes, bool] = {}
+        for part in self.parts:
+            for name in os.listdir(part):
+                if name not in seen:
+                    seen[name] = not is_whiteout(os.lstat(part + b"/" + name))
+        return sorted(name for name, shown in seen.items() if shown)
+
+    def child(self, name: bytes) -> "Directory":
+        """Returns a directory in it; one without parts where there is none."""
+        parts: list[bytes] = []
+        for part in self.parts:
+            path = part + b"/" + name
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                break
+            parts.append(path)
+            if is_opaque(path):
+                break
+        return Directory(parts)
+
+
+class Change:
+    """One difference.
+
+    Attributes:
+        kind: MODIFIED, ADDED or DELETED.
+        path: from the root on, without a slash at its start.
+        status: of what is there now, None for what is deleted.
+    """
+
+    __slots__ = ("kind", "name", "parent", "path", "status")
+
+    def __init__(
+        self, kind: int, path: bytes, parent: int, name: bytes, status: os.stat_result | None
+    ) -> None:
+        self.kind = kind
+        self.path = path
+        self.parent = parent
+        self.name = name
+        self.status = status
+
+
+class _Frame:
+    """A directory that is being compared."""
+
+    __slots__ = ("change", "is_told", "lower", "names", "prefix", "upper")
+
+    def __init__(
+        self,
+        upper: int,
+        lower: Directory,
+        prefix: bytes,
+        change: Change | None,
+        *,
+        complete: bool,
+        markers: bool,
+    ) -> None:
+        self.upper = upper
+        self.lower = lower
+        self.prefix = prefix
+        self.change = change  # its own, to be told before the first one in it
+        self.is_told = change is None
+        found = set(map(os.fsencode, os.listdir(upper)))
+        # No layer's archive can hold files of such names: they would hide others.
+        names = {name for name in found if not name.startswith(_WHITEOUT_PREFIX)}
+        hides = complete or is_opaque(upper) or (markers and _OPAQUE_MARKER in found)
+        if lower.parts and hides:
+            names.update(lower.names())
+        self.names = iter(sorted(names))
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether this hides a name."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def is_opaque(directory: int | bytes) -> bool:
+    """Whether a directory hides what lower layers have in it."""
+    try:
+        return os.getxattr(directory, OPAQUE) == b"y"
+    except OSError:
+        return False
+
+
+def changes(
+    upper: int, lower: Directory, *, complete: bool, markers: bool = False
+) -> "Iterator[Change]":
+    """Yield how a tree differs from the stack below it, each directory before what is in it.
+
+    A change's descriptor holds until the next one is asked for.
+
+    Args:
+        upper: descriptor of the tree's root.
+        lower: the stack.
+        complete: whether the tree is a whole one; else it is a layer, which hides by whiteouts.
+        markers: whether the tree has ``.wh..wh..opq`` files, as fuse-overlayfs makes them.
+
+    Raises:
+        UnavailableError: its directories are nested too deeply to be held open.
+    """
+    stack: list[_Frame] = []
+    try:
+        stack.append(_Frame(os.dup(upper), lower, b"", None, complete=complete, markers=markers))
+        while stack:
+            frame = stack[-1]
+            name = next(frame.names, None)
+            if name is None:
+                os.close(frame.upper)
+                stack.pop()
+                continue
+            change, below = _compare(frame, name)
+            if change is not None and change.kind >= 0:
+                for above in stack:
+                    if not above.is_told and above.change is not None:
+                        yield above.change  # modified: with what is in it, its times are
+                        above.is_told = True
+                yield change
+            if change is not None and change.status is not None and (
+                stat.S_ISDIR(change.status.st_mode)
+            ):  # fmt: skip
+                inner = _open(frame.upper, name)
+                if inner < 0:
+                    continue
+                own = None if change.kind >= 0 else _modified(change)
+                stack.append(
+                    _Frame(inner, below, change.path + b"/", own, complete=complete,
+                           markers=markers)
+                )  # fmt: skip
+    finally:
+        for frame in stack:
+            os.close(frame.upper)
+
+
+def _compare(frame: _Frame, name: bytes) -> tuple[Change | None, Directory]:
+    """Returns what is to be said of a name, if anything, and the directory below it.
+
+    Of a directory that is the same a change of kind -1 is returned.
+    """
+    path, upper = frame.prefix + name, frame.upper
+    try:
+        status: os.stat_result | None = os.stat(name, dir_fd=upper, follow_symlinks=False)
+    except FileNotFoundError:
+        status = None
+    found = frame.lower.find(name)
+    if status is None or is_whiteout(status):
+        gone = Change(DELETED, path, upper, name, None) if found else None
+        return gone, Directory()
+    if found is None:
+        return Change(ADDED, path, upper, name, status), Directory()
+    kind = MODIFIED if _differs(status, found, upper, name) else -1
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if kind < 0 and not is_directory:
+        return None, Directory()
+    both = is_directory and stat.S_ISDIR(found[1].st_mode)
+    below = frame.lower.child(name) if both else Directory()
+    return Change(kind, path, upper, name, status), below
+
+
+def _modified(change: Change) -> Change:
+    return Change(MODIFIED, change.path, change.parent, change.name, change.status)
+
+
+def _open(parent: int, name: bytes) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise UnavailableError(
+                "directories are nested too deeply to be compared", "raise the limit: ulimit -n"
+            ) from error
+        return -1  # gone meanwhile
+
+
+def diff(
+    upper: int, lower: Directory, *, complete: bool, markers: bool = False
+) -> "Iterator[bytes]":
+    """Yield the changes as a layer's archive; see ``changes``."""
+    archiver = tree.Archiver()
+    root = os.fstat(upper)
+    if not lower.parts or _differs(root, (lower.parts[0], os.lstat(lower.parts[0])), upper, b"."):
+        yield from archiver.member(upper, b".", b"./", root)
+    for change in changes(upper, lower, complete=complete, markers=markers):
+        status = change.status
+        if status is None or (stat.S_ISSOCK(status.st_mode) and change.kind == MODIFIED):
+            head, slash, name = change.path.rpartition(b"/")
+            entry = tar.Entry(head + slash + _WHITEOUT_PREFIX + name)
+            yield tar_writer.header(entry)
+        else:
+            yield from archiver.member(change.parent, change.name, change.path, status)
+    yield tree.END
+
+
+def _differs(
+    status: os.stat_result, found: tuple[bytes, os.stat_result], upper: int, name: bytes
+) -> bool:
+    path, below = found
+    if (status.st_mode, status.st_uid, status.st_gid, status.st_rdev) != (
+        below.st_mode, below.st_uid, below.st_gid, below.st_rdev,
+    ):  # fmt: skip
+        return True
+    # A directory's own size and time change with what is in it, which is told anyhow.
+    if not stat.S_ISDIR(status.st_mode) and (status.st_mtime_ns, status.st_size) != (
+        below.st_mtime_ns, below.st_size,
+    ):  # fmt: skip
+        return True
+    return tree.xattrs(b"/proc/self/fd/%d/%s" % (upper, name)) != tree.xattrs(path)

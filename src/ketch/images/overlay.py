@@ -1,0 +1,185 @@
+"""Snapshots stacked by the kernel's overlayfs: Linux, Documentation/filesystems/overlayfs.rst."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+from ketch.errors import (
+    KetchError,
+    PermissionDeniedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from ketch.images import lock
+from ketch.images.snapshots import Snapshotter, make_upper, record_layers, unwritable
+from ketch.linux import libc, mount
+from ketch.linux.removetree import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.images.layered import Directory
+
+# "lowerdir+", one layer a call: Linux 6.8. (Before 6.5 overlayfs would swallow it and complain
+# only when the file system is created, so the release is asked and not the kernel.)
+_APPENDS_SINCE = (6, 8)
+_FSCONFIG_STRING_MAX = 255  # fsconfig(2)
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class OverlaySnapshotter(Snapshotter):
+    """Layers stacked by the kernel's overlayfs.
+
+    Args:
+        root: the engine's directory.
+        appends: whether overlayfs takes its layers one at a time; asked of the kernel when None.
+    """
+
+    __slots__ = ("_appends",)
+
+    name = "overlay2"
+
+    def __init__(self, root: str, *, appends: bool | None = None) -> None:
+        super().__init__(root)
+        self._appends = _release() >= _APPENDS_SINCE if appends is None else appends
+
+    def prepare(self, directory: str, chain_ids: Sequence[str]) -> None:
+        """See ``Snapshotter.prepare``."""
+        with lock.shared(self.root):
+            trees = [self._tree(chain_id) for chain_id in chain_ids]
+            try:
+                record_layers(directory, chain_ids)
+                os.mkdir(f"{directory}/work", 0o700)
+                make_upper(f"{directory}/upper", trees[-1] if trees else "")
+                if not trees:
+                    os.mkdir(f"{directory}/empty", 0o755)  # overlayfs wants a layer below
+            except OSError as error:
+                raise unwritable(directory, error) from error
+
+    def mount(self, directory: str) -> int:
+        """See ``Snapshotter.mount``."""
+        return self._mount(directory, self._trees(directory) or [f"{directory}/empty"])
+
+    def view(self, directory: str) -> int:
+        """See ``Snapshotter.view``."""
+        # As a layer of its own, the tree that the container writes to is not "in use" twice.
+        lower = self._trees(directory) or [f"{directory}/empty"]
+        return self._mount(directory, [f"{directory}/upper", *lower], writable=False)
+
+    @contextlib.contextmanager
+    def writable(self, directory: str) -> "Iterator[tuple[int, Directory, bool]]":
+        """See ``Snapshotter.writable``."""
+        try:
+            upper = os.open(f"{directory}/upper", _DIRECTORY)
+        except OSError as error:
+            raise unwritable(directory, error) from error
+        try:
+            yield upper, self._stack(directory), False
+        finally:
+            os.close(upper)
+
+    def _mount(self, directory: str, lower: Sequence[str], *, writable: bool = True) -> int:
+        longest = max(map(len, map(os.fsencode, [*lower, _escaped(f"{directory}/upper")])))
+        try:
+            if self._appends and longest <= _FSCONFIG_STRING_MAX:
+                return _mount_appending(directory, lower, writable)
+            return _mount_by_short_names(directory, lower, writable)
+        except OSError as error:
+            raise _unmountable(directory, lower, error) from error
+
+
+# Whatever the kernel's defaults are: no redirects between directories, which a layer could forge
+# and a diff would have to follow, and no files whose content is in another layer.
+_OPTIONS = {"redirect_dir": "nofollow", "metacopy": "off", "index": "off"}
+
+
+def _mount_appending(directory: str, lower: Sequence[str], writable: bool) -> int:
+    context = mount.fsopen("overlay")
+    try:
+        mount.fsconfig(context, "source", "overlay")
+        for tree in lower:
+            mount.fsconfig(context, "lowerdir+", tree)
+        if writable:
+            mount.fsconfig(context, "upperdir", _escaped(f"{directory}/upper"))
+            mount.fsconfig(context, "workdir", _escaped(f"{directory}/work"))
+        for key, value in _OPTIONS.items():
+            mount.fsconfig(context, key, value)
+        return mount.fsmount(context)
+    finally:
+        os.close(context)
+
+
+def _escaped(path: str) -> str:
+    """Returns a path as overlayfs reads upperdir and workdir; lowerdir+ it takes as it is."""
+    return path.replace("\\", "\\\\")
+
+
+def _mount_by_short_names(directory: str, lower: Sequence[str], writable: bool) -> int:
+    """Mount with one option for all layers, which older kernels want.
+
+    fsconfig(2) takes 255 bytes, mount(2) a page for all options. So the layers get numbers as
+    names, symlinks in a directory that is the working one for the moment. Above some 80 layers
+    the mount cannot be built detached: it is made, cloned, and its visible half detached.
+    """
+    names = f"{directory}/lower" if writable else f"{directory}/view-{os.urandom(6).hex()}"
+    _remove_short_names(names)  # of a process that was killed between the lines below
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.mkdir(names, 0o700)
+        for number, tree in enumerate(lower):
+            os.symlink(tree, f"{names}/{number}")
+        os.chdir(names)
+        options = {
+            "lowerdir": ":".join(map(str, range(len(lower)))),
+            **({"upperdir": "../upper", "workdir": "../work"} if writable else {}),
+            **_OPTIONS,
+        }
+        if len(options["lowerdir"]) > _FSCONFIG_STRING_MAX:
+            os.mkdir("mounted", 0o700)
+            data = ",".join(f"{key}={value}" for key, value in options.items())
+            mount.mount("overlay", "mounted", "overlay", data=data)
+            return mount.open_tree(libc.AT_FDCWD, "mounted", mount.OPEN_TREE_CLONE)
+        context = mount.fsopen("overlay")
+        try:
+            mount.fsconfig(context, "source", "overlay")
+            for key, value in options.items():
+                mount.fsconfig(context, key, value)
+            return mount.fsmount(context)
+        finally:
+            os.close(context)
+    finally:
+        os.fchdir(here)
+        os.close(here)
+        _remove_short_names(names)
+
+
+def _remove_short_names(names: str) -> None:
+    if os.path.lexists(names):
+        with contextlib.suppress(OSError):  # mostly nothing is mounted there
+            mount.umount2(f"{names}/mounted", mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+        remove_tree(names)
+
+
+def _release() -> tuple[int, ...]:
+    major, minor = os.uname().release.split(".", 2)[:2]
+    return int(major), int("".join(filter(str.isdigit, minor)) or 0)
+
+
+def _unmountable(directory: str, lower: Sequence[str], error: OSError) -> KetchError:
+    message = f"cannot mount the root file system of {directory}: {error.strerror}"
+    if error.errno == errno.ENODEV:
+        return UnsupportedError(
+            "this kernel has no overlay file system", "load it with: modprobe overlay"
+        )
+    if error.errno == errno.EPERM:
+        return PermissionDeniedError(message, "mounting needs root")
+    absent = [tree for tree in [*lower, f"{directory}/upper"] if not os.path.isdir(tree)]
+    if absent:
+        return UnavailableError(
+            f"cannot mount the root file system of {directory}: {absent[0]} is missing",
+            "the image must be pulled or imported again",
+        )
+    return UnsupportedError(
+        message, "overlayfs needs its directories on a file system such as ext4, xfs or tmpfs"
+    )

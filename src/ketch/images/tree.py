@@ -1,0 +1,244 @@
+"""Directory trees as tar archives: what ``export``, ``cp`` and ``commit`` read.
+
+A tree may belong to a running, hostile container. It is walked by descriptor, no symlink is ever
+followed, and nothing but regular files and directories is opened: a fifo would make its reader wait
+and a device would act. The archive comes in pieces, as it is asked for; the same tree gives the
+same bytes.
+"""
+
+import errno
+import os
+import stat
+
+from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.images import tar, tar_writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Inode = tuple[int, int]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_PIECE_BYTES = 1 << 18
+_PATH_MAX = 4095
+_VANISHED = {errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP}
+_KINDS = {
+    stat.S_IFLNK: tar.SYMLINK,
+    stat.S_IFCHR: tar.CHARACTER,
+    stat.S_IFBLK: tar.BLOCK_DEVICE,
+    stat.S_IFIFO: tar.FIFO,
+}
+END = bytes(2 * tar.BLOCK)
+
+
+class Archiver:
+    """Turns files into members of one archive; hard links among them stay hard links."""
+
+    __slots__ = ("_links",)
+
+    def __init__(self) -> None:
+        self._links: dict[Inode, bytes] = {}
+
+    def member(
+        self, parent: int, name: bytes, shown: bytes, status: os.stat_result
+    ) -> "Iterator[bytes]":
+        """Yield one member, without what is in it where it is a directory.
+
+        Args:
+            parent: descriptor of the directory that the file is in.
+            name: its name there.
+            shown: the member's name.
+            status: of the file; a socket has no place in an archive and yields nothing.
+
+        Raises:
+            UnavailableError: it cannot be read.
+        """
+        if len(shown) > _PATH_MAX:
+            raise InvalidArgumentError(f"{shown[:100]!r}...: file name too long for an archive")
+        entry = _entry(shown, status)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFSOCK:
+            return
+        if kind != stat.S_IFDIR and status.st_nlink > 1:
+            inode = (status.st_dev, status.st_ino)
+            first = self._links.setdefault(inode, shown)
+            if first != shown:
+                entry.kind, entry.link, entry.size_bytes = tar.HARD_LINK, first, 0
+                yield tar_writer.header(entry)
+                return
+        try:
+            if kind == stat.S_IFREG:
+                yield from _file(parent, name, entry)
+            elif kind == stat.S_IFDIR:
+                yield _directory(parent, name, entry)
+            else:
+                yield _special(parent, name, entry, status)
+        except OSError as error:
+            if error.errno in _VANISHED:
+                return  # the container was quicker
+            raise UnavailableError(f"cannot read {shown[:200]!r}: {error.strerror}") from error
+
+
+def archive(
+    parent: int,
+    name: bytes,
+    shown: bytes,
+    *,
+    one_file_system: bool = False,
+    wanted: "Callable[[bytes], bool] | None" = None,
+) -> "Iterator[bytes]":
+    """Yield an archive of a file, or of a directory and all that is in it.
+
+    Args:
+        parent: descriptor of the directory that it is in; it stays open meanwhile.
+        name: its name there, ``.`` for that directory itself.
+        shown: the name that it, and everything in it, has in the archive; where empty, what is in
+            it stands at the top and it has no member of its own.
+        one_file_system: whether what is mounted beneath it is left out.
+        wanted: which members, by their shown names, are wanted, and what is in them; all if None.
+
+    Raises:
+        UnavailableError: something cannot be read.
+    """
+    archiver = Archiver()
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if shown:
+        yield from archiver.member(parent, name, shown, status)
+    if stat.S_ISDIR(status.st_mode):
+        prefix = shown if shown.endswith(b"/") or not shown else shown + b"/"
+        device = status.st_dev if one_file_system else -1
+        yield from _walk(archiver, parent, name, prefix, device, wanted)
+    yield END
+
+
+def _walk(
+    archiver: Archiver,
+    parent: int,
+    name: bytes,
+    prefix: bytes,
+    device: int,
+    wanted: "Callable[[bytes], bool] | None",
+) -> "Iterator[bytes]":
+    """Yield the members of a directory's content, in the order of their names."""
+    stack: list[tuple[int, bytes, Iterator[bytes]]] = []
+    try:
+        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+        stack.append((directory, prefix, iter(_names(directory))))
+        while stack:
+            directory, prefix, names = stack[-1]
+            inner = next(names, None)
+            if inner is None:
+                os.close(directory)
+                stack.pop()
+                continue
+            shown = prefix + inner
+            if wanted is not None and not wanted(shown):
+                continue
+            try:
+                status = os.stat(inner, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield from archiver.member(directory, inner, shown, status)
+            if stat.S_ISDIR(status.st_mode) and device in {-1, status.st_dev}:
+                try:
+                    below = os.open(inner, _DIRECTORY, dir_fd=directory)
+                except OSError as error:
+                    if error.errno in _VANISHED:
+                        continue
+                    raise UnavailableError(
+                        f"cannot read {shown[:200]!r}: {error.strerror}"
+                    ) from error
+                stack.append((below, shown + b"/", iter(_names(below))))
+    finally:
+        for directory, _, _ in stack:
+            os.close(directory)
+
+
+def xattrs(target: int | bytes) -> dict[bytes, bytes]:
+    """Returns the extended attributes that an image keeps of a file.
+
+    Left out are overlayfs's own and the host's security labels; file capabilities stay.
+
+    Args:
+        target: a descriptor, or a path whose last symlink is not followed.
+    """
+    found: dict[bytes, bytes] = {}
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError:
+        return found
+    for text in names:
+        name = os.fsencode(text)
+        if name.startswith((b"trusted.overlay.", b"user.overlay.")) or (
+            name.startswith(b"security.") and name != b"security.capability"
+        ):
+            continue
+        try:
+            found[name] = os.getxattr(target, name, follow_symlinks=follow)
+        except OSError:
+            continue  # gone meanwhile, or not ours to read
+    return found
+
+
+def _names(directory: int) -> list[bytes]:
+    return sorted(map(os.fsencode, os.listdir(directory)))
+
+
+def _entry(shown: bytes, status: os.stat_result) -> tar.Entry:
+    entry = tar.Entry(shown)
+    entry.mode = stat.S_IMODE(status.st_mode)
+    entry.uid, entry.gid = status.st_uid, status.st_gid
+    entry.mtime_ns = status.st_mtime_ns
+    return entry
+
+
+def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
+    descriptor = os.open(name, _FILE, dir_fd=parent)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return
+        entry.size_bytes = missing = status.st_size
+        entry.xattrs = xattrs(descriptor)
+        head = tar_writer.header(entry)
+        padding = bytes(-missing % tar.BLOCK)
+        if missing <= _PIECE_BYTES:
+            content = os.read(descriptor, missing) if missing else b""
+            yield b"".join((head, content, bytes(missing - len(content)), padding))
+            return
+        yield head
+        while missing:
+            # What is cut off meanwhile is made up for: the header has told the size.
+            piece = os.read(descriptor, min(missing, _PIECE_BYTES)) or bytes(
+                min(missing, _PIECE_BYTES)
+            )
+            missing -= len(piece)
+            yield piece
+        if padding:
+            yield padding
+    finally:
+        os.close(descriptor)
+
+
+def _directory(parent: int, name: bytes, entry: tar.Entry) -> bytes:
+    entry.kind = tar.DIRECTORY
+    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        entry.xattrs = xattrs(descriptor)
+    finally:
+        os.close(descriptor)
+    return tar_writer.header(entry)
+
+
+def _special(parent: int, name: bytes, entry: tar.Entry, status: os.stat_result) -> bytes:
+    entry.kind = _KINDS[stat.S_IFMT(status.st_mode)]
+    if entry.kind == tar.SYMLINK:
+        entry.link = os.readlink(name, dir_fd=parent)
+        entry.mode = 0o777
+    elif entry.kind != tar.FIFO:
+        entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    entry.xattrs = xattrs(b"/proc/self/fd/%d/%s" % (parent, name))
+    return tar_writer.header(entry)
