@@ -2,6 +2,7 @@
 
 from ketch.engine.containers import Containers
 from ketch.engine.endpoints import Endpoints
+from ketch.engine.execs import Execs
 from ketch.engine.images import Images
 from ketch.engine.networks import Networks
 from ketch.engine.store import Store
@@ -21,12 +22,15 @@ class Engine:
         keeper: in whose name containers are kept; the calling process where None.
     """
 
-    __slots__ = ("containers", "endpoints", "images", "networks", "settings", "store", "volumes")
+    __slots__ = (
+        "containers", "endpoints", "execs", "images", "networks", "settings", "store", "volumes",
+    )  # fmt: skip
 
     def __init__(self, settings: "Settings", keeper: "Keeper | None" = None) -> None:
         self.settings = settings
         self.store = Store(settings.root)
         self.containers = Containers(settings, self.store, keeper)
+        self.execs = Execs(self.store, self.containers)
         self.images = Images(settings, self.store)
         self.networks = Networks(settings, self.store)
         self.endpoints = Endpoints(self.store, self.networks)

@@ -87,8 +87,18 @@ def reach(
         os.close(directory)
 
 
-def reach_monitor(settings: "Settings", container_id: str) -> _socket.socket:
+def exec_socket(exec_id: str) -> str:
+    """Name of the socket of an exec session with a terminal, in its container's directory."""
+    return f"exec-{exec_id[:32]}"
+
+
+def reach_monitor(settings: "Settings", container_id: str, name: str = MONITOR) -> _socket.socket:
     """Connect to the monitor of a container that runs; see ``engine.wire``.
+
+    Args:
+        settings: the engine's places.
+        container_id: the container.
+        name: another socket of it: ``exec_socket``'s.
 
     Raises:
         ConflictError: there is none: the container does not run, or its monitor was killed.
@@ -98,7 +108,7 @@ def reach_monitor(settings: "Settings", container_id: str) -> _socket.socket:
             settings.runtime_directory(container_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         )
         try:
-            connection = _reach(directory, MONITOR)
+            connection = _reach(directory, name)
         finally:
             os.close(directory)
     except FileNotFoundError:

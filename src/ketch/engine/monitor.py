@@ -64,12 +64,7 @@ class Monitor:
 
     def run(self, connection: "_socket.socket") -> None:
         """Have a container started as a client asks, and watch over it until it is at rest."""
-
-        def starter(channel: handover.Channel) -> None:
-            process.set_name("ketch-starter")
-            requests.serve(connection, channel)
-
-        pid, channel = handover.fork(starter)
+        pid, channel = handover.fork(lambda channel: self._begin(connection, channel))
         connection.close()
         while self._await_start(pid, channel):
             status = self._watch()
@@ -88,6 +83,10 @@ class Monitor:
             self._listener.close()
         while self._clients:
             self._clients.pop().close()
+
+    def _begin(self, connection: "_socket.socket", channel: handover.Channel) -> None:
+        process.set_name("ketch-starter")
+        requests.serve(connection, channel)
 
     def _restart(self, channel: handover.Channel) -> None:
         process.set_name("ketch-starter")
@@ -204,17 +203,22 @@ class Monitor:
     def _finish(self, status: int) -> int:
         """Have the end recorded; returns in how many milliseconds to start again, or -1."""
         ran_ns = int((time.monotonic() - self._started_at) * 1e9)
-
-        def finisher(channel: handover.Channel) -> None:
-            process.set_name("ketch-finisher")
-            finishing.finish(channel, self._fields, status, ran_ns=ran_ns,
-                             delay_ms=self._delay_ms, orphaned=self._orphaned)  # fmt: skip
-
-        pid, channel = handover.fork(finisher)
+        pid, channel = handover.fork(lambda channel: self._end(channel, status, ran_ns))
         told = channel.hear()
         channel.close()
         os.waitpid(pid, 0)
         return -1 if told is None else int(told[0]["restart_ms"])  # type: ignore[arg-type]
+
+    def _end(self, channel: handover.Channel, status: int, ran_ns: int) -> None:
+        process.set_name("ketch-finisher")
+        finishing.finish(
+            channel,
+            self._fields,
+            status,
+            ran_ns=ran_ns,
+            delay_ms=self._delay_ms,
+            orphaned=self._orphaned,
+        )
 
 
 class _Made:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.handover import Channel
     from ketch.engine.records import Container
-    from ketch.spec.container import Request
+    from ketch.spec.container import ExecConfig, Request
 
     Fields = Mapping[str, wire.Value]
 
@@ -182,23 +182,40 @@ def _request(fields: "Fields") -> "Request":
 
 
 def _exec(client: Client, fields: "Fields") -> None:
+    """Create a session from a command line's flags, and start it."""
     caller = _caller(fields)
     variables: list[str] = []
     for name in _list(fields, "--env-file"):
         variables += environment.read_file(name, caller.content(name), caller.environment)
     variables += environment.resolve(_list(fields, "--env"), caller.environment)
     reference, *arguments = _list(fields, "arguments")
-    asked = execution.Exec(
-        arguments,
-        environment=variables,
-        user=_text(fields, "--user"),
-        directory=_text(fields, "--workdir"),
-        terminal=bool(fields["--tty"]),
-        interactive=bool(fields["--interactive"]),
-        detached=bool(fields["--detach"]),
-        privileged=bool(fields["--privileged"]),
-    )
-    client.ended(execution.execute(_engine(fields), reference, asked, client))
+    detached = bool(fields["--detach"])
+    gives = bool(fields["--interactive"]) and not detached
+    asked: ExecConfig = {
+        "Cmd": arguments,
+        "Env": variables,
+        "User": _text(fields, "--user"),
+        "WorkingDir": _text(fields, "--workdir"),
+        "Tty": bool(fields["--tty"]),
+        "Privileged": bool(fields["--privileged"]),
+        "AttachStdin": gives,
+        "AttachStdout": not detached,
+        "AttachStderr": not detached,
+    }
+    engine = _engine(fields)
+    session = engine.execs.claim(engine.execs.create(reference, asked).id)
+    client.ended(execution.execute(engine, session, client, detached=detached, gives=gives))
+
+
+def _exec_start(client: Client, fields: "Fields") -> None:
+    """Start a session that was created before."""
+    engine = _engine(fields)
+    session = engine.execs.claim(_text(fields, "exec"))
+    if rows := fields.get("rows"):
+        session.config["ConsoleSize"] = [int(str(rows)), int(str(fields["columns"]))]
+    detached = bool(fields.get("detach"))
+    gives = session.config.get("AttachStdin", False) and not detached
+    client.ended(execution.execute(engine, session, client, detached=detached, gives=gives))
 
 
 def _engine(fields: "Fields", keeper: Keeper | None = None) -> Engine:
@@ -229,4 +246,8 @@ def _list(fields: "Fields", name: str) -> list[str]:
     return value
 
 
-_ALONE: "dict[str, Callable[[Client, Fields], None]]" = {"create": _create, "exec": _exec}
+_ALONE: "dict[str, Callable[[Client, Fields], None]]" = {
+    "create": _create,
+    "exec": _exec,
+    "exec-start": _exec_start,
+}

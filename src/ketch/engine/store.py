@@ -180,6 +180,9 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX volume_use_container ON volume_use (container_id);
     """,
+    """
+    ALTER TABLE exec ADD COLUMN ended_ns INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

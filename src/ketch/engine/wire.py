@@ -5,7 +5,7 @@ three zero bytes, the payload's length as a big-endian 32-bit number. There are 
 connect to. ``launch.connect`` reaches a process that serves one request::
 
     client                                   starter, then the monitor
-      │  REQUEST ──────────────────────────────▶ │  run, create, start or exec, on whose behalf
+      │  REQUEST ──────────────────────────────▶ │  what to do, on whose behalf
       │ ◀─────────────────────────────── ERRORS  │  warnings
       │ ◀────────────────────────────── CREATED  │  payload: container id; see below
       │  GO ───────────────────────────────────▶ │  only where the request says ``hold``
@@ -14,6 +14,17 @@ connect to. ``launch.connect`` reaches a process that serves one request::
       │ ◀─────────────────────── OUTPUT, ERRORS  │
       │ ◀────────────────────────────────── EXIT │  the program's exit status, in decimal
       │ ◀──────────────── FAILED instead of any  │  status or none, message, hint, class
+
+==============  ==================================================================================
+``action``      fields, beside ``root`` and ``state`` with all of them
+==============  ==================================================================================
+``create``      ``request``, the API's document as JSON, and ``--name``; or a command line: its
+                flags as ``--NAME``, ``given``, ``arguments``, ``directory``, ``environment``
+``run``         the same, and ``--detach``, ``--explain``, ``hold``, ``lifetime``
+``start``       ``container``, ``attach``, ``stdin``, ``hold``, ``lifetime``
+``exec``        a command line, as above
+``exec-start``  ``exec``, the session's id (``Execs.create``), ``detach``, ``rows``, ``columns``
+==============  ==================================================================================
 
 ``create`` answers with CREATED and is done. With ``hold``, ``run`` and ``start`` say CREATED when
 the container's socket listens and its program is about to be started, and wait for GO: whoever
@@ -28,6 +39,9 @@ its monitor takes any number of connections, each with one REQUEST (``launch.rea
 ``attach``  ``stdin``, ``stdout``, ``stderr``: what is wanted  STARTED, then as above from INPUT on
 ``resize``  ``rows``, ``columns``                              EXIT, or FAILED
 ==========  =================================================  =================================
+
+An exec session with a terminal has such a socket too (``launch.exec_socket``), for ``resize``.
+With ``lifetime`` being ``process`` the container ends, and goes, when the client's process does.
 
 An INPUT frame without payload ends the input. A program whose container was made with StdinOnce
 then gets an end of file, as it does when its client leaves. What a monitor holds for a client is

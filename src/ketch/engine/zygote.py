@@ -45,7 +45,7 @@ def main() -> None:
     # Only the sealed interpreter loads all of it; the codec would be loaded by each monitor anew.
     import encodings.ascii  # noqa: F401, PLC0415
 
-    from ketch.engine import monitor  # noqa: PLC0415
+    from ketch.engine import monitor, rehearsal  # noqa: PLC0415
 
     os.set_inheritable(launch.SOCKET, False)
     # A monitor that a talkative program has kept busy is to be as small afterwards as before.
@@ -56,6 +56,8 @@ def main() -> None:
         monitor.serve(socket)
         return
     process.set_name("ketch-zygote")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # what it was before an exec stays ignored
+    rehearsal.rehearse()
     gc.collect()
     gc.freeze()
     # A start makes little garbage, and looking for it would only touch pages.

@@ -278,3 +278,19 @@ class TmpfsOptions(TypedDict, total=False):
     SizeBytes: int
     Mode: int
     Options: list[list[str]]
+
+
+class ExecConfig(TypedDict, total=False):
+    """Another program to run in a running container."""
+
+    AttachStdin: bool
+    AttachStdout: bool
+    AttachStderr: bool
+    ConsoleSize: list[int]  # rows, columns
+    DetachKeys: str
+    Tty: bool
+    Env: list[str]
+    Cmd: list[str]
+    Privileged: bool
+    User: str
+    WorkingDir: str

@@ -1,0 +1,211 @@
+"""Exec sessions: other programs in running containers, each with an identifier and a record.
+
+A session is created, then started once; its record stays as long as its container runs, for a
+while even after its own end, so that its exit status can be asked for.
+"""
+
+import json
+import time
+
+from ketch.engine import names, states
+from ketch.engine.ledger import Keeper, record_event
+from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
+from ketch.linux import procfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from typing import Any
+
+    from ketch.engine.containers import Containers
+    from ketch.engine.records import Container
+    from ketch.engine.store import Store
+    from ketch.spec.container import ExecConfig
+
+# Docker's: how long an ended session can still be asked about.
+_KEPT_NS = 5 * 60 * 10**9
+_LOST_EXIT_STATUS = 255
+
+
+class Exec:
+    """One exec session at the moment it was read.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        container_id: of its container.
+        config: what was asked for, in the API's keys.
+        pid: its program's, 0 before the start and after the end.
+        is_started: whether it was started.
+        is_running: whether its program is alive.
+        exit_status: what it ended with, None before.
+    """
+
+    __slots__ = (
+        "config", "container_id", "exit_status", "id", "is_running", "is_started", "pid",
+    )  # fmt: skip
+
+    def __init__(self, row: "sqlite3.Row", boot_id: str) -> None:
+        self.id: str = row["id"]
+        self.container_id: str = row["container_id"]
+        self.config: ExecConfig = json.loads(row["record"])
+        self.is_started = bool(row["monitor_pid"])
+        self.exit_status: int | None = row["exit_status"]
+        same_boot = row["boot_id"] == boot_id
+        monitored = same_boot and procfs.is_running(row["monitor_pid"], row["monitor_start_time"])
+        alive = same_boot and procfs.is_running(row["pid"], row["start_time"])
+        self.is_running = self.exit_status is None and (monitored or alive)
+        self.pid: int = row["pid"] if self.is_running else 0
+        if self.is_started and not self.is_running and self.exit_status is None:
+            self.exit_status = _LOST_EXIT_STATUS
+
+    def document(self) -> "dict[str, Any]":
+        """The session as the API tells it (``ExecInspectResponse``)."""
+        config = self.config
+        command = config.get("Cmd") or []
+        return {
+            "ID": self.id,
+            "Running": self.is_running,
+            "ExitCode": self.exit_status,
+            "ProcessConfig": {
+                "tty": config.get("Tty", False),
+                "entrypoint": command[0] if command else "",
+                "arguments": command[1:],
+                "privileged": config.get("Privileged", False),
+                "user": config.get("User", ""),
+            },
+            "OpenStdin": config.get("AttachStdin", False),
+            "OpenStderr": config.get("AttachStderr", False),
+            "OpenStdout": config.get("AttachStdout", False),
+            "CanRemove": False,
+            "ContainerID": self.container_id,
+            "DetachKeys": config.get("DetachKeys", ""),
+            "Pid": self.pid,
+        }
+
+
+class Execs:
+    """The exec sessions of one engine.
+
+    Args:
+        store: its database.
+        containers: its containers.
+    """
+
+    __slots__ = ("_boot_id", "_containers", "_store")
+
+    def __init__(self, store: "Store", containers: "Containers") -> None:
+        self._store = store
+        self._containers = containers
+        self._boot_id = procfs.boot_id()
+
+    def create(self, reference: str, config: "ExecConfig") -> Exec:
+        """Record what is to be run in a container.
+
+        Args:
+            reference: the container.
+            config: what to run.
+
+        Raises:
+            NotFoundError: no such container.
+            ConflictError: it does not run, or is paused.
+            InvalidArgumentError: there is nothing to run.
+        """
+        if not config.get("Cmd"):
+            raise InvalidArgumentError("No exec command specified")
+        container = self._containers.find(reference)
+        check_running(container)
+        now_ns, exec_id = time.time_ns(), names.new_id()
+        with self._store.transaction() as connection:
+            connection.execute(
+                "DELETE FROM exec WHERE exit_status IS NOT NULL AND ended_ns < ?",
+                (now_ns - _KEPT_NS,),
+            )
+            connection.execute(
+                "INSERT INTO exec (id, container_id, created_ns, record) VALUES (?, ?, ?, ?)",
+                (exec_id, container.id, now_ns, json.dumps(config, separators=(",", ":"))),
+            )
+            record_event(connection, f"exec_create: {' '.join(config['Cmd'])}", container,
+                         execID=exec_id)  # fmt: skip
+        return self.find(exec_id)
+
+    def find(self, reference: str) -> Exec:
+        """Returns the session with this identifier, or unique start of one.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._store.reading() as connection:
+            rows = connection.execute(
+                "SELECT * FROM exec WHERE id >= ? AND id < ? LIMIT 2",
+                (reference, reference + "g"),
+            ).fetchall()
+        if not reference or len(rows) != 1:
+            raise NotFoundError(f"No such exec instance: {reference}")
+        return Exec(rows[0], self._boot_id)
+
+    def running(self, container_id: str) -> list[str]:
+        """Returns the identifiers of the sessions of a container whose programs run."""
+        with self._store.reading() as connection:
+            query = "SELECT * FROM exec WHERE container_id = ? ORDER BY created_ns"
+            rows = connection.execute(query, (container_id,)).fetchall()
+        sessions = [Exec(row, self._boot_id) for row in rows]
+        return [session.id for session in sessions if session.is_running]
+
+    def claim(self, reference: str) -> Exec:
+        """Become the one who starts a session.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: it was started already.
+        """
+        found = self.find(reference)
+        keeper = Keeper()
+        with self._store.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE exec SET monitor_pid = ?, monitor_start_time = ?, boot_id = ?"
+                " WHERE id = ? AND monitor_pid = 0",
+                (keeper.pid, keeper.start_time, self._boot_id, found.id),
+            ).rowcount
+        if not changed:
+            raise ConflictError(f"Error: Exec command {found.id} has already run")
+        return found
+
+    def mark_started(self, session: Exec, container: "Container", pid: int) -> None:
+        """Record that a session's program runs."""
+        start_time = procfs.process_start_time(pid) or 0
+        with self._store.transaction() as connection:
+            connection.execute(
+                "UPDATE exec SET pid = ?, start_time = ? WHERE id = ?",
+                (pid, start_time, session.id),
+            )
+            words = " ".join(session.config["Cmd"])
+            record_event(connection, f"exec_start: {words}", container, execID=session.id)
+
+    def mark_ended(self, session: Exec, container: "Container", exit_status: int) -> None:
+        """Record what a session's program ended with; with its container the record may be gone."""
+        with self._store.transaction() as connection:
+            connection.execute(
+                "UPDATE exec SET exit_status = ?, ended_ns = ? WHERE id = ?",
+                (exit_status, time.time_ns(), session.id),
+            )
+            record_event(
+                connection, "exec_die", container, execID=session.id, exitCode=str(exit_status)
+            )
+
+
+def check_running(container: "Container") -> None:
+    """Make sure that a program can be run in a container.
+
+    Raises:
+        ConflictError: it does not run, is paused or restarts.
+    """
+    if container.status == states.PAUSED:
+        raise ConflictError(
+            f"Container {container.name} is paused, unpause the container before exec"
+        )
+    if container.status == states.RESTARTING:
+        raise ConflictError(
+            f"Container {container.id} is restarting, wait until the container is running"
+        )
+    if container.status != states.RUNNING:
+        raise ConflictError(f"container {container.id} is not running")
