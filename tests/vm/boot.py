@@ -31,6 +31,7 @@ CACHE = CHECKOUT / ".cache" / "vm"
 
 SUITE = "bookworm"
 GUEST_PACKAGES = (
+    "apparmor",  # to load a profile of one's own
     "busybox-static",
     "criu",
     "dbus",  # systemd answers on its bus: the systemd cgroup driver

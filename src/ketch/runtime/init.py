@@ -188,6 +188,10 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
     for step in steps:
         birth.say(step.describe())
         step.execute()
+    if plan.joins_mounts:
+        # What the caller sees at the root's path is in another mount namespace.
+        os.close(place)
+        place = rootfs.open_place(birth.root_path())
     return place
 
 

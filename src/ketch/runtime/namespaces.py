@@ -78,6 +78,12 @@ def _open(kind: str, path: str) -> int:
 
 
 def _enter(kind: str, path: str, descriptor: int, say: "Callable[[str], None]") -> None:
+    if kind == "mount" and os.fstat(descriptor).st_ino == os.stat("/proc/self/ns/mnt").st_ino:
+        # Its root is about to be changed.
+        raise InvalidArgumentError(
+            f"linux.namespaces: mount namespace {path} is the caller's own",
+            "leave the path out, and the container has a mount namespace of its own",
+        )
     try:
         setns(descriptor, KINDS[kind][0])
     except SyscallError as error:

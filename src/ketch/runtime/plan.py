@@ -73,6 +73,7 @@ class Plan:
         clone_flags: the namespaces that init is born into.
         new_cgroup_namespace: whether init makes a cgroup namespace, once it is in its cgroup.
         joins: ``(kind, path)`` of the namespaces that are joined.
+        joins_mounts: whether a mount namespace is among them, in which paths then are looked up.
         in_user_namespace: whether the container has, or joins, a user namespace.
         id_maps: ``(uids, gids)`` of a new user namespace.
         time_offsets: ``linux.timeOffsets``.
@@ -96,6 +97,7 @@ class Plan:
         "id_maps",
         "in_user_namespace",
         "joins",
+        "joins_mounts",
         "new_cgroup_namespace",
         "operations",
         "propagation",
@@ -117,12 +119,14 @@ class Plan:
                 self.clone_flags |= KINDS[namespace["type"]][0]
         self.new_cgroup_namespace = bool(self.clone_flags & CLONE_NEWCGROUP)
         self.clone_flags &= ~CLONE_NEWCGROUP
-        if not self.clone_flags & CLONE_NEWNS:
-            raise UnsupportedError(
-                "linux.namespaces: a container without a mount namespace of its own",
-                'add {"type": "mount"}, without a path, to linux.namespaces',
-            )
         joined = {kind for kind, _ in self.joins}
+        self.joins_mounts = "mount" in joined
+        if not self.clone_flags & CLONE_NEWNS and not self.joins_mounts:
+            raise UnsupportedError(
+                "linux.namespaces: a container that shares the caller's mount namespace",
+                'add {"type": "mount"} to linux.namespaces, or what is mounted for the container '
+                "stays on the host",
+            )
         new_user = bool(self.clone_flags & CLONE_NEWUSER)
         self.in_user_namespace = new_user or "user" in joined
         self.id_maps: tuple[list[IdMapping], list[IdMapping]] = (

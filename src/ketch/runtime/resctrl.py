@@ -97,6 +97,21 @@ class Group:
                 self.remove()
             raise
 
+    def change(self, wanted: "IntelRdt", pids: list[int]) -> None:
+        """Limit a running container otherwise; one that had no group gets it now.
+
+        Args:
+            wanted: the fields that change.
+            pids: all processes of the container.
+
+        Raises:
+            InvalidArgumentError: the kernel refuses a schema.
+        """
+        os.makedirs(self.directory, 0o755, exist_ok=True)
+        self._write("schemata", "\n".join(schemata(wanted)) + "\n")
+        for pid in pids:
+            self._write("tasks", str(pid))
+
     def remove(self) -> None:
         """Remove what belongs to the container alone; a group named by ``closID`` stays."""
         with contextlib.suppress(FileNotFoundError):

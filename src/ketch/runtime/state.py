@@ -6,6 +6,8 @@
     ROOT/ID/config.json  the configuration as it was at the creation, and as ``update`` changed it
     ROOT/ID/exec.fifo    from ``create`` to ``start``: what init waits on
     ROOT/ID/.lock        locked by whoever changes the container
+    ROOT/ID/notify/      with $NOTIFY_SOCKET: the container's own socket for it
+    ROOT/ID/criu/        during a restore: what criu's mounts cover
 
 Status is derived from facts and never stored: whether init lives (pid, start time and boot),
 whether the fifo is there, whether the cgroup is frozen. Only that a container is being created is
@@ -43,7 +45,9 @@ _FIFO = "exec.fifo"
 _LOCK = ".lock"
 CRIU = "criu"
 """A directory that is there while the container is restored."""
-_OWN = frozenset({_LOCK, _FIFO, _RECORD, _CONFIG, CRIU, f".{_RECORD}", f".{_CONFIG}"})
+NOTIFY = "notify"
+"""A directory with the socket to which the container says that it is ready."""
+_OWN = frozenset({_LOCK, _FIFO, _RECORD, _CONFIG, CRIU, NOTIFY, f".{_RECORD}", f".{_CONFIG}"})
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-.")
 
 
@@ -255,8 +259,13 @@ class Entry:
     def remove(self) -> None:
         """Remove the directory, the record last, so that what is left of a crash is found."""
         for name in sorted(os.listdir(self.path), key=_RECORD.__eq__):
-            remove = os.rmdir if name == CRIU else os.unlink
-            remove(f"{self.path}/{name}")
+            path = f"{self.path}/{name}"
+            if name in {CRIU, NOTIFY}:
+                for inner in os.listdir(path):
+                    os.unlink(f"{path}/{inner}")
+                os.rmdir(path)
+            else:
+                os.unlink(path)
         os.rmdir(self.path)
 
 

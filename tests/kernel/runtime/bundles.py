@@ -177,3 +177,6 @@ class NoCgroup:
 
     def descriptor(self, near: int | None = None) -> None:
         return None
+
+    def adopt(self, pid: int) -> None:
+        pass

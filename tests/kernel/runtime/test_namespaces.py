@@ -176,10 +176,37 @@ def test_the_runtime_s_own_user_namespace_may_be_joined(bundle: Bundle) -> None:
     assert bundle.output(config) == "0\n"
 
 
-def test_a_mount_namespace_cannot_be_joined(bundle: Bundle) -> None:
+def test_a_mount_namespace_is_joined_and_paths_are_looked_up_there(
+    bundle: Bundle, tmp_path: pathlib.Path
+) -> None:
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    script = (
+        f"mount -t tmpfs tmpfs {seen} && echo there > {seen}/file && echo ready && exec sleep 60"
+    )
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        namespace = f"/proc/{other.pid}/ns/mnt"
+        config = configuration("sh", "-c", "cat /seen/file; readlink /proc/self/ns/mnt")
+        config["mounts"].append(
+            {"destination": "/seen", "type": "bind", "source": str(seen), "options": ["bind"]}
+        )
+        join(config, "mount", namespace)
+        assert bundle.output(config).split() == ["there", os.readlink(namespace)]
+        other.kill()
+    assert not (seen / "file").exists()
+
+
+def test_the_runtime_s_own_mount_namespace_is_not_pivoted(bundle: Bundle) -> None:
     config = configuration("true")
     join(config, "mount", "/proc/self/ns/mnt")
-    with pytest.raises(UnsupportedError, match="mount namespace of its own"):
+    with pytest.raises(InvalidArgumentError, match="is the caller's own"):
+        bundle.run(config)
+    config["linux"]["namespaces"].pop()
+    with pytest.raises(UnsupportedError, match="shares the caller's mount namespace"):
         bundle.run(config)
 
 

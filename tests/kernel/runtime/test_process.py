@@ -10,6 +10,7 @@ import pathlib
 import platform
 import resource
 import select
+import shutil
 import socket
 import struct
 import subprocess
@@ -226,6 +227,36 @@ def test_apparmor_profiles(bundle: Bundle) -> None:
         container.start()
         with pytest.raises(InvalidArgumentError, match="no-such-profile"):
             container.execute(config)
+
+
+_PROFILE = """profile ketch-test flags=(attach_disconnected) {
+    file, mount, umount, capability, signal, ptrace, unix, network, pivot_root,
+    deny /forbidden w,
+}"""
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/sys/kernel/security/apparmor/.load")
+    or not shutil.which("apparmor_parser"),
+    reason="apparmor is not active, or has no parser here",
+)
+def test_a_profile_of_apparmor_confines_and_holds_for_exec_too(bundle: Bundle) -> None:
+    def parser(option: str) -> None:
+        subprocess.run(["apparmor_parser", option], input=_PROFILE, text=True, check=True)
+
+    parser("-rK")
+    try:
+        write = "cat /proc/self/attr/current; echo 1 > /allowed && ! echo 1 > /forbidden"
+        config = configuration("sh", "-c", f"{write} && sleep 60", apparmorProfile="ketch-test")
+        with bundle.container(config) as container:
+            container.start()
+            again = configuration("sh", "-c", write, apparmorProfile="ketch-test")
+            status, text = container.execute(again)
+            assert status == 0, text
+            assert text.startswith("ketch-test (enforce)")
+            assert not (bundle.rootfs / "forbidden").exists()
+    finally:
+        parser("-RK")
 
 
 def test_cache_allocation_without_resctrl_is_refused(bundle: Bundle) -> None:

@@ -55,3 +55,18 @@ def test_a_group_that_the_kernel_refuses_is_removed(tmp_path: pathlib.Path) -> N
     with pytest.raises(InvalidArgumentError, match="unsupported resource name"):
         group.apply(77)  # the directory that stands for resctrl has no schemata to write to
     assert not (tmp_path / "boxed").exists()
+
+
+def test_a_running_container_is_limited_otherwise(tmp_path: pathlib.Path) -> None:
+    class Recorded(resctrl.Group):
+        """Files of resctrl take each write by itself; those of a directory keep the last."""
+
+        written: list[str] = []  # noqa: RUF012 of this one test
+
+        def _write(self, file: str, words: str) -> None:
+            self.written.append(f"{file}: {words.strip()}")
+
+    group = Recorded(str(tmp_path), {"l3CacheSchema": "L3:0=f"}, "boxed")
+    group.change({"memBwSchema": "MB:0=20"}, [7, 8])
+    assert (tmp_path / "boxed").is_dir()
+    assert Recorded.written == ["schemata: MB:0=20", "tasks: 7", "tasks: 8"]

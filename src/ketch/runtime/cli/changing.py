@@ -1,9 +1,11 @@
 """``start``, ``pause``, ``resume`` and ``update``: what changes a container that is there."""
 
+import os
 import sys
 
 from ketch.cgroups import Manager
-from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError
+from ketch.linux import process as processes
 from ketch.runtime.state import CREATED, PAUSED, RUNNING, STOPPED, Record, States
 from ketch.spec import json_text
 from ketch.spec.values import swap_size
@@ -14,12 +16,15 @@ if TYPE_CHECKING:
 
     from ketch.runtime.cli.grammar import Parsed
     from ketch.runtime.cli.main import Settings
+    from ketch.runtime.cli.notify import Listener
+    from ketch.runtime.state import Entry
     from ketch.spec.runtime import Config, Resources
 
 _CPU_FLAGS = {
     "cpu-period": "period", "cpu-quota": "quota", "cpu-burst": "burst", "cpu-share": "shares",
     "cpu-rt-period": "realtimePeriod", "cpu-rt-runtime": "realtimeRuntime", "cpu-idle": "idle",
 }  # fmt: skip
+_CACHE_FLAGS = {"l3-cache-schema": "l3CacheSchema", "mem-bw-schema": "memBwSchema"}
 _MEMORY_FLAGS = {
     "memory": "limit", "memory-reservation": "reservation", "memory-swap": "swap",
     "kernel-memory-tcp": "kernelTCP",
@@ -38,8 +43,14 @@ def start(settings: "Settings", options: "Parsed") -> int:
             raise ConflictError("cannot start an already running container")
         if status != CREATED:
             raise ConflictError(f"cannot start a container in the {status} state")
+        pidfd = -1
+        listener = listen(entry)
+        if listener is not None:
+            pidfd = processes.pidfd_open(record.pid)
         entry.release_fifo()
         run_poststart(settings, states.config(record), record)
+    if listener is not None:
+        listener.wait(record.pid, pidfd)
     return 0
 
 
@@ -67,27 +78,40 @@ def resume(settings: "Settings", options: "Parsed") -> int:
 
 def update(settings: "Settings", options: "Parsed") -> int:
     """Change what a container may use."""
-    for name in ("l3-cache-schema", "mem-bw-schema"):
-        if options.text(name):
-            raise UnsupportedError(f"--{name}: changing Intel RDT of a running container")
     if options.text("kernel-memory"):
         settings.log.warning("Setting --kernel-memory is ignored: the kernel dropped this limit")
     wanted = _from_file(options.text("resources")) or _from_flags(options)
+    caches: Any = {
+        name: text for flag, name in _CACHE_FLAGS.items() if (text := options.text(flag))
+    }
     states = States(settings.root)
     with states.lock(options.arguments[0]) as entry:
         record = entry.record()
         if states.status(record) not in {CREATED, RUNNING, PAUSED}:
             raise ConflictError("container not running")
+        config: Any = states.config(record)
+        linux = config.setdefault("linux", {})
+        if caches:
+            _change_caches(record, linux, caches)
         if wanted:
             _cgroup(record).set(wanted)
-            config: Any = states.config(record)
-            present = config.setdefault("linux", {}).setdefault("resources", {})
+            present = linux.setdefault("resources", {})
             for name, value in wanted.items():
                 old = present.get(name)
                 merged = isinstance(old, dict) and isinstance(value, dict)
                 present[name] = old | value if merged else value
+        if wanted or caches:
             entry.write_config(json_text.dumps(config).encode())
     return 0
+
+
+def _change_caches(record: Record, linux: "Any", changed: "Any") -> None:
+    """Change what a container may use of caches and memory bandwidth."""
+    from ketch.runtime import resctrl  # noqa: PLC0415 wanted by few
+
+    wanted = linux.get("intelRdt", {}) | changed
+    resctrl.group(wanted, record.id).change(changed, _cgroup(record).processes())
+    linux["intelRdt"] = wanted
 
 
 def _cgroup(record: Record) -> Manager:
@@ -156,6 +180,15 @@ def _from_flags(options: "Parsed") -> "Resources":
         ),
     }
     return {name: members for name, members in found.items() if members}  # type: ignore[return-value]
+
+
+def listen(entry: "Entry") -> "Listener | None":
+    """Begin to hear what a container's program has to tell this process's supervisor, if any."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    from ketch.runtime.cli import notify  # noqa: PLC0415 wanted by few
+
+    return notify.listen(entry)
 
 
 def run_poststart(settings: "Settings", config: "Config", record: Record) -> None:

@@ -16,6 +16,7 @@ from ketch.linux import process, signals, tty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.runtime.cli.notify import Listener
     from ketch.runtime.create import Container
 
 _CHUNK_BYTES = 64 * 1024
@@ -29,17 +30,22 @@ class Foreground:
     Args:
         container: the process; this closes its descriptors.
         adopt: whether orphans below this process become its children and are reaped.
+        listener: hears when the container's program is ready, and tells the supervisor; or None.
 
     Raises:
         InvalidArgumentError: the process has a terminal and this one has none.
     """
 
     __slots__ = (
-        "_container", "_input", "_input_open", "_saved", "_terminal", "_wakeups", "_writer",
+        "_container", "_input", "_input_open", "_listener", "_saved", "_terminal", "_wakeups",
+        "_writer",
     )  # fmt: skip
 
-    def __init__(self, container: "Container", *, adopt: bool) -> None:
+    def __init__(
+        self, container: "Container", *, adopt: bool, listener: "Listener | None" = None
+    ) -> None:
         self._container = container
+        self._listener = listener
         self._terminal = -1
         self._saved: list[object] | None = None
         self._input_open = container.console is not None
@@ -80,6 +86,10 @@ class Foreground:
                         if status is not None:
                             self._drain()
                             return status
+                    elif self._listener is not None and descriptor == self._listener.fileno():
+                        if self._listener.take():
+                            self._listener.close()
+                            self._listener = None
                     elif descriptor == self._container.console:
                         if events & ~select.POLLOUT:
                             self._read_console()
@@ -92,6 +102,8 @@ class Foreground:
     def _poll(self) -> list[tuple[int, int]]:
         poll = select.poll()
         poll.register(self._wakeups, select.POLLIN)
+        if self._listener is not None:
+            poll.register(self._listener.fileno(), select.POLLIN)
         if self._container.console is not None:
             wanted = select.POLLIN | (select.POLLOUT if self._input else 0)
             poll.register(self._container.console, wanted)

@@ -13,7 +13,7 @@ from ketch.errors import (
 from ketch.runtime import create as creation
 from ketch.runtime import init
 from ketch.runtime.cli import handover, seal
-from ketch.runtime.cli.changing import run_poststart
+from ketch.runtime.cli.changing import listen, run_poststart
 from ketch.runtime.cli.removing import destroy
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
@@ -66,12 +66,13 @@ def stay(
     Returns:
         The program's exit status; 0 when detached.
     """
-    detached = options.enabled("detach")
+    listener = listen(made.entry)
     foreground = None
-    if not detached:
+    if not options.enabled("detach"):
         from ketch.runtime.cli.foreground import Foreground  # noqa: PLC0415 not for create
 
-        foreground = Foreground(container, adopt=not options.enabled("no-subreaper"))
+        adopt = not options.enabled("no-subreaper")
+        foreground = Foreground(container, adopt=adopt, listener=listener)
     try:
         if not restored:
             container.start()
@@ -82,10 +83,12 @@ def stay(
         container.abandon()
         destroy(settings, made.entry, made.record, made.config)
         raise
+    made.entry.close()
     if foreground is None:
+        if listener is not None:
+            listener.wait(container.pid, container.pidfd)
         container.close()
         return 0
-    made.entry.close()
     status = foreground.run()
     if not options.enabled("keep"):
         # Somebody may have deleted it meanwhile.
@@ -157,6 +160,10 @@ class Making:
         self.entry = States(self._settings.root).create(self.record.id)
         try:
             self.entry.write_config(self._text)
+            if os.environ.get("NOTIFY_SOCKET"):
+                from ketch.runtime.cli import notify  # noqa: PLC0415 wanted by few
+
+                notify.show(self.config, self.entry)
             container = self._create(waits_for_start=waits_for_start)
             try:
                 self.record.born(container.pid)
