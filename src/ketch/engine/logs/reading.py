@@ -19,7 +19,7 @@ from ketch.spec.timestamps import moment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from typing import Protocol
 
     Entry = tuple[int, str, bytes, dict[str, str]]
@@ -209,22 +209,54 @@ class Reader:
         """
         with contextlib.ExitStack() as held:
             held.callback(self._close, None)
-            for entry in self._all(held, tail, until_ns, ended, end_descriptor):
-                if until_ns is not None and entry[0] > until_ns:
-                    return
-                if since_ns is None or entry[0] >= since_ns:
+            # Watched before it is read, so that nothing is missed between the two.
+            wait = self._watch(held, end_descriptor) if ended is not None else None
+            for entry in self._chosen(tail, since_ns, until_ns, ended, wait):
+                if entry is not None:
                     yield entry
+
+    def polled(
+        self,
+        ended: "Callable[[], bool]",
+        *,
+        tail: int | None = None,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+    ) -> "Generator[Entry | None, None, None]":
+        """Read entries as ``entries`` does, for a caller that has its own way of waiting.
+
+        Yields:
+            Entries, and None wherever ``entries`` would wait for more.
+        """
+        try:
+            yield from self._chosen(tail, since_ns, until_ns, ended, None)
+        finally:
+            self._close(None)
+
+    def _chosen(
+        self,
+        tail: int | None,
+        since_ns: int | None,
+        until_ns: int | None,
+        ended: "Callable[[], bool] | None",
+        wait: "Callable[[int], object] | None",
+    ) -> "Iterator[Entry | None]":
+        for entry in self._all(tail, until_ns, ended, wait):
+            if entry is None:
+                yield None
+                continue
+            if until_ns is not None and entry[0] > until_ns:
+                return
+            if since_ns is None or entry[0] >= since_ns:
+                yield entry
 
     def _all(
         self,
-        held: contextlib.ExitStack,
         tail: int | None,
         until_ns: int | None,
         ended: "Callable[[], bool] | None",
-        end_descriptor: int | None,
-    ) -> "Iterator[Entry]":
-        # Watched before it is read, so that nothing is missed between the two.
-        wait = self._watch(held, end_descriptor) if ended is not None else None
+        wait: "Callable[[int], object] | None",
+    ) -> "Iterator[Entry | None]":
         self._files = _open_all(self._path)
         if tail is not None:
             self._skip_to_tail(tail)
@@ -248,7 +280,9 @@ class Reader:
                 last = (ended is not None and ended()) or (
                     until_ns is not None and now_ns > until_ns
                 )
-                if not last and wait is not None:
+                if not last and wait is None:
+                    yield None
+                elif not last and wait is not None:
                     left_ms = _LONGEST_WAIT_MS
                     if until_ns is not None:
                         left_ms = min(left_ms, (until_ns - now_ns) // 1_000_000 + 1)
