@@ -20,7 +20,7 @@ _TOPICS = {
     "_ping": ("system",),
     "auth": ("registry",),
     "build": ("build",),
-    "containers": ("containers", "containers_life", "logs", "observing"),
+    "containers": ("containers", "containers_life", "starts", "streams", "logs", "observing"),
     "distribution": ("registry",),
     "events": ("events",),
     "images": ("images", "transfer"),

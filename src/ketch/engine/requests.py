@@ -124,6 +124,13 @@ def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
     )
+    _begin(engine, container, channel, manner)
+
+
+def _begin(
+    engine: Engine, container: "Container", channel: "Channel", manner: running.Manner
+) -> None:
+    """Start a container; with ``--rm``, one that cannot be started goes."""
     try:
         running.start(engine, container, channel, manner)
     except BaseException:
@@ -143,7 +150,7 @@ def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
     )
-    running.start(engine, container, channel, manner)
+    _begin(engine, container, channel, manner)
 
 
 def _create(client: Client, fields: "Fields") -> None:

@@ -1,0 +1,67 @@
+"""Routes that start containers, or hold them."""
+
+from typing import TYPE_CHECKING
+
+from ketch.api import sessions
+from ketch.errors import NotModifiedError
+
+if TYPE_CHECKING:
+    from ketch.api.application import Call
+    from ketch.api.router import Routes
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+
+
+def _find(engine: "Engine", reference: str) -> "Container":
+    return engine.containers.find(reference)
+
+
+async def start(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/start``."""
+    container = await call.run(_find, call["id"])
+    if container.is_active:
+        raise NotModifiedError(f"container {call['id']} runs already")
+    if call.text("detachKeys"):
+        sessions.sequence(call.text("detachKeys"))
+    await sessions.start(call.application, container)
+    await call.reply(204)
+
+
+async def restart(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/restart``."""
+    container = await call.run(_find, call["id"])
+    await call.run_slowly(_end, container.id, call.number("t"), call.text("signal"))
+    await sessions.start(call.application, container)
+    await call.reply(204)
+
+
+async def pause(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/pause``."""
+    await call.run_slowly(_pause, call["id"])
+    await call.reply(204)
+
+
+def _pause(engine: "Engine", reference: str) -> None:
+    engine.containers.pause(reference)
+
+
+async def unpause(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/unpause``."""
+    await call.run_slowly(_unpause, call["id"])
+    await call.reply(204)
+
+
+def _unpause(engine: "Engine", reference: str) -> None:
+    engine.containers.unpause(reference)
+
+
+def _end(engine: "Engine", container_id: str, seconds: int | None, signal: str) -> None:
+    engine.containers.stop(container_id, seconds, signal)
+
+
+ROUTES: "Routes" = (
+    ("POST", "/containers/{id}/start", start),
+    ("POST", "/containers/{id}/restart", restart),
+    ("POST", "/containers/{id}/pause", pause),
+    ("POST", "/containers/{id}/unpause", unpause),
+)
