@@ -66,7 +66,7 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
     found = listing.select(engine, chosen, everything=parsed.enabled("all"), last=max(last, 0))
     whole = parsed.enabled("no-trunc")
     template = parsed.text("format")
-    if parsed.enabled("quiet") and template in {"", "table"}:
+    if parsed.enabled("quiet"):
         print("".join(f"{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
     now_ns = time.time_ns()
