@@ -26,7 +26,10 @@ def sleeper(engine: Engine) -> Iterator[str]:
 # Logs
 
 
-SCRIPT = "echo one; sleep 0.1; echo two >&2; printf 'three\\377'; head -c 20000 /dev/zero | tr '\\0' x; echo"
+SCRIPT = (
+    "echo one; sleep 0.1; echo two >&2; printf 'three\\377'; "
+    "head -c 20000 /dev/zero | tr '\\0' x; echo"
+)
 
 
 @pytest.mark.parametrize("driver", ["json-file", "local"])

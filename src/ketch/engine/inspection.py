@@ -4,7 +4,7 @@ import json
 
 from ketch.engine import network_settings, sizes, states
 from ketch.engine.logs import log_path
-from ketch.spec.template_functions import Struct
+from ketch.spec.template_functions import NilSlice, Struct
 from ketch.spec.timestamps import rfc3339
 
 TYPE_CHECKING = False
@@ -20,8 +20,8 @@ _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 _CONFIG: "dict[str, Any]" = {
     "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": False,
     "AttachStderr": False, "ExposedPorts": None, "Tty": False, "OpenStdin": False,
-    "StdinOnce": False, "Env": [], "Cmd": None, "Healthcheck": None, "Image": "", "Volumes": None,
-    "WorkingDir": "", "Entrypoint": None, "OnBuild": None, "Labels": {},
+    "StdinOnce": False, "Env": [], "Cmd": NilSlice(), "Healthcheck": None, "Image": "",
+    "Volumes": None, "WorkingDir": "", "Entrypoint": None, "OnBuild": NilSlice(), "Labels": {},
 }  # fmt: skip
 _HOST_CONFIG: "dict[str, Any]" = {
     "Binds": None, "ContainerIDFile": "", "LogConfig": {"Type": "json-file", "Config": {}},
@@ -41,6 +41,10 @@ _HOST_CONFIG: "dict[str, Any]" = {
     "MemorySwappiness": None, "OomKillDisable": None, "PidsLimit": None, "Ulimits": [],
     "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
 }  # fmt: skip
+_LISTS = (
+    "Binds", "CapAdd", "CapDrop", "DeviceCgroupRules", "DeviceRequests", "ExtraHosts", "GroupAdd",
+    "Links", "SecurityOpt", "VolumesFrom",
+)  # fmt: skip
 _OPTIONAL = ("ExposedPorts", "Healthcheck")
 
 
@@ -58,6 +62,9 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
     for name in _OPTIONAL:
         if not config[name]:
             del config[name]
+    for name in ("Env", "Entrypoint"):
+        config[name] = config[name] or NilSlice()
+    snapshotter = engine.images.snapshotter
     return Struct(
         {
             "Id": container.id,
@@ -72,7 +79,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "LogPath": log_path(container, directory),
             "Name": f"/{container.name}",
             "RestartCount": container.restart_count,
-            "Driver": engine.images.snapshotter.name,
+            "Driver": snapshotter.name,
             "Platform": "linux",
             "MountLabel": "",
             "ProcessLabel": "",
@@ -80,9 +87,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "ExecIDs": None,
             "HostConfig": _host_config(directory, record.get("HostConfig", {})),
             "GraphDriver": Struct(
-                engine.images.snapshotter.description(
-                    engine.images.snapshotter.prepared_on(directory), directory
-                )
+                snapshotter.description(snapshotter.prepared_on(directory), directory)
             ),
             **(_sizes(engine, container) if sized else {}),
             "Mounts": mount_points(record),
@@ -112,6 +117,7 @@ def _state(container: "Container") -> Struct:
             "Error": container.error,
             "StartedAt": _moment(container.started_ns),
             "FinishedAt": _moment(container.finished_ns),
+            **({"Health": Struct(health)} if (health := container.health) else {}),
         }
     )
 
@@ -134,6 +140,9 @@ def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
             "ReadonlyPaths": linux.get("readonlyPaths", []),
         }
     found = Struct({**_HOST_CONFIG, **asked, **paths})
+    for name in _LISTS:
+        if found[name] is None:
+            found[name] = NilSlice()
     for name in ("LogConfig", "RestartPolicy"):
         found[name] = Struct(found[name])
     return found

@@ -32,6 +32,12 @@ class Struct(dict[str, "Any"]):
         self.wire: Struct | None = None
 
 
+class NilSlice(list["Any"]):
+    """A list that nobody has made: empty to a template, null in JSON."""
+
+    __slots__ = ()
+
+
 class NoValue:
     """What a map has for a key that is not in it."""
 
@@ -115,7 +121,7 @@ def plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: plain(value[key]) for key in sorted(value)}
     if isinstance(value, list):
-        return [plain(element) for element in value]
+        return None if isinstance(value, NilSlice) else [plain(element) for element in value]
     return None if value is NO_VALUE else value
 
 
