@@ -139,3 +139,18 @@ def test_a_size_that_the_file_system_cannot_hold_to(engine: Engine) -> None:
         pytest.skip("this file system has project quotas")
     assert "--storage-opt size is supported only where" in made.err
     assert engine.ok("ps", "-aq") == ""
+
+
+def test_the_caller_is_attached_to_what_it_names(engine: Engine) -> None:
+    script = "echo out; echo error >&2; exit 3"
+    for words, out, err in (
+        (["-a", "stdout"], "out\n", ""),
+        (["-a", "STDERR"], "", "error\n"),
+        (["-a", "stdout", "-a", "stderr"], "out\n", "error\n"),
+    ):
+        result = engine("run", "--rm", "--network", "none", *words, "busybox", "sh", "-c", script)
+        assert (result.status, result.out, result.err) == (3, out, err)
+    script = "read word; echo $word; exit ${#word}"
+    result = engine("run", "--rm", "--network", "none", "-i", "-a", "stdin", "busybox", "sh", "-c",
+                    script, stdin="seven..\n")  # fmt: skip
+    assert (result.status, result.out, result.err) == (7, "", "")

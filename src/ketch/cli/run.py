@@ -8,7 +8,7 @@ import os
 
 from ketch.cli import session
 from ketch.cli.flags import Command, UsageError, parse
-from ketch.engine import launch
+from ketch.engine import launch, wire
 from ketch.errors import ImageNotFoundError, InvalidArgumentError
 from ketch.spec.detach_keys import DEFAULT, parse_detach_keys
 from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
@@ -66,7 +66,16 @@ def run(settings: "Settings", arguments: list[str]) -> int:
         terminal=terminal,
         forward_signals=forward_signals,
         detach_keys=keys,
+        shown=_shown(parsed.items("attach")),
     )
+
+
+def _shown(attach: list[str]) -> tuple[int, ...]:
+    """Which of the program's output the caller wants to see: all unless it names streams."""
+    if not attach:
+        return (wire.OUTPUT, wire.ERRORS)
+    kinds = (("stdout", wire.OUTPUT), ("stderr", wire.ERRORS))
+    return tuple(kind for name, kind in kinds if name in attach)
 
 
 def _ask(

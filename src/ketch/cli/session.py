@@ -174,7 +174,13 @@ class Session:
         return bool(self._frames)
 
     def attach(
-        self, *, interactive: bool, terminal: bool, forward_signals: bool, detach_keys: bytes
+        self,
+        *,
+        interactive: bool,
+        terminal: bool,
+        forward_signals: bool,
+        detach_keys: bytes,
+        shown: tuple[int, ...] = (wire.OUTPUT, wire.ERRORS),
     ) -> int:
         """Pass streams and signals on until the program ends.
 
@@ -184,6 +190,7 @@ class Session:
             forward_signals: whether signals that the client gets go to the program; else those
                 that end programs end the client alone.
             detach_keys: what typed on the terminal ends the session and not the program.
+            shown: which of its output is passed on.
 
         Returns:
             The program's exit status, 0 after detaching.
@@ -200,7 +207,7 @@ class Session:
             if raw:
                 set_raw(0)
             keys = DetachKeys(detach_keys if raw else b"")
-            return self._pump(interactive, forward_signals, keys)
+            return self._pump(interactive, forward_signals, keys, shown)
         finally:
             if saved is not None:
                 try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
@@ -208,13 +215,16 @@ class Session:
                 except termios.error:  # the terminal itself has gone
                     pass
 
-    def _pump(self, reading: bool, forward_signals: bool, keys: "DetachKeys") -> int:
+    def _pump(
+        self, reading: bool, forward_signals: bool, keys: "DetachKeys", shown: tuple[int, ...]
+    ) -> int:
         listening = False
         while True:
             while self._frames:
                 kind, payload = self._frames.pop(0)
                 if kind in {wire.OUTPUT, wire.ERRORS}:
-                    self._write(1 if kind == wire.OUTPUT else 2, payload, forward_signals)
+                    if kind in shown:
+                        self._write(1 if kind == wire.OUTPUT else 2, payload, forward_signals)
                 elif kind == wire.EXIT:
                     return int(payload)
                 else:
