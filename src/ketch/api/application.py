@@ -249,7 +249,15 @@ class Call:
         Raises:
             InvalidArgumentError: they are malformed, or of a name that is not known here.
         """
-        return Filters((f"{name}={value}" for name, value in self.filter_pairs()), known)
+        return Filters(self.filters_given(), known)
+
+    def filters_given(self) -> list[str]:
+        """Returns the query's ``filters``, ``name=value`` each.
+
+        Raises:
+            InvalidArgumentError: they are malformed.
+        """
+        return [f"{name}={value}" for name, value in self.filter_pairs()]
 
     def filter_pairs(self) -> list[tuple[str, str]]:
         """Returns the query's ``filters``: names and values, in either of JSON's two forms.

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ketch.api.documents import conform
-from ketch.engine import creation, inspection, listing
+from ketch.engine import creation, inspection, listing, pruning, sizes
 from ketch.errors import InvalidArgumentError
 from ketch.spec import container as vocabulary
 
@@ -21,16 +21,24 @@ async def list_(call: "Call") -> None:
     """Answer ``GET /containers/json``."""
     chosen = call.filters(listing.FILTERS)
     found = await call.run(
-        _list, chosen, everything=call.flag("all"), last=call.number("limit") or 0
+        _list,
+        chosen,
+        everything=call.flag("all"),
+        last=call.number("limit") or 0,
+        sized=call.flag("size"),
     )
     await call.reply(200, found)
 
 
 def _list(
-    engine: "Engine", chosen: "Filters", *, everything: bool, last: int
+    engine: "Engine", chosen: "Filters", *, everything: bool, last: int, sized: bool
 ) -> "list[dict[str, Any]]":
     found = listing.select(engine, chosen, everything=everything, last=max(last, 0))
-    return listing.documents(engine, found)
+    documents = listing.documents(engine, found)
+    if sized:
+        for container, document in zip(found, documents, strict=True):
+            document["SizeRw"], document["SizeRootFs"] = sizes.container(engine, container)
+    return documents
 
 
 async def create(call: "Call") -> None:
@@ -73,15 +81,29 @@ def _create(engine: "Engine", request: "Request", name: str) -> "dict[str, Any]"
 
 async def inspect(call: "Call") -> None:
     """Answer ``GET /containers/{id}/json``."""
-    await call.reply(200, await call.run(_inspect, call["id"]))
+    sized = call.flag("size")
+    run = call.run_slowly if sized else call.run
+    await call.reply(200, await run(_inspect, call["id"], sized=sized))
 
 
-def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
-    return inspection.document(engine, engine.containers.find(reference))
+def _inspect(engine: "Engine", reference: str, *, sized: bool) -> "dict[str, Any]":
+    found = inspection.document(engine, engine.containers.find(reference), sized=sized)
+    return {**found, "ExecIDs": engine.execs.running(found["Id"]) or None}
+
+
+async def prune(call: "Call") -> None:
+    """Answer ``POST /containers/prune``."""
+    removed, freed_bytes = await call.run_slowly(_prune, call.filters_given())
+    await call.reply(200, {"ContainersDeleted": removed or None, "SpaceReclaimed": freed_bytes})
+
+
+def _prune(engine: "Engine", pairs: list[str]) -> tuple[list[str], int]:
+    return pruning.containers(engine, pairs)
 
 
 ROUTES: "Routes" = (
     ("GET", "/containers/json", list_),
     ("POST", "/containers/create", create),
+    ("POST", "/containers/prune", prune),
     ("GET", "/containers/{id}/json", inspect),
 )

@@ -27,7 +27,7 @@ async def stream(call: "Call") -> None:
             f"`since` time ({call.text('since')}) cannot be after `until` time "
             f"({call.text('until')})"
         )
-    fits = events.chooser([f"{name}={value}" for name, value in call.filter_pairs()])
+    fits = events.chooser(call.filters_given())
     newest = await hub.of(call.application).newest()
     await call.exchange.begin("application/json")
     if since_ns is not None or until_ns is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 async def list_(call: "Call") -> None:
     """Answer ``GET /images/json``."""
-    pairs = [f"{name}={value}" for name, value in call.filter_pairs()]
+    pairs = call.filters_given()
     await call.reply(200, await call.run(_list, pairs, every=call.flag("all")))
 
 
@@ -104,7 +104,7 @@ def told(happened: "Events") -> list[dict[str, str]]:
 
 async def prune(call: "Call") -> None:
     """Answer ``POST /images/prune``."""
-    pairs = [f"{name}={value}" for name, value in call.filter_pairs()]
+    pairs = call.filters_given()
     happened, reclaimed_bytes = await call.run_slowly(_prune, pairs)
     await call.reply(
         200, {"ImagesDeleted": told(happened) or None, "SpaceReclaimed": reclaimed_bytes}

@@ -15,18 +15,30 @@ if TYPE_CHECKING:
     Routes = Sequence[tuple[str, str, Handler]]
 
 # First part of a path: the modules under ketch.api that know its routes.
-_TOPICS = {
+_TOPICS: "dict[str, tuple[str, ...]]" = {
     "": (),
     "_ping": ("system",),
     "auth": ("registry",),
     "build": ("build",),
-    "containers": ("containers", "containers_life", "starts", "streams", "logs", "observing"),
+    "containers": (
+        "containers",
+        "containers_life",
+        "starts",
+        "streams",
+        "logs",
+        "observing",
+        "execs",
+    ),
     "distribution": ("registry",),
     "events": ("events",),
+    "exec": ("execs",),
     "images": ("images", "transfer"),
     "info": ("system",),
+    "networks": ("networks",),
     "session": ("build",),
+    "system": ("system",),
     "version": ("system",),
+    "volumes": ("volumes",),
     **dict.fromkeys(
         ("configs", "nodes", "plugins", "secrets", "services", "swarm", "tasks"), ("swarm",)
     ),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ketch.api.application import Application
+    from ketch.engine.execs import Exec
     from ketch.engine.records import Container
 
     class Stream(Protocol):
@@ -116,6 +117,23 @@ async def ask_monitor(
     session = await _open(connection)
     await session.send(wire.REQUEST, wire.encode(dict(fields)))
     return session
+
+
+async def ask_exec(
+    application: "Application", session: "Exec", fields: "Mapping[str, wire.Value]"
+) -> Session:
+    """Ask the process that watches an exec session with a terminal.
+
+    Raises:
+        ConflictError: there is none: it does not run, or has no terminal.
+    """
+    name = launch.exec_socket(session.id)
+    connection = await application.run(
+        lambda engine: launch.reach_monitor(engine.settings, session.container_id, name)
+    )
+    asked = await _open(connection)
+    await asked.send(wire.REQUEST, wire.encode(dict(fields)))
+    return asked
 
 
 # Attached clients

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from ketch.engine import disk_usage as usage
 from ketch.engine import information
+from ketch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from ketch.api.application import Call
@@ -27,8 +29,19 @@ async def info(call: "Call") -> None:
     await call.reply(200, await call.run(information.info))
 
 
+async def disk_usage(call: "Call") -> None:
+    """Answer ``GET /system/df``."""
+    kinds = call.texts("type") or list(usage.KINDS)
+    unknown = [kind for kind in kinds if kind not in usage.KINDS]
+    if unknown:
+        raise InvalidArgumentError(f"unknown object type: {unknown[0]}")
+    found = await call.run_slowly(usage.document, kinds)
+    await call.reply(200, {**found, "BuilderSize": 0} if call.version < (1, 42) else found)
+
+
 ROUTES: "Routes" = (
     ("GET", "/_ping", ping),
     ("GET", "/info", info),
+    ("GET", "/system/df", disk_usage),
     ("GET", "/version", version),
 )

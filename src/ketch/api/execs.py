@@ -1,0 +1,139 @@
+"""Routes of exec sessions: more programs in running containers."""
+
+from typing import TYPE_CHECKING
+
+from ketch.api import sessions
+from ketch.api.documents import conform
+from ketch.api.logs import content_type
+from ketch.api.streams import size
+from ketch.engine import wire
+from ketch.errors import ConflictError, InvalidArgumentError, KetchError
+from ketch.spec.container import ExecConfig
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.api.application import Call
+    from ketch.api.router import Routes
+    from ketch.engine.engine import Engine
+    from ketch.engine.execs import Exec
+
+
+async def create(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/exec``."""
+    config = conform(await call.exchange.document(), ExecConfig)
+    if config.get("DetachKeys"):
+        sessions.sequence(config["DetachKeys"])
+    session = await call.run(_create, call["id"], config)
+    await call.reply(201, {"Id": session.id})
+
+
+def _create(engine: "Engine", reference: str, config: "ExecConfig") -> "Exec":
+    return engine.execs.create(reference, config)
+
+
+def _find(engine: "Engine", reference: str) -> "Exec":
+    return engine.execs.find(reference)
+
+
+async def start(call: "Call") -> None:
+    """Answer ``POST /exec/{id}/start``."""
+    body = await call.exchange.document()
+    exec_ = await call.run(_find, call["id"])
+    if exec_.is_started:
+        raise ConflictError(f"Error: Exec command {exec_.id} has already run")
+    await call.run(_check_container, exec_)
+    detached = bool(body.get("Detach"))
+    rows, columns = _console(body.get("ConsoleSize") or exec_.config.get("ConsoleSize"))
+    fields: dict[str, wire.Value] = {
+        "action": "exec-start", "exec": exec_.id, "detach": detached, "rows": rows,
+        "columns": columns,
+    }  # fmt: skip
+    if detached:
+        session = await sessions.ask_starter(call.application, fields)
+        try:
+            await session.expect(wire.STARTED)
+        finally:
+            session.close()
+        await call.reply(200)
+        return
+    await _attached(call, exec_, fields)
+
+
+async def _attached(call: "Call", exec_: "Exec", fields: "dict[str, wire.Value]") -> None:
+    terminal = bool(exec_.config.get("Tty"))
+    keys = sessions.sequence(exec_.config.get("DetachKeys", "")) if terminal else b""
+    session = await sessions.ask_starter(call.application, fields)
+    try:
+        await session.expect(wire.STARTED)
+    except KetchError as error:
+        session.close()
+        # The stream is promised already where dockerd finds out, and tells there.
+        stream = await call.exchange.hijack(content_type(call, terminal=terminal))
+        text = f"{_told(error)}\r\n".encode()
+        await stream.write(text if terminal else wire.frame(wire.OUTPUT, text))
+        return
+    stream = await call.exchange.hijack(content_type(call, terminal=terminal))
+    wanted = {
+        "stdin": bool(exec_.config.get("AttachStdin")),
+        "stdout": bool(exec_.config.get("AttachStdout")),
+        "stderr": bool(exec_.config.get("AttachStderr")),
+    }
+    await sessions.Attachment(stream, plain=terminal, wanted=wanted, keys=keys).pump(session)
+
+
+def _told(error: KetchError) -> str:
+    return f"OCI runtime exec failed: exec failed: {error.message}"
+
+
+def _check_container(engine: "Engine", exec_: "Exec") -> None:
+    container = engine.containers.find(exec_.container_id)
+    if container.status == "paused":
+        raise ConflictError(
+            f"Container {container.id} is paused, unpause the container before exec"
+        )
+    if container.status != "running":
+        raise ConflictError(f"Container {container.id} is not running")
+
+
+def _console(given: object) -> tuple[int, int]:
+    """Returns the height and width that were asked for, zeros where none were."""
+    if given is None:
+        return 0, 0
+    fits = isinstance(given, list) and len(given) == 2
+    if not fits or not all(type(one) is int and 0 <= one < 1 << 16 for one in given):  # type: ignore[attr-defined]
+        raise InvalidArgumentError("invalid ConsoleSize: height and width are wanted")
+    assert isinstance(given, list)
+    return given[0], given[1]
+
+
+async def inspect(call: "Call") -> None:
+    """Answer ``GET /exec/{id}/json``."""
+    await call.reply(200, await call.run(_inspect, call["id"]))
+
+
+def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
+    return engine.execs.find(reference).document()
+
+
+async def resize(call: "Call") -> None:
+    """Answer ``POST /exec/{id}/resize``."""
+    rows, columns = size(call)
+    exec_ = await call.run(_find, call["id"])
+    if not exec_.is_running:
+        raise ConflictError(f"exec {exec_.id} is not running")
+    fields: dict[str, wire.Value] = {"action": "resize", "rows": rows, "columns": columns}
+    session = await sessions.ask_exec(call.application, exec_, fields)
+    try:
+        await session.expect(wire.EXIT)
+    finally:
+        session.close()
+    await call.reply(200)
+
+
+ROUTES: "Routes" = (
+    ("POST", "/containers/{id}/exec", create),
+    ("POST", "/exec/{id}/start", start),
+    ("POST", "/exec/{id}/resize", resize),
+    ("GET", "/exec/{id}/json", inspect),
+)

@@ -1,0 +1,115 @@
+"""Routes about networks."""
+
+from typing import TYPE_CHECKING
+
+from ketch.api.documents import conform
+from ketch.engine import network_listing, network_settings, wiring
+from ketch.errors import InvalidArgumentError
+from ketch.spec import network as vocabulary
+from ketch.spec.container import EndpointSettings
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.api.application import Call
+    from ketch.api.router import Routes
+    from ketch.engine.engine import Engine
+
+
+async def list_(call: "Call") -> None:
+    """Answer ``GET /networks``."""
+    await call.reply(200, await call.run(_list, call.filters_given()))
+
+
+def _list(engine: "Engine", pairs: list[str]) -> "list[dict[str, Any]]":
+    found = network_listing.select(engine.networks, engine.endpoints, pairs)
+    # As dockerd has it, a list does not say who is connected.
+    return [{**network_settings.network(engine, one), "Containers": {}} for one in found]
+
+
+async def inspect(call: "Call") -> None:
+    """Answer ``GET /networks/{id}``."""
+    if call.text("scope") not in {"", "local"}:
+        await call.run(_inspect, f"{call['id']} in scope {call.text('scope')}")
+    await call.reply(200, await call.run(_inspect, call["id"]))
+
+
+def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
+    return network_settings.network(engine, engine.networks.find(reference))
+
+
+async def create(call: "Call") -> None:
+    """Answer ``POST /networks/create``."""
+    body = await call.exchange.document()
+    document = conform(body, vocabulary.NetworkCreate)
+    if not document.get("Name"):
+        raise InvalidArgumentError("network name cannot be empty")
+    identifier, warnings = await call.run_slowly(_create, document)
+    await call.reply(201, {"Id": identifier, "Warning": "\n".join(warnings)})
+
+
+def _create(engine: "Engine", document: "dict[str, Any]") -> tuple[str, list[str]]:
+    network, warnings = engine.networks.create(document)
+    return network.id, warnings
+
+
+async def remove(call: "Call") -> None:
+    """Answer ``DELETE /networks/{id}``."""
+    await call.run_slowly(_remove, call["id"])
+    await call.reply(204)
+
+
+def _remove(engine: "Engine", reference: str) -> None:
+    engine.networks.remove(reference)
+
+
+async def connect(call: "Call") -> None:
+    """Answer ``POST /networks/{id}/connect``."""
+    body = await call.exchange.document()
+    container = _container(body)
+    settings = conform(body.get("EndpointConfig") or {}, EndpointSettings, "EndpointConfig")
+    await call.run_slowly(_connect, call["id"], container, settings)
+    await call.reply(200)
+
+
+def _connect(engine: "Engine", network: str, container: str, settings: "dict[str, Any]") -> None:
+    wiring.connect(engine, network, container, settings)
+
+
+async def disconnect(call: "Call") -> None:
+    """Answer ``POST /networks/{id}/disconnect``."""
+    body = await call.exchange.document()
+    await call.run_slowly(_disconnect, call["id"], _container(body), bool(body.get("Force")))
+    await call.reply(200)
+
+
+def _disconnect(engine: "Engine", network: str, container: str, force: bool) -> None:
+    wiring.disconnect(engine, network, container, force=force)
+
+
+def _container(body: "dict[str, Any]") -> str:
+    container = body.get("Container")
+    if not isinstance(container, str) or not container:
+        raise InvalidArgumentError("invalid JSON: Container is wanted")
+    return container
+
+
+async def prune(call: "Call") -> None:
+    """Answer ``POST /networks/prune``."""
+    removed = await call.run_slowly(_prune, call.filters_given())
+    await call.reply(200, {"NetworksDeleted": removed or None})
+
+
+def _prune(engine: "Engine", pairs: list[str]) -> list[str]:
+    return network_listing.prune(engine.networks, engine.endpoints, pairs)
+
+
+ROUTES: "Routes" = (
+    ("GET", "/networks", list_),
+    ("POST", "/networks/create", create),
+    ("POST", "/networks/prune", prune),
+    ("GET", "/networks/{id}", inspect),
+    ("DELETE", "/networks/{id}", remove),
+    ("POST", "/networks/{id}/connect", connect),
+    ("POST", "/networks/{id}/disconnect", disconnect),
+)
