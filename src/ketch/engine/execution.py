@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ketch.engine.execs import Exec
     from ketch.engine.records import Container
     from ketch.engine.settings import Settings
+    from ketch.engine.supervision import Log
     from ketch.spec.container import ExecConfig, Request
     from ketch.spec.runtime import Config, Process
 
@@ -51,7 +52,7 @@ def execute(
     container = engine.containers.find(session.container_id)
     try:
         with ExitStack() as held:
-            supervisor = _start(engine, container, session, client, held)
+            supervisor = start(engine, container, session, held, client)
             if detached:
                 client.close()
             else:
@@ -65,10 +66,28 @@ def execute(
     return status
 
 
-def _start(
-    engine: "Engine", container: "Container", session: "Exec", client: "Client", held: ExitStack
+def start(
+    engine: "Engine",
+    container: "Container",
+    session: "Exec",
+    held: ExitStack,
+    client: "Client | None" = None,
+    *,
+    log: "Log | None" = None,
 ) -> Supervisor:
-    """Run the program; what is needed as long as it runs belongs to ``held``."""
+    """Run a session's program.
+
+    Args:
+        engine: where the container is.
+        container: the container.
+        session: what to run; the caller has claimed it.
+        held: owns what is needed as long as it runs.
+        client: who is told, or None.
+        log: where its output goes, or None.
+
+    Returns:
+        Who watches over it, to be run.
+    """
     asked = session.config
     check_running(container)
     pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
@@ -99,12 +118,14 @@ def _start(
     )
     held.callback(entered.close)
     listener = _listen(engine.settings, session, held) if terminal else None
-    client.check_interest()
+    if client is not None:
+        client.check_interest()
     engine.execs.mark_started(session, container, entered.pid)
     entered.start()
     streams.started(entered.console)
-    client.started(session.id)
-    return Supervisor(entered.pidfd, streams, listener=listener, identifier=session.id)
+    if client is not None:
+        client.started(session.id)
+    return Supervisor(entered.pidfd, streams, log, listener=listener, identifier=session.id)
 
 
 def _listen(settings: "Settings", session: "Exec", held: ExitStack) -> "_socket.socket | None":

@@ -84,7 +84,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "MountLabel": "",
             "ProcessLabel": "",
             "AppArmorProfile": "",
-            "ExecIDs": None,
+            "ExecIDs": engine.execs.running(container.id) or None,
             "HostConfig": _host_config(directory, record.get("HostConfig", {})),
             "GraphDriver": Struct(
                 snapshotter.description(snapshotter.prepared_on(directory), directory)
@@ -117,9 +117,15 @@ def _state(container: "Container") -> Struct:
             "Error": container.error,
             "StartedAt": _moment(container.started_ns),
             "FinishedAt": _moment(container.finished_ns),
-            **({"Health": Struct(health)} if (health := container.health) else {}),
+            **({"Health": _health(container.health)} if container.health else {}),
         }
     )
+
+
+def _health(health: "dict[str, Any]") -> Struct:
+    fields = ("Start", "End", "ExitCode", "Output")
+    log = [Struct({name: entry[name] for name in fields}) for entry in health["Log"]]
+    return Struct({**health, "Log": log})
 
 
 def _moment(moment_ns: int) -> str:

@@ -28,6 +28,7 @@ from ketch.linux.removetree import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Self
 
     from ketch.engine.settings import Settings
@@ -313,6 +314,36 @@ class Ledger:
             update(connection, container_id, columns)
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             record_event(connection, "die", container, exitCode=str(exit_status))
+
+    def note_health(
+        self, container: Container, judge: "Callable[[dict[str, Any]], dict[str, Any]]"
+    ) -> tuple[str, str] | None:
+        """Record what a health check found.
+
+        Args:
+            container: the container as it was when the check began.
+            judge: makes of what is known of its health what is to be known.
+
+        Returns:
+            The status now and before; None where it has ended meanwhile.
+        """
+        with self._store.transaction() as connection:
+            try:
+                current = self._row(connection, container.id)
+            except NotFoundError:
+                return None
+            known = current.health
+            if (
+                known is None
+                or current.state != states.RUNNING
+                or current.started_ns != container.started_ns
+            ):
+                return None
+            found = judge(known)
+            update(connection, container.id, {"health": json.dumps(found)})
+            if found["Status"] != known["Status"]:
+                record_event(connection, f"health_status: {found['Status']}", current)
+            return found["Status"], known["Status"]
 
     def note(self, container_id: str, action: str = "", /, *, columns: "Columns | None" = None,
              **attributes: str) -> None:  # fmt: skip

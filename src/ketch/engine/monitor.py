@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import suppress
 
-from ketch.engine import finishing, handover, logs, requests, wire
+from ketch.engine import finishing, handover, logs, probing, requests, wire
 from ketch.engine.client import Client
 from ketch.engine.subject import Subject
 from ketch.engine.supervision import Streams, Supervisor
@@ -157,6 +157,8 @@ class Monitor:
             once=bool(self._fields["once"]),
         )
         supervisor.clients = self._clients
+        if self._fields["health"]:
+            probing.Watch(self._fields, supervisor)
         if made.resolver is not None:
             self._follow_resolver(supervisor, made)
         if (creator := made.creator) is not None:

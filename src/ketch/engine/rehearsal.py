@@ -46,7 +46,7 @@ class _Rehearsal(Monitor):
         fields: dict[str, wire.Value] = {
             "at": "made", "root": "", "state": "", "container": "none", "between": 0, "cgroup": "",
             "once": False, "name": "none", "image_id": "", "image": "", "created_ns": "0",
-            "record": "", "descriptors": ["stdout", "init", "resolver", "listener"],
+            "record": "", "health": [], "descriptors": ["stdout", "init", "resolver", "listener"],
         }  # fmt: skip
         channel.tell(fields, [reader, pidfd, connection.fileno(), listener.fileno()])
         channel.hear()

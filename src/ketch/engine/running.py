@@ -17,6 +17,7 @@ from ketch.engine import (
     bundle,
     devices,
     handover,
+    health,
     host,
     launch,
     mounts,
@@ -161,6 +162,7 @@ def _start(
         start_time,
         time.time_ns(),
         freezer=parts.cgroup.freezer_file(),
+        health=health.beginning() if health.check_of(container) else "",
     )
     if client is None:
         channel.tell({"at": "started"})
@@ -210,6 +212,7 @@ def _hand_over(
         "between": parts.init.between,
         "cgroup": parts.cgroup.path,
         "once": bool(config.get("StdinOnce")) and not config.get("Tty"),
+        "health": health.schedule(health.check_of(container)),
         "descriptors": names,
         **subject.fields(container),
     }

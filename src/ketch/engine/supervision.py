@@ -147,6 +147,7 @@ class Supervisor:
         once: whether the program's input ends with that of the client that gives it.
 
     Attributes:
+        pidfd: descriptor of the program.
         clients: who is attached.
         watched: further descriptors to what to do when they are readable; it may change this.
         due: when ``on_time`` is to be called next, by ``time.monotonic()``, or None for never.
@@ -154,8 +155,8 @@ class Supervisor:
     """
 
     __slots__ = (
-        "_identifier", "_input", "_input_ended", "_listener", "_log", "_once", "_pidfd",
-        "_read_bytes", "_rest_at", "_streams", "clients", "due", "on_time", "watched",
+        "_identifier", "_input", "_input_ended", "_listener", "_log", "_once",
+        "_read_bytes", "_rest_at", "_streams", "clients", "due", "on_time", "pidfd", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -168,7 +169,7 @@ class Supervisor:
         identifier: str = "",
         once: bool = True,
     ) -> None:
-        self._pidfd = pidfd
+        self.pidfd = pidfd
         self._streams = streams
         self._log = log
         self._listener = listener
@@ -211,10 +212,10 @@ class Supervisor:
                 if descriptor in self._streams.outputs:
                     if events & ~select.POLLOUT:
                         self._read(descriptor)
-                elif descriptor == self._pidfd:
+                elif descriptor == self.pidfd:
                     self._accept()
                     self._drain()
-                    return _exit_status(self._pidfd)
+                    return _exit_status(self.pidfd)
                 elif descriptor in self.watched:
                     self.watched[descriptor]()
                 elif self._listener is not None and descriptor == self._listener.fileno():
@@ -231,7 +232,7 @@ class Supervisor:
         take holds clients up.
         """
         streams = self._streams
-        wanted = {self._pidfd: select.POLLIN}
+        wanted = {self.pidfd: select.POLLIN}
         wanted |= dict.fromkeys(self.watched, select.POLLIN)
         if self._listener is not None:
             wanted[self._listener.fileno()] = select.POLLIN
@@ -328,7 +329,7 @@ class Supervisor:
         elif kind == wire.SIGNAL:
             # The program may have ended, and the number may be no signal.
             with contextlib.suppress(OSError):
-                process.pidfd_send_signal(self._pidfd, int(payload) & 0x7F)
+                process.pidfd_send_signal(self.pidfd, int(payload) & 0x7F)
         elif kind == wire.RESIZE:
             self._resize(*(int(size) for size in payload.split()))
 

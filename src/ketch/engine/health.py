@@ -1,0 +1,69 @@
+"""What a health check is, and what its results make of a container. Pure.
+
+Source: Docker's daemon/health.go. ``engine.probing`` runs the checks.
+"""
+
+import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.engine.records import Container
+    from ketch.spec import container as api
+    from ketch.spec.image import Healthcheck
+
+STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
+
+_INTERVAL_NS = 30 * 10**9
+TIMEOUT_NS = 30 * 10**9
+_START_INTERVAL_NS = 5 * 10**9
+RETRIES = 3
+_ENTRIES = 5
+
+
+def check_of(container: "Container") -> "Healthcheck | None":
+    """The check that a container has, None where it has none."""
+    config: api.Config = container.record["Config"]
+    check = config.get("Healthcheck") or {}
+    test = check.get("Test") or ["NONE"]
+    return None if test[0] == "NONE" or len(test) < 2 else check
+
+
+def beginning() -> str:
+    """What is on record of a container that has just been started, as JSON."""
+    return json.dumps({"Status": STARTING, "FailingStreak": 0, "Log": []})
+
+
+def schedule(check: "Healthcheck | None") -> list[str]:
+    """What the monitor must know of a check, for ``probing.Watch``; empty where there is none."""
+    if check is None:
+        return []
+    times_ns = (
+        check.get("Interval") or _INTERVAL_NS,
+        check.get("StartInterval") or _START_INTERVAL_NS,
+        check.get("StartPeriod") or 0,
+    )
+    return [str(time_ns) for time_ns in times_ns]
+
+
+def judge(
+    health: "dict[str, Any]", result: "dict[str, Any]", retries: int, *, starting: bool
+) -> "dict[str, Any]":
+    """Returns what a result makes of what was known.
+
+    Args:
+        health: what was known.
+        result: ``ExitCode`` and what else there is to keep of it.
+        retries: how many failures in a row mean unhealthy.
+        starting: whether the check began within the start period.
+    """
+    status, streak = health["Status"], health["FailingStreak"]
+    if result["ExitCode"] == 0:
+        status, streak = HEALTHY, 0
+    elif not (starting and status == STARTING):
+        streak += 1
+        if streak >= retries:
+            status = UNHEALTHY
+    log = [*health["Log"], result][-_ENTRIES:]
+    return {"Status": status, "FailingStreak": streak, "Log": log}
