@@ -50,6 +50,7 @@ _COMMANDS = {
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": ("top", "top", "Display the running processes of a container"),
     "unpause": ("containers", "unpause", "Unpause all processes within one or more containers"),
+    "update": ("update", "update", "Update configuration of one or more containers"),
     "version": ("about", "version", "Show the version information"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
 }
@@ -60,7 +61,8 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "ls": "ps", "pause": "pause", "port": "port", "prune": ("system", "prune_containers"),
         "ps": "ps", "rename": "rename",
         "restart": "restart", "rm": "rm", "run": "run", "start": "start", "stats": "stats",
-        "stop": "stop", "top": "top", "unpause": "unpause", "wait": "wait",
+        "stop": "stop", "top": "top", "unpause": "unpause", "update": "update",
+        "wait": "wait",
     },
     "image": {
         "history": "history", "import": "import", "inspect": ("image_show", "inspect"),

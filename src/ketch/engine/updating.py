@@ -1,0 +1,102 @@
+"""``update``: other limits and another restart policy for a container, applied while it runs."""
+
+import json
+
+from ketch.engine import admission, devices, host, limits, states
+from ketch.engine.ledger import record_event
+from ketch.engine.ledger import update as update_row
+from ketch.errors import ConflictError, InvalidArgumentError
+from ketch.spec import restart
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+    from ketch.spec.container import HostConfig
+
+# What can be changed: all that Docker's update takes.
+FIELDS = (
+    "BlkioWeight", "CpuPeriod", "CpuQuota", "CpuRealtimePeriod", "CpuRealtimeRuntime", "CpuShares",
+    "CpusetCpus", "CpusetMems", "Memory", "MemoryReservation", "MemorySwap", "NanoCpus",
+    "PidsLimit", "RestartPolicy",
+)  # fmt: skip
+
+
+def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]:
+    """Change what a container may use; returns warnings.
+
+    Args:
+        engine: where it is.
+        reference: the container.
+        changes: the fields to change, of ``FIELDS``; those that are 0 or empty stay as they are.
+
+    Raises:
+        NotFoundError: no such container.
+        InvalidArgumentError: a value cannot be.
+        ConflictError: it contradicts what the container has, or is less than what it uses now.
+        UnsupportedError: this kernel has no such limit.
+    """
+    container = engine.containers.find(reference)
+    if container.status in {states.REMOVING, states.DEAD}:
+        raise ConflictError(
+            'Cannot update container: container is marked for removal and cannot be "update"'
+        )
+    asked: HostConfig = {  # type: ignore[assignment]
+        key: value
+        for key, value in changes.items()
+        if key in FIELDS and (value or key == "PidsLimit") and value is not None
+    }
+    current: HostConfig = container.record["HostConfig"]
+    policy = asked.pop("RestartPolicy", None)
+    if policy and policy.get("Name"):
+        restart.check(policy)
+        if current.get("AutoRemove") and policy["Name"] != "no":
+            raise ConflictError(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container"
+            )
+        asked["RestartPolicy"] = policy
+    _check_against(current, asked)
+    merged: HostConfig = {**current, **asked}
+    admission.check(container.record["Config"], merged, host.examine())
+    if container.is_active and container.status != states.RESTARTING:
+        _apply(engine, container, merged, asked)
+    with engine.store.transaction() as connection:
+        record = {**container.record, "HostConfig": merged}
+        text = json.dumps(record, separators=(",", ":"))
+        update_row(connection, container.id, {"record": text})
+        record_event(connection, "update", container)
+    return []
+
+
+def _check_against(current: "HostConfig", asked: "HostConfig") -> None:
+    """Refuse what Docker refuses because of what was set before."""
+    for key, words in (("CpuPeriod", "CPU Period"), ("CpuQuota", "CPU Quota")):
+        if asked.get("NanoCpus", 0) > 0 and current.get(key):
+            raise ConflictError(
+                f"Conflicting options: Nano CPUs cannot be updated as {words} has already been set"
+            )
+        if asked.get(key) and current.get("NanoCpus", 0) > 0:
+            raise ConflictError(
+                f"Conflicting options: {words} cannot be updated as NanoCPUs has already been set"
+            )
+    memory, swap = asked.get("Memory", 0), current.get("MemorySwap", 0)
+    if memory > swap and swap != -1 and not asked.get("MemorySwap") and memory:
+        raise ConflictError(
+            "Memory limit should be smaller than already set memoryswap limit, "
+            "update the memoryswap at the same time"
+        )
+
+
+def _apply(
+    engine: "Engine", container: "Container", merged: "HostConfig", asked: "HostConfig"
+) -> None:
+    found = limits.resources_of(merged, devices.gather(merged))
+    del found["devices"]  # they are not to be changed
+    if asked.get("MemorySwap") == -1:
+        found.setdefault("memory", {})["swap"] = -1
+    if not any(key in asked for key in FIELDS if key != "RestartPolicy"):
+        return
+    try:
+        engine.containers.cgroup(container).set(found)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"Cannot update container {container.id}: {error}") from error
