@@ -75,6 +75,7 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     },
     "system": {
         "df": ("system", "df"), "events": "events", "info": "info", "prune": ("system", "prune"),
+        "start": ("system_start", "start"),
     },
     "volume": {
         "create": ("volumes", "create"), "inspect": ("volumes", "inspect"),
