@@ -88,12 +88,13 @@ class Sandbox:
         OSError: there is no such namespace.
     """
 
-    __slots__ = ("_home", "_host", "_inside", "_opened", "descriptor")
+    __slots__ = ("_home", "_host", "_inside", "_ipv6", "_opened", "descriptor")
 
     descriptor: int
     """Of the namespace, close-on-exec; good for setns(2) as long as the sandbox is not closed."""
 
     def __init__(self, *, ipv6: bool = False, existing: str = "") -> None:
+        self._ipv6 = ipv6 or bool(existing)
         with contextlib.ExitStack() as opened:
             self._host = opened.enter_context(rtnetlink.Socket())
             self._home = _namespace(opened)
@@ -141,8 +142,9 @@ class Sandbox:
         link = self._inside.link(endpoint.interface)
         if link is None:
             raise UnavailableError(f"link {endpoint.interface} has gone from a container")
-        if any(address.version == 6 for address in endpoint.addresses) or endpoint.sysctls:
-            self._tune(endpoint)
+        has_ipv6 = any(address.version == 6 for address in endpoint.addresses)
+        if self._ipv6 or has_ipv6 or endpoint.sysctls:
+            self._tune(endpoint, ipv6=has_ipv6)
         self._inside.execute(
             rtnetlink.set_link(link.index, up=True),
             *(rtnetlink.add_address(link.index, address) for address in endpoint.addresses),
@@ -205,12 +207,11 @@ class Sandbox:
             port = rtnetlink.set_bridge_port(name, isolated=bridge.isolated, hairpin=hairpin)
             self._host.execute(port)
 
-    def _tune(self, endpoint: Endpoint) -> None:
+    def _tune(self, endpoint: Endpoint, *, ipv6: bool) -> None:
         """Set kernel parameters of a link; /proc/sys/net is the namespace's of who looks."""
         namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
         try:
-            if any(address.version == 6 for address in endpoint.addresses):
-                _write(_DISABLE_IPV6.format(endpoint.interface), "0")
+            _write(_DISABLE_IPV6.format(endpoint.interface), "0" if ipv6 else "1")
             for name, value in endpoint.sysctls.items():
                 _write(f"/proc/sys/{name}", value, must=True)
         finally:
