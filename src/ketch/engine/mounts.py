@@ -6,18 +6,17 @@ hand before a start; ``detach`` lets go of them after the end.
 """
 
 import os
-import stat
+from contextlib import ExitStack
 
 from ketch.engine import events, volume_mounts, volumes
 from ketch.engine.bundle_mounts import Source
+from ketch.engine.population import populate
 from ketch.errors import (
     InvalidArgumentError,
     NotFoundError,
     SyscallError,
-    UnavailableError,
 )
-from ketch.linux import beneath, mount, openat2, procfs
-from ketch.linux.copytree import copy_tree
+from ketch.linux import mount, openat2, procfs
 from ketch.linux.libc import AT_RECURSIVE
 from ketch.spec import mount_flag
 from ketch.spec import mounts as requests
@@ -26,7 +25,6 @@ from ketch.spec.values import quoted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import ExitStack
 
     from ketch.engine.engine import Engine
     from ketch.engine.records import Container
@@ -119,71 +117,7 @@ def acquire(
                 "INSERT OR IGNORE INTO volume_use (volume, container_id) VALUES (?, ?)",
                 (point["Name"], container_id),
             )
-    _populate(engine, container_id, own)
-
-
-def _populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]") -> None:
-    """Copy into each volume that is empty what the image has at its place."""
-    wanted = []
-    for point in points:
-        options = point["Spec"].get("VolumeOptions", {})
-        path = volumes.make_data_directory(engine.settings, point["Name"])
-        if not options.get("NoCopy") and not options.get("Subpath") and not os.listdir(path):
-            wanted.append(point)
-    if not wanted:
-        return
-    directory = engine.settings.container_directory(container_id)
-    root = engine.images.snapshotter.mount(directory)
-    try:
-        for point in wanted:
-            _fill(engine, root, point)
-    finally:
-        os.close(root)
-
-
-def _fill(engine: "Engine", root: int, point: "MountPoint") -> None:
-    place = _in_image(root, point["Destination"])
-    if place is None:
-        return
-    volume = engine.volumes.find(point["Name"])
-    try:
-        with volume_mounts.locked(engine.settings, volume):
-            if volume.options.get("type") == "tmpfs":
-                return  # what it held would be gone before the container starts
-            was_mounted = not volume.options or volume_mounts.is_mounted(volume)
-            volume_mounts.mount_(volume)
-            target = os.open(volume.mountpoint, _DIRECTORY)
-            try:
-                if not os.listdir(target):
-                    copy_tree(place, target)
-            except OSError as error:
-                raise UnavailableError(
-                    f"failed to copy {point['Destination']} of the image into volume "
-                    f"{volume.name}: {error}"
-                ) from error
-            finally:
-                os.close(target)
-                if not was_mounted:
-                    volume_mounts.unmount(volume)
-    finally:
-        os.close(place)
-
-
-def _in_image(root: int, path: str) -> int | None:
-    """Open a directory of the image; None where there is nothing."""
-    try:
-        place = beneath.open_path(root, path)
-    except OSError:
-        return None
-    try:
-        if not stat.S_ISDIR(os.fstat(place).st_mode):
-            raise InvalidArgumentError(
-                f"cannot mount volume over existing file, file exists {path}",
-                "mount a single file of the host with -v, or choose another target",
-            )
-        return os.open(f"/proc/self/fd/{place}", _DIRECTORY)
-    finally:
-        os.close(place)
+    populate(engine, container_id, own)
 
 
 def attach(
@@ -230,28 +164,28 @@ def attach(
 
 def _mount_volumes(engine: "Engine", container_id: str, points: "Sequence[MountPoint]") -> None:
     """Have volumes in place, and on record that the container has them mounted."""
-    for point in points:
-        volumes.make_data_directory(engine.settings, point["Name"])
-    with engine.store.transaction() as connection:
-        for point in points:
-            # A volume can only be missing here where its data was removed by hand.
-            volumes.add(connection, point["Name"], {}, {})
-            connection.execute(
-                "INSERT OR REPLACE INTO volume_use (volume, container_id, mounted)"
-                " VALUES (?, ?, 1)",
-                (point["Name"], container_id),
-            )
-            attributes = {
-                "container": container_id, "destination": point["Destination"],
-                "driver": point.get("Driver", volumes.LOCAL), "propagation": "",
-                "read/write": "true" if point["RW"] else "false",
-            }  # fmt: skip
-            events.record(connection, "volume", "mount", point["Name"], attributes)
-    for name in dict.fromkeys(point["Name"] for point in points):
-        volume = engine.volumes.find(name)
-        if volume.options:
-            with volume_mounts.locked(engine.settings, volume):
-                volume_mounts.mount_(volume)
+    names = sorted({point["Name"] for point in points})
+    with ExitStack() as locks:
+        # In one order, so that no two starts wait for each other. Nobody fills one meanwhile.
+        for name in names:
+            locks.enter_context(volume_mounts.locked_name(engine.settings, name))
+        with engine.store.transaction() as connection:
+            for point in points:
+                # A volume can only be missing here where its data was removed by hand.
+                volumes.add(connection, point["Name"], {}, {})
+                connection.execute(
+                    "INSERT OR REPLACE INTO volume_use (volume, container_id, mounted)"
+                    " VALUES (?, ?, 1)",
+                    (point["Name"], container_id),
+                )
+                attributes = {
+                    "container": container_id, "destination": point["Destination"],
+                    "driver": point.get("Driver", volumes.LOCAL), "propagation": "",
+                    "read/write": "true" if point["RW"] else "false",
+                }  # fmt: skip
+                events.record(connection, "volume", "mount", point["Name"], attributes)
+        for name in names:
+            volume_mounts.mount_(engine.volumes.find(name))
 
 
 def detach(settings: "Settings", store: "Store", container_id: str) -> None:
@@ -281,14 +215,8 @@ def detach(settings: "Settings", store: "Store", container_id: str) -> None:
             continue
         if volume.options:
             with volume_mounts.locked(settings, volume):
-                if not _is_in_use(store, name):
+                if not volumes.is_in_use(store, name):
                     volume_mounts.unmount(volume)
-
-
-def _is_in_use(store: "Store", name: str) -> bool:
-    with store.reading() as connection:
-        query = "SELECT 1 FROM volume_use WHERE volume = ? AND mounted = 1 LIMIT 1"
-        return connection.execute(query, (name,)).fetchone() is not None
 
 
 def _volume_source(point: "MountPoint", held: "ExitStack") -> Source:

@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from ketch.engine.volumes import Volume
 
 
-@contextlib.contextmanager
-def locked(settings: "Settings", volume: "Volume") -> "Iterator[None]":
-    """Keep other processes from mounting, unmounting or removing a volume meanwhile.
+def locked(settings: "Settings", volume: "Volume") -> "contextlib.AbstractContextManager[None]":
+    """Keep other processes from filling, mounting or removing a volume meanwhile.
 
     Args:
         settings: the engine's places.
         volume: the volume; its directory is made if it is missing.
     """
-    path = volumes.make_data_directory(settings, volume.name)
+    return locked_name(settings, volume.name)
+
+
+@contextlib.contextmanager
+def locked_name(settings: "Settings", name: str) -> "Iterator[None]":
+    """The same for a volume by its name."""
+    path = volumes.make_data_directory(settings, name)
     descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -279,6 +279,13 @@ def add(
     return bool(cursor.rowcount)
 
 
+def is_in_use(store: "Store", name: str) -> bool:
+    """Whether a container that runs has a volume mounted."""
+    with store.reading() as connection:
+        query = "SELECT 1 FROM volume_use WHERE volume = ? AND mounted = 1 LIMIT 1"
+        return connection.execute(query, (name,)).fetchone() is not None
+
+
 def forget_container(
     settings: "Settings", store: "Store", container_id: str, *, anonymous: bool
 ) -> None:
