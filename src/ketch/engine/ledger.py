@@ -313,7 +313,11 @@ class Ledger:
             columns |= {"init_pid": 0, "init_start_time": 0} if restarting else _NO_PROCESS
             update(connection, container_id, columns)
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
-            record_event(connection, "die", container, exitCode=str(exit_status))
+            ran_seconds = max(0, finished_ns - container.started_ns) // 10**9
+            record_event(
+                connection, "die", container,
+                exitCode=str(exit_status), execDuration=str(ran_seconds),
+            )  # fmt: skip
 
     def note_health(
         self, container: Container, judge: "Callable[[dict[str, Any]], dict[str, Any]]"

@@ -33,8 +33,9 @@ _COMMON = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"))
 _RARE_CODES = bytes(code for code in range(32) if code not in b"\t\n\r")
 _ALL = (*_COMMON, *((bytes([code]), b"\\u%04x" % code) for code in _RARE_CODES))
 
-# Stands for the backslash in the other way of encoding; a noncharacter, so hardly in any text.
+# Stands for a newline in the other way of encoding; a noncharacter, so hardly in any text.
 _STAND_IN = "\uffff"
+_ENCODED_STAND_IN = "\\uffff"
 
 
 class Writer:
@@ -131,23 +132,22 @@ def encode(data: bytes, tail: bytes) -> bytes:
     Returns:
         The entries, less the head of the first and the tail of the last.
     """
-    # A NUL tells of more bytes that are no text, and then of more than replacing is good for.
-    if b"\0" not in data:
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            pass
-        else:
-            # Looking for each of the rare codes is quick in a long text, for any in a short one.
-            rare = len(data) > 2048 or len(data.translate(None, _RARE_CODES)) < len(data)
-            for plain, escaped in _ALL if rare else _COMMON:
-                data = data.replace(plain, escaped)
-            return data.replace(b"\n", tail + _HEAD)
-    text = data.decode("utf-8", "surrogateescape")
-    head = _HEAD.decode()
-    if _STAND_IN in text:
+    binary = b"\0" in data  # which tells of more bytes than one that are no text
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        # Letters amid what is no text are not worth four times the time.
+        text = data.decode("ascii" if binary else "utf-8", "surrogateescape")
+        binary = True
+    if not binary:
+        # Looking for each of the rare codes is quick in a long text, for any in a short one.
+        rare = len(data) > 2048 or len(data.translate(None, _RARE_CODES)) < len(data)
+        for plain, escaped in _ALL if rare else _COMMON:
+            data = data.replace(plain, escaped)
+        return data.replace(b"\n", tail + _HEAD)
+    between = tail.decode() + _HEAD.decode()
+    if _STAND_IN in text or _ENCODED_STAND_IN in text:
         lines = [encode_basestring_ascii(line)[1:-1] for line in text.split("\n")]
-        return (tail.decode() + head).join(lines).encode()
-    # With no backslash in the text, each one in the result begins an escape of the encoder's.
-    text = encode_basestring_ascii(text.replace("\\", _STAND_IN))[1:-1]
-    return text.replace("\\n", tail.decode() + head).replace("\\uffff", "\\\\").encode()
+        return between.join(lines).encode()
+    text = encode_basestring_ascii(text.replace("\n", _STAND_IN))[1:-1]
+    return text.replace(_ENCODED_STAND_IN, between).encode()
