@@ -57,16 +57,16 @@ def save(settings: "Settings", arguments: list[str]) -> int:
     """Write images to an archive."""
     parsed = parse(_SAVE, arguments)
     images = Images(settings, Store(settings.root))
-    output, form = parsed.text("output"), parsed.text("format")
+    target, form = parsed.text("output"), parsed.text("format")
     with contextlib.ExitStack() as stack:
         sink: image_archive.Sink
         if form == "oci-dir":
-            if not output:
+            if not target:
                 raise InvalidArgumentError("a directory needs a name: use the -o flag")
-            sink = archive.DirectorySink(output)
+            sink = archive.DirectorySink(target)
         else:
-            descriptor = stack.enter_context(_output(output))
-            sink = archive.TarSink(lambda content: _write(descriptor, content), descriptor)
+            descriptor = stack.enter_context(output(target))
+            sink = archive.TarSink(lambda content: write(descriptor, content), descriptor)
         image_archive.save(
             images,
             parsed.arguments,
@@ -129,8 +129,16 @@ def _input(name: str) -> "Iterator[int]":
 
 
 @contextlib.contextmanager
-def _output(name: str) -> "Iterator[int]":
-    """Open what is written to; a file appears under its name when all of it is written."""
+def output(name: str, what: str = "image") -> "Iterator[int]":
+    """Open what is written to; a file appears under its name when all of it is written.
+
+    Args:
+        name: the file, empty for standard output.
+        what: what is written, for errors.
+
+    Raises:
+        InvalidArgumentError: it is a terminal, or cannot be made.
+    """
     if not name:
         if sys.stdout.isatty():
             raise InvalidArgumentError(
@@ -145,23 +153,23 @@ def _output(name: str) -> "Iterator[int]":
         )
     if os.path.lexists(name) and not os.path.isfile(name):
         # A pipe or a device is written to as it is.
-        yield from _opened(name, os.O_WRONLY)
+        yield from _opened(name, os.O_WRONLY, what)
         return
     temporary = f"{directory}/.tmp-{os.path.basename(name)}{os.urandom(5).hex()}"
     try:
-        yield from _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        yield from _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, what)
         os.rename(temporary, name)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
 
 
-def _opened(name: str, flags: int) -> "Iterator[int]":
+def _opened(name: str, flags: int, what: str) -> "Iterator[int]":
     try:
         descriptor = os.open(name, flags | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise InvalidArgumentError(
-            f"failed to save image: open {name}: {(error.strerror or '').lower()}"
+            f"failed to save {what}: open {name}: {(error.strerror or '').lower()}"
         ) from error
     try:
         yield descriptor
@@ -169,7 +177,12 @@ def _opened(name: str, flags: int) -> "Iterator[int]":
         os.close(descriptor)
 
 
-def _write(descriptor: int, content: bytes) -> None:
+def write(descriptor: int, content: bytes) -> None:
+    """Write all of some bytes.
+
+    Raises:
+        UnavailableError: the disk is full or failing.
+    """
     rest = memoryview(content)
     try:
         while rest:

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 # "ketch image" know as well stands in _GROUPS, as do commands that only they have.
 _COMMANDS = {
     "attach": ("attach", "attach", "Attach to a running container"),
+    "commit": ("files", "commit", "Create a new image from a container's changes"),
+    "cp": ("copy", "cp", "Copy files between a container and the local filesystem"),
     "create": ("run", "create", "Create a new container"),
+    "diff": ("files", "diff", "Inspect changes to files or directories of a container"),
     "events": ("events", "events", "Get real time events from the engine"),
     "exec": ("execute", "exec_", "Execute a command in a running container"),
+    "export": ("files", "export", "Export a container's filesystem as a tar archive"),
     "history": ("image_show", "history", "Show the history of an image"),
     "images": ("image_list", "images", "List images"),
     "import": ("images", "import_", "Import the contents of a tarball to create an image"),
@@ -56,7 +60,8 @@ _COMMANDS = {
 }
 _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "container": {
-        "attach": "attach", "create": "create", "exec": "exec",
+        "attach": "attach", "commit": "commit", "cp": "cp", "create": "create", "diff": "diff",
+        "exec": "exec", "export": "export",
         "inspect": ("inspect", "inspect_containers"), "kill": "kill", "list": "ps", "logs": "logs",
         "ls": "ps", "pause": "pause", "port": "port", "prune": ("system", "prune_containers"),
         "ps": "ps", "rename": "rename",

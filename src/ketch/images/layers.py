@@ -53,7 +53,6 @@ _TIME_MAX_NS = (1 << 63) - 1
 _MAJOR_MAX, _MINOR_MAX = (1 << 12) - 1, (1 << 20) - 1
 
 _PATH = os.O_PATH | os.O_DIRECTORY
-_PARENT = RESOLVE_IN_ROOT | RESOLVE_NO_XDEV
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
@@ -78,7 +77,7 @@ def apply(directory: int, stream: "tar.Stream", lower: "Sequence[str]" = ()) -> 
         UnavailableError: the disk is full or failing.
         PermissionDeniedError: the caller may not make what the archive has.
     """
-    with _Tree(directory, lower) as tree:
+    with Tree(directory, lower) as tree:
         reader = tar.Reader(stream)
         for count, entry in enumerate(reader):
             if count == ENTRIES_MAX:
@@ -86,17 +85,29 @@ def apply(directory: int, stream: "tar.Stream", lower: "Sequence[str]" = ()) -> 
             try:
                 tree.add(entry, reader)
             except OSError as error:
-                raise _failed(entry, error) from error
+                raise failed(entry, error) from error
         try:
             tree.finish()
         except OSError as error:
-            raise _failed(tar.Entry(b"."), error) from error
+            raise failed(tar.Entry(b"."), error) from error
         reader.drain()
         return tree.size_bytes
 
 
-class _Tree:
-    """The directory being filled."""
+class Tree:
+    """The directory being filled.
+
+    Args:
+        directory: its descriptor.
+        lower: paths of the trees below it, topmost first.
+
+    Attributes:
+        size_bytes: bytes of all files' content so far.
+    """
+
+    # How the directories on the way are looked up.
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_XDEV
+    resolve_step = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
     __slots__ = ("_described", "_directory", "_hides_root", "_lower", "_open", "_open_is_stale",
                  "size_bytes")  # fmt: skip
@@ -113,18 +124,20 @@ class _Tree:
         self._described: dict[bytes, tuple[int, tar.Entry]] = {}
         self._hides_root = False
 
-    def __enter__(self) -> "_Tree":
+    def __enter__(self) -> "Tree":
+        """Keep directories open for the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close them."""
         self._close_directories()
 
     def add(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one member of the archive."""
-        _check(entry)
+        check(entry)
         if self._open_is_stale:
             self._close_directories()
-        parts = _clean(entry.name)
+        parts = clean(entry.name)
         if not parts:
             if entry.kind != tar.DIRECTORY:
                 raise InvalidArgumentError("the layer's root is not a directory")
@@ -135,6 +148,10 @@ class _Tree:
         if name.startswith(_WHITEOUT):
             self._add_whiteout(path, name)
             return
+        self._place(path, name, entry, reader)
+
+    def _place(self, path: bytes, name: bytes, entry: tar.Entry, reader: tar.Reader) -> None:
+        """Make what is no whiteout, in place of whatever is there."""
         parent = self._parent(path)
         if entry.kind == tar.DIRECTORY:
             self._make_directory(parent, name)
@@ -149,16 +166,23 @@ class _Tree:
             self._make(parent, name, entry, reader)
 
     def finish(self) -> None:
-        """Hide what the archive's root hides, and give directories their metadata."""
+        """Hide what the archive's root hides, and finish the directories."""
         if self._hides_root:
             self._hide_lower_root()
         if b"" not in self._described:
             root = self._inherited(b".")
             self._describe(b"", self._directory, b".", root)
+        self._describe_directories()
+
+    def _describe_directories(self) -> None:
+        """Give directories their metadata."""
         for path, (inode, entry) in self._described.items():
             try:
                 descriptor = openat2(
-                    self._directory, path or b".", os.O_RDONLY | os.O_DIRECTORY, resolve=_PARENT
+                    self._directory,
+                    path or b".",
+                    os.O_RDONLY | os.O_DIRECTORY,
+                    resolve=self.resolve,
                 )
             except OSError as error:
                 if error.errno not in _GONE:
@@ -326,7 +350,7 @@ class _Tree:
     def _open_step(self, directory: int, name: bytes, path: bytes) -> int:
         """Open a directory's child; only a symlink makes the kernel walk the path from the root."""
         try:
-            return self._keep(path, openat2(directory, name, _PATH, resolve=_BELOW))
+            return self._keep(path, openat2(directory, name, _PATH, resolve=self.resolve_step))
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
@@ -334,7 +358,7 @@ class _Tree:
 
     def _link_target(self, entry: tar.Entry) -> tuple[int, bytes]:
         """Returns the directory and the name of the file that a hard link shares."""
-        head, _, name = b"/".join(_clean(entry.link)).rpartition(b"/")
+        head, _, name = b"/".join(clean(entry.link)).rpartition(b"/")
         try:
             directory = self._open_directory(head) if head else self._directory
             os.stat(name or b".", dir_fd=directory, follow_symlinks=False)
@@ -351,7 +375,7 @@ class _Tree:
         """Open a directory; the descriptor holds good while two more are opened."""
         descriptor = self._open.pop(path, None)
         if descriptor is None:
-            descriptor = openat2(self._directory, path, _PATH, resolve=_PARENT)
+            descriptor = openat2(self._directory, path, _PATH, resolve=self.resolve)
         return self._keep(path, descriptor)
 
     def _keep(self, path: bytes, descriptor: int) -> int:
@@ -393,7 +417,7 @@ class _Tree:
         return entry
 
 
-def _check(entry: tar.Entry) -> None:
+def check(entry: tar.Entry) -> None:
     """Refuse numbers that no file can have."""
     if not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
         raise InvalidArgumentError(
@@ -405,7 +429,7 @@ def _check(entry: tar.Entry) -> None:
         )
 
 
-def _clean(name: bytes) -> list[bytes]:
+def clean(name: bytes) -> list[bytes]:
     """Returns a member's path as names from the root on, ``.`` and ``..`` resolved as text."""
     parts: list[bytes] = []
     for part in name.split(b"/"):
@@ -483,7 +507,7 @@ def _write_segments(descriptor: int, entry: tar.Entry, reader: tar.Reader) -> No
             offset, length, rest = offset + written, length - written, rest[written:]
 
 
-def _failed(entry: tar.Entry, error: OSError) -> KetchError:
+def failed(entry: tar.Entry, error: OSError) -> KetchError:
     """Returns what an error of the kernel means for whoever gave us the layer."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     message = f"layer entry {_shown(entry.name)}: {reason.lower()}"

@@ -34,12 +34,17 @@ END = bytes(2 * tar.BLOCK)
 
 
 class Archiver:
-    """Turns files into members of one archive; hard links among them stay hard links."""
+    """Turns files into members of one archive; hard links among them stay hard links.
 
-    __slots__ = ("_links",)
+    Args:
+        whole_seconds: whether times lose their fractions, as Docker's copies do.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_links", "_whole_seconds")
+
+    def __init__(self, *, whole_seconds: bool = False) -> None:
         self._links: dict[Inode, bytes] = {}
+        self._whole_seconds = whole_seconds
 
     def member(
         self, parent: int, name: bytes, shown: bytes, status: os.stat_result
@@ -58,6 +63,8 @@ class Archiver:
         if len(shown) > _PATH_MAX:
             raise InvalidArgumentError(f"{shown[:100]!r}...: file name too long for an archive")
         entry = _entry(shown, status)
+        if self._whole_seconds:
+            entry.mtime_ns -= entry.mtime_ns % 1_000_000_000
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFSOCK:
             return
@@ -86,8 +93,8 @@ def archive(
     name: bytes,
     shown: bytes,
     *,
-    one_file_system: bool = False,
-    wanted: "Callable[[bytes], bool] | None" = None,
+    crosses: "Callable[[bytes], bool] | None" = None,
+    whole_seconds: bool = False,
 ) -> "Iterator[bytes]":
     """Yield an archive of a file, or of a directory and all that is in it.
 
@@ -96,20 +103,19 @@ def archive(
         name: its name there, ``.`` for that directory itself.
         shown: the name that it, and everything in it, has in the archive; where empty, what is in
             it stands at the top and it has no member of its own.
-        one_file_system: whether what is mounted beneath it is left out.
-        wanted: which members, by their shown names, are wanted, and what is in them; all if None.
+        crosses: whether what another file system has at a member's name is wanted; all if None.
+        whole_seconds: whether times lose their fractions.
 
     Raises:
         UnavailableError: something cannot be read.
     """
-    archiver = Archiver()
+    archiver = Archiver(whole_seconds=whole_seconds)
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if shown:
         yield from archiver.member(parent, name, shown, status)
     if stat.S_ISDIR(status.st_mode):
         prefix = shown if shown.endswith(b"/") or not shown else shown + b"/"
-        device = status.st_dev if one_file_system else -1
-        yield from _walk(archiver, parent, name, prefix, device, wanted)
+        yield from _walk(archiver, parent, name, prefix, crosses)
     yield END
 
 
@@ -118,42 +124,46 @@ def _walk(
     parent: int,
     name: bytes,
     prefix: bytes,
-    device: int,
-    wanted: "Callable[[bytes], bool] | None",
+    crosses: "Callable[[bytes], bool] | None",
 ) -> "Iterator[bytes]":
     """Yield the members of a directory's content, in the order of their names."""
-    stack: list[tuple[int, bytes, Iterator[bytes]]] = []
+    stack: list[tuple[int, bytes, Iterator[bytes], int]] = []
     try:
-        directory = os.open(name, _DIRECTORY, dir_fd=parent)
-        stack.append((directory, prefix, iter(_names(directory))))
+        directory = _open(name, parent, prefix)
+        stack.append((directory, prefix, iter(_names(directory)), os.fstat(directory).st_dev))
         while stack:
-            directory, prefix, names = stack[-1]
+            directory, prefix, names, device = stack[-1]
             inner = next(names, None)
             if inner is None:
                 os.close(directory)
                 stack.pop()
                 continue
             shown = prefix + inner
-            if wanted is not None and not wanted(shown):
-                continue
             try:
                 status = os.stat(inner, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue
             yield from archiver.member(directory, inner, shown, status)
-            if stat.S_ISDIR(status.st_mode) and device in {-1, status.st_dev}:
-                try:
-                    below = os.open(inner, _DIRECTORY, dir_fd=directory)
-                except OSError as error:
-                    if error.errno in _VANISHED:
-                        continue
-                    raise UnavailableError(
-                        f"cannot read {shown[:200]!r}: {error.strerror}"
-                    ) from error
-                stack.append((below, shown + b"/", iter(_names(below))))
+            if not stat.S_ISDIR(status.st_mode):
+                continue
+            if crosses is not None and status.st_dev != device and not crosses(shown):
+                continue
+            below = _open(inner, directory, shown)
+            if below >= 0:
+                stack.append((below, shown + b"/", iter(_names(below)), status.st_dev))
     finally:
-        for directory, _, _ in stack:
+        for directory, *_ in stack:
             os.close(directory)
+
+
+def _open(name: bytes, parent: int, shown: bytes) -> int:
+    """Open a directory; returns -1 where it went away meanwhile."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        if error.errno in _VANISHED:
+            return -1
+        raise UnavailableError(f"cannot read {shown[:200]!r}: {error.strerror}") from error
 
 
 def xattrs(target: int | bytes) -> dict[bytes, bytes]:

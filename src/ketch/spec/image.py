@@ -224,6 +224,14 @@ def parse_config(content: bytes) -> "ImageConfig":
     return document  # type: ignore[return-value]
 
 
+def oci_layer_type(media_type: str) -> str:
+    """Returns what OCI calls the type of a layer that may have Docker's."""
+    if not media_type.startswith(DOCKER_LAYER):
+        return media_type
+    compression = media_type[len(DOCKER_LAYER) :].lstrip(".")
+    return f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER
+
+
 def chain_ids(diff_ids: Iterable[str]) -> list[str]:
     """Returns the chain ID of each stack of layers, from the lowest layer alone to all.
 

@@ -1,0 +1,81 @@
+"""``ketch diff``, ``commit`` and ``export``."""
+
+import contextlib
+import os
+import sys
+
+from ketch.cli.archives import output, write
+from ketch.cli.flags import Command, Flag, parse
+from ketch.engine import committing
+from ketch.engine import files as engine_files
+from ketch.engine.engine import Engine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.settings import Settings
+
+_DIFF = Command(
+    "ketch diff CONTAINER",
+    "Inspect changes to files or directories on a container's filesystem",
+    minimum_arguments=1,
+    maximum_arguments=1,
+    aliases=("ketch container diff", "ketch diff"),
+)
+_EXPORT = Command(
+    "ketch export [OPTIONS] CONTAINER",
+    "Export a container's filesystem as a tar archive",
+    [Flag("output", "o", "string", "Write to a file, instead of STDOUT")],
+    minimum_arguments=1,
+    maximum_arguments=1,
+    aliases=("ketch container export", "ketch export"),
+)
+_COMMIT = Command(
+    "ketch commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+    "Create a new image from a container's changes",
+    [
+        Flag("author", "a", "string", 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")'),
+        Flag("change", "c", "list", "Apply Dockerfile instruction to the created image"),
+        Flag("message", "m", "string", "Commit message"),
+        Flag("pause", "p", "bool", "Pause container during commit", default=True),
+    ],
+    minimum_arguments=1,
+    maximum_arguments=2,
+    aliases=("ketch container commit", "ketch commit"),
+)
+_KINDS = "CAD"  # the API's numbers
+
+
+def diff(settings: "Settings", arguments: list[str]) -> int:
+    """List what a container changed."""
+    parsed = parse(_DIFF, arguments)
+    engine = Engine(settings)
+    for change in engine_files.changes(engine, parsed.arguments[0]):
+        sys.stdout.write(f"{_KINDS[change.kind]} /{os.fsdecode(change.path)}\n")
+    return 0
+
+
+def export(settings: "Settings", arguments: list[str]) -> int:
+    """Write a container's files to an archive."""
+    parsed = parse(_EXPORT, arguments)
+    engine = Engine(settings)
+    with contextlib.ExitStack() as stack:
+        descriptor = stack.enter_context(output(parsed.text("output"), "container"))
+        pieces = stack.enter_context(engine_files.exported(engine, parsed.arguments[0]))
+        for piece in pieces:
+            write(descriptor, piece)
+    return 0
+
+
+def commit(settings: "Settings", arguments: list[str]) -> int:
+    """Make an image from a container, and print its ID."""
+    parsed = parse(_COMMIT, arguments)
+    image_id = committing.commit(
+        Engine(settings),
+        *parsed.arguments,
+        changes=parsed.items("change"),
+        author=parsed.text("author"),
+        message=parsed.text("message"),
+        pause=parsed.enabled("pause"),
+    )
+    print(image_id)
+    return 0

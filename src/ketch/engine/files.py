@@ -1,0 +1,298 @@
+"""Files into and out of containers, and what they changed: ``cp``, ``diff``, ``export``.
+
+Source of the rules: moby, daemon/archive.go and pkg/archive/copy.go.
+"""
+
+import contextlib
+import errno
+import os
+import posixpath
+import stat
+
+from ketch.engine import events, filesystem
+from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.images import compression, extraction, tree
+from ketch.linux.openat2 import openat2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+    from ketch.images.layered import Change
+    from ketch.images.tar import Stream
+
+_LINKS_MAX = 40  # as many as the kernel follows in one path: path_resolution(7)
+
+# Go's os.FileMode: https://pkg.go.dev/io/fs#FileMode
+_GO_KINDS = {
+    stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFIFO: 1 << 25, stat.S_IFSOCK: 1 << 24,
+    stat.S_IFBLK: 1 << 26, stat.S_IFCHR: 1 << 26 | 1 << 21, stat.S_IFREG: 0,
+}  # fmt: skip
+_GO_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
+
+
+class PathStat:
+    """What is at a path in a container.
+
+    Attributes:
+        name: the last part of the path as it was asked for.
+        status: of it; a last symlink is not followed unless the path ends with a slash.
+        link_target: where a symlink leads in the end, from the root on; else empty.
+    """
+
+    __slots__ = ("link_target", "name", "status")
+
+    def __init__(self, name: str, status: os.stat_result, link_target: str = "") -> None:
+        self.name = name
+        self.status = status
+        self.link_target = link_target
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.status.st_mode)
+
+    @property
+    def go_mode(self) -> int:
+        """Its kind and permissions as Go's ``os.FileMode``, which the API tells."""
+        mode = self.status.st_mode
+        bits = sum(go for bit, go in _GO_BITS if mode & bit)
+        return _GO_KINDS[stat.S_IFMT(mode)] | bits | (mode & 0o777)
+
+
+def stat_path(engine: "Engine", reference: str, path: str) -> PathStat:
+    """Look at a path in a container.
+
+    Raises:
+        NotFoundError: there is no such container, or nothing at that path.
+    """
+    container = engine.containers.find(reference)
+    with filesystem.opened(engine, container) as root:
+        return _stat(root, path, reference)
+
+
+@contextlib.contextmanager
+def reading(
+    engine: "Engine", reference: str, path: str
+) -> "Iterator[tuple[PathStat, Iterator[bytes]]]":
+    """Read a file, or a directory and all that is in it, as a tar archive.
+
+    Args:
+        engine: where the container is.
+        reference: the container.
+        path: from its root on. A last symlink is not followed unless a slash follows it.
+
+    Returns:
+        For the length of the block: what is at the path, and the archive's pieces. Members' names
+        begin with the last part of the path as it was asked for.
+
+    Raises:
+        NotFoundError: there is no such container, or nothing at that path.
+        UnavailableError: something cannot be read.
+    """
+    container = engine.containers.find(reference)
+    with filesystem.opened(engine, container) as root, contextlib.ExitStack() as held:
+        found = _stat(root, path, reference)
+        absolute = _absolute(path)
+        shown = os.fsencode(found.name)
+        inside = evaluated(root, absolute)
+        if found.is_directory:
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            parent, name = openat2(root, absolute, flags), b"."
+        else:
+            head, last = posixpath.split(absolute)
+            parent, name = openat2(root, head, os.O_RDONLY | os.O_DIRECTORY), os.fsencode(last)
+        held.callback(os.close, parent)
+        _record(engine, container, "archive-path")
+
+        def crosses(member: bytes) -> bool:
+            """Whether a mount is one of the container's volumes, and not /proc or the like."""
+            below = os.fsdecode(member[len(shown) :]).strip("/")
+            return _is_volume(container, posixpath.join(inside, below))
+
+        yield found, tree.archive(parent, name, shown, whole_seconds=True, crosses=crosses)
+
+
+def write_archive(
+    engine: "Engine",
+    reference: str,
+    path: str,
+    stream: "Stream",
+    *,
+    keep_kinds: bool = False,
+    chown: bool = False,
+) -> None:
+    """Unpack a tar archive in a container.
+
+    Args:
+        engine: where the container is.
+        reference: the container.
+        path: an existing directory in it; symlinks to it are followed.
+        stream: the archive, plain or compressed.
+        keep_kinds: whether a directory may not replace, or be replaced by, something else.
+        chown: whether all of it is to belong to the container's user, where that is a number.
+
+    Raises:
+        NotFoundError: there is no such container or path.
+        InvalidArgumentError: the path is no directory or read-only, or the archive is malformed.
+        UnavailableError: the disk is full or failing.
+    """
+    container = engine.containers.find(reference)
+    with filesystem.opened(engine, container) as root:
+        absolute = _absolute(path)
+        try:
+            place = openat2(root, absolute, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            raise _unusable(error, path, reference) from error
+        room = os.fstatvfs(place)
+        os.close(place)
+        inside = evaluated(root, absolute)
+        volume = filesystem.volume_at(container, inside)
+        if volume is None and container.record.get("HostConfig", {}).get("ReadonlyRootfs"):
+            raise InvalidArgumentError("container rootfs is marked read-only")
+        if volume is not None and not volume.get("RW", True):
+            raise InvalidArgumentError("mounted volume is marked read-only")
+        kind, stream = compression.sniffed(stream)
+        limit_bytes = room.f_bavail * room.f_frsize
+        content = compression.decompressed(stream, kind, limit_bytes)
+        owner = _owner(container) if chown else None
+        extraction.extract(root, os.fsencode(inside), content, keep_kinds=keep_kinds, owner=owner)
+        _record(engine, container, "extract-to-dir")
+
+
+@contextlib.contextmanager
+def exported(engine: "Engine", reference: str) -> "Iterator[Iterator[bytes]]":
+    """Read all of a container's files as a tar archive, without what its volumes hold.
+
+    Returns:
+        For the length of the block: the archive's pieces.
+
+    Raises:
+        NotFoundError: there is no such container.
+        UnavailableError: it cannot be mounted or read.
+    """
+    container = engine.containers.find(reference)
+    directory = engine.settings.container_directory(container.id)
+    root = engine.images.snapshotter.view(directory)
+    try:
+        _record(engine, container, "export")
+        yield tree.archive(root, b".", b"", crosses=lambda _: False)
+    finally:
+        os.close(root)
+
+
+def changes(engine: "Engine", reference: str) -> "Iterator[Change]":
+    """Yield what a container changed of its image's files.
+
+    Raises:
+        NotFoundError: there is no such container.
+        UnavailableError: something cannot be read.
+    """
+    container = engine.containers.find(reference)
+    directory = engine.settings.container_directory(container.id)
+    return engine.images.snapshotter.changes(directory)
+
+
+def evaluated(root: int, path: str) -> str:
+    """Returns a path without symlinks, as far as it exists; what is missing stays as it is.
+
+    Args:
+        root: descriptor of the root that the path begins at.
+        path: absolute.
+
+    Raises:
+        InvalidArgumentError: its symlinks go in a circle.
+    """
+    done, rest, links = "/", [part for part in path.split("/") if part], 0
+    while rest:
+        part = rest.pop(0)
+        if part == ".":
+            continue
+        if part == "..":
+            done = posixpath.dirname(done)
+            continue
+        following = posixpath.join(done, part)
+        target = _link(root, following)
+        if target is None:
+            done = following
+            continue
+        links += 1
+        if links > _LINKS_MAX:
+            raise InvalidArgumentError(f"{path}: too many levels of symbolic links")
+        if target.startswith("/"):
+            done = "/"
+        rest = [*(piece for piece in target.split("/") if piece), *rest]
+    return done
+
+
+def _link(root: int, path: str) -> str | None:
+    """Returns a symlink's target, None where there is no symlink."""
+    try:
+        found = openat2(root, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISLNK(os.fstat(found).st_mode):
+            return None
+        return os.readlink("", dir_fd=found)
+    finally:
+        os.close(found)
+
+
+def _stat(root: int, path: str, reference: str) -> PathStat:
+    absolute = _absolute(path)
+    try:
+        found = openat2(root, absolute, os.O_PATH | os.O_NOFOLLOW)
+    except OSError as error:
+        raise _unusable(error, path, reference) from error
+    try:
+        status = os.fstat(found)
+    finally:
+        os.close(found)
+    target = evaluated(root, absolute) if stat.S_ISLNK(status.st_mode) else ""
+    return PathStat(_base(absolute), status, target)
+
+
+def _absolute(path: str) -> str:
+    """Returns a path from the root on; a slash or a dot at its end, which have meaning, stay."""
+    clean = posixpath.normpath(f"/{path}")
+    clean = "/" + clean.lstrip("/")
+    if path.endswith("/.") or path == ".":
+        return posixpath.join(clean, ".")
+    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
+
+
+def _base(absolute: str) -> str:
+    return posixpath.basename(absolute.rstrip("/")) or "/"
+
+
+def _is_volume(container: "Container", path: str) -> bool:
+    return any(
+        point["Destination"].rstrip("/") == path.rstrip("/")
+        for point in container.record.get("Mounts", ())
+    )
+
+
+def _owner(container: "Container") -> tuple[int, int] | None:
+    user, _, group = container.record.get("Config", {}).get("User", "").partition(":")
+    if not user.isdigit():
+        return None
+    return int(user), int(group) if group.isdigit() else int(user)
+
+
+def _unusable(error: OSError, path: str, reference: str) -> Exception:
+    if error.errno == errno.ENOENT:
+        return NotFoundError(f"Could not find the file {path} in container {reference}")
+    if error.errno == errno.ENOTDIR:
+        return InvalidArgumentError(f"{path} in container {reference}: not a directory")
+    if error.errno == errno.ELOOP:
+        return InvalidArgumentError(f"{path}: too many levels of symbolic links")
+    return UnavailableError(f"{path} in container {reference}: {os.strerror(error.errno or 0)}")
+
+
+def _record(engine: "Engine", container: "Container", action: str) -> None:
+    attributes = {"image": container.image_reference, "name": container.name}
+    with engine.store.transaction() as connection:
+        events.record(connection, "container", action, container.id, attributes)

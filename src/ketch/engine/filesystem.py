@@ -1,0 +1,163 @@
+"""A container's files as its program sees them, whether it runs or not.
+
+Of a running container they are what its first process has for a root. A stopped one's are mounted,
+volumes included, in a mount namespace that a thread of this process has for as long as they are
+needed: nothing shows in the host's mount table, and nothing is left whatever dies.
+"""
+
+import contextlib
+import os
+import stat
+import threading
+
+from ketch.errors import ConflictError, KetchError, UnavailableError
+from ketch.linux import beneath, libc, mount, namespaces, procfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+
+
+@contextlib.contextmanager
+def opened(engine: "Engine", container: "Container") -> "Iterator[int]":
+    """Open the root of a container's files.
+
+    Args:
+        engine: where it is.
+        container: the container.
+
+    Returns:
+        A descriptor, from which paths lead into volumes too, for the length of the block.
+
+    Raises:
+        UnavailableError: it cannot be mounted.
+        ConflictError: the container ended meanwhile.
+    """
+    if container.is_active and container.init_pid:
+        root = _root_of_process(container)
+        try:
+            yield root
+        finally:
+            os.close(root)
+        return
+    with _Mounted(engine, container) as root:
+        yield root
+
+
+def volume_at(container: "Container", path: str) -> "dict[str, Any] | None":
+    """Returns the mount of a container's that a path lies in, None where it is in its own layer.
+
+    Args:
+        container: the container.
+        path: absolute, without symlinks.
+    """
+    best: dict[str, Any] | None = None
+    for point in container.record.get("Mounts", ()):
+        place = point["Destination"].rstrip("/")
+        covers = path == place or path.startswith(f"{place}/")
+        if covers and (best is None or len(place) > len(best["Destination"])):
+            best = point
+    return best
+
+
+def _root_of_process(container: "Container") -> int:
+    try:
+        root = os.open(
+            f"/proc/{container.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        )
+    except OSError as error:
+        raise _ended(container) from error
+    # The process that was opened is the container's only if that still lives.
+    if not procfs.is_running(container.init_pid, container.init_start_time):
+        os.close(root)
+        raise _ended(container)
+    return root
+
+
+def _ended(container: "Container") -> ConflictError:
+    return ConflictError(f"container {container.id} ended meanwhile", "try again")
+
+
+class _Mounted:
+    """A stopped container's files, mounted for a ``with`` block."""
+
+    def __init__(self, engine: "Engine", container: "Container") -> None:
+        self._engine = engine
+        self._container = container
+        self._root = -1
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> int:
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise UnavailableError(f"cannot start a thread: {error}") from error
+        self._ready.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self._root
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._root)
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._root = self._mount()
+        except KetchError as error:
+            self._error = error
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self._error = UnavailableError(f"cannot mount the container's files: {error}")
+            self._error.__cause__ = error
+        self._ready.set()
+        if self._error is None:
+            self._done.wait()
+
+    def _mount(self) -> int:
+        """Mount it all in a namespace of this thread's own, which goes with the thread."""
+        directory = self._engine.settings.container_directory(self._container.id)
+        snapshotter = self._engine.images.snapshotter
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mount.mount("", "/", flags=mount.MS_REC | mount.MS_PRIVATE)
+        detached = snapshotter.mount(directory)
+        place = f"{directory}/rootfs"
+        os.makedirs(place, 0o700, exist_ok=True)
+        try:
+            mount.move_mount(detached, libc.AT_FDCWD, place)
+        finally:
+            os.close(detached)
+        root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        points = self._container.record.get("Mounts", ())
+        for point in sorted(points, key=lambda point: point["Destination"].count("/")):
+            _bind(root, point)
+        return root
+
+
+def _bind(root: int, point: "dict[str, Any]") -> None:
+    """Mount a volume or a directory of the host's at its place, as a start would."""
+    source = point.get("Source", "")
+    try:
+        is_directory = stat.S_ISDIR(os.stat(source).st_mode)
+    except OSError:
+        return  # it is made, or missed, at the next start
+    make = beneath.make_directories if is_directory else beneath.make_file
+    target = make(root, point["Destination"])
+    try:
+        tree = mount.open_tree(libc.AT_FDCWD, source, mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE)
+        try:
+            if not point.get("RW", True):
+                mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY, recursive=True)
+            mount.move_mount(tree, target)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(target)

@@ -1,0 +1,129 @@
+"""Unpacking an archive into a tree that is in use: what ``cp`` does, in a container or beside one.
+
+It differs from applying a layer in what it finds: the tree is there already, may have mounts in it,
+and belongs to a container that may change it meanwhile. Names are looked up as for layers, beneath
+the tree's root by the kernel; nothing is followed out of it. What is replaced, and what is refused,
+are Docker's rules: moby, pkg/archive, ``Unpack``.
+"""
+
+import os
+import stat
+import time
+
+from ketch.errors import InvalidArgumentError
+from ketch.images import layers, tar
+from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.images.tar import Stream
+
+ENTRIES_MAX = 10_000_000
+
+
+def extract(
+    root: int,
+    base: bytes,
+    stream: "Stream",
+    *,
+    keep_kinds: bool = True,
+    owner: tuple[int, int] | None = None,
+    rename: "Callable[[bytes], bytes]" = lambda name: name,
+) -> None:
+    """Unpack an archive.
+
+    Args:
+        root: descriptor of the root that names cannot leave.
+        base: path of the directory to unpack into, from the root on, without symlinks.
+        stream: the archive, uncompressed.
+        keep_kinds: whether a directory may not be replaced by anything else, nor the reverse.
+        owner: whom everything is to belong to; whoever the archive says, if None.
+        rename: gives members, and those that hard links name, other names.
+
+    Raises:
+        InvalidArgumentError: the archive is malformed, or wants what cannot be.
+        UnavailableError: the disk is full or failing.
+        PermissionDeniedError: the caller may not make what the archive has.
+    """
+    with _Extractor(root, base.strip(b"/"), keep_kinds=keep_kinds, owner=owner) as tree:
+        reader = tar.Reader(stream)
+        for count, entry in enumerate(reader):
+            if count == ENTRIES_MAX:
+                raise InvalidArgumentError(f"the archive has more than {ENTRIES_MAX} entries")
+            entry.name = rename(entry.name)
+            if entry.kind == tar.HARD_LINK:
+                entry.link = rename(entry.link)
+            try:
+                tree.add(entry, reader)
+            except OSError as error:
+                raise layers.failed(entry, error) from error
+        try:
+            tree.finish()
+        except OSError as error:
+            raise layers.failed(tar.Entry(b"."), error) from error
+        reader.drain()
+
+
+class _Extractor(layers.Tree):
+    __slots__ = ("_base", "_keep_kinds", "_owner")
+
+    # A container's volumes are mounts.
+    resolve = RESOLVE_IN_ROOT
+    resolve_step = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+
+    def __init__(
+        self, root: int, base: bytes, *, keep_kinds: bool, owner: tuple[int, int] | None
+    ) -> None:
+        super().__init__(root, ())
+        self._base = base
+        self._keep_kinds = keep_kinds
+        self._owner = owner
+
+    def add(self, entry: tar.Entry, reader: tar.Reader) -> None:
+        """See ``Tree.add``; whiteouts are names as any other."""
+        layers.check(entry)
+        if self._open_is_stale:
+            self._close_directories()
+        parts = layers.clean(entry.name)
+        if not parts:
+            return  # the directory itself, which stays as it is
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner
+        if entry.kind == tar.HARD_LINK:
+            entry.link = self._from_root(layers.clean(entry.link))
+        path = self._from_root(parts)
+        if self._keep_kinds:
+            self._check_kind(path, parts, entry)
+        self._place(path, parts[-1], entry, reader)
+
+    def finish(self) -> None:
+        """Give directories their metadata."""
+        self._describe_directories()
+
+    def _from_root(self, parts: list[bytes]) -> bytes:
+        return b"/".join([self._base, *parts] if self._base else parts)
+
+    def _check_kind(self, path: bytes, parts: list[bytes], entry: tar.Entry) -> None:
+        try:
+            status = os.stat(parts[-1], dir_fd=self._parent(path), follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        shown = os.fsdecode(b"/" + path)
+        if stat.S_ISDIR(status.st_mode) and entry.kind != tar.DIRECTORY:
+            raise InvalidArgumentError(
+                f'cannot overwrite directory "{shown}" with non-directory "{shown}"'
+            )
+        if not stat.S_ISDIR(status.st_mode) and entry.kind == tar.DIRECTORY:
+            raise InvalidArgumentError(
+                f'cannot overwrite non-directory "{shown}" with directory "{shown}"'
+            )
+
+    def _inherited(self, path: bytes) -> tar.Entry:
+        """Describe a directory that the archive does not."""
+        entry = tar.Entry(path, tar.DIRECTORY)
+        entry.mode, entry.mtime_ns = 0o755, time.time_ns()
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner
+        return entry

@@ -1,0 +1,200 @@
+"""Files into and out of containers, what they changed, and images made of it."""
+
+import io
+import json
+import os
+import pathlib
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.commands import Engine
+
+
+@pytest.fixture
+def container(engine: Engine, tmp_path: pathlib.Path) -> Iterator[str]:
+    """Return a running container with a volume, a symlink out and one to a directory."""
+    (tmp_path / "bound").mkdir()
+    engine.ok(
+        "run", "-d", "--name", "box", "-v", f"{tmp_path}/bound:/bound", "-v", "/volume", "busybox",
+        "sh", "-c", "[ -e /dir ] && exec sleep 1000;"
+        " mkdir -p /dir/sub; echo one >/dir/one; echo two >/dir/sub/two;"
+        " ln -s /dir /link; ln -s one /dir/alias; ln -s ../../../../../tmp /out;"
+        " chown 5:6 /dir/one; chmod 640 /dir/one; touch -d '2001-02-03 04:05:06' /dir/one;"
+        " rm /bin/wget; exec sleep 1000",
+    )  # fmt: skip
+    for _ in range(100):
+        if engine("exec", "box", "test", "!", "-e", "/bin/wget").status == 0:
+            break
+    yield "box"
+    engine.ok("rm", "-f", "-v", "box")
+
+
+@pytest.fixture(params=["running", "stopped"])
+def either(request: pytest.FixtureRequest, engine: Engine, container: str) -> str:
+    if request.param == "stopped":
+        engine.ok("stop", "-t", "0", container)
+    return container
+
+
+def tree(path: pathlib.Path) -> list[str]:
+    return sorted(str(found.relative_to(path)) for found in path.rglob("*"))
+
+
+def test_out_of_a_container_by_every_rule_of_ends(
+    engine: Engine, either: str, tmp_path: pathlib.Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+
+    def copy(source: str, target: str, *flags: str) -> list[str]:
+        engine.ok("cp", *flags, f"{either}:{source}", f"{here}/{target}")
+        found = tree(here)
+        for path in sorted(here.rglob("*"), reverse=True):
+            path.unlink() if path.is_symlink() or path.is_file() else path.rmdir()
+        return found
+
+    assert copy("/dir/one", "") == ["one"]
+    assert copy("/dir/one", "other") == ["other"]
+    assert copy("dir", "") == ["dir", "dir/alias", "dir/one", "dir/sub", "dir/sub/two"]
+    assert copy("/dir", "new") == ["new", "new/alias", "new/one", "new/sub", "new/sub/two"]
+    assert copy("/dir/.", "") == ["alias", "one", "sub", "sub/two"]
+    assert copy("/dir/.", "new") == ["new", "new/alias", "new/one", "new/sub", "new/sub/two"]
+    assert copy("/link", "") == ["link"]
+    assert copy("/link/", "") == ["link", "link/alias", "link/one", "link/sub", "link/sub/two"]
+    assert copy("/dir/alias", "f", "-L") == ["f"]
+    assert copy("/dir/alias", "", "-L") == ["alias"]
+    engine.ok("cp", f"{either}:/dir/one", f"{here}/one")
+    status = (here / "one").stat()
+    assert (status.st_uid, status.st_mode & 0o7777, status.st_mtime) == (0, 0o640, 981173106)
+    engine.ok("cp", f"{either}:/dir/alias", f"{here}/alias")
+    assert os.readlink(here / "alias") == "one"
+
+
+def test_into_a_container_by_every_rule_of_ends(
+    engine: Engine, either: str, tmp_path: pathlib.Path
+) -> None:
+    here = tmp_path / "from"
+    (here / "sub").mkdir(parents=True)
+    (here / "f").write_text("text")
+    (here / "sub" / "g").write_text("inner")
+    os.chown(here / "f", 7, 8)
+    (here / "s").symlink_to("f")
+    for source, target in [
+        (f"{here}/f", "/dir"), (f"{here}/f", "/dir/renamed"), (f"{here}", "/dir"),
+        (f"{here}/.", "/dir/sub"), (f"{here}", "/dir/made"), (f"{here}/f", "/link/through"),
+        (f"{here}/s", "/dir/s"), (f"{here}/f", "/volume/v"), (f"{here}/f", "/bound/b"),
+    ]:  # fmt: skip
+        result = engine("cp", source, f"{either}:{target}")
+        assert result.status == 0, str(result)
+        assert (result.out, result.err) == ("", "")
+    engine("start", either)
+    found = engine.ok("exec", either, "find", "/dir", "/volume", "/bound").splitlines()
+    assert sorted(found) == sorted([
+        "/dir", "/dir/one", "/dir/alias", "/dir/sub", "/dir/sub/two", "/dir/f", "/dir/renamed",
+        "/dir/from", "/dir/from/f", "/dir/from/s", "/dir/from/sub", "/dir/from/sub/g",
+        "/dir/sub/f", "/dir/sub/s", "/dir/sub/sub", "/dir/sub/sub/g", "/dir/made", "/dir/made/f",
+        "/dir/made/s", "/dir/made/sub", "/dir/made/sub/g", "/dir/through", "/dir/s", "/volume",
+        "/volume/v", "/bound", "/bound/b",
+    ])  # fmt: skip
+    assert engine.ok("exec", either, "stat", "-c", "%u:%g", "/dir/f") == "7:8"
+    assert engine.ok("exec", either, "readlink", "/dir/s") == "f"
+    assert (tmp_path / "bound" / "b").read_text() == "text"
+
+
+def test_tar_streams_both_ways(engine: Engine, container: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        member = tarfile.TarInfo("a/b")
+        member.size, member.uid, member.mode = 3, 42, 0o600
+        archive.addfile(member, io.BytesIO(b"abc"))
+    engine.ok("cp", "-", f"{container}:/dir", stdin=buffer.getvalue())
+    assert engine.ok("exec", container, "stat", "-c", "%u %a %s", "/dir/a/b") == "42 600 3"
+    process = engine.start("cp", f"{container}:/dir/sub", "-")
+    out, _ = process.communicate(timeout=30)
+    with tarfile.open(fileobj=io.BytesIO(out)) as archive:
+        assert archive.getnames() == ["sub", "sub/two"]
+    assert engine("cp", "-", f"{container}:/dir/one", stdin=buffer.getvalue()).status == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["box:/nonsuch", "/tmp"], "Could not find the file /nonsuch in container box"),
+        (["nonsuch:/x", "/tmp"], "No such container: nonsuch"),
+        (["box:/dir", "/etc/passwd"], "cannot copy directory"),
+        (["/etc/passwd", "box:/nonsuch/"], "no such directory"),
+        (["/etc/passwd", "box:/nonsuch/x"], "Could not find the file /nonsuch in container box"),
+        (["/etc/passwd", "/tmp"], "must specify at least one container source"),
+        (["box:/a", "box:/b"], "copying between containers is not supported"),
+        (["/nonsuch", "box:/"], "no such file or directory"),
+        (["/etc", "box:/dir/one"], "cannot copy directory"),
+    ],
+)
+def test_what_cannot_be_copied_is_said(
+    engine: Engine, container: str, arguments: list[str], told: str
+) -> None:
+    result = engine("cp", *arguments)
+    assert result.status == 1, str(result)
+    assert told in result.err
+
+
+def test_symlinks_lead_nowhere_outside(engine: Engine, either: str, tmp_path: pathlib.Path) -> None:
+    secret = pathlib.Path("/tmp") / f"ketch-secret-{os.getpid()}"
+    secret.write_text("secret")
+    try:
+        result = engine("cp", f"{either}:/out/{secret.name}", str(tmp_path))
+        assert result.status == 1, str(result)
+        (tmp_path / "x").write_text("x")
+        engine("cp", str(tmp_path / "x"), f"{either}:/out/{secret.name}")
+        assert secret.read_text() == "secret"
+    finally:
+        secret.unlink()
+
+
+def test_diff_commit_and_export_agree_with_what_the_container_sees(
+    engine: Engine, container: str, tmp_path: pathlib.Path
+) -> None:
+    changes = set(engine.ok("diff", container).splitlines())
+    assert {"A /dir", "A /dir/one", "A /link", "C /bin", "D /bin/wget"} <= changes
+    assert not any("/bound/" in line for line in changes)
+    image = engine.ok(
+        "commit", "-a", "me", "-m", "why", "-c", "CMD cat /dir/one", "-c", "ENV A=b", container,
+        "files/made:1",
+    )  # fmt: skip
+    assert engine.ok("ps", "-q", "--filter", "status=running", "--filter", "name=box")
+    try:
+        [document] = json.loads(engine.ok("image", "inspect", "files/made:1"))
+        assert (document["Id"], document["Author"], document["Comment"]) == (image, "me", "why")
+        assert document["Config"]["Cmd"] == ["/bin/sh", "-c", "cat /dir/one"]
+        assert "A=b" in document["Config"]["Env"]
+        assert len(document["RootFS"]["Layers"]) == 2
+        assert engine.ok("run", "--rm", "files/made:1") == "one"
+        assert engine("run", "--rm", "files/made:1", "ls", "/bin/wget").status == 1
+        history = engine.ok("history", "--format", "{{.ID}}|{{.Comment}}", "files/made:1")
+        assert history.splitlines()[0] == f"{image[7:19]}|why"
+    finally:
+        engine.ok("rmi", "files/made:1")
+    archive = tmp_path / "root.tar"
+    engine.ok("export", "-o", str(archive), container)
+    with tarfile.open(archive) as opened:
+        names = set(opened.getnames())
+        assert {"dir/one", "dir/sub/two", "bin/busybox", "proc", "bound"} <= names
+        assert not {"bin/wget", "bound/b"} & names
+        assert not any(name.startswith("proc/") for name in names)
+        one = opened.getmember("dir/one")
+        assert (one.uid, one.gid, one.mode & 0o7777, one.mtime) == (5, 6, 0o640, 981173106)
+
+
+def test_a_commit_of_nothing_has_no_layer(engine: Engine) -> None:
+    engine.ok("create", "--name", "idle", "busybox", "true")
+    try:
+        engine.ok("commit", "idle", "idle")
+        [document] = json.loads(engine.ok("image", "inspect", "idle"))
+        [below] = json.loads(engine.ok("image", "inspect", "busybox"))
+        assert document["RootFS"] == below["RootFS"]
+        assert engine.ok("diff", "idle") == ""
+    finally:
+        engine.ok("rm", "idle")
+        engine.ok("rmi", "idle")
