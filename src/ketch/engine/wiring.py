@@ -165,11 +165,9 @@ def withdraw(ports: "Sequence[Port]") -> None:
     """Stop publishing ports, for connections that have been made by them as well.
 
     Raises:
-        UnavailableError: nft failed.
+        OSError: the kernel refused.
     """
-    transaction = firewall.withdraw(ports)
-    if transaction is not None:
-        transaction.wait()
+    firewall.withdraw(ports)
     for address in {port.address for port in ports if not port.routed}:
         conntrack.forget(address)
 

@@ -301,6 +301,44 @@ class Socket:
                     waiting -= 1
         return failures
 
+    def enclosed(self, first: Request, requests: Sequence[Request], last: Request) -> None:
+        """Send requests that are carried out all or none, between those that begin and end it.
+
+        Raises:
+            SyscallError: a request failed, the first one that did; nothing has been carried out.
+        """
+        flags = NLM_F_REQUEST | NLM_F_ACK
+        sequence = self._sequence + 1
+        self._sequence += len(requests) + 2
+        every = [first, *requests, last]
+        self._socket.send(
+            b"".join(
+                Message(
+                    request.kind,
+                    request.flags | (NLM_F_REQUEST if request in {first, last} else flags),
+                    request.payload,
+                    sequence + position,
+                ).encode()
+                for position, request in enumerate(every)
+            )
+        )
+        failures: list[SyscallError] = []
+        waiting = len(requests)
+        while waiting:
+            for message in self._receive():
+                position = message.sequence - sequence
+                if message.kind != NLMSG_ERROR or not 0 <= position < len(every):
+                    continue
+                failure = _failure(every[position], message)
+                if failure is not None:
+                    failures.append(failure)
+                if every[position] in {first, last} and failure is not None:
+                    waiting = 0  # the others are not even looked at
+                else:
+                    waiting -= 1
+        if failures:
+            raise failures[0]
+
     def query(self, *requests: Request) -> list[Message | None]:
         """Send requests together that each have one message for an answer.
 

@@ -1,7 +1,8 @@
-"""Packet filtering: nft(8) writes, in one transaction; a netlink socket reads, in microseconds.
+"""Packet filtering: nft(8) writes rules; a netlink socket reads, and changes what is in sets.
 
 Rules are compiled by nft, whose language is the stable interface. Whether they are there is asked
-of the kernel itself (linux/netfilter/nf_tables.h), because starting nft costs 5 ms and more.
+of the kernel itself (linux/netfilter/nf_tables.h), because starting nft costs 5 ms and more. Sets'
+elements are numbers in a form that has not changed since Linux 3.13, and come and go the same way.
 """
 
 import errno
@@ -26,7 +27,9 @@ NF_DROP = 0
 
 NFT_MSG_GETCHAIN = 0x0A04
 NFT_MSG_GETRULE = 0x0A07
+NFT_MSG_NEWSETELEM = 0x0A0C
 NFT_MSG_GETSETELEM = 0x0A0D
+NFT_MSG_DELSETELEM = 0x0A0E
 
 NFTA_CHAIN_TABLE = 1
 NFTA_CHAIN_NAME = 3
@@ -40,11 +43,19 @@ NFTA_SET_ELEM_LIST_SET = 2
 NFTA_SET_ELEM_LIST_ELEMENTS = 3
 NFTA_LIST_ELEM = 1
 NFTA_SET_ELEM_KEY = 1
+NFTA_SET_ELEM_DATA = 2
+NFTA_SET_ELEM_USERDATA = 6
 NFTA_DATA_VALUE = 1
 
 _HEADER = struct.Struct("!BBH")  # nfgenmsg: family, version, resource
 
 _QUERIES = 64
+
+# linux/netfilter/nfnetlink.h: what begins and ends a transaction, and the subsystem it is for.
+_BATCH_BEGIN = 0x10
+_BATCH_END = 0x11
+_SUBSYSTEM = 10
+_ELEMENTS_MAX = 256  # in one message: attributes have 16 bits of length
 
 # linux/if.h: IFNAMSIZ, the width of a set's interface name.
 _IFNAME_BYTES = 16
@@ -97,6 +108,37 @@ def listing(*what: str) -> "list[dict[str, Any]]":
 def ifname(name: str) -> bytes:
     """An interface name as a set's key has it."""
     return name.encode().ljust(_IFNAME_BYTES, b"\0")
+
+
+class Element:
+    """An element of a set or map.
+
+    Args:
+        name: the set's or map's.
+        key: as the kernel stores it.
+        data: what the key leads to in a map, as the kernel stores it; empty in a set.
+        comment: for whoever lists it, at most 127 bytes.
+    """
+
+    __slots__ = ("comment", "data", "key", "name")
+
+    def __init__(self, name: str, key: bytes, data: bytes = b"", comment: str = "") -> None:
+        self.name = name
+        self.key = key
+        self.data = data
+        self.comment = comment
+
+    def encode(self) -> bytes:
+        """As an attribute of a message."""
+        value = nested(NFTA_SET_ELEM_KEY, netlink.attribute(NFTA_DATA_VALUE, self.key))
+        if self.data:
+            value += nested(NFTA_SET_ELEM_DATA, netlink.attribute(NFTA_DATA_VALUE, self.data))
+        if self.comment:
+            text_bytes = self.comment.encode() + b"\0"
+            # libnftnl/udata.h: type 0, length, value.
+            userdata = bytes([0, len(text_bytes)]) + text_bytes
+            value += netlink.attribute(NFTA_SET_ELEM_USERDATA, userdata)
+        return nested(NFTA_LIST_ELEM, value)
 
 
 def padded(part: bytes) -> bytes:
@@ -154,6 +196,59 @@ class Socket(netlink.Socket):
             answer is not None
             for start in range(0, len(requests), _QUERIES)
             for answer in self._ask(*requests[start : start + _QUERIES])
+        ]
+
+    def change(
+        self,
+        family: str,
+        table: str,
+        *,
+        add: "Sequence[Element]" = (),
+        delete: "Sequence[Element]" = (),
+    ) -> None:
+        """Change elements of a table's sets in one transaction, deletions first.
+
+        Raises:
+            SyscallError: ENOENT, an element to be deleted is not there, or no such set; EEXIST, an
+                element to be added is there and leads elsewhere; EPERM. Nothing has changed then.
+        """
+        requests = [
+            *self._elements("NFT_MSG_DELSETELEM", NFT_MSG_DELSETELEM, 0, family, table, delete),
+            *self._elements(
+                "NFT_MSG_NEWSETELEM", NFT_MSG_NEWSETELEM, netlink.NLM_F_CREATE, family, table, add
+            ),
+        ]
+        if requests:
+            header = _HEADER.pack(0, 0, _SUBSYSTEM)
+            self.enclosed(
+                Request("NFNL_MSG_BATCH_BEGIN", _BATCH_BEGIN, 0, header, "begin a transaction"),
+                requests,
+                Request("NFNL_MSG_BATCH_END", _BATCH_END, 0, header, "end a transaction"),
+            )
+
+    @staticmethod
+    def _elements(
+        name: str, kind: int, flags: int, family: str, table: str, elements: "Sequence[Element]"
+    ) -> "list[Request]":
+        by_set: dict[str, list[Element]] = {}
+        for element in elements:
+            by_set.setdefault(element.name, []).append(element)
+        return [
+            Request(
+                name,
+                kind,
+                flags,
+                _HEADER.pack(_FAMILIES[family], 0, 0)
+                + text(NFTA_SET_ELEM_LIST_TABLE, table)
+                + text(NFTA_SET_ELEM_LIST_SET, set_name)
+                + nested(
+                    NFTA_SET_ELEM_LIST_ELEMENTS,
+                    *(element.encode() for element in members[start : start + _ELEMENTS_MAX]),
+                ),
+                f"elements of {table} {set_name}",
+            )
+            for set_name, members in by_set.items()
+            for start in range(0, len(members), _ELEMENTS_MAX)
         ]
 
     def policy(self, family: str, table: str, chain: str) -> int | None:

@@ -3,9 +3,9 @@
 One table of the ``inet`` family serves IPv4 and IPv6: NAT in it exists since Linux 5.2. Its rules
 never change while networks and containers come and go; only elements do. A bridge's elements last
 as long as its network, a published port's as long as its container runs. A start asks the kernel,
-in one round trip, whether what it needs is in place; where it publishes nothing, it mostly is, and
-there is nothing to write. That question also finds out about a reboot, an ``nft flush ruleset`` and
-a table of an older ketch, which no marker file would.
+in one round trip, whether the rules it needs are in place; mostly they are, and its ports, if any,
+are added by netlink. That question also finds out about a reboot, an ``nft flush ruleset`` and a
+table of an older ketch, which no marker file would.
 
 Forwarded packets, neither from nor to one of our bridges, are left alone. The others pass
 
@@ -35,10 +35,12 @@ and firewalld, whose zones reject by themselves, are left to the operator: accep
 ``-o ketch+`` there.
 """
 
+import errno
 import sys
 
+from ketch.errors import SyscallError
 from ketch.linux import nftables
-from ketch.linux.nftables import Transaction, ifname
+from ketch.linux.nftables import Element, Transaction, ifname
 from ketch.network.bridge import Bridge
 
 TYPE_CHECKING = False
@@ -164,8 +166,16 @@ def ensure(
             if present
         ]
         blocked = _blocked(kernel, bridges)
-    if current and all(there) and not blocked and not ports:
-        return None
+        if current and all(there) and not blocked:
+            if ports:
+                # No rule is to change, so nft is not needed, which takes 5 ms and more.
+                kernel.change(
+                    "inet",
+                    "ketch",
+                    add=[*(port.element() for port in ports), *_selves(ports)],
+                    delete=[port.element() for port in stale],
+                )
+            return None
     # An element that is there although nobody holds its port was left by an engine that is gone.
     lines = [f"delete element inet ketch {port.place()}" for port in stale]
     every = list(bridges)
@@ -173,8 +183,12 @@ def ensure(
         more_bridges, more_ports = others()
         every += [one for one in more_bridges if one.name not in {own.name for own in bridges}]
         ports += [port for port in more_ports if not any(port.same(one) for one in ports)]
-    lines += [f"add element inet ketch {port.element()}" for port in ports]
-    lines += [f"add element inet ketch {words}" for words, _ in _selves(ports)]
+    lines += [f"add element inet ketch {port.words()}" for port in ports]
+    lines += [
+        f"add element inet ketch self{port.address.version} {{ {port.address} . {port.address} }}"
+        for port in ports
+        if not port.routed
+    ]
     purpose = ", ".join(bridge.name for bridge in bridges)
     return Transaction(script(every, blocked, lines), f"rules for bridge {purpose}")
 
@@ -204,22 +218,26 @@ def script(
     return _TABLE + "\n".join([*lines, *more]) + "\n"
 
 
-def withdraw(ports: "Iterable[Port]") -> Transaction | None:
+def withdraw(ports: "Iterable[Port]") -> None:
     """Stop publishing ports; those that are not published will do.
 
-    Returns:
-        The transaction, to be waited for, or None where there is nothing to do.
+    Raises:
+        SyscallError: the kernel refused.
     """
     ports = list(ports)
-    wanted = [(port.place(), port.key()) for port in ports] + _selves(ports)
+    elements = [*(port.element() for port in ports), *_selves(ports)]
     with nftables.Socket() as kernel:
-        present = kernel.present("inet", "ketch", [key for _, key in wanted])
-    lines = [
-        f"delete element inet ketch {words}\n"
-        for (words, _), there in zip(wanted, present, strict=True)
-        if there
-    ]
-    return Transaction("".join(lines), "withdraw published ports") if lines else None
+        while True:
+            present = kernel.present("inet", "ketch", [(one.name, one.key) for one in elements])
+            there = [one for one, is_there in zip(elements, present, strict=True) if is_there]
+            try:
+                kernel.change("inet", "ketch", delete=there)
+            except SyscallError as error:
+                # Somebody else has removed one meanwhile, with the whole table perhaps.
+                if error.errno != errno.ENOENT:
+                    raise
+            else:
+                return
 
 
 def forget(name: str) -> None:
@@ -247,18 +265,14 @@ def forget(name: str) -> None:
         Transaction("".join(lines), f"forget bridge {name}").wait()
 
 
-def _selves(ports: "Iterable[Port]") -> list[tuple[str, tuple[str, bytes]]]:
+def _selves(ports: "Iterable[Port]") -> list[Element]:
     """Addresses of containers that may come to themselves by a published port of theirs.
 
     Where bridges are filtered, such a packet is led back within the bridge, and only its addresses
     tell that it is one.
     """
-    found = {}
-    for port in ports:
-        if not port.routed:
-            name, packed = f"self{port.address.version}", port.address.packed
-            found[f"{name} {{ {port.address} . {port.address} }}"] = (name, packed + packed)
-    return list(found.items())
+    found = {port.address for port in ports if not port.routed}
+    return [Element(f"self{address.version}", address.packed * 2) for address in found]
 
 
 def _elements(bridge: Bridge) -> list[str]:

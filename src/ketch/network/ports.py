@@ -11,7 +11,7 @@ import errno
 import os
 from ipaddress import IPv4Address, IPv6Address
 
-from ketch.linux.nftables import padded
+from ketch.linux.nftables import Element, padded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,13 @@ class Port:
         mine, theirs = ((one.key(), one.address, one.port) for one in (self, other))
         return mine == theirs
 
-    def element(self) -> str:
+    def element(self) -> Element:
+        """What the packet filter has of it."""
+        name, _, key = self._key()
+        data = b"" if self.routed else self.address.packed + padded(self.port.to_bytes(2, "big"))
+        return Element(name, key, data, self.owner)
+
+    def words(self) -> str:
         """The set or map and the element in it, as nft reads them."""
         name, words, _ = self._key()
         comment = f' comment "{self.owner}"' if self.owner else ""
