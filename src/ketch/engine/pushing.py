@@ -5,14 +5,15 @@ uncompressed, as imports of plain archives are, travel with gzip; the manifest t
 """
 
 import contextlib
+import functools
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ketch.engine.pulling import short
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images.registry import push as blobs
 from ketch.images.registry.progress import Progress
+from ketch.images.registry.workers import AbandonedError, Workers
 from ketch.spec import image as documents
 from ketch.spec import platforms
 from ketch.spec import reference as references
@@ -21,6 +22,7 @@ from ketch.spec.reference import Reference
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from ketch.engine.images import Image, Images
     from ketch.engine.store import Store
@@ -179,14 +181,16 @@ class Pusher:
         at_once = self._registries.configuration.concurrent_uploads
         for layer_name in shown[::-1][at_once:]:
             self._progress.say(layer_name, "Waiting")
-        pool = stack.enter_context(ThreadPoolExecutor(at_once, "ketch-upload"))
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        workers = stack.enter_context(Workers(at_once))
         running: dict[str, Future[Descriptor]] = {}
         for layer, layer_name in zip(reversed(layers), reversed(shown), strict=True):
             digest = layer["digest"]
             if digest not in running:
-                upload = _Upload(layer, layer_name, sources.get(digest, []), self._known(layer))
-                running[digest] = pool.submit(self._send_layer, repository, upload)
+                upload = _Upload(
+                    layer, layer_name, sources.get(digest, []), self._known(layer), workers
+                )
+                send = functools.partial(self._send_layer, repository, upload)
+                running[digest] = workers.submit(send)
         sent = {digest: future.result() for digest, future in running.items()}
         self._remember(sent)
         return [sent[layer["digest"]] for layer in layers]
@@ -204,6 +208,8 @@ class Pusher:
             return known
         with content.writer() as writer:
             for piece in _gzip(content.path(layer["digest"])):
+                if upload.workers.leaving:
+                    raise AbandonedError("the transfer was given up")
                 writer.write(piece)
             compressed = documents.descriptor(
                 _COMPRESSED[layer["mediaType"]], writer.digest, writer.size_bytes
@@ -225,6 +231,8 @@ class Pusher:
 
         def sent(position: int) -> None:
             nonlocal reported
+            if upload.workers.leaving:
+                raise AbandonedError("the transfer was given up")
             if abs(position - reported) >= _REPORT_BYTES:
                 reported = position
                 self._progress.advance(upload.shown, "Pushing", position, blob["size"])
@@ -324,12 +332,14 @@ class _Upload(NamedTuple):
         shown: its name for whoever is told.
         sources: repositories that are known to have it.
         known: as what it was sent before, where it is stored uncompressed.
+        workers: who sends it.
     """
 
     layer: "Descriptor"
     shown: str
     sources: list[str]
     known: "Descriptor | None"
+    workers: Workers
 
 
 def _gzip(path: str) -> "Iterator[bytes]":

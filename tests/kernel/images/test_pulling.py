@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -395,7 +396,34 @@ def test_a_registry_that_changes_its_answer(engine: Engine, registry: FakeRegist
     assert engine.left() == []
 
 
-# Sudden death
+# Sudden death, and a change of mind
+
+
+def test_ctrl_c_does_not_wait_for_a_registry_that_stalls(
+    engine: Engine, registry: FakeRegistry
+) -> None:
+    registry.add_image("app", "1", BASE)
+    stalls = threading.Event()
+
+    def hang(request: Handler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "5000000")
+        request.end_headers()
+        request.wfile.flush()
+        stalls.set()
+        time.sleep(20)
+
+    hook_blob(registry, layer(registry), hang)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PULL, str(engine.root), f"{registry.host}/app:1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert stalls.wait(20)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, b"")
+    assert engine.left() == []
+
 
 _PULL = """
 import sys

@@ -7,12 +7,13 @@ neither waits for the other longer than it must, and memory holds no more than o
 """
 
 import contextlib
+import functools
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 from ketch.errors import DigestMismatchError, RegistryError, UnavailableError
 from ketch.images.registry.transport import BrokenOffError, UnreachableError
+from ketch.images.registry.workers import AbandonedError, Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 18
 _REPORT_BYTES = 1 << 19
 _PAUSE_SECONDS_MAX = 15.0
-
-
-class AbandonedError(UnavailableError):
-    """The download was given up because another one failed."""
 
 
 class Download:
@@ -169,7 +166,7 @@ class Downloads:
         attempts: how often each is tried without getting any further.
     """
 
-    __slots__ = ("_attempts", "_by_digest", "_content", "_pool", "_progress", "_repository")
+    __slots__ = ("_attempts", "_by_digest", "_content", "_progress", "_repository", "_workers")
 
     def __init__(
         self,
@@ -184,7 +181,7 @@ class Downloads:
         self._content = content
         self._progress = progress
         self._attempts = attempts
-        self._pool = ThreadPoolExecutor(at_once, "ketch-download")
+        self._workers = Workers(at_once)
         self._by_digest: dict[str, Download] = {}
 
     def __enter__(self) -> "Downloads":
@@ -192,10 +189,10 @@ class Downloads:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop what still runs, and wait for it."""
+        """Stop what still runs."""
         for download in self._by_digest.values():
             download.abandon(AbandonedError("the transfer was given up"))
-        self._pool.shutdown(cancel_futures=True)
+        self._workers.__exit__()
 
     def start(self, wanted: "Iterable[tuple[Descriptor, str]]") -> None:
         """Begin to fetch blobs, each once; those that the store holds are there at once."""
@@ -209,7 +206,7 @@ class Downloads:
                 download.arrived(descriptor["size"])
                 download.ended(self._content.path(digest))
             else:
-                self._pool.submit(self._run, download)
+                self._workers.submit(functools.partial(self._run, download))
 
     def of(self, digest: str) -> Download:
         """Returns the download of a blob that was started."""
@@ -230,6 +227,8 @@ class Downloads:
         """Fetch one blob; returns where it is."""
         descriptor = download.descriptor
         digest, size_bytes = descriptor["digest"], descriptor["size"]
+        if download.abandoned:
+            raise AbandonedError("the transfer was given up")
         with self._content.writer(digest.partition(":")[0]) as writer:
             download.begun(writer.path)
             failures = 0
@@ -246,6 +245,8 @@ class Downloads:
                             f" {writer.size_bytes} of {size_bytes} bytes", error.hint,
                         ) from error  # fmt: skip
                     self._repository.pause(min(2.0**failures, _PAUSE_SECONDS_MAX))
+            if download.abandoned:
+                raise AbandonedError("the transfer was given up")
             self._progress.say(download.name, "Verifying Checksum")
             writer.commit(digest)
         return self._content.path(digest)
