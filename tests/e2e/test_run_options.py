@@ -4,9 +4,11 @@ import json
 import os
 import pathlib
 import stat
+import subprocess
 
 import pytest
 
+from tests.support import images
 from tests.support.commands import Engine
 
 
@@ -132,13 +134,36 @@ def test_refusals_in_dockers_words(engine: Engine, words: str, reason: str) -> N
     assert reason in refused.err
 
 
-@pytest.mark.ketch_only("here this file system has no project quotas, and docker says so otherwise")
-def test_a_size_that_the_file_system_cannot_hold_to(engine: Engine) -> None:
-    made = engine("create", "--storage-opt", "size=1g", "busybox", "true")
-    if made.status == 0:
-        pytest.skip("this file system has project quotas")
-    assert "--storage-opt size is supported only where" in made.err
-    assert engine.ok("ps", "-aq") == ""
+@pytest.mark.ketch_only("on a disk of its own, docker's daemon would need to be there as well")
+@pytest.mark.vm
+def test_a_size_that_the_writable_layer_is_held_to(engine: Engine, tmp_path: pathlib.Path) -> None:
+    disk, top = tmp_path / "disk", tmp_path / "top"
+    top.mkdir()
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    for module in ("loop", "quota_v2"):
+        subprocess.run(["modprobe", module], check=False, capture_output=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "quota,project", disk], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop,prjquota", disk, top], check=False)
+    if mounted.returncode:
+        refused = engine("create", "--storage-opt", "size=1g", "busybox", "true")
+        assert "--storage-opt size is supported only where" in refused.err
+        assert engine.ok("ps", "-aq") == ""
+        return
+    try:
+        program = engine.prefix[0]
+        limited = Engine(
+            "ketch", [program, "--root", f"{top}/root", "--state", f"{tmp_path}/state"]
+        )
+        limited.ok("import", str(images.busybox_archive()), "busybox")
+        script = "head -c 30000000 /dev/zero > /big; stat -c %s /big"
+        result = limited("run", "--rm", "--network", "none", "--storage-opt", "size=10m", "busybox",
+                         "sh", "-c", script)  # fmt: skip
+        assert 8_000_000 < int(result.out) <= 10 << 20
+        free = limited("run", "--rm", "--network", "none", "busybox", "sh", "-c", script)
+        assert free.out == "30000000\n"
+    finally:
+        subprocess.run(["umount", "-l", top], check=True)
 
 
 def test_the_caller_is_attached_to_what_it_names(engine: Engine) -> None:

@@ -9,6 +9,7 @@ def run(engine: Engine, *words: str) -> str:
     return engine.ok("run", "--rm", *words)
 
 
+@pytest.mark.vm
 def test_a_container_in_the_namespaces_of_another(engine: Engine) -> None:
     script = "echo mine > /dev/shm/theirs; exec sleep 60"
     donor = engine.ok("run", "-d", "--name", "donor", "--ipc", "shareable", "busybox", "sh", "-c",

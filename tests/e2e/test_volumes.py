@@ -224,6 +224,7 @@ def test_refusals(engine: Engine, words: str, reason: str) -> None:
 
 @pytest.mark.usefixtures("clean")
 @pytest.mark.ketch_only("Debian's dockerd has neither subpaths nor images as mounts")
+@pytest.mark.vm
 def test_parts_of_volumes_and_images(engine: Engine) -> None:
     script = "mkdir -p /v/a/b && echo in > /v/a/b/f && ln -s /etc /v/out && ln -s a/b /v/in"
     run(engine, "-v", "parts:/v", "busybox", "sh", "-c", script)
