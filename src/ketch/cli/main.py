@@ -106,6 +106,9 @@ A complete Linux container engine
 Commands:
 {commands}
 
+Management Commands:
+{groups}
+
 Global Options:
       --no-zygote               Start containers without a warm helper process
       --root string             Directory of what lasts (default "{root}")
@@ -213,7 +216,11 @@ def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
             raise _usage(f"unknown flag: {name}")
     if not rest or rest == ["help"]:
         commands = "\n".join(f"  {name:<11} {what}" for name, (_, _, what) in _COMMANDS.items())
-        print(_HELP.format(commands=commands, root=root, state=state).strip("\n"))
+        from ketch.cli.group_help import GROUPS  # noqa: PLC0415
+
+        groups = "\n".join(f"  {name:<11} {what}" for name, what in GROUPS.items())
+        text = _HELP.format(commands=commands, groups=groups, root=root, state=state)
+        print(text.strip("\n"))
         return None, []
     return Settings(root, state, zygote=zygote, storage_driver=driver), rest
 
@@ -224,10 +231,17 @@ def _find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int],
         name, arguments = words[1], ["--help"]
     if name in _GROUPS:
         group = _GROUPS[name]
-        if not arguments or arguments[0] not in group:
+        if not arguments or arguments[0] in {"-h", "--help"}:
+            from ketch.cli import group_help  # noqa: PLC0415 - only who asks pays for it
+
+            help_text = group_help.text(name, group, _COMMANDS)
+            # As in Docker: no command is no success to be piped on, and no failure either.
+            (sys.stdout if arguments else sys.stderr).write(help_text)
+            return name, lambda _settings, _arguments: 0, []
+        if arguments[0] not in group:
             raise _usage(
-                f"unknown command: ketch {' '.join([name, *arguments[:1]])}",
-                f"ketch {name} has: {', '.join(sorted(group))}",
+                f"unknown command: ketch {name} {arguments[0]}",
+                f"Usage:  ketch {name}\n\nRun 'ketch {name} --help' for more information",
             )
         command, arguments = group[arguments[0]], arguments[1:]
         if not isinstance(command, str):

@@ -75,7 +75,18 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert err == ""
 
 
-@pytest.mark.parametrize("words", [["nope"], ["container"], ["image", "run"]])
+@pytest.mark.parametrize("group", sorted(main._GROUPS))
+def test_groups_list_their_commands(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([group, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert (out.startswith(f"Usage:  ketch {group} COMMAND\n"), err) == (True, "")
+    listed = [line.split(None, 1) for line in out.splitlines() if line.startswith("  ")]
+    assert all(len(words) == 2 for words in listed), "each says what it does"
+    assert main.main([group]) == 0
+    assert capsys.readouterr() == ("", out)
+
+
+@pytest.mark.parametrize("words", [["nope"], ["container", "nope"], ["image", "run"]])
 def test_unknown_commands(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(words) == 1
     assert f"unknown command: ketch {' '.join(words)}" in capsys.readouterr().err
