@@ -250,6 +250,8 @@ class Networks:
         document = self._resolved(document)
         with rtnetlink.Socket() as host:
             with self._store.transaction() as connection:
+                # It has the first choice of subnets, whenever it is first used.
+                self.built_in(connection, BRIDGE)
                 network = self._insert(connection, document, host)
             if not document.get("ConfigOnly"):
                 try:

@@ -213,6 +213,8 @@ def connect(
             _rewire(engine, container, sandbox)
         except BaseException:
             engine.endpoints.leave(member, None)
+            if member.interface:
+                sandbox.disconnect(member.interface)
             raise
     _change_hosts(engine, container, add=member)
 

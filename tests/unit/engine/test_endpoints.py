@@ -96,7 +96,7 @@ def test_addresses_are_given_again_after_all_others(engine: Endpoints) -> None:
     engine.release("nobody")
 
 
-def test_a_thousand_starts_and_ends_leak_no_address(engine: Endpoints) -> None:
+def test_many_starts_and_ends_leak_no_address(engine: Endpoints) -> None:
     create(engine, "small", "10.9.0.0/29")
     for number in range(200):
         container_id = f"container {number}"

@@ -76,7 +76,6 @@ def test_an_unknown_network_is_not_found(engine: Networks) -> None:
 
 
 def test_networks_get_subnets_of_their_own(engine: Networks, routes: Routes) -> None:
-    engine.find("bridge")
     routes("172.18.0.0/16")
     one, two = create(engine, "one"), create(engine, "two", EnableIPv6=True)
     assert [str(subnet.subnet) for subnet in one.subnets] == ["172.19.0.0/16"]
@@ -98,6 +97,19 @@ def test_a_subnet_is_one_networks_alone(engine: Networks) -> None:
         create(engine, "one")
     engine.remove("one")
     create(engine, "two", "10.9.0.128/25")
+
+
+def test_many_networks_come_and_go_and_leak_nothing(engine: Networks) -> None:
+    for number in range(100):
+        made = [create(engine, f"{number}-{name}", EnableIPv6=True) for name in "abc"]
+        assert {str(network.subnets[0].subnet) for network in made} == {
+            "172.18.0.0/16",
+            "172.19.0.0/16",
+            "172.20.0.0/16",
+        }
+        for network in made:
+            engine.remove(network.id[:12])
+    assert [network.name for network in engine.every()] == ["bridge", "host", "none"]
 
 
 def test_gateways_ranges_and_auxiliary_addresses(engine: Networks) -> None:
