@@ -14,6 +14,9 @@ held and records its end; a **prober** runs a health check::
       ▼
 
 Each message is the fields of ``wire.encode`` in one SOCK_SEQPACKET message, descriptors beside it.
+Before those of the first one stand two bytes: whether the monitor has to read them at once, and how
+many of the descriptors are to be waited for. Else it leaves all that packed until something happens
+to the program, for each object that it uses is a page of memory of its own.
 """
 
 import _socket
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 DESCRIPTORS_MAX = 253  # unix(7): SCM_MAX_FD
+_RIGHTS_BYTES = _socket.CMSG_SPACE(4 * DESCRIPTORS_MAX)
+_AGREED = wire.encode({"at": "ready"})
 
 
 class Channel:
@@ -53,7 +58,12 @@ class Channel:
         """Close this end."""
         self._socket.close()
 
-    def tell(self, fields: "dict[str, wire.Value]", descriptors: "Sequence[int]" = ()) -> None:
+    def tell(
+        self,
+        fields: "dict[str, wire.Value]",
+        descriptors: "Sequence[int]" = (),
+        head: bytes = b"",
+    ) -> None:
         """Say something, and hand descriptors over.
 
         Raises:
@@ -66,9 +76,29 @@ class Channel:
                 struct.pack(f"{len(descriptors)}i", *descriptors),
             )
         ]
-        self._socket.sendmsg(
-            [wire.encode(fields)], rights if descriptors else [], _socket.MSG_NOSIGNAL
-        )
+        data = head + wire.encode(fields)
+        self._socket.sendmsg([data], rights if descriptors else [], _socket.MSG_NOSIGNAL)
+
+    def take(self) -> tuple[bytes, bytes]:
+        """Wait for what the other end says next, and leave it packed; empty where it is gone.
+
+        Returns:
+            The message, and its descriptors as C has them: an array of int.
+        """
+        try:
+            data, rights, _, _ = self._socket.recvmsg(
+                _MESSAGE_BYTES_MAX, _RIGHTS_BYTES, _socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return b"", b""
+        return data, rights[0][2] if rights else b""
+
+    def agree(self) -> None:
+        """Say that all is well; the other end may be gone."""
+        try:  # noqa: SIM105 - see above on objects
+            self._socket.send(_AGREED)
+        except OSError:
+            pass
 
     def hear(self) -> "tuple[dict[str, wire.Value], tuple[int, ...]] | None":
         """Wait for what the other end says next; None where it is gone.
@@ -76,18 +106,13 @@ class Channel:
         Returns:
             The fields and the descriptors, close-on-exec, which are the caller's from now on.
         """
-        try:
-            data, rights, _, _ = self._socket.recvmsg(
-                _MESSAGE_BYTES_MAX,
-                _socket.CMSG_SPACE(4 * DESCRIPTORS_MAX),
-                _socket.MSG_CMSG_CLOEXEC,
-            )
-        except ConnectionResetError:
-            return None
-        if not data:
-            return None
-        raw = rights[0][2] if rights else b""
-        return wire.decode(data), struct.unpack(f"{len(raw) // 4}i", raw)
+        data, raw = self.take()
+        return unpack(data, raw) if data else None
+
+
+def unpack(data: bytes, raw: bytes) -> "tuple[dict[str, wire.Value], tuple[int, ...]]":
+    """Unpack what ``take`` returned, less the head."""
+    return wire.decode(data), struct.unpack(f"{len(raw) // 4}i", raw)
 
 
 def fork(work: "Callable[[Channel], None]") -> tuple[int, Channel]:

@@ -7,10 +7,11 @@ so it loads nothing, decides little, and leaves the work to the processes that i
 
 import _socket
 import os
+import select
 import time
 from contextlib import suppress
 
-from ketch.engine import finishing, handover, logs, probing, requests, wire
+from ketch.engine import finishing, handover, logs, mishaps, probing, requests, wire
 from ketch.engine.client import Client
 from ketch.engine.subject import Subject
 from ketch.engine.supervision import Streams, Supervisor
@@ -50,12 +51,14 @@ class Monitor:
     """One container's monitor, for as long as its restart policy starts the container again."""
 
     __slots__ = (
-        "_clients", "_delay_ms", "_fields", "_listener", "_made", "_orphaned", "_started_at",
+        "_clients", "_delay_ms", "_fields", "_listener", "_made", "_orphaned", "_packed",
+        "_started_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._fields: Fields = {}
         self._listener: _socket.socket | None = None
+        self._packed = (b"", b"")
         self._made: _Made | None = None
         self._clients: list[Client] = []
         self._delay_ms = 0
@@ -95,59 +98,86 @@ class Monitor:
 
     def _await_start(self, pid: int, channel: handover.Channel) -> bool:
         """Take over what a starter has made; returns whether the program runs."""
-        started = False
-        while not started and (told := channel.hear()) is not None:
-            fields, descriptors = told
-            if fields["at"] == "made":
-                self._fields = fields
-                self._made = _Made(fields, descriptors)
-                if self._made.listener is not None:
-                    self._listener = self._made.listener
+        self._packed = made = channel.take()
+        at_once = False
+        if made[0]:
+            at_once = bool(made[0][0])
+            if at_once:
+                self._unpack()
                 self._open_log(channel)
             else:
-                started = True
-                if descriptors:
-                    connection = _socket.socket(fileno=descriptors[0])
-                    client = Client(connection)
-                    client.asked = client.starter = True
-                    client.takes = (wire.OUTPUT, wire.ERRORS)
-                    client.gives = bool(fields["gives"])
-                    self._clients.append(client)
+                channel.agree()
+            word, client = channel.take()
+            if word and client:
+                self._take_client(word, client)
         channel.close()
         os.waitpid(pid, 0)
-        if self._made is not None and self._made.between:
-            with suppress(ChildProcessError):
-                os.waitpid(self._made.between, 0)
-        if started:
-            self._started_at = time.monotonic()
-            return True
-        # The starter has failed and cleaned; or it was killed, and the next command will clean.
-        if self._made is not None:
-            self._made.end()
-            self._made = None
-        return False
+        if not made[0] or not word:
+            self._clear_away()
+            return False
+        self._started_at = time.monotonic()
+        if not at_once and not client:
+            # Most containers do nothing most of the time, and nothing is done for them till then.
+            poll = select.poll()
+            for descriptor in memoryview(made[1]).cast("i")[: made[0][1]]:
+                poll.register(descriptor, select.POLLIN)
+            poll.poll()
+        return True
 
-    def _open_log(self, channel: handover.Channel) -> None:
-        """Open the container's log, and tell the starter, who waits for it."""
+    def _unpack(self) -> "_Made":
+        """Unpack what the starter has made, if that has not been done yet."""
+        if self._made is None:
+            data, raw = self._packed
+            self._fields, descriptors = handover.unpack(data[2:], raw)
+            self._made = _Made(self._fields, descriptors)
+            if self._made.listener is not None:
+                self._listener = self._made.listener
+            if self._made.between:
+                with suppress(ChildProcessError):
+                    os.waitpid(self._made.between, 0)
+        return self._made
+
+    def _take_client(self, word: bytes, raw: bytes) -> None:
+        fields, (descriptor,) = handover.unpack(word, raw)
+        client = Client(_socket.socket(fileno=descriptor))
+        client.asked = client.starter = True
+        client.takes = (wire.OUTPUT, wire.ERRORS)
+        client.gives = bool(fields["gives"])
+        self._clients.append(client)
+
+    def _clear_away(self) -> None:
+        """The starter has failed and cleaned; or it was killed, and the next command will clean."""
+        if self._packed[0]:
+            self._unpack().end()
+            self._made = None
+
+    def _open_log(self, channel: handover.Channel | None = None) -> None:
+        """Open the container's log, and tell the starter if it waits for that."""
         directory = f"{self._fields['root']}/containers/{self._fields['container']}"
         assert self._made is not None
         try:
             subject: Any = Subject(self._fields)
             self._made.log = logs.writer(subject, directory)
         except Exception as error:  # noqa: BLE001 - the start fails, whatever it is
-            answer: dict[str, wire.Value] = {
-                "failure": getattr(error, "message", "") or str(error),
-                "hint": getattr(error, "hint", ""),
-                "class": type(error).__name__,
-            }
+            if channel is None:
+                mishaps.note(f"open the log of container {self._fields['container']}", error)
+                return
+            with suppress(OSError):
+                channel.tell(
+                    {
+                        "failure": getattr(error, "message", "") or str(error),
+                        "hint": getattr(error, "hint", ""),
+                        "class": type(error).__name__,
+                    }
+                )
         else:
-            answer = {"at": "ready"}
-        with suppress(OSError):
-            channel.tell(answer)
+            if channel is not None:
+                channel.agree()
 
     def _watch(self) -> int:
-        made = self._made
-        assert made is not None
+        made = self._unpack()
+        if made.log is None:
+            self._open_log()
         supervisor = Supervisor(
             made.init,
             made.streams,

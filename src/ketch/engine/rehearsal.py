@@ -44,19 +44,18 @@ class _Rehearsal(Monitor):
             os.write(writer, b"word\n")
             os._exit(0)
         fields: dict[str, wire.Value] = {
-            "at": "made", "root": "", "state": "", "container": "none", "between": 0, "cgroup": "",
+            "root": "", "state": "", "container": "none", "between": 0, "cgroup": "",
             "once": False, "name": "none", "image_id": "", "image": "", "created_ns": "0",
             "record": "", "health": [], "descriptors": ["stdout", "init", "resolver", "listener"],
         }  # fmt: skip
-        channel.tell(fields, [reader, pidfd, connection.fileno(), listener.fileno()])
+        descriptors = [reader, pidfd, connection.fileno(), listener.fileno()]
+        channel.tell(fields, descriptors, bytes((0, len(descriptors))))
         channel.hear()
-        channel.tell({"at": "started", "gives": False}, [connection.fileno()])
+        channel.tell({"at": "started", "gives": False})
 
-    def _open_log(self, channel: handover.Channel) -> None:
-        assert self._made is not None
+    def _open_log(self, _channel: handover.Channel | None = None) -> None:
         rotation = log_drivers.rotation(log_drivers.JSON_FILE, {})
-        self._made.log = json_file.Writer("/dev/null", rotation, None)
-        channel.tell({"at": "ready"})
+        self._unpack().log = json_file.Writer("/dev/null", rotation, None)
 
     def _end(self, channel: handover.Channel, _status: int, _ran_ns: int) -> None:
         channel.tell({"restart_ms": -1})

@@ -184,39 +184,39 @@ def _hand_over(
     """Give the monitor what it needs to watch over the program, or to end it should we fail."""
     settings = engine.settings
     parts.streams.started(parts.init.console)
-    names, descriptors = parts.streams.descriptors()
-    names.append("init")
-    descriptors.append(parts.init.pidfd)
+    config: api.Config = container.record["Config"]
+    watched = [*parts.streams.outputs_by_name(), ("init", parts.init.pidfd)]
     if parts.resolver is not None:
-        names.append("resolver")
-        descriptors.append(parts.resolver.fileno())
-    # While these are open, nobody else of the host can have the published ports.
-    ports = parts.wires.taken[: handover.DESCRIPTORS_MAX - len(descriptors) - 2]
-    names += ["port"] * len(ports)
-    descriptors += ports
+        watched.append(("resolver", parts.resolver.fileno()))
     if not manner.restarting:
         listener = _listen(settings, container.id)
         held.callback(removetree.remove_tree, settings.runtime_directory(container.id))
         held.callback(listener.close)
-        names.append("listener")
-        descriptors.append(listener.fileno())
+        watched.append(("listener", listener.fileno()))
     if manner.lifetime and manner.client is not None:
-        names.append("creator")
-        descriptors.append(manner.client.open_process())
-    config: api.Config = container.record["Config"]
+        watched.append(("creator", manner.client.open_process()))
+    kept: list[tuple[str, int]] = []
+    if parts.streams.input is not None and parts.streams.console is None:
+        kept.append(("input", parts.streams.input))
+    # While these are open, nobody else of the host can have the published ports.
+    room = handover.DESCRIPTORS_MAX - len(watched) - len(kept)
+    kept += [("port", descriptor) for descriptor in parts.wires.taken[:room]]
+    about_log = subject.fields(container)
+    schedule = health.schedule(health.check_of(container))
     fields: dict[str, wire.Value] = {
-        "at": "made",
         "root": settings.root,
         "state": settings.state,
         "container": container.id,
         "between": parts.init.between,
         "cgroup": parts.cgroup.path,
         "once": bool(config.get("StdinOnce")) and not config.get("Tty"),
-        "health": health.schedule(health.check_of(container)),
-        "descriptors": names,
-        **subject.fields(container),
+        "health": schedule,
+        "descriptors": [name for name, _ in watched + kept],
+        **about_log,
     }
-    channel.tell(fields, descriptors)
+    at_once = bool(schedule or parts.init.between or about_log["record"])
+    head = bytes((at_once, len(watched)))
+    channel.tell(fields, [descriptor for _, descriptor in watched + kept], head)
     # It opens the log, which may be a connection to somebody who is not there.
     answer = channel.hear()
     if answer is None:

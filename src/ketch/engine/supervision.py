@@ -84,14 +84,11 @@ class Streams:
         self.given = (given[0], given[1], given[2])
         return self
 
-    def descriptors(self) -> tuple[list[str], list[int]]:
-        """Names and descriptors of the supervisor's ends, for ``adopt`` in another process."""
+    def outputs_by_name(self) -> list[tuple[str, int]]:
+        """Names and descriptors of the outputs, for ``adopt`` in another process."""
         if self.console is not None:
-            return ["console"], [self.console]
-        named = [(name, reader) for reader, (_, name) in self.outputs.items()]
-        if self.input is not None:
-            named.append(("input", self.input))
-        return [name for name, _ in named], [descriptor for _, descriptor in named]
+            return [("console", self.console)]
+        return [(name, reader) for reader, (_, name) in self.outputs.items()]
 
     def adopt(self, name: str, descriptor: int) -> None:
         """Take a descriptor that was handed over; it is the streams' from now on."""

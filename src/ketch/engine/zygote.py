@@ -10,14 +10,13 @@ import _socket
 import gc
 import os
 import select
-import signal
 import struct
 import sys
 from contextlib import suppress
 
 from ketch.engine import launch
 from ketch.errors import UnavailableError
-from ketch.linux import libc, malloc, mount, process
+from ketch.linux import libc, malloc, mount, process, signals
 
 IDLE_SECONDS = 60
 
@@ -56,7 +55,7 @@ def main() -> None:
         monitor.serve(socket)
         return
     process.set_name("ketch-zygote")
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # what it was before an exec stays ignored
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # what it was before an exec stays ignored
     rehearsal.rehearse()
     gc.collect()
     gc.freeze()
@@ -83,7 +82,7 @@ def serve_until_idle(
         wait in the queue for the new code.
     """
     listener.setblocking(False)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signals.signal(signals.SIGCHLD, signals.SIG_IGN)
     files = _code_files()
     changes = _changes(files)
     place = launch.place(path)
@@ -121,11 +120,14 @@ def _fork_for(listener: _socket.socket, serve: "Serve") -> None:
 
 
 def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve: "Serve") -> None:
+    # By the barest means: each object that is used here is a page of memory of the monitor's own.
     try:
         os.setsid()  # or whoever kills the zygote's group kills every container
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signals.signal(signals.SIGCHLD, signals.SIG_DFL)
         listener.close()
-        process.set_name("ketch-monitor")
+        name = os.open("/proc/self/comm", os.O_WRONLY)
+        os.write(name, b"ketch-monitor")
+        os.close(name)
         connection.setblocking(True)
         serve(connection)
     except BaseException:  # noqa: BLE001 - no way back into the zygote's loop
@@ -145,12 +147,15 @@ def _code_files() -> list[str]:
     return "\0".join(module.__file__ for module in modules if module.__file__).split("\0")
 
 
-def _changes(files: list[str]) -> list[int]:
-    """When each file was last changed, as the files are now."""
+def _changes(files: list[str]) -> int:
+    """A number that is another one when a file has been changed."""
+    known = 0
     try:
-        return [os.stat(file).st_mtime_ns for file in files]
+        for file in files:
+            known = hash((known, os.stat(file).st_mtime_ns))
     except FileNotFoundError:
-        return []
+        return 0
+    return known
 
 
 def _seal(state: str, name: str) -> None:
