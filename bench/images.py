@@ -86,6 +86,7 @@ def main() -> int:
     """Run the rounds, print tables or JSON."""
     parser = argparse.ArgumentParser(prog="bench.images", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="scenes whose name begins so")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -104,6 +105,7 @@ def main() -> int:
         host = stack.enter_context(registries.docker_registry(scratch / "registry"))
         archives = _publish(scratch, host)
         cases, notes = _cases(stack, scratch, host)
+        cases = [case for case in cases if case.scene.startswith(options.only)]
         for number in range(-1, options.rounds):
             turn = number % len(cases)
             for case in [*cases[turn:], *cases[:turn]]:

@@ -64,15 +64,20 @@ def search(settings: "Settings", arguments: list[str]) -> int:  # noqa: ARG001
 
 
 def _fields(image: "Found", *, whole: bool, for_json: bool) -> dict[str, str]:
-    description = " ".join(image.description.split())
+    description = _plain(image.description)
     yes, no = ("true", "false") if for_json else ("[OK]", "")
     return {
         "Description": description if whole else shortened(description, _DESCRIPTION_LENGTH),
         "IsAutomated": yes if image.automated else no,
         "IsOfficial": yes if image.official else no,
-        "Name": image.name,
+        "Name": _plain(image.name),
         "StarCount": str(image.stars),
     }
+
+
+def _plain(text: str) -> str:
+    """Keep a stranger's text to one line, and from speaking to the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _fits(image: "Found", filters: Filters) -> bool:

@@ -1,10 +1,14 @@
 """How a registry is asked: logging in, waiting, being sent on, and what is never sent along."""
 
 import base64
+import contextlib
 import pathlib
+import socket
+import socketserver
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -489,3 +493,50 @@ def _as_proxy(registry: FakeRegistry, request: Handler) -> bool:
     request.path = "/" + request.path.split("/", 3)[3]
     registry.serve(request)
     return True
+
+
+def test_a_socks_proxy(registry: FakeRegistry) -> None:
+    settings = Configuration({"insecure-registries": ["nowhere.invalid:80"]})
+    host, port = registry.host.split(":")
+    with socks_proxy(host, int(port)) as (proxy, asked):
+        environment = {"http_proxy": f"socks5://{proxy}", "https_proxy": "http://127.0.0.1:1"}
+        with Registries(environment, settings=settings, credentials=Credentials()) as registries:
+            name = references.parse("nowhere.invalid:80/app")
+            assert registries.repository(name).manifest("1")
+    assert asked[0] == b"nowhere.invalid"  # the proxy looks names up
+
+
+@contextlib.contextmanager
+def socks_proxy(host: str, port: int) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a SOCKS5 proxy (RFC 1928) that leads everybody to one place; give what was asked for."""
+    asked: list[bytes] = []
+
+    class Proxy(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            stream = self.request.makefile("rb", buffering=0)
+            stream.read(stream.read(2)[1])
+            self.request.sendall(b"\5\0")
+            stream.read(4)
+            asked.append(stream.read(stream.read(1)[0]))
+            stream.read(2)
+            self.request.sendall(b"\5\0\0\1" + bytes(6))
+            with socket.create_connection((host, port)) as target:
+                back = threading.Thread(target=pass_on, args=(target, self.request), daemon=True)
+                back.start()
+                pass_on(self.request, target)
+
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+            thread.join()
