@@ -94,7 +94,7 @@ case $goal in
         ;;
     test)
         run_packages
-        install_missing ip=iproute2 iptables-nft=iptables skopeo=skopeo mmdebstrap=mmdebstrap \
+        install_missing curl=curl ip=iproute2 iptables-nft=iptables skopeo=skopeo mmdebstrap=mmdebstrap \
             docker-registry=docker-registry openssl=openssl fuse-overlayfs=fuse-overlayfs \
             qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs depmod=kmod
         make_development_venv
