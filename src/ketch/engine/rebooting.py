@@ -1,6 +1,6 @@
 """After a reboot: what is true of the containers, and which of them are started again."""
 
-from ketch.engine import restarts, starts
+from ketch.engine import restarts, sharing, starts
 from ketch.errors import KetchError, NotModifiedError
 
 TYPE_CHECKING = False
@@ -26,8 +26,8 @@ def start_wanted(engine: "Engine", failed: "Callable[[str, KetchError], None]") 
         The names of those that were started.
     """
     started = []
-    # The oldest first, since later ones may need them.
-    for container in reversed(engine.containers.list(all=True)):
+    # The oldest first, but for those that are to be in the namespaces of younger ones.
+    for container in sharing.in_order(reversed(engine.containers.list(all=True))):
         policy: HostConfig = container.record["HostConfig"]
         end = restarts.End(
             container.exit_status,

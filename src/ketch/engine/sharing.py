@@ -19,7 +19,9 @@ from ketch.spec import endpoints
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from contextlib import ExitStack
+    from typing import Any
 
     from ketch.engine.engine import Engine
     from ketch.engine.records import Container
@@ -61,6 +63,35 @@ class Shared:
             return None
         directory = engine.settings.container_directory(self.network_donor.id)
         return Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
+
+
+def donors(record: "Mapping[str, Any]") -> list[str]:
+    """Returns the containers whose namespaces a container is to be in, as it names them."""
+    modes = (record["HostConfig"].get(key) or "" for _, key in _MODES)
+    return [reference for mode in modes if (reference := endpoints.container_of(mode))]
+
+
+def in_order(containers: "Iterable[Container]") -> "list[Container]":
+    """Returns containers in an order in which they can be started: donors before others.
+
+    Args:
+        containers: the containers; those that do not need each other stay in their order.
+    """
+    found = list(containers)
+    ordered: dict[str, Container] = {}
+
+    def add(container: "Container", asking: tuple[str, ...]) -> None:
+        if container.id in ordered or container.id in asking:
+            return
+        for reference in donors(container.record):
+            for other in found:
+                if other.name == reference.removeprefix("/") or other.id.startswith(reference):
+                    add(other, (*asking, container.id))
+        ordered[container.id] = container
+
+    for container in found:
+        add(container, ())
+    return list(ordered.values())
 
 
 def join(engine: "Engine", request: "Request", held: "ExitStack") -> Shared:
