@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from ketch import cgroups
-from ketch.cgroups.devices import CHARACTER, READ, Policy, program
+from ketch.cgroups.device_program import program
+from ketch.cgroups.devices import CHARACTER, READ, Policy
 from ketch.errors import SyscallError
 from ketch.linux import bpf, process
 

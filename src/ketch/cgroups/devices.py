@@ -15,11 +15,10 @@ character devices, as the runtime specification reads. (The v1 kernel file takes
 "everything", which would turn one allowed device into all of them.)
 
 Source: runtime-spec config-linux.md "Allowed Device list", Documentation/admin-guide/cgroup-v1/
-devices.rst, security/device_cgroup.c, BPF_PROG_TYPE_CGROUP_DEVICE in bpf(2).
+devices.rst, security/device_cgroup.c; for v2 see ``device_program``.
 """
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec import bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ BLOCK, CHARACTER = 1, 2
 ALL = -1
 
 _ACCESS = {"m": MKNOD, "r": READ, "w": WRITE}
-_EVERYTHING = MKNOD | READ | WRITE
+EVERYTHING = MKNOD | READ | WRITE
 _TYPES = {"b": BLOCK, "c": CHARACTER, "u": CHARACTER}
 
 # What every container may use where its policy denies by default: making any node, and using the
@@ -121,7 +120,7 @@ def _apply(target: Policy, rule: "DeviceRule") -> None:
         raise InvalidArgumentError(f"device rule {_text(rule)}: type {kind!r} is none of a, b, c")
     if not (ALL <= major < 1 << 31 and ALL <= minor < 1 << 31):
         raise InvalidArgumentError(f"device rule {_text(rule)}: number out of range")
-    if (kind, major, minor, access) == ("a", ALL, ALL, _EVERYTHING):
+    if (kind, major, minor, access) == ("a", ALL, ALL, EVERYTHING):
         target.allows = rule["allow"]
         target.exceptions = {}
         return
@@ -207,57 +206,3 @@ def transition(current: Policy, target: Policy, *, fresh: bool = False) -> list[
             if (differing := these[key] & ~those.get(key, 0))
         ]
     return writes
-
-
-_VERDICT, _CONTEXT, _TYPE, _REQUEST, _MAJOR, _MINOR = range(6)  # registers
-
-
-def program(target: Policy) -> bytes:
-    """Compile a policy to a program of type BPF_PROG_TYPE_CGROUP_DEVICE.
-
-    It judges as ``Policy.permits`` does. The context's first word has the access in its upper and
-    the type in its lower half; major and minor follow.
-    """
-    code = [
-        bpf.instruction(bpf.LOAD_WORD, _TYPE, source=_CONTEXT, offset=0),
-        bpf.instruction(bpf.MOVE_32, _REQUEST, source=_TYPE),
-        bpf.instruction(bpf.AND_IMMEDIATE_32, _TYPE, 0xFFFF),
-        bpf.instruction(bpf.SHIFT_RIGHT_IMMEDIATE_32, _REQUEST, 16),
-        bpf.instruction(bpf.LOAD_WORD, _MAJOR, source=_CONTEXT, offset=4),
-        bpf.instruction(bpf.LOAD_WORD, _MINOR, source=_CONTEXT, offset=8),
-    ]
-    for (kind, major, minor), access in sorted(target.exceptions.items()):
-        code += _exception(kind, major, minor, access, allowed=not target.allows)
-    code += [
-        bpf.instruction(bpf.MOVE_IMMEDIATE_32, _VERDICT, int(target.allows)),
-        bpf.instruction(bpf.EXIT, 0),
-    ]
-    return b"".join(code)
-
-
-def _exception(kind: int, major: int, minor: int, access: int, *, allowed: bool) -> list[bytes]:
-    # (instructions before the jump, jump taken when the exception does not apply, its operands)
-    tests: list[tuple[list[bytes], int, int, int]] = [([], bpf.JUMP_NOT_EQUAL, _TYPE, kind)]
-    if access != _EVERYTHING:
-        copy = bpf.instruction(bpf.MOVE_32, _VERDICT, source=_REQUEST)
-        if allowed:
-            # It must cover the request: nothing asked for lies outside of it.
-            keep = bpf.instruction(bpf.AND_IMMEDIATE_32, _VERDICT, _EVERYTHING & ~access)
-            tests.append(([copy, keep], bpf.JUMP_NOT_EQUAL, _VERDICT, 0))
-        else:
-            keep = bpf.instruction(bpf.AND_IMMEDIATE_32, _VERDICT, access)
-            tests.append(([copy, keep], bpf.JUMP_EQUAL, _VERDICT, 0))
-    if major != ALL:
-        tests.append(([], bpf.JUMP_NOT_EQUAL, _MAJOR, major))
-    if minor != ALL:
-        tests.append(([], bpf.JUMP_NOT_EQUAL, _MINOR, minor))
-    left = sum(len(before) + 1 for before, *_ in tests) + 2
-    code: list[bytes] = []
-    for before, jump, register, value in tests:
-        code += before
-        code.append(bpf.instruction(jump, register, value, offset=left - len(code) - 1))
-    return [
-        *code,
-        bpf.instruction(bpf.MOVE_IMMEDIATE_32, _VERDICT, int(allowed)),
-        bpf.instruction(bpf.EXIT, 0),
-    ]

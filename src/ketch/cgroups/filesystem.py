@@ -23,7 +23,6 @@ import errno
 import os
 import time
 
-from ketch.cgroups import freezer, members
 from ketch.cgroups.group import Group, read
 from ketch.cgroups.memory import keyed
 from ketch.errors import (
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ketch.cgroups.devices import Policy
+    from ketch.cgroups.freezer import V1Freezer, V2Freezer
     from ketch.cgroups.layout import Layout
     from ketch.cgroups.resources import Write
     from ketch.cgroups.statistics import Statistics
@@ -109,7 +109,7 @@ class Manager:
         """Make sure that a cgroup that was there before is empty, and let it run."""
         if held := self.processes():
             raise ConflictError(
-                f"cgroup {self.path} is in use by {members.names(held)}",
+                f"cgroup {self.path} is in use by {_names(held)}",
                 "choose another cgroup path, or end these processes",
             )
         self._thaw_if_frozen()
@@ -152,7 +152,7 @@ class Manager:
         return plan(resources, self.layout, facts), device_policy(resources, self.layout)
 
     def _attach_device_program(self, policy: "Policy") -> None:
-        from ketch.cgroups import devices  # noqa: PLC0415 as in set
+        from ketch.cgroups import device_program  # noqa: PLC0415 as in set
         from ketch.linux import bpf  # noqa: PLC0415
 
         unified = self._group_of("cgroup")
@@ -160,7 +160,7 @@ class Manager:
             cgroup = os.open(unified.directory, _DIRECTORY)
             stack.callback(os.close, cgroup)
             try:
-                bpf.attach_device_program(cgroup, devices.program(policy))
+                bpf.attach_device_program(cgroup, device_program.program(policy))
             except SyscallError as error:
                 if error.errno != errno.EPERM:
                     raise
@@ -317,22 +317,29 @@ class Manager:
             ConflictError: one would not stop in time (it hangs in the kernel); all run again.
             UnavailableError: there is no freezer.
         """
+        from ketch.cgroups import freezer  # noqa: PLC0415 no start needs it
+
         freezer.freeze(self._groups, timeout_seconds)
 
     def thaw(self) -> None:
         """Let the processes run again. Raises UnavailableError where there is no freezer."""
-        freezer.freezer(self._groups).thaw()
+        self._freezer().thaw()
 
     def freezer_file(self) -> str:
         """The file that says whether it is frozen; empty where there is no freezer."""
         try:
-            return freezer.freezer(self._groups).file
+            return self._freezer().file
         except UnavailableError:
             return ""
 
     def frozen(self) -> bool:
         """Whether the cgroup is frozen, or freezing, by itself or by one above it."""
-        return freezer.freezer(self._groups).frozen()
+        return self._freezer().frozen()
+
+    def _freezer(self) -> "V1Freezer | V2Freezer":
+        from ketch.cgroups import freezer  # noqa: PLC0415 as in freeze
+
+        return freezer.freezer(self._groups)
 
     def kill(self, timeout_seconds: float = 10.0) -> None:
         """Kill every process in the cgroup and beneath it, however fast they fork.
@@ -361,7 +368,7 @@ class Manager:
             wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
             if time.monotonic() - start > timeout_seconds:
                 raise ConflictError(
-                    f"cgroup {self.path}: {members.names(held)} did not die within "
+                    f"cgroup {self.path}: {_names(held)} did not die within "
                     f"{timeout_seconds:g} seconds",
                     "they hang in the kernel, waiting for a device or a network file system",
                 )
@@ -372,6 +379,8 @@ class Manager:
         Frozen processes neither fork nor end, so the list is complete and its pids stay theirs.
         Where they cannot be frozen some may fork: the caller comes back until none is left.
         """
+        from ketch.cgroups import members  # noqa: PLC0415 as in freeze
+
         with suppress(ConflictError, UnavailableError):
             self.freeze(timeout_seconds=0.5)
         try:
@@ -403,7 +412,7 @@ class Manager:
             if time.monotonic() > deadline:
                 held = sorted({pid for group in left for pid in group.processes()})
                 raise ConflictError(
-                    f"cgroup {left[0].directory} cannot be removed: {members.names(held)} in it",
+                    f"cgroup {left[0].directory} cannot be removed: {_names(held)} in it",
                     "kill them first",
                 )
             time.sleep(wait_seconds)
@@ -418,6 +427,12 @@ class Manager:
                     os.rmdir(directory)
                 except OSError:
                     break  # in use, or already gone
+
+
+def _names(pids: list[int]) -> str:
+    from ketch.cgroups import members  # noqa: PLC0415 as in Manager.freeze
+
+    return members.names(pids)
 
 
 def enter(entrances: list[int]) -> None:

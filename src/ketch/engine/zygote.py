@@ -43,7 +43,9 @@ def main() -> None:
         _seal(state, name)
     # Only the sealed interpreter loads all of it; the codec would be loaded by each monitor anew.
     import encodings.ascii  # noqa: F401, PLC0415
+    import resource  # noqa: F401, PLC0415
 
+    from ketch.cgroups import freezer, members  # noqa: F401, PLC0415
     from ketch.engine import monitor, rehearsal  # noqa: PLC0415
 
     os.set_inheritable(launch.SOCKET, False)

@@ -6,7 +6,6 @@ Init and ``exec`` end here alike. All of it is prepared as values while files ca
 
 import errno
 import os
-import resource
 import stat
 
 from ketch.errors import InvalidArgumentError, StartError
@@ -287,7 +286,11 @@ def set_limits(pid: int, specification: "Process") -> None:
     Raises:
         InvalidArgumentError: a limit is unknown here, or may not be raised so far.
     """
-    for index, limit in enumerate(specification.get("rlimits", [])):
+    if not specification.get("rlimits"):
+        return
+    import resource  # noqa: PLC0415 wanted by few
+
+    for index, limit in enumerate(specification["rlimits"]):
         name = limit["type"]
         number = _RLIMIT_LOCKS if name == "RLIMIT_LOCKS" else getattr(resource, name, None)
         if number is None:
@@ -386,4 +389,4 @@ def _own_standard_streams(uid: int) -> None:
 
 def _limit(value: int) -> int:
     """The specification writes "no limit" as 2**64 - 1; Python's resource module as -1."""
-    return resource.RLIM_INFINITY if value in {-1, 2**64 - 1} else value
+    return -1 if value in {-1, 2**64 - 1} else value

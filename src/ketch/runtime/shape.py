@@ -4,8 +4,6 @@ A shape is a function that takes a value out of a JSON document and raises Misfi
 is not of that shape. Fields that no shape names are let pass, as the runtime specification wants.
 """
 
-from __future__ import annotations
-
 from ketch.spec import seccomp
 
 TYPE_CHECKING = False
@@ -54,7 +52,7 @@ def flag(value: object) -> None:
         raise Misfit(f"must be true or false, not {shown(value)}")
 
 
-def integer(minimum: int, maximum: int) -> Shape:
+def integer(minimum: int, maximum: int) -> "Shape":
     """An integer within bounds, both included."""
 
     def check(value: object) -> None:
@@ -67,7 +65,7 @@ def integer(minimum: int, maximum: int) -> Shape:
     return check
 
 
-def choice(*known: str) -> Shape:
+def choice(*known: str) -> "Shape":
     """One of some strings."""
 
     def check(value: object) -> None:
@@ -77,7 +75,7 @@ def choice(*known: str) -> Shape:
     return check
 
 
-def made_of(characters: str, meaning: str) -> Shape:
+def made_of(characters: str, meaning: str) -> "Shape":
     """A string of some characters."""
     known = frozenset(characters)
 
@@ -88,7 +86,7 @@ def made_of(characters: str, meaning: str) -> Shape:
     return check
 
 
-def worded(start: str, characters: str, meaning: str) -> Shape:
+def worded(start: str, characters: str, meaning: str) -> "Shape":
     """A string that is a start and then some characters, at least one."""
     rest = made_of(characters, meaning)
 
@@ -115,7 +113,7 @@ def _bandwidth(value: object) -> None:
         raise Misfit(f"must be one line that starts with MB:, not {shown(value)}")
 
 
-def array(item: Shape) -> Shape:
+def array(item: "Shape") -> "Shape":
     """An array of values of one shape."""
 
     def check(value: object) -> None:
@@ -147,7 +145,7 @@ def texts(value: object) -> None:
 _each_text = array(text)
 
 
-def mapping(item: Shape) -> Shape:
+def mapping(item: "Shape") -> "Shape":
     """An object with keys of any kind and values of one shape."""
 
     def check(value: object) -> None:
@@ -164,7 +162,7 @@ def mapping(item: Shape) -> Shape:
     return check
 
 
-def record(fields: dict[str, Shape]) -> Shape:
+def record(fields: "dict[str, Shape]") -> "Shape":
     """An object with fields of known shapes; a name that ends in ``!`` is required."""
     shapes = {name.rstrip("!"): shape for name, shape in fields.items()}
     required = [name[:-1] for name in fields if name.endswith("!")]
@@ -258,7 +256,7 @@ _HOOKS = array(record({
     "timeout": integer(1, 2**31 - 1),
 }))  # fmt: skip
 
-_DEVICE_NUMBERS: dict[str, Shape] = {"major!": _INT64, "minor!": _INT64}
+_DEVICE_NUMBERS: "dict[str, Shape]" = {"major!": _INT64, "minor!": _INT64}
 _THROTTLES = array(record({**_DEVICE_NUMBERS, "rate": _UINT64}))
 
 _RESOURCES = record({

@@ -5,8 +5,6 @@ the kernel would refuse later with an errno and no name, and what would be unsaf
 the field by its path. Whether the host has what the document asks for is not decided here.
 """
 
-from __future__ import annotations
-
 from ketch.errors import InvalidArgumentError
 from ketch.runtime import shape
 from ketch.runtime.filesystem import sysctl_path
@@ -39,7 +37,7 @@ _IPC_SYSCTLS = frozenset(
 )  # fmt: skip
 
 
-def validate(document: object) -> Config:
+def validate(document: object) -> "Config":
     """Check a configuration.
 
     Args:
@@ -58,7 +56,7 @@ def validate(document: object) -> Config:
     return config
 
 
-def validate_process(document: object) -> Process:
+def validate_process(document: object) -> "Process":
     """Check a process that exec is to add, as ``validate`` does; paths begin with ``process``."""
     _fit(shape.PROCESS, document, "process")
     process: Process = document  # type: ignore[assignment]
@@ -66,7 +64,7 @@ def validate_process(document: object) -> Process:
     return process
 
 
-def _fit(expected: shape.Shape, document: object, name: str = "") -> None:
+def _fit(expected: "shape.Shape", document: object, name: str = "") -> None:
     try:
         expected(document)
     except shape.Misfit as misfit:
@@ -80,7 +78,7 @@ def _fault(path: str, message: str, hint: str = "") -> InvalidArgumentError:
     return InvalidArgumentError(f"{path}: {message}", hint)
 
 
-def _namespaces(config: Config) -> dict[str, str]:
+def _namespaces(config: "Config") -> dict[str, str]:
     """The kinds of the namespaces that are made or joined, each with its path or nothing."""
     return {
         namespace["type"]: namespace.get("path", "")
@@ -93,7 +91,7 @@ def _require_absolute(path: str, value: str) -> None:
         raise _fault(path, f"must be an absolute path, not {shape.shown(value)}")
 
 
-def _require_namespace(config: Config, kind: str, path: str) -> None:
+def _require_namespace(config: "Config", kind: str, path: str) -> None:
     if kind not in _namespaces(config):
         raise _fault(
             path,
@@ -102,7 +100,7 @@ def _require_namespace(config: Config, kind: str, path: str) -> None:
         )
 
 
-def _check_document(config: Config) -> None:
+def _check_document(config: "Config") -> None:
     version = config["ociVersion"]
     if not _is_version(version):
         raise _fault(
@@ -115,7 +113,7 @@ def _check_document(config: Config) -> None:
         raise _fault("annotations", "a key must not be empty")
 
 
-def _check_names(config: Config) -> None:
+def _check_names(config: "Config") -> None:
     names = (("hostname", config.get("hostname")), ("domainname", config.get("domainname")))
     for field, name in names:
         if name:
@@ -124,7 +122,7 @@ def _check_names(config: Config) -> None:
                 raise _fault(field, f"must not be longer than {_MAX_NAME_BYTES} bytes")
 
 
-def _check_process(config: Config) -> None:
+def _check_process(config: "Config") -> None:
     if "process" not in config:
         raise _fault("process", "is required")
     process = config["process"]
@@ -158,7 +156,7 @@ def _check_process(config: Config) -> None:
             _check_list(f"process.execCPUAffinity.{field}", cpus)
 
 
-def _check_user(process: Process) -> None:
+def _check_user(process: "Process") -> None:
     user = process.get("user", {})
     ids = [("uid", user.get("uid")), ("gid", user.get("gid"))]
     groups = user.get("additionalGids", ())
@@ -170,7 +168,7 @@ def _check_user(process: Process) -> None:
         raise _fault("process.user.umask", "must be from 0 to 511, octal 777")
 
 
-def _check_scheduler(process: Process) -> None:
+def _check_scheduler(process: "Process") -> None:
     if "scheduler" not in process:
         return
     scheduler, path = process["scheduler"], "process.scheduler"
@@ -215,7 +213,7 @@ def _check_list(path: str, value: str) -> None:
             raise _fault(path, f"must be a list such as 0-3,7, not {shape.shown(value)}")
 
 
-def _check_mounts(config: Config) -> None:
+def _check_mounts(config: "Config") -> None:
     for index, mount in enumerate(config.get("mounts", ())):
         path = f"mounts[{index}]"
         if not mount["destination"]:
@@ -232,7 +230,7 @@ def _check_mounts(config: Config) -> None:
             _check_mappings(f"{path}.gidMappings", mount["gidMappings"])
 
 
-def _check_mappings(path: str, mappings: list[IdMapping]) -> None:
+def _check_mappings(path: str, mappings: "list[IdMapping]") -> None:
     if not 1 <= len(mappings) <= _MAX_MAPPINGS:
         raise _fault(path, f"must have from 1 to {_MAX_MAPPINGS} entries, user_namespaces(7)")
     for index, mapping in enumerate(mappings):
@@ -250,7 +248,7 @@ def _check_mappings(path: str, mappings: list[IdMapping]) -> None:
             end = first + size
 
 
-def _check_hooks(config: Config) -> None:
+def _check_hooks(config: "Config") -> None:
     hooks = config.get("hooks", {})
     for moment, programs in (
         ("prestart", hooks.get("prestart", ())),
@@ -264,7 +262,7 @@ def _check_hooks(config: Config) -> None:
             _require_absolute(f"hooks.{moment}[{index}].path", program["path"])
 
 
-def _check_namespaces(config: Config) -> None:
+def _check_namespaces(config: "Config") -> None:
     linux = config.get("linux", {})
     seen = set()
     for index, namespace in enumerate(linux.get("namespaces", ())):
@@ -289,7 +287,7 @@ def _check_namespaces(config: Config) -> None:
     _check_time_offsets(linux, namespaces)
 
 
-def _check_time_offsets(linux: Linux, namespaces: dict[str, str]) -> None:
+def _check_time_offsets(linux: "Linux", namespaces: dict[str, str]) -> None:
     offsets = linux.get("timeOffsets")
     if not offsets:
         return
@@ -304,7 +302,7 @@ def _check_time_offsets(linux: Linux, namespaces: dict[str, str]) -> None:
             raise _fault(f"linux.timeOffsets.{clock}", "time_namespaces(7) knows no such clock")
 
 
-def _check_sysctls(config: Config) -> None:
+def _check_sysctls(config: "Config") -> None:
     namespaces = _namespaces(config)
     for given in config.get("linux", {}).get("sysctl", {}):
         path = f"linux.sysctl.{given}"
@@ -326,7 +324,7 @@ def _check_sysctls(config: Config) -> None:
             )
 
 
-def _check_paths(config: Config) -> None:
+def _check_paths(config: "Config") -> None:
     linux = config.get("linux", {})
     for field, paths in (
         ("linux.maskedPaths", linux.get("maskedPaths")),
@@ -340,7 +338,7 @@ def _check_paths(config: Config) -> None:
         raise _fault("linux.cgroupsPath", "must not lead upwards")
 
 
-def _check_devices(config: Config) -> None:
+def _check_devices(config: "Config") -> None:
     for index, device in enumerate(config.get("linux", {}).get("devices", ())):
         path = f"linux.devices[{index}]"
         _require_absolute(f"{path}.path", device["path"])
@@ -357,7 +355,7 @@ def _check_devices(config: Config) -> None:
             raise _fault(path, f"{_NO_ID} is not an id")
 
 
-def _check_network_devices(config: Config) -> None:
+def _check_network_devices(config: "Config") -> None:
     devices = config.get("linux", {}).get("netDevices")
     if not devices:
         return
@@ -378,7 +376,7 @@ def _check_network_devices(config: Config) -> None:
         names.add(name)
 
 
-def _check_resources(config: Config) -> None:
+def _check_resources(config: "Config") -> None:
     resources = config.get("linux", {}).get("resources", {})
     path = "linux.resources"
     for name in resources.get("unified", {}):
@@ -409,7 +407,7 @@ def _check_resources(config: Config) -> None:
             raise _fault(f"{path}.rdma.{name}", "needs hcaHandles or hcaObjects")
 
 
-def _check_seccomp(config: Config) -> None:
+def _check_seccomp(config: "Config") -> None:
     section = config.get("linux", {}).get("seccomp")
     if section is None:
         return
@@ -436,7 +434,7 @@ def _check_errno(path: str, action: str, value: int | None) -> None:
         raise _fault(path, "must be from 0 to 65535")
 
 
-def _check_listener(section: Seccomp) -> None:
+def _check_listener(section: "Seccomp") -> None:
     notifying = [
         (index, rule)
         for index, rule in enumerate(section.get("syscalls", ()))
@@ -454,7 +452,7 @@ def _check_listener(section: Seccomp) -> None:
             )
 
 
-def _check_tuning(config: Config) -> None:
+def _check_tuning(config: "Config") -> None:
     linux = config.get("linux", {})
     if linux.get("personality", {}).get("flags"):
         raise _fault("linux.personality.flags", "the specification defines no flags")

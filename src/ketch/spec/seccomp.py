@@ -4,8 +4,6 @@ Docker's format is that section with rules that hold under conditions: capabilit
 kernel version. https://docs.docker.com/engine/security/seccomp/
 """
 
-from __future__ import annotations
-
 from ketch.errors import InvalidArgumentError
 from ketch.spec import json_text
 
@@ -56,7 +54,7 @@ _UINT32 = 0xFFFFFFFF
 _UINT64 = 0xFFFFFFFFFFFFFFFF
 
 
-def parse(text: str | bytes) -> dict[str, Any]:
+def parse(text: str | bytes) -> "dict[str, Any]":
     """Read a profile file.
 
     Raises:
@@ -73,8 +71,8 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def to_oci(
-    profile: dict[str, Any], capabilities: Collection[str], machine: str, release: str
-) -> Seccomp | None:
+    profile: "dict[str, Any]", capabilities: "Collection[str]", machine: str, release: str
+) -> "Seccomp | None":
     """Keep the rules whose conditions hold, in the runtime specification's form.
 
     Args:
@@ -121,13 +119,13 @@ class _Conditions:
     __slots__ = ("architecture", "capabilities", "kernel")
 
     def __init__(
-        self, capabilities: Collection[str], architecture: str, kernel: tuple[int, int]
+        self, capabilities: "Collection[str]", architecture: str, kernel: tuple[int, int]
     ) -> None:
         self.capabilities = capabilities
         self.architecture = architecture
         self.kernel = kernel
 
-    def hold(self, rule: dict[str, Any], path: str) -> bool:
+    def hold(self, rule: "dict[str, Any]", path: str) -> bool:
         """Whether a rule applies: everything included is there, and nothing excluded is."""
         includes, excludes = rule.get("includes"), rule.get("excludes")
         if includes:
@@ -159,7 +157,7 @@ class _Conditions:
         )
 
     @staticmethod
-    def _minimum(condition: dict[str, Any], path: str) -> tuple[int, int] | None:
+    def _minimum(condition: "dict[str, Any]", path: str) -> tuple[int, int] | None:
         if not condition.get("minKernel"):
             return None
         version = _string(condition, "minKernel", path)
@@ -182,7 +180,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 3
 
 
-def _architectures(profile: dict[str, Any], native: str) -> list[str]:
+def _architectures(profile: "dict[str, Any]", native: str) -> list[str]:
     """The profile's own list, or the entry of its map that is for this machine."""
     listed = _choices(profile, "architectures", "", ARCHITECTURES)
     mapped = _array(profile, "archMap", "")
@@ -198,7 +196,7 @@ def _architectures(profile: dict[str, Any], native: str) -> list[str]:
     return listed
 
 
-def _rule(given: dict[str, Any], path: str) -> SeccompRule:
+def _rule(given: "dict[str, Any]", path: str) -> "SeccompRule":
     names = _strings(given, "names", path)
     if given.get("name"):
         if names:
@@ -221,7 +219,7 @@ def _rule(given: dict[str, Any], path: str) -> SeccompRule:
     return rule
 
 
-def _argument(given: dict[str, Any], path: str) -> SeccompArg:
+def _argument(given: "dict[str, Any]", path: str) -> "SeccompArg":
     arg: SeccompArg = {
         "index": _integer(given, "index", path, 5),
         "value": _integer(given, "value", path, _UINT64),
@@ -236,13 +234,13 @@ def _malformed(path: str, wanted: str, given: object) -> InvalidArgumentError:
     return InvalidArgumentError(f"seccomp profile: {path}: expected {wanted}, not {given!r}")
 
 
-def _object(value: object, path: str) -> dict[str, Any]:
+def _object(value: object, path: str) -> "dict[str, Any]":
     if not isinstance(value, dict):
         raise _malformed(path, "an object", value)
     return value
 
 
-def _array(parent: dict[str, Any], key: str, path: str) -> list[Any]:
+def _array(parent: "dict[str, Any]", key: str, path: str) -> "list[Any]":
     value = parent.get(key)
     if value is None:
         return []
@@ -251,14 +249,14 @@ def _array(parent: dict[str, Any], key: str, path: str) -> list[Any]:
     return value
 
 
-def _string(parent: dict[str, Any], key: str, path: str) -> str:
+def _string(parent: "dict[str, Any]", key: str, path: str) -> str:
     value = parent.get(key)
     if not isinstance(value, str):
         raise _malformed(f"{path}{key}", "a string", value)
     return value
 
 
-def _strings(parent: dict[str, Any], key: str, path: str) -> list[str]:
+def _strings(parent: "dict[str, Any]", key: str, path: str) -> list[str]:
     values = _array(parent, key, path)
     # A profile has hundreds of names, and the path of each is needed only for an error.
     if not all(isinstance(value, str) for value in values):
@@ -267,14 +265,14 @@ def _strings(parent: dict[str, Any], key: str, path: str) -> list[str]:
     return values
 
 
-def _choice(parent: dict[str, Any], key: str, path: str, known: tuple[str, ...]) -> str:
+def _choice(parent: "dict[str, Any]", key: str, path: str, known: tuple[str, ...]) -> str:
     value = _string(parent, key, path)
     if value not in known:
         raise _malformed(f"{path}{key}", f"one of {', '.join(known)}", value)
     return value
 
 
-def _choices(parent: dict[str, Any], key: str, path: str, known: tuple[str, ...]) -> list[str]:
+def _choices(parent: "dict[str, Any]", key: str, path: str, known: tuple[str, ...]) -> list[str]:
     values = _strings(parent, key, path)
     for index, value in enumerate(values):
         if value not in known:
@@ -282,7 +280,7 @@ def _choices(parent: dict[str, Any], key: str, path: str, known: tuple[str, ...]
     return values
 
 
-def _integer(parent: dict[str, Any], key: str, path: str, maximum: int) -> int:
+def _integer(parent: "dict[str, Any]", key: str, path: str, maximum: int) -> int:
     value = parent.get(key)
     if type(value) is not int or not 0 <= value <= maximum:
         raise _malformed(f"{path}{key}", f"an integer from 0 to {maximum}", value)

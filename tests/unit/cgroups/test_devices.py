@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketch.cgroups.device_program import program
 from ketch.cgroups.devices import (
     ALL,
     BLOCK,
@@ -17,7 +18,6 @@ from ketch.cgroups.devices import (
     Policy,
     parse_list,
     policy,
-    program,
     transition,
 )
 from ketch.errors import InvalidArgumentError

@@ -1,11 +1,11 @@
 """``start``, ``pause``, ``resume`` and ``update``: what changes a container that is there."""
 
-import os
 import sys
 
 from ketch.cgroups import Manager
 from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError
 from ketch.linux import process as processes
+from ketch.runtime.cli.handover import listen, run_poststart
 from ketch.runtime.state import CREATED, PAUSED, RUNNING, STOPPED, Record, States
 from ketch.spec import json_text
 from ketch.spec.values import swap_size
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.runtime.cli.grammar import Parsed
     from ketch.runtime.cli.main import Settings
-    from ketch.runtime.cli.notify import Listener
-    from ketch.runtime.state import Entry
-    from ketch.spec.runtime import Config, Resources
+    from ketch.spec.runtime import Resources
 
 _CPU_FLAGS = {
     "cpu-period": "period", "cpu-quota": "quota", "cpu-burst": "burst", "cpu-share": "shares",
@@ -180,22 +178,3 @@ def _from_flags(options: "Parsed") -> "Resources":
         ),
     }
     return {name: members for name, members in found.items() if members}  # type: ignore[return-value]
-
-
-def listen(entry: "Entry") -> "Listener | None":
-    """Begin to hear what a container's program has to tell this process's supervisor, if any."""
-    if not os.environ.get("NOTIFY_SOCKET"):
-        return None
-    from ketch.runtime.cli import notify  # noqa: PLC0415 wanted by few
-
-    return notify.listen(entry)
-
-
-def run_poststart(settings: "Settings", config: "Config", record: Record) -> None:
-    """Run the hooks that follow the program's start."""
-    if not config.get("hooks"):
-        return
-    from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
-
-    told = hooks.state(config, record.id, record.bundle, "running", record.pid)
-    hooks.run(config, "poststart", told, settings.log.debug)

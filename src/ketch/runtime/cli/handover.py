@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from ketch.runtime.cli.grammar import Parsed
     from ketch.runtime.cli.main import Settings
+    from ketch.runtime.cli.notify import Listener
     from ketch.runtime.create import Container
     from ketch.runtime.seccomp import Filter
-    from ketch.spec.runtime import Seccomp
+    from ketch.runtime.state import Entry, Record
+    from ketch.spec.runtime import Config, Seccomp
 
 _FIRST_PRESERVED = 3
 
@@ -139,3 +141,22 @@ def in_callers_words(error: StartError) -> StartError:
         error.hint,
         exit_status=error.exit_status,
     )
+
+
+def listen(entry: "Entry") -> "Listener | None":
+    """Begin to hear what a container's program has to tell this process's supervisor, if any."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    from ketch.runtime.cli import notify  # noqa: PLC0415 wanted by few
+
+    return notify.listen(entry)
+
+
+def run_poststart(settings: "Settings", config: "Config", record: "Record") -> None:
+    """Run the hooks that follow the program's start."""
+    if not config.get("hooks"):
+        return
+    from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
+
+    told = hooks.state(config, record.id, record.bundle, "running", record.pid)
+    hooks.run(config, "poststart", told, settings.log.debug)

@@ -13,8 +13,7 @@ from ketch.errors import (
 from ketch.runtime import create as creation
 from ketch.runtime import init
 from ketch.runtime.cli import handover, seal
-from ketch.runtime.cli.changing import listen, run_poststart
-from ketch.runtime.cli.removing import destroy
+from ketch.runtime.cli.handover import listen, run_poststart
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.state import Entry, Record, States, remove_cgroup
@@ -81,7 +80,7 @@ def stay(
         if foreground:
             foreground.restore()
         container.abandon()
-        destroy(settings, made.entry, made.record, made.config)
+        made.destroy(made.entry)
         raise
     made.entry.close()
     if foreground is None:
@@ -94,7 +93,7 @@ def stay(
         # Somebody may have deleted it meanwhile.
         try:
             with States(settings.root).lock(made.record.id) as entry:
-                destroy(settings, entry, made.record, made.config)
+                made.destroy(entry)
         except NotFoundError:
             return status
     return status
@@ -174,9 +173,15 @@ class Making:
                 raise
         except BaseException:
             # What runs is gone; its poststop hooks free what its other hooks took.
-            destroy(self._settings, self.entry, self.record, self.config)
+            self.destroy(self.entry)
             raise
         return container
+
+    def destroy(self, entry: Entry) -> None:
+        """Remove all that is left of it once its init has ended."""
+        from ketch.runtime.cli.removing import destroy  # noqa: PLC0415 not for create
+
+        destroy(self._settings, entry, self.record, self.config)
 
     def _create(self, *, waits_for_start: bool) -> creation.Container:
         settings, config, process = self._settings, self.config, self.config["process"]
