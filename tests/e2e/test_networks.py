@@ -228,3 +228,28 @@ def test_a_network_leaves_nothing(ketch: Engine) -> None:
     while not set(os.listdir("/sys/class/net")) <= links and time.monotonic() < deadline:
         time.sleep(0.1)
     assert set(os.listdir("/sys/class/net")) <= links
+
+
+@pytest.mark.ketch_only("the tests' docker has its host's network in a namespace")
+def test_published_ports_follow_the_way_out(ketch: Engine) -> None:
+    port = free_port()
+    for name in ("beta", "alpha"):
+        ketch.ok("network", "create", name)
+    web = serve(ketch, "--network", "beta", "-p", f"{port}:80")
+    try:
+        ketch.ok("network", "connect", "alpha", web)
+        route = ketch.ok("exec", web, "ip", "route", "show", "default")
+        assert "dev eth1" in route
+        assert get(port) == "it works\n"
+        ketch.ok("network", "disconnect", "alpha", web)
+        assert "dev eth0" in ketch.ok("exec", web, "ip", "route", "show", "default")
+        assert get(port) == "it works\n"
+        ketch.ok("network", "disconnect", "beta", web)
+        assert ketch.ok("exec", web, "ip", "route") == ""
+        assert ketch.ok("ps", "--format", "{{.Ports}}") == "80/tcp"
+        ketch.ok("network", "connect", "beta", web)
+        assert get(port) == "it works\n"
+    finally:
+        ketch("rm", "-f", web)
+        for name in ("beta", "alpha"):
+            ketch("network", "rm", name)

@@ -279,6 +279,7 @@ class Endpoints:
             held = publishing.held(connection, container_id)
             connection.execute("DELETE FROM port WHERE container_id = ?", (container_id,))
             self._publish(connection, container_id, record, plan, held)
+            publishing.reserve(connection, container_id, held)
             for member in plan.members:
                 _save(connection, member)
 

@@ -139,10 +139,10 @@ def recorded(
     connection: sqlite3.Connection, container_ids: Collection[str] | None = None
 ) -> dict[str, list[Port]]:
     """The published ports of containers, by container; of all, or of some."""
-    where = ""
+    where = "WHERE address != ''"
     values: tuple[str, ...] = ()
     if container_ids is not None:
-        where = f"WHERE container_id IN ({', '.join('?' * len(container_ids))})"
+        where += f" AND container_id IN ({', '.join('?' * len(container_ids))})"
         values = tuple(container_ids)
     rows = connection.execute(
         f"SELECT * FROM port {where} ORDER BY container_port, protocol, host_port, "
@@ -162,9 +162,22 @@ def recorded(
 def held(connection: sqlite3.Connection, container_id: str) -> "set[Held]":
     """What a container has: protocol, the host's address and port, the container's port."""
     query = (
-        "SELECT protocol, host_address, host_port, container_port FROM port WHERE container_id = ?"
+        "SELECT protocol, host_address, host_port, container_port FROM port "
+        "WHERE container_id = ? AND NOT routed"
     )
     return {tuple(row) for row in connection.execute(query, (container_id,))}
+
+
+def reserve(connection: sqlite3.Connection, container_id: str, kept: "Collection[Held]") -> None:
+    """Keep what a running container had and now leads nowhere: its monitor goes on holding it."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO port (protocol, host_address, host_port, container_id, address, "
+        "container_port) VALUES (?, ?, ?, ?, '', ?)",
+        [
+            (protocol, address, number, container_id, port)
+            for protocol, address, number, port in kept
+        ],
+    )
 
 
 def let_go(taken: list[int]) -> None:

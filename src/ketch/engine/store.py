@@ -157,7 +157,7 @@ _MIGRATIONS = (
         host_address TEXT NOT NULL,
         host_port INTEGER NOT NULL,
         container_id TEXT NOT NULL,
-        address TEXT NOT NULL,
+        address TEXT NOT NULL,           -- the container's; empty while it has no way in
         container_port INTEGER NOT NULL,
         routed INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (protocol, host_port, host_address, container_id, container_port)

@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack
 
 from ketch.engine import publishing
-from ketch.engine.endpoints import Endpoints, Member, Plan, endpoint, member_of
+from ketch.engine.endpoints import Endpoints, Member, Plan, choose_gateways, endpoint, member_of
 from ketch.engine.networks import BRIDGE, Networks
 from ketch.engine.processes import open_process
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
@@ -291,24 +291,27 @@ def _links_of(plan: Plan) -> "list[Bridge | Parent]":
 
 
 def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
-    """Have a running container's ways out, and its published ports, where they belong now."""
-    before = engine.endpoints.current(container.id)
+    """Have a running container's ways out, and its published ports, where they belong now.
+
+    Ports leave the packet filter before the database says where they lead now, and come back after,
+    so that whatever happens in between the filter has nothing that the database does not know.
+    """
     plan = engine.endpoints.current(container.id)
+    before = {member.network_id: set(member.gateway) for member in plan.members}
+    choose_gateways(plan.members, plan.networks)
+    ways = {member.network_id: member.gateway for member in plan.members}
+    if ways == before and (plan.ports == [] or any(ways.values())):
+        return
+    withdraw(plan.ports)
     plan.ports = []
     engine.endpoints.republish(container.id, container.record, plan)
     try:
-        ways = [{member.network_id: member.gateway for member in one.members}
-                for one in (before, plan)]  # fmt: skip
-        if ways[0] != ways[1] or not before.members or not plan.members:
-            sandbox.remove_routes()
+        sandbox.remove_routes()
         for member in plan.members:
             if member.gateway:
                 sandbox.add_routes(endpoint(member, plan.networks[member.network_id]))
-        gone = [port for port in before.ports if not any(port.same(one) for one in plan.ports)]
-        fresh = [port for port in plan.ports if not any(port.same(one) for one in before.ports)]
-        withdraw(gone)
-        if fresh:
-            transaction = engine.networks.filter(_links_of(plan), fresh)
+        if plan.ports:
+            transaction = engine.networks.filter(_links_of(plan), plan.ports)
             if transaction is not None:
                 transaction.wait()
             for name in _localhost(plan):
