@@ -90,6 +90,25 @@ class StartError(KetchError):
         self.exit_status = exit_status
 
 
+class ProgramFailedError(KetchError):
+    """A program that was run to its end ended with another status than 0: the library's alone.
+
+    Args:
+        message: which program.
+        exit_status: what it ended with.
+        stdout: what it wrote to its standard output.
+        stderr: what it wrote to its standard error.
+    """
+
+    def __init__(
+        self, message: str, *, exit_status: int, stdout: bytes = b"", stderr: bytes = b""
+    ) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+        self.stdout = stdout
+        self.stderr = stderr
+
+
 class SyscallError(OSError):
     """A system call failed.
 

@@ -1,5 +1,6 @@
 """The installed ketch, and beside it a private docker that the same tests must pass against."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import images, leftovers, peers
+from tests.support import images, leftovers, peers, serving
 from tests.support.commands import Engine
 
 _FORWARDING = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
@@ -66,10 +67,33 @@ def ketch(ketch_engine: Engine, run_name: str) -> Iterator[Engine]:
     yield from _checked(ketch_engine, run_name)
 
 
-@pytest.fixture(params=["ketch", "docker"] if shutil.which("dockerd") else ["ketch"])
+@pytest.fixture(scope="session")
+def served_engine(ketch_engine: Engine, scratch: pathlib.Path) -> Iterator[Engine]:
+    """Return docker's command line, spoken to by ``ketch serve`` on the same engine as ketch."""
+    socket = scratch / "api.sock"
+    with serving.served([*ketch_engine.prefix], socket, scratch / "serve.log") as _:
+        yield Engine(
+            "served",
+            ["docker", "--host", f"unix://{socket}"],
+            {"DOCKER_CONFIG": str(scratch), "DOCKER_CLI_HINTS": "false"},
+        )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on ketch, on docker and, a chosen few, by docker's command line on ketch."""
+    if "engine" not in metafunc.fixturenames:
+        return
+    names = ["ketch", *(["docker"] if shutil.which("dockerd") else [])]
+    wanted = os.environ.get("KETCH_TEST_SERVED") or metafunc.definition.get_closest_marker("served")
+    if wanted and shutil.which("docker"):
+        names.append("served")
+    metafunc.parametrize("engine", names, indirect=True)
+
+
+@pytest.fixture
 def engine(request: pytest.FixtureRequest, run_name: str) -> Iterator[Engine]:
     """Return ketch, then docker, which shows that what the test asks for is Docker's behaviour."""
-    if request.param == "docker" and (marker := request.node.get_closest_marker("ketch_only")):
+    if request.param != "ketch" and (marker := request.node.get_closest_marker("ketch_only")):
         pytest.skip(marker.args[0])
     yield from _checked(request.getfixturevalue(f"{request.param}_engine"), run_name)
 

@@ -1,0 +1,1 @@
+"""``import ketch``: the engine in a Python program, with no server in between."""

@@ -1,0 +1,103 @@
+"""The library's entrance: one engine."""
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from ketch.engine import disk_usage, events, information
+from ketch.engine.settings import Settings
+from ketch.library.containers import Containers
+from ketch.library.images import Images
+from ketch.library.networks import Networks
+from ketch.library.options import as_filters
+from ketch.library.places import Places
+from ketch.library.volumes import Volumes
+from ketch.spec import timestamps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+    from typing import Any
+
+
+class Engine:
+    """One engine: its containers, images, networks and volumes.
+
+    The same that the command line shows, and the API: there is no server in between, and none is
+    needed. It can be used from several threads.
+
+    Args:
+        root: directory of what lasts; ``/var/lib/ketch``, or what KETCH_ROOT says, where None.
+        state: directory of what a reboot may lose; ``/run/ketch``, or KETCH_STATE, where None.
+        zygote: whether starts may be asked of a warm helper process.
+
+    Attributes:
+        containers: the containers.
+        images: the images.
+        networks: the networks.
+        volumes: the volumes.
+    """
+
+    def __init__(
+        self, root: str | None = None, state: str | None = None, *, zygote: bool = True
+    ) -> None:
+        settings = Settings(
+            root or os.environ.get("KETCH_ROOT", "/var/lib/ketch"),
+            state or os.environ.get("KETCH_STATE", "/run/ketch"),
+            zygote=zygote,
+        )
+        self._places = Places(settings)
+        self.containers = Containers(self._places)
+        self.images = Images(self._places)
+        self.networks = Networks(self._places)
+        self.volumes = Volumes(self._places)
+
+    def __enter__(self) -> "Engine":
+        """Nothing more than itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: "TracebackType | None",
+    ) -> None:  # fmt: skip
+        """Close this thread's connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close this thread's connection to the database; the next use opens another."""
+        self._places.close()
+
+    def version(self) -> "dict[str, Any]":
+        """Returns the document of ``version``, in the Docker API's keys."""
+        return information.version()
+
+    def info(self) -> "dict[str, Any]":
+        """Returns the document of ``info``, in the Docker API's keys."""
+        return information.info(self._places.engine)
+
+    def disk_usage(self) -> "dict[str, Any]":
+        """Returns what takes up room, in the Docker API's keys."""
+        return disk_usage.document(self._places.engine)
+
+    def events(
+        self,
+        *,
+        since: str = "",
+        until: str = "",
+        filters: "Mapping[str, Any] | None" = None,
+    ) -> "Iterator[dict[str, Any]]":
+        """Yield events as they happen, in the Docker API's keys.
+
+        Args:
+            since: replay from this time on: a time, or ``10m`` for ten minutes ago.
+            until: end at this time; never where empty.
+            filters: as those of ``ketch events``; a value may be a list.
+        """
+        now_ns = time.time_ns()
+        fits = events.chooser(as_filters(filters))
+        for found in events.stream(
+            self._places.engine.store,
+            since_ns=timestamps.moment(since, now_ns) if since else None,
+            until_ns=timestamps.moment(until, now_ns) if until else None,
+        ):
+            yield from (event.document() for event in found if fits(event))

@@ -1,0 +1,232 @@
+"""The library's images."""
+
+import contextlib
+import os
+from typing import IO, TYPE_CHECKING
+
+from ketch.engine import image_archive, image_inspection, image_listing
+from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.images.archive import TarSink
+from ketch.images.registry.credentials import Credentials
+from ketch.images.registry.progress import Progress
+from ketch.images.registry.registries import Registries
+from ketch.library.options import as_filters
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from ketch.engine.image_removal import Events
+    from ketch.engine.images import Image as Record
+    from ketch.images.tar import Stream
+    from ketch.library.places import Places
+
+
+class Image:
+    """One image, as it was when it was last read.
+
+    Attributes:
+        id: digest of its configuration.
+        attrs: its document, in the Docker API's keys.
+    """
+
+    def __init__(self, places: "Places", record: "Record") -> None:
+        self._places = places
+        self.id = record.id
+        self.attrs: dict[str, Any] = image_inspection.document(places.engine.images, record)
+
+    def __repr__(self) -> str:
+        """Its names."""
+        return f"<Image {', '.join(self.tags) or self.short_id}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same image."""
+        return isinstance(other, Image) and other.id == self.id
+
+    def __hash__(self) -> int:
+        """Of its ID."""
+        return hash(self.id)
+
+    @property
+    def short_id(self) -> str:
+        """The start of its ID that people are shown."""
+        return self.id.partition(":")[2][:12]
+
+    @property
+    def tags(self) -> list[str]:
+        """Its names with a tag."""
+        return list(self.attrs["RepoTags"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return dict((self.attrs.get("Config") or {}).get("Labels") or {})
+
+    def reload(self) -> None:
+        """Read it again."""
+        images = self._places.engine.images
+        self.attrs = image_inspection.document(images, images.resolve(self.id))
+
+    def tag(self, name: str) -> None:
+        """Give it one more name; whatever had that name loses it."""
+        self._places.engine.images.tag(self.id, name)
+        self.reload()
+
+    def history(self) -> "list[dict[str, Any]]":
+        """Returns the steps by which it came about, the newest first."""
+        images = self._places.engine.images
+        return [
+            {
+                "Id": step.image_id, "CreatedBy": step.created_by, "Tags": step.tags,
+                "Size": step.size_bytes, "Comment": step.comment, "CreatedNs": step.created_ns,
+            }
+            for step in image_inspection.history(images, images.resolve(self.id))
+        ]  # fmt: skip
+
+    def remove(self, *, force: bool = False) -> "Events":
+        """Remove it; returns what happened: ``("Untagged", NAME)``, ``("Deleted", DIGEST)``."""
+        return self._places.engine.images.remove(self.id, force=force)
+
+
+class Images:
+    """The images of an engine."""
+
+    def __init__(self, places: "Places") -> None:
+        self._places = places
+
+    def get(self, name: str) -> Image:
+        """Returns the image with this name, ID, or unique start of an ID.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        return Image(self._places, self._places.engine.images.resolve(name))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an image."""
+        try:
+            self._places.engine.images.resolve(name)
+        except (NotFoundError, InvalidArgumentError):
+            return False
+        return True
+
+    def list(
+        self,
+        name: str = "",
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        filters: "Mapping[str, Any] | None" = None,
+    ) -> "list[Image]":
+        """Returns the images, newest first.
+
+        Args:
+            name: only those with a name that fits, ``*`` and ``?`` included.
+            all: those without a name that others were committed on as well.
+            filters: as those of ``ketch images``; a value may be a list.
+        """
+        found = image_listing.select(
+            self._places.engine.images, as_filters(filters), every=all, pattern=name
+        )
+        return [Image(self._places, record) for record in found]
+
+    def import_(
+        self,
+        source: "str | Stream | IO[bytes]",
+        name: str = "",
+        *,
+        changes: "Iterable[str]" = (),
+        message: str = "",
+        platform: str = "",
+    ) -> Image:
+        """Make an image of one layer from a root file system's tar archive.
+
+        Args:
+            source: a file's path, or what has a ``read`` method.
+            name: its name, or empty for an image without one.
+            changes: Dockerfile instructions that change its configuration.
+            message: a comment, kept in its history.
+            platform: ``os[/architecture[/variant]]``; this machine's where empty.
+        """
+        with contextlib.ExitStack() as held:
+            stream = held.enter_context(open(source, "rb")) if isinstance(source, str) else source
+            image_id = self._places.engine.images.import_image(
+                stream, name, changes=list(changes), message=message, platform=platform
+            )
+        return self.get(image_id)
+
+    def remove(self, name: str, *, force: bool = False) -> "Events":
+        """Take away a name, and the image with its last one; returns what happened."""
+        return self._places.engine.images.remove(name, force=force)
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        filters: "Mapping[str, Any] | None" = None,
+    ) -> "tuple[Events, int]":
+        """Remove images that nobody uses; returns what happened, and the bytes reclaimed."""
+        return image_listing.prune(self._places.engine.images, as_filters(filters), every=all)
+
+    def pull(
+        self,
+        name: str,
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Pull an image from a registry.
+
+        Args:
+            name: its name; with the tag ``latest`` where it has neither tag nor digest.
+            platform: ``os[/architecture[/variant]]``; this machine's where empty.
+            credentials: who asks; Docker's ``config.json`` says it where None.
+            progress: who is told how far it is.
+        """
+        from ketch.engine.pulling import Puller  # noqa: PLC0415 - urllib3 and all
+
+        with Registries(os.environ, credentials=credentials) as registries:
+            images = self._places.engine.images
+            pulled = Puller(images, registries, progress, platform=platform).pull(name)
+        return self.get(str(pulled))
+
+    def push(
+        self,
+        name: str,
+        *,
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Push an image to its registry; returns its manifest's digest. Arguments as for pull."""
+        from ketch.engine.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
+
+        engine = self._places.engine
+        with Registries(os.environ, credentials=credentials) as registries:
+            return Pusher(engine.images, engine.store, registries, progress).push(name).digest
+
+    def save(
+        self, names: "str | Iterable[str]", output: "IO[bytes]", *, platform: str = ""
+    ) -> None:
+        """Write images to an archive, which ``load`` and ``docker load`` take.
+
+        Args:
+            names: names and IDs.
+            output: where it is written.
+            platform: the platform they must be of, or empty.
+        """
+        texts = [names] if isinstance(names, str) else list(names)
+        sink = TarSink(output.write)
+        image_archive.save(self._places.engine.images, texts, sink, platform=platform)
+
+    def load(self, source: "IO[bytes]", *, platform: str = "") -> "builtins.list[Image]":
+        """Take images from an archive.
+
+        Args:
+            source: an open file, pipe or socket.
+            platform: which of an image's platforms is taken; this machine's where empty.
+        """
+        images = self._places.engine.images
+        with images.opened_archive(source.fileno()) as archive:
+            loaded = image_archive.load(images, archive, platform=platform)
+        return [self.get(one.id) for one in loaded]

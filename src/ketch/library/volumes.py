@@ -1,0 +1,86 @@
+"""The library's volumes."""
+
+from typing import TYPE_CHECKING
+
+from ketch.engine import volume_listing
+from ketch.library.options import as_filters
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ketch.engine.volumes import Volume as Record
+    from ketch.library.places import Places
+
+
+class Volume:
+    """One volume.
+
+    Attributes:
+        name: its name.
+        attrs: its document, as it was when it was last read, in the Docker API's keys.
+    """
+
+    def __init__(self, places: "Places", record: "Record") -> None:
+        self._places = places
+        self.name = record.name
+        self.attrs: dict[str, Any] = volume_listing.document(record)
+
+    def __repr__(self) -> str:
+        """Its name."""
+        return f"<Volume {self.name}>"
+
+    @property
+    def mountpoint(self) -> str:
+        """Where its data is."""
+        return str(self.attrs["Mountpoint"])
+
+    def remove(self, *, force: bool = False) -> None:
+        """Remove it, and its data."""
+        self._places.engine.volumes.remove(self.name, force=force)
+
+
+class Volumes:
+    """The volumes of an engine."""
+
+    def __init__(self, places: "Places") -> None:
+        self._places = places
+
+    def create(
+        self,
+        name: str = "",
+        *,
+        options: "Mapping[str, str] | None" = None,
+        labels: "Mapping[str, str] | None" = None,
+    ) -> Volume:
+        """Make a volume; one of that name that exists already is returned as it is.
+
+        Args:
+            name: its name; one is made up where this is empty.
+            options: ``type``, ``device`` and ``o`` as mount(8) has them.
+            labels: its labels.
+        """
+        made = self._places.engine.volumes.create(
+            name, options=dict(options or {}), labels=dict(labels or {})
+        )
+        return Volume(self._places, made)
+
+    def get(self, name: str) -> Volume:
+        """Returns the volume with this name."""
+        return Volume(self._places, self._places.engine.volumes.find(name))
+
+    def list(self, *, filters: "Mapping[str, Any] | None" = None) -> "builtins.list[Volume]":
+        """Returns the volumes, by name; filters as those of ``ketch volume ls``."""
+        found = volume_listing.select(self._places.engine.volumes, as_filters(filters))
+        return [Volume(self._places, record) for record in found]
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        filters: "Mapping[str, Any] | None" = None,
+    ) -> "tuple[builtins.list[str], int]":
+        """Remove anonymous ones, or all, that no container has; returns names and bytes."""
+        pruned = volume_listing.prune(self._places.engine, as_filters(filters), everything=all)
+        return pruned.names, pruned.freed_bytes
