@@ -285,7 +285,7 @@ def test_the_host_files_can_be_written(engine: Engine) -> None:
 
 def test_dns_options(engine: Engine) -> None:
     # ketch's containers have a name server of their own on every network, which asks these.
-    server = "127.0.0.11" if engine.name == "ketch" else "192.0.2.53"
+    server = "127.0.0.11" if engine.name != "docker" else "192.0.2.53"
     assert f"nameserver {server}" in inside(engine, "cat /etc/resolv.conf", "--dns", "192.0.2.53")
 
 

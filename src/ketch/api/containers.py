@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ketch.api.documents import conform
-from ketch.engine import creation, inspection, listing, pruning, sizes
-from ketch.errors import InvalidArgumentError
+from ketch.engine import creation, inspection, listing, pruning, sizes, updating
+from ketch.errors import ImageNotFoundError, InvalidArgumentError, NotFoundError
 from ketch.spec import container as vocabulary
 
 if TYPE_CHECKING:
@@ -75,7 +75,13 @@ def request_from(body: "dict[str, Any]", platform: str = "") -> "Request":
 
 
 def _create(engine: "Engine", request: "Request", name: str) -> "dict[str, Any]":
-    container = creation.create(engine, request, name=name)
+    try:
+        container = creation.create(engine, request, name=name)
+    except ImageNotFoundError:
+        raise
+    except NotFoundError as error:
+        # By 404 clients are told that the image is missing, which they then pull.
+        raise InvalidArgumentError(error.message, error.hint) from error
     return {"Id": container.id, "Warnings": list(container.record.get("Warnings") or ())}
 
 
@@ -101,9 +107,17 @@ def _prune(engine: "Engine", pairs: list[str]) -> tuple[list[str], int]:
     return pruning.containers(engine, pairs)
 
 
+async def update(call: "Call") -> None:
+    """Answer ``POST /containers/{id}/update``."""
+    changes = conform(await call.exchange.document(), vocabulary.HostConfig)
+    warnings = await call.run_slowly(updating.update, call["id"], changes)
+    await call.reply(200, {"Warnings": warnings or None})
+
+
 ROUTES: "Routes" = (
     ("GET", "/containers/json", list_),
     ("POST", "/containers/create", create),
     ("POST", "/containers/prune", prune),
     ("GET", "/containers/{id}/json", inspect),
+    ("POST", "/containers/{id}/update", update),
 )

@@ -42,12 +42,14 @@ def _kill(engine: "Engine", reference: str, signal: str) -> None:
 
 async def remove(call: "Call") -> None:
     """Answer ``DELETE /containers/{id}``."""
-    await call.run_slowly(_remove, call["id"], force=call.flag("force"))
+    if call.flag("link"):
+        raise InvalidArgumentError("links cannot be removed: they go with their container")
+    await call.run_slowly(_remove, call["id"], force=call.flag("force"), volumes=call.flag("v"))
     await call.reply(204)
 
 
-def _remove(engine: "Engine", reference: str, *, force: bool) -> None:
-    engine.containers.remove(reference, force=force)
+def _remove(engine: "Engine", reference: str, *, force: bool, volumes: bool) -> None:
+    engine.containers.remove(reference, force=force, volumes=volumes)
 
 
 async def wait(call: "Call") -> None:

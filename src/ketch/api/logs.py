@@ -44,7 +44,6 @@ class Form:
         self._plain = plain
         self._stamped = stamped
         self._detailed = detailed
-        self._amid_line = {"stdout": False, "stderr": False}
 
     def show(self, batch: "list[Entry]") -> bytes:
         """Returns entries as they are shown."""
@@ -53,12 +52,11 @@ class Form:
             if stream not in self._chosen:
                 continue
             text = data
-            if not self._amid_line[stream]:
-                if self._detailed:
-                    text = logs.details(attributes).encode() + b" " + text
-                if self._stamped:
-                    text = timestamps.rfc3339_fixed(time_ns).encode() + b" " + text
-            self._amid_line[stream] = not data.endswith(b"\n")
+            # Also within a line that was cut, as Docker does.
+            if self._detailed:
+                text = logs.details(attributes).encode() + b" " + text
+            if self._stamped:
+                text = timestamps.rfc3339_fixed(time_ns).encode() + b" " + text
             if not self._plain:
                 out += struct.pack(">BxxxI", STREAMS[stream], len(text))
             out += text

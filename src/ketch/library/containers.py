@@ -177,13 +177,14 @@ class Container:
         renaming.rename(engine.store, engine.containers, self.id, name)
         self.reload()
 
-    def remove(self, *, force: bool = False) -> None:
+    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it: its writable layer, its log, its record.
 
         Args:
             force: whether to kill it first if it runs.
+            volumes: whether its anonymous volumes go too.
         """
-        self._places.engine.containers.remove(self.id, force=force)
+        self._places.engine.containers.remove(self.id, force=force, volumes=volumes)
 
     def _reread(self) -> None:
         """Read it again, unless it went as it ended."""

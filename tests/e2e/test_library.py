@@ -1,0 +1,142 @@
+"""``import ketch``: the engine in a Python program."""
+
+import asyncio
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import ketch
+import ketch.aio
+from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, StartError
+from tests.support.commands import Engine as Command
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "library.md"
+
+
+@pytest.fixture
+def places(ketch: Command) -> tuple[str, str]:
+    options = list(ketch.prefix)
+    return options[options.index("--root") + 1], options[options.index("--state") + 1]
+
+
+@pytest.fixture
+def engine(places: tuple[str, str]) -> "ketch.Engine":
+    return ketch.Engine(*places)
+
+
+def test_the_page_tells_the_truth(
+    engine: "ketch.Engine", places: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KETCH_ROOT", places[0])
+    monkeypatch.setenv("KETCH_STATE", places[1])
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) > 6
+    names: dict[str, object] = {}
+    for number, example in enumerate(examples):
+        exec(compile(example, f"{PAGE.name}, example {number + 1}", "exec"), names)
+
+
+def test_errors_are_of_the_tree(engine: "ketch.Engine") -> None:
+    with pytest.raises(NotFoundError, match="No such container: nobody"):
+        engine.containers.get("nobody")
+    with pytest.raises(NotFoundError, match="No such image"):
+        engine.containers.create("nothing:at-all")
+    with pytest.raises(InvalidArgumentError, match="there is no option colour"):
+        engine.containers.create("busybox", colour="red")
+    with pytest.raises(InvalidArgumentError, match="memory='much'"):
+        engine.containers.create("busybox", memory="much")
+    with pytest.raises(InvalidArgumentError, match="detach"):
+        engine.containers.create("busybox", detach="yes")
+    with pytest.raises(StartError, match="nonsense") as raised:
+        engine.containers.run("busybox", ["nonsense"], rm=True)
+    assert raised.value.exit_status == 127
+    with engine.containers.create("busybox", ["true"]) as container:
+        with pytest.raises(ConflictError):
+            container.kill()
+        assert container.status == "created"
+
+
+def test_what_the_command_line_sees(engine: "ketch.Engine", ketch: Command) -> None:
+    with engine.containers.run(
+        "busybox", ["sleep", "100"], detach=True, name="lib-seen", labels={"of": "library"}
+    ) as container:
+        assert ketch.ok("ps", "-q", "--no-trunc", "-f", "label=of=library") == container.id
+        ketch.ok("rename", "lib-seen", "lib-other")
+        container.reload()
+        assert container.name == "lib-other"
+        assert engine.containers.list(filters={"label": "of=library"}) == [container]
+    assert not engine.containers.list(all=True, filters={"label": "of=library"})
+
+
+def test_an_engine_serves_many_threads(engine: "ketch.Engine") -> None:
+    outputs: list[bytes] = []
+
+    def work(number: int) -> None:
+        outputs.append(engine.containers.run("busybox", ["echo", str(number)], rm=True))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outputs) == [b"%d\n" % number for number in range(6)]
+
+
+def test_a_container_bound_to_a_program_that_is_killed(
+    engine: "ketch.Engine", places: tuple[str, str]
+) -> None:
+    program = (
+        "import ketch, sys, time\n"
+        "engine = ketch.Engine(*sys.argv[1:])\n"
+        "engine.containers.run('busybox', ['sleep', '1000'], detach=True, rm=True,"
+        " name='lib-bound', lifetime='process')\n"
+        "print('running', flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, *places], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"running\n"
+    assert engine.containers.get("lib-bound").status == "running"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 15
+    while any(one.name == "lib-bound" for one in engine.containers.list(all=True)):
+        assert time.monotonic() < deadline, "it is still there"
+        time.sleep(0.05)
+
+
+def test_the_loop_is_never_blocked(places: tuple[str, str]) -> None:
+    async def main() -> float:
+        longest, last = 0.0, time.monotonic()
+
+        async def watch() -> None:
+            nonlocal longest, last
+            while True:
+                await asyncio.sleep(0.005)
+                now = time.monotonic()
+                longest, last = max(longest, now - last), now
+
+        async with ketch.aio.Engine(*places) as engine:
+            watching = asyncio.create_task(watch())
+            outputs = await asyncio.gather(
+                *(engine.containers.run("busybox", ["sh", "-c", "sleep 0.5; echo x"], rm=True)
+                  for _ in range(4))
+            )  # fmt: skip
+            assert outputs == [b"x\n"] * 4
+            container = await engine.containers.run("busybox", ["sleep", "100"], detach=True)
+            async with container:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(container.wait(), 0.3)
+                await container.kill()
+            watching.cancel()
+        return longest
+
+    assert asyncio.run(main()) < 0.4
