@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import socketserver
@@ -15,7 +16,7 @@ import pytest
 
 from ketch.cli.flags import Command, parse
 from ketch.errors import KetchError
-from ketch.spec.options import CREATE_OPTIONS, Caller, request
+from ketch.spec.options import CREATE_OPTIONS, OPTIONS, Caller, request
 
 CREATE = Command("ketch create [OPTIONS] IMAGE", "", CREATE_OPTIONS, 1, None, False)
 
@@ -279,3 +280,15 @@ def test_the_same_refusal(docker: Ask, line: str) -> None:
     theirs, error = docker(*words)
     assert theirs is None
     assert ours(*words) == (None, error)
+
+
+def test_every_option_of_dockers_is_there() -> None:
+    """But for those of Windows; hidden ones are aliases or stand in the old notes."""
+    listed = subprocess.run(["docker", "run", "--help"], capture_output=True, text=True,
+                            check=True).stdout  # fmt: skip
+    theirs = set(re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", listed, re.MULTILINE)) - {"help"}
+    windows = {"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"}
+    assert len(theirs) > 90
+    assert theirs - windows - {option.name for option in OPTIONS} == set()
+    letters = set(re.findall(r"^ +-(\w), --([a-z0-9-]+)", listed, re.MULTILINE))
+    assert letters <= {(option.shorthand, option.name) for option in OPTIONS}

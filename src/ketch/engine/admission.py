@@ -274,12 +274,3 @@ def _check_platform(resources: "HostConfig") -> None:
         raise InvalidArgumentError(f"Unknown option {unknown[0]}", "size is the only one")
     for size in resources.get("StorageOpt", {}).values():
         values.size(size)
-    for wanted in resources.get("DeviceRequests", ()):
-        if wanted.get("Driver") != "cdi":
-            driver = values.quoted(wanted.get("Driver", ""))
-            sets = " ".join(f"[{' '.join(each)}]" for each in wanted.get("Capabilities") or ())
-            raise UnsupportedError(
-                f"could not select device driver {driver} with capabilities: [{sets}]",
-                "name the devices as the Container Device Interface does: "
-                "--device nvidia.com/gpu=all, with its specification in /etc/cdi",
-            )

@@ -8,17 +8,58 @@ import json
 import os
 
 from ketch.engine import devices
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from ketch.spec.container import DeviceRequest
+
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 """Later ones take precedence."""
 
 _FILE_BYTES_MAX = 16 << 20
+
+
+# What --gpus asks for; the first vendor whose specification is there serves it.
+_GPUS = ("nvidia.com/gpu", "amd.com/gpu", "intel.com/gpu")
+
+
+def names(
+    requests: "Iterable[DeviceRequest]", directories: "Iterable[str]" = DIRECTORIES
+) -> list[str]:
+    """Returns the qualified names of the devices that are asked for, GPUs by number among them.
+
+    Raises:
+        UnsupportedError: nothing here hands out what is asked for.
+        UnavailableError: a specification cannot be read.
+    """
+    found: list[str] = []
+    for wanted in requests:
+        if wanted.get("Driver") == "cdi":
+            found += wanted.get("DeviceIDs") or ()
+            continue
+        capabilities = wanted.get("Capabilities") or []
+        driver = wanted.get("Driver", "")
+        kinds = {document.get("kind") for document in _specifications(directories)}
+        kind = next((kind for kind in _GPUS if kind in kinds), None)
+        gpus = any("gpu" in each for each in capabilities)
+        if not gpus or kind is None or driver not in {"", kind.partition(".")[0]}:
+            sets = " ".join(f"[{' '.join(each)}]" for each in capabilities)
+            raise UnsupportedError(
+                f"could not select device driver {quoted(driver)} with capabilities: [{sets}]",
+                f"ketch takes GPUs from a CDI specification in {' or '.join(DIRECTORIES)}, such as "
+                "nvidia-ctk cdi generate writes",
+            )
+        count = wanted.get("Count", 0)
+        devices = wanted.get("DeviceIDs") or (
+            ["all"] if count < 0 else [str(number) for number in range(count)]
+        )
+        found += [f"{kind}={device}" for device in devices]
+    return found
 
 
 def add(

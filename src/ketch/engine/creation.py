@@ -3,7 +3,7 @@
 import os
 from contextlib import contextmanager, suppress
 
-from ketch.engine import configuration, host, mounts, names, storage
+from ketch.engine import configuration, devices, host, mounts, names, storage
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 
 TYPE_CHECKING = False
@@ -39,6 +39,8 @@ def create(
     container_id = names.new_id()
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
     points = mounts.resolve(engine, complete)
+    if complete["HostConfig"].get("DeviceRequests"):
+        devices.gather(complete["HostConfig"])  # whether there are such devices
     command = configuration.arguments(complete["Config"])
     with _identifier_file(complete["HostConfig"].get("ContainerIDFile", ""), container_id):
         engine.containers.create_record(

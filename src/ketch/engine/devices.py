@@ -66,10 +66,10 @@ def gather(resources: "HostConfig") -> Devices:
             found.nodes.append(node)
             found.rules.append(rule(node, mapping["CgroupPermissions"] or "rwm"))
     found.rules += [devices.cgroup_rule(text) for text in resources.get("DeviceCgroupRules", ())]
-    for wanted in resources.get("DeviceRequests", ()):
+    if wanted := resources.get("DeviceRequests"):
         from ketch.engine import cdi  # noqa: PLC0415 - hardly any container asks for such devices
 
-        cdi.add(found, wanted.get("DeviceIDs") or ())
+        cdi.add(found, cdi.names(wanted))
     if privileged:
         found.rules = [{"allow": True, "access": "rwm"}]
     found.block = block_limits(resources)

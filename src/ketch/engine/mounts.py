@@ -8,7 +8,7 @@ hand before a start; ``detach`` lets go of them after the end.
 import os
 from contextlib import ExitStack
 
-from ketch.engine import events, volume_mounts, volumes
+from ketch.engine import events, selinux, volume_mounts, volumes
 from ketch.engine.bundle_mounts import Source
 from ketch.engine.population import populate
 from ketch.errors import (
@@ -143,6 +143,7 @@ def attach(
     check_sources(point["Spec"] for point in points)
     prepare_sources(point["Spec"] for point in points)
     named = [point for point in points if point["Type"] == "volume"]
+    _relabel(points)
     if named:
         held.callback(detach, engine.settings, engine.store, container.id)
         _mount_volumes(engine, container.id, named)
@@ -160,6 +161,13 @@ def attach(
         if source is not None:
             found[point["Destination"]] = source
     return found
+
+
+def _relabel(points: "Sequence[MountPoint]") -> None:
+    asked = [point for point in points if {"z", "Z"} & set(point["Mode"].split(","))]
+    if asked and selinux.is_active():
+        for point in asked:
+            selinux.relabel(point["Source"])
 
 
 def _mount_volumes(engine: "Engine", container_id: str, points: "Sequence[MountPoint]") -> None:

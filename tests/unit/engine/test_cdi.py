@@ -5,7 +5,8 @@ import pytest
 
 from ketch.engine import cdi
 from ketch.engine.devices import Devices
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.spec.container import DeviceRequest
 
 EDITS = {
     "deviceNodes": [{"path": "/dev/thing", "hostPath": "/dev/full", "permissions": "r"}],
@@ -78,3 +79,21 @@ def test_a_broken_specification(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UnavailableError, match="CDI specification"):
         cdi.add(Devices([], []), ["vendor.com/thing=one"], [str(tmp_path)])
+
+
+def test_gpus_come_from_the_vendor_that_is_there(tmp_path: Path) -> None:
+    gpus: list[DeviceRequest] = [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]
+    with pytest.raises(UnsupportedError) as caught:
+        cdi.names(gpus, [str(tmp_path)])
+    assert caught.value.message == ('could not select device driver "" with capabilities: [[gpu]]')
+    write(tmp_path, "a.json", "nvidia.com/gpu", "all", "0", "1")
+    directories = [str(tmp_path)]
+    assert cdi.names(gpus, directories) == ["nvidia.com/gpu=all"]
+    gpus[0] |= {"Count": 2}
+    assert cdi.names(gpus, directories) == ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]
+    gpus[0] |= {"Count": 0, "DeviceIDs": ["GPU-7"], "Driver": "nvidia"}
+    assert cdi.names(gpus, directories) == ["nvidia.com/gpu=GPU-7"]
+    gpus[0] |= {"Driver": "other"}
+    with pytest.raises(UnsupportedError, match='could not select device driver "other"'):
+        cdi.names(gpus, directories)
+    assert cdi.names([{"Driver": "cdi", "DeviceIDs": ["a.b/c=d"]}], directories) == ["a.b/c=d"]
