@@ -304,6 +304,8 @@ class Resolver:
         served.pending += 1
         try:
             for server in (own or self._host_servers())[:_SERVERS_MAX]:
+                if own and server == nameserver.ADDRESS:
+                    continue  # that would be asking ourselves, for ever
                 with contextlib.suppress(OSError, TimeoutError):
                     async with asyncio.timeout(UPSTREAM_SECONDS):
                         namespace = served.namespace if own else None

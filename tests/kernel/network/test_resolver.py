@@ -233,6 +233,13 @@ def test_the_containers_own_servers_are_asked_from_inside(tmp_path: pathlib.Path
     running.thread.join(5)
 
 
+def test_a_name_server_does_not_ask_itself(tmp_path: pathlib.Path, web: int) -> None:
+    running = Service(tmp_path / "names", [], [nameserver.ADDRESS])
+    with running.registered(WEB, web):
+        assert ask(web, "example.org").header.rcode == dnslib.RCODE.SERVFAIL
+    running.thread.join(5)
+
+
 def test_the_next_server_is_asked_when_one_fails(
     tmp_path: pathlib.Path, host: int, web: int
 ) -> None:
