@@ -24,7 +24,7 @@ def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, A
         images = engine.images.list()
         layers = sizes.Layers(engine.images, images)
         users = engine.images.users()
-        found["LayersSize"] = layers.total_bytes
+        found["LayersSize"] = sizes.store(engine.settings.root)
         found["Images"] = [
             {
                 **image_listing.summary(image, users.get(image.id, 0)),

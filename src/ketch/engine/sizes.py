@@ -1,6 +1,7 @@
 """How much room things take: containers' writable layers, images' layers, shared and not."""
 
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.images import Image, Images
     from ketch.engine.records import Container
+
+_BLOCK_BYTES = 512  # stat(2), st_blocks
 
 
 def tree(directory: str) -> int:
@@ -39,6 +42,46 @@ def tree(directory: str) -> int:
                     seen.add((status.st_dev, status.st_ino))
                 total += status.st_size
     return total
+
+
+def store(root: str) -> int:
+    """Returns what the images of an engine take on the disk, in bytes of whole blocks, as du(1).
+
+    Blobs and unpacked layers are counted, those that nothing refers to any more as well.
+
+    Args:
+        root: the engine's directory.
+    """
+    places = [f"{root}/blobs", f"{root}/snapshots"]
+    found = [entry for place in places for entry in _entries(place)]
+    return _blocks([path for entry in found for path in _entries(entry)]) * _BLOCK_BYTES
+
+
+def _blocks(paths: list[str]) -> int:
+    """Returns the blocks of some files and directories and all that is in them."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    while paths:
+        path = paths.pop()
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            paths += _entries(path)
+        elif status.st_nlink > 1:
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+        total += status.st_blocks
+    return total
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return [f"{directory}/{name}" for name in os.listdir(directory)]
+    except OSError:
+        return []
 
 
 def container(engine: "Engine", found: "Container") -> tuple[int, int]:
@@ -74,11 +117,6 @@ class Layers:
             for chain_id in self._uses
             if images.snapshotter.exists(chain_id)
         }
-
-    @property
-    def total_bytes(self) -> int:
-        """What all layers take together."""
-        return sum(self._sizes.values())
 
     def shared_bytes(self, image: "Image") -> int:
         """What layers of an image take that other images have as well."""
