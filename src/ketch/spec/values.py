@@ -129,7 +129,7 @@ def _ratio(text: str) -> tuple[int, int]:
         return sign * int(above), int(below)
     mantissa, exponential, power = digits.lower().partition("e")
     whole, _, fraction = mantissa.partition(".")
-    exponent = power.removeprefix("-").removeprefix("+")
+    exponent = power[1:] if power[:1] in {"-", "+"} else power
     # Three digits of exponent are far beyond any CPU, and more would only burn time.
     bad_power = bool(exponential) and not (_decimal(exponent) and len(exponent) < 4)
     if bad_power or not _decimal(whole + fraction):
