@@ -34,6 +34,7 @@ peers: ## install docker, podman, runc and crun to compare with, without startin
 bench: ## time a start against docker, podman and runc, where installed (root)
 	@$(SETUP) run
 	$(VENV)/bin/python -m bench $(BENCH)
+	$(VENV)/bin/python -m bench.containers
 
 test-vm: ## run the tests in a virtual machine with cgroup v2 and a stock Debian kernel (root)
 	@$(SETUP) test

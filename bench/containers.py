@@ -1,0 +1,145 @@
+"""Time what is done to containers with ketch, docker and podman: exec, stop, many at once, memory.
+
+Run as ``python -m bench.containers``, as root. Every figure is taken of the engines in turns, in
+network and mount namespaces of its own.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+from bench.__main__ import engines, enter_namespaces
+from tests.support.commands import Engine
+
+_STOPS_AT_TERM = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+
+
+def main() -> int:
+    """Run the benchmarks, print a table."""
+    parser = argparse.ArgumentParser(prog="bench.containers", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=11, help="rounds of exec, stop and ps")
+    parser.add_argument("--burst", type=int, default=50, help="containers started in a burst")
+    parser.add_argument("--many", type=int, default=1000, help="containers that there are for ps")
+    parser.add_argument("--alone", action="store_true", help="ketch without its peers")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("bench: needs root", file=sys.stderr)
+        return 1
+    enter_namespaces("bench.containers")
+    with contextlib.ExitStack() as stack:
+        scratch = pathlib.Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-bench-"))
+        )
+        started, notes = engines(stack, scratch, () if options.alone else ("docker", "podman"))
+        _show("exec true, ms", started, lambda each: exec_ms(each, options.rounds))
+        _show("stop of what ends at SIGTERM, ms", started, lambda each: stop_ms(each, 5))
+        _show(f"{options.burst} run -d, 8 at a time, a second", started,
+              lambda each: burst_rate(each, options.burst))  # fmt: skip
+        ketch = started[0]
+        print(f"private memory of one more idle container, kB: ketch {idle_private_kb(ketch)}")
+        one_ms = start_ms(ketch, options.rounds)
+        crowd(ketch, options.many)
+        print(f"ps -a of {options.many} containers, ms: ketch {ps_ms(ketch, options.rounds):.0f}")
+        many_ms = start_ms(ketch, options.rounds)
+        print(f"run --rm true, ms: ketch {one_ms:.0f} with one container, "
+              f"{many_ms:.0f} with {options.many}: {many_ms / one_ms:.2f} times")  # fmt: skip
+        for note in notes:
+            print(f"({note})")
+    return 0
+
+
+def _show(what: str, started: list[Engine], measure: Callable[[Engine], float]) -> None:
+    figures = {engine.name: measure(engine) for engine in started}
+    print(f"{what}: " + ", ".join(f"{name} {value:.1f}" for name, value in figures.items()))
+
+
+def _timed_ms(engine: Engine, *words: str) -> float:
+    """Time of a command as a shell starts it, without pipes."""
+    program, *rest = engine.prefix
+    command = [shutil.which(program) or program, *rest, *words]
+    environment = {**os.environ, **engine.environment}
+    began = time.perf_counter_ns()
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   env=environment)  # fmt: skip
+    return (time.perf_counter_ns() - began) / 1e6
+
+
+def exec_ms(engine: Engine, rounds: int) -> float:
+    """Median time of an exec."""
+    engine.ok("run", "-d", "--name", "bench-exec", "busybox", "sleep", "600")
+    times = [_timed_ms(engine, "exec", "bench-exec", "true") for _ in range(rounds + 2)][2:]
+    engine.ok("rm", "-f", "bench-exec")
+    return statistics.median(times)
+
+
+def stop_ms(engine: Engine, rounds: int) -> float:
+    """Median time of stopping a program that listens to SIGTERM."""
+    times = []
+    for _ in range(rounds):
+        engine.ok("run", "-d", "--name", "bench-stop", "busybox", "sh", "-c", _STOPS_AT_TERM)
+        time.sleep(0.3)
+        times.append(_timed_ms(engine, "stop", "bench-stop"))
+        engine.ok("rm", "bench-stop")
+    return statistics.median(times)
+
+
+def burst_rate(engine: Engine, count: int) -> float:
+    """How many containers a second start with eight commands at a time."""
+    engine.ok("run", "--rm", "busybox", "true")
+    names = [f"burst{number}" for number in range(count)]
+    began = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(
+            lambda name: engine.ok("run", "-d", "--name", name, "busybox", "sleep", "600"), names
+        ))  # fmt: skip
+    rate = count / (time.perf_counter() - began)
+    engine.ok("rm", "-f", *names, timeout=300)
+    return rate
+
+
+def idle_private_kb(engine: Engine) -> int:
+    """Private memory of all of ketch's processes that are there for one of several containers."""
+    names = [f"idle{number}" for number in range(5)]
+    for name in names:
+        engine.ok("run", "-d", "--name", name, "busybox", "sleep", "600")
+    time.sleep(1)
+    found = []
+    for name in names[:-1]:
+        pid = engine.ok("inspect", "--format", "{{.State.Pid}}", name)
+        status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        monitor = status.partition("PPid:")[2].split()[0]
+        rollup = pathlib.Path(f"/proc/{monitor}/smaps_rollup").read_text(encoding="ascii")
+        lines = [line.split() for line in rollup.splitlines() if line.startswith("Private_")]
+        found.append(sum(int(words[1]) for words in lines))
+    engine.ok("rm", "-f", *names)
+    return max(found)
+
+
+def crowd(engine: Engine, count: int) -> None:
+    """Make many containers that do not run."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: engine.ok("create", "busybox", "true"), range(count)))
+
+
+def ps_ms(engine: Engine, rounds: int) -> float:
+    """Median time of listing all containers."""
+    return statistics.median(_timed_ms(engine, "ps", "-a") for _ in range(rounds))
+
+
+def start_ms(engine: Engine, rounds: int) -> float:
+    """Median time of a start, in the command line's own process as a shell starts it."""
+    words = ("run", "--rm", "busybox", "true")
+    return statistics.median([_timed_ms(engine, *words) for _ in range(rounds + 2)][2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
