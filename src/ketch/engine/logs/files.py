@@ -153,9 +153,12 @@ def compress(path: str) -> None:
         while block := source.read(_COPY_BYTES):
             target.write(packer.compress(block))
         target.write(packer.flush())
-        os.utime(target.fileno(), ns=(os.fstat(source.fileno()).st_mtime_ns,) * 2)
-    os.rename(f"{path}.tmp", f"{path}.gz")
-    os.unlink(path)
+        status = os.fstat(source.fileno())
+        os.utime(target.fileno(), ns=(status.st_mtime_ns,) * 2)
+    # The container may have been started again meanwhile, and its log turned over.
+    if os.path.samestat(status, os.stat(path)):
+        os.rename(f"{path}.tmp", f"{path}.gz")
+        os.unlink(path)
 
 
 def numbered(path: str, number: int) -> str:
