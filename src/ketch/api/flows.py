@@ -25,11 +25,15 @@ class Outlet:
     Args:
         call: the request.
         content_type: what the answer is.
+
+    Attributes:
+        headers: what else its head says; to be set before the first piece.
     """
 
     def __init__(self, call: "Call", content_type: str) -> None:
         self._call = call
         self._type = content_type
+        self.headers: dict[str, str] = {}
         self._loop = asyncio.get_running_loop()
         self._left = False
 
@@ -55,7 +59,7 @@ class Outlet:
     async def send(self, data: bytes) -> None:
         """Send a piece, in the loop."""
         if not self._call.exchange.status:
-            await self._call.exchange.begin(self._type)
+            await self._call.exchange.begin(self._type, headers=self.headers)
         await self._call.exchange.write(data)
 
     async def end(self) -> None:

@@ -5,11 +5,9 @@ import sys
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
-from ketch.errors import InvalidArgumentError
 from ketch.images.registry import search as registry_search
 from ketch.images.registry.registries import Registries
 from ketch.spec.filters import Filters, pair
-from ketch.spec.values import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ def search(settings: "Settings", arguments: list[str]) -> int:  # noqa: ARG001
     rows = [
         _fields(image, whole=whole, for_json=template == "json")
         for image in found
-        if _fits(image, filters)
+        if registry_search.fits(image, filters)
     ]
     if template in {"", "table"}:
         lines = [[HEADS[name] for name in _SHOWN]]
@@ -78,22 +76,3 @@ def _fields(image: "Found", *, whole: bool, for_json: bool) -> dict[str, str]:
 def _plain(text: str) -> str:
     """Keep a stranger's text to one line, and from speaking to the terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _fits(image: "Found", filters: Filters) -> bool:
-    for name, value in (("is-official", image.official), ("is-automated", image.automated)):
-        if any(_boolean(name, text) != value for text in filters.values(name)):
-            return False
-    least = 0
-    for text in filters.values("stars"):
-        if not (text.isascii() and text.isdigit()):
-            raise InvalidArgumentError(f"invalid filter 'stars={text}'")
-        least = max(least, int(text))
-    return image.stars >= least
-
-
-def _boolean(name: str, text: str) -> bool:
-    try:
-        return boolean(text)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"invalid filter '{name}={text}'") from error

@@ -13,6 +13,7 @@ from ketch.images.registry.configuration import Endpoint
 from ketch.images.registry.headers import next_page
 from ketch.images.registry.login import registry_host
 from ketch.spec.reference import DEFAULT_DOMAIN
+from ketch.spec.values import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ketch.images.registry.registries import Registries
     from ketch.images.registry.session import Session
+    from ketch.spec.filters import Filters
 
 LIMIT = 25
 _LIMIT_MAX = 100
@@ -134,3 +136,27 @@ def _one(entry: "dict[str, Any]", prefix: str) -> Found:
         entry.get("is_official") is True,
         entry.get("is_automated") is True,
     )
+
+
+def fits(image: Found, filters: "Filters") -> bool:
+    """Whether a found image fits filters of ``is-official``, ``is-automated`` and ``stars``.
+
+    Raises:
+        InvalidArgumentError: a value is wrong.
+    """
+    for name, value in (("is-official", image.official), ("is-automated", image.automated)):
+        if any(_boolean(name, text) != value for text in filters.values(name)):
+            return False
+    least = 0
+    for text in filters.values("stars"):
+        if not (text.isascii() and text.isdigit()):
+            raise InvalidArgumentError(f"invalid filter 'stars={text}'")
+        least = max(least, int(text))
+    return image.stars >= least
+
+
+def _boolean(name: str, text: str) -> bool:
+    try:
+        return boolean(text)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"invalid filter '{name}={text}'") from error
