@@ -74,6 +74,14 @@ pip_install() {
         fail "cannot install Python packages (offline?): $(sed -n 's/^ERROR: //p' "$log" | tail -n 1) Details: $log"
 }
 
+# What is installed from now on must start no daemon, which could change this machine's network.
+start_no_daemons() {
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+}
+
 run_packages() {
     install_missing nft=nftables busybox=busybox-static '/usr/lib/*/libseccomp.so.2=libseccomp2'
 }
@@ -94,18 +102,14 @@ case $goal in
         ;;
     test)
         run_packages
+        start_no_daemons
         install_missing curl=curl ip=iproute2 iptables-nft=iptables skopeo=skopeo mmdebstrap=mmdebstrap \
             docker-registry=docker-registry openssl=openssl fuse-overlayfs=fuse-overlayfs \
             qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs depmod=kmod
         make_development_venv
         ;;
     peers)
-        # Their daemons must not start, nor change this machine's network.
-        if [ ! -e /usr/sbin/policy-rc.d ]; then
-            printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
-            chmod 755 /usr/sbin/policy-rc.d
-            trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-        fi
+        start_no_daemons
         install_missing dockerd=docker.io podman=podman runc=runc crun=crun skopeo=skopeo \
             /usr/lib/podman/netavark=netavark umoci=umoci docker-registry=docker-registry \
             docker-compose=docker-compose criu=criu hyperfine=hyperfine

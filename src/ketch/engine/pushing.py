@@ -144,6 +144,8 @@ class Pusher:
             content = self._images.content.read(image.manifest_digest)
             manifest = documents.parse_manifest(content)
             media_type = manifest.get("mediaType", documents.OCI_MANIFEST)
+            for layer in manifest["layers"]:
+                self._images.content.size_bytes(layer["digest"])  # or say that it is missing
             layers = self._send_layers(repository, name, image, manifest["layers"], stack)
             config = manifest["config"]
             self._send_document(repository, config["digest"])
