@@ -77,13 +77,6 @@ def remove_network(bridge: str) -> None:
         subprocess.run(["nft", "delete", "table", *TABLE.split()], check=True)
 
 
-def links(namespace: str) -> set[str]:
-    """Names of the links of a network namespace."""
-    command = ["nsenter", f"--net={namespace}", "ip", "-o", "link"]
-    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {line.split(": ")[1].partition("@")[0] for line in listing.splitlines()}
-
-
 def processes(run: str) -> dict[int, str]:
     """Find the run's processes, by their arguments, environment or container's mounts.
 
