@@ -142,7 +142,6 @@ class ContentStore:
     def _make_layout(self) -> None:
         if os.path.exists(f"{self.root}/oci-layout"):
             return
-        # Closed to other users: there are setuid programs in it.
         os.makedirs(self.root, 0o700, exist_ok=True)
         for name in ("blobs/sha256", "ingest"):
             os.makedirs(f"{self.root}/{name}", exist_ok=True)

@@ -96,7 +96,8 @@ def _overlay_works(root: str) -> bool:
     """Try it, where the layers will be: it depends on the file system below as well."""
     directory = f"{root}/trial-{os.urandom(6).hex()}"
     try:
-        os.makedirs(directory, 0o700)
+        os.makedirs(root, 0o700, exist_ok=True)  # closed to others: it holds setuid programs
+        os.mkdir(directory, 0o700)
         try:
             snapshotter = OverlaySnapshotter(directory)  # whose lock is its own
             snapshotter.prepare(directory, [])
