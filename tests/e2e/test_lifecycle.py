@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.commands import Engine, finish
 
+pytestmark = pytest.mark.served
+
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 0.1; done"
 POLITE = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
 

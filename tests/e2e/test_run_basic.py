@@ -92,6 +92,7 @@ def test_without_t_nothing_is_a_terminal(engine: Engine) -> None:
     assert result.out == ""
 
 
+@pytest.mark.served
 def test_t_gives_a_terminal_with_the_callers_size(engine: Engine) -> None:
     child = engine.terminal("run", "--rm", "-it", "busybox", "sh", rows=41, columns=133)
     child.expect("# ")
@@ -125,6 +126,7 @@ def test_the_callers_terminal_is_as_before_afterwards(engine: Engine) -> None:
     assert after == before
 
 
+@pytest.mark.served
 def test_interrupt_on_a_terminal_reaches_the_program(engine: Engine) -> None:
     child = engine.terminal("run", "--rm", "-it", "busybox", "sh")
     child.expect("# ")

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from ketch import __version__
 from ketch.api import errors, router
-from ketch.api.http import ClientGoneError, clean_text, parse
+from ketch.api.http import NOTHING, ClientGoneError, clean_text, parse
 from ketch.engine import information
 from ketch.engine.engine import Engine
 from ketch.errors import InvalidArgumentError, KetchError
@@ -303,10 +303,10 @@ class Call:
             await asyncio.gather(gone, working, return_exceptions=True)
 
 
-def answer(error: BaseException) -> tuple[int, dict[str, str] | None]:
+def answer(error: BaseException) -> tuple[int, object]:
     """Returns status and document that an error is answered with."""
     number = errors.status(error)
-    return number, None if number == 304 else {"message": errors.message(error)}
+    return number, NOTHING if number == 304 else {"message": errors.message(error)}
 
 
 def _path(target: str) -> str:

@@ -36,6 +36,9 @@ _DRAIN_SECONDS = 2
 _HANGUP_POLL_SECONDS = 1.0
 
 
+NOTHING = object()
+
+
 class ClientGoneError(Exception):
     """The client has left, or speaks no HTTP any more: there is nobody to answer."""
 
@@ -282,7 +285,7 @@ class Exchange:
     async def reply(
         self,
         status: int = 200,
-        document: object = None,
+        document: object = NOTHING,
         *,
         headers: "Mapping[str, str] | None" = None,
         text: str | None = None,
@@ -291,16 +294,16 @@ class Exchange:
 
         Args:
             status: the status code.
-            document: what is encoded as JSON; None for nothing.
+            document: what is encoded as JSON, null included.
             headers: what else the answer says.
             text: sent instead of a document.
         """
-        body = b"" if document is None else encode(document)
+        body = b"" if document is NOTHING else encode(document)
         fields = {**self._common}
         if text is not None:
             body = text.encode()
             fields["Content-Type"] = "text/plain; charset=utf-8"
-        elif document is not None:
+        elif document is not NOTHING:
             fields["Content-Type"] = "application/json"
         if status not in {204, 304}:
             fields["Content-Length"] = str(len(body))

@@ -1,0 +1,58 @@
+"""Answers checked against the Docker Engine API's own description (OpenAPI 2)."""
+
+import pathlib
+import re
+from typing import Any
+
+import jsonschema
+import yaml  # type: ignore[import-untyped]
+
+DESCRIPTION = pathlib.Path(__file__).parents[3] / "shared/specs/docker/engine-api-v1.50.yaml"
+
+
+class Description:
+    """The API's description, from its file."""
+
+    def __init__(self) -> None:
+        with DESCRIPTION.open(encoding="utf-8") as file:
+            self._document: dict[str, Any] = yaml.load(file, yaml.CSafeLoader)
+
+    def check(self, method: str, path: str, status: int, answer: object) -> None:
+        """Check an answer; what is required, typed or enumerated otherwise is an error.
+
+        Args:
+            method: such as ``get``.
+            path: as the description has it, with its places.
+            status: the answer's.
+            answer: its document.
+        """
+        response = self._document["paths"][path][method]["responses"][status]
+        schema = {**self._json_schema(response["schema"]),
+                  "definitions": self._json_schema(self._document["definitions"])}  # fmt: skip
+        jsonschema.validate(answer, schema, cls=jsonschema.Draft4Validator)
+
+    def _json_schema(self, part: Any) -> Any:
+        """Turn a part into JSON Schema: null stands for what is missing, as in Go."""
+        if isinstance(part, list):
+            return [self._json_schema(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        # What only documents, or says less than is true (a date of a container that never ran).
+        made = {
+            key: self._json_schema(value)
+            for key, value in part.items()
+            if key not in {"format", "example", "examples", "default", "discriminator", "required"}
+            or not isinstance(part.get("type", "object"), str)
+        }
+        if isinstance(made.get("type"), str):
+            made["type"] = [made["type"], "null"]
+        if isinstance(made.get("enum"), list):
+            made["enum"] = [*made["enum"], None]
+        if "$ref" in made:
+            return {"anyOf": [{"$ref": made["$ref"]}, {"type": "null"}]}
+        return made
+
+
+def template(path: str) -> str:
+    """Returns a path with its version taken off."""
+    return re.sub(r"^/v\d+\.\d+", "", path)
