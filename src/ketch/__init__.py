@@ -19,10 +19,11 @@ __all__ = ["Engine", "__version__"]
 
 def __getattr__(name: str) -> "Any":
     """Load what the library offers at its first use."""
+    # ``from ketch import cgroups`` asks here as well, before it looks for the package.
+    if name not in {"Engine", "aio", "errors"}:
+        raise AttributeError(f"module 'ketch' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - not for the command line
 
     if name == "Engine":
         return import_module("ketch.library.engine").Engine
-    if name in {"aio", "errors"}:
-        return import_module(f"ketch.{name}")
-    raise AttributeError(f"module 'ketch' has no attribute {name!r}")
+    return import_module(f"ketch.{name}")
