@@ -127,7 +127,7 @@ def _checked(engine: Engine, run_name: str) -> Iterator[Engine]:
     containers = engine("ps", "-aq").out.split()
     _force_remove(engine, containers)
     found = [f"container {name}" for name in containers]
-    found += leftovers.left(before, run_name, patience_seconds=3)
+    found += leftovers.left(before, run_name, patience_seconds=10)
     if found:
         pytest.fail("the test left behind:\n  " + "\n  ".join(found), pytrace=False)
 

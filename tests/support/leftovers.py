@@ -50,7 +50,7 @@ def state(run: str, *, cheap: bool = False) -> State:
     return found
 
 
-def left(before: State, run: str, *, patience_seconds: float = 5) -> list[str]:
+def left(before: State, run: str, *, patience_seconds: float = 15) -> list[str]:
     """Name what is there now and was not before, of the kinds that ``before`` has.
 
     The kernel takes down a dead namespace's links and mounts a moment after its last process, so
