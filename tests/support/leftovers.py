@@ -22,6 +22,9 @@ SHARED_VARIABLE = "KETCH_TEST_SHARED"
 TABLE = "inet ketch"
 BRIDGE_PREFIX = "ketch"
 
+# Containers of peers live below this cgroup, so that it can be removed with all it holds.
+PEERS_CGROUP = "ketch-test-peer"
+
 # A cgroup of a container or of an engine; other services' come and go as they like.
 _ENGINES_CGROUP = re.compile(r"ketch|libpod|docker|/[0-9a-f]{64}")
 
@@ -41,7 +44,8 @@ def state(run: str, *, cheap: bool = False) -> State:
     found = {
         "mount": _mounts(),
         "link": frozenset(os.listdir("/sys/class/net")),
-        "cgroup": _cgroups(),
+        # The peers' own is made and removed with them, whatever test runs meanwhile.
+        "cgroup": _cgroups() - (_peers_cgroups() if cheap else frozenset()),
     }
     if not cheap:
         found["nftables rule"] = _rules()
@@ -144,6 +148,10 @@ def _cgroups() -> frozenset[str]:
         for directory, _, _ in os.walk(root)
         if _ENGINES_CGROUP.search(directory.removeprefix(root))
     )
+
+
+def _peers_cgroups() -> frozenset[str]:
+    return frozenset(str(path) for path in pathlib.Path("/sys/fs/cgroup").glob(f"*/{PEERS_CGROUP}"))
 
 
 def _ancestors() -> set[int]:

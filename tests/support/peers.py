@@ -9,11 +9,11 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 
+from tests.support import leftovers
 from tests.support.commands import Engine
 from tests.support.images import busybox_archive
 
-# Containers of peers live below this cgroup, so that it can be removed with all it holds.
-CGROUP = "ketch-test-peer"
+CGROUP = leftovers.PEERS_CGROUP
 
 
 class PeerUnavailableError(Exception):
