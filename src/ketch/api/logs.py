@@ -23,7 +23,7 @@ RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 STREAMS = {"stdout": wire.OUTPUT, "stderr": wire.ERRORS}
 
-_BATCH_BYTES = 128 * 1024
+_BATCH_BYTES = 64 * 1024
 _PAUSE_SECONDS = (0.005, 0.1)
 
 
