@@ -309,7 +309,7 @@ def _floors(
 
 
 def _imports() -> None:
-    names = "ketch.cli.pull, ketch.engine.pulling"
+    names = "ketch.cli.pull, ketch.engine.images.pulling"
     subprocess.run([sys.executable, "-I", "-c", f"import {names}"], check=True)
 
 

@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from ketch import __version__
 from ketch.api import errors, router
 from ketch.api.http import NOTHING, ClientGoneError, clean_text, parse
-from ketch.engine import information
 from ketch.engine.engine import Engine
+from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec.filters import Filters
 from ketch.spec.timestamps import rfc3339

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ketch.api.documents import conform
-from ketch.engine import creation, inspection, listing, pruning, sizes, updating
+from ketch.engine import creation, pruning, updating
+from ketch.engine.views import inspection, listing, sizes
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, NotFoundError
 from ketch.spec import container as vocabulary
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.engine import image_inspection, image_listing
+from ketch.engine.images import inspection, listing
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.spec.timestamps import SECOND_NS, UNKNOWN_NS
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ketch.api.application import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.image_removal import Events
-    from ketch.engine.images import Image
+    from ketch.engine.images.images import Image
+    from ketch.engine.images.removal import Events
 
 
 async def list_(call: "Call") -> None:
@@ -23,8 +23,8 @@ async def list_(call: "Call") -> None:
 
 
 def _list(engine: "Engine", pairs: list[str], *, every: bool) -> "list[dict[str, Any]]":
-    found = image_listing.select(engine.images, pairs, every=every)
-    return [image_listing.summary(image, -1) for image in found]
+    found = listing.select(engine.images, pairs, every=every)
+    return [listing.summary(image, -1) for image in found]
 
 
 def find(engine: "Engine", name: str) -> "Image":
@@ -45,7 +45,7 @@ async def inspect(call: "Call") -> None:
 
 
 def _inspect(engine: "Engine", name: str) -> "dict[str, Any]":
-    return image_inspection.document(engine.images, find(engine, name))
+    return inspection.document(engine.images, find(engine, name))
 
 
 async def history(call: "Call") -> None:
@@ -54,7 +54,7 @@ async def history(call: "Call") -> None:
 
 
 def _history(engine: "Engine", name: str) -> "list[dict[str, Any]]":
-    steps = image_inspection.history(engine.images, find(engine, name))
+    steps = inspection.history(engine.images, find(engine, name))
     return [
         {
             "Comment": step.comment,
@@ -112,7 +112,7 @@ async def prune(call: "Call") -> None:
 
 
 def _prune(engine: "Engine", pairs: list[str]) -> "tuple[Events, int]":
-    return image_listing.prune(engine.images, pairs)
+    return listing.prune(engine.images, pairs)
 
 
 def with_tag(name: str, tag: str) -> str:

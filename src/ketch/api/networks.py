@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ketch.api.documents import conform
-from ketch.engine import network_listing, network_settings, wiring
+from ketch.engine.networks import listing, wiring
+from ketch.engine.networks import settings as network_settings
 from ketch.errors import InvalidArgumentError
 from ketch.spec import network as vocabulary
 from ketch.spec.container import EndpointSettings
@@ -22,7 +23,7 @@ async def list_(call: "Call") -> None:
 
 
 def _list(engine: "Engine", pairs: list[str]) -> "list[dict[str, Any]]":
-    found = network_listing.select(engine.networks, engine.endpoints, pairs)
+    found = listing.select(engine.networks, engine.endpoints, pairs)
     # As dockerd has it, a list does not say who is connected.
     return [{**network_settings.network(engine, one), "Containers": {}} for one in found]
 
@@ -101,7 +102,7 @@ async def prune(call: "Call") -> None:
 
 
 def _prune(engine: "Engine", pairs: list[str]) -> list[str]:
-    return network_listing.prune(engine.networks, engine.endpoints, pairs)
+    return listing.prune(engine.networks, engine.endpoints, pairs)
 
 
 ROUTES: "Routes" = (

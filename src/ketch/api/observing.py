@@ -4,7 +4,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ketch.api.http import encode
-from ketch.engine import process_list, renaming, statistics
+from ketch.engine import renaming
+from ketch.engine.views import process_list, statistics
 from ketch.errors import InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.engine import disk_usage as usage
-from ketch.engine import information
+from ketch.engine.views import disk_usage as usage
+from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

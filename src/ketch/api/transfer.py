@@ -9,8 +9,8 @@ from ketch.api import errors
 from ketch.api.flows import Inlet, Outlet, body_descriptor, line
 from ketch.api.http import parse
 from ketch.api.images import find, with_tag
-from ketch.engine import image_archive
-from ketch.engine.sources import Source
+from ketch.engine.images import archive
+from ketch.engine.views.sources import Source
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.images.archive import TarSink
 from ketch.images.registry.credentials import Credentials
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ketch.api.application import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.image_archive import Loaded
+    from ketch.engine.images.archive import Loaded
     from ketch.images.tar import Stream
 
 JSON = "application/json"
@@ -137,7 +137,7 @@ async def create(call: "Call") -> None:
     everything = not call.text("tag") and not _has_tag(name)
 
     def pull(engine: "Engine", outlet: Outlet) -> None:
-        from ketch.engine.pulling import Puller  # noqa: PLC0415 - urllib3 and all
+        from ketch.engine.images.pulling import Puller  # noqa: PLC0415 - urllib3 and all
 
         with Registries(os.environ, credentials=who) as registries:
             puller = Puller(engine.images, registries, Told(outlet), platform=platform)
@@ -187,7 +187,7 @@ async def push(call: "Call") -> None:
     platform = _platform(call)
 
     def send(engine: "Engine", outlet: Outlet) -> None:
-        from ketch.engine.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
+        from ketch.engine.images.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
 
         with Registries(os.environ, credentials=who) as registries:
             pusher = Pusher(
@@ -220,7 +220,7 @@ async def load(call: "Call") -> None:
                     outlet.tell({"stream": f"Loaded image ID: {loaded.id}\n"})
 
             with engine.images.opened_archive(descriptor) as source:
-                image_archive.load(engine.images, source, platform=platform, done=tell)
+                archive.load(engine.images, source, platform=platform, done=tell)
 
         await told(call, take)
 
@@ -244,7 +244,7 @@ async def _save(call: "Call", names: list[str]) -> None:
         for name in names:
             if ":" in name.rpartition("/")[2]:
                 find(engine, name)
-        image_archive.save(engine.images, names, TarSink(outlet.write), platform=platform)
+        archive.save(engine.images, names, TarSink(outlet.write), platform=platform)
 
     await call.run_slowly(write)
     await outlet.end()

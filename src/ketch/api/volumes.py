@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, TypedDict
 
 from ketch.api.documents import conform
-from ketch.engine import volume_listing
+from ketch.engine.volumes import listing
 from ketch.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ async def list_(call: "Call") -> None:
 
 
 def _list(engine: "Engine", pairs: list[str]) -> "list[dict[str, Any]]":
-    return [volume_listing.document(one) for one in volume_listing.select(engine.volumes, pairs)]
+    return [listing.document(one) for one in listing.select(engine.volumes, pairs)]
 
 
 async def create(call: "Call") -> None:
@@ -44,7 +44,7 @@ def _create(engine: "Engine", asked: VolumeCreate) -> "dict[str, Any]":
         asked.get("Name", ""), driver=asked.get("Driver", ""), options=asked.get("DriverOpts"),
         labels=asked.get("Labels"),
     )  # fmt: skip
-    return volume_listing.document(made)
+    return listing.document(made)
 
 
 async def inspect(call: "Call") -> None:
@@ -53,7 +53,7 @@ async def inspect(call: "Call") -> None:
 
 
 def _inspect(engine: "Engine", name: str) -> "dict[str, Any]":
-    return volume_listing.document(engine.volumes.find(name))
+    return listing.document(engine.volumes.find(name))
 
 
 async def remove(call: "Call") -> None:
@@ -80,7 +80,7 @@ async def prune(call: "Call") -> None:
 
 
 def _prune(engine: "Engine", pairs: list[str], *, everything: bool) -> tuple[list[str], int]:
-    pruned = volume_listing.prune(engine, pairs, everything=everything)
+    pruned = listing.prune(engine, pairs, everything=everything)
     return pruned.names, pruned.freed_bytes
 
 

@@ -5,8 +5,8 @@ import sys
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import binary_size
-from ketch.engine import information
 from ketch.engine.engine import Engine
+from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
 from ketch.spec.template_functions import Struct, plain
 

@@ -5,8 +5,8 @@ import os
 import sys
 
 from ketch.cli.flags import Command, Flag, parse
-from ketch.engine import image_archive
-from ketch.engine.images import Images
+from ketch.engine.images import archive as image_archive
+from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import archive
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ketch.engine.image_archive import Loaded
+    from ketch.engine.images.archive import Loaded
     from ketch.engine.settings import Settings
 
 _FORMATS = ("docker-archive", "oci-archive", "oci-dir")

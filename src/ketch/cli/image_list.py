@@ -5,8 +5,8 @@ import time
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import size, table
-from ketch.engine import image_inspection, image_listing
-from ketch.engine.images import Images
+from ketch.engine.images import inspection, listing
+from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError
 from ketch.spec import reference as references
@@ -16,7 +16,7 @@ from ketch.spec.filters import pair
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.flags import Parsed
-    from ketch.engine.images import Image
+    from ketch.engine.images.images import Image
     from ketch.engine.settings import Settings
 
 _IMAGES = Command(
@@ -48,7 +48,7 @@ def images(settings: "Settings", arguments: list[str]) -> int:
     """List images."""
     parsed = parse(_IMAGES, arguments)
     engine = Images(settings, Store(settings.root))
-    found = image_listing.select(
+    found = listing.select(
         engine,
         parsed.items("filter"),
         every=parsed.enabled("all"),
@@ -145,7 +145,7 @@ def _tree(engine: Images, found: "list[Image]", parsed: "Parsed") -> int:
     for image in found:
         content = engine.content_size_bytes(image)
         used = "✔" if image.id in users else ""
-        names = image_inspection.repo_tags(image) or ["<untagged>"]
+        names = inspection.repo_tags(image) or ["<untagged>"]
         whole = [image.short_id, size(image.size_bytes + content), size(content), used]
         document = image.document
         platform = "/".join(

@@ -6,8 +6,8 @@ import time
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, size, table
-from ketch.engine import image_inspection
-from ketch.engine.images import Images
+from ketch.engine.images import inspection
+from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.spec import image as documents
 from ketch.spec import timestamps
@@ -15,7 +15,7 @@ from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.image_inspection import Step
+    from ketch.engine.images.inspection import Step
     from ketch.engine.settings import Settings
 
 _INSPECT = Command(
@@ -60,7 +60,7 @@ def inspect(settings: "Settings", arguments: list[str]) -> int:
         image = engine.resolve(text)
         if platform:
             engine.check_platform(image, [documents.parse_platform(platform)])
-        return image_inspection.document(engine, image)
+        return inspection.document(engine, image)
 
     return show(parsed.arguments, find, parsed.text("format"))
 
@@ -75,7 +75,7 @@ def history(settings: "Settings", arguments: list[str]) -> int:
     now_ns = time.time_ns()
     rows = [
         _fields(step, now_ns, whole=parsed.enabled("no-trunc"), human=parsed.enabled("human"))
-        for step in image_inspection.history(engine, image)
+        for step in inspection.history(engine, image)
     ]
     template = parsed.text("format")
     if parsed.enabled("quiet") and template in {"", "table"}:
@@ -100,7 +100,7 @@ def _fields(step: "Step", now_ns: int, *, whole: bool, human: bool) -> dict[str,
     created_at = time.strftime("%Y-%m-%dT%H:%M:%S", moment) + zone if moment else "N/A"
     since = f"{timestamps.spoken(now_ns - step.created_ns)} ago" if known else "N/A"
     command = step.created_by.replace("\t", " ")
-    named = step.image_id != image_inspection.MISSING
+    named = step.image_id != inspection.MISSING
     return {
         "ID": step.image_id if whole or not named else step.image_id.partition(":")[2][:12],
         "CreatedSince": since if human else created_at,

@@ -5,10 +5,10 @@ import sys
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import size
-from ketch.engine import image_listing
-from ketch.engine.images import Images
-from ketch.engine.sources import Source
+from ketch.engine.images import listing
+from ketch.engine.images.images import Images
 from ketch.engine.store import Store
+from ketch.engine.views.sources import Source
 from ketch.errors import KetchError, NotFoundError
 from ketch.spec import image as documents
 from ketch.spec.filters import pair
@@ -113,9 +113,7 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
         "dangling images")  # fmt: skip
     if not parsed.enabled("force") and not confirmed(f"WARNING! This will remove all {which}."):
         return 0
-    events, reclaimed_bytes = image_listing.prune(
-        _images(settings), parsed.items("filter"), every=every
-    )
+    events, reclaimed_bytes = listing.prune(_images(settings), parsed.items("filter"), every=every)
     if events:
         lines = "".join(f"{what.lower()}: {name}\n" for what, name in events)
         sys.stdout.write(f"Deleted Images:\n{lines}\n")

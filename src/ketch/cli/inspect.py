@@ -4,8 +4,11 @@ import sys
 
 from ketch.cli import documents
 from ketch.cli.flags import Command, Flag, parse
-from ketch.engine import image_inspection, inspection, network_settings, volume_listing
 from ketch.engine.engine import Engine
+from ketch.engine.images import inspection as image_inspection
+from ketch.engine.networks import settings as network_settings
+from ketch.engine.views import inspection
+from ketch.engine.volumes import listing
 from ketch.errors import InvalidArgumentError, NotFoundError
 
 TYPE_CHECKING = False
@@ -83,5 +86,5 @@ def _lookups(engine: Engine, *, sized: bool) -> "dict[str, Callable[[str], Struc
         ),
         "image": lambda name: image_inspection.document(engine.images, engine.images.resolve(name)),
         "network": lambda name: network_settings.network(engine, engine.networks.find(name)),
-        "volume": lambda name: volume_listing.document(engine.volumes.find(name)),
+        "volume": lambda name: listing.document(engine.volumes.find(name)),
     }

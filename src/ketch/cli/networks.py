@@ -8,8 +8,9 @@ from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import table
-from ketch.engine import network_listing, network_settings, wiring
 from ketch.engine.engine import Engine
+from ketch.engine.networks import listing, wiring
+from ketch.engine.networks import settings as network_settings
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.spec import environment
 from ketch.spec.filters import pair
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cli.flags import Parsed
-    from ketch.engine.networks import Network
+    from ketch.engine.networks.networks import Network
     from ketch.engine.settings import Settings
 
 CREATE = Command(
@@ -156,7 +157,7 @@ def ls(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch network ls``."""
     parsed = parse(LS, arguments)
     engine = Engine(settings)
-    found = network_listing.select(engine.networks, engine.endpoints, parsed.items("filter"))
+    found = listing.select(engine.networks, engine.endpoints, parsed.items("filter"))
     whole = parsed.enabled("no-trunc")
     rows = [_row(network, whole=whole) for network in found]
     template = parsed.text("format")
@@ -242,7 +243,7 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     engine = Engine(settings)
     # Those whose end nobody saw are on no network any more.
     engine.containers.list()
-    removed = network_listing.prune(engine.networks, engine.endpoints, parsed.items("filter"))
+    removed = listing.prune(engine.networks, engine.endpoints, parsed.items("filter"))
     if removed:
         print("Deleted Networks:\n" + "".join(f"{name}\n" for name in removed))
     return 0

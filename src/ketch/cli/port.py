@@ -1,8 +1,8 @@
 """``ketch port``: where a container's ports are published."""
 
 from ketch.cli.flags import Command, parse
-from ketch.engine import network_settings
 from ketch.engine.engine import Engine
+from ketch.engine.networks import settings as network_settings
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.spec.values import unsigned16
 

@@ -4,8 +4,8 @@ import time
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, size, table
-from ketch.engine import listing, sizes, summary
 from ketch.engine.engine import Engine
+from ketch.engine.views import listing, sizes, summary
 from ketch.spec import filters
 from ketch.spec.filters import Filters
 from ketch.spec.values import quoted

@@ -5,7 +5,7 @@ import sys
 
 from ketch.cli.flags import Command, Flag, Parsed, parse
 from ketch.cli.progress import shown_on
-from ketch.engine.images import Images
+from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, UnsupportedError
 from ketch.images.registry.progress import Progress
@@ -53,7 +53,7 @@ _PUSH = Command(
 
 def pull(settings: "Settings", arguments: list[str]) -> int:
     """Pull an image, or all of a repository's; print its whole name at the end."""
-    from ketch.engine.pulling import Puller  # noqa: PLC0415
+    from ketch.engine.images.pulling import Puller  # noqa: PLC0415
 
     parsed = parse(_PULL, arguments)
     _check_trust(parsed)
@@ -93,7 +93,7 @@ def pull_for_start(
     Raises:
         ImageNotFoundError: what it is called is an identifier, which no registry knows.
     """
-    from ketch.engine.pulling import Puller  # noqa: PLC0415
+    from ketch.engine.images.pulling import Puller  # noqa: PLC0415
 
     name = references.parse_any(image)
     if isinstance(name, str):
@@ -108,7 +108,7 @@ def pull_for_start(
 
 def push(settings: "Settings", arguments: list[str]) -> int:
     """Push an image, or all of a repository's."""
-    from ketch.engine.pushing import Pusher  # noqa: PLC0415
+    from ketch.engine.images.pushing import Pusher  # noqa: PLC0415
 
     parsed = parse(_PUSH, arguments)
     _check_trust(parsed)

@@ -6,7 +6,7 @@ import time
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import binary_size, size, table
 from ketch.engine.engine import Engine
-from ketch.engine.statistics import Figures, Sampler
+from ketch.engine.views.statistics import Figures, Sampler
 from ketch.errors import NotFoundError
 
 TYPE_CHECKING = False

@@ -8,16 +8,12 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.ps import fields as container_fields
 from ketch.cli.tables import size, table
-from ketch.engine import (
-    disk_usage,
-    image_listing,
-    listing,
-    network_listing,
-    pruning,
-    sizes,
-    volume_listing,
-)
+from ketch.engine import pruning
 from ketch.engine.engine import Engine
+from ketch.engine.images import listing as image_listing
+from ketch.engine.networks import listing as network_listing
+from ketch.engine.views import disk_usage, listing, sizes
+from ketch.engine.volumes import listing as volume_listing
 from ketch.errors import InvalidArgumentError
 from ketch.spec.filters import pair
 

@@ -2,8 +2,8 @@
 
 from ketch.cli.flags import Command, parse
 from ketch.cli.tables import table
-from ketch.engine import process_list
 from ketch.engine.engine import Engine
+from ketch.engine.views import process_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

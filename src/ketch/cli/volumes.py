@@ -7,8 +7,8 @@ from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import size, table
-from ketch.engine import volume_listing
 from ketch.engine.engine import Engine
+from ketch.engine.volumes import listing
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import environment
 from ketch.spec.filters import pair
@@ -17,7 +17,7 @@ from ketch.spec.template_functions import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.settings import Settings
-    from ketch.engine.volumes import Volume
+    from ketch.engine.volumes.volumes import Volume
 
 _FILTER = Flag(
     "filter", "f", "list", 'Provide filter values (e.g. "dangling=true")',
@@ -102,7 +102,7 @@ def create(settings: "Settings", arguments: list[str]) -> int:
 def ls(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch volume ls``."""
     parsed = parse(LS, arguments)
-    found = volume_listing.select(Engine(settings).volumes, parsed.items("filter"))
+    found = listing.select(Engine(settings).volumes, parsed.items("filter"))
     found.sort(key=lambda volume: _natural(volume.name))
     template = parsed.text("format")
     if parsed.enabled("quiet") and template in {"", "table"}:
@@ -142,7 +142,7 @@ def inspect(settings: "Settings", arguments: list[str]) -> int:
     volumes = Engine(settings).volumes
     return show(
         parsed.arguments,
-        lambda name: volume_listing.document(volumes.find(name)),
+        lambda name: listing.document(volumes.find(name)),
         parsed.text("format"),
     )
 
@@ -176,7 +176,7 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     warning = f"WARNING! This will remove {which} local volumes not used by at least one container."
     if not parsed.enabled("force") and not confirmed(warning):
         return 0
-    pruned = volume_listing.prune(Engine(settings), pairs, everything=everything)
+    pruned = listing.prune(Engine(settings), pairs, everything=everything)
     if pruned.names:
         sys.stdout.write(
             "Deleted Volumes:\n" + "".join(f"{name}\n" for name in pruned.names) + "\n"

@@ -6,8 +6,9 @@ Source of the rules: moby, daemon/commit.go (``merge``) and image/image.go (``Ne
 import contextlib
 import time
 
-from ketch.engine import events, image_ingest, states
-from ketch.engine.images import new_name
+from ketch.engine import events, states
+from ketch.engine.images import ingest
+from ketch.engine.images.images import new_name
 from ketch.errors import ConflictError
 from ketch.images import changes as change
 from ketch.images import tree
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.engine import Engine
-    from ketch.engine.image_ingest import Layer
-    from ketch.engine.images import Image
+    from ketch.engine.images.images import Image
+    from ketch.engine.images.ingest import Layer
     from ketch.engine.records import Container
     from ketch.spec.image import ContainerConfig, Descriptor, History, ImageConfig
 
@@ -134,7 +135,7 @@ def _layer(engine: "Engine", container: "Container", parent: "Image | None") -> 
     try:
         if stream.starts_with(tree.END):
             return None
-        return image_ingest.add_layer(engine.images, stream, parent.chain_ids if parent else ())
+        return ingest.add_layer(engine.images, stream, parent.chain_ids if parent else ())
     finally:
         stream.close()
 

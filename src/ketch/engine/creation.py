@@ -3,7 +3,8 @@
 import os
 from contextlib import contextmanager, suppress
 
-from ketch.engine import configuration, devices, host, mounts, names, storage
+from ketch.engine import host, names
+from ketch.engine.configuration import configuration, devices, mounts, storage
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 
 TYPE_CHECKING = False

@@ -1,12 +1,12 @@
 """One engine: its places, its database, and what works on them."""
 
 from ketch.engine.containers import Containers
-from ketch.engine.endpoints import Endpoints
 from ketch.engine.execs import Execs
-from ketch.engine.images import Images
-from ketch.engine.networks import Networks
+from ketch.engine.images.images import Images
+from ketch.engine.networks.endpoints import Endpoints
+from ketch.engine.networks.networks import Networks
 from ketch.engine.store import Store
-from ketch.engine.volumes import Volumes
+from ketch.engine.volumes.volumes import Volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -29,7 +29,9 @@ _INHERITED_FILES = ("limits", "oom_score_adj", "cgroup", "personality", "attr/cu
 
 # -I: no variable of the caller's environment and nothing in its directory counts; -S: no
 # site-packages, whose .pth files could run anything. The package's directory comes by argument.
-_BOOT = "import sys; sys.path.append(sys.argv[3]); from ketch.engine.zygote import main; main()"
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[3]); from ketch.engine.monitor.zygote import main; main()"
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

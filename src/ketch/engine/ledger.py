@@ -13,7 +13,7 @@ import time
 
 from ketch.engine import events, names, states
 from ketch.engine.records import Container
-from ketch.engine.volumes import forget_container
+from ketch.engine.volumes.volumes import forget_container
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -480,7 +480,7 @@ class Ledger:
             keep_socket: whether its monitor goes on listening.
         """
         from ketch import cgroups  # noqa: PLC0415 - only for what has run
-        from ketch.engine import mounts  # noqa: PLC0415 - likewise
+        from ketch.engine.configuration import mounts  # noqa: PLC0415 - likewise
 
         try:
             path = f"{self._settings.container_directory(container.id)}/config.json"
@@ -495,7 +495,7 @@ class Ledger:
                 cgroup.kill()
             # The directory above is the engine's, and goes with its last container.
             cgroup.delete(empty_parents=1)
-        from ketch.engine import wiring  # noqa: PLC0415 - likewise
+        from ketch.engine.networks import wiring  # noqa: PLC0415 - likewise
 
         wiring.release(self._store, self._settings, container.id)
         mounts.detach(self._settings, self._store, container.id)

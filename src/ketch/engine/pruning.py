@@ -2,7 +2,8 @@
 
 import time
 
-from ketch.engine import events, sizes, summary
+from ketch.engine import events
+from ketch.engine.views import sizes, summary
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.spec import timestamps
 from ketch.spec.filters import Filters

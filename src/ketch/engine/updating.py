@@ -2,7 +2,8 @@
 
 import json
 
-from ketch.engine import admission, devices, host, limits, states
+from ketch.engine import host, states
+from ketch.engine.configuration import admission, devices, limits
 from ketch.engine.ledger import record_event
 from ketch.engine.ledger import update as update_row
 from ketch.errors import ConflictError, InvalidArgumentError

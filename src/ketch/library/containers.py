@@ -5,17 +5,9 @@ import json
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
-from ketch.engine import (
-    creation,
-    inspection,
-    listing,
-    process_list,
-    pruning,
-    renaming,
-    statistics,
-    wire,
-)
+from ketch.engine import creation, pruning, renaming, wire
 from ketch.engine.logs import following
+from ketch.engine.views import inspection, listing, process_list, statistics
 from ketch.errors import NotFoundError, ProgramFailedError
 from ketch.library import sessions
 from ketch.library.options import as_filters, make_request

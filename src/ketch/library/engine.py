@@ -4,8 +4,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ketch.engine import disk_usage, events, information
+from ketch.engine import events
 from ketch.engine.settings import Settings
+from ketch.engine.views import disk_usage, information
 from ketch.library.containers import Containers
 from ketch.library.images import Images
 from ketch.library.networks import Networks

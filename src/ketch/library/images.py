@@ -4,7 +4,8 @@ import contextlib
 import os
 from typing import IO, TYPE_CHECKING
 
-from ketch.engine import image_archive, image_inspection, image_listing
+from ketch.engine.images import archive as image_archive
+from ketch.engine.images import inspection, listing
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.images.archive import TarSink
 from ketch.images.registry.credentials import Credentials
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from ketch.engine.image_removal import Events
-    from ketch.engine.images import Image as Record
+    from ketch.engine.images.images import Image as Record
+    from ketch.engine.images.removal import Events
     from ketch.images.tar import Stream
     from ketch.library.places import Places
 
@@ -34,7 +35,7 @@ class Image:
     def __init__(self, places: "Places", record: "Record") -> None:
         self._places = places
         self.id = record.id
-        self.attrs: dict[str, Any] = image_inspection.document(places.engine.images, record)
+        self.attrs: dict[str, Any] = inspection.document(places.engine.images, record)
 
     def __repr__(self) -> str:
         """Its names."""
@@ -66,7 +67,7 @@ class Image:
     def reload(self) -> None:
         """Read it again."""
         images = self._places.engine.images
-        self.attrs = image_inspection.document(images, images.resolve(self.id))
+        self.attrs = inspection.document(images, images.resolve(self.id))
 
     def tag(self, name: str) -> None:
         """Give it one more name; whatever had that name loses it."""
@@ -81,7 +82,7 @@ class Image:
                 "Id": step.image_id, "CreatedBy": step.created_by, "Tags": step.tags,
                 "Size": step.size_bytes, "Comment": step.comment, "CreatedNs": step.created_ns,
             }
-            for step in image_inspection.history(images, images.resolve(self.id))
+            for step in inspection.history(images, images.resolve(self.id))
         ]  # fmt: skip
 
     def remove(self, *, force: bool = False) -> "Events":
@@ -125,7 +126,7 @@ class Images:
             all: those without a name that others were committed on as well.
             filters: as those of ``ketch images``; a value may be a list.
         """
-        found = image_listing.select(
+        found = listing.select(
             self._places.engine.images, as_filters(filters), every=all, pattern=name
         )
         return [Image(self._places, record) for record in found]
@@ -166,7 +167,7 @@ class Images:
         filters: "Mapping[str, Any] | None" = None,
     ) -> "tuple[Events, int]":
         """Remove images that nobody uses; returns what happened, and the bytes reclaimed."""
-        return image_listing.prune(self._places.engine.images, as_filters(filters), every=all)
+        return listing.prune(self._places.engine.images, as_filters(filters), every=all)
 
     def pull(
         self,
@@ -184,7 +185,7 @@ class Images:
             credentials: who asks; Docker's ``config.json`` says it where None.
             progress: who is told how far it is.
         """
-        from ketch.engine.pulling import Puller  # noqa: PLC0415 - urllib3 and all
+        from ketch.engine.images.pulling import Puller  # noqa: PLC0415 - urllib3 and all
 
         with Registries(os.environ, credentials=credentials) as registries:
             images = self._places.engine.images
@@ -199,7 +200,7 @@ class Images:
         progress: Progress | None = None,
     ) -> str:
         """Push an image to its registry; returns its manifest's digest. Arguments as for pull."""
-        from ketch.engine.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
+        from ketch.engine.images.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
 
         engine = self._places.engine
         with Registries(os.environ, credentials=credentials) as registries:

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.engine import network_listing, network_settings, wiring
+from ketch.engine.networks import listing, wiring
+from ketch.engine.networks import settings as network_settings
 from ketch.library.options import as_filters
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from ketch.engine.networks import Network as Record
+    from ketch.engine.networks.networks import Network as Record
     from ketch.library.places import Places
 
 
@@ -115,10 +116,10 @@ class Networks:
     def list(self, *, filters: "Mapping[str, Any] | None" = None) -> "builtins.list[Network]":
         """Returns the networks, by name; filters as those of ``ketch network ls``."""
         engine = self._places.engine
-        found = network_listing.select(engine.networks, engine.endpoints, as_filters(filters))
+        found = listing.select(engine.networks, engine.endpoints, as_filters(filters))
         return [Network(self._places, record) for record in found]
 
     def prune(self, *, filters: "Mapping[str, Any] | None" = None) -> "builtins.list[str]":
         """Remove those that nobody is on; returns their names."""
         engine = self._places.engine
-        return network_listing.prune(engine.networks, engine.endpoints, as_filters(filters))
+        return listing.prune(engine.networks, engine.endpoints, as_filters(filters))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.engine import volume_listing
+from ketch.engine.volumes import listing
 from ketch.library.options import as_filters
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ketch.engine.volumes import Volume as Record
+    from ketch.engine.volumes.volumes import Volume as Record
     from ketch.library.places import Places
 
 
@@ -25,7 +25,7 @@ class Volume:
     def __init__(self, places: "Places", record: "Record") -> None:
         self._places = places
         self.name = record.name
-        self.attrs: dict[str, Any] = volume_listing.document(record)
+        self.attrs: dict[str, Any] = listing.document(record)
 
     def __repr__(self) -> str:
         """Its name."""
@@ -72,7 +72,7 @@ class Volumes:
 
     def list(self, *, filters: "Mapping[str, Any] | None" = None) -> "builtins.list[Volume]":
         """Returns the volumes, by name; filters as those of ``ketch volume ls``."""
-        found = volume_listing.select(self._places.engine.volumes, as_filters(filters))
+        found = listing.select(self._places.engine.volumes, as_filters(filters))
         return [Volume(self._places, record) for record in found]
 
     def prune(
@@ -82,5 +82,5 @@ class Volumes:
         filters: "Mapping[str, Any] | None" = None,
     ) -> "tuple[builtins.list[str], int]":
         """Remove anonymous ones, or all, that no container has; returns names and bytes."""
-        pruned = volume_listing.prune(self._places.engine, as_filters(filters), everything=all)
+        pruned = listing.prune(self._places.engine, as_filters(filters), everything=all)
         return pruned.names, pruned.freed_bytes

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from ketch.engine import committing, image_archive
+from ketch.engine import committing
 from ketch.engine.engine import Engine
+from ketch.engine.images import archive as image_archive
 from ketch.engine.settings import Settings
 from ketch.errors import (
     DigestMismatchError,

@@ -15,7 +15,7 @@ import zstandard
 
 from ketch.engine import names
 from ketch.engine.containers import Containers
-from ketch.engine.images import Image, Images
+from ketch.engine.images.images import Image, Images
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError

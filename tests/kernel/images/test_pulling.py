@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import zstandard
 
-from ketch.engine.images import Images
-from ketch.engine.pulling import Puller
+from ketch.engine.images.images import Images
+from ketch.engine.images.pulling import Puller
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import (

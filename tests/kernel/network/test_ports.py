@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ketch.engine import wiring
+from ketch.engine.networks import wiring
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
 from ketch.network import firewall, ports

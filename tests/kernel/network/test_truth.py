@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ketch.engine import wiring
 from ketch.engine.engine import Engine
+from ketch.engine.networks import wiring
 from ketch.engine.records import Container
 from ketch.engine.settings import Settings
 from ketch.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError

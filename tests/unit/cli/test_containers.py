@@ -15,9 +15,9 @@ from ketch.cli.inspect import inspect
 from ketch.cli.logs import logs
 from ketch.cli.ps import ps
 from ketch.engine.containers import Containers
-from ketch.engine.endpoints import Endpoints
 from ketch.engine.logs.json_file import Writer
-from ketch.engine.networks import Networks
+from ketch.engine.networks.endpoints import Endpoints
+from ketch.engine.networks.networks import Networks
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError

@@ -135,7 +135,7 @@ def test_a_tee_shows_all_that_is_read() -> None:
 
 def test_nothing_is_loaded_before_it_is_needed() -> None:
     program = (
-        "import sys, ketch.engine.images, ketch.images.compression;"
+        "import sys, ketch.engine.images.images, ketch.images.compression;"
         "print([m for m in ('isal', 'zstandard', 'bz2', 'lzma', 'tarfile', 'zlib',"
         " 'dataclasses', 'pathlib', 'subprocess', 'logging', 'ketch.images.layers',"
         " 'ketch.images.tar') if m in sys.modules])"

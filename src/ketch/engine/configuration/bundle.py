@@ -1,0 +1,242 @@
+"""From a container's whole configuration to the runtime's ``config.json``. Pure.
+
+What comes out is what Docker's daemon would hand to runc, mount by mount and rule by rule, except
+where ketch differs on purpose: an init is asked for by annotation instead of being mounted into the
+container, and zeros that mean "unset" are left out. Source: runtime-spec 1.2, moby's
+``daemon/oci_linux.go`` and ``daemon/pkg/oci/defaults.go`` of Docker 28.
+"""
+
+import os.path
+
+from ketch.engine.configuration import bundle_mounts
+from ketch.engine.configuration.bundle_mounts import Files, Source
+from ketch.engine.configuration.configuration import arguments
+from ketch.engine.configuration.limits import resources_of
+from ketch.engine.configuration.security import security_options
+from ketch.engine.host import DEFAULT_SYSCTLS
+from ketch.spec import capabilities, endpoints, environment, seccomp
+from ketch.spec.seccomp_default import default_profile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ketch.engine.configuration.devices import Devices
+    from ketch.engine.configuration.security import SecurityOptions
+    from ketch.engine.host import Host
+    from ketch.spec.container import HostConfig, Request
+    from ketch.spec.passwd import User
+    from ketch.spec.runtime import Capabilities as CapabilitySets
+    from ketch.spec.runtime import (
+        Config,
+        Linux,
+        Namespace,
+        Process,
+        Seccomp,
+    )
+
+__all__ = ["Files", "Source", "build"]
+
+OCI_VERSION = "1.2.0"
+
+INIT_ANNOTATION = "org.ketch.init"
+"""``true`` asks the runtime to stay as PID 1, to pass signals on and to reap."""
+
+CGROUP_PARENT = "/ketch"
+
+_MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",  # GHSA-6fw5-f8r9-fgfm: counts keystrokes
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",  # GHSA-jq35-85cj-fj4p: power as a side channel
+)
+_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def build(
+    request: "Request",
+    *,
+    container_id: str,
+    user: "User",
+    extra_groups: "list[int]",
+    files: Files,
+    devices: "Devices",
+    host: "Host",
+    joined: "Mapping[str, str] | None" = None,
+    sources: "Mapping[str, Source] | None" = None,
+) -> "Config":
+    """Builds the runtime's configuration.
+
+    Args:
+        request: a whole configuration, from ``configuration.complete``.
+        container_id: the container's.
+        user: whom the program runs as, looked up in the image.
+        extra_groups: the ids of ``GroupAdd``, likewise.
+        files: what to mount under /etc.
+        devices: from ``engine.devices.gather``.
+        host: facts about the machine.
+        joined: paths of namespaces to join, by the runtime's kinds: ``network``, ``pid``, ...; the
+            runtime makes the others.
+        sources: where mounts come from that were prepared, by destination.
+
+    Raises:
+        InvalidArgumentError: the seccomp profile cannot be used.
+    """
+    config, resources = request["Config"], request["HostConfig"]
+    security = security_options(resources)
+    bundle: Config = {
+        "ociVersion": OCI_VERSION,
+        "process": _process(request, user, extra_groups, host, security, devices),
+        "root": {"path": "rootfs", "readonly": resources.get("ReadonlyRootfs", False)},
+        "mounts": bundle_mounts.build(request, files, security, sources or {}) + devices.mounts,
+        "linux": _linux(request, container_id, devices, host, joined or {}),
+    }
+    if resources.get("UTSMode") != "host":
+        bundle["hostname"] = config["Hostname"]
+        if config.get("Domainname"):
+            bundle["domainname"] = config["Domainname"]
+    if devices.hooks:
+        bundle["hooks"] = devices.hooks
+    annotations = {**resources.get("Annotations", {})}
+    # Where the container is not the first process of its namespace, there is an init already.
+    if resources.get("Init") and not resources.get("PidMode"):
+        annotations[INIT_ANNOTATION] = "true"
+    if annotations:
+        bundle["annotations"] = annotations
+    return bundle
+
+
+def _process(
+    request: "Request",
+    user: "User",
+    extra_groups: list[int],
+    host: "Host",
+    security: "SecurityOptions",
+    devices: "Devices",
+) -> "Process":
+    config, resources = request["Config"], request["HostConfig"]
+    terminal = config.get("Tty", False)
+    groups = list(dict.fromkeys([user.gid, *user.groups, *extra_groups, *devices.groups]))
+    process: Process = {
+        "terminal": terminal,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": groups},
+        "args": arguments(config),
+        "env": environment.of_container(
+            [*config.get("Env", ()), *devices.variables],
+            hostname=config["Hostname"],
+            home=user.home,
+            terminal=terminal,
+        ),
+        "cwd": config.get("WorkingDir") or "/",
+        "capabilities": _capability_sets(_capabilities(resources, host), user.uid),
+        "noNewPrivileges": security.no_new_privileges,
+        "oomScoreAdj": resources.get("OomScoreAdj", 0),
+    }
+    if security.apparmor and host.apparmor:
+        process["apparmorProfile"] = security.apparmor
+    if label := security.process_label():
+        process["selinuxLabel"] = label
+    if resources.get("Ulimits"):
+        process["rlimits"] = [
+            {
+                "type": f"RLIMIT_{limit['Name'].upper()}",
+                "soft": _unsigned(limit["Soft"]),
+                "hard": _unsigned(limit["Hard"]),
+            }
+            for limit in resources["Ulimits"]
+        ]
+    return process
+
+
+def _unsigned(limit: int) -> int:
+    """RLIM_INFINITY where the limit is -1, as setrlimit(2) has it."""
+    return limit & (1 << 64) - 1
+
+
+def _capabilities(resources: "HostConfig", host: "Host") -> int:
+    if resources.get("Privileged"):
+        return host.capabilities
+    return capabilities.choose(
+        resources.get("CapAdd", ()), resources.get("CapDrop", ()), host.capabilities
+    )
+
+
+def _capability_sets(chosen: int, uid: int) -> "CapabilitySets":
+    """Only root has them at once; others may gain them by executing a file that has them."""
+    names = capabilities.to_names(chosen)
+    if uid:
+        return {"bounding": names}
+    return {"bounding": names, "effective": names, "permitted": names}
+
+
+def _linux(
+    request: "Request",
+    container_id: str,
+    devices: "Devices",
+    host: "Host",
+    joined: "Mapping[str, str]",
+) -> "Linux":
+    resources = request["HostConfig"]
+    parent = resources.get("CgroupParent") or CGROUP_PARENT
+    linux: Linux = {
+        "namespaces": _namespaces(resources, joined),
+        "cgroupsPath": os.path.normpath(f"/{parent}/{container_id}").replace("//", "/"),
+        "resources": resources_of(resources, devices),
+        "sysctl": _sysctls(resources, host),
+        "devices": devices.nodes,
+    }
+    if not resources.get("Privileged"):
+        linux["maskedPaths"] = resources.get("MaskedPaths", [*_MASKED_PATHS, *host.thermal_paths])
+        linux["readonlyPaths"] = resources.get("ReadonlyPaths", [*_READONLY_PATHS])
+    propagation = {
+        point["Propagation"].removeprefix("r") for point in bundle_mounts.points(request)
+    }
+    # For mounts to propagate at all, the root they lie on must not be private.
+    if "shared" in propagation:
+        linux["rootfsPropagation"] = "shared"
+    elif "slave" in propagation:
+        linux["rootfsPropagation"] = "rslave"
+    profile = _seccomp(resources, host)
+    if profile is not None:
+        linux["seccomp"] = profile
+    return linux
+
+
+def _namespaces(resources: "HostConfig", joined: "Mapping[str, str]") -> "list[Namespace]":
+    namespaces: list[Namespace] = [{"type": "mount"}]
+    for kind, mode in (
+        ("network", resources["NetworkMode"]),
+        ("uts", resources.get("UTSMode")),
+        ("pid", resources.get("PidMode")),
+        ("ipc", resources.get("IpcMode")),
+        ("cgroup", resources["CgroupnsMode"]),
+    ):
+        if kind in joined:
+            namespaces.append({"type": kind, "path": joined[kind]})  # type: ignore[typeddict-item]
+        elif mode != "host":
+            namespaces.append({"type": kind})  # type: ignore[typeddict-item]
+    return namespaces
+
+
+def _sysctls(resources: "HostConfig", host: "Host") -> dict[str, str]:
+    mode = resources["NetworkMode"]
+    own = mode != "host" and not endpoints.is_container(mode)
+    defaults = {name: DEFAULT_SYSCTLS[name] for name in host.sysctls} if own else {}
+    return {**defaults, **resources.get("Sysctls", {})}
+
+
+def _seccomp(resources: "HostConfig", host: "Host") -> "Seccomp | None":
+    profile = security_options(resources).seccomp
+    if profile == "unconfined" or (resources.get("Privileged") and not profile):
+        return None
+    document = seccomp.parse(profile) if profile else default_profile()
+    names = capabilities.to_names(_capabilities(resources, host))
+    return seccomp.to_oci(document, names, host.machine, host.release)

@@ -1,0 +1,198 @@
+"""The mounts of a container's ``config.json``: every container's own, and those asked for. Pure."""
+
+import os.path
+
+from ketch.spec import endpoints
+from ketch.spec import mounts as mount_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ketch.engine.configuration.security import SecurityOptions
+    from ketch.spec.container import HostConfig, MountPoint, Request
+    from ketch.spec.container import Mount as MountRequest
+    from ketch.spec.runtime import IdMapping, Mount
+
+# A read-only root makes the other default mounts read-only as well, but not these.
+_ALWAYS_WRITABLE = ("/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev")
+
+
+class Files:
+    """Files of the host that appear in the container under /etc.
+
+    Args:
+        hosts: path of what becomes /etc/hosts.
+        hostname: likewise /etc/hostname.
+        resolv_conf: likewise /etc/resolv.conf.
+    """
+
+    __slots__ = ("hostname", "hosts", "resolv_conf")
+
+    def __init__(self, hosts: str, hostname: str, resolv_conf: str) -> None:
+        self.hosts = hosts
+        self.hostname = hostname
+        self.resolv_conf = resolv_conf
+
+
+class Source:
+    """Where what is mounted comes from, as a start has found it.
+
+    Args:
+        path: a path, or ``/proc/self/fd/N`` for a tree that the caller holds open.
+        uids: how user ids on the disk appear inside; empty to leave them.
+        gids: likewise group ids.
+    """
+
+    __slots__ = ("gids", "path", "uids")
+
+    def __init__(
+        self,
+        path: str,
+        uids: "list[IdMapping] | None" = None,
+        gids: "list[IdMapping] | None" = None,
+    ) -> None:
+        self.path = path
+        self.uids = uids or []
+        self.gids = gids or []
+
+
+def points(request: "Request") -> "list[MountPoint]":
+    """Returns the mounts that a recorded container has, or that a request asks for."""
+    if "Mounts" in request:
+        return request["Mounts"]
+    return mount_options.of_container(request["HostConfig"], request["Config"].get("Volumes") or {})
+
+
+def build(
+    request: "Request", files: Files, security: "SecurityOptions", sources: "Mapping[str, Source]"
+) -> "list[Mount]":
+    """Returns the runtime's ``mounts``, in the order in which they must be made.
+
+    Args:
+        request: a whole configuration.
+        files: what to mount under /etc.
+        security: what its security options come to.
+        sources: where mounts come from that do not lie at a path that the request names, by
+            destination: volumes, images, and /dev/shm where another container's is shared.
+    """
+    resources = request["HostConfig"]
+    asked = {point["Destination"]: point["Spec"] for point in points(request)}
+    for path in resources.get("Tmpfs", {}):
+        asked[os.path.normpath(path)] = {"Type": "tmpfs", "Target": path}
+    taken = asked.keys()
+    read_only = resources.get("ReadonlyRootfs", False)
+    own = [
+        mount
+        for mount in _default_mounts(resources, security)
+        if mount["destination"] not in taken
+        and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
+    ]
+    if read_only:
+        for mount in own:
+            if mount["destination"] not in _ALWAYS_WRITABLE and "ro" not in mount["options"]:
+                mount["options"].append("ro")
+    bound = {
+        "/etc/resolv.conf": files.resolv_conf,
+        "/etc/hostname": files.hostname,
+        "/etc/hosts": files.hosts,
+    }
+    if resources.get("IpcMode") == "host":
+        bound["/dev/shm"] = "/dev/shm"
+    elif shared := sources.get("/dev/shm"):
+        bound["/dev/shm"] = shared.path
+    return [
+        *own,
+        *(
+            _asked_mount(target, asked[target], resources, sources.get(target))
+            for target in sorted(asked, key=lambda target: target.count("/"))
+        ),
+        *(
+            _bind(path, source, read_only=read_only and path != "/dev/shm")
+            for path, source in bound.items()
+            if path not in taken
+        ),
+    ]
+
+
+def _bind(target: str, source: str, *, read_only: bool) -> "Mount":
+    return {
+        "destination": target,
+        "type": "bind",
+        "source": source,
+        "options": ["rbind", *(["ro"] if read_only else []), "rprivate"],
+    }
+
+
+def _default_mounts(resources: "HostConfig", security: "SecurityOptions") -> "list[Mount]":
+    """What every container has; writable, if privileged, where it would be read-only."""
+    privileged = resources.get("Privileged", False)
+    system = "rw" if privileged else "ro"
+    chosen = security.writable_cgroups
+    cgroups = "rw" if (privileged if chosen is None else chosen) else "ro"
+    safe = ("nosuid", "noexec", "nodev")
+    table: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+        ("/proc", "proc", "proc", safe),
+        ("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        (
+            "/dev/pts", "devpts", "devpts",
+            ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        ),
+        ("/sys", "sysfs", "sysfs", (*safe, system)),
+        ("/sys/fs/cgroup", "cgroup", "cgroup", (cgroups, *safe)),
+        ("/dev/mqueue", "mqueue", "mqueue", safe),
+    )  # fmt: skip
+    ipc = resources.get("IpcMode", "")
+    if ipc not in {"none", "host"} and not endpoints.is_container(ipc):
+        size = f"size={resources['ShmSize']}"
+        table = (*table, ("/dev/shm", "tmpfs", "shm", (*safe, "mode=1777", size)))
+    return [
+        {"destination": target, "type": kind, "source": source, "options": [*options]}
+        for target, kind, source, options in table
+    ]
+
+
+def _asked_mount(
+    target: str, mount: "MountRequest", resources: "HostConfig", source: Source | None
+) -> "Mount":
+    if mount["Type"] == "tmpfs":
+        return {
+            "destination": target,
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": mount_options.tmpfs_options(_tmpfs_data(mount, resources)),
+        }
+    if source is None:
+        source = Source(os.path.normpath(mount["Source"]))
+    options = mount.get("BindOptions", {})
+    words = ["bind" if options.get("NonRecursive") else "rbind"]
+    if mount.get("ReadOnly"):
+        # Docker's since 25.0: what is mounted below becomes read-only too, unless asked otherwise.
+        shallow = options.get("NonRecursive") or options.get("ReadOnlyNonRecursive")
+        words.append("ro" if shallow else "rro")
+    words.append(options.get("Propagation") or "rprivate")
+    made: Mount = {
+        "destination": target,
+        "type": "bind",
+        "source": source.path,
+        "options": words,
+    }
+    if source.uids:
+        words.append("idmap")
+        made["uidMappings"], made["gidMappings"] = source.uids, source.gids
+    return made
+
+
+def _tmpfs_data(mount: "MountRequest", resources: "HostConfig") -> str:
+    """The options of a tmpfs, from ``--tmpfs`` or from ``--mount type=tmpfs``."""
+    given = resources.get("Tmpfs", {}).get(mount["Target"])
+    if given is not None:
+        return given
+    options = mount.get("TmpfsOptions", {})
+    words = ["ro"] if mount.get("ReadOnly") else []
+    if options.get("Mode"):
+        words.append(f"mode={options['Mode']:o}")
+    if options.get("SizeBytes"):
+        words.append(f"size={options['SizeBytes']}")
+    words += ["=".join(each) for each in options.get("Options") or ()]
+    return ",".join(words)

@@ -1,0 +1,175 @@
+"""Devices by the Container Device Interface: ``--device vendor.com/class=name``.
+
+A vendor's specification, a JSON or YAML file, says what a device comes with: nodes, mounts,
+variables, hooks. Source: cncf-tags/container-device-interface, SPEC.md 1.0.
+"""
+
+import json
+import os
+
+from ketch.engine.configuration import devices
+from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.spec.values import quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from ketch.spec.container import DeviceRequest
+
+DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
+"""Later ones take precedence."""
+
+_FILE_BYTES_MAX = 16 << 20
+
+
+# What --gpus asks for; the first vendor whose specification is there serves it.
+_GPUS = ("nvidia.com/gpu", "amd.com/gpu", "intel.com/gpu")
+
+
+def names(
+    requests: "Iterable[DeviceRequest]", directories: "Iterable[str]" = DIRECTORIES
+) -> list[str]:
+    """Returns the qualified names of the devices that are asked for, GPUs by number among them.
+
+    Raises:
+        UnsupportedError: nothing here hands out what is asked for.
+        UnavailableError: a specification cannot be read.
+    """
+    found: list[str] = []
+    for wanted in requests:
+        if wanted.get("Driver") == "cdi":
+            found += wanted.get("DeviceIDs") or ()
+            continue
+        capabilities = wanted.get("Capabilities") or []
+        driver = wanted.get("Driver", "")
+        kinds = {document.get("kind") for document in _specifications(directories)}
+        kind = next((kind for kind in _GPUS if kind in kinds), None)
+        gpus = any("gpu" in each for each in capabilities)
+        if not gpus or kind is None or driver not in {"", kind.partition(".")[0]}:
+            sets = " ".join(f"[{' '.join(each)}]" for each in capabilities)
+            raise UnsupportedError(
+                f"could not select device driver {quoted(driver)} with capabilities: [{sets}]",
+                f"ketch takes GPUs from a CDI specification in {' or '.join(DIRECTORIES)}, such as "
+                "nvidia-ctk cdi generate writes",
+            )
+        count = wanted.get("Count", 0)
+        devices = wanted.get("DeviceIDs") or (
+            ["all"] if count < 0 else [str(number) for number in range(count)]
+        )
+        found += [f"{kind}={device}" for device in devices]
+    return found
+
+
+def add(
+    found: "devices.Devices", names: "Iterable[str]", directories: "Iterable[str]" = DIRECTORIES
+) -> None:
+    """Adds what devices come with.
+
+    Args:
+        found: what it is added to.
+        names: the devices' qualified names.
+        directories: where specifications are.
+
+    Raises:
+        InvalidArgumentError: no specification has such a device.
+        UnavailableError: a specification cannot be read.
+    """
+    specifications = list(_specifications(directories))
+    missing = []
+    applied: set[int] = set()
+    for name in names:
+        kind, _, device_name = name.partition("=")
+        entry = None
+        for number, document in enumerate(specifications):
+            if document.get("kind") != kind:
+                continue
+            for device in document.get("devices") or ():
+                if device.get("name") == device_name:
+                    entry = (number, document, device)
+        if entry is None:
+            missing.append(name)
+            continue
+        number, document, device = entry
+        if number not in applied:  # what all devices of one specification share
+            applied.add(number)
+            _apply(found, document.get("containerEdits") or {})
+        _apply(found, device.get("containerEdits") or {})
+    if missing:
+        raise InvalidArgumentError(
+            "CDI device injection failed: unresolvable CDI devices " + ", ".join(missing),
+            f"a specification of them belongs in {' or '.join(directories)}",
+        )
+
+
+def _specifications(directories: "Iterable[str]") -> "Iterator[dict[str, Any]]":
+    for directory in directories:
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith((".json", ".yaml", ".yml")):
+                yield _read(os.path.join(directory, name))
+
+
+def _read(path: str) -> "dict[str, Any]":
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_FILE_BYTES_MAX)
+        document = json.loads(text) if path.endswith(".json") else _yaml(path, text)
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"CDI specification {path}: {error}", "mend or remove it") from error
+    if not isinstance(document, dict):
+        raise UnavailableError(f"CDI specification {path}: not an object", "mend or remove it")
+    return document
+
+
+def _yaml(path: str, text: bytes) -> object:
+    try:
+        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415 - not everyone has it
+    except ImportError as error:
+        raise UnavailableError(
+            f"CDI specification {path}: reading YAML needs PyYAML",
+            "install it, or write the specification as JSON",
+        ) from error
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _apply(found: "devices.Devices", edits: "dict[str, Any]") -> None:
+    found.variables += edits.get("env") or ()
+    found.groups += [gid for gid in edits.get("additionalGids") or () if gid]
+    for entry in edits.get("deviceNodes") or ():
+        path = entry["path"]
+        source = entry.get("hostPath") or path
+        try:
+            node = devices.describe(source, path)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise InvalidArgumentError(
+                f"CDI device injection failed: device node {source}: {reason}"
+            ) from error
+        if node is None:
+            raise InvalidArgumentError(f"CDI device injection failed: {source} is not a device")
+        for key in ("fileMode", "uid", "gid"):
+            if entry.get(key) is not None:
+                node[key] = entry[key]
+        found.nodes.append(node)
+        found.rules.append(devices.rule(node, entry.get("permissions") or "rwm"))
+    for entry in edits.get("mounts") or ():
+        options = list(entry.get("options") or ("ro", "nosuid", "nodev", "rbind"))
+        found.mounts.append(
+            {
+                "destination": entry["containerPath"],
+                "source": entry["hostPath"],
+                "type": entry.get("type") or "bind",
+                "options": options,
+            }
+        )
+    for entry in edits.get("hooks") or ():
+        hook = {key: entry[key] for key in ("path", "args", "env", "timeout") if key in entry}
+        found.hooks.setdefault(entry["hookName"], []).append(hook)  # type: ignore[misc]

@@ -1,0 +1,179 @@
+"""Devices of the host, as a container gets them: nodes to make and rules that allow them."""
+
+import os
+import stat
+
+from ketch.errors import InvalidArgumentError
+from ketch.spec import devices
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.container import HostConfig
+    from ketch.spec.runtime import BlockIo, Device, DeviceRule, Hooks, Mount
+
+# Directories of /dev that hold no devices of the host's, and the console, which each container
+# has its own of (containerd's HostDevices).
+_SKIPPED = (
+    "pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx", "null",
+    "zero", "full", "random", "urandom", "tty",
+)  # fmt: skip
+
+_CONTROLLING_TERMINAL = (5, 0)
+
+
+class Devices:
+    """What a container gets beyond the devices that every container has.
+
+    Args:
+        nodes: the device nodes to make.
+        rules: what to allow on them.
+
+    Attributes:
+        block: weights and throttles of block devices; empty for none.
+        variables: environment variables that devices come with, as CDI has it.
+        mounts: likewise mounts.
+        groups: likewise groups of the program.
+        hooks: likewise hooks of the runtime.
+    """
+
+    __slots__ = ("block", "groups", "hooks", "mounts", "nodes", "rules", "variables")
+
+    def __init__(self, nodes: "list[Device]", rules: "list[DeviceRule]") -> None:
+        self.nodes = nodes
+        self.rules = rules
+        self.block: BlockIo = {}
+        self.variables: list[str] = []
+        self.mounts: list[Mount] = []
+        self.groups: list[int] = []
+        self.hooks: Hooks = {}
+
+
+def gather(resources: "HostConfig") -> Devices:
+    """Looks up the devices that a container asks for.
+
+    Raises:
+        InvalidArgumentError: one does not exist or is not a device.
+    """
+    found = Devices([], [])
+    privileged = resources.get("Privileged", False)
+    if privileged:
+        found.nodes += of_host("/dev")
+    for mapping in resources.get("Devices", ()):
+        source, target = mapping["PathOnHost"], mapping["PathInContainer"] or mapping["PathOnHost"]
+        if privileged and source == target:
+            continue
+        for node in _from_path(source, target):
+            found.nodes.append(node)
+            found.rules.append(rule(node, mapping["CgroupPermissions"] or "rwm"))
+    found.rules += [devices.cgroup_rule(text) for text in resources.get("DeviceCgroupRules", ())]
+    if wanted := resources.get("DeviceRequests"):
+        from ketch.engine.configuration import cdi  # noqa: PLC0415 - hardly any container asks for such devices
+
+        cdi.add(found, cdi.names(wanted))
+    if privileged:
+        found.rules = [{"allow": True, "access": "rwm"}]
+    found.block = block_limits(resources)
+    return found
+
+
+_THROTTLES: "dict[str, tuple[str, str]]" = {
+    "BlkioDeviceReadBps": ("throttleReadBpsDevice", "Rate"),
+    "BlkioDeviceWriteBps": ("throttleWriteBpsDevice", "Rate"),
+    "BlkioDeviceReadIOps": ("throttleReadIOPSDevice", "Rate"),
+    "BlkioDeviceWriteIOps": ("throttleWriteIOPSDevice", "Rate"),
+    "BlkioWeightDevice": ("weightDevice", "Weight"),
+}
+
+
+def block_limits(resources: "HostConfig") -> "BlockIo":
+    """Returns the runtime's ``blockIO``: weights and throttles, devices by number.
+
+    Raises:
+        InvalidArgumentError: a device does not exist.
+    """
+    found: dict[str, object] = {}
+    if resources.get("BlkioWeight"):
+        found["weight"] = resources["BlkioWeight"]
+    for field, (name, key) in _THROTTLES.items():
+        entries: list[dict[str, object]] = resources.get(field) or []  # type: ignore[assignment]
+        numbered = [{**_numbers(str(entry["Path"])), key.lower(): entry[key]} for entry in entries]
+        if numbered:
+            found[name] = numbered
+    return found  # type: ignore[return-value]
+
+
+def _numbers(path: str) -> dict[str, int]:
+    try:
+        number = os.stat(path).st_rdev
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidArgumentError(f"stat {path}: {reason}") from error
+    return {"major": os.major(number), "minor": os.minor(number)}
+
+
+def _from_path(source: str, target: str) -> "list[Device]":
+    """The device at a path, or all below a directory."""
+    try:
+        # /dev/disk/by-id and its like are links.
+        node = describe(os.path.realpath(source, strict=True), target)
+        if node is not None:
+            return [node]
+        if os.path.isdir(source):
+            found = [
+                {**below, "path": target + below["path"][len(source) :]}
+                for below in of_host(source, ())
+            ]
+            if found:
+                return found  # type: ignore[return-value]
+        reason = "not a device node"
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+    raise InvalidArgumentError(
+        f'error gathering device information while adding custom device "{source}": {reason}'
+    )
+
+
+def of_host(directory: str, skipped: tuple[str, ...] = _SKIPPED) -> "list[Device]":
+    """Returns the device nodes below a directory; those that vanish meanwhile are left out."""
+    found: list[Device] = []
+    with os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name in skipped:
+                continue
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    found += of_host(entry.path, skipped)
+                    continue
+                node = describe(entry.path, entry.path, follow=False)
+            except OSError:
+                continue
+            if node is not None and (node["major"], node["minor"]) != _CONTROLLING_TERMINAL:
+                found.append(node)
+    return found
+
+
+def describe(source: str, target: str, *, follow: bool = True) -> "Device | None":
+    """Returns the device node at a path, as it is to appear at another; None for what is none."""
+    status = os.stat(source, follow_symlinks=follow)
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        return None
+    return {
+        "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
+        "path": target,
+        "major": os.major(status.st_rdev),
+        "minor": os.minor(status.st_rdev),
+        "fileMode": stat.S_IMODE(status.st_mode),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+    }
+
+
+def rule(node: "Device", access: str) -> "DeviceRule":
+    """Returns the rule that allows a device, for some of r, w and m."""
+    return {
+        "allow": True,
+        "type": node["type"],
+        "major": node["major"],
+        "minor": node["minor"],
+        "access": access,
+    }

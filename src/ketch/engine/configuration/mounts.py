@@ -1,0 +1,400 @@
+"""The host's side of a container's mounts: found and checked, made, filled, held while it runs.
+
+Four moments: ``resolve`` decides what a new container will have mounted and changes nothing;
+``acquire`` makes its volumes and fills the new ones from its image; ``attach`` takes each source in
+hand before a start; ``detach`` lets go of them after the end.
+"""
+
+import os
+from contextlib import ExitStack
+
+from ketch.engine import events
+from ketch.engine.configuration import selinux
+from ketch.engine.configuration.bundle_mounts import Source
+from ketch.engine.volumes import mounts, volumes
+from ketch.engine.volumes.population import populate
+from ketch.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    SyscallError,
+)
+from ketch.linux import mount, openat2, procfs
+from ketch.linux.libc import AT_RECURSIVE
+from ketch.spec import mount_flag
+from ketch.spec import mounts as requests
+from ketch.spec.values import quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+    from ketch.engine.settings import Settings
+    from ketch.engine.store import Store
+    from ketch.spec.container import Mount, MountPoint, Request
+    from ketch.spec.passwd import User
+    from ketch.spec.runtime import IdMapping
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def resolve(engine: "Engine", request: "Request") -> "list[MountPoint]":
+    """Returns everything that a new container will have mounted; nothing is made yet.
+
+    Args:
+        engine: where volumes, images and other containers are.
+        request: a whole configuration.
+
+    Raises:
+        InvalidArgumentError: a mount cannot be.
+        NotFoundError: a container, an image or a driver is not there.
+    """
+    host = request["HostConfig"]
+    inherited: list[MountPoint] = []
+    for text in host.get("VolumesFrom", ()):
+        reference, read_only = requests.volumes_from(text)
+        donor = engine.containers.find(reference)
+        inherited += [
+            requests.inherit(point, read_only=read_only) for point in donor.record.get("Mounts", ())
+        ]
+    points = requests.of_container(host, request["Config"].get("Volumes") or {}, inherited)
+    check_sources(point["Spec"] for point in points)
+    for point in points:
+        if point["Type"] == "volume":
+            _resolve_volume(engine, point)
+        elif point["Type"] == "image":
+            point["Source"] = _image_id(engine, point["Source"])
+    return points
+
+
+def _image_id(engine: "Engine", reference: str) -> str:
+    try:
+        return engine.images.resolve(reference).id
+    except NotFoundError as error:
+        # Of another class: it is not the container's own image, which the caller might pull.
+        raise NotFoundError(error.message, f"pull it first: ketch pull {reference}") from error
+
+
+def _resolve_volume(engine: "Engine", point: "MountPoint") -> None:
+    options = point["Spec"].get("VolumeOptions", {})
+    driver = options.get("DriverConfig", {})
+    if name := point.get("Name"):
+        volumes.check_name(name)
+    else:
+        point["Name"] = name = os.urandom(32).hex()
+    volumes.check_driver(name, point.get("Driver", ""), driver.get("Options") or {})
+    point["Source"] = volumes.data_directory(engine.settings, name)
+
+
+def acquire(
+    engine: "Engine",
+    container_id: str,
+    points: "Sequence[MountPoint]",
+) -> None:
+    """Make what a recorded container's mounts need, and fill its new volumes from its image.
+
+    Args:
+        engine: where it is recorded.
+        container_id: the container; its root is prepared.
+        points: its mounts, from ``resolve``.
+
+    Raises:
+        InvalidArgumentError: a source cannot be made, or a volume would cover a file.
+        UnavailableError: a volume's data cannot be written.
+    """
+    prepare_sources(point["Spec"] for point in points)
+    own = [point for point in points if point["Type"] == "volume"]
+    if not own:
+        return
+    with engine.store.transaction() as connection:
+        for point in own:
+            options = point["Spec"].get("VolumeOptions", {})
+            labels = {**options.get("Labels", {})}
+            if not point["Spec"].get("Source"):
+                labels[volumes.ANONYMOUS_LABEL] = ""
+            driver = options.get("DriverConfig", {})
+            volumes.add(connection, point["Name"], driver.get("Options") or {}, labels)
+            connection.execute(
+                "INSERT OR IGNORE INTO volume_use (volume, container_id) VALUES (?, ?)",
+                (point["Name"], container_id),
+            )
+    populate(engine, container_id, own)
+
+
+def attach(
+    engine: "Engine", container: "Container", user: "User", held: "ExitStack"
+) -> dict[str, Source]:
+    """Take a container's mounts in hand before it starts.
+
+    Args:
+        engine: where it is recorded.
+        container: the container.
+        user: whom its program runs as, for mounts that map ids.
+        held: takes what is to be let go of when the container has ended, or could not be started.
+
+    Returns:
+        Where mounts come from that do not lie at a path that was asked for, by destination.
+
+    Raises:
+        InvalidArgumentError: a source is gone, or a subpath leads nowhere.
+    """
+    points: list[MountPoint] = container.record.get("Mounts", [])
+    if not points:
+        return {}
+    check_sources(point["Spec"] for point in points)
+    prepare_sources(point["Spec"] for point in points)
+    named = [point for point in points if point["Type"] == "volume"]
+    _relabel(points)
+    if named:
+        held.callback(detach, engine.settings, engine.store, container.id)
+        _mount_volumes(engine, container.id, named)
+    found: dict[str, Source] = {}
+    for number, point in enumerate(points):
+        source = None
+        if point["Type"] == "volume":
+            source = _volume_source(point, held)
+        elif point["Type"] == "image":
+            source = _image_source(engine, container.id, number, point, held)
+        section = point["Spec"].get("BindOptions") or point["Spec"].get("VolumeOptions") or {}
+        if id_map := section.get("IdMap"):
+            source = source or Source(point["Source"])
+            source.uids, source.gids = _id_maps(str(id_map), source.path, user)
+        if source is not None:
+            found[point["Destination"]] = source
+    return found
+
+
+def _relabel(points: "Sequence[MountPoint]") -> None:
+    asked = [point for point in points if {"z", "Z"} & set(point["Mode"].split(","))]
+    if asked and selinux.is_active():
+        for point in asked:
+            selinux.relabel(point["Source"])
+
+
+def _mount_volumes(engine: "Engine", container_id: str, points: "Sequence[MountPoint]") -> None:
+    """Have volumes in place, and on record that the container has them mounted."""
+    names = sorted({point["Name"] for point in points})
+    with ExitStack() as locks:
+        # In one order, so that no two starts wait for each other. Nobody fills one meanwhile.
+        for name in names:
+            locks.enter_context(mounts.locked_name(engine.settings, name))
+        with engine.store.transaction() as connection:
+            for point in points:
+                # A volume can only be missing here where its data was removed by hand.
+                volumes.add(connection, point["Name"], {}, {})
+                connection.execute(
+                    "INSERT OR REPLACE INTO volume_use (volume, container_id, mounted)"
+                    " VALUES (?, ?, 1)",
+                    (point["Name"], container_id),
+                )
+                attributes = {
+                    "container": container_id, "destination": point["Destination"],
+                    "driver": point.get("Driver", volumes.LOCAL), "propagation": "",
+                    "read/write": "true" if point["RW"] else "false",
+                }  # fmt: skip
+                events.record(connection, "volume", "mount", point["Name"], attributes)
+        for name in names:
+            mounts.mount_(engine.volumes.find(name))
+
+
+def detach(settings: "Settings", store: "Store", container_id: str) -> None:
+    """Let go of what a container that has ended, or was left behind, had mounted.
+
+    Args:
+        settings: the engine's places.
+        store: the engine's database.
+        container_id: the container.
+    """
+    with store.reading() as connection:
+        query = "SELECT volume FROM volume_use WHERE container_id = ? AND mounted = 1"
+        names = [row["volume"] for row in connection.execute(query, (container_id,))]
+    if not names:
+        return
+    with store.transaction() as connection:
+        connection.execute(
+            "UPDATE volume_use SET mounted = 0 WHERE container_id = ?", (container_id,)
+        )
+        for name in names:
+            attributes = {"container": container_id, "driver": volumes.LOCAL}
+            events.record(connection, "volume", "unmount", name, attributes)
+    for name in names:
+        try:
+            volume = volumes.Volumes(settings, store).find(name)
+        except NotFoundError:
+            continue
+        if volume.options:
+            with mounts.locked(settings, volume):
+                if not volumes.is_in_use(store, name):
+                    mounts.unmount(volume)
+
+
+def _volume_source(point: "MountPoint", held: "ExitStack") -> Source:
+    subpath = point["Spec"].get("VolumeOptions", {}).get("Subpath", "")
+    if not subpath:
+        return Source(point["Source"])
+    data = os.open(point["Source"], _DIRECTORY)
+    try:
+        return _part(data, subpath, f"volume {point['Name']}", held)
+    finally:
+        os.close(data)
+
+
+def _part(tree: int, subpath: str, whose: str, held: "ExitStack") -> Source:
+    """A directory or file in a tree, which others may write to, as a detached tree of its own."""
+    try:
+        place = openat2.openat2(
+            tree, os.path.normpath(subpath), os.O_PATH, resolve=openat2.RESOLVE_BENEATH
+        )
+    except SyscallError as error:
+        raise InvalidArgumentError(
+            f"cannot access path {subpath} of {whose}: {os.strerror(error.errno or 0).lower()}",
+            "a subpath must exist when the container starts, and no symlink may lead out of it",
+        ) from error
+    try:
+        return _hold(mount.open_tree(place, "", mount.OPEN_TREE_CLONE | AT_RECURSIVE), held)
+    finally:
+        os.close(place)
+
+
+def _hold(tree: int, held: "ExitStack") -> Source:
+    held.callback(os.close, tree)
+    return Source(f"/proc/self/fd/{tree}")
+
+
+def _image_source(
+    engine: "Engine", container_id: str, number: int, point: "MountPoint", held: "ExitStack"
+) -> Source:
+    """An image's file system, with a layer for what the container writes there."""
+    directory = f"{engine.settings.container_directory(container_id)}/image-{number}"
+    if not os.path.isdir(directory):
+        image = engine.images.resolve(point["Source"])
+        os.mkdir(directory, 0o700)
+        engine.images.snapshotter.prepare(directory, image.chain_ids)
+    tree = engine.images.snapshotter.mount(directory)
+    subpath = point["Spec"].get("ImageOptions", {}).get("Subpath", "")
+    if not subpath:
+        return _hold(tree, held)
+    try:
+        return _part(tree, subpath, f"image {point['Spec']['Source']}", held)
+    except SyscallError:
+        # Before Linux 6.15 a detached tree cannot be cloned: it needs a place for the moment.
+        return _part_of_attached(tree, directory, subpath, point, held)
+    finally:
+        os.close(tree)
+
+
+def _part_of_attached(
+    tree: int, directory: str, subpath: str, point: "MountPoint", held: "ExitStack"
+) -> Source:
+    place = f"{directory}/mounted"
+    os.makedirs(place, 0o700, exist_ok=True)
+    target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mount.move_mount(tree, target)
+    finally:
+        os.close(target)
+    try:
+        return _part(tree, subpath, f"image {point['Spec']['Source']}", held)
+    finally:
+        mount.umount2(place, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+
+
+_IDS = (1 << 32) - 1
+
+
+def _id_maps(text: str, source: str, user: "User") -> "tuple[list[IdMapping], list[IdMapping]]":
+    """How ids on the disk appear inside, for users and groups; empty where they stay."""
+    ranges = mount_flag.id_map(text)
+    if ranges is not None:
+        uids, gids = (
+            [
+                {"containerID": outside, "hostID": inside, "size": count}
+                for inside, outside, count in ranges[kind]
+            ]
+            for kind in ("uids", "gids")
+        )
+        return uids, gids  # type: ignore[return-value]
+    owner = os.stat(source)
+    if (owner.st_uid, owner.st_gid) == (user.uid, user.gid):
+        return [], []
+    return list(_swapped(owner.st_uid, user.uid)), list(_swapped(owner.st_gid, user.gid))
+
+
+def _swapped(outside: int, inside: int) -> "Iterator[IdMapping]":
+    """One id on the disk appears as another; the others stay, but for those two.
+
+    Whoever has the first id inside gets no id on the disk: were the two exchanged, it would write
+    files of the second's there, which is mostly root.
+    """
+    low, high = sorted((outside, inside))
+    yield {"containerID": outside, "hostID": inside, "size": 1}
+    for first, last in ((0, low), (low + 1, high), (high + 1, _IDS)):
+        if last > first:
+            yield {"containerID": first, "hostID": first, "size": last - first}
+
+
+def check_sources(requested: "Iterable[Mount]") -> None:
+    """Checks, before anything is made, that the sources exist which are not made when missing.
+
+    Raises:
+        InvalidArgumentError: one does not.
+    """
+    for asked in requested:
+        made = asked.get("BindOptions", {}).get("CreateMountpoint", False)
+        if asked["Type"] == "bind" and not made and not os.path.lexists(asked["Source"]):
+            raise InvalidArgumentError(
+                f"invalid mount config for type {quoted('bind')}: "
+                f"bind source path does not exist: {asked['Source']}",
+                "make it, or use -v, which makes a missing directory",
+            )
+
+
+def prepare_sources(requested: "Iterable[Mount]") -> None:
+    """Makes missing directories, and checks that the propagation asked for is possible.
+
+    Raises:
+        InvalidArgumentError: a source cannot be made, or lies on a mount whose propagation does
+            not allow what was asked for.
+    """
+    for asked in requested:
+        if asked["Type"] != "bind":
+            continue
+        options = asked.get("BindOptions", {})
+        if options.get("CreateMountpoint"):
+            try:
+                if not os.path.lexists(asked["Source"]):
+                    os.makedirs(asked["Source"], 0o755, exist_ok=True)
+            except OSError as error:
+                raise InvalidArgumentError(
+                    f"error while creating mount source path '{asked['Source']}': "
+                    f"mkdir {error.filename}: {(error.strerror or '').lower()}"
+                ) from error
+        propagation = options.get("Propagation", "").removeprefix("r")
+        if propagation in {"shared", "slave"}:
+            _check_propagation(asked["Source"], propagation)
+
+
+def _check_propagation(source: str, propagation: str) -> None:
+    point, tags = _mount_of(os.path.realpath(source))
+    allowed = ("shared:",) if propagation == "shared" else ("shared:", "master:")
+    if not any(tag.startswith(allowed) for tag in tags):
+        wanted = "a shared mount" if propagation == "shared" else "a shared or slave mount"
+        raise InvalidArgumentError(
+            f"path {source} is mounted on {point} but it is not {wanted}",
+            f"mount --make-shared {point}",
+        )
+
+
+def _mount_of(path: str) -> tuple[str, list[str]]:
+    """The mount point that a path lies on, and its optional fields: proc_pid_mountinfo(5)."""
+    best, tags = "", []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mountinfo:
+        for line in mountinfo:
+            fields = line.split()
+            point = procfs.unescape(fields[4])
+            covers = path == point or path.startswith(f"{point.rstrip('/')}/")
+            # A later mount at the same place lies on top of the earlier one.
+            if covers and len(point) >= len(best):
+                best, tags = point, fields[6 : fields.index("-")]
+    return best, tags

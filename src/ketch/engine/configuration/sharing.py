@@ -1,0 +1,204 @@
+"""Namespaces of other containers: ``--network``, ``--ipc`` and ``--pid container:NAME``.
+
+Another container's namespaces are taken by its init, which a pidfd holds meanwhile, so that no
+other process can take its number. They are descriptors from then on: whether the other container
+ends before this one is made does not matter.
+"""
+
+import os
+import stat
+from signal import pidfd_send_signal
+
+from ketch.engine import states
+from ketch.engine.configuration.bundle_mounts import Files, Source
+from ketch.engine.processes import open_process
+from ketch.errors import ConflictError, InvalidArgumentError
+from ketch.linux import beneath, mount, statfs
+from ketch.linux.namespaces import CLONE_NEWNS, KINDS, setns
+from ketch.spec import endpoints
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from contextlib import ExitStack
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+    from ketch.spec.container import Request
+
+_MODES = (("network", "NetworkMode"), ("ipc", "IpcMode"), ("pid", "PidMode"))
+
+# Whose /dev/shm others may have: its own, offered; the host's; one that it has from another.
+_SHAREABLE = ("shareable", "host")
+
+
+class Shared:
+    """What a container has of others.
+
+    Attributes:
+        joined: paths of namespaces to join, by the runtime's kinds.
+        sources: the other's /dev/shm, under that name.
+        network_donor: the container whose network it is in, or None.
+    """
+
+    __slots__ = ("joined", "network_donor", "sources")
+
+    def __init__(self) -> None:
+        self.joined: dict[str, str] = {}
+        self.sources: dict[str, Source] = {}
+        self.network_donor: Container | None = None
+
+    def request(self, request: "Request") -> "Request":
+        """Returns a request with the host name of whose network the container is in."""
+        if self.network_donor is None:
+            return request
+        donor = self.network_donor.record["Config"]
+        names = {key: donor.get(key, "") for key in ("Hostname", "Domainname")}
+        return {**request, "Config": {**request["Config"], **names}}  # type: ignore[typeddict-item]
+
+    def files(self, engine: "Engine") -> Files | None:
+        """Returns the files under /etc that it shares with whose network it is in, or None."""
+        if self.network_donor is None:
+            return None
+        directory = engine.settings.container_directory(self.network_donor.id)
+        return Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
+
+
+def donors(record: "Mapping[str, Any]") -> list[str]:
+    """Returns the containers whose namespaces a container is to be in, as it names them."""
+    modes = (record["HostConfig"].get(key) or "" for _, key in _MODES)
+    return [reference for mode in modes if (reference := endpoints.container_of(mode))]
+
+
+def in_order(containers: "Iterable[Container]") -> "list[Container]":
+    """Returns containers in an order in which they can be started: donors before others.
+
+    Args:
+        containers: the containers; those that do not need each other stay in their order.
+    """
+    found = list(containers)
+    ordered: dict[str, Container] = {}
+
+    def add(container: "Container", asking: tuple[str, ...]) -> None:
+        if container.id in ordered or container.id in asking:
+            return
+        for reference in donors(container.record):
+            for other in found:
+                if other.name == reference.removeprefix("/") or other.id.startswith(reference):
+                    add(other, (*asking, container.id))
+        ordered[container.id] = container
+
+    for container in found:
+        add(container, ())
+    return list(ordered.values())
+
+
+def join(engine: "Engine", request: "Request", held: "ExitStack") -> Shared:
+    """Open the namespaces of other containers that a container is to be in.
+
+    Args:
+        engine: where they are recorded.
+        request: the container's whole configuration.
+        held: takes what is open; it may be closed once the container is made.
+
+    Raises:
+        NotFoundError: there is no such container.
+        ConflictError: it does not run.
+        InvalidArgumentError: it does not share its IPC namespace.
+    """
+    shared = Shared()
+    for kind, key in _MODES:
+        mode: str = request["HostConfig"].get(key, "")  # type: ignore[assignment]
+        reference = endpoints.container_of(mode)
+        if not reference:
+            continue
+        donor = engine.containers.find(reference)
+        _require_running(donor, kind)
+        if kind == "ipc":
+            _require_shareable(donor)
+        with open_process(donor.init_pid, donor.init_start_time) as pidfd:
+            if pidfd is None:
+                raise _not_running(donor, kind)
+            descriptor = os.open(
+                f"/proc/{donor.init_pid}/ns/{KINDS[kind][1]}", os.O_RDONLY | os.O_CLOEXEC
+            )
+            held.callback(os.close, descriptor)
+            try:
+                pidfd_send_signal(pidfd, 0)  # it was its own number until now
+                if kind == "ipc":
+                    tree = _shared_memory(pidfd, donor)
+                    held.callback(os.close, tree)
+                    shared.sources["/dev/shm"] = Source(f"/proc/self/fd/{tree}")
+            except ProcessLookupError as error:
+                raise _not_running(donor, kind) from error
+        shared.joined[kind] = f"/proc/self/fd/{descriptor}"
+        if kind == "network":
+            shared.network_donor = donor
+    return shared
+
+
+def _require_running(donor: "Container", kind: str) -> None:
+    if donor.status == states.RESTARTING:
+        raise ConflictError(
+            f"Container {donor.id} is restarting, wait until the container is running"
+        )
+    if donor.status not in {states.RUNNING, states.PAUSED}:
+        raise _not_running(donor, kind)
+
+
+def _not_running(donor: "Container", kind: str) -> ConflictError:
+    message = {
+        "network": f"cannot join network of a non running container: {donor.id}",
+        "ipc": f"can't join IPC of container {donor.id}: container {donor.id} is not running",
+        "pid": f"container {donor.id} is not running",
+    }[kind]
+    return ConflictError(message, f"start it first: ketch start {donor.name}")
+
+
+def _require_shareable(donor: "Container") -> None:
+    mode = donor.record.get("HostConfig", {}).get("IpcMode", "")
+    if mode not in _SHAREABLE and not endpoints.is_container(mode):
+        raise _not_shareable(donor)
+
+
+def _not_shareable(donor: "Container") -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"can't join IPC of container {donor.id}: non-shareable IPC "
+        "(hint: use IpcMode:shareable for the donor container)"
+    )
+
+
+def _shared_memory(pidfd: int, donor: "Container") -> int:
+    """A detached copy of what the other container has mounted at /dev/shm.
+
+    Mounts can be copied only by whoever is in their namespace: this process goes there for two
+    system calls. It loads nothing meanwhile, and looks the name up beneath the other's root.
+    """
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    tree = -1
+    try:
+        setns(pidfd, CLONE_NEWNS)
+        try:
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                place = beneath.open_path(root, "/dev/shm", follow=False)
+                try:
+                    tree = mount.open_tree(place, "", mount.OPEN_TREE_CLONE)
+                finally:
+                    os.close(place)
+            finally:
+                os.close(root)
+        finally:
+            setns(home, CLONE_NEWNS)
+            os.fchdir(here)
+    except FileNotFoundError as error:
+        raise _not_shareable(donor) from error
+    finally:
+        os.close(here)
+        os.close(home)
+    if not stat.S_ISDIR(os.fstat(tree).st_mode) or statfs.kind(tree) != statfs.TMPFS_MAGIC:
+        os.close(tree)
+        raise _not_shareable(donor)
+    return tree

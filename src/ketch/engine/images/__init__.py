@@ -1,0 +1,1 @@
+"""Images: recorded, brought in and out, listed, removed."""

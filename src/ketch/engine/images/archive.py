@@ -1,0 +1,448 @@
+"""``save`` and ``load``: images to and from archives that docker, podman, skopeo and umoci share.
+
+What is saved is an OCI image layout with Docker's ``manifest.json`` beside it, as Docker 25 and
+later write it; blobs are those of the store, so digests stay. What is loaded may be either of the
+two, and is checked against every digest that it names.
+"""
+
+import json
+import os
+
+from ketch.engine.images import ingest
+from ketch.errors import (
+    DigestMismatchError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnsupportedError,
+)
+from ketch.spec import digest as digests
+from ketch.spec import docker_archive, platforms, timestamps
+from ketch.spec import image as documents
+from ketch.spec import reference as references
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
+
+    from ketch.engine.images.images import Image, Images
+    from ketch.engine.images.ingest import Layer
+    from ketch.images.archive import Source
+    from ketch.spec.image import Descriptor, ImageConfig, Platform
+    from ketch.spec.reference import Reference
+
+    class Sink(Protocol):
+        """Where images are written to."""
+
+        def add(self, name: str, content: bytes) -> None:
+            """Write a file from memory."""
+            ...
+
+        def add_blob(self, name: str, descriptor: int) -> None:
+            """Write a file from another."""
+            ...
+
+        def finish(self) -> None:
+            """Write the end."""
+            ...
+
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"  # annotations.md
+_NAME_ANNOTATION = "io.containerd.image.name"
+_INDEX_DEPTH_MAX = 4
+_IMAGES_MAX = 1000
+
+
+class Loaded:
+    """One image that ``load`` found.
+
+    Attributes:
+        id: its ID.
+        names: the names it got, in familiar form.
+        replaced: names that it took from others, and their IDs.
+    """
+
+    __slots__ = ("id", "names", "replaced")
+
+    def __init__(self, image_id: str, names: list[str], replaced: list[tuple[str, str]]) -> None:
+        self.id = image_id
+        self.names = names
+        self.replaced = replaced
+
+
+def save(
+    images: "Images", texts: "Sequence[str]", sink: "Sink", *, platform: str = "",
+    docker: bool = True,
+) -> None:  # fmt: skip
+    """Write images, each once, whatever number of names lead to it.
+
+    Args:
+        images: where they are.
+        texts: names and IDs; a name without tag and digest stands for all of its repository.
+        sink: where they go.
+        platform: the platform they must be of, or empty.
+        docker: whether ``manifest.json`` is written too.
+
+    Raises:
+        NotFoundError: there is no such image, or not of that platform.
+        OSError: it cannot be written.
+    """
+    chosen = _chosen(images, texts)
+    if platform:
+        for image, _ in chosen:
+            images.check_platform(image, [documents.parse_platform(platform)])
+    with images.adding():  # or another process might delete what is being read
+        entries: list[Descriptor] = []
+        listed: list[dict[str, Any]] = []
+        written: set[str] = set()
+        for image, names in chosen:
+            content = images.content.read(image.manifest_digest)
+            manifest = documents.parse_manifest(content)
+            blobs = [layer["digest"] for layer in manifest["layers"]]
+            for digest in (*blobs, image.id, image.manifest_digest):
+                if digest not in written:
+                    written.add(digest)
+                    _add_blob(images, sink, digest)
+            media_type = manifest.get("mediaType", documents.OCI_MANIFEST)
+            document = image.document
+            entry = documents.descriptor(media_type, image.manifest_digest, len(content))
+            entry["platform"] = documents.platform_of(document)
+            entries += [_named(entry, name) for name in names] or [entry]
+            listed.append(
+                {
+                    "Config": _blob_name(image.id),
+                    "RepoTags": [name.familiar for name in names] or None,
+                    "Layers": list(map(_blob_name, blobs)),
+                    "LayerSources": {
+                        diff_id: dict(layer)
+                        for diff_id, layer in zip(
+                            document["rootfs"]["diff_ids"], manifest["layers"], strict=True
+                        )
+                    },
+                }
+            )
+        index: documents.Index = {
+            "schemaVersion": 2,
+            "mediaType": documents.OCI_INDEX,
+            "manifests": entries,
+        }
+        sink.add("index.json", documents.encode(index))
+        if docker:
+            sink.add("manifest.json", json.dumps(listed, separators=(",", ":")).encode())
+        sink.add("oci-layout", _LAYOUT)
+        sink.finish()
+        for image, _ in chosen:
+            images.record_event("save", image)
+
+
+def load(
+    images: "Images",
+    source: "Source",
+    *,
+    platform: str = "",
+    done: "Callable[[Loaded], object]" = lambda _: None,
+) -> list[Loaded]:
+    """Take images from an archive; those before one that is damaged stay.
+
+    Args:
+        images: where they go.
+        source: the archive.
+        platform: which of an image's platforms is taken; this machine's where empty.
+        done: is told of each image once it is there.
+
+    Raises:
+        InvalidArgumentError: the archive, or a document in it, is malformed.
+        NotFoundError: it lacks something, or has no image of that platform.
+        DigestMismatchError: content is not what its digest promised.
+        UnsupportedError: an image's layers are elsewhere.
+        UnavailableError: the disk is full or failing.
+    """
+    wanted = documents.parse_platform(platform) if platform else documents.host_platform()
+    loaded = []
+    try:
+        with images.adding():
+            found = _from_index(source, wanted, strict=bool(platform))
+            if found is None:
+                found = _from_manifest(source)
+            if len(found) > _IMAGES_MAX:
+                raise InvalidArgumentError(f"the archive has more than {_IMAGES_MAX} images")
+            for candidate in found:
+                if platform and not platforms.matches(
+                    documents.platform_of(candidate.document), wanted
+                ):
+                    raise NotFoundError(
+                        f"requested platform ({platform}) not found: image might not be loaded"
+                    )
+                loaded.append(candidate.store(images, source))
+                done(loaded[-1])
+    finally:
+        images.publish_index()
+        images.collect_garbage()
+    return loaded
+
+
+class _Candidate:
+    """An image in an archive, its documents read and checked.
+
+    Args:
+        config: its configuration's bytes.
+        layers: where its layers are, and what they were promised to be, if anything was.
+        names: what it is called.
+        manifest: its manifest's bytes, None for one that is yet to be made.
+    """
+
+    __slots__ = ("config", "document", "layers", "manifest", "names")
+
+    def __init__(
+        self,
+        config: bytes,
+        layers: "list[tuple[str, Descriptor | None]]",
+        names: "list[Reference]",
+        manifest: bytes | None = None,
+    ) -> None:
+        self.config = config
+        self.document: ImageConfig = documents.parse_config(config)
+        self.layers = layers
+        self.names = names
+        self.manifest = manifest
+        diff_ids = self.document["rootfs"]["diff_ids"]
+        if len(layers) != len(diff_ids):
+            raise InvalidArgumentError(
+                f"invalid manifest, layers length mismatch: expected {len(diff_ids)},"
+                f" got {len(layers)}"
+            )
+
+    def store(self, images: "Images", source: "Source") -> Loaded:
+        """Store and record the image."""
+        image_id = images.content.write(self.config)
+        existing = images.known(image_id)
+        if existing is not None and self.manifest is None:
+            # Its layers may have come compressed; those are as good.
+            manifest_digest, size_bytes = existing.manifest_digest, existing.size_bytes
+        else:
+            layers = self._layers(images, source)
+            size_bytes = sum(layer.size_bytes for layer in layers)
+            manifest_digest = images.content.write(self._manifest(image_id, layers))
+        replaced = images.holders(self.names)
+        names = [name.familiar for name in self.names]
+        labels = (self.document.get("config") or {}).get("Labels") or {}
+        images.record(
+            image_id,
+            manifest_digest,
+            timestamps.created_ns(self.document.get("created") or ""),
+            size_bytes,
+            self.names,
+            ("load", image_id, {**labels, "name": image_id}),
+        )
+        return Loaded(image_id, names, [pair for pair in replaced if pair[1] != image_id])
+
+    def _layers(self, images: "Images", source: "Source") -> "list[Layer]":
+        below: list[str] = []
+        layers: list[Layer] = []
+        diff_ids = self.document["rootfs"]["diff_ids"]
+        for (name, expected), diff_id in zip(self.layers, diff_ids, strict=True):
+            layer = ingest.known_layer(images, below, diff_id, expected)
+            if layer is None:
+                part = source.open(name)
+                try:
+                    layer = ingest.add_layer(
+                        images, part, below, expected=expected, diff_id=diff_id
+                    )
+                finally:
+                    part.close()
+            layers.append(layer)
+            below.append(layer.chain_id)
+        return layers
+
+    def _manifest(self, image_id: str, layers: "list[Layer]") -> bytes:
+        if self.manifest is not None:
+            return self.manifest
+        config = documents.descriptor(documents.OCI_CONFIG, image_id, len(self.config))
+        return documents.encode(documents.manifest(config, [layer.descriptor for layer in layers]))
+
+
+# Reading
+
+
+def _from_index(source: "Source", wanted: "Platform", *, strict: bool) -> list[_Candidate] | None:
+    """Read an OCI image layout; None where the archive is none."""
+    content = source.document("index.json")
+    if content is None or "oci-layout" not in source:
+        return None
+    index = documents.parse_index(content)
+    found: dict[str, _Candidate] = {}
+    others = 0
+    for entry in index["manifests"]:
+        platform = entry.get("platform")
+        unfit = platform is not None and not platforms.matches(platform, wanted)
+        if unfit and (strict or len(index["manifests"]) > 1):
+            others += 1
+            continue
+        digest = _manifest_digest(source, entry, wanted, 0)
+        if digest is None:
+            others += 1
+            continue
+        candidate = found.get(digest)
+        if candidate is None:
+            candidate = found[digest] = _oci_candidate(source, digest)
+        name = _annotated_name(entry.get("annotations") or {})
+        if name is not None and name not in candidate.names:
+            candidate.names.append(name)
+    if not found and others:
+        raise NotFoundError(
+            f"the archive has no image for {wanted['os']}/{wanted['architecture']}",
+            "choose one of its platforms with --platform",
+        )
+    return list(found.values())
+
+
+def _manifest_digest(
+    source: "Source", entry: "Descriptor", wanted: "Platform", depth: int
+) -> str | None:
+    """Returns the manifest that an entry of an index leads to, None where no platform fits."""
+    if entry["mediaType"] in documents.MANIFEST_TYPES:
+        return entry["digest"]
+    if entry["mediaType"] not in documents.INDEX_TYPES:
+        return None
+    if depth >= _INDEX_DEPTH_MAX:
+        raise InvalidArgumentError(
+            f"index {entry['digest']}: indexes are nested more than {_INDEX_DEPTH_MAX} deep"
+        )
+    index = documents.parse_index(_blob(source, entry["digest"]))
+    for inner in _by_preference(index["manifests"], wanted):
+        if _blob_name(inner["digest"]) in source:
+            found = _manifest_digest(source, inner, wanted, depth + 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _by_preference(entries: "list[Descriptor]", wanted: "Platform") -> "list[Descriptor]":
+    """Returns what may run on a platform, the best first; entries that do not say come last."""
+    order = platforms.candidates(wanted)
+    ranked = []
+    for entry in entries:
+        platform = entry.get("platform")
+        if platform is None or platforms.matches(platform, wanted):
+            rank = order.index(platforms.normal(platform)) if platform else len(order)
+            ranked.append((rank, entry))
+    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _oci_candidate(source: "Source", digest: str) -> _Candidate:
+    content = _blob(source, digest)
+    manifest = documents.parse_manifest(content)
+    for layer in manifest["layers"]:
+        if layer.get("urls") or "foreign" in layer["mediaType"]:
+            raise UnsupportedError(f"layer {layer['digest']} is foreign: it is kept elsewhere")
+    config = _blob(source, manifest["config"]["digest"])
+    layers = [(_blob_name(layer["digest"]), layer) for layer in manifest["layers"]]
+    return _Candidate(config, list(layers), [], content)
+
+
+def _from_manifest(source: "Source") -> list[_Candidate]:
+    """Read Docker's layout.
+
+    Raises:
+        InvalidArgumentError: the archive is neither this nor an OCI image layout.
+    """
+    content = source.document("manifest.json")
+    if content is None:
+        raise InvalidArgumentError(
+            "the archive has neither a manifest.json nor an OCI image layout",
+            "ketch import takes root filesystems",
+        )
+    found = []
+    for entry in docker_archive.parse(content):
+        config = source.document(entry["Config"])
+        if config is None:
+            raise NotFoundError(f"the archive lacks {entry['Config'][:200]!a}, which it refers to")
+        names = []
+        for text in entry["RepoTags"]:
+            name = references.parse(text)
+            if name.digest or not name.tag:
+                raise InvalidArgumentError(f"invalid tag {text!r}")
+            names.append(name)
+        found.append(_Candidate(config, [(path, None) for path in entry["Layers"]], names))
+    return found
+
+
+def _blob(source: "Source", digest: str) -> bytes:
+    """Read a document of an OCI image layout and verify it."""
+    content = source.document(_blob_name(digest))
+    if content is None:
+        raise NotFoundError(f"the archive lacks blob {digest}, which it refers to")
+    if not digests.matches(content, digest):
+        raise DigestMismatchError(f"the archive's blob {digest} has another digest")
+    return content
+
+
+def _annotated_name(annotations: "dict[str, str]") -> "Reference | None":
+    """Returns the name that an index gives an image, None where there is none to go by."""
+    whole, short = annotations.get(_NAME_ANNOTATION), annotations.get(_REFERENCE_ANNOTATION)
+    text = whole or short or ""
+    if not text or text == references.DEFAULT_TAG:
+        return None  # the mere tag, as umoci has it, does not tell of which repository
+    try:
+        name = references.parse(text)
+        if whole and short and short not in {name.tag, name.familiar, str(name)}:
+            # umoci gives an image that it changed a new tag, and leaves the rest as it was.
+            name = references.parse(f"{name.name}:{short}")
+    except InvalidArgumentError:
+        return None  # the annotation's grammar allows more than a reference's
+    return None if name.digest else name.tagged()
+
+
+# Writing
+
+
+def _chosen(images: "Images", texts: "Sequence[str]") -> "list[tuple[Image, list[Reference]]]":
+    """Returns the images to save, and by which names."""
+    chosen: dict[str, tuple[Image, list[Reference]]] = {}
+    for text in texts:
+        target = references.parse_any(text)
+        listed = [] if isinstance(target, str) else _repository(images, target)
+        for image, name in listed or [_one(images, text)]:
+            names = chosen.setdefault(image.id, (image, []))[1]
+            if name is not None and name not in names:
+                names.append(name)
+    return list(chosen.values())
+
+
+def _repository(images: "Images", target: "Reference") -> "list[tuple[Image, Reference | None]]":
+    """Returns all tags of a repository that was named without one."""
+    if target.tag or target.digest:
+        return []
+    found = []
+    for image in images.list():
+        names = map(references.parse, image.names)
+        found += [(image, name) for name in names if name.tag and name.name == target.name]
+    return list(found)
+
+
+def _one(images: "Images", text: str) -> "tuple[Image, Reference | None]":
+    image = images.resolve(text)
+    names = list(map(references.parse, image.names))
+    try:
+        name = references.parse(text).tagged()
+    except InvalidArgumentError:  # a whole ID
+        return image, None
+    return image, name if name in names and not name.digest else None
+
+
+def _named(entry: "Descriptor", name: "Reference") -> "Descriptor":
+    return {**entry, "annotations": {_NAME_ANNOTATION: str(name), _REFERENCE_ANNOTATION: name.tag}}
+
+
+def _add_blob(images: "Images", sink: "Sink", digest: str) -> None:
+    descriptor = images.content.open(digest)
+    try:
+        sink.add_blob(_blob_name(digest), descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _blob_name(digest: str) -> str:
+    algorithm, digits = digests.split(digest)
+    return f"blobs/{algorithm}/{digits}"

@@ -1,0 +1,571 @@
+"""Images: what they are called, what they are made of, and when their content may go.
+
+An image is recorded in the database (ID, names) after all its content is in place, and its content
+is deleted after its record: so a process killed at any line leaves content that nothing refers to,
+which the next import or removal finds and deletes.
+"""
+
+import contextlib
+import os
+import re
+import sqlite3
+import time
+
+from ketch.engine import events
+from ketch.engine.images import removal as image_removal
+from ketch.errors import ImageNotFoundError, InvalidArgumentError, KetchError, NotFoundError
+from ketch.images import drivers, lock
+from ketch.images.content import ContentStore
+from ketch.spec import image as documents
+from ketch.spec import reference as references
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from ketch.engine.images.removal import Events
+    from ketch.engine.settings import Settings
+    from ketch.engine.store import Store
+    from ketch.images.archive import TarSource
+    from ketch.images.snapshots import Snapshotter
+    from ketch.images.tar import Stream
+    from ketch.spec.image import ContainerConfig, ImageConfig, Platform
+    from ketch.spec.reference import Reference
+
+_HEX = re.compile(r"[0-9a-f]{1,64}")
+_REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"  # annotations.md
+_NAME_ANNOTATION = "io.containerd.image.name"
+
+
+class Image:
+    """One image at the moment it was read.
+
+    Attributes:
+        id: digest of its configuration.
+        manifest_digest: digest of its manifest.
+        created_ns: when it was made, in nanoseconds since the epoch.
+        size_bytes: bytes of the files in its layers.
+        parent_id: the image that it was committed on, or empty.
+        tagged_ns: when it was last given a name, 0 for never.
+        names: its names in normal form, sorted.
+    """
+
+    __slots__ = ("_content", "_document", "created_ns", "id", "manifest_digest", "names",
+                 "parent_id", "size_bytes", "tagged_ns")  # fmt: skip
+
+    def __init__(self, content: ContentStore, row: sqlite3.Row, names: "Sequence[str]") -> None:
+        self.id: str = row["id"]
+        self.manifest_digest: str = row["manifest_digest"]
+        self.created_ns: int = row["created_ns"]
+        self.size_bytes: int = row["size_bytes"]
+        self.parent_id: str = row["parent_id"]
+        self.tagged_ns: int = row["tagged_ns"]
+        self.names = names
+        self._content = content
+        self._document: ImageConfig | None = None
+
+    @property
+    def short_id(self) -> str:
+        """The start of its ID that people are shown."""
+        return self.id.partition(":")[2][:12]
+
+    @property
+    def document(self) -> "ImageConfig":
+        """Its whole configuration; the first access reads it."""
+        if self._document is None:
+            self._document = documents.parse_config(self._content.read(self.id))
+        return self._document
+
+    @property
+    def config(self) -> "ContainerConfig":
+        """What its containers run with unless told otherwise."""
+        return self.document.get("config") or {}
+
+    @property
+    def chain_ids(self) -> list[str]:
+        """The chain IDs of its layers, the lowest first."""
+        return documents.chain_ids(self.document["rootfs"]["diff_ids"])
+
+
+class Images:
+    """The images of one engine.
+
+    Args:
+        settings: the engine's places.
+        store: the engine's database.
+
+    Attributes:
+        content: the blobs.
+        root: the engine's directory.
+    """
+
+    __slots__ = ("_driver", "_snapshotter", "_store", "content", "root")
+
+    def __init__(self, settings: "Settings", store: "Store") -> None:
+        self.root = settings.root
+        self._store = store
+        self.content = ContentStore(settings.root)
+        self._driver = settings.storage_driver
+        self._snapshotter: Snapshotter | None = None
+
+    @property
+    def snapshotter(self) -> "Snapshotter":
+        """The unpacked layers and what is stacked on them."""
+        if self._snapshotter is None:
+            self._snapshotter = drivers.choose(self.root, self._driver)
+        return self._snapshotter
+
+    # What is there
+
+    def resolve(self, text: str, platform: str = "") -> Image:
+        """Returns the image with this name, ID, or unique start of an ID; names come first.
+
+        Args:
+            text: name or ID.
+            platform: ``os[/architecture[/variant]]`` that it must run on; any where empty.
+
+        Raises:
+            ImageNotFoundError: there is none, or it is for another platform.
+            InvalidArgumentError: the text can be neither name nor ID, or the platform is none.
+        """
+        with self._store.reading() as connection:
+            image = self._find(connection, text)
+        if platform:
+            self.check_platform(image, [documents.parse_platform(platform)])
+        return image
+
+    def list(self, *patterns: str) -> "list[Image]":
+        """Returns the images, newest first.
+
+        Args:
+            patterns: only names that match one, and images that have such a name: a name without
+                tag, or with one, in familiar form; ``*``, ``?`` and ``[...]`` stand for other text
+                without a slash.
+
+        Raises:
+            InvalidArgumentError: a pattern is malformed.
+        """
+        matchers = [references.matcher(pattern) for pattern in patterns]
+        with self._store.reading() as connection:
+            rows = connection.execute("SELECT * FROM image ORDER BY created_ns DESC, id").fetchall()
+            named = connection.execute("SELECT * FROM image_name ORDER BY reference").fetchall()
+        names: dict[str, list[str]] = {}
+        for row in named:
+            name = references.parse(row["reference"]) if matchers else None
+            if name is None or any(matches(name) for matches in matchers):
+                names.setdefault(row["image_id"], []).append(row["reference"])
+        return [
+            Image(self.content, row, names.get(row["id"], []))
+            for row in rows
+            if not matchers or row["id"] in names
+        ]
+
+    def parent(self, image: Image) -> Image | None:
+        """Returns the image that one was committed on, if it is still there."""
+        try:
+            return self.resolve(image.parent_id) if image.parent_id else None
+        except NotFoundError:
+            return None
+
+    def known(self, image_id: str) -> Image | None:
+        """Returns the image with a whole ID, None where there is none."""
+        try:
+            return self.resolve(image_id)
+        except NotFoundError:
+            return None
+
+    def holders(self, names: "Iterable[Reference]") -> "Sequence[tuple[str, str]]":
+        """Returns which of some names images have: in familiar form, with their IDs."""
+        query = "SELECT image_id FROM image_name WHERE reference = ?"
+        with self._store.reading() as connection:
+            found = [(name.familiar, connection.execute(query, (_key(name),)).fetchone())
+                     for name in names]  # fmt: skip
+        return [(name, row["image_id"]) for name, row in found if row is not None]
+
+    @contextlib.contextmanager
+    def opened_archive(self, descriptor: int) -> "Iterator[TarSource]":
+        """Open an archive for ``image_archive.load``.
+
+        Args:
+            descriptor: where it comes from: a file, a pipe, a socket; plain or compressed.
+
+        Raises:
+            InvalidArgumentError: it is damaged, no archive, or more than there is room for.
+            UnavailableError: the disk is full or failing.
+        """
+        from ketch.images import archive  # noqa: PLC0415 - not for a container's start
+
+        os.makedirs(self.root, 0o700, exist_ok=True)
+        room = os.statvfs(self.root)
+        opened = archive.seekable(descriptor, f"{self.root}/ingest", room.f_bavail * room.f_frsize)
+        try:
+            yield archive.TarSource(opened)
+        finally:
+            os.close(opened)
+
+    def record_event(self, action: str, image: Image) -> None:
+        """Tell in ``events`` what was done with an image."""
+        with self._store.transaction() as connection:
+            attributes = {**_labels(image), "name": image.id}
+            events.record(connection, "image", action, image.id, attributes)
+
+    def check_platform(self, image: Image, wanted: "Iterable[Platform]") -> None:
+        """Check that an image runs on one of some platforms.
+
+        Raises:
+            ImageNotFoundError: it runs on none.
+        """
+        from ketch.spec import platforms  # noqa: PLC0415 - rarely asked, and not by a plain start
+
+        known = documents.platform_of(image.document)
+        for platform in wanted:
+            if platforms.matches(known, platform):
+                return
+        shown = references.parse(image.names[0]).familiar if image.names else image.short_id
+        raise ImageNotFoundError(
+            f"image with reference {shown} was found but does not provide the specified platform"
+            f" ({platforms.shown(platform)})"
+        )
+
+    def content_size_bytes(self, image: Image) -> int:
+        """Returns bytes of an image's blobs.
+
+        Raises:
+            NotFoundError: its manifest is missing.
+        """
+        manifest = documents.parse_manifest(self.content.read(image.manifest_digest))
+        blobs = (manifest["config"], *manifest["layers"])
+        return self.content.size_bytes(image.manifest_digest) + sum(blob["size"] for blob in blobs)
+
+    def users(self) -> dict[str, int]:
+        """Returns how many containers there are of each image that has any, by its ID."""
+        with self._store.reading() as connection:
+            query = "SELECT image_id, count(*) FROM container GROUP BY image_id"
+            return dict(connection.execute(query).fetchall())
+
+    # What changes
+
+    def import_image(
+        self,
+        stream: "Stream",
+        reference: str = "",
+        *,
+        changes: "Sequence[str]" = (),
+        message: str = "",
+        platform: str = "",
+    ) -> str:
+        """Make an image of one layer from a root file system's tar archive.
+
+        Args:
+            stream: the archive, plain or compressed.
+            reference: its name, or empty for an image without one.
+            changes: Dockerfile instructions that change its configuration.
+            message: a comment, kept in its history.
+            platform: ``os[/architecture[/variant]]``; this machine's where empty.
+
+        Returns:
+            The new image's ID.
+
+        Raises:
+            InvalidArgumentError: an argument or the archive is malformed.
+            UnavailableError: the disk is full or failing.
+            PermissionDeniedError: unpacking needs privileges that the caller lacks.
+        """
+        # Needed here only, and not by a container's start.
+        from ketch.engine.images import ingest  # noqa: PLC0415
+
+        return ingest.import_image(
+            self, stream, reference, changes=changes, message=message, platform=platform
+        )
+
+    def adding(self) -> "AbstractContextManager[None]":
+        """Returns the lock that whoever adds content and layers holds until they are recorded."""
+        drivers.record(self.snapshotter)
+        return lock.shared(self.root)
+
+    def record(
+        self,
+        image_id: str,
+        manifest_digest: str,
+        created_ns: int,
+        size_bytes: int,
+        names: "Iterable[Reference]" = (),
+        event: "tuple[str, str, dict[str, str]] | None" = None,
+        *,
+        parent_id: str = "",
+    ) -> None:
+        """Record an image whose content and layers are all in place; ``adding`` must be held.
+
+        Call ``publish_index`` when the lock is released.
+
+        Args:
+            image_id: digest of its configuration.
+            manifest_digest: digest of its manifest.
+            created_ns: when it was made, in nanoseconds since the epoch.
+            size_bytes: bytes of the files in its layers.
+            names: its names, with a tag or a digest; whatever had one of them loses it.
+            event: what to tell: action, actor's ID, attributes.
+            parent_id: the image that it was committed on, or empty.
+        """
+        now_ns = time.time_ns()
+        with self._store.transaction() as connection:
+            connection.execute(
+                "INSERT INTO image (id, manifest_digest, created_ns, size_bytes, parent_id)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                " manifest_digest = excluded.manifest_digest, size_bytes = excluded.size_bytes",
+                (image_id, manifest_digest, created_ns, size_bytes, parent_id),
+            )
+            for name in names:
+                _name(connection, name, image_id, now_ns)
+            if event is not None:
+                action, actor, attributes = event
+                events.record(connection, "image", action, actor, attributes)
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image one more name; whatever had that name loses it.
+
+        Args:
+            source: name or ID of the image.
+            target: the new name, with the tag ``latest`` where it has none.
+
+        Raises:
+            NotFoundError: there is no such image.
+            InvalidArgumentError: the new name is malformed.
+        """
+        try:
+            name = new_name(target, "refusing to create a tag with a digest reference")
+        except InvalidArgumentError as error:
+            if error.message.startswith("refusing"):
+                raise
+            raise InvalidArgumentError(
+                f'Error parsing reference: "{target}" is not a valid repository/tag:'
+                f" {error.message}",
+                error.hint,
+            ) from error
+        with self._store.transaction() as connection:
+            image = self._find(connection, source)
+            _name(connection, name, image.id, time.time_ns())
+            events.record(
+                connection, "image", "tag", image.id, {**_labels(image), "name": name.familiar}
+            )
+        self.publish_index()
+
+    def remove(self, text: str, *, force: bool = False, prune: bool = True) -> "Events":
+        """Take away an image's name, and the image with its last one.
+
+        The rules are Docker's. By name: the name goes; with the last name the image too. By ID:
+        the image goes if all its names are one, else only with force. An image that a stopped
+        container uses goes only with force, one that a running container uses does not, nor one
+        that another was committed on.
+
+        Args:
+            text: name, ID, or unique start of an ID.
+            force: whether to overrule what can be overruled.
+            prune: whether nameless images that it was committed on go along.
+
+        Returns:
+            What happened, in order: ``("Untagged", NAME)`` and ``("Deleted", DIGEST)``, where the
+            digest is an image's ID or a layer's chain ID.
+
+        Raises:
+            NotFoundError: there is no such image.
+            ConflictError: it is in use.
+        """
+        with self.removing() as removal:
+            removal.remove(text, force=force, prune=prune)
+        return removal.events
+
+    @contextlib.contextmanager
+    def removing(self) -> "Iterator[Removal]":
+        """Remove several images in a block, and what nobody else needs of them at its end."""
+        removal = Removal(self._store, self._find)
+        try:
+            yield removal
+        finally:
+            if removal.events:
+                self.publish_index()
+            gone = self.collect_garbage()
+            removal.events += [
+                ("Deleted", chain) for chain in reversed(removal.chain_ids) if chain in gone
+            ]
+
+    def record_prune(self, reclaimed_bytes: int) -> None:
+        """Tell in ``events`` that unused images were removed."""
+        with self._store.transaction() as connection:
+            events.record(connection, "image", "prune", "", {"reclaimed": str(reclaimed_bytes)})
+
+    def collect_garbage(self) -> set[str]:
+        """Delete content and layers that no image and no container refers to.
+
+        While another process adds something nothing is deleted; whoever is last cleans up.
+
+        Returns:
+            The chain IDs of the layers that were deleted.
+        """
+        snapshotter = self.snapshotter
+        with lock.exclusive(self.root) as alone:
+            if not alone:
+                return set()
+            self.content.delete_unfinished()
+            snapshotter.remove_unfinished()
+            try:
+                blobs, layers = self._in_use()
+            except KetchError:
+                # A damaged image does not tell what it needs, so all has to stay.
+                return set()
+            for digest in list(self.content.digests()):
+                if digest not in blobs:
+                    self.content.delete(digest)
+            unused = set(self.snapshotter.chain_ids()) - layers
+            for chain_id in unused:
+                self.snapshotter.remove(chain_id)
+            return unused
+
+    # How
+
+    def _find(self, connection: sqlite3.Connection, text: str) -> Image:
+        target = references.parse_any(text)
+        if isinstance(target, str):
+            rows = connection.execute("SELECT * FROM image WHERE id = ?", (target,)).fetchall()
+        else:
+            rows = connection.execute(
+                "SELECT image.* FROM image_name JOIN image ON image.id = image_id"
+                " WHERE reference = ?",
+                (_key(target),),
+            ).fetchall()
+            digits = text.removeprefix("sha256:")
+            if not rows and _HEX.fullmatch(digits):
+                # "g" follows the last hex digit, so this is the range of all that start so.
+                rows = connection.execute(
+                    "SELECT * FROM image WHERE id >= ? AND id < ? LIMIT 2",
+                    (f"sha256:{digits}", f"sha256:{digits}g"),
+                ).fetchall()
+        if len(rows) != 1:
+            shown = target if isinstance(target, str) else target.tagged().familiar
+            hint = "several images' IDs start so: give more of it" if rows else ""
+            raise ImageNotFoundError(f"No such image: {shown}", hint)
+        names = connection.execute(
+            "SELECT reference FROM image_name WHERE image_id = ? ORDER BY reference",
+            (rows[0]["id"],),
+        )
+        return Image(self.content, rows[0], [row["reference"] for row in names])
+
+    def _in_use(self) -> tuple[set[str], set[str]]:
+        """Returns the digests of blobs and the chain IDs of layers that something refers to."""
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        for image in self.list():
+            manifest = documents.parse_manifest(self.content.read(image.manifest_digest))
+            blobs |= {image.id, image.manifest_digest}
+            blobs |= {layer["digest"] for layer in manifest["layers"]}
+            layers.update(image.chain_ids)
+        containers = f"{self.root}/containers"
+        for name in os.listdir(containers) if os.path.isdir(containers) else ():
+            layers.update(self.snapshotter.prepared_on(f"{containers}/{name}"))
+        return blobs, layers
+
+    def publish_index(self) -> None:
+        """Tell tools that read OCI layouts what images there are; needed after every change.
+
+        The list is written within a transaction, so that of two writers the later one is last.
+        """
+        with self._store.transaction() as connection:
+            rows = connection.execute(
+                "SELECT manifest_digest, reference FROM image"
+                " LEFT JOIN image_name ON image_id = id ORDER BY created_ns, id, reference"
+            ).fetchall()
+            manifests = []
+            for row in rows:
+                digest: str = row["manifest_digest"]
+                if digest not in self.content:
+                    continue
+                entry = documents.descriptor(
+                    documents.OCI_MANIFEST, digest, self.content.size_bytes(digest)
+                )
+                if row["reference"]:
+                    name = references.parse(row["reference"])
+                    entry["annotations"] = {
+                        _REFERENCE_ANNOTATION: name.familiar,
+                        _NAME_ANNOTATION: str(name),
+                    }
+                manifests.append(entry)
+            index: documents.Index = {
+                "schemaVersion": 2,
+                "mediaType": documents.OCI_INDEX,
+                "manifests": manifests,
+            }
+            self.content.write_index(documents.encode(index))
+
+
+class Removal:
+    """Images being removed; ``Images.removing`` makes it.
+
+    Attributes:
+        events: what happened so far, as ``Images.remove`` tells it.
+        chain_ids: of the layers of the images that were named, the lowest first.
+    """
+
+    __slots__ = ("_find", "_store", "chain_ids", "events")
+
+    def __init__(self, store: "Store", find: "Callable[[sqlite3.Connection, str], Image]") -> None:
+        self._store = store
+        self._find = find
+        self.events: Events = []
+        self.chain_ids: list[str] = []
+
+    def remove(self, text: str, *, force: bool = False, prune: bool = True) -> None:
+        """Remove one; see ``Images.remove``."""
+        with self._store.transaction() as connection:
+            image = self._find(connection, text)
+            chain_ids = _chain_ids(image)
+            self.events += image_removal.remove(connection, image, text, force=force, prune=prune)
+        self.chain_ids += [chain for chain in chain_ids if chain not in self.chain_ids]
+
+
+def new_name(text: str, digest_refusal: str) -> "Reference":
+    """Read a name that an image is to be given; the tag ``latest`` is added where it has none.
+
+    Args:
+        text: the name.
+        digest_refusal: what to say of a name with a digest.
+
+    Raises:
+        InvalidArgumentError: it is no name, or one that would be mistaken for something else.
+    """
+    name = references.parse(text)
+    if name.digest:
+        raise InvalidArgumentError(digest_refusal)
+    if name.familiar_name in {"sha256", "sha384", "sha512"}:
+        raise InvalidArgumentError(
+            "refusing to create an ambiguous tag using digest algorithm as name"
+        )
+    return name.tagged()
+
+
+def _key(name: "Reference") -> str:
+    """Returns what an image is recorded under; of a tag and a digest the digest counts."""
+    if name.digest:
+        return f"{name.name}@{name.digest}"
+    return str(name.tagged())
+
+
+def _name(connection: sqlite3.Connection, name: "Reference", image_id: str, now_ns: int) -> None:
+    connection.execute("REPLACE INTO image_name VALUES (?, ?)", (_key(name), image_id))
+    if not name.digest:
+        connection.execute("UPDATE image SET tagged_ns = ? WHERE id = ?", (now_ns, image_id))
+
+
+def _labels(image: Image) -> dict[str, str]:
+    try:
+        return image.config.get("Labels") or {}
+    except KetchError:  # its configuration is damaged
+        return {}
+
+
+def _chain_ids(image: Image) -> list[str]:
+    """Returns an image's chain IDs; none where its configuration is damaged."""
+    try:
+        return image.chain_ids
+    except KetchError:
+        return []

@@ -1,0 +1,192 @@
+"""How layers and images get into the store: as a stream, checked on the way, all or nothing."""
+
+import time
+
+from ketch.engine.images.images import new_name
+from ketch.errors import DigestMismatchError
+from ketch.images import changes as change
+from ketch.images import compression, unpacking
+from ketch.spec import image as documents
+from ketch.spec import timestamps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.engine.images.images import Images
+    from ketch.images.tar import Stream
+    from ketch.spec.image import ContainerConfig, Descriptor, ImageConfig, Platform
+
+
+class Layer:
+    """A layer that is in the store, as a blob and unpacked.
+
+    Attributes:
+        descriptor: of its blob.
+        diff_id: digest of its uncompressed archive.
+        chain_id: of it and the layers below it; the name of its snapshot.
+        size_bytes: bytes of its files' content.
+    """
+
+    __slots__ = ("chain_id", "descriptor", "diff_id", "size_bytes")
+
+    def __init__(
+        self, descriptor: "Descriptor", diff_id: str, chain_id: str, size_bytes: int
+    ) -> None:
+        self.descriptor = descriptor
+        self.diff_id = diff_id
+        self.chain_id = chain_id
+        self.size_bytes = size_bytes
+
+
+def add_layer(
+    images: "Images",
+    stream: "Stream",
+    below: "Sequence[str]" = (),
+    *,
+    expected: "Descriptor | None" = None,
+    diff_id: str = "",
+) -> Layer:
+    """Store a layer's blob and unpack it, in one pass, within ``Images.adding``.
+
+    Args:
+        images: where.
+        stream: the blob: an archive, plain or compressed; formats that layers cannot have are
+            stored as what they hold.
+        below: chain IDs of the layers below it, the lowest first.
+        expected: what the blob was promised to be; nothing is kept that has another digest or
+            size, and no more is read than that size and one byte.
+        diff_id: the digest that its content was promised to have, or empty.
+
+    Raises:
+        DigestMismatchError: it is not what was promised.
+        InvalidArgumentError: the archive is malformed.
+        UnavailableError: the disk is full or failing.
+        PermissionDeniedError: unpacking needs privileges that the caller lacks.
+    """
+    algorithm = expected["digest"].partition(":")[0] if expected else "sha256"
+    if expected is not None:
+        stream = _Limited(stream, expected["size"], expected["digest"])
+    kind, stream = compression.sniffed(stream)
+    with images.snapshotter.ingest(below) as ingest, images.content.writer(algorithm) as writer:
+        kept = expected is not None or kind in {compression.GZIP, compression.ZSTD}
+        if not kept:
+            stream = compression.decompressed(stream, kind, unpacking.room(ingest))
+        stored = compression.Tee(stream, writer.write)
+        found, size_bytes = unpacking.unpack(stored, kind if kept else compression.PLAIN, ingest)
+        if diff_id and found != diff_id:
+            raise DigestMismatchError(
+                f"layer content has the digest {found}, and not {diff_id} as it should"
+            )
+        if expected is not None and writer.size_bytes != expected["size"]:
+            raise DigestMismatchError(
+                f"blob {expected['digest']} is {writer.size_bytes} bytes long, and not"
+                f" {expected['size']} as it should"
+            )
+        digest = writer.commit(expected["digest"] if expected else "")
+        chain_id = documents.next_chain_id(below[-1] if below else "", found)
+        ingest.commit(chain_id, size_bytes)
+    suffix = f"+{kind}" if kept and kind != compression.PLAIN else ""
+    descriptor = documents.descriptor(f"{documents.OCI_LAYER}{suffix}", digest, writer.size_bytes)
+    return Layer(descriptor, found, chain_id, size_bytes)
+
+
+def known_layer(
+    images: "Images", below: "Sequence[str]", diff_id: str, expected: "Descriptor | None" = None
+) -> Layer | None:
+    """Returns a layer that is in the store already, as a blob and unpacked, else None.
+
+    Args:
+        images: where.
+        below: chain IDs of the layers below it, the lowest first.
+        diff_id: digest of its content.
+        expected: its blob; the uncompressed one where that is not said.
+    """
+    chain_id = documents.next_chain_id(below[-1] if below else "", diff_id)
+    digest = expected["digest"] if expected else diff_id
+    if not images.snapshotter.exists(chain_id) or digest not in images.content:
+        return None
+    descriptor = expected or documents.descriptor(
+        documents.OCI_LAYER, digest, images.content.size_bytes(digest)
+    )
+    return Layer(descriptor, diff_id, chain_id, images.snapshotter.size_bytes(chain_id))
+
+
+def import_image(
+    images: "Images",
+    stream: "Stream",
+    reference: str = "",
+    *,
+    changes: "Sequence[str]" = (),
+    message: str = "",
+    platform: str = "",
+) -> str:
+    """See ``Images.import_image``."""
+    name = new_name(reference, "cannot import digest reference") if reference else None
+    machine = documents.parse_platform(platform) if platform else documents.host_platform()
+    config: ContainerConfig = {}
+    change.apply(config, changes)
+    created_ns = time.time_ns()
+    with images.adding():
+        layer = add_layer(images, stream)
+        document = _new_document(machine, config, layer.diff_id, created_ns, message)
+        image_id = images.content.write(documents.encode(document))
+        configuration = documents.descriptor(
+            documents.OCI_CONFIG, image_id, images.content.size_bytes(image_id)
+        )
+        manifest = documents.manifest(configuration, [layer.descriptor])
+        images.record(
+            image_id,
+            images.content.write(documents.encode(manifest)),
+            created_ns,
+            layer.size_bytes,
+            [name] if name else [],
+            ("import", image_id, {**(config.get("Labels") or {}), "name": image_id}),
+        )
+    images.publish_index()
+    images.collect_garbage()
+    return image_id
+
+
+class _Limited:
+    """A stream that may be so long and no longer.
+
+    Args:
+        stream: what is read.
+        size_bytes: its length.
+        digest: what it is called in errors.
+    """
+
+    __slots__ = ("_digest", "_left_bytes", "_stream")
+
+    def __init__(self, stream: "Stream", size_bytes: int, digest: str) -> None:
+        self._stream = stream
+        self._left_bytes = size_bytes
+        self._digest = digest
+
+    def read(self, size: int, /) -> bytes:
+        content = self._stream.read(size)
+        self._left_bytes -= len(content)
+        if self._left_bytes < 0:
+            raise DigestMismatchError(f"blob {self._digest} is longer than it should be")
+        return content
+
+
+def _new_document(
+    platform: "Platform",
+    config: "ContainerConfig",
+    diff_id: str,
+    created_ns: int,
+    message: str,
+) -> "ImageConfig":
+    created = timestamps.rfc3339(created_ns)
+    document: ImageConfig = {
+        **platform,  # type: ignore[typeddict-item] # its keys are among the document's
+        "created": created,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": created, "comment": message}],
+    }
+    if message:
+        document["comment"] = message
+    return document

@@ -1,0 +1,184 @@
+"""``exec``: another program in a running container, watched over by a monitor of its own."""
+
+import json
+import os
+from contextlib import ExitStack, suppress
+
+from ketch import cgroups
+from ketch.engine import host, launch, wire
+from ketch.engine.execs import check_running
+from ketch.engine.monitor.running import read_beneath
+from ketch.engine.monitor.supervision import Streams, Supervisor
+from ketch.engine.processes import open_process
+from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError
+from ketch.runtime import enter, seccomp
+from ketch.runtime.process import ProcessSetup
+from ketch.spec import capabilities, environment, passwd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+    from ketch.engine.client import Client
+    from ketch.engine.engine import Engine
+    from ketch.engine.execs import Exec
+    from ketch.engine.monitor.supervision import Log
+    from ketch.engine.records import Container
+    from ketch.engine.settings import Settings
+    from ketch.spec.container import ExecConfig, Request
+    from ketch.spec.runtime import Config, Process
+
+
+def execute(
+    engine: "Engine", session: "Exec", client: "Client", *, detached: bool, gives: bool = False
+) -> int:
+    """Run a session's program in its container until it ends.
+
+    Args:
+        engine: where the container is.
+        session: what to run; the caller has claimed it.
+        client: who asked; is told when the program runs, and stays attached unless detached.
+        detached: whether that is all the client wants.
+        gives: whether its input goes to the program.
+
+    Returns:
+        The program's exit status.
+
+    Raises:
+        NotFoundError: no such container.
+        ConflictError: it does not run.
+        StartError: the program cannot be run.
+    """
+    container = engine.containers.find(session.container_id)
+    try:
+        with ExitStack() as held:
+            supervisor = start(engine, container, session, held, client)
+            if detached:
+                client.close()
+            else:
+                client.starter = True
+                supervisor.attach(client, gives=gives, takes=(wire.OUTPUT, wire.ERRORS))
+            status = supervisor.run()
+    except KetchError as error:
+        engine.execs.mark_ended(session, container, getattr(error, "exit_status", ENGINE_FAILED))
+        raise
+    engine.execs.mark_ended(session, container, status)
+    return status
+
+
+def start(
+    engine: "Engine",
+    container: "Container",
+    session: "Exec",
+    held: ExitStack,
+    client: "Client | None" = None,
+    *,
+    log: "Log | None" = None,
+) -> Supervisor:
+    """Run a session's program.
+
+    Args:
+        engine: where the container is.
+        container: the container.
+        session: what to run; the caller has claimed it.
+        held: owns what is needed as long as it runs.
+        client: who is told, or None.
+        log: where its output goes, or None.
+
+    Returns:
+        Who watches over it, to be run.
+    """
+    asked = session.config
+    check_running(container)
+    pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
+    if pidfd is None:
+        raise ConflictError(f"container {container.id} is not running")
+    directory = engine.settings.container_directory(container.id)
+    with open(f"{directory}/config.json", encoding="utf-8") as file:
+        config: Config = json.load(file)
+    specification = _specify(container, config, asked)
+    section = config["linux"].get("seccomp")
+    filter_ = (
+        seccomp.prepare(section, f"{engine.settings.root}/seccomp")
+        if section and not asked.get("Privileged")
+        else None
+    )
+    terminal = asked.get("Tty", False)
+    streams = Streams.make(interactive=asked.get("AttachStdin", False), terminal=terminal)
+    held.callback(streams.close)
+    entered = enter.enter(
+        container.init_pid,
+        pidfd,
+        specification,
+        ProcessSetup(specification, filter_),
+        cgroups.manager(config["linux"]["cgroupsPath"], cgroups.detect()),
+        streams.given,
+        config=config,
+        container_id=container.id,
+    )
+    held.callback(entered.close)
+    listener = _listen(engine.settings, session, held) if terminal else None
+    if client is not None:
+        client.check_interest()
+    engine.execs.mark_started(session, container, entered.pid)
+    entered.start()
+    streams.started(entered.console)
+    if client is not None:
+        client.started(session.id)
+    return Supervisor(entered.pidfd, streams, log, listener=listener, identifier=session.id)
+
+
+def _listen(settings: "Settings", session: "Exec", held: ExitStack) -> "_socket.socket | None":
+    """Make the socket where the session's terminal is resized."""
+    try:
+        directory = os.open(
+            settings.runtime_directory(session.container_id),
+            os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC,
+        )
+    except FileNotFoundError:
+        return None  # the container has just ended
+    held.callback(os.close, directory)
+    name = launch.exec_socket(session.id)
+    listener = launch.listen(directory, name)
+    listener.setblocking(False)
+    held.callback(listener.close)
+    held.callback(_unlink, f"{name}.socket", directory)
+    return listener
+
+
+def _unlink(name: str, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+
+
+def _specify(container: "Container", config: "Config", asked: "ExecConfig") -> "Process":
+    """The container's process, changed as asked."""
+    request: Request = container.record  # type: ignore[assignment]
+    terminal = asked.get("Tty", False)
+    process: Process = {**config["process"], "args": asked["Cmd"], "terminal": terminal}
+    if size := asked.get("ConsoleSize"):
+        process["consoleSize"] = {"height": size[0], "width": size[1]}
+    if not asked["Cmd"][0]:
+        raise InvalidArgumentError("the program's name is empty")
+    user_name = asked.get("User") or request["Config"].get("User", "")
+    root = os.open(f"/proc/{container.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        group_text = read_beneath(root, "/etc/group")
+        user = passwd.look_up(user_name, read_beneath(root, "/etc/passwd"), group_text)
+    finally:
+        os.close(root)
+    if asked.get("User"):
+        groups = list(dict.fromkeys([user.gid, *user.groups]))
+        process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
+    process["env"] = environment.of_container(
+        [*request["Config"].get("Env", ()), *(asked.get("Env") or ())],
+        hostname=request["Config"]["Hostname"],
+        home=user.home,
+        terminal=terminal,
+    )
+    if asked.get("WorkingDir"):
+        process["cwd"] = asked["WorkingDir"]
+    if asked.get("Privileged"):
+        every = capabilities.to_names(host.examine().capabilities)
+        process["capabilities"] = {"bounding": every, "effective": every, "permitted": every}
+    return process

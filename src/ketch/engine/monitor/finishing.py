@@ -1,0 +1,99 @@
+"""The end of a container's run: what it held is released, and what it ended with is recorded.
+
+Done by a process that the monitor forks for it.
+"""
+
+import time
+
+from ketch import cgroups
+from ketch.engine import mishaps, wire
+from ketch.engine.engine import Engine
+from ketch.engine.ledger import Keeper
+from ketch.engine.monitor import restarts
+from ketch.engine.settings import Settings
+from ketch.errors import KetchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ketch.engine.monitor.handover import Channel
+    from ketch.engine.records import Container
+    from ketch.spec.container import HostConfig
+
+    Fields = Mapping[str, wire.Value]
+
+
+def finish(
+    channel: "Channel",
+    fields: "Fields",
+    status: int,
+    *,
+    ran_ns: int,
+    delay_ms: int,
+    orphaned: bool,
+) -> None:
+    """Release what a container held, record its end, and decide whether it is started again.
+
+    Args:
+        channel: to the monitor, which is told when to start it again, or never.
+        fields: what the starter told the monitor.
+        status: the program's exit status.
+        ran_ns: how long it ran.
+        delay_ms: how long the monitor waited before its start, 0 if it did not.
+        orphaned: whether it was ended because its creator has.
+    """
+    finished_ns = time.time_ns()
+    engine = Engine(Settings(str(fields["root"]), str(fields["state"])), Keeper.parent())
+    container = engine.containers.read(str(fields["container"]))
+    oom_killed = _oom_killed(str(fields["cgroup"]))
+    end = restarts.End(
+        status,
+        ran_ns,
+        container.restart_count,
+        stopped_by_hand=container.stopped_by_hand,
+        final=bool(container.on_end) or orphaned,
+    )
+    host_config: HostConfig = container.record["HostConfig"]
+    policy = host_config.get("RestartPolicy") or {}
+    restarting = restarts.wanted(policy, end)
+    release(engine, container, restarting=restarting)
+    engine.containers.mark_exited(
+        container.id, status, oom_killed=oom_killed, finished_ns=finished_ns, restarting=restarting
+    )
+    if not restarting and (orphaned or (container.auto_remove and container.on_end != "keep")):
+        _remove(engine, container.id)
+    channel.tell(
+        {"restart_ms": restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER}
+    )
+
+
+def release(engine: Engine, container: "Container", *, restarting: bool = False) -> None:
+    """Release what a container held while it ran; what cannot be is noted and left.
+
+    Args:
+        engine: where it is recorded.
+        container: the container, whose program has ended.
+        restarting: whether its monitor keeps its socket for the next run.
+    """
+    try:
+        engine.containers.release(container, keep_socket=restarting)
+    except (KetchError, OSError) as error:
+        # The program has ended all the same, and its status must not be lost.
+        mishaps.note(f"release what container {container.id} held", error)
+
+
+def _oom_killed(cgroup: str) -> bool:
+    try:
+        return cgroups.manager(cgroup, cgroups.detect()).oom_kills() > 0
+    except (KetchError, OSError) as error:
+        mishaps.note(f"look for kills in {cgroup}", error)
+        return False
+
+
+def _remove(engine: Engine, container_id: str) -> None:
+    """Remove a container that has ended; that this fails is not what its client waits to hear."""
+    try:
+        engine.containers.remove(container_id)
+    except (KetchError, OSError) as error:
+        mishaps.note(f"remove {container_id}", error)

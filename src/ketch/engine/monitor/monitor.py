@@ -1,0 +1,312 @@
+"""A monitor's life: the parent of one container's programs, from the first start to the last end.
+
+Forked from the zygote, or started by itself, it costs private memory for each page that it writes,
+so it loads nothing, decides little, and leaves the work to the processes that it forks; see
+``engine.handover``. Its client may leave at any time.
+"""
+
+import _socket
+import os
+import select
+import time
+from contextlib import suppress
+
+from ketch.engine import logs, mishaps, wire
+from ketch.engine.client import Client
+from ketch.engine.monitor import finishing, handover, probing, requests
+from ketch.engine.monitor.subject import Subject
+from ketch.engine.monitor.supervision import Streams, Supervisor
+from ketch.linux import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Fields = Mapping[str, wire.Value]
+
+# What a request for a container's start begins with: see wire.encode.
+_STARTS = (b"action\0srun\0", b"action\0sstart\0")
+_PEEK_BYTES = 32
+# How long a restart is put off for clients that have not read everything yet.
+_PARTING_SECONDS = 2
+
+
+def serve(connection: "_socket.socket") -> None:
+    """Do what one client asks for.
+
+    Args:
+        connection: to the client; its request has not been read yet.
+    """
+    try:
+        seen = connection.recv(_PEEK_BYTES, _socket.MSG_PEEK)
+    except OSError:
+        seen = b""
+    if seen[8:].startswith(_STARTS):
+        Monitor().run(connection)
+    else:
+        requests.serve(connection)
+
+
+class Monitor:
+    """One container's monitor, for as long as its restart policy starts the container again."""
+
+    __slots__ = (
+        "_clients", "_delay_ms", "_fields", "_listener", "_made", "_orphaned", "_packed",
+        "_started_at",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._fields: Fields = {}
+        self._listener: _socket.socket | None = None
+        self._packed = (b"", b"")
+        self._made: _Made | None = None
+        self._clients: list[Client] = []
+        self._delay_ms = 0
+        self._started_at = 0.0
+        self._orphaned = False  # whether the process has ended whose life the container shares
+
+    def run(self, connection: "_socket.socket") -> None:
+        """Have a container started as a client asks, and watch over it until it is at rest."""
+        pid, channel = handover.fork(lambda channel: self._begin(connection, channel))
+        connection.close()
+        while self._await_start(pid, channel):
+            status = self._watch()
+            restart_ms = self._finish(status)
+            for client in self._clients:
+                client.ended(status)
+            if restart_ms < 0:
+                break
+            while self._clients:
+                self._clients.pop().close(_PARTING_SECONDS)
+            # Who stops a container that waits records that and ends this process.
+            time.sleep(restart_ms / 1000)
+            self._delay_ms = restart_ms
+            pid, channel = handover.fork(self._restart)
+        if self._listener is not None:
+            self._listener.close()
+        while self._clients:
+            self._clients.pop().close()
+
+    def _begin(self, connection: "_socket.socket", channel: handover.Channel) -> None:
+        process.set_name("ketch-starter")
+        requests.serve(connection, channel)
+
+    def _restart(self, channel: handover.Channel) -> None:
+        process.set_name("ketch-starter")
+        requests.restart(str(self._fields["root"]), str(self._fields["state"]),
+                         str(self._fields["container"]), channel)  # fmt: skip
+
+    def _await_start(self, pid: int, channel: handover.Channel) -> bool:
+        """Take over what a starter has made; returns whether the program runs."""
+        self._packed = made = channel.take()
+        at_once = False
+        if made[0]:
+            at_once = bool(made[0][0])
+            if at_once:
+                self._unpack()
+                self._open_log(channel)
+            else:
+                channel.agree()
+            word, client = channel.take()
+            if word and client:
+                self._take_client(word, client)
+        channel.close()
+        os.waitpid(pid, 0)
+        if not made[0] or not word:
+            self._clear_away()
+            return False
+        self._started_at = time.monotonic()
+        if not at_once and not client:
+            # Most containers do nothing most of the time, and nothing is done for them till then.
+            poll = select.poll()
+            for descriptor in memoryview(made[1]).cast("i")[: made[0][1]]:
+                poll.register(descriptor, select.POLLIN)
+            poll.poll()
+        return True
+
+    def _unpack(self) -> "_Made":
+        """Unpack what the starter has made, if that has not been done yet."""
+        if self._made is None:
+            data, raw = self._packed
+            self._fields, descriptors = handover.unpack(data[2:], raw)
+            self._made = _Made(self._fields, descriptors)
+            if self._made.listener is not None:
+                self._listener = self._made.listener
+            if self._made.between:
+                with suppress(ChildProcessError):
+                    os.waitpid(self._made.between, 0)
+        return self._made
+
+    def _take_client(self, word: bytes, raw: bytes) -> None:
+        fields, (descriptor,) = handover.unpack(word, raw)
+        client = Client(_socket.socket(fileno=descriptor))
+        client.asked = client.starter = True
+        client.takes = (wire.OUTPUT, wire.ERRORS)
+        client.gives = bool(fields["gives"])
+        self._clients.append(client)
+
+    def _clear_away(self) -> None:
+        """The starter has failed and cleaned; or it was killed, and the next command will clean."""
+        if self._packed[0]:
+            self._unpack().end()
+            self._made = None
+
+    def _open_log(self, channel: handover.Channel | None = None) -> None:
+        """Open the container's log, and tell the starter if it waits for that."""
+        directory = f"{self._fields['root']}/containers/{self._fields['container']}"
+        assert self._made is not None
+        try:
+            subject: Any = Subject(self._fields)
+            self._made.log = logs.writer(subject, directory)
+        except Exception as error:  # noqa: BLE001 - the start fails, whatever it is
+            if channel is None:
+                mishaps.note(f"open the log of container {self._fields['container']}", error)
+                return
+            with suppress(OSError):
+                channel.tell(
+                    {
+                        "failure": getattr(error, "message", "") or str(error),
+                        "hint": getattr(error, "hint", ""),
+                        "class": type(error).__name__,
+                    }
+                )
+        else:
+            if channel is not None:
+                channel.agree()
+
+    def _watch(self) -> int:
+        made = self._unpack()
+        if made.log is None:
+            self._open_log()
+        supervisor = Supervisor(
+            made.init,
+            made.streams,
+            made.log,
+            listener=self._listener,
+            identifier=str(self._fields["container"]),
+            once=bool(self._fields["once"]),
+        )
+        supervisor.clients = self._clients
+        if self._fields["health"]:
+            probing.Watch(self._fields, supervisor)
+        if made.resolver is not None:
+            self._follow_resolver(supervisor, made)
+        if (creator := made.creator) is not None:
+
+            def orphaned() -> None:
+                del supervisor.watched[creator]
+                self._orphaned = True
+                made.kill()
+
+            supervisor.watched[creator] = orphaned
+        status = supervisor.run()
+        self._clients = [client for client in supervisor.clients if client.asked]
+        made.close()
+        self._made = None
+        return status
+
+    def _follow_resolver(self, supervisor: Supervisor, made: "_Made") -> None:
+        """Have the container registered anew whenever its names' resolver has been killed."""
+        resolver = made.resolver
+        assert resolver is not None
+
+        def left() -> None:
+            del supervisor.watched[resolver]
+            os.close(resolver)
+            made.resolver = None
+            pid, channel = handover.fork(register)
+            supervisor.watched[channel.fileno()] = lambda: registered(pid, channel)
+
+        def register(channel: handover.Channel) -> None:
+            process.set_name("ketch-names")
+            requests.register(self._fields, channel)
+
+        def registered(pid: int, channel: handover.Channel) -> None:
+            told = channel.hear()
+            del supervisor.watched[channel.fileno()]
+            channel.close()
+            os.waitpid(pid, 0)
+            if told is not None:
+                made.resolver = told[1][0]
+                self._follow_resolver(supervisor, made)
+
+        supervisor.watched[resolver] = left
+
+    def _finish(self, status: int) -> int:
+        """Have the end recorded; returns in how many milliseconds to start again, or -1."""
+        ran_ns = int((time.monotonic() - self._started_at) * 1e9)
+        pid, channel = handover.fork(lambda channel: self._end(channel, status, ran_ns))
+        told = channel.hear()
+        channel.close()
+        os.waitpid(pid, 0)
+        return -1 if told is None else int(told[0]["restart_ms"])  # type: ignore[arg-type]
+
+    def _end(self, channel: handover.Channel, status: int, ran_ns: int) -> None:
+        process.set_name("ketch-finisher")
+        finishing.finish(
+            channel,
+            self._fields,
+            status,
+            ran_ns=ran_ns,
+            delay_ms=self._delay_ms,
+            orphaned=self._orphaned,
+        )
+
+
+class _Made:
+    """What a starter hands over: a program that is about to run.
+
+    Args:
+        fields: the message, whose ``descriptors`` are the names of what came beside it.
+        descriptors: in that order.
+    """
+
+    __slots__ = ("between", "creator", "init", "listener", "log", "ports", "resolver", "streams")
+
+    def __init__(self, fields: "Fields", descriptors: tuple[int, ...]) -> None:
+        self.init = -1
+        self.between = int(fields["between"])  # type: ignore[arg-type]
+        self.creator: int | None = None
+        self.listener: _socket.socket | None = None
+        self.log: logs.Writer | None = None
+        self.ports: list[int] = []
+        self.resolver: int | None = None
+        self.streams = Streams()
+        names = fields["descriptors"]
+        assert isinstance(names, list)
+        for name, descriptor in zip(names, descriptors, strict=True):
+            if name == "init":
+                self.init = descriptor
+            elif name == "creator":
+                self.creator = descriptor
+            elif name == "resolver":
+                self.resolver = descriptor
+            elif name == "port":
+                self.ports.append(descriptor)
+            elif name == "listener":
+                self.listener = _socket.socket(fileno=descriptor)
+                self.listener.setblocking(False)
+            else:
+                self.streams.adopt(name, descriptor)
+
+    def kill(self) -> None:
+        """Kill the program."""
+        with suppress(OSError):
+            process.pidfd_send_signal(self.init, 9)
+
+    def end(self) -> None:
+        """Kill the program and reap it: it is not going to be watched over."""
+        self.kill()
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.init, os.WEXITED)
+        self.close()
+
+    def close(self) -> None:
+        """Close what belongs to one run of the program."""
+        if self.log is not None:
+            self.log.close(time.time_ns())
+        self.streams.close()
+        for descriptor in (self.init, self.creator, self.resolver, *self.ports):
+            if descriptor is not None:
+                os.close(descriptor)

@@ -1,0 +1,262 @@
+"""What one client asks for, done in a process of its own: create, run, start, exec.
+
+For a start, that process is a starter, forked from the container's monitor and its keeper in name.
+"""
+
+import json
+import os
+from contextlib import suppress
+
+from ketch.engine import creation, mishaps, wire
+from ketch.engine.client import Client
+from ketch.engine.engine import Engine
+from ketch.engine.launch import ERROR_LOG
+from ketch.engine.ledger import Keeper
+from ketch.engine.monitor import execution, running
+from ketch.engine.networks import resolution
+from ketch.engine.processes import open_process
+from ketch.engine.settings import Settings
+from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
+from ketch.linux import process, signals
+from ketch.spec import environment, options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable, Mapping
+
+    from ketch.engine.monitor.handover import Channel
+    from ketch.engine.records import Container
+    from ketch.spec.container import ExecConfig, Request
+
+    Fields = Mapping[str, wire.Value]
+
+
+def serve(connection: "_socket.socket", channel: "Channel | None" = None) -> None:
+    """Do what one client asks for.
+
+    Args:
+        connection: to the client; its request has not been read yet.
+        channel: to the monitor that forked the caller, None where there is none.
+    """
+    client = Client(connection)
+    try:
+        fields = client.read_request()
+        action = str(fields["action"])
+        work = _with_monitor(action, channel) if channel else _ALONE[action]
+    except (wire.ProtocolError, OSError, KeyError):
+        client.let_go()  # one that left, or is none of ours, is owed no answer
+        return
+    try:
+        work(client, fields)
+    except KetchError as error:
+        if client.gone:
+            mishaps.note(action, error)
+        client.failed(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+        mishaps.note(action, error)
+        message = str(error) if isinstance(error, OSError) else f"internal error: {error!r}"
+        where = os.path.join(_text(fields, "state"), ERROR_LOG)
+        client.failed(UnavailableError(message, f"the end of {where} tells more"))
+    client.close()
+
+
+def restart(root: str, state: str, container_id: str, channel: "Channel") -> None:
+    """Start a container again, as its restart policy wants.
+
+    Args:
+        root: the engine's places.
+        state: the engine's places.
+        container_id: the container.
+        channel: to its monitor.
+    """
+    _end_with_monitor()
+    engine = Engine(Settings(root, state), Keeper.parent())
+    try:
+        container = engine.containers.resume(container_id)
+        running.start(engine, container, channel, running.Manner(restarting=True))
+    except (KetchError, OSError) as error:
+        mishaps.note(f"restart {container_id}", error)
+
+
+def register(fields: "Fields", channel: "Channel") -> None:
+    """Have a running container's names answered again.
+
+    Args:
+        fields: what the starter told the monitor.
+        channel: to the monitor, which is given the connection to hold.
+    """
+    engine = _engine(fields)
+    container = engine.containers.read(_text(fields, "container"))
+    with open_process(container.init_pid, container.init_start_time) as alive:
+        if alive is None:
+            return
+        namespace = os.open(f"/proc/{container.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        connection = resolution.register(engine.settings, container.id, namespace)
+        channel.tell({"at": "registered"}, [connection.fileno()])
+
+
+def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields], None]":
+    _end_with_monitor()
+    if action == "run":
+        return lambda client, fields: _run(client, fields, channel)
+    if action == "start":
+        return lambda client, fields: _start(client, fields, channel)
+    raise KeyError(action)
+
+
+def _end_with_monitor() -> None:
+    """End when the monitor does: nobody else would take over what is made."""
+    parent = os.getppid()
+    process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
+    engine = _engine(fields, Keeper.parent())
+    container = _made(engine, client, fields, keep=True)
+    detached = bool(fields["--detach"])
+    config = container.record["Config"]
+    manner = running.Manner(
+        client=client,
+        attached=not detached,
+        gives=bool(config.get("AttachStdin")) and not detached,
+        explain=client.warn if fields.get("--explain") else None,
+        hold=bool(fields.get("hold")),
+        lifetime=fields.get("lifetime") == "process",
+    )
+    _begin(engine, container, channel, manner)
+
+
+def _begin(
+    engine: Engine, container: "Container", channel: "Channel", manner: running.Manner
+) -> None:
+    """Start a container; with ``--rm``, one that cannot be started goes."""
+    try:
+        running.start(engine, container, channel, manner)
+    except BaseException:
+        if container.auto_remove:
+            with suppress(KetchError, OSError):
+                engine.containers.remove(container.id)
+        raise
+
+
+def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
+    engine = _engine(fields, Keeper.parent())
+    container = engine.containers.claim(_text(fields, "container"))
+    manner = running.Manner(
+        client=client,
+        attached=bool(fields.get("attach")),
+        gives=bool(fields.get("stdin")),
+        hold=bool(fields.get("hold")),
+        lifetime=fields.get("lifetime") == "process",
+    )
+    _begin(engine, container, channel, manner)
+
+
+def _create(client: Client, fields: "Fields") -> None:
+    container = _made(_engine(fields), client, fields)
+    client.created(container.id)
+
+
+def _made(engine: Engine, client: Client, fields: "Fields", *, keep: bool = False) -> "Container":
+    """Create the container that is asked for, and pass its warnings on."""
+    request = _request(fields)
+    client.check_interest()
+    container = creation.create(engine, request, name=_text(fields, "--name"), keep=keep)
+    for warning in container.record["Warnings"]:
+        client.warn(f"WARNING: {warning}")
+    return container
+
+
+def _request(fields: "Fields") -> "Request":
+    """The API's request: as it stands in ``request``, or from flags of a command line."""
+    if "request" in fields:
+        request: Request = json.loads(_text(fields, "request"))
+        return request
+    values = {name[2:]: value for name, value in fields.items() if name.startswith("--")}
+    caller = _caller(fields)
+    try:
+        request = options.request(
+            values, set(_list(fields, "given")), _list(fields, "arguments"), caller
+        )
+    except KetchError as error:
+        # Whatever the command: what the command line itself could have found.
+        error.exit_status = ENGINE_FAILED  # type: ignore[attr-defined]
+        raise
+    if path := request["HostConfig"].get("ContainerIDFile"):
+        request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
+    return request
+
+
+def _exec(client: Client, fields: "Fields") -> None:
+    """Create a session from a command line's flags, and start it."""
+    caller = _caller(fields)
+    variables: list[str] = []
+    for name in _list(fields, "--env-file"):
+        variables += environment.read_file(name, caller.content(name), caller.environment)
+    variables += environment.resolve(_list(fields, "--env"), caller.environment)
+    reference, *arguments = _list(fields, "arguments")
+    detached = bool(fields["--detach"])
+    gives = bool(fields["--interactive"]) and not detached
+    asked: ExecConfig = {
+        "Cmd": arguments,
+        "Env": variables,
+        "User": _text(fields, "--user"),
+        "WorkingDir": _text(fields, "--workdir"),
+        "Tty": bool(fields["--tty"]),
+        "Privileged": bool(fields["--privileged"]),
+        "AttachStdin": gives,
+        "AttachStdout": not detached,
+        "AttachStderr": not detached,
+    }
+    engine = _engine(fields)
+    session = engine.execs.claim(engine.execs.create(reference, asked).id)
+    client.ended(execution.execute(engine, session, client, detached=detached, gives=gives))
+
+
+def _exec_start(client: Client, fields: "Fields") -> None:
+    """Start a session that was created before."""
+    engine = _engine(fields)
+    session = engine.execs.claim(_text(fields, "exec"))
+    if rows := fields.get("rows"):
+        session.config["ConsoleSize"] = [int(str(rows)), int(str(fields["columns"]))]
+    detached = bool(fields.get("detach"))
+    gives = session.config.get("AttachStdin", False) and not detached
+    client.ended(execution.execute(engine, session, client, detached=detached, gives=gives))
+
+
+def _engine(fields: "Fields", keeper: Keeper | None = None) -> Engine:
+    return Engine(Settings(_text(fields, "root"), _text(fields, "state")), keeper)
+
+
+def _caller(fields: "Fields") -> options.Caller:
+    pairs = (entry.partition("=")[::2] for entry in _list(fields, "environment"))
+    return options.Caller(_text(fields, "directory"), dict(pairs), _read)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _text(fields: "Fields", name: str) -> str:
+    value = fields[name]
+    if not isinstance(value, str):
+        raise wire.ProtocolError(f"field {name} is not text")
+    return value
+
+
+def _list(fields: "Fields", name: str) -> list[str]:
+    value = fields[name]
+    if not isinstance(value, list):
+        raise wire.ProtocolError(f"field {name} is not a list")
+    return value
+
+
+_ALONE: "dict[str, Callable[[Client, Fields], None]]" = {
+    "create": _create,
+    "exec": _exec,
+    "exec-start": _exec_start,
+}

@@ -1,0 +1,383 @@
+"""A container's start: everything it holds while it runs, taken in order.
+
+Done by a starter, a process that the container's monitor forks for it. When it fails all is
+released in reverse; else descriptors (root filesystem, network namespace) go away with the starter,
+what the monitor needs is handed over to it, and the rest (cgroup, addresses, socket) is found by
+the container's record when it has ended.
+"""
+
+import json
+import os
+import signal
+import time
+from contextlib import ExitStack, suppress
+
+from ketch import cgroups
+from ketch.engine import host, launch, wire
+from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
+from ketch.engine.monitor import handover, health, subject
+from ketch.engine.monitor.supervision import Streams
+from ketch.engine.networks import resolution, wiring
+from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
+from ketch.linux import beneath, process, procfs, removetree
+from ketch.network import names, nameserver
+from ketch.runtime import create, init, seccomp
+from ketch.runtime.plan import Plan
+from ketch.runtime.process import ProcessSetup
+from ketch.runtime.validate import validate
+from ketch.spec import passwd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from ketch.engine.client import Client
+    from ketch.engine.engine import Engine
+    from ketch.engine.monitor.handover import Channel
+    from ketch.engine.records import Container
+    from ketch.engine.settings import Settings
+    from ketch.spec import container as api
+    from ketch.spec.container import Request
+    from ketch.spec.runtime import Config
+
+_USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
+
+
+class Manner:
+    """How a container is to be started.
+
+    Args:
+        client: who asked, or None.
+        attached: whether the client stays attached.
+        gives: whether its input goes to the program.
+        explain: takes each step's description as it happens, from init as well.
+        hold: whether the client has a last word before the program runs.
+        lifetime: whether the container ends when the client's process does.
+        restarting: whether its monitor starts it again, and listens already.
+    """
+
+    __slots__ = ("attached", "client", "explain", "gives", "hold", "lifetime", "restarting")
+
+    def __init__(
+        self,
+        *,
+        client: "Client | None" = None,
+        attached: bool = False,
+        gives: bool = False,
+        explain: "Callable[[str], None] | None" = None,
+        hold: bool = False,
+        lifetime: bool = False,
+        restarting: bool = False,
+    ) -> None:
+        self.client = client
+        self.attached = attached
+        self.gives = gives
+        self.explain = explain
+        self.hold = hold
+        self.lifetime = lifetime
+        self.restarting = restarting
+
+
+def start(engine: "Engine", container: "Container", channel: "Channel", manner: Manner) -> None:
+    """Start a container whose keeper is the caller's parent, and hand it over to that.
+
+    Args:
+        engine: where it is recorded.
+        container: the container, which does not run.
+        channel: to its monitor.
+        manner: how.
+
+    Raises:
+        StartError: the program cannot be run.
+        KetchError: something that the container needs cannot be had.
+        OSError: the kernel refused a step.
+    """
+    with ExitStack() as held:
+        try:
+            _start(engine, container, channel, manner, held)
+        except BaseException as error:
+            held.close()
+            status = getattr(error, "exit_status", ENGINE_FAILED)
+            with suppress(ConflictError, NotFoundError):  # in other hands, who know better
+                engine.containers.mark_start_failed(container.id, status, str(error))
+            raise
+        held.pop_all()  # the descriptors among it go with this process
+
+
+class _Parts:
+    """What a start is made of, as far as it has come.
+
+    Attributes:
+        streams: the program's streams.
+        cgroup: the container's cgroup.
+        init: its first process.
+        resolver: the connection that keeps its names answered, or None.
+        wires: what it holds of networks.
+    """
+
+    __slots__ = ("cgroup", "init", "resolver", "streams", "wires")
+
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
+        self.cgroup: cgroups.Manager
+        self.init: create.Container
+        self.resolver: _socket.socket | None = None
+        self.wires: wiring.Wiring
+
+
+def _start(
+    engine: "Engine", container: "Container", channel: "Channel", manner: Manner, held: ExitStack
+) -> None:
+    config: api.Config = container.record["Config"]
+    parts = _Parts(
+        Streams.make(interactive=config.get("OpenStdin", False), terminal=config.get("Tty", False))
+    )
+    held.callback(parts.streams.close)
+    _create(engine, container, parts, held, manner.explain)
+    _hand_over(engine, container, channel, manner, held, parts)
+    client = manner.client
+    if client is not None:
+        if manner.hold:
+            client.created(container.id)
+            client.await_go()
+        client.check_interest()
+    # Read before the program runs: it may end at once, and a zombie has none.
+    start_time = procfs.process_start_time(parts.init.pid) or 0
+    parts.init.start()
+    engine.containers.mark_started(
+        container.id,
+        parts.init.pid,
+        start_time,
+        time.time_ns(),
+        freezer=parts.cgroup.freezer_file(),
+        health=health.beginning() if health.check_of(container) else "",
+    )
+    if client is None:
+        channel.tell({"at": "started"})
+        return
+    client.started(container.id)
+    client.drain()
+    fields: dict[str, wire.Value] = {"at": "started", "gives": manner.gives}
+    channel.tell(fields, [client.fileno()] if manner.attached and not client.gone else [])
+
+
+def _hand_over(
+    engine: "Engine",
+    container: "Container",
+    channel: "Channel",
+    manner: Manner,
+    held: ExitStack,
+    parts: _Parts,
+) -> None:
+    """Give the monitor what it needs to watch over the program, or to end it should we fail."""
+    settings = engine.settings
+    parts.streams.started(parts.init.console)
+    config: api.Config = container.record["Config"]
+    watched = [*parts.streams.outputs_by_name(), ("init", parts.init.pidfd)]
+    if parts.resolver is not None:
+        watched.append(("resolver", parts.resolver.fileno()))
+    if not manner.restarting:
+        listener = _listen(settings, container.id)
+        held.callback(removetree.remove_tree, settings.runtime_directory(container.id))
+        held.callback(listener.close)
+        watched.append(("listener", listener.fileno()))
+    if manner.lifetime and manner.client is not None:
+        watched.append(("creator", manner.client.open_process()))
+    kept: list[tuple[str, int]] = []
+    if parts.streams.input is not None and parts.streams.console is None:
+        kept.append(("input", parts.streams.input))
+    # While these are open, nobody else of the host can have the published ports.
+    room = handover.DESCRIPTORS_MAX - len(watched) - len(kept)
+    kept += [("port", descriptor) for descriptor in parts.wires.taken[:room]]
+    about_log = subject.fields(container)
+    schedule = health.schedule(health.check_of(container))
+    fields: dict[str, wire.Value] = {
+        "root": settings.root,
+        "state": settings.state,
+        "container": container.id,
+        "between": parts.init.between,
+        "cgroup": parts.cgroup.path,
+        "once": bool(config.get("StdinOnce")) and not config.get("Tty"),
+        "health": schedule,
+        "descriptors": [name for name, _ in watched + kept],
+        **about_log,
+    }
+    at_once = bool(schedule or parts.init.between or about_log["record"])
+    head = bytes((at_once, len(watched)))
+    channel.tell(fields, [descriptor for _, descriptor in watched + kept], head)
+    # It opens the log, which may be a connection to somebody who is not there.
+    answer = channel.hear()
+    if answer is None:
+        raise UnavailableError(f"the monitor of container {container.id} has gone")
+    if failure := answer[0].get("failure"):
+        told = wire.encode_failure(
+            None, str(failure), str(answer[0]["hint"]), str(answer[0]["class"])
+        )
+        raise wire.error(told)
+
+
+def _listen(settings: "Settings", container_id: str) -> "_socket.socket":
+    """Make the socket where the monitor takes clients."""
+    place = settings.runtime_directory(container_id)
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return launch.listen(directory, launch.MONITOR)
+    finally:
+        os.close(directory)
+
+
+def _create(
+    engine: "Engine",
+    container: "Container",
+    parts: _Parts,
+    held: ExitStack,
+    explain: "Callable[[str], None] | None",
+) -> None:
+    """Take all that the container holds while it runs, and create it up to its program's start."""
+    settings = engine.settings
+    request: Request = container.record  # type: ignore[assignment]
+    say = explain or _keep_quiet
+    directory = settings.container_directory(container.id)
+    shared = sharing.join(engine, request, held)
+    request = shared.request(request)
+    held.callback(wiring.release, engine.store, settings, container.id)
+    parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say))
+    sandbox = wires.sandbox
+    if sandbox is not None and wires.addresses:
+        say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
+        parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
+        held.callback(parts.resolver.close)
+    files = shared.files(engine) or _write_name_files(directory, request, wires)
+    say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
+    rootfs = engine.images.snapshotter.mount(directory)
+    with ExitStack() as until_attached:
+        until_attached.callback(os.close, rootfs)
+        if sandbox is not None:
+            shared.joined["network"] = f"/proc/self/fd/{sandbox.descriptor}"
+        config = _configure(engine, container, request, rootfs, files, shared, held)
+        _write(f"{directory}/config.json", json.dumps(config, separators=(",", ":")))
+        validate(config)
+        section = config["linux"].get("seccomp")
+        filter_ = seccomp.prepare(section, f"{settings.root}/seccomp") if section else None
+        layout = cgroups.detect()
+        parts.cgroup = cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
+        held.callback(_remove_cgroup, cgroup)
+        say(f"make and limit the control group {cgroup.path} · cgroups(7)")
+        cgroup.create()
+        realtime.provide(cgroup.path, config["linux"]["resources"], layout)
+        cgroup.set(config["linux"]["resources"])
+        birth = init.Birth(
+            Plan(config, layout),
+            ProcessSetup(config["process"], filter_),
+            directory,
+            rootfs=rootfs,
+            streams=parts.streams.given,
+            under_init=config.get("annotations", {}).get(bundle.INIT_ANNOTATION) == "true",
+            die_with_parent=True,
+            sibling=True,
+            container_id=container.id,
+            explain=explain,
+        )
+        wires.settle()
+        parts.init = create.create(birth, cgroup)
+        held.callback(_give_up, parts.init)
+
+
+def _give_up(created: create.Container) -> None:
+    """Kill a container that its monitor is not going to watch over, and which it reaps."""
+    with suppress(ProcessLookupError):
+        process.pidfd_send_signal(created.pidfd, signal.SIGKILL)
+    created.close()
+
+
+def _keep_quiet(_words: str) -> None:
+    """Nobody asked for an explanation."""
+
+
+def _configure(
+    engine: "Engine",
+    container: "Container",
+    request: "Request",
+    rootfs: int,
+    files: bundle.Files,
+    shared: sharing.Shared,
+    held: ExitStack,
+) -> "Config":
+    """Build the runtime's configuration, with users and groups looked up in the image."""
+    group_text = read_beneath(rootfs, "/etc/group")
+    user = passwd.look_up(
+        request["Config"].get("User", ""), read_beneath(rootfs, "/etc/passwd"), group_text
+    )
+    return bundle.build(
+        request,
+        container_id=container.id,
+        user=user,
+        extra_groups=passwd.group_ids(request["HostConfig"].get("GroupAdd", ()), group_text),
+        files=files,
+        devices=devices.gather(request["HostConfig"]),
+        host=host.examine(),
+        joined=shared.joined,
+        sources={**shared.sources, **mounts.attach(engine, container, user, held)},
+    )
+
+
+def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring") -> bundle.Files:
+    """Write what becomes the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
+    config, resources = request["Config"], request["HostConfig"]
+    in_host_network = resources["NetworkMode"] == "host"
+    extra = resources.get("ExtraHosts", ())
+    gateways, addresses = wires.gateways, wires.addresses
+    if in_host_network:
+        hosts = names.host_hosts(_read("/etc/hosts"), extra, gateways)
+    else:
+        domain = config.get("Domainname", "")
+        hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
+        hosts += "".join(wires.links)
+    resolv_conf = _read(names.RESOLV_CONF)
+    if names.is_stub(resolv_conf):
+        resolv_conf = _read(names.SYSTEMD_RESOLV_CONF) or resolv_conf
+    resolv_conf = names.resolv_conf(
+        resolv_conf,
+        servers=resources.get("Dns", ()),
+        search=resources.get("DnsSearch", ()),
+        options=resources.get("DnsOptions", ()),
+        host_network=in_host_network,
+        name_server=nameserver.ADDRESS if addresses else "",
+    )
+    files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
+    _write(files.hosts, hosts)
+    _write(files.hostname, names.hostname(config["Hostname"]))
+    _write(files.resolv_conf, resolv_conf)
+    return files
+
+
+def _remove_cgroup(cgroup: "cgroups.Manager") -> None:
+    """Remove the container's cgroup, with whatever still lives in it.
+
+    In a PID namespace of its own everything died with init; elsewhere what it started may live on.
+    """
+    if cgroup.processes():
+        cgroup.kill()
+    # The directory above is the engine's, and goes with its last container.
+    cgroup.delete(empty_parents=1)
+
+
+def read_beneath(root: int, path: str) -> str:
+    """A text file of the image, resolved beneath its root; empty where there is none."""
+    data = beneath.read_file(root, path, _USER_DATABASE_BYTES_MAX)
+    return data.decode(errors="replace")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)

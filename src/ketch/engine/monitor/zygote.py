@@ -1,0 +1,168 @@
+"""The zygote: a process that has everything loaded and forks monitors; it holds nothing else.
+
+One thread, no state, no containers. It leaves after a minute unused, and killing it at any time
+costs the next command one interpreter's start and no container anything. The interpreter it runs
+is executed from a detached, read-only mount of itself, so that what descends from it can enter a
+container without offering ``/proc/self/exe`` for overwriting (CVE-2019-5736).
+"""
+
+import _socket
+import gc
+import os
+import select
+import struct
+import sys
+from contextlib import suppress
+
+from ketch.engine import launch
+from ketch.errors import UnavailableError
+from ketch.linux import libc, malloc, mount, process, signals
+
+IDLE_SECONDS = 60
+
+# Of the heap; what is free beyond that goes back to the kernel.
+_KEPT_HEAP_BYTES = 64 * 1024
+# A caller that looked the socket up before it was unlinked may still be about to queue up.
+_LATECOMER_SECONDS = 0.2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Serve = Callable[[_socket.socket], None]
+
+
+def main() -> None:
+    """Run as ``launch.command_line`` says; descriptor SOCKET is what to serve."""
+    _script, _role, state, _package, name, *sealed = sys.argv
+    if not sealed:
+        # Those that the caller's parents let it inherit.
+        os.closerange(launch.SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
+        os.chdir("/")
+        os.umask(0o022)
+        _seal(state, name)
+    # Only the sealed interpreter loads all of it; the codec would be loaded by each monitor anew.
+    import encodings.ascii  # noqa: F401, PLC0415
+    import resource  # noqa: F401, PLC0415
+
+    from ketch.cgroups import freezer, members  # noqa: F401, PLC0415
+    from ketch.engine.monitor import monitor, rehearsal  # noqa: PLC0415
+
+    os.set_inheritable(launch.SOCKET, False)
+    # A monitor that a talkative program has kept busy is to be as small afterwards as before.
+    malloc.give_back_beyond(_KEPT_HEAP_BYTES)
+    socket = _socket.socket(fileno=launch.SOCKET)
+    if not name:
+        process.set_name("ketch-monitor")
+        monitor.serve(socket)
+        return
+    process.set_name("ketch-zygote")
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # what it was before an exec stays ignored
+    rehearsal.rehearse()
+    gc.collect()
+    gc.freeze()
+    # A start makes little garbage, and looking for it would only touch pages.
+    gc.set_threshold(100_000)
+    if serve_until_idle(socket, f"{state}/{name}.socket", monitor.serve, IDLE_SECONDS) == "changed":
+        os.set_inheritable(launch.SOCKET, True)
+        _seal(state, name)
+
+
+def serve_until_idle(
+    listener: _socket.socket, path: str, serve: "Serve", idle_seconds: float
+) -> str:
+    """Fork a process for each caller until none has come for a while, or ketch has changed.
+
+    Args:
+        listener: a listening socket; it does not block afterwards.
+        path: where it is bound; unlinked at the end, unless something else stands there.
+        serve: what a forked process does with its connection; it ends when this returns.
+        idle_seconds: how long to wait for a caller.
+
+    Returns:
+        ``idle``, or ``changed`` when the loaded code is no longer what is installed: then callers
+        wait in the queue for the new code.
+    """
+    listener.setblocking(False)
+    signals.signal(signals.SIGCHLD, signals.SIG_IGN)
+    files = _code_files()
+    changes = _changes(files)
+    place = launch.place(path)
+    while select.select((listener,), (), (), idle_seconds)[0]:
+        if _changes(files) != changes:
+            return "changed"
+        _fork_for(listener, serve)
+    # First nobody new can come, then those who came in the meantime are served.
+    if place == launch.place(path):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+    while select.select((listener,), (), (), _LATECOMER_SECONDS)[0]:
+        _fork_for(listener, serve)
+    return "idle"
+
+
+def _fork_for(listener: _socket.socket, serve: "Serve") -> None:
+    """Fork a monitor that serves the next caller, if it is of the same user."""
+    try:
+        descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+    except OSError:  # it has left again
+        return
+    connection = _socket.socket(fileno=descriptor)
+    try:
+        credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+        _pid, user, _group = struct.unpack("iii", credentials)
+        if user == os.getuid() and os.fork() == 0:
+            _become_monitor(connection, listener, serve)
+    except OSError as error:
+        from ketch.engine.client import Client  # noqa: PLC0415 - loaded; a cycle at the top
+
+        Client(connection).failed(UnavailableError(f"cannot fork: {error.strerror}"))
+    finally:
+        connection.close()
+
+
+def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve: "Serve") -> None:
+    # By the barest means: each object that is used here is a page of memory of the monitor's own.
+    try:
+        os.setsid()  # or whoever kills the zygote's group kills every container
+        signals.signal(signals.SIGCHLD, signals.SIG_DFL)
+        listener.close()
+        name = os.open("/proc/self/comm", os.O_WRONLY)
+        os.write(name, b"ketch-monitor")
+        os.close(name)
+        connection.setblocking(True)
+        serve(connection)
+    except BaseException:  # noqa: BLE001 - no way back into the zygote's loop
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def _code_files() -> list[str]:
+    """The files of all modules of ketch that are loaded.
+
+    They are copied side by side: a page of memory that the zygote touches after a fork is no longer
+    shared with that monitor, so what it does for each caller keeps to few pages.
+    """
+    modules = (module for name, module in sorted(sys.modules.items()) if name.startswith("ketch"))
+    return "\0".join(module.__file__ for module in modules if module.__file__).split("\0")
+
+
+def _changes(files: list[str]) -> int:
+    """A number that is another one when a file has been changed."""
+    known = 0
+    try:
+        for file in files:
+            known = hash((known, os.stat(file).st_mtime_ns))
+    except FileNotFoundError:
+        return 0
+    return known
+
+
+def _seal(state: str, name: str) -> None:
+    """Execute this interpreter again, from a read-only mount that has no place in any tree."""
+    tree = mount.open_tree(libc.AT_FDCWD, os.path.realpath(sys.executable), mount.OPEN_TREE_CLONE)
+    mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY)
+    os.set_inheritable(launch.SOCKET, True)
+    process.exec_descriptor(tree, launch.command_line(state, name, sealed=True), {})

@@ -1,0 +1,1 @@
+"""Networks, who is on them, and how containers are connected."""

@@ -1,0 +1,242 @@
+"""What ``inspect`` shows of networks, in the Docker Engine API's keys and order."""
+
+import os
+import time
+
+from ketch.engine.networks import publishing
+from ketch.spec import ports as grammar
+from ketch.spec.template_functions import Struct
+from ketch.spec.timestamps import rfc3339
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.networks.endpoints import Endpoints, Member
+    from ketch.engine.networks.networks import Network
+    from ketch.engine.records import Container
+    from ketch.network.ports import Port
+
+_DEFAULT = "bridge"
+_DEFAULT_KEYS = (
+    "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress",
+    "IPPrefixLen", "IPv6Gateway", "MacAddress",
+)  # fmt: skip
+
+
+def document(engine: "Engine", container: "Container") -> Struct:
+    """A container's ``NetworkSettings``."""
+    running = container.is_active
+    endpoints = {}
+    for member in engine.endpoints.of(container.id):
+        endpoints[member.network_name] = _endpoint(engine, container, member)
+    default = endpoints.get(_DEFAULT) or _endpoint(engine, container, None)
+    ports = engine.endpoints.ports([container.id]).get(container.id, ()) if running else ()
+    path = f"/proc/{container.init_pid}/ns/net"
+    return Struct(
+        {
+            "Bridge": "",
+            "SandboxID": _sandbox_id(container, path) if running else "",
+            "SandboxKey": path if running else "",
+            "Ports": published(container.record, ports) if running and endpoints else {},
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
+            **{key: default[key] for key in _DEFAULT_KEYS},
+            "Networks": endpoints,
+        }
+    )
+
+
+def published(
+    record: "dict[str, Any]", ports: "Sequence[Port]"
+) -> "dict[str, list[Struct] | None]":
+    """The ports of a running container: exposed ones, and where the others are published."""
+    exposed = record.get("Config", {}).get("ExposedPorts") or {}
+    mode = record.get("HostConfig", {}).get("NetworkMode", "")
+    found: dict[str, list[Struct] | None] = dict.fromkeys(
+        () if mode in {"host", "none"} else sorted(exposed, key=_order)
+    )
+    for port in ports:
+        name = f"{port.port}/{port.protocol}"
+        places = found.get(name) or []
+        found[name] = places
+        host_port = "" if port.routed else str(port.host_port)
+        places.append(Struct({"HostIp": str(port.host_address), "HostPort": host_port}))
+    return found
+
+
+def listed(record: "dict[str, Any]", ports: "Sequence[Port]") -> "list[dict[str, Any]]":
+    """The ports of a running container as the API's list tells them (``Port``)."""
+    named = {f"{port.port}/{port.protocol}" for port in ports}
+    found: list[dict[str, Any]] = [
+        {"PrivatePort": number, "Type": protocol}
+        for number, protocol in (
+            grammar.parse(text) for text in published(record, ports) if text not in named
+        )
+    ]
+    return found + [
+        {
+            "IP": str(port.host_address),
+            "PrivatePort": port.port,
+            "PublicPort": port.host_port,
+            "Type": port.protocol,
+        }
+        for port in ports
+        if not port.routed
+    ]
+
+
+def summary(record: "dict[str, Any]", ports: "Sequence[Port]") -> str:
+    """The ports of a running container in a line, as ``ps`` shows them.
+
+    Neighbours that are published under their own numbers are joined, as Docker's client does:
+    ``0.0.0.0:8000-8001->8000-8001/tcp``.
+    """
+    named = {f"{port.port}/{port.protocol}" for port in ports if not port.routed}
+    every = [
+        (number, "", 0, protocol)
+        for number, protocol in (
+            grammar.parse(text) for text in published(record, ports) if text not in named
+        )
+    ]
+    every += [
+        (port.port, str(port.host_address), port.host_port, port.protocol)
+        for port in ports
+        if not port.routed
+    ]
+    done, mappings = [], []
+    groups: dict[tuple[str, str], tuple[int, int]] = {}
+    for inside, place, outside, protocol in sorted(every):
+        if place and outside != inside:
+            mappings.append(f"{publishing.bracketed(place)}:{outside}->{inside}/{protocol}")
+            continue
+        first, last = groups.get((place, protocol), (inside, inside - 1))
+        if last != inside - 1:
+            done.append(_group(place, protocol, first, last))
+            first = inside
+        groups[place, protocol] = (first, inside)
+    done += [_group(*key, *span) for key, span in groups.items()]
+    return ", ".join(done + mappings)
+
+
+def network(engine: "Engine", shown: "Network") -> Struct:
+    """What ``network inspect`` shows."""
+    record = shown.record
+    return Struct(
+        {
+            "Name": shown.name,
+            "Id": shown.id,
+            "Created": rfc3339(record["created_ns"]),
+            "Scope": "local",
+            "Driver": shown.driver,
+            "EnableIPv4": bool(record.get("EnableIPv4", True)),
+            "EnableIPv6": bool(record.get("EnableIPv6", False)),
+            "IPAM": Struct(
+                {
+                    "Driver": record.get("IPAM", {}).get("Driver", "default"),
+                    "Options": record.get("IPAM", {}).get("Options"),
+                    "Config": [Struct(subnet.document()) for subnet in shown.subnets]
+                    or [Struct(entry) for entry in record.get("asked", ())],
+                }
+            ),
+            "Internal": shown.internal,
+            "Attachable": bool(record.get("Attachable")),
+            "Ingress": False,
+            "ConfigFrom": Struct(record.get("ConfigFrom") or {"Network": ""}),
+            "ConfigOnly": bool(record.get("ConfigOnly")),
+            "Containers": _containers(engine, engine.endpoints, shown),
+            "Options": shown.options,
+            "Labels": shown.labels,
+        }
+    )
+
+
+def created_at(moment_ns: int) -> str:
+    """When a network was made, as Docker's client prints it."""
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment_ns // 10**9))
+    fraction = f"{moment_ns % 10**9:09}".rstrip("0")
+    return f"{moment}{'.' + fraction if fraction else ''} +0000 UTC"
+
+
+def _containers(engine: "Engine", endpoints: "Endpoints", shown: "Network") -> "dict[str, Struct]":
+    names = engine.endpoints.container_names(shown.id)
+    found = {}
+    for member in endpoints.on(shown.id):
+        texts = {address.version: str(address) for address in member.addresses}
+        found[member.container_id] = Struct(
+            {
+                "Name": names.get(member.container_id, ""),
+                "EndpointID": member.id,
+                "MacAddress": member.mac,
+                "IPv4Address": texts.get(4, ""),
+                "IPv6Address": texts.get(6, ""),
+            }
+        )
+    return found
+
+
+def _endpoint(engine: "Engine", container: "Container", member: "Member | None") -> Struct:
+    settings: dict[str, Any] = member.settings if member else {}
+    running = member is not None and bool(member.id) and container.is_active
+    addresses = {one.version: one for one in member.addresses} if member and running else {}
+    gateways: dict[int, str] = {}
+    if member and addresses:
+        shown = engine.networks.find(member.network_id)
+        for subnet in shown.subnets:
+            if subnet.gateway and not shown.internal:
+                gateways.setdefault(subnet.subnet.version, str(subnet.gateway))
+    four, six = addresses.get(4), addresses.get(6)
+    names = None
+    if member and running and member.network_name != _DEFAULT and member.addresses:
+        names = list(dict.fromkeys([container.name, *member.names]))
+    asked = settings.get("IPAMConfig")
+    return Struct(
+        {
+            "IPAMConfig": Struct(asked) if asked else None,
+            "Links": settings.get("Links"),
+            "Aliases": settings.get("Aliases"),
+            "MacAddress": member.mac if member and running else "",
+            "DriverOpts": settings.get("DriverOpts"),
+            "GwPriority": settings.get("GwPriority") or 0,
+            "NetworkID": _network_id(member),
+            "EndpointID": member.id if member and running else "",
+            "Gateway": gateways.get(4, ""),
+            "IPAddress": str(four.ip) if four else "",
+            "IPPrefixLen": four.network.prefixlen if four else 0,
+            "IPv6Gateway": gateways.get(6, ""),
+            "GlobalIPv6Address": str(six.ip) if six else "",
+            "GlobalIPv6PrefixLen": six.network.prefixlen if six else 0,
+            "DNSNames": names,
+        }
+    )
+
+
+def _network_id(member: "Member | None") -> str:
+    return member.network_id if member and len(member.network_id) == 64 else ""
+
+
+def _sandbox_id(container: "Container", path: str) -> str:
+    """An identifier of the namespace: none is kept, so it is made from what the kernel calls it."""
+    import hashlib  # noqa: PLC0415 - only what is inspected has one
+
+    try:
+        name = f"{container.id} {os.stat(path).st_ino}"
+    except OSError:
+        return ""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _order(text: str) -> tuple[int, str]:
+    number, protocol = grammar.parse(text)
+    return number, protocol
+
+
+def _group(place: str, protocol: str, first: int, last: int) -> str:
+    span = str(first) if first == last else f"{first}-{last}"
+    before = f"{publishing.bracketed(place)}:{span}->" if place else ""
+    return f"{before}{span}/{protocol}"

@@ -1,0 +1,1 @@
+"""What is shown of containers and of the engine: rows, documents, figures."""

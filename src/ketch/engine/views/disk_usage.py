@@ -1,0 +1,50 @@
+"""What takes up room: the document of ``system df``, in the API's keys (``SystemDiskUsage``)."""
+
+from ketch.engine.images import listing as image_listing
+from ketch.engine.views import listing, sizes
+from ketch.engine.volumes import listing as volume_listing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+
+KINDS = ("container", "image", "volume", "build-cache")
+
+
+def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, Any]":
+    """Returns what images, containers, volumes and the build cache take.
+
+    Args:
+        engine: where.
+        kinds: which of KINDS to look at.
+    """
+    found: dict[str, Any] = {}
+    if "image" in kinds:
+        images = engine.images.list()
+        layers = sizes.Layers(engine.images, images)
+        users = engine.images.users()
+        found["LayersSize"] = sizes.store(engine.settings.root)
+        found["Images"] = [
+            {
+                **image_listing.summary(image, users.get(image.id, 0)),
+                "SharedSize": layers.shared_bytes(image),
+            }
+            for image in images
+        ]
+    if "container" in kinds:
+        containers = engine.containers.list(all=True)
+        found["Containers"] = [
+            {**summary, "SizeRw": own, "SizeRootFs": whole}
+            for container, summary in zip(
+                containers, listing.documents(engine, containers), strict=True
+            )
+            for own, whole in [sizes.container(engine, container)]
+        ]
+    if "volume" in kinds:
+        found["Volumes"] = [volume_listing.usage(one) for one in engine.volumes.list()]
+    if "build-cache" in kinds:
+        found["BuildCache"] = []
+    return found

@@ -1,0 +1,168 @@
+"""The document that ``inspect`` shows of a container, in the Docker Engine API's keys and order."""
+
+import json
+
+from ketch.engine import states
+from ketch.engine.logs import log_path
+from ketch.engine.networks import settings
+from ketch.engine.views import sizes
+from ketch.spec.template_functions import NilSlice, Struct
+from ketch.spec.timestamps import rfc3339
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+
+_NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
+
+# Docker shows every field that a newer one has not made optional; absent ones have these values.
+_CONFIG: "dict[str, Any]" = {
+    "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": False,
+    "AttachStderr": False, "ExposedPorts": None, "Tty": False, "OpenStdin": False,
+    "StdinOnce": False, "Env": [], "Cmd": NilSlice(), "Healthcheck": None, "Image": "",
+    "Volumes": None, "WorkingDir": "", "Entrypoint": None, "OnBuild": NilSlice(), "Labels": {},
+}  # fmt: skip
+_HOST_CONFIG: "dict[str, Any]" = {
+    "Binds": None, "ContainerIDFile": "", "LogConfig": {"Type": "json-file", "Config": {}},
+    "NetworkMode": "bridge", "PortBindings": {},
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": False,
+    "VolumeDriver": "", "VolumesFrom": None, "ConsoleSize": [0, 0], "CapAdd": None,
+    "CapDrop": None, "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [],
+    "ExtraHosts": None, "GroupAdd": None, "IpcMode": "private", "Cgroup": "", "Links": None,
+    "OomScoreAdj": 0, "PidMode": "", "Privileged": False, "PublishAllPorts": False,
+    "ReadonlyRootfs": False, "SecurityOpt": None, "UTSMode": "", "UsernsMode": "",
+    "ShmSize": 64 << 20, "Runtime": "ketch", "Isolation": "", "CpuShares": 0, "Memory": 0,
+    "NanoCpus": 0, "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
+    "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+    "DeviceCgroupRules": None, "DeviceRequests": None, "MemoryReservation": 0, "MemorySwap": 0,
+    "MemorySwappiness": None, "OomKillDisable": None, "PidsLimit": None, "Ulimits": [],
+    "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
+}  # fmt: skip
+_LISTS = (
+    "Binds", "CapAdd", "CapDrop", "DeviceCgroupRules", "DeviceRequests", "ExtraHosts", "GroupAdd",
+    "Links", "SecurityOpt", "VolumesFrom",
+)  # fmt: skip
+_OPTIONAL = ("ExposedPorts", "Healthcheck")
+
+
+def document(engine: "Engine", container: "Container", *, sized: bool = False) -> Struct:
+    """Returns what is known of a container.
+
+    Args:
+        engine: where it is.
+        container: the container.
+        sized: whether to look how much its files take.
+    """
+    directory = engine.settings.container_directory(container.id)
+    record = container.record
+    config = Struct(_CONFIG | record.get("Config", {}))
+    for name in _OPTIONAL:
+        if not config[name]:
+            del config[name]
+    for name in ("Env", "Entrypoint"):
+        config[name] = config[name] or NilSlice()
+    snapshotter = engine.images.snapshotter
+    return Struct(
+        {
+            "Id": container.id,
+            "Created": rfc3339(container.created_ns),
+            "Path": record.get("Path", ""),
+            "Args": record.get("Args", []),
+            "State": _state(container),
+            "Image": container.image_id,
+            "ResolvConfPath": f"{directory}/resolv.conf",
+            "HostnamePath": f"{directory}/hostname",
+            "HostsPath": f"{directory}/hosts",
+            "LogPath": log_path(container, directory),
+            "Name": f"/{container.name}",
+            "RestartCount": container.restart_count,
+            "Driver": snapshotter.name,
+            "Platform": "linux",
+            "MountLabel": "",
+            "ProcessLabel": "",
+            "AppArmorProfile": "",
+            "ExecIDs": engine.execs.running(container.id) or None,
+            "HostConfig": _host_config(directory, record.get("HostConfig", {})),
+            "GraphDriver": Struct(
+                snapshotter.description(snapshotter.prepared_on(directory), directory)
+            ),
+            **(_sizes(engine, container) if sized else {}),
+            "Mounts": mount_points(record),
+            "Config": config,
+            "NetworkSettings": settings.document(engine, container),
+        }
+    )
+
+
+def _sizes(engine: "Engine", container: "Container") -> dict[str, int]:
+    own, whole = sizes.container(engine, container)
+    return {"SizeRw": own, "SizeRootFs": whole}
+
+
+def _state(container: "Container") -> Struct:
+    status = container.status
+    return Struct(
+        {
+            "Status": status,
+            "Running": container.is_active,
+            "Paused": status == states.PAUSED,
+            "Restarting": status == states.RESTARTING,
+            "OOMKilled": container.oom_killed,
+            "Dead": status == states.DEAD,
+            "Pid": container.init_pid if container.is_active else 0,
+            "ExitCode": container.exit_status,
+            "Error": container.error,
+            "StartedAt": _moment(container.started_ns),
+            "FinishedAt": _moment(container.finished_ns),
+            **({"Health": _health(container.health)} if container.health else {}),
+        }
+    )
+
+
+def _health(health: "dict[str, Any]") -> Struct:
+    fields = ("Start", "End", "ExitCode", "Output")
+    log = [Struct({name: entry[name] for name in fields}) for entry in health["Log"]]
+    return Struct({**health, "Log": log})
+
+
+def _moment(moment_ns: int) -> str:
+    return rfc3339(moment_ns) if moment_ns else _NEVER
+
+
+def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
+    """What was asked of the host, and which paths of /proc and /sys are hidden for it."""
+    paths: dict[str, Any] = {"MaskedPaths": [], "ReadonlyPaths": []}
+    try:
+        with open(f"{directory}/config.json", encoding="utf-8") as file:
+            linux = json.load(file)["linux"]
+    except (OSError, ValueError, KeyError):
+        pass  # it was never started
+    else:
+        paths = {
+            "MaskedPaths": linux.get("maskedPaths", []),
+            "ReadonlyPaths": linux.get("readonlyPaths", []),
+        }
+    found = Struct({**_HOST_CONFIG, **asked, **paths})
+    for name in _LISTS:
+        if found[name] is None:
+            found[name] = NilSlice()
+    for name in ("LogConfig", "RestartPolicy"):
+        found[name] = Struct(found[name])
+    return found
+
+
+def mount_points(record: "dict[str, Any]") -> list[Struct]:
+    """Returns what a container has mounted, as the API shows it.
+
+    What ``--tmpfs`` asks for is shown in HostConfig alone.
+    """
+    names = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
+    return [
+        Struct({name: point[name] for name in names if name in point})
+        for point in record.get("Mounts", ())
+    ]

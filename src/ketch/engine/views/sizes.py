@@ -1,0 +1,127 @@
+"""How much room things take: containers' writable layers, images' layers, shared and not."""
+
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.images.images import Image, Images
+    from ketch.engine.records import Container
+
+_BLOCK_BYTES = 512  # stat(2), st_blocks
+
+
+def tree(directory: str) -> int:
+    """Returns the bytes of the files below a directory, those with several names once.
+
+    What cannot be read, or goes away meanwhile, counts as nothing.
+    """
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    pending = [directory]
+    while pending:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
+                if status.st_nlink > 1:
+                    if (status.st_dev, status.st_ino) in seen:
+                        continue
+                    seen.add((status.st_dev, status.st_ino))
+                total += status.st_size
+    return total
+
+
+def store(root: str) -> int:
+    """Returns what the images of an engine take on the disk, in bytes of whole blocks, as du(1).
+
+    Blobs and unpacked layers are counted, those that nothing refers to any more as well.
+
+    Args:
+        root: the engine's directory.
+    """
+    places = [f"{root}/blobs", f"{root}/snapshots"]
+    found = [entry for place in places for entry in _entries(place)]
+    return _blocks([path for entry in found for path in _entries(entry)]) * _BLOCK_BYTES
+
+
+def _blocks(paths: list[str]) -> int:
+    """Returns the blocks of some files and directories and all that is in them."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    while paths:
+        path = paths.pop()
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            paths += _entries(path)
+        elif status.st_nlink > 1:
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+        total += status.st_blocks
+    return total
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return [f"{directory}/{name}" for name in os.listdir(directory)]
+    except OSError:
+        return []
+
+
+def container(engine: "Engine", found: "Container") -> tuple[int, int]:
+    """Returns the bytes of what a container has written, and of all its files together."""
+    own = tree(f"{engine.settings.container_directory(found.id)}/upper")
+    return own, own + layers(engine, found)
+
+
+def layers(engine: "Engine", found: "Container") -> int:
+    """Returns the bytes of the layers that a container stands on."""
+    image = engine.images.known(found.image_id)
+    return 0 if image is None else image.size_bytes
+
+
+class Layers:
+    """The layers of all images: what they take, and how much of an image others share.
+
+    Args:
+        images: the engine's.
+        every: all images.
+    """
+
+    __slots__ = ("_images", "_sizes", "_uses")
+
+    def __init__(self, images: "Images", every: "Iterable[Image]") -> None:
+        self._images = images
+        self._uses: dict[str, int] = {}
+        for image in every:
+            for chain_id in image.chain_ids:
+                self._uses[chain_id] = self._uses.get(chain_id, 0) + 1
+        self._sizes = {
+            chain_id: images.snapshotter.size_bytes(chain_id)
+            for chain_id in self._uses
+            if images.snapshotter.exists(chain_id)
+        }
+
+    def shared_bytes(self, image: "Image") -> int:
+        """What layers of an image take that other images have as well."""
+        return sum(
+            self._sizes.get(chain_id, 0)
+            for chain_id in image.chain_ids
+            if self._uses.get(chain_id, 0) > 1
+        )

@@ -1,0 +1,1 @@
+"""Volumes: recorded, filled, mounted, listed."""

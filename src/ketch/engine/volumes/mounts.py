@@ -1,0 +1,106 @@
+"""Volumes with options of the local driver: mounted where their data is while they are in use."""
+
+import contextlib
+import fcntl
+import os
+
+from ketch.engine.volumes import volumes
+from ketch.errors import InvalidArgumentError, KetchError
+from ketch.linux import mount, procfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ketch.engine.settings import Settings
+    from ketch.engine.volumes.volumes import Volume
+
+
+def locked(settings: "Settings", volume: "Volume") -> "contextlib.AbstractContextManager[None]":
+    """Keep other processes from filling, mounting or removing a volume meanwhile.
+
+    Args:
+        settings: the engine's places.
+        volume: the volume; its directory is made if it is missing.
+    """
+    return locked_name(settings, volume.name)
+
+
+@contextlib.contextmanager
+def locked_name(settings: "Settings", name: str) -> "Iterator[None]":
+    """The same for a volume by its name."""
+    path = volumes.make_data_directory(settings, name)
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_mounted(volume: "Volume") -> bool:
+    """Whether anything is mounted where a volume's data is."""
+    wanted = os.path.realpath(volume.mountpoint)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        return any(procfs.unescape(line.split()[4]) == wanted for line in mounts)
+
+
+def mount_(volume: "Volume") -> None:
+    """Mount what a volume's options name, unless it is mounted; the volume must be locked.
+
+    Raises:
+        InvalidArgumentError: the kernel refuses.
+    """
+    if not volume.options or is_mounted(volume):
+        return
+    from ketch.runtime.mounts import MountOperation  # noqa: PLC0415 - few volumes have options
+
+    options = volume.options
+    device, kind = options["device"], options["type"]
+    words = [word for word in options.get("o", "").split(",") if word]
+    if kind.startswith("nfs") or kind == "cifs":
+        words = [_resolved(word) for word in words]
+    bound = kind in {"none", "bind"} and ("bind" in words or "rbind" in words)
+    directory, name = os.path.split(volume.mountpoint)
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        MountOperation(
+            {
+                "destination": f"/{name}",
+                "source": device,
+                "type": "bind" if bound else kind,
+                "options": words,
+            },
+            volume.name,
+        ).execute(root)
+    except (KetchError, OSError) as error:
+        reason = error.message if isinstance(error, KetchError) else str(error)
+        data = f", data: {options['o']}" if options.get("o") else ""
+        raise InvalidArgumentError(
+            f"error while mounting volume '{volume.mountpoint}': failed to mount local volume: "
+            f"mount {device}:{volume.mountpoint}{data}: {reason}"
+        ) from error
+    finally:
+        os.close(root)
+
+
+def unmount(volume: "Volume") -> None:
+    """Take away what is mounted where a volume's data is; the volume must be locked."""
+    if volume.options and is_mounted(volume):
+        mount.umount2(volume.mountpoint, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+
+
+def _resolved(word: str) -> str:
+    """``addr=NAME`` with the name's address, which the kernel cannot look up."""
+    key, _, name = word.partition("=")
+    if key != "addr" or not name:
+        return word
+    import socket  # noqa: PLC0415 - network file systems alone need it
+
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"error resolving passed in network volume address: {error}"
+        ) from error
+    return f"addr={found[0][4][0]}"

@@ -1,0 +1,400 @@
+"""Volumes: directories that outlive containers, by name; who uses them; when they may go.
+
+A volume's data is at ``volumes/NAME/_data`` below the engine's root, as Docker has it. One with
+options of the local driver (a tmpfs, a bind, an NFS export) is mounted there while containers run
+that use it, so that all of them see the same.
+"""
+
+import json
+import os
+import time
+
+from ketch.engine import events
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from ketch.linux.removetree import remove_tree
+from ketch.spec.values import quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable
+
+    from ketch.engine.settings import Settings
+    from ketch.engine.store import Store
+
+LOCAL = "local"
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_NAME_LENGTH_MAX = 255
+_OPTIONS = ("type", "device", "o", "size")
+_NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
+
+
+class Volume:
+    """One volume at the moment it was read.
+
+    Attributes:
+        name: its name.
+        options: those of the local driver: ``type``, ``device``, ``o``.
+        labels: its labels.
+        created_ns: when it was made, in nanoseconds since the epoch.
+        mountpoint: the path of its data.
+        users: identifiers of the containers that have it.
+    """
+
+    __slots__ = ("created_ns", "labels", "mountpoint", "name", "options", "users")
+
+    def __init__(self, row: "sqlite3.Row", settings: "Settings", users: "Iterable[str]") -> None:
+        self.name: str = row["name"]
+        self.options: dict[str, str] = json.loads(row["options"])
+        self.labels: dict[str, str] = json.loads(row["labels"])
+        self.created_ns: int = row["created_ns"]
+        self.mountpoint = data_directory(settings, self.name)
+        self.users = list(users)
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody gave it a name."""
+        return ANONYMOUS_LABEL in self.labels
+
+
+class Pruned:
+    """What a prune has removed.
+
+    Attributes:
+        names: the volumes.
+        freed_bytes: how much their data took.
+    """
+
+    __slots__ = ("freed_bytes", "names")
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.freed_bytes = 0
+
+
+class Volumes:
+    """The volumes of one engine.
+
+    Args:
+        settings: the engine's places.
+        store: the engine's database.
+    """
+
+    __slots__ = ("_settings", "_store")
+
+    def __init__(self, settings: "Settings", store: "Store") -> None:
+        self._settings = settings
+        self._store = store
+
+    def create(
+        self,
+        name: str = "",
+        *,
+        driver: str = "",
+        options: "dict[str, str] | None" = None,
+        labels: "dict[str, str] | None" = None,
+    ) -> Volume:
+        """Make a volume; one of that name that exists already is returned as it is.
+
+        Args:
+            name: its name; one is made up, and the volume anonymous, where this is empty.
+            driver: ``local`` is the only one.
+            options: of the local driver: ``type``, ``device`` and ``o`` as mount(8) has them.
+            labels: its labels.
+
+        Raises:
+            InvalidArgumentError: the name or an option is malformed.
+            NotFoundError: there is no such driver.
+        """
+        labels = {**(labels or {})}
+        if not name:
+            name = os.urandom(32).hex()
+            labels.setdefault(ANONYMOUS_LABEL, "")
+        check_name(name)
+        check_driver(name, driver, options or {})
+        with self._store.transaction() as connection:
+            add(connection, name, options or {}, labels)
+        volume = self.find(name)
+        make_data_directory(self._settings, name)
+        return volume
+
+    def find(self, name: str) -> Volume:
+        """Returns a volume by its name.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._store.reading() as connection:
+            row = connection.execute("SELECT * FROM volume WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise NotFoundError(f"get {name}: no such volume")
+            return Volume(row, self._settings, _users(connection, name))
+
+    def list(self) -> list[Volume]:
+        """Returns all volumes, by name."""
+        with self._store.reading() as connection:
+            users: dict[str, list[str]] = {}
+            for row in connection.execute(
+                "SELECT volume, container_id FROM volume_use"
+                " JOIN container ON container.id = container_id"
+            ):
+                users.setdefault(row["volume"], []).append(row["container_id"])
+            rows = connection.execute("SELECT * FROM volume ORDER BY name")
+            return [Volume(row, self._settings, users.get(row["name"], ())) for row in rows]
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove a volume and its data.
+
+        Args:
+            name: the volume.
+            force: whether one that is not there is as good as removed.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: a container has it.
+            UnavailableError: its data cannot be removed.
+        """
+        try:
+            volume = self.find(name)
+        except NotFoundError:
+            if force:
+                return
+            raise
+        from ketch.engine.volumes import mounts  # noqa: PLC0415 - it needs this module
+
+        with mounts.locked(self._settings, volume):
+            with self._store.transaction() as connection:
+                users = _users(connection, name)
+                if users:
+                    raise ConflictError(
+                        f"remove {name}: volume is in use - [{', '.join(users)}]",
+                        "remove the containers first",
+                    )
+                mounts.unmount(volume)
+                aside = _put_aside(self._settings, name)
+                connection.execute("DELETE FROM volume WHERE name = ?", (name,))
+                events.record(connection, "volume", "destroy", name, {"driver": LOCAL})
+            _remove_data(name, aside)
+
+    def prune(
+        self, *, everything: bool = False, keep: "Callable[[Volume], bool] | None" = None
+    ) -> "Pruned":
+        """Remove the volumes that no container has.
+
+        Args:
+            everything: named ones too.
+            keep: takes a volume and returns whether it is to be kept all the same, or None.
+
+        Returns:
+            Which they were.
+        """
+        pruned = Pruned()
+        for volume in self.list():
+            if volume.users or not (everything or volume.is_anonymous):
+                continue
+            if keep is not None and keep(volume):
+                continue
+            size_bytes = size(volume)
+            try:
+                self.remove(volume.name)
+            except (ConflictError, NotFoundError):
+                continue  # somebody was quicker
+            pruned.names.append(volume.name)
+            pruned.freed_bytes += size_bytes
+        remove_left_behind(self._settings)
+        return pruned
+
+
+def check_name(name: str) -> None:
+    """Checks a volume's name.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    if len(name) == 1:
+        raise InvalidArgumentError(
+            f"create {name}: volume name is too short, "
+            "names should be at least two alphanumeric characters"
+        )
+    good = name[:1].isalnum() and name.isascii() and _NAME.issuperset(name)
+    if not good or len(name) > _NAME_LENGTH_MAX:
+        raise InvalidArgumentError(
+            f"create {name}: {quoted(name)} includes invalid characters for a local volume name, "
+            'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
+            "directory, use absolute path"
+        )
+
+
+def check_driver(name: str, driver: str, options: dict[str, str]) -> None:
+    """Checks a volume's driver and its options.
+
+    Raises:
+        InvalidArgumentError: an option is unknown, or needs another one.
+        NotFoundError: there is no such driver.
+    """
+    if driver not in {"", LOCAL}:
+        raise NotFoundError(
+            f"create {name}: error looking up volume plugin {driver}: "
+            f"plugin {quoted(driver)} not found",
+            "local is the only driver that ketch has",
+        )
+    for option in options:
+        if option not in _OPTIONS:
+            raise InvalidArgumentError(f"create {name}: invalid option: {quoted(option)}")
+    if "size" in options:
+        raise InvalidArgumentError(
+            f"create {name}: quota size requested but no quota support",
+            "limit a tmpfs instead: type=tmpfs, device=tmpfs, o=size=...",
+        )
+    for option, needed in _NEEDS.items():
+        if options.get(option):
+            for other in needed:
+                if not options.get(other):
+                    raise InvalidArgumentError(
+                        f"create {name}: missing required option: {quoted(other)}"
+                    )
+
+
+def add(
+    connection: "sqlite3.Connection", name: str, options: dict[str, str], labels: dict[str, str]
+) -> bool:
+    """Record a volume in a transaction, unless there is one of that name.
+
+    Returns:
+        Whether it is new.
+    """
+    cursor = connection.execute(
+        "INSERT OR IGNORE INTO volume (name, options, labels, created_ns) VALUES (?, ?, ?, ?)",
+        (name, json.dumps(options), json.dumps(labels), time.time_ns()),
+    )
+    if cursor.rowcount:
+        events.record(connection, "volume", "create", name, {"driver": LOCAL})
+    return bool(cursor.rowcount)
+
+
+def is_in_use(store: "Store", name: str) -> bool:
+    """Whether a container that runs has a volume mounted."""
+    with store.reading() as connection:
+        query = "SELECT 1 FROM volume_use WHERE volume = ? AND mounted = 1 LIMIT 1"
+        return connection.execute(query, (name,)).fetchone() is not None
+
+
+def forget_container(
+    settings: "Settings", store: "Store", container_id: str, *, anonymous: bool
+) -> None:
+    """Let go of a container's volumes, once it has none of them mounted any more.
+
+    Args:
+        settings: the engine's places.
+        store: the engine's database.
+        container_id: the container, which is being removed.
+        anonymous: whether its anonymous volumes go with it, unless others have them.
+    """
+    with store.reading() as connection:
+        query = "SELECT volume FROM volume_use WHERE container_id = ?"
+        names = [row["volume"] for row in connection.execute(query, (container_id,))]
+    if not names:
+        return
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM volume_use WHERE container_id = ?", (container_id,))
+    if not anonymous:
+        return
+    volumes = Volumes(settings, store)
+    for name in names:
+        try:
+            if volumes.find(name).is_anonymous:
+                volumes.remove(name)
+        except (NotFoundError, ConflictError):
+            continue  # somebody else removed it, or has it
+
+
+def data_directory(settings: "Settings", name: str) -> str:
+    """Path of a volume's data."""
+    return f"{settings.root}/volumes/{name}/_data"
+
+
+def make_data_directory(settings: "Settings", name: str) -> str:
+    """Make sure that a volume has a place for its data; returns the place."""
+    path = data_directory(settings, name)
+    try:
+        os.makedirs(f"{settings.root}/volumes", 0o711, exist_ok=True)
+        os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
+        try:
+            os.mkdir(path, 0o755)
+            os.chmod(path, 0o755)
+        except FileExistsError:
+            pass
+    except OSError as error:
+        raise UnavailableError(
+            f"error while creating volume root path '{path}': {(error.strerror or '').lower()}"
+        ) from error
+    return path
+
+
+def size(volume: Volume) -> int:
+    """Returns how many bytes a volume's data takes on the disk."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    for directory, _, names in os.walk(volume.mountpoint):
+        for name in (".", *names):
+            try:
+                status = os.lstat(os.path.join(directory, name))
+            except OSError:
+                continue
+            if name == "." or (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            total += status.st_size
+    return total
+
+
+def remove_left_behind(settings: "Settings") -> None:
+    """Remove what interrupted removals have put aside."""
+    top = f"{settings.root}/volumes"
+    try:
+        names = [name for name in os.listdir(top) if name.startswith(_ASIDE)]
+    except FileNotFoundError:
+        return
+    for name in names:
+        remove_tree(f"{top}/{name}")
+
+
+_ASIDE = ".removing-"  # no volume's name begins with a dot
+
+
+def _put_aside(settings: "Settings", name: str) -> str:
+    """Take the data's name away, so that a new volume of that name never finds it."""
+    aside = f"{settings.root}/volumes/{_ASIDE}{os.urandom(8).hex()}"
+    try:
+        os.rename(f"{settings.root}/volumes/{name}", aside)
+    except FileNotFoundError:
+        return ""
+    return aside
+
+
+def _remove_data(name: str, aside: str) -> None:
+    if not aside:
+        return
+    try:
+        remove_tree(aside)
+    except OSError as error:
+        raise UnavailableError(
+            f"remove {name}: its data at {aside} cannot be removed: {error}",
+            "remove what is mounted there; the next prune removes the rest",
+        ) from error
+
+
+def _users(connection: "sqlite3.Connection", name: str) -> "list[str]":
+    # Whoever was killed while it made a container may have left its name here.
+    query = (
+        "SELECT container_id FROM volume_use JOIN container ON container.id = container_id"
+        " WHERE volume = ? ORDER BY container_id"
+    )
+    return [row["container_id"] for row in connection.execute(query, (name,))]

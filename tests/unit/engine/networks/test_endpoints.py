@@ -1,0 +1,286 @@
+"""Memberships: addresses, ways out and published ports, with the host's routes given."""
+
+import multiprocessing
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ketch.engine.networks import endpoints, networks, publishing
+from ketch.engine.networks.endpoints import Endpoints, Plan
+from ketch.engine.networks.networks import Networks
+from ketch.engine.settings import Settings
+from ketch.engine.store import Store
+from ketch.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from ketch.network import ipam
+
+Routes = Callable[..., None]
+
+
+@pytest.fixture
+def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
+    destinations: list[ipam.Network] = []
+
+    def announce(*given: str) -> None:
+        destinations[:] = [ip_network(text) for text in given]
+
+    monkeypatch.setattr(networks, "_destinations", lambda version=4: list(destinations))
+    monkeypatch.setattr(networks, "_exists", lambda link: False)
+    monkeypatch.setattr(networks, "_check_routes", lambda *_: None)
+    monkeypatch.setattr(Networks, "_make", lambda *_: None)
+    monkeypatch.setattr(Networks, "_unmake", lambda *_: None)
+    return announce
+
+
+@pytest.fixture
+def engine(tmp_path: Path, routes: Routes) -> Iterator[Endpoints]:
+    store = Store(str(tmp_path))
+    yield Endpoints(store, Networks(Settings(str(tmp_path)), store))
+    store.close()
+
+
+def request(mode: str = "bridge", asked: Any = None, **host: Any) -> dict[str, Any]:
+    return {
+        "Config": {"Hostname": "boat", "ExposedPorts": host.pop("ExposedPorts", {})},
+        "HostConfig": {"NetworkMode": mode, **host},
+        "NetworkingConfig": {"EndpointsConfig": asked or {}},
+    }
+
+
+def start(engine: Endpoints, container_id: str, asked: dict[str, Any] | None = None) -> Plan:
+    record = asked or request()
+    if not engine.of(container_id):
+        engine.declare(container_id, record)
+    plan = engine.acquire(container_id, record)
+    publishing.let_go(plan.taken)
+    return plan
+
+
+def address(engine: Endpoints, container_id: str) -> str:
+    return str(start(engine, container_id).members[0].addresses[0])
+
+
+def create(engine: Endpoints, name: str, *subnets: str, **given: Any) -> networks.Network:
+    config = [{"Subnet": subnet} for subnet in subnets]
+    return engine._networks.create({"Name": name, "IPAM": {"Config": config}, **given})[0]
+
+
+def test_a_start_gives_all_that_a_link_needs(engine: Endpoints) -> None:
+    (endpoint,) = start(engine, "one").endpoints()
+    assert endpoint.network == "bridge"
+    assert [str(address) for address in endpoint.addresses] == ["172.17.0.2/16"]
+    assert (endpoint.mac, endpoint.interface) == ("02:42:ac:11:00:02", "eth0")
+    assert {version: str(hop) for version, hop in endpoint.routes.items()} == {4: "172.17.0.1"}
+    assert [str(address) for address in endpoint.link.addresses] == ["172.17.0.1/16"]  # type: ignore[union-attr]
+    (member,) = engine.of("one")
+    assert len(member.id) == 64
+    assert member.names == ["one", "boat"]
+
+
+def test_addresses_are_given_again_after_all_others(engine: Endpoints) -> None:
+    assert address(engine, "one") == "172.17.0.2/16"
+    assert address(engine, "two") == "172.17.0.3/16"
+    engine.release("one")
+    assert engine.of("one")[0].addresses == []
+    assert address(engine, "three") == "172.17.0.4/16"
+    assert address(engine, "one") == "172.17.0.5/16"
+    engine.release("nobody")
+
+
+def test_many_starts_and_ends_leak_no_address(engine: Endpoints) -> None:
+    create(engine, "small", "10.9.0.0/29")
+    for number in range(200):
+        container_id = f"container {number}"
+        start(engine, container_id, request("small"))
+        engine.release(container_id)
+    with engine._store.reading() as connection:
+        assert not connection.execute("SELECT * FROM lease").fetchall()
+        assert not connection.execute("SELECT * FROM port").fetchall()
+
+
+def test_a_full_network_takes_back_what_the_dead_hold(engine: Endpoints) -> None:
+    create(engine, "small", "10.9.0.0/29")
+    for number in range(5):
+        start(engine, f"c{number}", request("small"))
+    engine.declare("more", request("small"))
+    with pytest.raises(UnavailableError, match=r"no address is free in 10\.9\.0\.0/29"):
+        engine.acquire("more", request("small"))
+    plan = engine.acquire("more", request("small"), alive=["c0", "c1", "c2", "c4"])
+    assert str(plan.members[0].addresses[0]) == "10.9.0.5/29"
+
+
+def test_the_default_subnet_moves_from_a_new_route_only_when_nobody_uses_it(
+    engine: Endpoints, routes: Routes
+) -> None:
+    assert address(engine, "one") == "172.17.0.2/16"
+    routes("172.17.128.0/24")
+    assert address(engine, "two") == "172.17.0.3/16"
+    engine.release("one")
+    engine.release("two")
+    assert address(engine, "four") == "172.18.0.2/16"
+
+
+def test_a_reboot_frees_every_address(engine: Endpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(engine, "own", "10.9.0.0/24")
+    fixed = request("own", {"own": {"IPAMConfig": {"IPv4Address": "10.9.0.77"}}})
+    start(engine, "one", fixed)
+    start(engine, "two")
+    monkeypatch.setattr(engine, "_boot_id", "another boot")
+    start(engine, "three")
+    assert engine.of("one")[0].id == engine.of("two")[0].id == ""
+    # A fixed address is the container's whatever happens.
+    assert str(start(engine, "one", fixed).members[0].addresses[0]) == "10.9.0.77/24"
+
+
+def test_several_networks_and_their_ways_out(engine: Endpoints) -> None:
+    create(engine, "beta", "10.2.0.0/24")
+    create(engine, "alpha", "10.1.0.0/24")
+    create(engine, "inner", "10.3.0.0/24", Internal=True)
+    plan = start(engine, "one", request("beta", {"beta": {}, "inner": {}, "alpha": {}}))
+    assert [(m.network_name, m.interface, m.gateway) for m in plan.members] == [
+        ("beta", "eth0", set()),
+        ("inner", "eth1", set()),
+        ("alpha", "eth2", {4}),
+    ]
+    plan = start(engine, "two", request("alpha", {"beta": {"GwPriority": 1}}))
+    assert [(m.network_name, m.gateway) for m in plan.members] == [("alpha", set()), ("beta", {4})]
+
+
+def test_fixed_addresses_are_one_containers_alone(engine: Endpoints) -> None:
+    create(engine, "own", "10.9.0.0/24")
+    fixed = request("own", {"own": {"IPAMConfig": {"IPv4Address": "10.9.0.77"}}})
+    start(engine, "one", fixed)
+    engine.declare("two", fixed)
+    with pytest.raises(ConflictError, match=r"Address already in use: 10\.9\.0\.77"):
+        engine.acquire("two", fixed)
+    wrong = request("own", {"own": {"IPAMConfig": {"IPv4Address": "10.8.0.77"}}})
+    with pytest.raises(InvalidArgumentError, match="no configured subnet contains IP address"):
+        engine.declare("three", wrong)
+    wrong = request("bridge", {"bridge": {"IPAMConfig": {"IPv4Address": "172.17.0.9"}}})
+    with pytest.raises(InvalidArgumentError, match="supported on user defined networks only"):
+        engine.declare("three", wrong)
+
+
+def test_a_network_that_is_no_more_is_told_at_the_start(engine: Endpoints) -> None:
+    engine.declare("one", request("gone"))
+    with pytest.raises(NotFoundError, match="network gone not found"):
+        engine.acquire("one", request("gone"))
+    create(engine, "gone")
+    assert start(engine, "one", request("gone")).members[0].network_name == "gone"
+
+
+def test_joining_and_leaving(engine: Endpoints) -> None:
+    own = create(engine, "own", "10.9.0.0/24")
+    start(engine, "one")
+    with engine._store.transaction() as connection:
+        connection.execute(
+            "INSERT INTO container (id, name, image_id, image_reference, created_ns, record, state)"
+            " VALUES ('one', 'web', '', '', 0, '{}', 'running')"
+        )
+    record = request()
+    member = engine.join(
+        "one", own, {"Aliases": ["db"]}, record=record, running=True, interfaces={"eth0", "eth1"}
+    )
+    assert (str(member.addresses[0]), member.interface) == ("10.9.0.2/24", "eth2")
+    assert "db" in member.names
+    with pytest.raises(AlreadyExistsError, match="endpoint with name web already exists in"):
+        engine.join("one", own, {}, record=record, running=True)
+    host = engine._networks.find("host")
+    with pytest.raises(ConflictError, match="connected to host network"):
+        engine.join("one", host, {}, record=record, running=True)
+    engine.leave(member, own)
+    assert [member.network_name for member in engine.of("one")] == ["bridge"]
+
+
+def published(engine: Endpoints, container_id: str) -> list[str]:
+    return [publishing.spoken(port) for port in engine.ports().get(container_id, [])]
+
+
+def test_ports_are_one_containers_alone(engine: Endpoints) -> None:
+    asked = {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}]}
+    start(engine, "one", request(PortBindings=asked))
+    (port,) = engine.ports()["one"]
+    assert publishing.spoken(port) == f"127.0.0.1:{port.host_port}->80/tcp"
+    for address in ("127.0.0.1", "0.0.0.0"):
+        same = request(
+            PortBindings={"81/tcp": [{"HostIp": address, "HostPort": str(port.host_port)}]}
+        )
+        engine.declare(address, same)
+        with pytest.raises(
+            ConflictError, match=f"Bind for {address}:{port.host_port} failed: port"
+        ):
+            engine.acquire(address, same)
+    engine.release("one")
+    assert engine.ports() == {}
+    start(engine, "127.0.0.1", request(PortBindings=same["HostConfig"]["PortBindings"]))
+
+
+def test_a_port_of_a_process_of_the_host_is_not_taken(engine: Endpoints) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number = other.getsockname()[1]
+        asked = request(PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(number)}]})
+        engine.declare("one", asked)
+        with pytest.raises(ConflictError, match="address already in use") as caught:
+            engine.acquire("one", asked)
+    assert "process" in caught.value.hint
+    # From a range another one is chosen.
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number = other.getsockname()[1]
+        entry = {"HostIp": "127.0.0.1", "HostPort": f"{number}-{number + 20}"}
+        start(engine, "two", request(PortBindings={"80/tcp": [entry]}))
+        assert engine.ports()["two"][0].host_port != number
+
+
+def test_all_exposed_ports_are_published_on_free_ones(engine: Endpoints) -> None:
+    exposed: dict[str, Any] = {"80/tcp": {}, "53/udp": {}}
+    start(engine, "one", request(PublishAllPorts=True, ExposedPorts=exposed))
+    assert {(port.port, port.protocol) for port in engine.ports()["one"]} == {
+        (80, "tcp"),
+        (53, "udp"),
+    }
+    assert all(port.host_port > 1023 for port in engine.ports()["one"])
+
+
+def test_what_a_network_without_ipv6_cannot_publish_is_refused(engine: Endpoints) -> None:
+    asked = request(PortBindings={"80/tcp": [{"HostIp": "::1", "HostPort": ""}]})
+    engine.declare("one", asked)
+    with pytest.raises(InvalidArgumentError, match="has no IPv6 address"):
+        engine.acquire("one", asked)
+
+
+def test_internal_networks_publish_nothing(engine: Endpoints) -> None:
+    create(engine, "inner", "10.3.0.0/24", Internal=True)
+    start(engine, "one", request("inner", PortBindings={"80/tcp": [{"HostPort": ""}]}))
+    assert engine.ports() == {}
+
+
+def lease_many(root: str, worker: int, count: int) -> list[str]:
+    store = Store(root)
+    engine = Endpoints(store, Networks(Settings(root), store))
+    leased = [address(engine, f"{worker}-{number}") for number in range(count)]
+    store.close()
+    return leased
+
+
+def test_starts_at_once_get_different_addresses(tmp_path: Path, routes: Routes) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        found = pool.starmap(lease_many, [(str(tmp_path), worker, 10) for worker in range(4)])
+    every = [address for leased in found for address in leased]
+    assert len(set(every)) == len(every) == 40
+    assert {address.rsplit(".", 1)[0] for address in every} == {"172.17.0"}
+
+
+def test_link_parameters_are_read() -> None:
+    read = endpoints._sysctls("net.ipv4.conf.IFNAME.log_martians=1", "eth3")
+    assert read == {"net/ipv4/conf/eth3/log_martians": "1"}
+    with pytest.raises(InvalidArgumentError, match="invalid entry"):
+        endpoints._sysctls("net.core.somaxconn=1", "eth3")
