@@ -116,6 +116,7 @@ def machine(run_name: str) -> Iterator[tuple[list[str], str]]:
         deadline = time.monotonic() + 5
         while pathlib.Path("/sys/class/net", name).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
+        leftovers.remove_named_namespaces()
 
 
 def test_nginx(debian_ketch: Engine, tmp_path: pathlib.Path, run_name: str) -> None:

@@ -77,13 +77,8 @@ def end(tracer: "subprocess.Popen[bytes]") -> None:
 
 def quiet(ketch: Engine, run_name: str) -> None:
     """Wait until nobody works any more but zygote and resolver."""
-    state = ketch.prefix[-1]
     deadline = time.monotonic() + 20
-    while True:
-        commands = leftovers.processes(run_name).values()
-        names = [command.partition(":")[0] for command in commands if state in command]
-        if not set(names) - {"ketch-zygote", "ketch-names"}:
-            return
+    while names := leftovers.working(run_name, ketch.prefix[-1]):
         if time.monotonic() > deadline:
             pytest.fail(f"still at work: {names}\n{ketch.ok('ps', '-a')}")
         time.sleep(0.02)

@@ -39,7 +39,8 @@ def _check_and_remove(ketch: Engine, run_name: str) -> None:
     """Whatever stage it reached: it ends, is listed truly or not at all, and can be removed."""
     deadline = time.monotonic() + 20
     # Twice, for a process may hand over to a child of its while the list is being read.
-    while _working(ketch, run_name) or _working(ketch, run_name):
+    state = ketch.prefix[-1]
+    while leftovers.working(run_name, state) or leftovers.working(run_name, state):
         assert time.monotonic() < deadline, ketch.ok("ps", "-a")
         time.sleep(0.02)
     for row in ketch.ok("ps", "-a").splitlines()[1:]:
@@ -48,12 +49,3 @@ def _check_and_remove(ketch: Engine, run_name: str) -> None:
     # What was half made has no name any more, so the name can be used at once.
     ketch.ok("run", "--rm", "--name", "victim", "--network", "none", "busybox", "true")
     assert ketch.ok("ps", "-aq") == ""
-
-
-def _working(ketch: Engine, run_name: str) -> bool:
-    """Tell whether a monitor, which outlives the command, has still to do."""
-    state = ketch.prefix[-1]
-    commands = leftovers.processes(run_name).values()
-    names = [command.partition(":")[0] for command in commands if state in command]
-    # A monitor has the zygote's name for its first moment.
-    return len(names) > 1 or names not in ([], ["ketch-zygote"])

@@ -81,6 +81,14 @@ def remove_network(bridge: str) -> None:
         subprocess.run(["nft", "delete", "table", *TABLE.split()], check=True)
 
 
+def remove_named_namespaces() -> None:
+    """Take away what ip-netns(8) mounts at its first use, unless somebody's namespace is there."""
+    names = pathlib.Path("/run/netns")
+    if names.is_dir() and not any(names.iterdir()):
+        subprocess.run(["umount", str(names)], check=False)
+        names.rmdir()
+
+
 def processes(run: str) -> dict[int, str]:
     """Find the run's processes, by their arguments, environment or container's mounts.
 
@@ -103,6 +111,40 @@ def processes(run: str) -> dict[int, str]:
                 name = process.joinpath("comm").read_text(encoding="utf-8").strip()
                 ours[int(entry)] = f"{name}: {command.decode(errors='replace')[:500]}"
     return ours
+
+
+def working(run: str, state: str) -> list[str]:
+    """Name the processes of an engine that have something to do for it.
+
+    Args:
+        run: the value of RUN_VARIABLE.
+        state: the engine's state directory, which they have among their arguments.
+
+    Returns:
+        Names, as ps(1) shows them. Without the zygote and the resolver, which wait for work, and
+        without a server, which a fixture may keep for the length of the run.
+    """
+    ours = {
+        pid: command.partition(":")[0]
+        for pid, command in processes(run).items()
+        if state in command and " serve " not in command
+    }
+    return [
+        name
+        for pid, name in ours.items()
+        # A monitor has the name of the zygote, its parent, for its first moment.
+        if name not in {"ketch-zygote", "ketch-names"}
+        or (name == "ketch-zygote" and ours.get(_parent(pid)) == name)
+    ]
+
+
+def _parent(pid: int) -> int:
+    """Return the parent's pid, 0 where the process is gone."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def _named_processes(run: str) -> frozenset[str]:
@@ -159,8 +201,7 @@ def _ancestors() -> set[int]:
     pid = os.getpid()
     while pid:
         found.add(pid)
-        status = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-        pid = int(status.rpartition(")")[2].split()[1])
+        pid = _parent(pid)
     return found
 
 

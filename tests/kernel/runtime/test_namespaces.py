@@ -11,6 +11,7 @@ from ketch import cgroups
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.linux.namespaces import KINDS
 from tests.kernel.runtime.bundles import Bundle, configuration, in_user_namespace, join
+from tests.support import leftovers
 
 pytestmark = pytest.mark.root
 
@@ -223,9 +224,7 @@ def test_a_joined_network_is_left_as_it_is(bundle: Bundle) -> None:
         assert bundle.output(config) == ""
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=True)
-        if os.path.isdir("/run/netns") and not os.listdir("/run/netns"):
-            subprocess.run(["umount", "/run/netns"], check=False)
-            os.rmdir("/run/netns")
+        leftovers.remove_named_namespaces()
 
 
 def test_the_session_keyring_is_the_container_s(bundle: Bundle) -> None:
