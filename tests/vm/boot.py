@@ -339,15 +339,16 @@ def run(job: str, package: str, init: str, memory_mib: int, timeout_seconds: flo
         ]
         say(f"booting {boot.name}, with {init} as its init")
         in_time = stream(machine(boot, disks, console, init, memory_mib), work, timeout_seconds)
+        last = CACHE / f"console-{init}.log"
         if console.exists():
-            shutil.copy(console, CACHE / "console.log")
+            shutil.copy(console, last)
         result = status.read_bytes().rstrip(b"\0").strip().decode()
         took = time.monotonic() - begun
     if result:
         say(f"status {result} after {took:.1f} s")
         return int(result)
     why = "ended without a result" if in_time else f"was stopped at {timeout_seconds:.0f} s"
-    tail = (CACHE / "console.log").read_text(errors="replace").strip().splitlines()[-40:]
+    tail = last.read_text(errors="replace").strip().splitlines()[-40:]
     raise MachineError(f"the machine {why}; its console ended:\n" + "\n".join(tail))
 
 

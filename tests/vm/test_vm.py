@@ -1,10 +1,14 @@
 """The suite's part in a virtual machine with a stock Debian kernel and cgroup v2 alone."""
 
+import contextlib
 import pathlib
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO
 
 import pytest
 
@@ -22,30 +26,40 @@ TIMEOUT_SECONDS = 420
 IMAGES_SECONDS = 180  # to make them, when they are not cached yet
 
 
-@pytest.mark.root
-@pytest.mark.timeout(TIMEOUT_SECONDS + IMAGES_SECONDS)
-def test_contracts_and_limits_on_debian_with_cgroup_v2() -> None:
-    run_in_machine("--", *PART)
+Machines = dict[str, tuple["subprocess.Popen[bytes]", IO[str]]]
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(TIMEOUT_SECONDS + IMAGES_SECONDS)]
 
 
-@pytest.mark.root
-@pytest.mark.timeout(TIMEOUT_SECONDS + IMAGES_SECONDS)
-def test_ketch_oci_under_systemd_and_through_criu() -> None:
-    run_in_machine(*BOOTED)
-
-
-def run_in_machine(*arguments: str) -> None:
-    """Boot the machine and run tests in it, all of which must pass."""
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    """Boot both at once: emulation keeps one processor busy for each, and they share nothing."""
     if platform.machine() != "x86_64":
         pytest.skip("the guest takes over .venv, so it must be of the host's architecture: x86_64")
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
-    command = [sys.executable, str(BOOT), f"--timeout={TIMEOUT_SECONDS}", *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            output, _ = process.communicate()
-        finally:
-            process.terminate()  # it takes the machine and its own files with it
-    assert process.returncode == 0, f"in the guest:\n{output}"
+    command = [sys.executable, str(BOOT), f"--timeout={TIMEOUT_SECONDS}"]
+    with contextlib.ExitStack() as stack:
+        started: Machines = {}
+        for name, arguments in {"tiny": ("--", *PART), "systemd": BOOTED}.items():
+            output = stack.enter_context(tempfile.TemporaryFile("w+"))
+            machine = subprocess.Popen([*command, *arguments], stdout=output, stderr=output)
+            stack.callback(machine.wait)
+            stack.callback(machine.terminate)  # it takes the machine and its own files with it
+            started[name] = (machine, output)
+        yield started
+
+
+def test_contracts_and_limits_on_debian_with_cgroup_v2(machines: Machines) -> None:
+    passed(*machines["tiny"])
+
+
+def test_ketch_oci_under_systemd_and_through_criu(machines: Machines) -> None:
+    passed(*machines["systemd"])
+
+
+def passed(machine: "subprocess.Popen[bytes]", output: IO[str]) -> None:
+    """Wait for the tests in a machine, all of which must pass."""
+    status = machine.wait()
+    output.seek(0)
+    assert status == 0, f"in the guest:\n{output.read()}"
