@@ -1,24 +1,18 @@
 """``ketch cp``."""
 
-import contextlib
 import os
-import stat
 import sys
 
 from ketch.cli.archives import write
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import size
-from ketch.engine import files
+from ketch.engine import copying, files
 from ketch.engine.engine import Engine
-from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
-from ketch.images import extraction, tree
+from ketch.errors import InvalidArgumentError
 from ketch.spec import copy_paths
-from ketch.spec.copy_paths import CopyInfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ketch.cli.flags import Parsed
     from ketch.engine.settings import Settings
 
@@ -39,7 +33,6 @@ _CP = Command(
     maximum_arguments=2,
     aliases=("ketch container cp", "ketch cp"),
 )
-_LINKS_MAX = 10
 
 
 def cp(settings: "Settings", arguments: list[str]) -> int:
@@ -63,69 +56,33 @@ def cp(settings: "Settings", arguments: list[str]) -> int:
 
 
 def _out(engine: Engine, container: str, source: str, target: str, parsed: "Parsed") -> None:
-    rebase_name = ""
-    if parsed.enabled("follow-link"):
-        found = files.stat_path(engine, container, source)
-        if found.link_target:
-            source, rebase_name = copy_paths.followed(source, found.link_target)
-    with files.reading(engine, container, source) as (found, pieces):
-        if target == "-":
+    follow = parsed.enabled("follow-link")
+    if target == "-":
+        if follow and (found := files.stat_path(engine, container, source)).link_target:
+            source = copy_paths.followed(source, found.link_target)[0]
+        with files.reading(engine, container, source) as (_, pieces):
             for piece in pieces:
                 write(1, piece)
-            return
-        info = CopyInfo(
-            source, exists=True, is_directory=found.is_directory, rebase_name=rebase_name
-        )
-        target = _local(target)
-        _check_output(target)
-        stream = _Archive(pieces)
-        renames = None
-        if rebase_name:
-            renames = (copy_paths.split_entry(source)[1], rebase_name)
-        directory, change = copy_paths.place(info, _local_target(target))
-        owner = None if parsed.enabled("archive") else (os.geteuid(), os.getegid())
-        root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            extraction.extract(
-                root, b"", stream, owner=owner,
-                rename=lambda name: copy_paths.renamed(copy_paths.renamed(name, renames), change),
-            )  # fmt: skip
-        finally:
-            os.close(root)
-    _tell(parsed, stream.size_bytes, target)
+        return
+    archive = parsed.enabled("archive")
+    size_bytes = copying.out_of(
+        engine, container, source, target, follow_link=follow, archive=archive
+    )
+    _tell(parsed, size_bytes, copying.absolute(target))
 
 
 def _into(engine: Engine, container: str, source: str, target: str, parsed: "Parsed") -> None:
-    info = _container_target(engine, container, target)
-    with contextlib.ExitStack() as held:
-        if source == "-":
-            if not info.is_directory:
-                raise InvalidArgumentError(
-                    f'destination "{container}:{target}" must be a directory'
-                )
-            files.write_archive(
-                engine, container, info.path, _Input(), keep_kinds=True,
-                chown=parsed.enabled("archive"),
-            )  # fmt: skip
-            return
-        local = _local_source(_local(source), follow=parsed.enabled("follow-link"))
-        directory, change = copy_paths.place(local, info)
-        head, last = copy_paths.split_entry(local.path)
-        try:
-            parent = os.open(head, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _missing(local.path, error) from error
-        held.callback(os.close, parent)
-        shown = os.fsencode(local.rebase_name or last)
-        pieces = tree.archive(
-            parent, os.fsencode(last), copy_paths.renamed(shown, change), whole_seconds=True
-        )
-        stream = _Archive(pieces)
-        files.write_archive(
-            engine, container, directory, stream, keep_kinds=True,
-            chown=parsed.enabled("archive"),
-        )  # fmt: skip
-    _tell(parsed, stream.size_bytes, f"{container}:{info.path}")
+    follow, archive = parsed.enabled("follow-link"), parsed.enabled("archive")
+    info = copying.target_in(engine, container, target)
+    if source == "-":
+        if not info.is_directory:
+            raise InvalidArgumentError(f'destination "{container}:{target}" must be a directory')
+        files.write_archive(engine, container, info.path, _Input(), keep_kinds=True, chown=archive)
+        return
+    size_bytes = copying.into(
+        engine, container, source, info.path, follow_link=follow, archive=archive
+    )
+    _tell(parsed, size_bytes, f"{container}:{info.path}")
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -136,107 +93,10 @@ def _split(text: str) -> tuple[str, str]:
     return container, path
 
 
-def _local(path: str) -> str:
-    return copy_paths.preserve_end(os.path.abspath(path), path)
-
-
-def _container_target(engine: Engine, container: str, path: str) -> CopyInfo:
-    """Look at a destination in a container, through a symlink at its end."""
-    engine.containers.find(container)  # whose absence is no destination that is yet to be made
-    try:
-        found = files.stat_path(engine, container, path)
-        if found.link_target:
-            path = found.link_target
-            found = files.stat_path(engine, container, path)
-    except NotFoundError:
-        return CopyInfo(path)
-    kind = stat.S_IFMT(found.status.st_mode)
-    if kind in {stat.S_IFCHR, stat.S_IFBLK}:
-        raise InvalidArgumentError(f'destination "{container}:{path}" must be a directory or a '
-                                   "regular file: got a device")  # fmt: skip
-    if kind in {stat.S_IFIFO, stat.S_IFSOCK}:
-        raise InvalidArgumentError(f'destination "{container}:{path}" must be a directory or a '
-                                   "regular file: got an irregular file")  # fmt: skip
-    return CopyInfo(path, exists=True, is_directory=found.is_directory)
-
-
-def _local_source(path: str, *, follow: bool) -> CopyInfo:
-    try:
-        if follow:
-            resolved, name = copy_paths.followed(path, os.path.realpath(path, strict=True))
-        else:
-            head, last = os.path.split(path)
-            resolved = os.path.join(os.path.realpath(head, strict=True), last)
-            name = copy_paths.split_entry(path)[1]
-            if not path.endswith("/") or name == copy_paths.split_entry(resolved)[1]:
-                name = ""
-        status = os.lstat(resolved)
-    except OSError as error:
-        raise _missing(path, error) from error
-    return CopyInfo(
-        resolved, exists=True, is_directory=stat.S_ISDIR(status.st_mode), rebase_name=name
-    )
-
-
-def _local_target(path: str) -> CopyInfo:
-    """Look at a local destination, through symlinks, of which the last may lead nowhere yet."""
-    given = path
-    for _ in range(_LINKS_MAX):
-        try:
-            status = os.lstat(path)
-        except FileNotFoundError:
-            head = copy_paths.split_entry(path)[0]
-            if not os.path.isdir(head):
-                raise NotFoundError(f"lstat {head}: no such file or directory") from None
-            return CopyInfo(path)
-        except OSError as error:
-            raise _missing(path, error) from error
-        if not stat.S_ISLNK(status.st_mode):
-            return CopyInfo(path, exists=True, is_directory=stat.S_ISDIR(status.st_mode))
-        path = os.path.join(copy_paths.split_entry(path)[0], os.readlink(path))
-    raise InvalidArgumentError(f"too many symlinks in {given}")
-
-
-def _check_output(path: str) -> None:
-    """Refuse a destination in a directory that is not there, or that is a device."""
-    directory = os.path.dirname(copy_paths.clean_path(path))
-    if directory not in {"", "."} and not os.path.isdir(directory):
-        raise NotFoundError(f'invalid output path: directory "{directory}" does not exist')
-    if os.path.exists(path) and stat.S_IFMT(os.stat(path).st_mode) in {
-        stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK,
-    }:  # fmt: skip
-        raise InvalidArgumentError(
-            f'invalid output path: "{path}" must be a directory or a regular file'
-        )
-
-
-def _missing(path: str, error: OSError) -> KetchError:
-    reason = (error.strerror or "").lower()
-    return NotFoundError(f"lstat {path}: {reason}")
-
-
 def _tell(parsed: "Parsed", size_bytes: int, place: str) -> None:
     quiet = parsed.enabled("quiet") if "quiet" in parsed.given else not sys.stdout.isatty()
     if not quiet:
         print(f"Successfully copied {size(size_bytes)} to {place}", file=sys.stderr)
-
-
-class _Archive:
-    """An archive's pieces as a stream that is counted."""
-
-    __slots__ = ("_left", "_pieces", "size_bytes")
-
-    def __init__(self, pieces: "Iterator[bytes]") -> None:
-        self._pieces = pieces
-        self._left = b""
-        self.size_bytes = 0
-
-    def read(self, amount: int, /) -> bytes:
-        if not self._left:
-            self._left = next(self._pieces, b"")
-        content, self._left = self._left[:amount], self._left[amount:]
-        self.size_bytes += len(content)
-        return content
 
 
 class _Input:

@@ -39,7 +39,7 @@ _DESCRIPTION_LENGTH = 45
 def search(settings: "Settings", arguments: list[str]) -> int:  # noqa: ARG001
     """Look for images."""
     parsed = parse(_SEARCH, arguments)
-    filters = Filters(parsed.items("filter"), ("is-automated", "is-official", "stars"))
+    filters = Filters(parsed.items("filter"), registry_search.FILTERS)
     with Registries(os.environ) as registries:
         found = registry_search.search(registries, parsed.arguments[0], parsed.number("limit"))
     template, whole = parsed.text("format"), parsed.enabled("no-trunc")

@@ -12,6 +12,7 @@ from ketch.engine.images.images import new_name
 from ketch.errors import ConflictError
 from ketch.images import changes as change
 from ketch.images import tree
+from ketch.images.pieces import Pieces
 from ketch.spec import image as documents
 from ketch.spec import timestamps
 
@@ -131,7 +132,7 @@ def _standing_still(engine: "Engine", container: "Container") -> "Iterator[None]
 def _layer(engine: "Engine", container: "Container", parent: "Image | None") -> "Layer | None":
     """Store what a container changed; None where that is nothing."""
     directory = engine.settings.container_directory(container.id)
-    stream = _Pieces(engine.images.snapshotter.diff(directory))
+    stream = Pieces(engine.images.snapshotter.diff(directory))
     try:
         if stream.starts_with(tree.END):
             return None
@@ -210,32 +211,3 @@ def _document(
     if message:
         document["comment"] = message
     return document
-
-
-class _Pieces:
-    """What a generator yields, as a stream."""
-
-    __slots__ = ("_left", "_pieces")
-
-    def __init__(self, pieces: "Iterator[bytes]") -> None:
-        self._pieces = pieces
-        self._left = b""
-
-    def starts_with(self, text: bytes) -> bool:
-        while len(self._left) < len(text) and (piece := next(self._pieces, b"")):
-            self._left += piece
-        return self._left.startswith(text)
-
-    def read(self, size: int, /) -> bytes:
-        if len(self._left) < size:
-            # Headers and small files come one by one.
-            gathered, length = [self._left], len(self._left)
-            while length < size and (piece := next(self._pieces, b"")):
-                gathered.append(piece)
-                length += len(piece)
-            self._left = b"".join(gathered)
-        content, self._left = self._left[:size], self._left[size:]
-        return content
-
-    def close(self) -> None:
-        self._pieces.close()  # type: ignore[attr-defined] # a generator

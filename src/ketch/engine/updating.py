@@ -7,13 +7,16 @@ from ketch.engine.configuration import admission, devices, limits
 from ketch.engine.ledger import record_event
 from ketch.engine.ledger import update as update_row
 from ketch.errors import ConflictError, InvalidArgumentError
-from ketch.spec import restart
+from ketch.spec import options, restart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Set
+
     from ketch.engine.engine import Engine
     from ketch.engine.records import Container
     from ketch.spec.container import HostConfig
+    from ketch.spec.flag import Value
 
 # What can be changed: all that Docker's update takes.
 FIELDS = (
@@ -21,6 +24,25 @@ FIELDS = (
     "CpusetCpus", "CpusetMems", "Memory", "MemoryReservation", "MemorySwap", "NanoCpus",
     "PidsLimit", "RestartPolicy",
 )  # fmt: skip
+
+OPTIONS = tuple(option for option in options.OPTIONS if option.field.partition(".")[2] in FIELDS)
+"""The options that say so."""
+
+
+def changes(values: "Mapping[str, Value]", given: "Set[str]") -> "HostConfig":
+    """Returns the fields to change.
+
+    Args:
+        values: the options' values by name.
+        given: the names of those that were given.
+    """
+    found: dict[str, object] = {}
+    for option in OPTIONS:
+        if option.name in given:
+            value: object = values[option.name]
+            key = option.field.partition(".")[2]
+            found[key] = option.assemble(value) if option.assemble else value
+    return found  # type: ignore[return-value] # keys are computed here
 
 
 def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 MODIFIED, ADDED, DELETED = 0, 1, 2  # the API's numbers
 
+# Where every container has something mounted. A start makes what an image lacks of these, and what
+# is there is then the start's, since the program sees the mount: Docker has them in a layer apart.
+_MOUNT_POINTS = {
+    b"dev": stat.S_IFDIR, b"proc": stat.S_IFDIR, b"sys": stat.S_IFDIR,
+    b"etc/hostname": stat.S_IFREG, b"etc/hosts": stat.S_IFREG, b"etc/resolv.conf": stat.S_IFREG,
+}  # fmt: skip
+
 OPAQUE = b"trusted.overlay.opaque"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT_PREFIX = b".wh."
@@ -167,6 +174,8 @@ def changes(
                 stack.pop()
                 continue
             change, below = _compare(frame, name)
+            if change is not None and _is_mount_point(change):
+                continue
             if change is not None and change.kind >= 0:
                 for above in stack:
                     if not above.is_told and above.change is not None:
@@ -187,6 +196,15 @@ def changes(
     finally:
         for frame in stack:
             os.close(frame.upper)
+
+
+def _is_mount_point(change: Change) -> bool:
+    """Whether what was added is only a place to mount something at."""
+    if change.kind != ADDED or change.path not in _MOUNT_POINTS or change.status is None:
+        return False
+    kind = stat.S_IFMT(change.status.st_mode)
+    is_empty = kind == stat.S_IFDIR or not change.status.st_size
+    return kind == _MOUNT_POINTS[change.path] and is_empty
 
 
 def _compare(frame: _Frame, name: bytes) -> tuple[Change | None, Directory]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from ketch.engine import events
 from ketch.engine.settings import Settings
 from ketch.engine.views import disk_usage, information
+from ketch.images.registry import login as registry_login
+from ketch.images.registry.credentials import Credentials
+from ketch.images.registry.registries import Registries
 from ketch.library.containers import Containers
 from ketch.library.images import Images
 from ketch.library.networks import Networks
@@ -48,8 +51,8 @@ class Engine:
             zygote=zygote,
         )
         self._places = Places(settings)
-        self.containers = Containers(self._places)
         self.images = Images(self._places)
+        self.containers = Containers(self._places, self.images)
         self.networks = Networks(self._places)
         self.volumes = Volumes(self._places)
 
@@ -79,6 +82,50 @@ class Engine:
     def disk_usage(self) -> "dict[str, Any]":
         """Returns what takes up room, in the Docker API's keys."""
         return disk_usage.document(self._places.engine)
+
+    def prune(
+        self,
+        *,
+        all: bool = False,  # noqa: A002 - Docker's word
+        volumes: bool = False,
+        filters: "Mapping[str, Any] | None" = None,
+    ) -> int:
+        """Remove what nobody uses: containers that do not run, networks, images.
+
+        Args:
+            all: images that have a name as well.
+            volumes: anonymous volumes as well.
+            filters: as those of ``ketch system prune``; a value may be a list.
+
+        Returns:
+            How many bytes that gave back.
+        """
+        _, freed_bytes = self.containers.prune(filters=filters)
+        self.networks.prune(filters=filters)
+        if volumes:
+            freed_bytes += self.volumes.prune(filters=filters)[1]
+        return freed_bytes + self.images.prune(all=all, filters=filters)[1]
+
+    def login(self, user: str, password: str, registry: str = "") -> None:
+        """Show credentials to a registry and keep them where ``docker login`` does.
+
+        Args:
+            user: the user's name there.
+            password: a password or an access token.
+            registry: its host; Docker Hub where empty.
+
+        Raises:
+            UnauthenticatedError: the registry does not believe them.
+        """
+        host = registry_login.registry_host(registry)
+        with Registries(os.environ) as registries:
+            kept = registry_login.log_in(registries, host, Credentials(user, password))
+            registries.credential_file().set(host, kept)
+
+    def logout(self, registry: str = "") -> None:
+        """Forget the credentials for a registry; for Docker Hub where empty."""
+        with Registries(os.environ) as registries:
+            registries.credential_file().erase(registry_login.registry_host(registry))
 
     def events(
         self,

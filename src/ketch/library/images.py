@@ -2,16 +2,20 @@
 
 import contextlib
 import os
+import tempfile
 from typing import IO, TYPE_CHECKING
 
 from ketch.engine.images import archive as image_archive
 from ketch.engine.images import inspection, listing
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.images.archive import TarSink
+from ketch.images.registry import search as registry_search
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.registries import Registries
 from ketch.library.options import as_filters
+from ketch.library.resources import Collection, Resource
+from ketch.spec.filters import Filters
 
 if TYPE_CHECKING:
     import builtins
@@ -20,12 +24,13 @@ if TYPE_CHECKING:
 
     from ketch.engine.images.images import Image as Record
     from ketch.engine.images.removal import Events
+    from ketch.images.registry.search import Found
     from ketch.images.tar import Stream
     from ketch.library.places import Places
 
 
-class Image:
-    """One image, as it was when it was last read.
+class Image(Resource):
+    """One image, as it was when it was last read. A ``with`` block takes its names away at the end.
 
     Attributes:
         id: digest of its configuration.
@@ -33,21 +38,16 @@ class Image:
     """
 
     def __init__(self, places: "Places", record: "Record") -> None:
-        self._places = places
-        self.id = record.id
-        self.attrs: dict[str, Any] = inspection.document(places.engine.images, record)
+        super().__init__(places, record.id)
+        self.attrs = inspection.document(places.engine.images, record)
 
-    def __repr__(self) -> str:
-        """Its names."""
-        return f"<Image {', '.join(self.tags) or self.short_id}>"
+    def _leave(self) -> None:
+        self.remove(force=True)
 
-    def __eq__(self, other: object) -> bool:
-        """Whether both are the same image."""
-        return isinstance(other, Image) and other.id == self.id
-
-    def __hash__(self) -> int:
-        """Of its ID."""
-        return hash(self.id)
+    @property
+    def name(self) -> str:
+        """Its first name with a tag, or the start of its ID where it has none."""
+        return self.tags[0] if self.tags else self.short_id
 
     @property
     def short_id(self) -> str:
@@ -85,16 +85,24 @@ class Image:
             for step in inspection.history(images, images.resolve(self.id))
         ]  # fmt: skip
 
+    def save(self, output: "str | IO[bytes]", *, platform: str = "") -> None:
+        """Write it, with all its names, to an archive. Arguments as for ``Images.save``."""
+        Images(self._places).save(self.tags or [self.id], output, platform=platform)
+
+    def push(
+        self, *, credentials: Credentials | None = None, progress: Progress | None = None
+    ) -> "builtins.list[str]":
+        """Push each of its names to its registry; returns the manifests' digests."""
+        images = Images(self._places)
+        return [images.push(name, credentials=credentials, progress=progress) for name in self.tags]
+
     def remove(self, *, force: bool = False) -> "Events":
         """Remove it; returns what happened: ``("Untagged", NAME)``, ``("Deleted", DIGEST)``."""
         return self._places.engine.images.remove(self.id, force=force)
 
 
-class Images:
+class Images(Collection):
     """The images of an engine."""
-
-    def __init__(self, places: "Places") -> None:
-        self._places = places
 
     def get(self, name: str) -> Image:
         """Returns the image with this name, ID, or unique start of an ID.
@@ -207,27 +215,55 @@ class Images:
             return Pusher(engine.images, engine.store, registries, progress).push(name).digest
 
     def save(
-        self, names: "str | Iterable[str]", output: "IO[bytes]", *, platform: str = ""
+        self, names: "str | Iterable[str]", output: "str | IO[bytes]", *, platform: str = ""
     ) -> None:
         """Write images to an archive, which ``load`` and ``docker load`` take.
 
         Args:
             names: names and IDs.
-            output: where it is written.
+            output: where it is written: a file's path, or what has a ``write`` method.
             platform: the platform they must be of, or empty.
         """
         texts = [names] if isinstance(names, str) else list(names)
-        sink = TarSink(output.write)
-        image_archive.save(self._places.engine.images, texts, sink, platform=platform)
+        with contextlib.ExitStack() as held:
+            file = held.enter_context(open(output, "wb")) if isinstance(output, str) else output
+            sink = TarSink(file.write)
+            image_archive.save(self._places.engine.images, texts, sink, platform=platform)
 
-    def load(self, source: "IO[bytes]", *, platform: str = "") -> "builtins.list[Image]":
+    def load(
+        self, source: "str | bytes | IO[bytes]", *, platform: str = ""
+    ) -> "builtins.list[Image]":
         """Take images from an archive.
 
         Args:
-            source: an open file, pipe or socket.
+            source: a file's path, the archive itself, or an open file, pipe or socket.
             platform: which of an image's platforms is taken; this machine's where empty.
         """
         images = self._places.engine.images
-        with images.opened_archive(source.fileno()) as archive:
+        with contextlib.ExitStack() as held:
+            if isinstance(source, bytes):
+                file: IO[bytes] = held.enter_context(tempfile.TemporaryFile())
+                file.write(source)
+                file.seek(0)
+            elif isinstance(source, str):
+                file = held.enter_context(open(source, "rb"))
+            else:
+                file = source
+            archive = held.enter_context(images.opened_archive(file.fileno()))
             loaded = image_archive.load(images, archive, platform=platform)
         return [self.get(one.id) for one in loaded]
+
+    def search(
+        self, term: str, *, limit: int = 0, filters: "Mapping[str, Any] | None" = None
+    ) -> "builtins.list[Found]":
+        """Ask Docker Hub, or the registry that the term begins with, for images.
+
+        Args:
+            term: what to look for.
+            limit: no more than so many; 0 for the registry's own limit.
+            filters: as those of ``ketch search``; a value may be a list.
+        """
+        chosen = Filters(as_filters(filters), registry_search.FILTERS)
+        with Registries(os.environ) as registries:
+            found = registry_search.search(registries, term, limit)
+        return [image for image in found if registry_search.fits(image, chosen)]

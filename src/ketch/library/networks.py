@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ketch.engine.networks import listing, wiring
 from ketch.engine.networks import settings as network_settings
 from ketch.library.options import as_filters
+from ketch.library.resources import Collection, Resource
 
 if TYPE_CHECKING:
     import builtins
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.networks.networks import Network as Record
+    from ketch.library.container import Container
     from ketch.library.places import Places
 
 
-class Network:
-    """One network.
+class Network(Resource):
+    """One network. As a context manager, it is removed at the end, its containers let go of.
 
     Attributes:
         id: 64 hexadecimal digits.
@@ -24,18 +26,24 @@ class Network:
     """
 
     def __init__(self, places: "Places", record: "Record") -> None:
-        self._places = places
-        self.id = record.id
-        self.attrs: dict[str, Any] = network_settings.network(places.engine, record)
+        super().__init__(places, record.id)
+        self.attrs = network_settings.network(places.engine, record)
 
-    def __repr__(self) -> str:
-        """Its name."""
-        return f"<Network {self.name}>"
+    def _leave(self) -> None:
+        self.reload()
+        for container_id in self.containers:
+            self.disconnect(container_id, force=True)
+        self.remove()
 
     @property
     def name(self) -> str:
         """Its name."""
         return str(self.attrs["Name"])
+
+    @property
+    def containers(self) -> "builtins.list[str]":
+        """The identifiers of the running containers on it, when it was last read."""
+        return list(self.attrs.get("Containers") or {})
 
     def reload(self) -> None:
         """Read it again."""
@@ -43,27 +51,46 @@ class Network:
         self.attrs = network_settings.network(engine, engine.networks.find(self.id))
 
     def connect(
-        self, container: str, *, aliases: "Iterable[str]" = (), ipv4: str = "", ipv6: str = ""
+        self,
+        container: "str | Container",
+        *,
+        aliases: "Iterable[str]" = (),
+        ipv4: str = "",
+        ipv6: str = "",
+        links: "Iterable[str]" = (),
+        link_local: "Iterable[str]" = (),
+        options: "Mapping[str, str] | None" = None,
+        gateway_priority: int = 0,
     ) -> None:
-        """Connect a container, by name or id.
+        """Connect a container, running or not.
 
         Args:
-            container: it.
+            container: it, or its name or ID.
             aliases: names that it gets on this network besides its own.
             ipv4: the address that it is to have; one is leased where empty.
             ipv6: likewise.
+            links: ``NAME[:ALIAS]`` of containers that it gets to know by these names.
+            link_local: link-local addresses that it gets as well.
+            options: the driver's, for this connection.
+            gateway_priority: the network with the highest one leads it elsewhere.
         """
-        addresses = {"IPv4Address": ipv4, "IPv6Address": ipv6}
-        settings: dict[str, Any] = {
+        addresses = {
+            "IPv4Address": ipv4, "IPv6Address": ipv6, "LinkLocalIPs": list(link_local),
+        }  # fmt: skip
+        asked: dict[str, Any] = {
             "Aliases": list(aliases),
+            "Links": list(links),
+            "DriverOpts": dict(options or {}),
+            "GwPriority": gateway_priority,
             "IPAMConfig": {name: value for name, value in addresses.items() if value},
         }
-        wiring.connect(self._places.engine, self.id, container, settings)
+        settings = {name: value for name, value in asked.items() if value}
+        wiring.connect(self._places.engine, self.id, _reference(container), settings)
         self.reload()
 
-    def disconnect(self, container: str, *, force: bool = False) -> None:
-        """Disconnect a container, by name or id."""
-        wiring.disconnect(self._places.engine, self.id, container, force=force)
+    def disconnect(self, container: "str | Container", *, force: bool = False) -> None:
+        """Disconnect a container: it, or its name or ID."""
+        wiring.disconnect(self._places.engine, self.id, _reference(container), force=force)
         self.reload()
 
     def remove(self) -> None:
@@ -71,11 +98,12 @@ class Network:
         self._places.engine.networks.remove(self.id)
 
 
-class Networks:
-    """The networks of an engine."""
+def _reference(container: "str | Container") -> str:
+    return container if isinstance(container, str) else container.id
 
-    def __init__(self, places: "Places") -> None:
-        self._places = places
+
+class Networks(Collection):
+    """The networks of an engine."""
 
     def create(
         self,
@@ -84,7 +112,11 @@ class Networks:
         driver: str = "bridge",
         subnets: "Iterable[Mapping[str, str]]" = (),
         internal: bool = False,
+        attachable: bool = False,
+        ipv4: bool = True,
         ipv6: bool = False,
+        config_only: bool = False,
+        config_from: str = "",
         options: "Mapping[str, str] | None" = None,
         labels: "Mapping[str, str] | None" = None,
     ) -> Network:
@@ -96,16 +128,23 @@ class Networks:
             subnets: ``{"Subnet": ..., "Gateway": ..., "IPRange": ...}`` each; one is chosen where
                 there is none.
             internal: whether it leads nowhere else.
+            attachable: for swarms; kept and shown.
+            ipv4: whether it has IPv4 addresses.
             ipv6: whether it has IPv6 addresses.
+            config_only: whether it is only the settings of others that are made from it.
+            config_from: the name of a network that is only settings, to make it from.
             options: the driver's.
             labels: its labels.
         """
         document: dict[str, Any] = {
             "Name": name, "Driver": driver, "Internal": internal, "EnableIPv6": ipv6,
+            "EnableIPv4": ipv4, "Attachable": attachable, "ConfigOnly": config_only,
             "Options": dict(options or {}), "Labels": dict(labels or {}),
         }  # fmt: skip
         if configuration := [dict(subnet) for subnet in subnets]:
             document["IPAM"] = {"Config": configuration}
+        if config_from:
+            document["ConfigFrom"] = {"Network": config_from}
         network, _ = self._places.engine.networks.create(document)
         return Network(self._places, network)
 

@@ -17,63 +17,86 @@ if TYPE_CHECKING:
     from ketch.spec.container import Request
     from ketch.spec.flag import Flag, Value
 
-    # What a keyword may be given: a text, a number or a truth where one is wanted; for what may be
-    # given several times, an iterable of texts, or a mapping for NAME=VALUE.
-    Given = str | int | float | bool | Iterable[str] | Mapping[str, object] | None
-
 # What docker-py calls some of them.
 ALIASES = {
-    "auto_remove": "rm", "cpuset_cpus": "cpuset-cpus", "detach": "detach", "devices": "device",
-    "entrypoint": "entrypoint", "environment": "env", "extra_hosts": "add-host",
+    "auto_remove": "rm", "devices": "device",
+    "environment": "env", "extra_hosts": "add-host",
     "ipc_mode": "ipc", "labels": "label", "mem_limit": "memory", "mounts": "mount",
     "network_mode": "network", "pid_mode": "pid", "ports": "publish", "remove": "rm",
     "stdin_open": "interactive", "sysctls": "sysctl", "volumes": "volume", "working_dir": "workdir",
 }  # fmt: skip
 
 # These concern a command line alone; the library has parameters and methods in their place.
-_OF_THE_COMMAND = {"attach", "cidfile", "detach-keys", "explain", "pull", "quiet", "sig-proxy"}
+OF_THE_COMMAND = {"attach", "cidfile", "detach", "detach-keys", "explain", "quiet", "sig-proxy"}
+
+KNOWN = tuple(option for option in OPTIONS if option.name not in OF_THE_COMMAND)
+"""What ``run`` and ``create`` have as keywords."""
 
 # With these, a mapping's name and value are parted by another character than "=".
 _PARTED = {"add-host": ":", "publish": ":", "volume": ":"}
 
 
 def make_request(
-    image: str, command: "str | Iterable[str] | None", options: "Mapping[str, Given]"
-) -> "tuple[Request, str]":
+    image: str, command: "str | Iterable[str] | None", options: "Mapping[str, object]",
+    *, detach: bool = False,
+) -> "tuple[Request, str]":  # fmt: skip
     """Returns the request for a container, and the name that it is to have.
 
     Args:
         image: its image.
         command: the program and its arguments; one text is one program.
         options: keywords.
+        detach: whether nobody is to be attached from the start.
 
     Raises:
         InvalidArgumentError: a keyword is unknown, or its value is wrong.
     """
-    known: dict[str, Flag] = {option.name: option for option in OPTIONS}
-    values = {name: option.initial() for name, option in known.items()}
+    values: dict[str, Value] = {option.name: option.initial() for option in OPTIONS}
+    found, given = read(KNOWN, options)
+    values |= {**found, "detach": detach}
+    arguments = [command] if isinstance(command, str) else list(command or ())
+    caller = Caller(os.getcwd(), dict(os.environ), _content)
+    made = request(values, given, [image, *arguments], caller)
+    return made, str(values["name"])
+
+
+def read(
+    known: "Iterable[Flag]", keywords: "Mapping[str, object]"
+) -> "tuple[dict[str, Value], set[str]]":
+    """Read keywords as the options that they stand for.
+
+    Args:
+        known: the options that there are.
+        keywords: what was given; None is as good as nothing.
+
+    Returns:
+        The value of each option by name, and the names of those that were given.
+
+    Raises:
+        InvalidArgumentError: a keyword is unknown, or its value is wrong.
+    """
+    flags = {flag.name: flag for flag in known}
+    values = {name: flag.initial() for name, flag in flags.items()}
     given: set[str] = set()
-    for keyword, value in options.items():
+    for keyword, value in keywords.items():
         name = ALIASES.get(keyword, keyword.replace("_", "-"))
-        if name not in known or name in _OF_THE_COMMAND:
+        if name not in flags:
             raise InvalidArgumentError(f"there is no option {keyword}")
         if value is None:
             continue
         given.add(name)
-        values[name] = _value(known[name], keyword, value)
-    arguments = [command] if isinstance(command, str) else list(command or ())
-    caller = Caller(os.getcwd(), dict(os.environ), _read)
-    return request(values, given, [image, *arguments], caller), str(values["name"])
+        values[name] = _value(flags[name], keyword, value)
+    return values, given
 
 
-def _value(option: "Flag", keyword: str, value: "Given") -> "Value":
+def _value(option: "Flag", keyword: str, value: object) -> "Value":
     try:
         return _converted(option, value)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{keyword}={value!r}: {error.message}", error.hint) from error
 
 
-def _converted(option: "Flag", value: "Given") -> "Value":
+def _converted(option: "Flag", value: object) -> "Value":
     if option.kind == "bool":
         if not isinstance(value, bool):
             raise InvalidArgumentError("True or False is wanted")
@@ -91,7 +114,7 @@ def _converted(option: "Flag", value: "Given") -> "Value":
     return option.convert(text) if option.convert is not None else text
 
 
-def _texts(name: str, value: "Given") -> list[str]:
+def _texts(name: str, value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
@@ -105,7 +128,7 @@ def _texts(name: str, value: "Given") -> list[str]:
     return [str(item) for item in value]
 
 
-def _read(path: str) -> bytes:
+def _content(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.volumes import listing
 from ketch.library.options import as_filters
+from ketch.library.resources import Collection, Resource
 
 if TYPE_CHECKING:
     import builtins
@@ -14,22 +15,29 @@ if TYPE_CHECKING:
     from ketch.library.places import Places
 
 
-class Volume:
-    """One volume.
+class Volume(Resource):
+    """One volume. As a context manager, it is removed at the end.
 
     Attributes:
-        name: its name.
+        id: its name.
         attrs: its document, as it was when it was last read, in the Docker API's keys.
     """
 
     def __init__(self, places: "Places", record: "Record") -> None:
-        self._places = places
-        self.name = record.name
-        self.attrs: dict[str, Any] = listing.document(record)
+        super().__init__(places, record.name)
+        self.attrs = listing.document(record)
 
-    def __repr__(self) -> str:
+    def _leave(self) -> None:
+        self.remove(force=True)
+
+    @property
+    def name(self) -> str:
         """Its name."""
-        return f"<Volume {self.name}>"
+        return self.id
+
+    def reload(self) -> None:
+        """Read it again."""
+        self.attrs = listing.document(self._places.engine.volumes.find(self.id))
 
     @property
     def mountpoint(self) -> str:
@@ -41,16 +49,14 @@ class Volume:
         self._places.engine.volumes.remove(self.name, force=force)
 
 
-class Volumes:
+class Volumes(Collection):
     """The volumes of an engine."""
-
-    def __init__(self, places: "Places") -> None:
-        self._places = places
 
     def create(
         self,
         name: str = "",
         *,
+        driver: str = "local",
         options: "Mapping[str, str] | None" = None,
         labels: "Mapping[str, str] | None" = None,
     ) -> Volume:
@@ -58,11 +64,12 @@ class Volumes:
 
         Args:
             name: its name; one is made up where this is empty.
+            driver: ``local`` is the only one.
             options: ``type``, ``device`` and ``o`` as mount(8) has them.
             labels: its labels.
         """
         made = self._places.engine.volumes.create(
-            name, options=dict(options or {}), labels=dict(labels or {})
+            name, driver=driver, options=dict(options or {}), labels=dict(labels or {})
         )
         return Volume(self._places, made)
 

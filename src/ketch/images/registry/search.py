@@ -30,6 +30,9 @@ _ANSWER_MAX = 8 << 20
 _PAGES_MAX = 100
 
 
+FILTERS = ("is-automated", "is-official", "stars")
+
+
 class Found(NamedTuple):
     """One image that was found.
 

@@ -1,0 +1,756 @@
+"""The types of ``ketch.aio``: the library's, with methods that are awaited.
+
+Made from the library's classes by ``scripts/library_types.py``; change them, not this.
+"""
+
+import builtins
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import IO, Any, Literal, Self, Unpack, overload
+
+from ketch.engine.images.removal import Events
+from ketch.images.registry.credentials import Credentials
+from ketch.images.registry.progress import Progress
+from ketch.images.registry.search import Found
+from ketch.images.tar import Stream
+from ketch.library.container import Change, LogEntry, Result
+from ketch.library.keywords import RunOptions, UpdateOptions
+
+Command = str | Iterable[str] | None
+Lifetime = Literal["container", "process"]
+
+class Archive:
+    """A tar archive of a container's files: iterate over its pieces, or read as from a file.
+
+    What it is made of is held until it has been read, or closed; as a context manager it is closed
+    at the end.
+
+    Args:
+        source: what gives the pieces for the length of a block.
+    """
+    async def __aenter__(self) -> Archive:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield its pieces; it is closed at the end."""
+    async def read(self, size: int = -1, /) -> bytes:
+        """Returns ``size`` bytes, or all that is left where it is negative; fewer at the end."""
+    async def close(self) -> None:
+        """Let go of what it is made of."""
+
+class Session:
+    """A connection to a program in a container: iterate over it for the program's output.
+
+    Each item is a stream's name, ``stdout`` or ``stderr``, and bytes; at the end ``exit_status``
+    says what the program ended with. As a context manager it lets go of the program at the end,
+    which goes on.
+
+    Attributes:
+        id: of the container or the exec.
+        exit_status: None while the program runs.
+        warnings: what the engine had to say of the request.
+    """
+
+    id: str
+    exit_status: int | None
+    warnings: list[str]
+    async def __aenter__(self) -> Session:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the program."""
+    def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield output as it comes, until the program ends.
+
+        Raises:
+            UnavailableError: the process that watches the program has gone.
+        """
+    async def read(self) -> tuple[bytes, bytes]:
+        """Returns all of the program's output, on stdout and on stderr, once it has ended."""
+    async def wait(self) -> int:
+        """Wait for the program's end, whatever it writes; returns its exit status."""
+    async def write(self, data: bytes) -> None:
+        """Give the program input; waits for as long as it takes none."""
+    async def end_input(self) -> None:
+        """Tell the program that no more input will come."""
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the program's terminal its size."""
+    async def close(self) -> None:
+        """Let go of the program."""
+    async def expect(self, *kinds: int) -> bytes:
+        """Returns the next frame of one of these kinds; warnings before it are kept."""
+
+class Image:
+    """One image, as it was when it was last read. A ``with`` block takes its names away at the end.
+
+    Attributes:
+        id: digest of its configuration.
+        attrs: its document, in the Docker API's keys.
+    """
+
+    id: str
+    attrs: dict[str, Any]
+    @property
+    def name(self) -> str:
+        """Its first name with a tag, or the start of its ID where it has none."""
+    @property
+    def short_id(self) -> str:
+        """The start of its ID that people are shown."""
+    @property
+    def tags(self) -> list[str]:
+        """Its names with a tag."""
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+    async def reload(self) -> None:
+        """Read it again."""
+    async def tag(self, name: str) -> None:
+        """Give it one more name; whatever had that name loses it."""
+    async def history(self) -> list[dict[str, Any]]:
+        """Returns the steps by which it came about, the newest first."""
+    async def save(self, output: str | IO[bytes], *, platform: str = "") -> None:
+        """Write it, with all its names, to an archive. Arguments as for ``Images.save``."""
+    async def push(
+        self, *, credentials: Credentials | None = None, progress: Progress | None = None
+    ) -> builtins.list[str]:
+        """Push each of its names to its registry; returns the manifests' digests."""
+    async def remove(self, *, force: bool = False) -> Events:
+        """Remove it; returns what happened: ``("Untagged", NAME)``, ``("Deleted", DIGEST)``."""
+    async def __aenter__(self) -> Self:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove it, unless it has gone."""
+
+class Images:
+    """The images of an engine."""
+    async def get(self, name: str) -> Image:
+        """Returns the image with this name, ID, or unique start of an ID.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+    async def exists(self, name: str) -> bool:
+        """Whether there is such an image."""
+    async def list(
+        self, name: str = "", *, all: bool = False, filters: Mapping[str, Any] | None = None
+    ) -> list[Image]:
+        """Returns the images, newest first.
+
+        Args:
+            name: only those with a name that fits, ``*`` and ``?`` included.
+            all: those without a name that others were committed on as well.
+            filters: as those of ``ketch images``; a value may be a list.
+        """
+    async def import_(
+        self,
+        source: str | Stream | IO[bytes],
+        name: str = "",
+        *,
+        changes: Iterable[str] = (),
+        message: str = "",
+        platform: str = "",
+    ) -> Image:
+        """Make an image of one layer from a root file system's tar archive.
+
+        Args:
+            source: a file's path, or what has a ``read`` method.
+            name: its name, or empty for an image without one.
+            changes: Dockerfile instructions that change its configuration.
+            message: a comment, kept in its history.
+            platform: ``os[/architecture[/variant]]``; this machine's where empty.
+        """
+    async def remove(self, name: str, *, force: bool = False) -> Events:
+        """Take away a name, and the image with its last one; returns what happened."""
+    async def prune(
+        self, *, all: bool = False, filters: Mapping[str, Any] | None = None
+    ) -> tuple[Events, int]:
+        """Remove images that nobody uses; returns what happened, and the bytes reclaimed."""
+    async def pull(
+        self,
+        name: str,
+        *,
+        platform: str = "",
+        credentials: Credentials | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Pull an image from a registry.
+
+        Args:
+            name: its name; with the tag ``latest`` where it has neither tag nor digest.
+            platform: ``os[/architecture[/variant]]``; this machine's where empty.
+            credentials: who asks; Docker's ``config.json`` says it where None.
+            progress: who is told how far it is.
+        """
+    async def push(
+        self, name: str, *, credentials: Credentials | None = None, progress: Progress | None = None
+    ) -> str:
+        """Push an image to its registry; returns its manifest's digest. Arguments as for pull."""
+    async def save(
+        self, names: str | Iterable[str], output: str | IO[bytes], *, platform: str = ""
+    ) -> None:
+        """Write images to an archive, which ``load`` and ``docker load`` take.
+
+        Args:
+            names: names and IDs.
+            output: where it is written: a file's path, or what has a ``write`` method.
+            platform: the platform they must be of, or empty.
+        """
+    async def load(
+        self, source: str | bytes | IO[bytes], *, platform: str = ""
+    ) -> builtins.list[Image]:
+        """Take images from an archive.
+
+        Args:
+            source: a file's path, the archive itself, or an open file, pipe or socket.
+            platform: which of an image's platforms is taken; this machine's where empty.
+        """
+    async def search(
+        self, term: str, *, limit: int = 0, filters: Mapping[str, Any] | None = None
+    ) -> builtins.list[Found]:
+        """Ask Docker Hub, or the registry that the term begins with, for images.
+
+        Args:
+            term: what to look for.
+            limit: no more than so many; 0 for the registry's own limit.
+            filters: as those of ``ketch search``; a value may be a list.
+        """
+
+class Container:
+    """One container. As a context manager, it is removed at the end, whatever it is doing.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        attrs: its document, as it was when it was last read, in the Docker API's keys.
+    """
+
+    id: str
+    attrs: dict[str, Any]
+    @property
+    def short_id(self) -> str:
+        """The start of its ID that people are shown."""
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def status(self) -> str:
+        """What it was doing when it was last read: ``created``, ``running``, ``exited``, ..."""
+    @property
+    def exit_status(self) -> int:
+        """What it last ended with, when it was last read."""
+    @property
+    def image(self) -> str:
+        """Its image, as it was named."""
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+    @property
+    def ports(self) -> dict[str, Any]:
+        """Its published ports, by ``80/tcp``."""
+    async def reload(self) -> None:
+        """Read it again.
+
+        Raises:
+            NotFoundError: it is gone.
+        """
+    async def start(self) -> None:
+        """Start it."""
+    async def stop(self, *, timeout: int | None = None, signal: str = "") -> None:
+        """Ask its program to end, kill it when it does not, wait for its end.
+
+        Args:
+            timeout: how many seconds to wait before SIGKILL, -1 for ever; the container's own, or
+                ten, where None.
+            signal: what to ask with; the container's own, or SIGTERM, where empty.
+        """
+    async def restart(self, *, timeout: int | None = None, signal: str = "") -> None:
+        """Stop it, and start it again."""
+    async def kill(self, signal: str = "KILL") -> None:
+        """Send a signal to its first process; with SIGKILL, wait for its end."""
+    async def wait(
+        self, condition: Literal["not-running", "next-exit", "removed"] = "not-running"
+    ) -> int:
+        """Wait for its end; returns its exit status.
+
+        Args:
+            condition: ``not-running``, which may be so already; ``next-exit``, the next time that
+                it ends; ``removed``.
+        """
+    async def pause(self) -> None:
+        """Freeze all its processes."""
+    async def unpause(self) -> None:
+        """Let its processes go on."""
+    async def rename(self, name: str) -> None:
+        """Give it another name."""
+    async def update(self, **options: Unpack[UpdateOptions]) -> list[str]:
+        """Change what it may use, and its restart policy, while it runs; returns warnings.
+
+        Args:
+            options: as those of ``ketch update``: ``memory="64m"``, ``cpus=0.5``,
+                ``restart="always"``.
+        """
+    async def commit(
+        self,
+        name: str = "",
+        *,
+        changes: Iterable[str] = (),
+        author: str = "",
+        message: str = "",
+        pause: bool = True,
+    ) -> Image:
+        """Make an image of its files and its configuration.
+
+        Args:
+            name: the image's name, or empty for one without.
+            changes: Dockerfile instructions that change the configuration.
+            author: who made it.
+            message: a comment, kept in its history.
+            pause: whether it stands still while its files are read.
+        """
+    async def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it: its writable layer, its log, its record.
+
+        Args:
+            force: whether to kill it first if it runs.
+            volumes: whether its anonymous volumes go too.
+        """
+    async def logs(
+        self,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | None = None,
+        since: str = "",
+        until: str = "",
+    ) -> bytes:
+        """Returns what its program wrote, as far as its log has kept it.
+
+        Args:
+            stdout: whether what it wrote to its standard output counts.
+            stderr: whether what it wrote to its standard error counts.
+            tail: how many lines from the end; None for all.
+            since: leave out what is older: a time, or ``10m`` for ten minutes ago.
+            until: leave out what is newer.
+        """
+    def follow_logs(
+        self, *, tail: int | None = None, since: str = "", until: str = ""
+    ) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield what its program wrote and writes, until it does not run any more.
+
+        Each item is a stream's name, ``stdout`` or ``stderr``, and a line. Arguments as for
+        ``logs``.
+        """
+    def log_entries(
+        self, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
+    ) -> AsyncIterator[LogEntry]:
+        """Yield what its program wrote, with the times.
+
+        Args:
+            follow: whether to go on until it does not run any more.
+            tail: as for ``logs``.
+            since: as for ``logs``.
+            until: as for ``logs``.
+        """
+    async def top(self, arguments: str = "") -> tuple[list[str], list[list[str]]]:
+        """Returns the titles and the rows of its processes; ``arguments`` are those of ps."""
+    def stats(self, *, interval: float = 1.0) -> AsyncIterator[dict[str, Any]]:
+        """Yield what it uses, in the Docker API's keys, one document each ``interval`` seconds."""
+    async def copy_from(
+        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+    ) -> None:
+        """Copy a file or a directory out of it, as ``ketch cp`` does.
+
+        Args:
+            source: a path in it; a directory's content alone is meant by ``/.`` at the end.
+            target: a path here: a directory to copy into, or what the copy is called.
+            follow_link: whether, where the source is a symlink, what it leads to is copied.
+            archive: whether owners are kept; else all belongs to the caller.
+        """
+    async def copy_to(
+        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+    ) -> None:
+        """Copy a file or a directory into it, as ``ketch cp`` does.
+
+        Args:
+            source: a path here; a directory's content alone is meant by ``/.`` at the end.
+            target: a path in it: a directory to copy into, or what the copy is called.
+            follow_link: whether, where the source is a symlink, what it leads to is copied.
+            archive: whether all belongs to its user, where that is a number; else owners are kept.
+        """
+    async def get_archive(self, path: str) -> Archive:
+        """Returns a file, or a directory with all that is in it, as a tar archive."""
+    async def put_archive(self, path: str, archive: bytes | Stream | IO[bytes]) -> None:
+        """Unpack a tar archive, plain or compressed, into one of its directories.
+
+        Args:
+            path: the directory, which is there already.
+            archive: its bytes, or what has a ``read`` method.
+        """
+    async def export(self) -> Archive:
+        """Returns all its files as a tar archive, without what its volumes hold."""
+    async def diff(self) -> list[Change]:
+        """Returns what it changed of its image's files."""
+    async def exec(
+        self,
+        command: Command,
+        *,
+        env: Mapping[str, str] | Iterable[str] = (),
+        user: str = "",
+        workdir: str = "",
+        tty: bool = False,
+        privileged: bool = False,
+        stdin: bool = False,
+    ) -> Session:
+        """Run another program in it; returns its streams, to iterate over.
+
+        Args:
+            command: the program and its arguments.
+            env: variables besides the container's, ``NAME=VALUE`` or by name.
+            user: who runs it, ``NAME|UID[:GROUP|GID]``.
+            workdir: where it starts.
+            tty: whether it gets a terminal.
+            privileged: whether it gets all capabilities.
+            stdin: whether input will be written to it.
+        """
+    async def exec_run(
+        self,
+        command: Command,
+        *,
+        env: Mapping[str, str] | Iterable[str] = (),
+        user: str = "",
+        workdir: str = "",
+        tty: bool = False,
+        privileged: bool = False,
+        stdin: bytes = b"",
+    ) -> Result:
+        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``."""
+    async def attach(
+        self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True
+    ) -> Session:
+        """Attach to its program's streams; what it wrote before is in its log."""
+    async def __aenter__(self) -> Self:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove it, unless it has gone."""
+
+class Containers:
+    """The containers of an engine."""
+    @overload
+    async def run(
+        self,
+        image: str,
+        command: Command = ...,
+        *,
+        detach: Literal[True],
+        stdin: bytes | None = ...,
+        lifetime: Lifetime = ...,
+        **options: Unpack[RunOptions],
+    ) -> Container: ...
+    @overload
+    async def run(
+        self,
+        image: str,
+        command: Command = ...,
+        *,
+        detach: Literal[False] = ...,
+        stdin: bytes | None = ...,
+        lifetime: Lifetime = ...,
+        **options: Unpack[RunOptions],
+    ) -> bytes: ...
+    async def start(
+        self,
+        image: str,
+        command: Command = None,
+        *,
+        lifetime: Lifetime = "container",
+        **options: Unpack[RunOptions],
+    ) -> Session:
+        """Create a container and start it, attached: iterate over the result for its output.
+
+        Args:
+            image: its image.
+            command: the program and its arguments; the image's where None.
+            lifetime: as for ``run``.
+            options: as for ``run``; with ``interactive=True`` input can be written.
+        """
+    async def create(
+        self, image: str, command: Command = None, **options: Unpack[RunOptions]
+    ) -> Container:
+        """Create a container without starting it; arguments as for ``start``."""
+    async def get(self, name: str) -> Container:
+        """Returns the container with this name, ID, or unique start of an ID.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+    async def list(
+        self, *, all: bool = False, limit: int = 0, filters: Mapping[str, Any] | None = None
+    ) -> list[Container]:
+        """Returns the containers, newest first.
+
+        Args:
+            all: those that do not run as well.
+            limit: no more than so many, whatever they are doing; 0 for no such limit.
+            filters: as those of ``ketch ps``; a value may be a list.
+        """
+    async def prune(
+        self, *, filters: Mapping[str, Any] | None = None
+    ) -> tuple[builtins.list[str], int]:
+        """Remove those that do not run; returns their identifiers, and the bytes reclaimed."""
+
+class Network:
+    """One network. As a context manager, it is removed at the end, its containers let go of.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        attrs: its document, as it was when it was last read, in the Docker API's keys.
+    """
+
+    id: str
+    attrs: dict[str, Any]
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def containers(self) -> builtins.list[str]:
+        """The identifiers of the running containers on it, when it was last read."""
+    async def reload(self) -> None:
+        """Read it again."""
+    async def connect(
+        self,
+        container: str | Container,
+        *,
+        aliases: Iterable[str] = (),
+        ipv4: str = "",
+        ipv6: str = "",
+        links: Iterable[str] = (),
+        link_local: Iterable[str] = (),
+        options: Mapping[str, str] | None = None,
+        gateway_priority: int = 0,
+    ) -> None:
+        """Connect a container, running or not.
+
+        Args:
+            container: it, or its name or ID.
+            aliases: names that it gets on this network besides its own.
+            ipv4: the address that it is to have; one is leased where empty.
+            ipv6: likewise.
+            links: ``NAME[:ALIAS]`` of containers that it gets to know by these names.
+            link_local: link-local addresses that it gets as well.
+            options: the driver's, for this connection.
+            gateway_priority: the network with the highest one leads it elsewhere.
+        """
+    async def disconnect(self, container: str | Container, *, force: bool = False) -> None:
+        """Disconnect a container: it, or its name or ID."""
+    async def remove(self) -> None:
+        """Remove it."""
+    async def __aenter__(self) -> Self:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove it, unless it has gone."""
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+
+class Networks:
+    """The networks of an engine."""
+    async def create(
+        self,
+        name: str,
+        *,
+        driver: str = "bridge",
+        subnets: Iterable[Mapping[str, str]] = (),
+        internal: bool = False,
+        attachable: bool = False,
+        ipv4: bool = True,
+        ipv6: bool = False,
+        config_only: bool = False,
+        config_from: str = "",
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Network:
+        """Make a network.
+
+        Args:
+            name: its name.
+            driver: ``bridge``, ``macvlan`` or ``ipvlan``.
+            subnets: ``{"Subnet": ..., "Gateway": ..., "IPRange": ...}`` each; one is chosen where
+                there is none.
+            internal: whether it leads nowhere else.
+            attachable: for swarms; kept and shown.
+            ipv4: whether it has IPv4 addresses.
+            ipv6: whether it has IPv6 addresses.
+            config_only: whether it is only the settings of others that are made from it.
+            config_from: the name of a network that is only settings, to make it from.
+            options: the driver's.
+            labels: its labels.
+        """
+    async def get(self, name: str) -> Network:
+        """Returns the network with this name, id, or unique start of an id."""
+    async def list(self, *, filters: Mapping[str, Any] | None = None) -> builtins.list[Network]:
+        """Returns the networks, by name; filters as those of ``ketch network ls``."""
+    async def prune(self, *, filters: Mapping[str, Any] | None = None) -> builtins.list[str]:
+        """Remove those that nobody is on; returns their names."""
+
+class Volume:
+    """One volume. As a context manager, it is removed at the end.
+
+    Attributes:
+        id: its name.
+        attrs: its document, as it was when it was last read, in the Docker API's keys.
+    """
+
+    id: str
+    attrs: dict[str, Any]
+    @property
+    def name(self) -> str:
+        """Its name."""
+    async def reload(self) -> None:
+        """Read it again."""
+    @property
+    def mountpoint(self) -> str:
+        """Where its data is."""
+    async def remove(self, *, force: bool = False) -> None:
+        """Remove it, and its data."""
+    async def __aenter__(self) -> Self:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove it, unless it has gone."""
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+
+class Volumes:
+    """The volumes of an engine."""
+    async def create(
+        self,
+        name: str = "",
+        *,
+        driver: str = "local",
+        options: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume; one of that name that exists already is returned as it is.
+
+        Args:
+            name: its name; one is made up where this is empty.
+            driver: ``local`` is the only one.
+            options: ``type``, ``device`` and ``o`` as mount(8) has them.
+            labels: its labels.
+        """
+    async def get(self, name: str) -> Volume:
+        """Returns the volume with this name."""
+    async def list(self, *, filters: Mapping[str, Any] | None = None) -> builtins.list[Volume]:
+        """Returns the volumes, by name; filters as those of ``ketch volume ls``."""
+    async def prune(
+        self, *, all: bool = False, filters: Mapping[str, Any] | None = None
+    ) -> tuple[builtins.list[str], int]:
+        """Remove anonymous ones, or all, that no container has; returns names and bytes."""
+
+class Engine:
+    """One engine: its containers, images, networks and volumes.
+
+    The same that the command line shows, and the API: there is no server in between, and none is
+    needed. It can be used from several threads.
+
+    Args:
+        root: directory of what lasts; ``/var/lib/ketch``, or what KETCH_ROOT says, where None.
+        state: directory of what a reboot may lose; ``/run/ketch``, or KETCH_STATE, where None.
+        zygote: whether starts may be asked of a warm helper process.
+
+    Attributes:
+        containers: the containers.
+        images: the images.
+        networks: the networks.
+        volumes: the volumes.
+    """
+
+    containers: Containers
+    images: Images
+    networks: Networks
+    volumes: Volumes
+    def __init__(
+        self, root: str | None = None, state: str | None = None, *, zygote: bool = True
+    ) -> None: ...
+    async def __aenter__(self) -> Engine:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close this thread's connection."""
+    async def close(self) -> None:
+        """Close this thread's connection to the database; the next use opens another."""
+    async def version(self) -> dict[str, Any]:
+        """Returns the document of ``version``, in the Docker API's keys."""
+    async def info(self) -> dict[str, Any]:
+        """Returns the document of ``info``, in the Docker API's keys."""
+    async def disk_usage(self) -> dict[str, Any]:
+        """Returns what takes up room, in the Docker API's keys."""
+    async def prune(
+        self, *, all: bool = False, volumes: bool = False, filters: Mapping[str, Any] | None = None
+    ) -> int:
+        """Remove what nobody uses: containers that do not run, networks, images.
+
+        Args:
+            all: images that have a name as well.
+            volumes: anonymous volumes as well.
+            filters: as those of ``ketch system prune``; a value may be a list.
+
+        Returns:
+            How many bytes that gave back.
+        """
+    async def login(self, user: str, password: str, registry: str = "") -> None:
+        """Show credentials to a registry and keep them where ``docker login`` does.
+
+        Args:
+            user: the user's name there.
+            password: a password or an access token.
+            registry: its host; Docker Hub where empty.
+
+        Raises:
+            UnauthenticatedError: the registry does not believe them.
+        """
+    async def logout(self, registry: str = "") -> None:
+        """Forget the credentials for a registry; for Docker Hub where empty."""
+    def events(
+        self, *, since: str = "", until: str = "", filters: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield events as they happen, in the Docker API's keys.
+
+        Args:
+            since: replay from this time on: a time, or ``10m`` for ten minutes ago.
+            until: end at this time; never where empty.
+            filters: as those of ``ketch events``; a value may be a list.
+        """

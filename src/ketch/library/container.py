@@ -1,0 +1,429 @@
+"""One of the library's containers."""
+
+import contextlib
+import io
+import os
+import time
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple
+
+from ketch.engine import committing, copying, files, renaming, updating, wire
+from ketch.engine.logs import following
+from ketch.engine.views import inspection, process_list, statistics
+from ketch.errors import NotFoundError
+from ketch.library import sessions
+from ketch.library.archives import Archive
+from ketch.library.images import Image
+from ketch.library.options import read
+from ketch.library.resources import Resource
+from ketch.spec import timestamps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any, Unpack
+
+    from ketch.engine.records import Container as Record
+    from ketch.images.tar import Stream
+    from ketch.library.keywords import UpdateOptions
+    from ketch.library.places import Places
+    from ketch.library.sessions import Session
+
+    Command = str | Iterable[str] | None
+
+_KINDS: "tuple[Literal['changed', 'added', 'deleted'], ...]" = ("changed", "added", "deleted")
+
+
+class Result(NamedTuple):
+    """What a program ended with, and what it wrote."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Change(NamedTuple):
+    """One difference between a container's files and its image's."""
+
+    kind: "Literal['changed', 'added', 'deleted']"
+    path: str
+
+
+class LogEntry(NamedTuple):
+    """What a program wrote at once: a line, or a piece of a long one.
+
+    Attributes:
+        time_ns: when, in nanoseconds since the epoch.
+        stream: ``stdout`` or ``stderr``.
+        data: with the line's end.
+        attributes: labels and variables that the log's options asked to keep.
+    """
+
+    time_ns: int
+    stream: str
+    data: bytes
+    attributes: dict[str, str]
+
+
+class Container(Resource):
+    """One container. As a context manager, it is removed at the end, whatever it is doing.
+
+    Attributes:
+        id: 64 hexadecimal digits.
+        attrs: its document, as it was when it was last read, in the Docker API's keys.
+    """
+
+    def __init__(self, places: "Places", record: "Record") -> None:
+        super().__init__(places, record.id)
+        self.attrs = inspection.document(places.engine, record)
+
+    def _leave(self) -> None:
+        self.remove(force=True)
+
+    # What it is
+
+    @property
+    def short_id(self) -> str:
+        """The start of its ID that people are shown."""
+        return self.id[:12]
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.attrs["Name"]).removeprefix("/")
+
+    @property
+    def status(self) -> str:
+        """What it was doing when it was last read: ``created``, ``running``, ``exited``, ..."""
+        return str(self.attrs["State"]["Status"])
+
+    @property
+    def exit_status(self) -> int:
+        """What it last ended with, when it was last read."""
+        return int(self.attrs["State"]["ExitCode"])
+
+    @property
+    def image(self) -> str:
+        """Its image, as it was named."""
+        return str(self.attrs["Config"]["Image"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return dict(self.attrs["Config"].get("Labels") or {})
+
+    @property
+    def ports(self) -> "dict[str, Any]":
+        """Its published ports, by ``80/tcp``."""
+        return dict(self.attrs["NetworkSettings"].get("Ports") or {})
+
+    def reload(self) -> None:
+        """Read it again.
+
+        Raises:
+            NotFoundError: it is gone.
+        """
+        engine = self._places.engine
+        self.attrs = inspection.document(engine, engine.containers.find(self.id))
+
+    # What is done to it
+
+    def start(self) -> None:
+        """Start it."""
+        fields = {"action": "start", "container": self.id}
+        sessions.start(self._places.settings, fields).close()
+        self.reload()
+
+    def stop(self, *, timeout: int | None = None, signal: str = "") -> None:
+        """Ask its program to end, kill it when it does not, wait for its end.
+
+        Args:
+            timeout: how many seconds to wait before SIGKILL, -1 for ever; the container's own, or
+                ten, where None.
+            signal: what to ask with; the container's own, or SIGTERM, where empty.
+        """
+        self._places.engine.containers.stop(self.id, timeout, signal)
+        self._reread()
+
+    def restart(self, *, timeout: int | None = None, signal: str = "") -> None:
+        """Stop it, and start it again."""
+        self.stop(timeout=timeout, signal=signal)
+        self.start()
+
+    def kill(self, signal: str = "KILL") -> None:
+        """Send a signal to its first process; with SIGKILL, wait for its end."""
+        self._places.engine.containers.kill(self.id, signal)
+        self._reread()
+
+    def wait(
+        self, condition: "Literal['not-running', 'next-exit', 'removed']" = "not-running"
+    ) -> int:
+        """Wait for its end; returns its exit status.
+
+        Args:
+            condition: ``not-running``, which may be so already; ``next-exit``, the next time that
+                it ends; ``removed``.
+        """
+        return self._places.engine.containers.wait(self.id, condition)
+
+    def pause(self) -> None:
+        """Freeze all its processes."""
+        self._places.engine.containers.pause(self.id)
+        self.reload()
+
+    def unpause(self) -> None:
+        """Let its processes go on."""
+        self._places.engine.containers.unpause(self.id)
+        self.reload()
+
+    def rename(self, name: str) -> None:
+        """Give it another name."""
+        engine = self._places.engine
+        renaming.rename(engine.store, engine.containers, self.id, name)
+        self.reload()
+
+    def update(self, **options: "Unpack[UpdateOptions]") -> list[str]:
+        """Change what it may use, and its restart policy, while it runs; returns warnings.
+
+        Args:
+            options: as those of ``ketch update``: ``memory="64m"``, ``cpus=0.5``,
+                ``restart="always"``.
+        """
+        changes = updating.changes(*read(updating.OPTIONS, options))
+        warnings = updating.update(self._places.engine, self.id, changes)
+        self.reload()
+        return warnings
+
+    def commit(
+        self,
+        name: str = "",
+        *,
+        changes: "Iterable[str]" = (),
+        author: str = "",
+        message: str = "",
+        pause: bool = True,
+    ) -> Image:
+        """Make an image of its files and its configuration.
+
+        Args:
+            name: the image's name, or empty for one without.
+            changes: Dockerfile instructions that change the configuration.
+            author: who made it.
+            message: a comment, kept in its history.
+            pause: whether it stands still while its files are read.
+        """
+        engine = self._places.engine
+        image_id = committing.commit(
+            engine, self.id, name, changes=list(changes), author=author, message=message,
+            pause=pause,
+        )  # fmt: skip
+        return Image(self._places, engine.images.resolve(image_id))
+
+    def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it: its writable layer, its log, its record.
+
+        Args:
+            force: whether to kill it first if it runs.
+            volumes: whether its anonymous volumes go too.
+        """
+        self._places.engine.containers.remove(self.id, force=force, volumes=volumes)
+
+    def _reread(self) -> None:
+        """Read it again, unless it went as it ended."""
+        with contextlib.suppress(NotFoundError):
+            self.reload()
+
+    # What is seen of it
+
+    def logs(
+        self,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        tail: int | None = None,
+        since: str = "",
+        until: str = "",
+    ) -> bytes:
+        """Returns what its program wrote, as far as its log has kept it.
+
+        Args:
+            stdout: whether what it wrote to its standard output counts.
+            stderr: whether what it wrote to its standard error counts.
+            tail: how many lines from the end; None for all.
+            since: leave out what is older: a time, or ``10m`` for ten minutes ago.
+            until: leave out what is newer.
+        """
+        wanted = {"stdout": stdout, "stderr": stderr}
+        entries = self.log_entries(tail=tail, since=since, until=until)
+        return b"".join(entry.data for entry in entries if wanted[entry.stream])
+
+    def follow_logs(
+        self, *, tail: int | None = None, since: str = "", until: str = ""
+    ) -> "Iterator[tuple[str, bytes]]":
+        """Yield what its program wrote and writes, until it does not run any more.
+
+        Each item is a stream's name, ``stdout`` or ``stderr``, and a line. Arguments as for
+        ``logs``.
+        """
+        for entry in self.log_entries(follow=True, tail=tail, since=since, until=until):
+            yield entry.stream, entry.data
+
+    def log_entries(
+        self, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
+    ) -> "Iterator[LogEntry]":
+        """Yield what its program wrote, with the times.
+
+        Args:
+            follow: whether to go on until it does not run any more.
+            tail: as for ``logs``.
+            since: as for ``logs``.
+            until: as for ``logs``.
+        """
+        engine, now_ns = self._places.engine, time.time_ns()
+        entries = following.entries(
+            engine.containers,
+            engine.containers.find(self.id),
+            engine.settings.container_directory(self.id),
+            follow=follow,
+            tail=tail,
+            since_ns=timestamps.moment(since, now_ns) if since else None,
+            until_ns=timestamps.moment(until, now_ns) if until else None,
+        )
+        return (LogEntry(*entry) for entry in entries)
+
+    def top(self, arguments: str = "") -> tuple[list[str], list[list[str]]]:
+        """Returns the titles and the rows of its processes; ``arguments`` are those of ps."""
+        return process_list.top(self._places.engine, self.id, arguments)
+
+    def stats(self, *, interval: float = 1.0) -> "Iterator[dict[str, Any]]":
+        """Yield what it uses, in the Docker API's keys, one document each ``interval`` seconds."""
+        sampler = statistics.Sampler(self._places.settings)
+        while True:
+            try:
+                record = self._places.engine.containers.find(self.id)
+            except NotFoundError:
+                return
+            yield sampler.sample(record)
+            time.sleep(interval)
+
+    # Its files
+
+    def copy_from(
+        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+    ) -> None:
+        """Copy a file or a directory out of it, as ``ketch cp`` does.
+
+        Args:
+            source: a path in it; a directory's content alone is meant by ``/.`` at the end.
+            target: a path here: a directory to copy into, or what the copy is called.
+            follow_link: whether, where the source is a symlink, what it leads to is copied.
+            archive: whether owners are kept; else all belongs to the caller.
+        """
+        copying.out_of(
+            self._places.engine, self.id, source, target, follow_link=follow_link, archive=archive
+        )
+
+    def copy_to(
+        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+    ) -> None:
+        """Copy a file or a directory into it, as ``ketch cp`` does.
+
+        Args:
+            source: a path here; a directory's content alone is meant by ``/.`` at the end.
+            target: a path in it: a directory to copy into, or what the copy is called.
+            follow_link: whether, where the source is a symlink, what it leads to is copied.
+            archive: whether all belongs to its user, where that is a number; else owners are kept.
+        """
+        copying.into(
+            self._places.engine, self.id, source, target, follow_link=follow_link, archive=archive
+        )
+
+    def get_archive(self, path: str) -> Archive:
+        """Returns a file, or a directory with all that is in it, as a tar archive."""
+
+        @contextlib.contextmanager
+        def pieces() -> "Iterator[Iterator[bytes]]":
+            with files.reading(self._places.engine, self.id, path) as (_, found):
+                yield found
+
+        return Archive(pieces())
+
+    def put_archive(self, path: str, archive: "bytes | Stream | IO[bytes]") -> None:
+        """Unpack a tar archive, plain or compressed, into one of its directories.
+
+        Args:
+            path: the directory, which is there already.
+            archive: its bytes, or what has a ``read`` method.
+        """
+        stream = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+        files.write_archive(self._places.engine, self.id, path, stream)
+
+    def export(self) -> Archive:
+        """Returns all its files as a tar archive, without what its volumes hold."""
+        return Archive(files.exported(self._places.engine, self.id))
+
+    def diff(self) -> "list[Change]":
+        """Returns what it changed of its image's files."""
+        return [
+            Change(_KINDS[change.kind], f"/{os.fsdecode(change.path)}")
+            for change in files.changes(self._places.engine, self.id)
+        ]
+
+    # What runs in it
+
+    def exec(
+        self,
+        command: "Command",
+        *,
+        env: "Mapping[str, str] | Iterable[str]" = (),
+        user: str = "",
+        workdir: str = "",
+        tty: bool = False,
+        privileged: bool = False,
+        stdin: bool = False,
+    ) -> "Session":
+        """Run another program in it; returns its streams, to iterate over.
+
+        Args:
+            command: the program and its arguments.
+            env: variables besides the container's, ``NAME=VALUE`` or by name.
+            user: who runs it, ``NAME|UID[:GROUP|GID]``.
+            workdir: where it starts.
+            tty: whether it gets a terminal.
+            privileged: whether it gets all capabilities.
+            stdin: whether input will be written to it.
+        """
+        arguments = [command] if isinstance(command, str) else list(command or ())
+        pairs = [f"{k}={v}" for k, v in env.items()] if hasattr(env, "items") else list(env)
+        fields: dict[str, wire.Value] = {
+            "action": "exec", "arguments": [self.id, *arguments], "--env": pairs,
+            "--env-file": [], "--user": user, "--workdir": workdir, "--tty": tty,
+            "--interactive": stdin, "--detach": False, "--privileged": privileged,
+        }  # fmt: skip
+        return sessions.start(self._places.settings, fields)
+
+    def exec_run(
+        self,
+        command: "Command",
+        *,
+        env: "Mapping[str, str] | Iterable[str]" = (),
+        user: str = "",
+        workdir: str = "",
+        tty: bool = False,
+        privileged: bool = False,
+        stdin: bytes = b"",
+    ) -> Result:
+        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``."""
+        with self.exec(
+            command, env=env, user=user, workdir=workdir, tty=tty, privileged=privileged,
+            stdin=bool(stdin),
+        ) as session:  # fmt: skip
+            session.write(stdin)
+            session.end_input()
+            stdout, stderr = session.read()
+            assert session.exit_status is not None
+            return Result(session.exit_status, stdout, stderr)
+
+    def attach(self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> "Session":
+        """Attach to its program's streams; what it wrote before is in its log."""
+        return sessions.attach(
+            self._places.settings, self.id, stdin=stdin, stdout=stdout, stderr=stderr
+        )

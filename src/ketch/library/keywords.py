@@ -1,0 +1,149 @@
+"""The keywords of ``run``, ``create`` and ``update``, for type checkers.
+
+Made from the table in ``spec/options.py`` by ``scripts/library_types.py``; change that, not this.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+Amount = str | int | float
+"""A number, or a text with a unit: ``"64m"``, ``"1.5s"``."""
+
+Several = str | Iterable[str] | Mapping[str, object]
+"""What may be given several times: one text, several, or a mapping for NAME=VALUE."""
+
+
+class RunOptions(TypedDict, total=False):
+    """What ``run``, ``start`` and ``create`` know."""
+
+    add_host: Several | None
+    annotation: Several | None
+    auto_remove: bool | None
+    blkio_weight: Amount | None
+    blkio_weight_device: Several | None
+    cap_add: Several | None
+    cap_drop: Several | None
+    cgroup_parent: str | None
+    cgroupns: str | None
+    cpu_period: int | None
+    cpu_quota: int | None
+    cpu_rt_period: int | None
+    cpu_rt_runtime: int | None
+    cpu_shares: int | None
+    cpus: Amount | None
+    cpuset_cpus: str | None
+    cpuset_mems: str | None
+    device: Several | None
+    device_cgroup_rule: Several | None
+    device_read_bps: Several | None
+    device_read_iops: Several | None
+    device_write_bps: Several | None
+    device_write_iops: Several | None
+    devices: Several | None
+    disable_content_trust: bool | None
+    dns: Several | None
+    dns_option: Several | None
+    dns_search: Several | None
+    domainname: str | None
+    entrypoint: str | None
+    env: Several | None
+    env_file: Several | None
+    environment: Several | None
+    expose: Several | None
+    extra_hosts: Several | None
+    gpus: Several | None
+    group_add: Several | None
+    health_cmd: str | None
+    health_interval: Amount | None
+    health_on_failure: str | None
+    health_retries: int | None
+    health_start_interval: Amount | None
+    health_start_period: Amount | None
+    health_timeout: Amount | None
+    hostname: str | None
+    init: bool | None
+    interactive: bool | None
+    ip: str | None
+    ip6: str | None
+    ipc: str | None
+    ipc_mode: str | None
+    isolation: str | None
+    kernel_memory: Amount | None
+    label: Several | None
+    label_file: Several | None
+    labels: Several | None
+    link: Several | None
+    link_local_ip: Several | None
+    log_driver: str | None
+    log_opt: Several | None
+    mac_address: str | None
+    mem_limit: Amount | None
+    memory: Amount | None
+    memory_reservation: Amount | None
+    memory_swap: Amount | None
+    memory_swappiness: int | None
+    mount: Several | None
+    mounts: Several | None
+    name: str | None
+    network: Several | None
+    network_alias: Several | None
+    network_mode: Several | None
+    no_healthcheck: bool | None
+    oom_kill_disable: bool | None
+    oom_score_adj: int | None
+    pid: str | None
+    pid_mode: str | None
+    pids_limit: int | None
+    platform: str | None
+    ports: Several | None
+    privileged: bool | None
+    publish: Several | None
+    publish_all: bool | None
+    publish_default_ip: str | None
+    pull: str | None
+    read_only: bool | None
+    remove: bool | None
+    restart: str | None
+    rm: bool | None
+    runtime: str | None
+    security_opt: Several | None
+    shm_size: Amount | None
+    stdin_open: bool | None
+    stop_signal: str | None
+    stop_timeout: int | None
+    storage_opt: Several | None
+    sysctl: Several | None
+    sysctls: Several | None
+    tmpfs: Several | None
+    tty: bool | None
+    ulimit: Several | None
+    use_api_socket: bool | None
+    user: str | None
+    userns: str | None
+    uts: str | None
+    volume: Several | None
+    volume_driver: str | None
+    volumes: Several | None
+    volumes_from: Several | None
+    workdir: str | None
+    working_dir: str | None
+
+
+class UpdateOptions(TypedDict, total=False):
+    """What ``Container.update`` knows."""
+
+    blkio_weight: Amount | None
+    cpu_period: int | None
+    cpu_quota: int | None
+    cpu_rt_period: int | None
+    cpu_rt_runtime: int | None
+    cpu_shares: int | None
+    cpus: Amount | None
+    cpuset_cpus: str | None
+    cpuset_mems: str | None
+    mem_limit: Amount | None
+    memory: Amount | None
+    memory_reservation: Amount | None
+    memory_swap: Amount | None
+    pids_limit: int | None
+    restart: str | None
