@@ -32,7 +32,8 @@ def state(run_name: str) -> Iterator[pathlib.Path]:
     directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{run_name}-"))
     yield directory
     for pid in zygotes(directory):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # a monitor may just have ended
+            os.kill(pid, signal.SIGKILL)
     shutil.rmtree(directory)
 
 
@@ -109,7 +110,7 @@ def test_concurrent_first_callers_start_one(state: pathlib.Path) -> None:
 
 ASK = """
 import os, sys
-from tests.kernel.engine import test_zygote
+from tests.kernel.engine.monitor import test_zygote
 import pathlib
 print(test_zygote.ask(pathlib.Path(sys.argv[1])))
 """
@@ -238,7 +239,7 @@ def test_new_code_is_used_at_once(state: pathlib.Path, tmp_path: pathlib.Path) -
     command = [sys.executable, str(program), str(state), str(tmp_path)]
     first = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
     pid = alone(state)
-    monitor = package / "engine" / "requests.py"
+    monitor = package / "engine" / "monitor" / "requests.py"
     monitor.write_text(
         monitor.read_text().replace(
             "def _exec(", "def _exec(*_):\n    raise KetchError('new code')\n\n\ndef _old_exec("
