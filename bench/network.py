@@ -131,14 +131,11 @@ def _host(engine: Engine, scratch: pathlib.Path) -> int:
 
 @contextlib.contextmanager
 def _within(pid: int) -> Iterator[None]:
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
     there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
-        namespaces.setns(there)
-        yield
+        with namespaces.network_entered(there):
+            yield
     finally:
-        namespaces.setns(home)
-        os.close(home)
         os.close(there)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -228,6 +229,41 @@ def test_a_network_leaves_nothing(ketch: Engine) -> None:
     while not set(os.listdir("/sys/class/net")) <= links and time.monotonic() < deadline:
         time.sleep(0.1)
     assert set(os.listdir("/sys/class/net")) <= links
+
+
+@pytest.mark.ketch_only("looks at links in the host's namespace")
+def test_connections_that_outlive_their_program_hold_nothing(ketch: Engine) -> None:
+    """The kernel tries for minutes to send what was written, in the namespace of the dead."""
+    ketch.ok("network", "create", "--subnet", "10.213.9.0/24", "-o",
+             "com.docker.network.bridge.name=ketchorphan", "made")  # fmt: skip
+    place = ("--network", "made", "--ip", "10.213.9.5")
+    ports = pathlib.Path("/sys/class/net/ketchorphan/brif")
+    try:
+        ketch.ok("run", "-d", "--name", "far", "--network", "made", "--cap-add", "NET_ADMIN",
+                 "busybox", "sh", "-c", "sleep 60 | nc -l -p 7 | sleep 60")  # fmt: skip
+        ketch.ok("run", "-d", "--name", "near", *place, "busybox", "sh", "-c",
+                 "while ! yes | nc far 7; do sleep 0.1; done")  # fmt: skip
+        established = "until netstat -tn | grep -q ESTABLISHED; do sleep 0.05; done"
+        ketch.ok("exec", "near", "sh", "-c", established)
+        ketch.ok("exec", "far", "ip", "link", "set", "eth0", "down")  # and acknowledges no more
+        (link,) = set(os.listdir(ports)) - {_port_of(ketch, "far")}
+        ketch.ok("rm", "-f", "near")
+        web = serve(ketch, *place)
+        assert get(80, "10.213.9.5") == "it works\n"
+        deadline = time.monotonic() + 2
+        while link in os.listdir(ports) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert link not in os.listdir(ports)
+        ketch.ok("rm", "-f", web)
+    finally:
+        ketch("rm", "-f", "near", "far")
+        ketch("network", "rm", "made")
+
+
+def _port_of(ketch: Engine, container: str) -> str:
+    """Return the name of a container's link at its bridge."""
+    index = int(ketch.ok("exec", container, "cat", "/sys/class/net/eth0/iflink"))
+    return socket.if_indextoname(index)
 
 
 @pytest.mark.ketch_only("the tests' docker has its host's network in a namespace")

@@ -472,11 +472,14 @@ class Ledger:
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container.id,))
             return self._row(connection, container.id)
 
-    def release(self, container: Container, *, keep_socket: bool = False) -> None:
+    def release(
+        self, container: Container, *, namespace: int = -1, keep_socket: bool = False
+    ) -> None:
         """Release what a container held while it ran.
 
         Args:
             container: its program has ended.
+            namespace: descriptor of its network namespace, if its monitor lives to have it.
             keep_socket: whether its monitor goes on listening.
         """
         from ketch import cgroups  # noqa: PLC0415 - only for what has run
@@ -497,7 +500,7 @@ class Ledger:
             cgroup.delete(empty_parents=1)
         from ketch.engine.networks import wiring  # noqa: PLC0415 - likewise
 
-        wiring.release(self._store, self._settings, container.id)
+        wiring.release(self._store, self._settings, container.id, namespace)
         mounts.detach(self._settings, self._store, container.id)
         if not keep_socket:
             remove_tree(self._settings.runtime_directory(container.id))

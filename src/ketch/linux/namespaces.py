@@ -1,8 +1,14 @@
 """Namespaces: namespaces(7), unshare(2), setns(2)."""
 
+import contextlib
 import ctypes
+import os
 
 from ketch.linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -47,6 +53,37 @@ def setns(descriptor: int, flags: int = 0) -> None:
             pidfd the namespaces to enter.
     """
     _setns(_described(flags), descriptor, flags)
+
+
+@contextlib.contextmanager
+def network_kept() -> "Iterator[None]":
+    """Be in the thread's own network namespace again after a block, whichever it enters.
+
+    Raises:
+        SyscallError: the kernel refused the way back.
+    """
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            yield
+        finally:
+            setns(home, CLONE_NEWNET)
+    finally:
+        os.close(home)
+
+
+@contextlib.contextmanager
+def network_entered(descriptor: int) -> "Iterator[None]":
+    """Be in a network namespace for the length of a block.
+
+    Sockets that are made there stay there, and so do netlink sockets' answers.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
+    with network_kept():
+        setns(descriptor, CLONE_NEWNET)
+        yield
 
 
 def _described(flags: int) -> str:

@@ -48,6 +48,8 @@ IFLA_IFNAME = 3
 IFLA_MTU = 4
 IFLA_LINK = 5
 IFLA_MASTER = 10
+IFLA_OPERSTATE = 16
+IFLA_LINKMODE = 17
 IFLA_LINKINFO = 18
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
@@ -63,6 +65,9 @@ IFLA_IPVLAN_MODE = 1
 IFLA_IPVLAN_FLAGS = 2
 IFLA_VLAN_ID = 1
 RTEXT_FILTER_SKIP_STATS = 0x8
+
+IF_OPER_DORMANT = 5
+IF_LINK_MODE_DORMANT = 1
 
 # linux/if_link.h: enum macvlan_mode; enum ipvlan_mode and its flags, under their users' names.
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -253,6 +258,28 @@ def set_bridge_port(name: str, *, isolated: bool = False, hairpin: bool = False)
     )
 
 
+def set_dormant(name: str) -> Request:
+    """Have a link wait for something outside; one that is gone will do.
+
+    A bridge passes nothing to or from such a port, and forgets who was behind it. Unlike deleting
+    the link, or switching it off, this waits for no grace period. The port's own state would not
+    do: the bridge enables it again when it learns of the link's carrier, up to a second late.
+
+    Source: Documentation/networking/operstates.rst.
+    """
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        0,
+        _LINK.pack(0, 0, 0, 0, 0)
+        + _name(name)
+        + attribute(IFLA_OPERSTATE, bytes([IF_OPER_DORMANT]))
+        + attribute(IFLA_LINKMODE, bytes([IF_LINK_MODE_DORMANT])),
+        f"make link {name} dormant",
+        accept=(errno.ENODEV,),
+    )
+
+
 def add_macvlan(
     name: str, parent: int, mode: str, *, namespace: int, mac: str, mtu_bytes: int = 0
 ) -> Request:
@@ -389,9 +416,13 @@ def set_link(
 
 
 def delete_link(index: int) -> Request:
-    """Delete a link. For a veth this waits for grace periods: leave it to its dying namespace."""
+    """Delete a link; already gone will do.
+
+    For a veth this waits for grace periods: rather leave it to its dying namespace.
+    """
+    payload = _LINK.pack(0, 0, index, 0, 0)
     return Request(
-        "RTM_DELLINK", RTM_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0), f"delete link {index}"
+        "RTM_DELLINK", RTM_DELLINK, 0, payload, f"delete link {index}", accept=(errno.ENODEV,)
     )
 
 

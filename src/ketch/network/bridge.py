@@ -175,9 +175,7 @@ def delete(host: rtnetlink.Socket, name: str) -> None:
     """
     link = host.link(name)
     if link is not None and link.kind == "bridge":
-        failure = host.attempt(rtnetlink.delete_link(link.index))[0]
-        if failure is not None and failure.errno != errno.ENODEV:
-            raise failure
+        host.execute(rtnetlink.delete_link(link.index))
 
 
 def serve_localhost(name: str) -> None:

@@ -51,10 +51,8 @@ def open_sockets(namespace: int) -> list[int]:
         OSError: the kernel refused.
     """
     sockets: list[_socket.socket] = []
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        namespaces.setns(namespace, namespaces.CLONE_NEWNET)
-        try:
+        with namespaces.network_entered(namespace):
             sockets += _bound(0)
             sockets.append(_inside(_socket.SOCK_RAW, _socket.IPPROTO_RAW))
             try:
@@ -63,13 +61,9 @@ def open_sockets(namespace: int) -> list[int]:
                 _close(sockets)
                 sockets += _bound(PORT)
                 return [socket.detach() for socket in sockets]
-        finally:
-            namespaces.setns(home, namespaces.CLONE_NEWNET)
     except BaseException:
         _close(sockets)
         raise
-    finally:
-        os.close(home)
     return [*(socket.detach() for socket in sockets), attachment]
 
 

@@ -388,15 +388,8 @@ def _socket_in(namespace: int | None, family: int, kind: int) -> socket.socket:
     """A socket of a network namespace, or of this process's own where that is None."""
     if namespace is None:
         return socket.socket(family, kind)
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        namespaces.setns(namespace, namespaces.CLONE_NEWNET)
-        try:
-            return socket.socket(family, kind)
-        finally:
-            namespaces.setns(home, namespaces.CLONE_NEWNET)
-    finally:
-        os.close(home)
+    with namespaces.network_entered(namespace):
+        return socket.socket(family, kind)
 
 
 def _state_of(path: str) -> tuple[int, int, int]:

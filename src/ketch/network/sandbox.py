@@ -5,6 +5,11 @@ step back. From then on it speaks to both sides from where it stands: a netlink 
 the namespace in which it was opened. The namespace has no name in any file system; descriptors
 and processes keep it alive, and when the last is gone the kernel takes the veths along. Deleting
 a veth ourselves would only wait for the same grace period.
+
+Connections may keep it alive longer than its processes: whoever closes one, or is killed, leaves
+it to the kernel, which for minutes goes on sending what nobody has acknowledged. Meanwhile the
+dead namespace answers for addresses that are somebody else's by now. So links are cut off first
+of all when a container ends, and deleted once nobody waits, should connections have remained.
 """
 
 import contextlib
@@ -40,6 +45,7 @@ class Endpoint:
     """A container's place in a network.
 
     Args:
+        identifier: hexadecimal digits that no other has.
         network: the network's name.
         link: the network's bridge, or what its links are made on.
         addresses: the container's, with prefix length.
@@ -50,10 +56,13 @@ class Endpoint:
         sysctls: kernel parameters of the link: names below ``/proc/sys`` and values.
     """
 
-    __slots__ = ("addresses", "interface", "link", "mac", "network", "routes", "sysctls")
+    __slots__ = (
+        "addresses", "identifier", "interface", "link", "mac", "network", "routes", "sysctls",
+    )  # fmt: skip
 
     def __init__(
         self,
+        identifier: str,
         network: str,
         link: "bridges.Bridge | Parent",
         addresses: "Sequence[Interface]",
@@ -63,6 +72,7 @@ class Endpoint:
         interface: str = "eth0",
         sysctls: "Mapping[str, str] | None" = None,
     ) -> None:
+        self.identifier = identifier
         self.network = network
         self.link = link
         self.addresses = tuple(addresses)
@@ -70,6 +80,11 @@ class Endpoint:
         self.routes = dict(routes or {})
         self.interface = interface
         self.sysctls = dict(sysctls or {})
+
+    @property
+    def port(self) -> str:
+        """Name of the link's end at its bridge."""
+        return f"veth{self.identifier[:8]}"
 
 
 class Sandbox:
@@ -88,7 +103,7 @@ class Sandbox:
         OSError: there is no such namespace.
     """
 
-    __slots__ = ("_home", "_host", "_inside", "_ipv6", "_opened", "descriptor")
+    __slots__ = ("_host", "_inside", "_ipv6", "_opened", "descriptor")
 
     descriptor: int
     """Of the namespace, close-on-exec; good for setns(2) as long as the sandbox is not closed."""
@@ -97,16 +112,13 @@ class Sandbox:
         self._ipv6 = ipv6 or bool(existing)
         with contextlib.ExitStack() as opened:
             self._host = opened.enter_context(rtnetlink.Socket())
-            self._home = _namespace(opened)
-            with contextlib.ExitStack() as way_back:
+            with namespaces.network_kept():
                 if existing:
                     self.descriptor = _open(existing, opened)
                     namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
                 else:
                     _unshare()
-                way_back.callback(namespaces.setns, self._home, namespaces.CLONE_NEWNET)
-                if not existing:
-                    self.descriptor = _namespace(opened)
+                    self.descriptor = _open("/proc/thread-self/ns/net", opened)
                 self._inside = opened.enter_context(rtnetlink.Socket())
                 if not existing and not ipv6:
                     _write(_DISABLE_IPV6.format("default"), "1")
@@ -176,9 +188,7 @@ class Sandbox:
         """Take a link away; gone already will do."""
         link = self._inside.link(interface)
         if link is not None:
-            failure = self._inside.attempt(rtnetlink.delete_link(link.index))[0]
-            if failure is not None and failure.errno != errno.ENODEV:
-                raise failure
+            self._inside.execute(rtnetlink.delete_link(link.index))
 
     def interfaces(self) -> set[str]:
         """Names of the links that are there."""
@@ -189,10 +199,9 @@ class Sandbox:
         self._opened.close()
 
     def _plug(self, bridge: bridges.Bridge, endpoint: Endpoint) -> None:
-        name = f"veth{os.urandom(4).hex()}"
         self._host.execute(
             rtnetlink.add_veth(
-                name,
+                endpoint.port,
                 endpoint.interface,
                 namespace=self.descriptor,
                 bridge=bridges.ensure(self._host, bridge),
@@ -204,18 +213,71 @@ class Sandbox:
         # to it within the bridge.
         hairpin = bridges.is_filtered()
         if bridge.isolated or hairpin:
-            port = rtnetlink.set_bridge_port(name, isolated=bridge.isolated, hairpin=hairpin)
-            self._host.execute(port)
+            self._host.execute(
+                rtnetlink.set_bridge_port(endpoint.port, isolated=bridge.isolated, hairpin=hairpin)
+            )
 
     def _tune(self, endpoint: Endpoint, *, ipv6: bool) -> None:
         """Set kernel parameters of a link; /proc/sys/net is the namespace's of who looks."""
-        namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
-        try:
+        with namespaces.network_entered(self.descriptor):
             _write(_DISABLE_IPV6.format(endpoint.interface), "0" if ipv6 else "1")
             for name, value in endpoint.sysctls.items():
                 _write(f"/proc/sys/{name}", value, must=True)
-        finally:
-            namespaces.setns(self._home, namespaces.CLONE_NEWNET)
+
+
+def cut(endpoints: "Sequence[Endpoint]", namespace: int = -1) -> None:
+    """Take an ended container's links off their networks; links that are gone will do.
+
+    Args:
+        endpoints: where they are connected.
+        namespace: descriptor of the container's network namespace. Without it links that have no
+            bridge stay until the namespace is gone.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
+    ports = [one.port for one in endpoints if isinstance(one.link, bridges.Bridge)]
+    if ports:
+        with rtnetlink.Socket() as host:
+            host.execute(*(rtnetlink.set_dormant(port) for port in ports))
+    others = [one for one in endpoints if not isinstance(one.link, bridges.Bridge)]
+    if others and namespace >= 0:
+        with Sandbox(existing=f"/proc/self/fd/{namespace}") as sandbox:
+            for one in others:
+                sandbox.disconnect(one.interface)
+
+
+def bury(namespace: int) -> None:
+    """Delete an ended container's links where connections keep its network namespace alive.
+
+    Without any, nothing is done: links die with the namespace, which keeps nobody waiting.
+
+    Args:
+        namespace: the namespace's descriptor.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
+    with namespaces.network_entered(namespace):
+        if not _has_connections():
+            return
+        inside = rtnetlink.Socket()
+    with inside:
+        inside.execute(*(rtnetlink.delete_link(link.index) for link in inside.links() if link.kind))
+
+
+def _has_connections() -> bool:
+    """Whether the network namespace that the thread is in has TCP sockets, anybody's or nobody's.
+
+    Reading them one by one would pass through those of all namespaces.
+    """
+    for path in ("/proc/thread-self/net/sockstat", "/proc/thread-self/net/sockstat6"):
+        with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+            for line in file.read().splitlines():
+                kind, _, figures = line.partition(b": inuse ")
+                if kind in {b"TCP", b"TCP6"} and int(figures.split()[0]):
+                    return True
+    return False
 
 
 def _unshare() -> None:
@@ -227,11 +289,6 @@ def _unshare() -> None:
         raise PermissionDeniedError(
             "a network namespace cannot be made: not permitted", "run as root"
         ) from error
-
-
-def _namespace(owner: contextlib.ExitStack) -> int:
-    """A descriptor of the network namespace that the thread is in."""
-    return _open("/proc/thread-self/ns/net", owner)
 
 
 def _open(path: str, owner: contextlib.ExitStack) -> int:

@@ -17,16 +17,7 @@ INTERNET = "198.51.100.1"
 TIMEOUT_SECONDS = 2.0
 
 
-@contextlib.contextmanager
-def entered(descriptor: int) -> Iterator[None]:
-    """Be in a network namespace for the length of a block."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY)
-    try:
-        namespaces.setns(descriptor, namespaces.CLONE_NEWNET)
-        yield
-    finally:
-        namespaces.setns(home, namespaces.CLONE_NEWNET)
-        os.close(home)
+entered = namespaces.network_entered
 
 
 @contextlib.contextmanager
@@ -68,15 +59,21 @@ def internet() -> Iterator[int]:
 @contextlib.contextmanager
 def container(bridge: Bridge, address: str, *, way_out: bool = True) -> Iterator[int]:
     """A container's namespace, connected to a bridge; its descriptor."""
+    with Sandbox() as sandbox:
+        filter_packets(bridge)
+        sandbox.connect(endpoint(bridge, address, way_out=way_out))
+        yield sandbox.descriptor
+
+
+def endpoint(bridge: Bridge, address: str, *, way_out: bool = True) -> Endpoint:
+    """A place in a bridge's network."""
     routes: dict[int, Address | None] = {}
     if way_out:
         routes.update({one.ip.version: one.ip for one in bridge.addresses})
     interface = IPv4Interface(f"{address}/{bridge.addresses[0].network.prefixlen}")
     mac = (b"\x02\x42" + interface.packed).hex(":")
-    with Sandbox() as sandbox:
-        filter_packets(bridge)
-        sandbox.connect(Endpoint("test", bridge, [interface], mac, routes=routes))
-        yield sandbox.descriptor
+    identifier = os.urandom(4).hex()
+    return Endpoint(identifier, "test", bridge, [interface], mac, routes=routes)
 
 
 def filter_packets(*bridges: Bridge, ports: Sequence[Port] = ()) -> bool:

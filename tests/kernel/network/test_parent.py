@@ -8,7 +8,7 @@ from ketch.errors import ConflictError, NotFoundError, UnsupportedError
 from ketch.linux import rtnetlink
 from ketch.network import parent as parents
 from ketch.network.parent import Parent
-from ketch.network.sandbox import Endpoint, Sandbox
+from ketch.network.sandbox import Endpoint, Sandbox, cut
 from tests.kernel.network import machines
 from tests.kernel.network.machines import client_of, reaches, server
 
@@ -21,7 +21,7 @@ def endpoint(parent: Parent, number: int) -> Endpoint:
     address = IPv4Interface(f"198.51.100.{number}/24")
     mac = "" if parent.kind == "ipvlan" else f"02:42:00:00:00:{number:02x}"
     hop = ip_address(OUTSIDE)
-    return Endpoint("lan", parent, [address], mac, routes={4: hop})
+    return Endpoint(f"{number:x}", "lan", parent, [address], mac, routes={4: hop})
 
 
 def skip(error: UnsupportedError, what: str) -> None:
@@ -107,3 +107,15 @@ def test_a_network_without_a_parent_has_one_of_its_own(host: int, kernel: rtnetl
 def test_a_missing_parent_is_told(kernel: rtnetlink.Socket, name: str) -> None:
     with pytest.raises(NotFoundError, match="requested parent interface was not found"):
         Parent("macvlan", name, "bridge").ensure(kernel)
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
+@pytest.mark.vm
+def test_an_ended_containers_place_is_free_though_its_namespace_lives(host: int, kind: str) -> None:
+    parent = Parent(kind, "uplink", "bridge" if kind == "macvlan" else "l2")
+    with machines.internet() as world, Sandbox() as dead:
+        connect(dead, parent, 11)
+        cut([endpoint(parent, 11)], dead.descriptor)
+        with Sandbox() as other, server(world) as listening:
+            connect(other, parent, 11)
+            assert client_of(other.descriptor, OUTSIDE, listening) == "198.51.100.11"

@@ -180,7 +180,9 @@ def test_ipv6(host: int) -> None:
             IPv6Interface(f"{address}/64"),
         ]
         routes: dict[int, ports.Address | None] = {one.version: one.ip for one in network.addresses}
-        sandbox.connect(Endpoint("six", network, addresses, "02:42:00:00:00:02", routes=routes))
+        sandbox.connect(
+            Endpoint("6", "six", network, addresses, "02:42:00:00:00:02", routes=routes)
+        )
         publish(network, Port("tcp", IPv6Address("::"), 8080, address, 80))
         with entered(sandbox.descriptor):
             listening = socket.create_server(("::", 80), family=socket.AF_INET6)

@@ -173,7 +173,7 @@ def test_requests_after_a_failed_one_are_carried_out(kernel: rtnetlink.Socket) -
         rtnetlink.add_bridge("one", MAC, 1500),
         rtnetlink.set_link(4000, up=True),
         rtnetlink.add_bridge("two", MAC, 1500),
-        rtnetlink.delete_link(4001),
+        rtnetlink.set_link(4001, up=True),
     )
     assert [failure and failure.errno for failure in failures] == [
         None,

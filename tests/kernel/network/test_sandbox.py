@@ -1,6 +1,7 @@
 """Packets: between containers, out into the world, and not where they do not belong."""
 
 import os
+import socket
 import subprocess
 from ipaddress import IPv4Interface, ip_address, ip_network
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
 from ketch.network.bridge import Bridge
-from ketch.network.sandbox import Endpoint, Sandbox
+from ketch.network.sandbox import Endpoint, Sandbox, bury, cut
 from tests.kernel.network import machines
-from tests.kernel.network.machines import client_of, container, entered, reaches, server
+from tests.kernel.network.machines import client_of, container, endpoint, entered, reaches, server
 
 pytestmark = pytest.mark.root
 
@@ -168,12 +169,44 @@ def test_nothing_is_left_when_the_last_holder_is_gone(
     assert [link.name for link in kernel.links() if link.kind] == ["ketch0"]
 
 
+def test_a_container_that_is_cut_off_is_reached_no_more(bridge: Bridge, host: int) -> None:
+    place = endpoint(bridge, "172.17.0.2")
+    with Sandbox() as dead, server(dead.descriptor) as listening:
+        dead.connect(place)
+        assert client_of(host, "172.17.0.2", listening) == "172.17.0.1"
+        cut([place])
+        assert not reaches(host, "172.17.0.2", listening)
+        # It is not even asked who has the address, and the bridge forgets where its MAC was.
+        with container(bridge, "172.17.0.2") as other, server(other) as new:
+            assert client_of(host, "172.17.0.2", new) == "172.17.0.1"
+        cut([place])  # as often as one likes
+
+
+def test_links_are_deleted_where_connections_keep_a_namespace_alive(
+    bridge: Bridge, kernel: rtnetlink.Socket, host: int
+) -> None:
+    place = endpoint(bridge, "172.17.0.2")
+    with Sandbox() as dead:
+        dead.connect(place)
+        bury(dead.descriptor)
+        assert kernel.link(place.port) is not None, "it would have gone by itself"
+        with server(host) as listening:
+            with entered(dead.descriptor):
+                talking = socket.create_connection(("172.17.0.1", listening.getsockname()[1]))
+            cut([place])
+            talking.send(b"that nobody acknowledges")
+            talking.close()
+        bury(dead.descriptor)
+        assert kernel.link(place.port) is None
+
+
 def test_a_second_network_has_its_own_link(bridge: Bridge) -> None:
     with Sandbox() as sandbox:
         for number, network in enumerate((bridge, OTHER)):
             address = IPv4Interface((int(network.addresses[0].ip) + 8, 16))
             sandbox.connect(
                 Endpoint(
+                    f"{number}",
                     f"network {number}",
                     network,
                     [address],

@@ -12,6 +12,7 @@ from ketch.engine.ledger import Keeper
 from ketch.engine.monitor import restarts
 from ketch.engine.settings import Settings
 from ketch.errors import KetchError
+from ketch.network import sandbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def finish(
     ran_ns: int,
     delay_ms: int,
     orphaned: bool,
+    namespace: int,
 ) -> None:
     """Release what a container held, record its end, and decide whether it is started again.
 
@@ -42,6 +44,7 @@ def finish(
         ran_ns: how long it ran.
         delay_ms: how long the monitor waited before its start, 0 if it did not.
         orphaned: whether it was ended because its creator has.
+        namespace: descriptor of its network namespace, -1 where it had none of its own.
     """
     finished_ns = time.time_ns()
     engine = Engine(Settings(str(fields["root"]), str(fields["state"])), Keeper.parent())
@@ -57,7 +60,7 @@ def finish(
     host_config: HostConfig = container.record["HostConfig"]
     policy = host_config.get("RestartPolicy") or {}
     restarting = restarts.wanted(policy, end)
-    release(engine, container, restarting=restarting)
+    release(engine, container, namespace, restarting=restarting)
     engine.containers.mark_exited(
         container.id, status, oom_killed=oom_killed, finished_ns=finished_ns, restarting=restarting
     )
@@ -66,18 +69,23 @@ def finish(
     channel.tell(
         {"restart_ms": restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER}
     )
+    if namespace >= 0:
+        sandbox.bury(namespace)
 
 
-def release(engine: Engine, container: "Container", *, restarting: bool = False) -> None:
+def release(
+    engine: Engine, container: "Container", namespace: int = -1, *, restarting: bool = False
+) -> None:
     """Release what a container held while it ran; what cannot be is noted and left.
 
     Args:
         engine: where it is recorded.
         container: the container, whose program has ended.
+        namespace: descriptor of its network namespace, if somebody has it.
         restarting: whether its monitor keeps its socket for the next run.
     """
     try:
-        engine.containers.release(container, keep_socket=restarting)
+        engine.containers.release(container, namespace=namespace, keep_socket=restarting)
     except (KetchError, OSError) as error:
         # The program has ended all the same, and its status must not be lost.
         mishaps.note(f"release what container {container.id} held", error)

@@ -52,8 +52,8 @@ class Monitor:
     """One container's monitor, for as long as its restart policy starts the container again."""
 
     __slots__ = (
-        "_clients", "_delay_ms", "_fields", "_listener", "_made", "_orphaned", "_packed",
-        "_started_at",
+        "_clients", "_delay_ms", "_fields", "_listener", "_made", "_network", "_orphaned",
+        "_packed", "_started_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,15 +64,17 @@ class Monitor:
         self._clients: list[Client] = []
         self._delay_ms = 0
         self._started_at = 0.0
+        self._network = -1
         self._orphaned = False  # whether the process has ended whose life the container shares
 
     def run(self, connection: "_socket.socket") -> None:
         """Have a container started as a client asks, and watch over it until it is at rest."""
         pid, channel = handover.fork(lambda channel: self._begin(connection, channel))
         connection.close()
+        finisher = 0
         while self._await_start(pid, channel):
             status = self._watch()
-            restart_ms = self._finish(status)
+            finisher, restart_ms = self._finish(status)
             for client in self._clients:
                 client.ended(status)
             if restart_ms < 0:
@@ -82,11 +84,15 @@ class Monitor:
             # Who stops a container that waits records that and ends this process.
             time.sleep(restart_ms / 1000)
             self._delay_ms = restart_ms
+            os.waitpid(finisher, 0)
+            finisher = 0
             pid, channel = handover.fork(self._restart)
         if self._listener is not None:
             self._listener.close()
         while self._clients:
             self._clients.pop().close()
+        if finisher:
+            os.waitpid(finisher, 0)
 
     def _begin(self, connection: "_socket.socket", channel: handover.Channel) -> None:
         process.set_name("ketch-starter")
@@ -202,6 +208,8 @@ class Monitor:
             supervisor.watched[creator] = orphaned
         status = supervisor.run()
         self._clients = [client for client in supervisor.clients if client.asked]
+        # The finisher's, so that links are cut off before the namespace begins to die.
+        self._network, made.network = made.network, -1
         made.close()
         self._made = None
         return status
@@ -233,14 +241,21 @@ class Monitor:
 
         supervisor.watched[resolver] = left
 
-    def _finish(self, status: int) -> int:
-        """Have the end recorded; returns in how many milliseconds to start again, or -1."""
+    def _finish(self, status: int) -> tuple[int, int]:
+        """Have the end recorded.
+
+        Returns:
+            The pid of the finisher, which may still be tidying up, and in how many milliseconds to
+            start again, or -1.
+        """
         ran_ns = int((time.monotonic() - self._started_at) * 1e9)
         pid, channel = handover.fork(lambda channel: self._end(channel, status, ran_ns))
+        if self._network >= 0:
+            os.close(self._network)
+            self._network = -1
         told = channel.hear()
         channel.close()
-        os.waitpid(pid, 0)
-        return -1 if told is None else int(told[0]["restart_ms"])  # type: ignore[arg-type]
+        return pid, -1 if told is None else int(told[0]["restart_ms"])  # type: ignore[arg-type]
 
     def _end(self, channel: handover.Channel, status: int, ran_ns: int) -> None:
         process.set_name("ketch-finisher")
@@ -251,6 +266,7 @@ class Monitor:
             ran_ns=ran_ns,
             delay_ms=self._delay_ms,
             orphaned=self._orphaned,
+            namespace=self._network,
         )
 
 
@@ -262,7 +278,9 @@ class _Made:
         descriptors: in that order.
     """
 
-    __slots__ = ("between", "creator", "init", "listener", "log", "ports", "resolver", "streams")
+    __slots__ = (
+        "between", "creator", "init", "listener", "log", "network", "ports", "resolver", "streams",
+    )  # fmt: skip
 
     def __init__(self, fields: "Fields", descriptors: tuple[int, ...]) -> None:
         self.init = -1
@@ -270,6 +288,7 @@ class _Made:
         self.creator: int | None = None
         self.listener: _socket.socket | None = None
         self.log: logs.Writer | None = None
+        self.network = -1
         self.ports: list[int] = []
         self.resolver: int | None = None
         self.streams = Streams()
@@ -282,6 +301,8 @@ class _Made:
                 self.creator = descriptor
             elif name == "resolver":
                 self.resolver = descriptor
+            elif name == "network":
+                self.network = descriptor
             elif name == "port":
                 self.ports.append(descriptor)
             elif name == "listener":
@@ -307,6 +328,6 @@ class _Made:
         if self.log is not None:
             self.log.close(time.time_ns())
         self.streams.close()
-        for descriptor in (self.init, self.creator, self.resolver, *self.ports):
-            if descriptor is not None:
+        for descriptor in (self.init, self.creator, self.resolver, self.network, *self.ports):
+            if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)

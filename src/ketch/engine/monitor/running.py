@@ -187,6 +187,8 @@ def _hand_over(
     kept: list[tuple[str, int]] = []
     if parts.streams.input is not None and parts.streams.console is None:
         kept.append(("input", parts.streams.input))
+    if parts.wires.sandbox is not None:
+        kept.append(("network", parts.wires.sandbox.descriptor))
     # While these are open, nobody else of the host can have the published ports.
     room = handover.DESCRIPTORS_MAX - len(watched) - len(kept)
     kept += [("port", descriptor) for descriptor in parts.wires.taken[:room]]

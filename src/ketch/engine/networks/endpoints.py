@@ -101,7 +101,7 @@ class Plan:
     def endpoints(self) -> list[Endpoint]:
         """The links that the container is to have."""
         return [endpoint(member, self.networks[member.network_id]) for member in self.members
-                if self.networks[member.network_id].subnets]  # fmt: skip
+                if member.id and self.networks[member.network_id].subnets]  # fmt: skip
 
 
 def endpoint(member: Member, network: Network) -> Endpoint:
@@ -112,6 +112,7 @@ def endpoint(member: Member, network: Network) -> Endpoint:
     options = member.settings.get("DriverOpts") or {}
     extra = (member.settings.get("IPAMConfig") or {}).get("LinkLocalIPs") or ()
     return Endpoint(
+        member.id,
         network.name,
         network.link(),
         [*member.addresses, *(ip_interface(f"{text}/{_link_length(text)}") for text in extra)],

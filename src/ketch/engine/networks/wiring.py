@@ -2,8 +2,8 @@
 
 The order of a start: addresses and ports are leased in one transaction of the database; nft is set
 to work on rules and ports where there are any to write; meanwhile the namespace is made and wired;
-``Wiring.settle`` waits for nft. The order of an end: ports leave the packet filter first and are
-given back after, so that whoever gets one next finds it free.
+``Wiring.settle`` waits for nft. The order of an end: links are cut off and ports leave the packet
+filter first, addresses and ports are given back after, so that whoever gets one next finds it free.
 """
 
 import os
@@ -25,7 +25,7 @@ from ketch.linux import conntrack
 from ketch.network import bridge as bridges
 from ketch.network import firewall
 from ketch.network.bridge import Bridge
-from ketch.network.sandbox import Sandbox
+from ketch.network.sandbox import Sandbox, cut
 from ketch.spec.endpoints import is_container
 from ketch.spec.hosts import HOST_GATEWAY
 
@@ -155,16 +155,23 @@ def prepare(
     return wiring
 
 
-def release(store: "Store", settings: "Settings", container_id: str) -> None:
+def release(store: "Store", settings: "Settings", container_id: str, namespace: int = -1) -> None:
     """Give back what a container that no longer runs had of networks; nothing will do.
 
+    Args:
+        store: where it is recorded.
+        settings: the engine's places.
+        container_id: the container's.
+        namespace: descriptor of its network namespace, if somebody has it.
+
     Raises:
-        UnavailableError: nft failed.
+        OSError: the kernel refused.
     """
     endpoints = Endpoints(store, Networks(settings, store))
-    ports = endpoints.ports([container_id]).get(container_id)
-    if ports:
-        withdraw(ports)
+    plan = endpoints.current(container_id)
+    cut(plan.endpoints(), namespace)
+    if plan.ports:
+        withdraw(plan.ports)
     endpoints.release(container_id)
 
 
