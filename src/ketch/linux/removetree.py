@@ -1,17 +1,11 @@
 """Removing a directory tree that a hostile container may have written."""
 
 import errno
-import fcntl
 import os
 import stat
-import struct
 
+from ketch.linux import inodeflags
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
-
-# linux/fs.h; ioctl_iflags(2)
-_FS_IOC_GETFLAGS = 0x80086601
-_FS_IOC_SETFLAGS = 0x40086602
-_IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
@@ -92,13 +86,5 @@ def _remove_plainly(directory: int, name: str) -> bool:
 
 
 def _clear_flags(descriptor: int) -> None:
-    """Take the flags away that would forbid a removal, where the file system knows any."""
-    try:
-        flags = struct.unpack("l", fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8)))[0]
-    except OSError as error:
-        if error.errno not in {errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL}:
-            raise
-        return
-    if flags & _IMMUTABLE_OR_APPEND_ONLY:
-        wanted = struct.pack("l", flags & ~_IMMUTABLE_OR_APPEND_ONLY)
-        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, wanted)
+    """Take the flags away that would forbid a removal."""
+    inodeflags.change(descriptor, remove=inodeflags.IMMUTABLE | inodeflags.APPEND_ONLY)
