@@ -7,6 +7,7 @@ from ketch.engine import creation, pruning, updating
 from ketch.engine.views import inspection, listing, sizes
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, NotFoundError
 from ketch.spec import container as vocabulary
+from ketch.spec.template_functions import plain
 
 if TYPE_CHECKING:
     from typing import Any
@@ -39,7 +40,12 @@ def _list(
     if sized:
         for container, document in zip(found, documents, strict=True):
             document["SizeRw"], document["SizeRootFs"] = sizes.container(engine, container)
-    return documents
+    return [listed(document) for document in documents]
+
+
+def listed(document: "dict[str, Any]") -> "dict[str, Any]":
+    """Returns what a list tells of a container; that it has written nothing goes without saying."""
+    return {name: value for name, value in document.items() if name != "SizeRw" or value}
 
 
 async def create(call: "Call") -> None:
@@ -93,9 +99,8 @@ async def inspect(call: "Call") -> None:
     await call.reply(200, await run(_inspect, call["id"], sized=sized))
 
 
-def _inspect(engine: "Engine", reference: str, *, sized: bool) -> "dict[str, Any]":
-    found = inspection.document(engine, engine.containers.find(reference), sized=sized)
-    return {**found, "ExecIDs": engine.execs.running(found["Id"]) or None}
+def _inspect(engine: "Engine", reference: str, *, sized: bool) -> object:
+    return plain(inspection.document(engine, engine.containers.find(reference), sized=sized))
 
 
 async def prune(call: "Call") -> None:

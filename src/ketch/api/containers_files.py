@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.api.documents import conform
 from ketch.api.flows import Inlet, Outlet
 from ketch.engine import committing, files
-from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.errors import InvalidArgumentError
 from ketch.spec.container import Config
 from ketch.spec.timestamps import rfc3339
 
@@ -106,7 +106,7 @@ def _changes(engine: "Engine", reference: str) -> "list[dict[str, Any]]":
 async def commit(call: "Call") -> None:
     """Answer ``POST /commit``."""
     if not call.text("container"):
-        raise NotFoundError("No such container: ")
+        raise InvalidArgumentError("invalid container name or ID: value is empty")
     config = conform(await call.exchange.document(), Config)
     repository, tag = call.text("repo"), call.text("tag")
     name = f"{repository}:{tag}" if repository and tag else repository

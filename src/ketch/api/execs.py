@@ -63,17 +63,19 @@ async def start(call: "Call") -> None:
 async def _attached(call: "Call", exec_: "Exec", fields: "dict[str, wire.Value]") -> None:
     terminal = bool(exec_.config.get("Tty"))
     keys = sessions.sequence(exec_.config.get("DetachKeys", "")) if terminal else b""
-    session = await sessions.ask_starter(call.application, fields)
+    # The head goes first, as dockerd's does: docker-py loses what comes together with it.
+    stream = await call.exchange.hijack(content_type(call, terminal=terminal))
     try:
-        await session.expect(wire.STARTED)
+        session = await sessions.ask_starter(call.application, fields)
+        try:
+            await session.expect(wire.STARTED)
+        except BaseException:
+            session.close()
+            raise
     except KetchError as error:
-        session.close()
-        # The stream is promised already where dockerd finds out, and tells there.
-        stream = await call.exchange.hijack(content_type(call, terminal=terminal))
         text = f"{_told(error)}\r\n".encode()
         await stream.write(text if terminal else wire.frame(wire.OUTPUT, text))
         return
-    stream = await call.exchange.hijack(content_type(call, terminal=terminal))
     wanted = {
         "stdin": bool(exec_.config.get("AttachStdin")),
         "stdout": bool(exec_.config.get("AttachStdout")),

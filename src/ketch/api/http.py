@@ -37,6 +37,7 @@ _HANGUP_POLL_SECONDS = 1.0
 
 
 NOTHING = object()
+RAW_STREAM = "application/vnd.docker.raw-stream"
 
 
 class ClientGoneError(Exception):
@@ -336,7 +337,8 @@ class Exchange:
                      ) -> "RawStream":  # fmt: skip
         """Leave HTTP: what follows on the connection is the caller's.
 
-        A client that asked for an upgrade is answered 101, any other 200, as Docker does.
+        A client that asked for an upgrade is answered 101, any other 200, as Docker does, which
+        tells the latter nothing of frames either.
 
         Args:
             content_type: what the stream is.
@@ -354,7 +356,7 @@ class Exchange:
             )  # fmt: skip
         else:
             self.status, start = 200, "HTTP/1.1 200 OK"
-            lines = {"Content-Type": content_type}
+            lines = {"Content-Type": RAW_STREAM}  # whatever it is
         rest = self._connection.take_over()
         head = "\r\n".join([start, *(f"{name}: {value}" for name, value in lines.items()), "", ""])
         self.answered = True

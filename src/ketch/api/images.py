@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ketch.engine.images import inspection, listing
-from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.errors import InvalidArgumentError
 from ketch.spec.timestamps import SECOND_NS, UNKNOWN_NS
 
 if TYPE_CHECKING:
@@ -12,14 +12,21 @@ if TYPE_CHECKING:
     from ketch.api.application import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.images.images import Image
     from ketch.engine.images.removal import Events
+
+
+_CONFIG_BEFORE_1_50: "dict[str, Any]" = {
+    "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": False,
+    "AttachStderr": False, "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": None,
+    "Cmd": None, "Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None,
+    "OnBuild": None, "Labels": None,
+}  # fmt: skip
 
 
 async def list_(call: "Call") -> None:
     """Answer ``GET /images/json``."""
-    pairs = call.filters_given()
-    await call.reply(200, await call.run(_list, pairs, every=call.flag("all")))
+    found = await call.run(_list, call.filters_given(), every=call.flag("all"))
+    await call.reply(200, [as_of(call.version, one) for one in found])
 
 
 def _list(engine: "Engine", pairs: list[str], *, every: bool) -> "list[dict[str, Any]]":
@@ -27,25 +34,23 @@ def _list(engine: "Engine", pairs: list[str], *, every: bool) -> "list[dict[str,
     return [listing.summary(image, -1) for image in found]
 
 
-def find(engine: "Engine", name: str) -> "Image":
-    """Returns the image with this name or ID.
-
-    Raises:
-        NotFoundError: there is none; a name that cannot be one is none.
-    """
-    try:
-        return engine.images.resolve(name)
-    except InvalidArgumentError as error:
-        raise NotFoundError(f"No such image: {name}") from error
+def as_of(version: tuple[int, int], image: "dict[str, Any]") -> "dict[str, Any]":
+    """Returns what is told of an image with the fields that older versions of the API had."""
+    found = {**image}
+    if version < (1, 44):
+        found["VirtualSize"] = found["Size"]
+    if version < (1, 50) and "Config" in found:
+        found["Config"] = _CONFIG_BEFORE_1_50 | found["Config"]
+    return found
 
 
 async def inspect(call: "Call") -> None:
     """Answer ``GET /images/{name}/json``."""
-    await call.reply(200, await call.run(_inspect, call["name"]))
+    await call.reply(200, as_of(call.version, await call.run(_inspect, call["name"])))
 
 
 def _inspect(engine: "Engine", name: str) -> "dict[str, Any]":
-    return inspection.document(engine.images, find(engine, name))
+    return inspection.document(engine.images, engine.images.resolve(name))
 
 
 async def history(call: "Call") -> None:
@@ -54,7 +59,7 @@ async def history(call: "Call") -> None:
 
 
 def _history(engine: "Engine", name: str) -> "list[dict[str, Any]]":
-    steps = inspection.history(engine.images, find(engine, name))
+    steps = inspection.history(engine.images, engine.images.resolve(name))
     return [
         {
             "Comment": step.comment,
@@ -79,7 +84,7 @@ async def tag(call: "Call") -> None:
 
 
 def _tag(engine: "Engine", source: str, target: str) -> None:
-    engine.images.tag(find(engine, source).id, target)
+    engine.images.tag(engine.images.resolve(source).id, target)
 
 
 async def remove(call: "Call") -> None:
@@ -93,7 +98,7 @@ async def remove(call: "Call") -> None:
 def _remove(engine: "Engine", name: str, *, force: bool, prune: bool) -> "Events":
     if not name.strip():
         raise InvalidArgumentError("image name cannot be blank")
-    find(engine, name)
+    engine.images.resolve(name)
     return engine.images.remove(name, force=force, prune=prune)
 
 

@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ketch.api.events import moment
+from ketch.api.http import RAW_STREAM
 from ketch.engine import logs, wire
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.spec import timestamps
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from ketch.engine.logs.reading import Entry
     from ketch.engine.records import Container
 
-RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 STREAMS = {"stdout": wire.OUTPUT, "stderr": wire.ERRORS}
 
@@ -65,7 +65,7 @@ class Form:
 
 def content_type(call: "Call", *, terminal: bool) -> str:
     """Returns what a stream is called; before 1.42 there was one name for both kinds."""
-    return RAW if terminal or call.version < (1, 42) else MULTIPLEXED
+    return RAW_STREAM if terminal or call.version < (1, 42) else MULTIPLEXED
 
 
 def has_terminal(container: "Container") -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ketch.api.documents import conform
 from ketch.engine.networks import listing, wiring
 from ketch.engine.networks import settings as network_settings
-from ketch.errors import InvalidArgumentError
+from ketch.errors import ConflictError, InvalidArgumentError, PermissionDeniedError
 from ketch.spec import network as vocabulary
 from ketch.spec.container import EndpointSettings
 
@@ -61,7 +61,11 @@ async def remove(call: "Call") -> None:
 
 
 def _remove(engine: "Engine", reference: str) -> None:
-    engine.networks.remove(reference)
+    try:
+        engine.networks.remove(reference)
+    except ConflictError as error:
+        # Here dockerd has 403 for what is 409 everywhere else.
+        raise PermissionDeniedError(error.message, error.hint) from error
 
 
 async def connect(call: "Call") -> None:

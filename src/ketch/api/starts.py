@@ -32,6 +32,7 @@ async def restart(call: "Call") -> None:
     container = await call.run(_find, call["id"])
     await call.run_slowly(_end, container.id, call.number("t"), call.text("signal"))
     await sessions.start(call.application, container)
+    await call.run(_note, container.id)
     await call.reply(204)
 
 
@@ -56,7 +57,12 @@ def _unpause(engine: "Engine", reference: str) -> None:
 
 
 def _end(engine: "Engine", container_id: str, seconds: int | None, signal: str) -> None:
-    engine.containers.stop(container_id, seconds, signal)
+    # It is not to be removed in between, even if it is to be once it ends.
+    engine.containers.stop(container_id, seconds, signal, on_end="keep")
+
+
+def _note(engine: "Engine", container_id: str) -> None:
+    engine.containers.note(container_id, "restart")
 
 
 ROUTES: "Routes" = (

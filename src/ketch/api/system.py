@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ketch.api import containers, images
 from ketch.engine.views import disk_usage as usage
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
@@ -36,7 +37,13 @@ async def disk_usage(call: "Call") -> None:
     if unknown:
         raise InvalidArgumentError(f"unknown object type: {unknown[0]}")
     found = await call.run_slowly(usage.document, kinds)
-    await call.reply(200, {**found, "BuilderSize": 0} if call.version < (1, 42) else found)
+    if call.version < (1, 42):
+        found = {**found, "BuilderSize": 0}
+    if "Images" in found:
+        found = {**found, "Images": [images.as_of(call.version, one) for one in found["Images"]]}
+    if "Containers" in found:
+        found = {**found, "Containers": [containers.listed(one) for one in found["Containers"]]}
+    await call.reply(200, found)
 
 
 ROUTES: "Routes" = (

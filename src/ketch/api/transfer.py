@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.api import errors
 from ketch.api.flows import Inlet, Outlet, body_descriptor, line
 from ketch.api.http import parse
-from ketch.api.images import find, with_tag
+from ketch.api.images import with_tag
 from ketch.engine.images import archive
 from ketch.engine.views.sources import Source
 from ketch.errors import InvalidArgumentError, KetchError
@@ -55,17 +55,22 @@ class Told(Progress):
 
 
 async def told(
-    call: "Call", work: "Callable[[Engine, Outlet], None]", content_type: str = JSON
+    call: "Call", work: "Callable[[Engine, Outlet], None]", *, promised: bool = False
 ) -> None:
     """Do something in a thread that tells of its progress by lines of JSON.
 
     What fails after the first line is told in one more, as the answer's status is sent already.
+
+    Args:
+        call: the request.
+        work: what is to be done.
+        promised: whether even what fails before the first line is told in one, under status 200.
     """
-    outlet = Outlet(call, content_type)
+    outlet = Outlet(call, JSON)
     try:
         await call.run_slowly(work, outlet)
     except (KetchError, OSError) as error:
-        if not call.exchange.status:
+        if not call.exchange.status and not promised:
             raise
         message = errors.message(error)
         await outlet.send(line({"errorDetail": {"message": message}, "error": message}))
@@ -222,7 +227,7 @@ async def load(call: "Call") -> None:
             with engine.images.opened_archive(descriptor) as source:
                 archive.load(engine.images, source, platform=platform, done=tell)
 
-        await told(call, take)
+        await told(call, take, promised=True)
 
 
 async def save(call: "Call") -> None:
@@ -243,7 +248,7 @@ async def _save(call: "Call", names: list[str]) -> None:
     def write(engine: "Engine") -> None:
         for name in names:
             if ":" in name.rpartition("/")[2]:
-                find(engine, name)
+                engine.images.resolve(name)
         archive.save(engine.images, names, TarSink(outlet.write), platform=platform)
 
     await call.run_slowly(write)

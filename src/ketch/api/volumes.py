@@ -76,7 +76,7 @@ async def prune(call: "Call") -> None:
     # Before 1.42 named volumes went as well.
     everything = call.version < (1, 42)
     names, freed_bytes = await call.run_slowly(_prune, call.filters_given(), everything=everything)
-    await call.reply(200, {"VolumesDeleted": names or None, "SpaceReclaimed": freed_bytes})
+    await call.reply(200, {"VolumesDeleted": names, "SpaceReclaimed": freed_bytes})
 
 
 def _prune(engine: "Engine", pairs: list[str], *, everything: bool) -> tuple[list[str], int]:

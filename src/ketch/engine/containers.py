@@ -119,11 +119,11 @@ class Containers(Ledger):
         """
         container = self.find(reference)
         if container.status == states.PAUSED:
-            raise ConflictError(f"Container {reference} is already paused")
+            raise ConflictError(f"Container {container.id} is already paused")
         if container.status == states.RESTARTING:
-            raise ConflictError(f"Container {reference} is restarting, wait until it is running")
+            raise ConflictError(f"Container {container.id} is restarting, wait until it is running")
         if container.status != states.RUNNING:
-            raise ConflictError(f"Container {reference} is not running")
+            raise ConflictError(f"Container {container.id} is not running")
         self.cgroup(container).freeze()
         self.note(container.id, "pause")
 
@@ -136,7 +136,7 @@ class Containers(Ledger):
         """
         container = self.find(reference)
         if container.status != states.PAUSED:
-            raise ConflictError(f"Container {reference} is not paused")
+            raise ConflictError(f"Container {container.id} is not paused")
         self.cgroup(container).thaw()
         self.note(container.id, "unpause")
 

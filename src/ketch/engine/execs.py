@@ -71,7 +71,7 @@ class Exec:
                 "entrypoint": command[0] if command else "",
                 "arguments": command[1:],
                 "privileged": config.get("Privileged", False),
-                "user": config.get("User", ""),
+                **({"user": config["User"]} if config.get("User") else {}),
             },
             "OpenStdin": config.get("AttachStdin", False),
             "OpenStderr": config.get("AttachStderr", False),

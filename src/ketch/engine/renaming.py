@@ -1,7 +1,7 @@
 """Giving a container another name."""
 
 from ketch.engine import events, names
-from ketch.errors import AlreadyExistsError, ConflictError, InvalidArgumentError
+from ketch.errors import AlreadyExistsError, InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ def rename(store: "Store", containers: "Containers", reference: str, new_name: s
         new_name: its name from now on; a slash in front of it means nothing.
 
     Raises:
-        InvalidArgumentError: that is not a name.
+        InvalidArgumentError: that is not a name, or the one that it has already.
         NotFoundError: no such container.
         AlreadyExistsError: another container has that name.
-        ConflictError: it has that name already.
     """
     if not reference or not new_name:
         raise InvalidArgumentError("Neither old nor new names may be empty")
@@ -34,7 +33,7 @@ def rename(store: "Store", containers: "Containers", reference: str, new_name: s
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{_ALLOCATING}{error.message}", error.hint) from error
     if name == container.name:
-        raise ConflictError("Renaming a container with the same name as its current name")
+        raise InvalidArgumentError("Renaming a container with the same name as its current name")
     with store.transaction() as connection:
         holder = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
         if holder is not None:

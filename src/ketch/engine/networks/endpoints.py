@@ -145,6 +145,15 @@ class Endpoints:
         with self._store.reading() as connection:
             return _of(connection, container_id)
 
+    def of_all(self, container_ids: Collection[str]) -> dict[str, list[Member]]:
+        """Many containers' memberships, by container, in their order."""
+        found: dict[str, list[Member]] = {}
+        with self._store.reading() as connection:
+            for row in connection.execute("SELECT * FROM endpoint ORDER BY container_id, position"):
+                if row["container_id"] in container_ids:
+                    found.setdefault(row["container_id"], []).append(Member(row))
+        return found
+
     def on(self, network_id: str) -> list[Member]:
         """The memberships of running containers in a network."""
         with self._store.reading() as connection:

@@ -10,7 +10,7 @@ from ketch.spec.timestamps import rfc3339
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ketch.engine.engine import Engine
@@ -31,8 +31,8 @@ def document(engine: "Engine", container: "Container") -> Struct:
     running = container.is_active
     endpoints = {}
     for member in engine.endpoints.of(container.id):
-        endpoints[member.network_name] = _endpoint(engine, container, member)
-    default = endpoints.get(_DEFAULT) or _endpoint(engine, container, None)
+        endpoints[member.network_name] = _endpoint(container, member, _gateways(engine, member))
+    default = endpoints.get(_DEFAULT) or _endpoint(container, None, {})
     ports = engine.endpoints.ports([container.id]).get(container.id, ()) if running else ()
     path = f"/proc/{container.init_pid}/ns/net"
     return Struct(
@@ -50,6 +50,27 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "Networks": endpoints,
         }
     )
+
+
+def networks_of(
+    engine: "Engine", containers: "Sequence[Container]"
+) -> "dict[str, dict[str, Struct]]":
+    """The networks of many containers, by container, as the API's list tells them.
+
+    Docker leaves out there what was asked for, and what a container is called.
+    """
+    gateways: dict[str, dict[int, str]] = {}
+    members = engine.endpoints.of_all({container.id for container in containers})
+    found: dict[str, dict[str, Struct]] = {}
+    for container in containers:
+        shown = found[container.id] = {}
+        for member in members.get(container.id, ()):
+            if member.addresses and member.network_id not in gateways:
+                gateways[member.network_id] = _gateways(engine, member)
+            endpoint = _endpoint(container, member, gateways.get(member.network_id, {}))
+            endpoint.update(Links=None, Aliases=None, DriverOpts=None, DNSNames=None)
+            shown[member.network_name] = endpoint
+    return found
 
 
 def published(
@@ -180,16 +201,25 @@ def _containers(engine: "Engine", endpoints: "Endpoints", shown: "Network") -> "
     return found
 
 
-def _endpoint(engine: "Engine", container: "Container", member: "Member | None") -> Struct:
+def _gateways(engine: "Engine", member: "Member") -> dict[int, str]:
+    """The gateways of a member's network, by IP version, while it has addresses there."""
+    if not member.addresses:
+        return {}
+    network = engine.networks.find(member.network_id)
+    found: dict[int, str] = {}
+    for subnet in network.subnets:
+        if subnet.gateway and not network.internal:
+            found.setdefault(subnet.subnet.version, str(subnet.gateway))
+    return found
+
+
+def _endpoint(
+    container: "Container", member: "Member | None", gateways: "Mapping[int, str]"
+) -> Struct:
     settings: dict[str, Any] = member.settings if member else {}
     running = member is not None and bool(member.id) and container.is_active
     addresses = {one.version: one for one in member.addresses} if member and running else {}
-    gateways: dict[int, str] = {}
-    if member and addresses:
-        shown = engine.networks.find(member.network_id)
-        for subnet in shown.subnets:
-            if subnet.gateway and not shown.internal:
-                gateways.setdefault(subnet.subnet.version, str(subnet.gateway))
+    gateways = gateways if addresses else {}
     four, six = addresses.get(4), addresses.get(6)
     names = None
     if member and running and member.network_name != _DEFAULT and member.addresses:

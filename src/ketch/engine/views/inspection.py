@@ -66,6 +66,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             del config[name]
     for name in ("Env", "Entrypoint"):
         config[name] = config[name] or NilSlice()
+    config["Volumes"] = config["Volumes"] or None
     snapshotter = engine.images.snapshotter
     return Struct(
         {
@@ -152,7 +153,7 @@ def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
         if found[name] is None:
             found[name] = NilSlice()
     for name in ("LogConfig", "RestartPolicy"):
-        found[name] = Struct(found[name])
+        found[name] = Struct(_HOST_CONFIG[name] | found[name])
     return found
 
 

@@ -234,6 +234,7 @@ def documents(engine: "Engine", containers: "list[Container]") -> "list[dict[str
     now_ns = time.time_ns()
     published = engine.endpoints.ports()
     names = ImageNames(engine.images)
+    networks = settings.networks_of(engine, containers)
     return [
         {
             "Id": container.id,
@@ -249,7 +250,7 @@ def documents(engine: "Engine", containers: "list[Container]") -> "list[dict[str
             "State": container.status,
             "Status": summary.status(container, now_ns),
             "HostConfig": {"NetworkMode": summary.network(container)},
-            "NetworkSettings": {"Networks": settings.document(engine, container)["Networks"]},
+            "NetworkSettings": {"Networks": networks[container.id]},
             "Mounts": inspection.mount_points(container.record),
         }
         for container in containers
