@@ -1,7 +1,9 @@
 """Start, attach, restart, pause, health and the rest of a container's life, watched over."""
 
+import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -388,17 +390,82 @@ def test_a_reboot(ketch: Engine, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.ketch_only("what it costs")
-@pytest.mark.parametrize(("script", "limit_kb"), [("", 1000), ("echo up; ", 1600)])
+@pytest.mark.parametrize(("script", "limit_kb"), [("", 1000), ("echo up; ", 1800)])
 def test_an_idle_container_costs_little(ketch: Engine, script: str, limit_kb: int) -> None:
     """Private memory of all of ketch's processes for one more container."""
     names = [f"idle{number}" for number in range(4)]
     for name in names:
         ketch.ok("run", "-d", "--name", name, "busybox", "sh", "-c", f"{script}exec sleep 60")
         until(lambda name=name: bool(ketch.ok("logs", name)) == bool(script))  # type: ignore[misc]
-    pid = state(ketch, names[1], "State.Pid")
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    monitor = int(status.partition("PPid:")[2].split()[0])
-    rollup = pathlib.Path(f"/proc/{monitor}/smaps_rollup").read_text().splitlines()
-    private_kb = sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
+    monitor = monitor_of(ketch, names[1])
+    private_kb = {process: _private_kb(process) for process in [monitor, *scribes(monitor)]}
     ketch.ok("rm", "-f", *names)
-    assert private_kb <= limit_kb
+    assert len(private_kb) == 1 + bool(script)
+    assert private_kb[monitor] <= 1000
+    assert sum(private_kb.values()) <= limit_kb
+
+
+def monitor_of(engine: Engine, name: str) -> int:
+    """Pid of a container's monitor."""
+    pid = state(engine, name, "State.Pid")
+    return int(pathlib.Path(f"/proc/{pid}/status").read_text().partition("PPid:")[2].split()[0])
+
+
+def scribes(monitor: int) -> list[int]:
+    """Pids of the children that write a monitor's log."""
+    children = pathlib.Path(f"/proc/{monitor}/task/{monitor}/children").read_text().split()
+    return [
+        int(pid)
+        for pid in children
+        if pathlib.Path(f"/proc/{pid}/comm").read_text() == "ketch-scribe\n"
+    ]
+
+
+def _private_kb(pid: int) -> int:
+    rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
+
+
+@pytest.mark.ketch_only("its processes")
+def test_a_line_is_logged_whole_though_somebody_attaches_amid_it(ketch: Engine) -> None:
+    script = "trap 'echo lf' USR1; printf ha; while :; do sleep 0.1; done"
+    ketch.ok("run", "-d", "--name", "halves", "busybox", "sh", "-c", script)
+    monitor = monitor_of(ketch, "halves")
+    until(lambda: bool(scribes(monitor)))
+    attached = ketch.start("attach", "--no-stdin", "--sig-proxy=false", "halves")
+    until(lambda: not scribes(monitor))
+    ketch.ok("kill", "-s", "USR1", "halves")
+    until(lambda: ketch("logs", "halves").out == "half\n")
+    log = pathlib.Path(state(ketch, "halves", "LogPath")).read_text()
+    assert [json.loads(line)["log"] for line in log.splitlines()] == ["half\n"]
+    ketch.ok("rm", "-f", "halves")
+    assert attached.communicate()[0] == b"lf\n"
+
+
+@pytest.mark.ketch_only("its processes")
+def test_a_container_goes_on_when_the_one_who_writes_its_log_is_killed(ketch: Engine) -> None:
+    script = "trap 'echo again' USR1; echo first; while :; do sleep 0.1; done"
+    ketch.ok("run", "-d", "--name", "unwritten", "busybox", "sh", "-c", script)
+    until(lambda: ketch("logs", "unwritten").out == "first\n")
+    (scribe,) = scribes(monitor_of(ketch, "unwritten"))
+    os.kill(scribe, signal.SIGKILL)
+    ketch.ok("kill", "-s", "USR1", "unwritten")
+    until(lambda: ketch("logs", "unwritten").out == "first\nagain\n")
+    ketch.ok("rm", "-f", "unwritten")
+
+
+def test_a_container_that_was_started_again_can_be_attached_to(engine: Engine) -> None:
+    script = (
+        "if [ -e /been ]; then trap 'echo heard' USR1; else touch /been; exit 1; fi; "
+        "while :; do sleep 0.1; done"
+    )
+    engine.ok("run", "-d", "--restart", "always", "--name", "silent", "busybox", "sh", "-c", script)
+    until(lambda: state(engine, "silent", "RestartCount") == "1")
+    until(lambda: state(engine, "silent", "State.Running") == "true")
+    attached = engine.start("attach", "--no-stdin", "--sig-proxy=false", "silent")
+    time.sleep(0.5)
+    engine.ok("kill", "-s", "USR1", "silent")
+    assert attached.stdout is not None
+    assert attached.stdout.readline() == b"heard\n"
+    engine.ok("rm", "-f", "silent")
+    attached.communicate()

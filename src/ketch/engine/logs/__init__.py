@@ -1,4 +1,4 @@
-"""A container's log: written by its monitor, read by anybody.
+"""A container's log: written by its monitor or that one's scribe, read by anybody.
 
 Which driver writes it and how its files are bounded is the container's ``HostConfig.LogConfig``;
 Docker's drivers ``json-file``, ``local``, ``none``, ``syslog`` and ``journald`` are here, in

@@ -95,6 +95,15 @@ class Writer:
             start = end
         self._partial[stream] = data[start:] if start else data
 
+    def suspend(self) -> tuple[bytes, bytes]:
+        """Close the file; returns the lines that were begun on the two streams, for ``resume``."""
+        self._files.close()
+        return self._partial["stdout"], self._partial["stderr"]
+
+    def resume(self, stdout: bytes, stderr: bytes) -> None:
+        """Go on with the lines that another writer had begun before this one took over."""
+        self._partial = {"stdout": stdout, "stderr": stderr}
+
     def flush(self) -> bool:
         """Nothing is ever kept back but the start of a line."""
         return True

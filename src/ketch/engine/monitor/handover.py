@@ -3,7 +3,7 @@
 A monitor has touched nothing and so costs next to nothing. What takes many modules (the database,
 JSON, networks, mounts) is done by processes that it forks and that end: a **starter** makes init,
 the monitor's child by CLONE_PARENT, and hands it over; a **finisher** releases what the container
-held and records its end; a **prober** runs a health check::
+held and records its end; a **prober** runs a health check; a **scribe** writes the log::
 
     starter                                        monitor
       │  {"at": "made"} + init's pidfd, streams ──▶ │  may end it, should the starter die now
@@ -14,9 +14,10 @@ held and records its end; a **prober** runs a health check::
       ▼
 
 Each message is the fields of ``wire.encode`` in one SOCK_SEQPACKET message, descriptors beside it.
-Before those of the first one stand two bytes: whether the monitor has to read them at once, and how
-many of the descriptors are to be waited for. Else it leaves all that packed until something happens
-to the program, for each object that it uses is a page of memory of its own.
+Before those of the first one stand three bytes: whether the monitor has to read them at once, how
+many of the descriptors are to be waited for, and how many of these are outputs. Else it leaves all
+that packed until something happens to the program, for each object that it uses is a page of memory
+of its own.
 """
 
 import _socket
@@ -24,6 +25,7 @@ import os
 import struct
 
 from ketch.engine import wire
+from ketch.linux import process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 DESCRIPTORS_MAX = 253  # unix(7): SCM_MAX_FD
+HEAD_BYTES = 3
 _RIGHTS_BYTES = _socket.CMSG_SPACE(4 * DESCRIPTORS_MAX)
 _AGREED = wire.encode({"at": "ready"})
 
@@ -78,6 +81,14 @@ class Channel:
         ]
         data = head + wire.encode(fields)
         self._socket.sendmsg([data], rights if descriptors else [], _socket.MSG_NOSIGNAL)
+
+    def pass_on(self, data: bytes) -> None:
+        """Say something that is no fields.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        self._socket.send(data, _socket.MSG_NOSIGNAL)
 
     def take(self) -> tuple[bytes, bytes]:
         """Wait for what the other end says next, and leave it packed; empty where it is gone.
@@ -131,6 +142,14 @@ def fork(work: "Callable[[Channel], None]") -> tuple[int, Channel]:
         _work(work, theirs)
     theirs.close()
     return pid, ours
+
+
+def end_with_monitor() -> None:
+    """Have the calling process end when the monitor that forked it does."""
+    parent = os.getppid()
+    process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _work(work: "Callable[[Channel], None]", channel: Channel) -> "NoReturn":

@@ -13,14 +13,15 @@ from contextlib import suppress
 
 from ketch.engine import logs, mishaps, wire
 from ketch.engine.client import Client
-from ketch.engine.monitor import finishing, handover, probing, requests
+from ketch.engine.logs import json_file
+from ketch.engine.monitor import finishing, handover, probing, requests, scribe
 from ketch.engine.monitor.subject import Subject
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     Fields = Mapping[str, wire.Value]
@@ -49,22 +50,35 @@ def serve(connection: "_socket.socket") -> None:
 
 
 class Monitor:
-    """One container's monitor, for as long as its restart policy starts the container again."""
+    """One container's monitor, for as long as its restart policy starts the container again.
+
+    Args:
+        begin: what a starter does for a client's connection.
+        finish: what a finisher does.
+    """
 
     __slots__ = (
-        "_clients", "_delay_ms", "_fields", "_listener", "_made", "_network", "_orphaned",
-        "_packed", "_started_at",
+        "_begin_with", "_clients", "_delay_ms", "_fields", "_finish_with", "_listener", "_made",
+        "_network", "_orphaned", "_packed", "_started_at", "_supervisor", "_told",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        begin: "Callable[[_socket.socket, handover.Channel], None]" = requests.serve,
+        finish: "Callable[..., None]" = finishing.finish,
+    ) -> None:
+        self._begin_with = begin
+        self._finish_with = finish
         self._fields: Fields = {}
         self._listener: _socket.socket | None = None
         self._packed = (b"", b"")
         self._made: _Made | None = None
+        self._supervisor: Supervisor | None = None
         self._clients: list[Client] = []
         self._delay_ms = 0
         self._started_at = 0.0
         self._network = -1
+        self._told = b""  # by the scribe
         self._orphaned = False  # whether the process has ended whose life the container shares
 
     def run(self, connection: "_socket.socket") -> None:
@@ -96,7 +110,7 @@ class Monitor:
 
     def _begin(self, connection: "_socket.socket", channel: handover.Channel) -> None:
         process.set_name("ketch-starter")
-        requests.serve(connection, channel)
+        self._begin_with(connection, channel)
 
     def _restart(self, channel: handover.Channel) -> None:
         process.set_name("ketch-starter")
@@ -124,18 +138,50 @@ class Monitor:
             return False
         self._started_at = time.monotonic()
         if not at_once and not client:
-            # Most containers do nothing most of the time, and nothing is done for them till then.
-            poll = select.poll()
-            for descriptor in memoryview(made[1]).cast("i")[: made[0][1]]:
-                poll.register(descriptor, select.POLLIN)
-            poll.poll()
+            self._sleep()
         return True
+
+    def _sleep(self) -> None:
+        """Wait for more than a scribe can do; nothing is unpacked, and hardly a page touched."""
+        message, raw = self._packed
+        descriptors = memoryview(raw).cast("i")
+        outputs = descriptors[: message[2]]
+        poll = select.poll()
+        for descriptor in descriptors[: message[1]]:
+            poll.register(descriptor, select.POLLIN)
+        if self._listener is not None:  # of the run before a restart
+            poll.register(self._listener, select.POLLIN)
+        while True:
+            for descriptor, events in poll.poll():
+                if descriptor not in outputs or not events & select.POLLIN:
+                    return
+            try:
+                pid, channel = handover.fork(self._write_log)
+            except OSError:  # no memory, no process: then by ourselves
+                return
+            self._told, _ = channel.take()
+            channel.close()
+            os.waitpid(pid, 0)
+            if not scribe.rests(self._told):
+                return
+
+    def _write_log(self, channel: handover.Channel) -> None:
+        process.set_name("ketch-scribe")
+        handover.end_with_monitor()
+        made = self._unpack()
+        self._open_log()
+        others = [made.init]
+        if self._listener is not None:
+            others.append(self._listener.fileno())
+        others += [other for other in (made.resolver, made.creator) if other is not None]
+        if isinstance(made.log, json_file.Writer):
+            scribe.serve(channel, made.streams, others, made.log)
 
     def _unpack(self) -> "_Made":
         """Unpack what the starter has made, if that has not been done yet."""
         if self._made is None:
             data, raw = self._packed
-            self._fields, descriptors = handover.unpack(data[2:], raw)
+            self._fields, descriptors = handover.unpack(data[handover.HEAD_BYTES :], raw)
             self._made = _Made(self._fields, descriptors)
             if self._made.listener is not None:
                 self._listener = self._made.listener
@@ -164,7 +210,9 @@ class Monitor:
         assert self._made is not None
         try:
             subject: Any = Subject(self._fields)
-            self._made.log = logs.writer(subject, directory)
+            self._made.log = log = logs.writer(subject, directory)
+            if self._told and isinstance(log, json_file.Writer):
+                log.resume(*scribe.begun(self._told))
         except Exception as error:  # noqa: BLE001 - the start fails, whatever it is
             if channel is None:
                 mishaps.note(f"open the log of container {self._fields['container']}", error)
@@ -185,7 +233,8 @@ class Monitor:
         made = self._unpack()
         if made.log is None:
             self._open_log()
-        supervisor = Supervisor(
+        self._told = b""
+        self._supervisor = supervisor = Supervisor(
             made.init,
             made.streams,
             made.log,
@@ -197,49 +246,53 @@ class Monitor:
         if self._fields["health"]:
             probing.Watch(self._fields, supervisor)
         if made.resolver is not None:
-            self._follow_resolver(supervisor, made)
-        if (creator := made.creator) is not None:
-
-            def orphaned() -> None:
-                del supervisor.watched[creator]
-                self._orphaned = True
-                made.kill()
-
-            supervisor.watched[creator] = orphaned
+            supervisor.watched[made.resolver] = self._resolver_left
+        if made.creator is not None:
+            supervisor.watched[made.creator] = self._creator_left
         status = supervisor.run()
         self._clients = [client for client in supervisor.clients if client.asked]
         # The finisher's, so that links are cut off before the namespace begins to die.
         self._network, made.network = made.network, -1
         made.close()
-        self._made = None
+        self._made = self._supervisor = None
         return status
 
-    def _follow_resolver(self, supervisor: Supervisor, made: "_Made") -> None:
-        """Have the container registered anew whenever its names' resolver has been killed."""
-        resolver = made.resolver
-        assert resolver is not None
+    def _resolver_left(self) -> None:
+        """Have the container registered anew: its names' resolver has been killed."""
+        made, supervisor = self._made, self._supervisor
+        assert made is not None
+        assert made.resolver is not None
+        assert supervisor is not None
+        del supervisor.watched[made.resolver]
+        os.close(made.resolver)
+        made.resolver = None
+        pid, channel = handover.fork(self._register)
+        supervisor.watched[channel.fileno()] = lambda: self._registered(pid, channel)
 
-        def left() -> None:
-            del supervisor.watched[resolver]
-            os.close(resolver)
-            made.resolver = None
-            pid, channel = handover.fork(register)
-            supervisor.watched[channel.fileno()] = lambda: registered(pid, channel)
+    def _register(self, channel: handover.Channel) -> None:
+        process.set_name("ketch-names")
+        requests.register(self._fields, channel)
 
-        def register(channel: handover.Channel) -> None:
-            process.set_name("ketch-names")
-            requests.register(self._fields, channel)
+    def _registered(self, pid: int, channel: handover.Channel) -> None:
+        told = channel.hear()
+        made, supervisor = self._made, self._supervisor
+        assert made is not None
+        assert supervisor is not None
+        del supervisor.watched[channel.fileno()]
+        channel.close()
+        os.waitpid(pid, 0)
+        if told is not None:
+            made.resolver = told[1][0]
+            supervisor.watched[made.resolver] = self._resolver_left
 
-        def registered(pid: int, channel: handover.Channel) -> None:
-            told = channel.hear()
-            del supervisor.watched[channel.fileno()]
-            channel.close()
-            os.waitpid(pid, 0)
-            if told is not None:
-                made.resolver = told[1][0]
-                self._follow_resolver(supervisor, made)
-
-        supervisor.watched[resolver] = left
+    def _creator_left(self) -> None:
+        """End the container: so does the process whose life it shares."""
+        assert self._made is not None
+        assert self._made.creator is not None
+        assert self._supervisor is not None
+        del self._supervisor.watched[self._made.creator]
+        self._orphaned = True
+        self._made.kill()
 
     def _finish(self, status: int) -> tuple[int, int]:
         """Have the end recorded.
@@ -259,7 +312,7 @@ class Monitor:
 
     def _end(self, channel: handover.Channel, status: int, ran_ns: int) -> None:
         process.set_name("ketch-finisher")
-        finishing.finish(
+        self._finish_with(
             channel,
             self._fields,
             status,

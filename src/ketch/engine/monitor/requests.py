@@ -12,12 +12,11 @@ from ketch.engine.client import Client
 from ketch.engine.engine import Engine
 from ketch.engine.launch import ERROR_LOG
 from ketch.engine.ledger import Keeper
-from ketch.engine.monitor import execution, running
+from ketch.engine.monitor import execution, handover, running
 from ketch.engine.networks import resolution
 from ketch.engine.processes import open_process
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
-from ketch.linux import process, signals
 from ketch.spec import environment, options
 
 TYPE_CHECKING = False
@@ -70,7 +69,7 @@ def restart(root: str, state: str, container_id: str, channel: "Channel") -> Non
         container_id: the container.
         channel: to its monitor.
     """
-    _end_with_monitor()
+    handover.end_with_monitor()  # nobody else would take over what is made
     engine = Engine(Settings(root, state), Keeper.parent())
     try:
         container = engine.containers.resume(container_id)
@@ -97,20 +96,12 @@ def register(fields: "Fields", channel: "Channel") -> None:
 
 
 def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields], None]":
-    _end_with_monitor()
+    handover.end_with_monitor()  # nobody else would take over what is made
     if action == "run":
         return lambda client, fields: _run(client, fields, channel)
     if action == "start":
         return lambda client, fields: _start(client, fields, channel)
     raise KeyError(action)
-
-
-def _end_with_monitor() -> None:
-    """End when the monitor does: nobody else would take over what is made."""
-    parent = os.getppid()
-    process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _run(client: Client, fields: "Fields", channel: "Channel") -> None:

@@ -174,7 +174,8 @@ def _hand_over(
     settings = engine.settings
     parts.streams.started(parts.init.console)
     config: api.Config = container.record["Config"]
-    watched = [*parts.streams.outputs_by_name(), ("init", parts.init.pidfd)]
+    outputs = parts.streams.outputs_by_name()
+    watched = [*outputs, ("init", parts.init.pidfd)]
     if parts.resolver is not None:
         watched.append(("resolver", parts.resolver.fileno()))
     if not manner.restarting:
@@ -206,7 +207,7 @@ def _hand_over(
         **about_log,
     }
     at_once = bool(schedule or parts.init.between or about_log["record"])
-    head = bytes((at_once, len(watched)))
+    head = bytes((at_once, len(watched), len(outputs)))
     channel.tell(fields, [descriptor for _, descriptor in watched + kept], head)
     # It opens the log, which may be a connection to somebody who is not there.
     answer = channel.hear()

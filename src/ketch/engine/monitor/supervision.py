@@ -229,22 +229,22 @@ class Supervisor:
         take holds clients up.
         """
         streams = self._streams
-        wanted = {self.pidfd: select.POLLIN}
-        wanted |= dict.fromkeys(self.watched, select.POLLIN)
-        if self._listener is not None:
-            wanted[self._listener.fileno()] = select.POLLIN
-        held_until = self._held_until()
-        if held_until is None:
-            wanted |= dict.fromkeys(streams.outputs, select.POLLIN)
-        for client in self.clients:
-            wanted[client.fileno()] = (
-                select.POLLIN if len(self._input) < _INPUT_BYTES_MAX else 0
-            ) | (select.POLLOUT if client.has_output else 0)
-        if self._input and streams.input is not None:
-            wanted[streams.input] = wanted.get(streams.input, 0) | select.POLLOUT
         poll = select.poll()
-        for descriptor, events in wanted.items():
-            poll.register(descriptor, events)
+        poll.register(self.pidfd, select.POLLIN)
+        for descriptor in self.watched:
+            poll.register(descriptor, select.POLLIN)
+        if self._listener is not None:
+            poll.register(self._listener, select.POLLIN)
+        held_until = self._held_until()
+        for descriptor in streams.outputs:
+            if held_until is None:
+                poll.register(descriptor, select.POLLIN)
+        for client in self.clients:
+            takes = select.POLLIN if len(self._input) < _INPUT_BYTES_MAX else 0
+            poll.register(client, takes | (select.POLLOUT if client.has_output else 0))
+        if self._input and streams.input is not None:
+            reads = select.POLLIN if streams.input == streams.console and held_until is None else 0
+            poll.register(streams.input, reads | select.POLLOUT)
         found = poll.poll(_milliseconds_until(held_until, self.due, self._rest_at))
         if not found and self._rest_at is not None and time.monotonic() >= self._rest_at:
             self._rest()
@@ -406,7 +406,10 @@ class Supervisor:
 
 def _milliseconds_until(*moments: float | None) -> int | None:
     """How long to wait for the first of some moments; None where none will come."""
-    first = min((moment for moment in moments if moment is not None), default=math.inf)
+    first = math.inf
+    for moment in moments:
+        if moment is not None and moment < first:
+            first = moment
     if first == math.inf:
         return None
     return max(0, math.ceil((first - time.monotonic()) * 1000))

@@ -58,9 +58,12 @@ def main() -> None:
         return
     process.set_name("ketch-zygote")
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # what it was before an exec stays ignored
-    rehearsal.rehearse()
+    # Not after the rehearsal: collecting empties the lists of free objects that it has filled.
     gc.collect()
+    gc.disable()
+    rehearsal.rehearse()
     gc.freeze()
+    gc.enable()
     # A start makes little garbage, and looking for it would only touch pages.
     gc.set_threshold(100_000)
     if serve_until_idle(socket, f"{state}/{name}.socket", monitor.serve, IDLE_SECONDS) == "changed":
