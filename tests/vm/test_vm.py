@@ -22,7 +22,7 @@ BOOTED = (
     "tests/kernel/runtime/test_process.py", "-k", "(oci and not runc) or apparmor",
     # runc showed long ago that the tests are fair.
 )  # fmt: skip
-TIMEOUT_SECONDS = 420
+TIMEOUT_SECONDS = 600
 IMAGES_SECONDS = 180  # to make them, when they are not cached yet
 
 
