@@ -122,3 +122,7 @@ class SyscallError(OSError):
         super().__init__(errno, f"{call}({detail}): {os.strerror(errno)}")
         self.call = call
         self.detail = detail
+
+    def __str__(self) -> str:
+        """The message without OSError's "[Errno 22]", which the words beside it say already."""
+        return self.strerror or ""

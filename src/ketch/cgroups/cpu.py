@@ -7,7 +7,7 @@ Documentation/admin-guide/cgroup-v1/cpusets.rst, cgroup-v2.rst "CPU" and "Cpuset
 from math import ceil, log2
 
 from ketch.cgroups.memory import keyed
-from ketch.errors import UnsupportedError
+from ketch.errors import InvalidArgumentError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ketch.spec.runtime import Cpu, Resources
 
 _DEFAULT_PERIOD_US = "100000"
+_SHARES_MIN, _SHARES_MAX = 2, 1 << 18
 
 
 def weight_of_shares(shares: int) -> int:
@@ -25,22 +26,30 @@ def weight_of_shares(shares: int) -> int:
     does since 1.3.2 and crun since 1.23. Before, both drew a straight line between the ends, on
     which a default container weighed 39 against its neighbours' 100.
     """
-    if shares <= 2:
+    if shares <= _SHARES_MIN:
         return 1
-    if shares >= 1 << 18:
+    if shares >= _SHARES_MAX:
         return 10000
     magnitude = log2(shares)
     return ceil(10 ** ((magnitude * magnitude + 125 * magnitude) / 612 - 7 / 34))
 
 
 def v1(resources: "Resources", facts: "Facts") -> "list[Write]":
-    """What to write to v1's cpu controller, in an order that the kernel accepts."""
+    """What to write to v1's cpu controller, in an order that the kernel accepts.
+
+    Raises:
+        InvalidArgumentError: shares that there are not.
+    """
     cpu = resources.get("cpu", {})
     writes: list[Write] = []
     if "idle" in cpu:
         writes.append(("cpu", "cpu.idle", str(cpu["idle"])))
     # An idle cgroup has no shares: the kernel refuses to set them.
     if (shares := cpu.get("shares", 0)) and not cpu.get("idle"):
+        if shares < _SHARES_MIN:  # which the kernel would take for the nearest that it knows
+            raise InvalidArgumentError(f"the minimum allowed cpu-shares is {_SHARES_MIN}")
+        if shares > _SHARES_MAX:
+            raise InvalidArgumentError(f"the maximum allowed cpu-shares is {_SHARES_MAX}")
         writes.append(("cpu", "cpu.shares", str(shares)))
     if period := cpu.get("realtimePeriod", 0):
         writes.append(("cpu", "cpu.rt_period_us", str(period)))

@@ -380,11 +380,12 @@ class Manager:
         Where they cannot be frozen some may fork: the caller comes back until none is left.
         """
         from ketch.cgroups import members  # noqa: PLC0415 as in freeze
+        from ketch.linux import signals  # noqa: PLC0415
 
         with suppress(ConflictError, UnavailableError):
             self.freeze(timeout_seconds=0.5)
         try:
-            members.kill(self.processes)
+            members.signal(self.processes, signals.SIGKILL)
         finally:
             self._thaw_if_frozen()
 

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-def kill(members: "Callable[[], list[int]]") -> None:
-    """Send SIGKILL to all who are members now.
+def signal(members: "Callable[[], list[int]]", number: int) -> None:
+    """Send a signal to all who are members now.
 
     Args:
         members: lists the pids of the cgroup; asked twice. Who is a member still after its pidfd
             was opened is who was meant: a pid that was reused in between is not among them, or is
             a member itself.
+        number: the signal.
     """
     opened: dict[int, int] = {}
     try:
@@ -36,7 +37,7 @@ def kill(members: "Callable[[], list[int]]") -> None:
         for pid in members():
             if pid in opened:
                 try:
-                    signals.pidfd_send_signal(opened[pid], signals.SIGKILL)
+                    signals.pidfd_send_signal(opened[pid], number)
                 except ProcessLookupError:
                     continue
     finally:

@@ -129,7 +129,7 @@ def device_policy(resources: "Resources", layout: "Layout") -> "devices.Policy |
     if "devices" not in resources or layout.hierarchy_of("devices") is not None:
         return None
     if layout.unified is None:
-        raise _missing("devices", "device rules")
+        raise _missing("devices controller", "device rules")
     return devices.policy(resources["devices"])
 
 
@@ -175,7 +175,7 @@ def plan(resources: "Resources", layout: "Layout", facts: Facts) -> list[Write]:
         version = hierarchy.version if hierarchy else 2 if layout.mode == "v2" else 1
         found = (v1_convert, v2_convert)[version - 1](resources, facts)
         if found and hierarchy is None:
-            raise _missing(found[0][0], f"a limit of {subject}")
+            raise _missing(f"{found[0][0]} controller", f"a limit of {subject}")
         writes += found
     if layout.hierarchy_of("devices") is not None:
         writes += v1_devices(resources, facts)
@@ -194,13 +194,15 @@ def _unified(resources: "Resources", layout: "Layout") -> list[Write]:
                 "use the limits of v1 (memory, cpu, ...) instead",
             )
         if controller != "cgroup" and controller not in layout.unified.controllers:
-            raise _missing(controller, f"unified resource {file}")
+            raise _missing(
+                f"{controller} controller in its v2 hierarchy", f"unified resource {file}"
+            )
         writes.append((controller, file, value))
     return writes
 
 
 def _missing(controller: str, asked: str) -> UnavailableError:
     return UnavailableError(
-        f"{asked} was asked for, but this machine has no {controller} controller for cgroups",
+        f"{asked} was asked for, but this machine has no {controller} for cgroups",
         "leave the limit out, or boot a kernel with the controller enabled (see /proc/cgroups)",
     )

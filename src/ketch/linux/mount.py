@@ -234,7 +234,8 @@ def _explained(
         said = []
         while True:
             try:
-                said.append(os.read(context, 512).decode(errors="replace").strip())
+                line = os.read(context, 512).decode(errors="replace").strip()
+                said.append(line[2:])  # "e", "w" or "i" for how bad it is comes first
             except OSError:  # ENODATA: the log is empty
                 break
         if said:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _CAP_SYS_ADMIN = mask(["CAP_SYS_ADMIN"])
 
 
+class _EndedEarlyError(UnavailableError):
+    """Init ended without a word: somebody, or the kernel, killed it."""
+
+
 class Container:
     """A created container: its init waits for the word to become the program.
 
@@ -75,7 +79,7 @@ class Container:
                 serve(word, rest)
                 self._channel.go(word)
             else:
-                raise UnavailableError(f"the container's init ended before it was ready ({point})")
+                raise _EndedEarlyError("the container's init was killed before it was ready")
 
     def start(self) -> None:
         """Let init become the program.
@@ -185,7 +189,10 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
             raise UnsupportedError(
                 f"the kernel refused to set the container up: {error}"
             ) from error
-        container.await_created(lambda word, rest: _serve(birth, container, word, rest))
+        try:
+            container.await_created(lambda word, rest: _serve(birth, container, word, rest))
+        except _EndedEarlyError as error:
+            raise _explained(error, birth, cgroup) from error
         if cgroup:
             cgroup.settled()
         tune(pid, plan.config["process"], birth.say)
@@ -193,6 +200,20 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
         container.abandon()
         raise
     return container
+
+
+def _explained(
+    error: UnavailableError, birth: init.Birth, cgroup: "Manager | None"
+) -> UnavailableError:
+    """Say what most likely killed an init that had no time to say it."""
+    if cgroup and cgroup.oom_kills():
+        return UnavailableError(
+            "container init was OOM-killed (memory limit too low?)",  # runc's words
+            "raise linux.resources.memory.limit: init itself needs 2 MiB",
+        )
+    if birth.setup.filter is not None:
+        error.hint = "linux.seccomp may forbid what init still has to do, such as write and execve"
+    return error
 
 
 def _delegate(birth: init.Birth, cgroup: "Manager", directory: int) -> None:

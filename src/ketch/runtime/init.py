@@ -207,7 +207,7 @@ def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
         birth.say(operation.describe())
         operation.execute(root)
     # What runc does: made in the container's own tree, volumes included, and before it is closed.
-    os.close(beneath.make_directories(root, setup.directory))
+    _make_working_directory(root, setup.directory)
     if plan.hooked:
         channel.reached("hooks")
         channel.await_go("hooks")
@@ -235,6 +235,14 @@ def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
         birth.say("make it the root and let go of the host's · pivot_root(2), umount2(2)")
         rootfs.pivot(root, plan.propagation)
     return terminal
+
+
+def _make_working_directory(root: int, path: str) -> None:
+    try:
+        os.close(beneath.make_directories(root, path))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise InvalidArgumentError(f"process.cwd: {path} cannot be made: {reason}") from error
 
 
 def _run_hooks(birth: Birth, kind: "Literal['createContainer', 'startContainer']",
@@ -342,6 +350,10 @@ def _await_start(birth: Birth, channel: Channel) -> None:
     if birth.fifo is None:
         channel.await_go("start")
         return
+    # The kernel keeps from a PID 1 the signals that it has no handler for; and who kills a
+    # container that was never started should not have to wait.
+    for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
+        signals.signal(number, lambda number, _: os._exit(128 + number))
     # Opened without blocking, so that it is open before the host's files are out of reach; until
     # the first writer comes, poll(2) waits and read(2) would not.
     poll = select.poll()

@@ -33,7 +33,7 @@ _ATTRIBUTES = {
     "noatime": (mount.MOUNT_ATTR_NOATIME, mount.MOUNT_ATTR__ATIME),
     "atime": (0, mount.MOUNT_ATTR__ATIME),
     "relatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),
-    "norelatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR__ATIME),
+    "norelatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),  # the kernel's default
     "strictatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR__ATIME),
     "nostrictatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),
     "nodiratime": (mount.MOUNT_ATTR_NODIRATIME, 0),
@@ -149,6 +149,9 @@ class MountOperation:
         specification: the entry of ``mounts``.
         where: the entry's name in errors, such as ``mounts[3]``.
         label: the SELinux context of what file systems made here hold, or empty.
+
+    Attributes:
+        warning: what of it will have no effect, or empty.
     """
 
     __slots__ = (
@@ -159,6 +162,7 @@ class MountOperation:
         "options",
         "source",
         "type",
+        "warning",
         "where",
     )
 
@@ -179,14 +183,15 @@ class MountOperation:
             options.id_map = "idmap"
         if self.type == "bind" and not options.bind:
             options.bind = options.recursive_bind = True
-        if options.bind or options.remount:
-            if options.data:
-                unknown = ", ".join(options.data)
-                kind = "bind" if options.bind else "remounted"
-                raise InvalidArgumentError(
-                    f"{where}.options: unknown for a {kind} mount: {unknown}"
-                )
-        elif not self.type:
+        self.warning = ""
+        if options.bind and options.data:
+            # mount(2) takes no file system's own options with a bind, and runc tells nobody.
+            unknown = ", ".join(options.data)
+            self.warning = f"{where}.options: mean nothing to a bind mount: {unknown}"
+        elif options.remount and options.data:
+            unknown = ", ".join(options.data)
+            raise InvalidArgumentError(f"{where}.options: unknown for a remounted mount: {unknown}")
+        elif not (options.bind or options.remount or self.type):
             raise InvalidArgumentError(f"{where}.type: missing, and it is not a bind mount")
 
     @property
@@ -265,7 +270,7 @@ class MountOperation:
         with ExitStack() as stack:
             own = self._prepared
             if own is None:
-                own = self._bound() if self.options.bind else self._made()
+                own = self._bound() if self.options.bind else self._made(root)
             stack.callback(os.close, own)
             directory = stat.S_ISDIR(os.fstat(own).st_mode)
             target = self._mount_point(root, directory)
@@ -315,7 +320,14 @@ class MountOperation:
                 ) from error
         if directory:
             return beneath.make_directories(root, self.destination)
-        return beneath.make_file(root, self.destination)
+        target = beneath.make_file(root, self.destination)
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            os.close(target)
+            raise InvalidArgumentError(
+                f"{self.where}: {self.destination} is a directory, and {self.source} is none",
+                "name the file that it is to be mounted on",
+            )
+        return target
 
     def _spare_procfs(self, root: int, target: int, own: int) -> None:
         """Refuse to cover procfs, where labels are asked for and paths are masked.
@@ -351,7 +363,7 @@ class MountOperation:
         self._change_attributes(tree)
         return tree
 
-    def _made(self) -> int:
+    def _made(self, root: int) -> int:
         try:
             context = mount.fsopen(self.type)
         except SyscallError as error:
@@ -363,7 +375,7 @@ class MountOperation:
         try:
             if self.source:
                 mount.fsconfig(context, "source", self.source)
-            for option in self.options.data:
+            for option in [*self._covered_mode(root), *self.options.data]:
                 key, equals, value = option.partition("=")
                 mount.fsconfig(context, key, value if equals else None)
             if self.label and self.type not in _UNLABELLED:
@@ -374,6 +386,19 @@ class MountOperation:
         if self.options.set_recursive or self.options.clear_recursive:
             self._change_attributes(made)
         return made
+
+    def _covered_mode(self, root: int) -> list[str]:
+        """A tmpfs takes the mode of what it covers, where no other is given: runc's way."""
+        if self.type != "tmpfs" or any(option.startswith("mode=") for option in self.options.data):
+            return []
+        try:
+            covered = beneath.open_path(root, self.destination)
+        except FileNotFoundError:
+            return []
+        try:
+            return [f"mode={stat.S_IMODE(os.fstat(covered).st_mode):o}"]
+        finally:
+            os.close(covered)
 
     def _change_attributes(self, tree: int) -> None:
         options = self.options

@@ -84,6 +84,7 @@ class Plan:
         closing: what it does to them after the hooks.
         read_only_root: whether the root is made read-only at the end.
         hooked: whether hooks run while the container is made.
+        warnings: what of the configuration will have no effect.
         visit: what the parent does in init's network namespace while init mounts: switching an
             interface on takes the kernel a millisecond and more.
     """
@@ -105,6 +106,7 @@ class Plan:
         "steps",
         "time_offsets",
         "visit",
+        "warnings",
     )
 
     def __init__(self, config: "Config", layout: "Layout | None") -> None:
@@ -148,6 +150,7 @@ class Plan:
             self.visit = SwitchLoopbackOn()
         self.operations: list[Operation] = []
         self.closing: list[Operation] = []
+        self.warnings: list[str] = []
         self._lay_out(config, layout)
 
     def _steps(self, config: "Config") -> "list[Step]":
@@ -174,6 +177,8 @@ class Plan:
                 self.operations.append(CgroupMount(entry, layout, namespaced=namespaced))
                 continue
             operation = MountOperation(entry, f"mounts[{index}]", label)
+            if operation.warning:
+                self.warnings.append(operation.warning)
             if entry["destination"].rstrip("/") == "/dev" and not operation.options.bind:
                 made_dev = True
                 if operation.options.set_attributes & mount.MOUNT_ATTR_RDONLY:

@@ -66,7 +66,7 @@ class ProcessSetup:
     def __init__(self, specification: "Process", filter_: "Filter | None" = None) -> None:
         user = specification.get("user", {})
         self.uid, self.gid = user.get("uid", 0), user.get("gid", 0)
-        self.groups = user.get("additionalGids", [])
+        self.groups = list(dict.fromkeys(user.get("additionalGids", ())))
         self.umask = user.get("umask", DEFAULT_UMASK)
         self.arguments = specification.get("args", [])
         self.environment = specification.get("env", [])

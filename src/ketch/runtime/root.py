@@ -36,7 +36,8 @@ def open_place(path: str) -> int:
     try:
         return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else ""
+        reason = reason or f"cannot be used: {(error.strerror or '').lower()}"
         raise InvalidArgumentError(f"root.path: {path} {reason}") from error
 
 

@@ -2,6 +2,7 @@
 
 A shape is a function that takes a value out of a JSON document and raises Misfit when the value
 is not of that shape. Fields that no shape names are let pass, as the runtime specification wants.
+A field that is null is taken out: so Go's programs, runc among them, read and write what is absent.
 """
 
 from ketch.spec import seccomp
@@ -170,6 +171,9 @@ def record(fields: "dict[str, Shape]") -> "Shape":
     def check(value: object) -> None:
         if type(value) is not dict:
             raise Misfit(f"must be an object, not {shown(value)}")
+        if None in value.values():
+            for name in [name for name, element in value.items() if element is None]:
+                del value[name]
         for name in required:
             if name not in value:
                 raise Misfit("is required", f".{name}")
@@ -259,7 +263,7 @@ _HOOKS = array(record({
 _DEVICE_NUMBERS: "dict[str, Shape]" = {"major!": _INT64, "minor!": _INT64}
 _THROTTLES = array(record({**_DEVICE_NUMBERS, "rate": _UINT64}))
 
-_RESOURCES = record({
+RESOURCES = record({
     "unified": mapping(text),
     "devices": array(record({
         "allow!": flag,
@@ -336,10 +340,11 @@ _LINUX = record({
     })),
     "netDevices": mapping(record({"name": text})),
     "cgroupsPath": text,
-    "resources": _RESOURCES,
+    "resources": RESOURCES,
     # The schema knows no recursive ones, yet containerd writes them and runc takes them.
     "rootfsPropagation": choice(
         "private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable",
+        "",
     ),
     "seccomp": record({
         "defaultAction!": _ACTION,

@@ -11,7 +11,7 @@ from ketch.runtime.filesystem import sysctl_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.spec.runtime import Config, IdMapping, Linux, Process, Seccomp
+    from ketch.spec.runtime import Config, IdMapping, Linux, Process, Resources, Seccomp
 
 
 # What the kernel takes as "leave as it is" (setresuid(2), chown(2)), so that root would stay root.
@@ -62,6 +62,14 @@ def validate_process(document: object) -> "Process":
     process: Process = document  # type: ignore[assignment]
     _check_process({"ociVersion": "1.0.0", "process": process})
     return process
+
+
+def validate_resources(document: object) -> "Resources":
+    """Check the resources that an update asks for; paths begin with ``linux.resources``."""
+    _fit(shape.RESOURCES, document, "linux.resources")
+    resources: Resources = document  # type: ignore[assignment]
+    _check_resources({"ociVersion": "1.0.0", "linux": {"resources": resources}})
+    return resources
 
 
 def _fit(expected: "shape.Shape", document: object, name: str = "") -> None:

@@ -41,7 +41,7 @@ def loads(text: str | bytes) -> "Any":
     """Read one JSON document.
 
     Raises:
-        ValueError: it is none; the message says where (``json.JSONDecodeError`` in most cases).
+        ValueError: it is none; the message says where.
     """
     if isinstance(text, bytes):
         text = text.decode()
@@ -50,6 +50,12 @@ def loads(text: str | bytes) -> "Any":
         value, end = _scan(text, 0)
     except StopIteration as error:
         raise ValueError(f"no JSON value at character {error.value}") from None
+    except SystemError:
+        # The scanner cannot make its exception, which is of the module that is not loaded.
+        import json  # noqa: PLC0415 its words are worth a wait
+
+        json.loads(text)
+        raise
     if end != len(text):
         raise ValueError(f"something follows the JSON document at character {end}")
     return value

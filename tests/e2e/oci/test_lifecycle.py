@@ -166,6 +166,24 @@ class TestCreateAndStart:
         runtime.ok("delete", "c")
         assert runtime.ok("list", "-q") == ""
 
+    @pytest.mark.parametrize("word", ["TERM", "INT"])
+    def test_a_created_container_may_be_killed(
+        self, runtime: Engine, bundle: Bundle, word: str
+    ) -> None:
+        assert create(runtime, "-b", bundle("sleep", "100"), "c") == 0
+        runtime.ok("kill", "c", word)
+        await_status(runtime, "stopped")
+        assert "cannot start a container that has stopped" in runtime("start", "c").err
+
+    def test_too_little_memory_to_begin(self, runtime: Engine, bundle: Bundle) -> None:
+        def limit(config: Any) -> None:
+            config["linux"]["resources"]["memory"] = {"limit": 256 << 10}
+
+        result = runtime("run", "-b", bundle("true", change=limit), "c")
+        assert result.status == 1
+        assert "memory limit" in result.err
+        assert runtime.ok("list", "-q") == ""
+
     def test_one_that_runs_may_not(self, runtime: Engine, bundle: Bundle) -> None:
         run_detached(runtime, "-b", bundle("sleep", "100"), "c")
         result = runtime("delete", "c")
@@ -278,6 +296,14 @@ class TestExec:
         )  # fmt: skip
         result = runtime("exec", "--process", str(path), container)
         assert (result.status, result.out) == (4, "/bin\n")
+
+    def test_a_file_that_leaves_out_privileges(
+        self, runtime: Engine, container: str, tmp_path: pathlib.Path
+    ) -> None:
+        path = tmp_path / "process.json"
+        path.write_text(json.dumps({"args": ["/bin/grep", "Cap", "/proc/self/status"], "cwd": "/"}))
+        own = runtime.ok("exec", container, "grep", "Cap", "/proc/self/status")
+        assert runtime.ok("exec", "--process", str(path), container) == own
 
     def test_detached(self, runtime: Engine, container: str, tmp_path: pathlib.Path) -> None:
         words = ["--pid-file", f"{tmp_path}/pid", container, "sleep", "50"]

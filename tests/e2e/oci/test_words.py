@@ -94,6 +94,23 @@ def test_wrong_command_lines(both: Both) -> None:
         assert last[0].replace("\\n", "") == last[1], words
 
 
+def test_help_about_no_command(both: Both) -> None:
+    results = [engine("help", "nosuch") for engine in both]
+    assert [result.status for result in results] == [3, 3]
+    assert all("No help topic for 'nosuch'" in result.err for result in results)
+
+
+def test_documents_that_are_none(running: Both, tmp_path: pathlib.Path) -> None:
+    for text in ("{", "", "[]", '{"memory": {"limit": "x"}, "args": 1}'):
+        (tmp_path / "file").write_text(text)
+        for words in (["update", "-r"], ["exec", "-p"]):
+            for engine in running:
+                result = engine(*words, str(tmp_path / "file"), "c")
+                assert result.status == (255 if words[0] == "exec" else 1), (words, text)
+                assert result.err.startswith("time="), (engine.name, result.err)
+                assert len(result.err.splitlines()) == 1 or engine.name == "runc"
+
+
 def test_wrong_flags(both: Both) -> None:
     for words in (
         ["--bad", "list"], ["state", "--bad", "c"], ["kill", "--all=maybe", "c"],

@@ -258,6 +258,16 @@ def test_a_mount_is_changed_by_remount(bundle: Bundle) -> None:
         assert mounts(container.pid)["/tmp"].split()[5].startswith("ro,nosuid")
 
 
+def test_a_tmpfs_takes_the_mode_of_what_it_covers(bundle: Bundle) -> None:
+    config = configuration("stat", "-c", "%a", "/root", "/new")
+    (bundle.rootfs / "root").mkdir(exist_ok=True)
+    (bundle.rootfs / "root").chmod(0o750)
+    config["mounts"] += [
+        {"destination": where, "type": "tmpfs", "source": "tmpfs"} for where in ("/root", "/new")
+    ]
+    assert bundle.output(config).split() == ["750", "1777"]
+
+
 def test_options_of_a_file_system_reach_it(bundle: Bundle) -> None:
     config = configuration("sh", "-c", "stat -c %a /tmp; df -k /tmp | tail -1")
     config["mounts"].append(
@@ -274,7 +284,7 @@ def test_options_of_a_file_system_reach_it(bundle: Bundle) -> None:
         ({"type": "tmpfs", "options": ["sizee=1m"]}, r"mounts\[3\]: /tmp: .*sizee"),
         ({"type": "nofs"}, r"mounts\[3\]\.type: this kernel has no file system nofs"),
         ({"type": "bind", "source": "/nowhere"}, r"mounts\[3\]\.source: /nowhere does not exist"),
-        ({"type": "bind", "source": "/", "options": ["bind", "size=3"]}, "unknown for a bind"),
+        ({"type": "bind", "source": "/etc/passwd"}, r"mounts\[3\]: /tmp is a directory, and /etc"),
     ],
 )
 def test_a_mount_that_cannot_be_is_named(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +90,6 @@ def test_maps_of_a_mount_mean_idmap() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (["bind", "size=1m"], "", r"mounts\[4\]\.options: unknown for a bind mount: size=1m"),
         (["remount", "size=1m"], "tmpfs", "unknown for a remounted mount: size=1m"),
         ([], "", r"mounts\[4\]\.type: missing"),
     ],
@@ -96,3 +97,9 @@ def test_maps_of_a_mount_mean_idmap() -> None:
 def test_what_makes_no_sense_is_named(options: list[str], kind: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         MountOperation({"destination": "/x", "type": kind, "options": options}, "mounts[4]")
+
+
+def test_a_bind_is_made_without_what_it_does_not_know_and_says_so() -> None:
+    entry: Any = {"destination": "/x", "source": "/y", "options": ["rbind", "ro", "size=1m"]}
+    operation = MountOperation(entry, "mounts[4]")
+    assert operation.warning == "mounts[4].options: mean nothing to a bind mount: size=1m"

@@ -122,7 +122,7 @@ def _cgroup(record: Record) -> Manager:
 
 
 def _from_file(path: str) -> "Any":
-    """The resources in a file, less what is null and the devices, which an update leaves alone."""
+    """The resources in a file, less what is empty and the devices, which an update leaves alone."""
     if not path:
         return {}
     if path == "-":
@@ -134,19 +134,11 @@ def _from_file(path: str) -> "Any":
         document = json_text.loads(text)
     except ValueError as error:
         raise InvalidArgumentError(f"--resources {path}: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidArgumentError(f"--resources {path}: is not an object of resources")
-    document.pop("devices", None)
-    return _without_nulls(document)
+    from ketch.runtime.validate import validate_resources  # noqa: PLC0415 with a file alone
 
-
-def _without_nulls(value: "dict[str, Any]") -> "Any":
-    kept = {
-        name: _without_nulls(member) if isinstance(member, dict) else member
-        for name, member in value.items()
-        if member is not None
-    }
-    return {name: member for name, member in kept.items() if member != {}}
+    resources = validate_resources(document)
+    resources.pop("devices", None)
+    return {name: members for name, members in resources.items() if members}
 
 
 def _from_flags(options: "Parsed") -> "Resources":

@@ -101,6 +101,7 @@ def _process(options: "Parsed", config: "Config") -> "Process":
         except ValueError as error:
             raise InvalidArgumentError(f"--process {path}: {error}") from error
         process = validate_process(document)
+        _inherit(process, config["process"])
     else:
         process = config["process"]
         process["args"] = options.arguments[1:]
@@ -109,6 +110,13 @@ def _process(options: "Parsed", config: "Config") -> "Process":
         _change(process, options)
         validate_process(process)
     return process
+
+
+def _inherit(process: "Process", own: "Process") -> None:
+    """Give a process from a file the container's privileges and limits where it says nothing."""
+    for name in ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel"):
+        if not process.get(name) and name in own:
+            process[name] = own[name]
 
 
 def _change(process: "Process", options: "Parsed") -> None:

@@ -66,10 +66,10 @@ def ps(settings: "Settings", options: "Parsed") -> int:
     import subprocess  # noqa: PLC0415 for this command alone
 
     found = subprocess.run(
-        ["ps", *(arguments or ["-ef"])], check=False, stdout=subprocess.PIPE, text=True
+        ["ps", *(arguments or ["-ef"])], check=False, capture_output=True, text=True
     )
     if found.returncode:
-        raise UnavailableError(f"ps ended with status {found.returncode}")
+        raise UnavailableError(f"exit status {found.returncode}: {found.stdout}{found.stderr}")
     heading, *lines = found.stdout.splitlines()
     fields = heading.split()
     if "PID" not in fields:

@@ -117,7 +117,11 @@ def _global_options(words: list[str]) -> grammar.Parsed | None:
         print(_version())
         return None
     if parsed.help or not parsed.arguments or parsed.arguments[0] in {"help", "h"}:
-        topic = next((word for word in parsed.arguments[1:] if word in commands.FUNCTIONS), "")
+        topic = "".join(parsed.arguments[1:2])
+        if topic and topic not in commands.FUNCTIONS:
+            # Let run() say so, as of any other command that there is not.
+            parsed.arguments = [topic]
+            return parsed
         text = grammar.help_text(PROGRAM, commands.command(topic)) if topic else _help()
         sys.stdout.write(text)
         return None

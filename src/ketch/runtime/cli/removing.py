@@ -3,6 +3,7 @@
 import os
 import time
 
+from ketch.cgroups import members
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, UnsupportedError
 from ketch.linux import signals as kernel_signals
 from ketch.runtime.state import (
@@ -31,7 +32,7 @@ _WAIT_SECONDS = 0.005
 def kill(settings: "Settings", options: "Parsed") -> int:
     """Send a signal to a container's init, or to all of its processes."""
     container_id, *rest = options.arguments
-    number = _number(rest[0] if rest else "TERM")
+    number = _number((rest and rest[0]) or "TERM")
     states = States(settings.root)
     record = states.find(container_id)
     status = states.status(record)
@@ -40,11 +41,8 @@ def kill(settings: "Settings", options: "Parsed") -> int:
     # In a PID namespace that is not its own a container's other processes outlive init.
     shared = number == _SIGKILL and cgroup is not None and not _has_pid_namespace(states, record)
     if cgroup is not None and (everyone or (shared and status == STOPPED)):
-        for pid in cgroup.processes() if cgroup.exists() else ():
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+        if cgroup.exists():
+            members.signal(cgroup.processes, number)
     elif status in {CREATING, STOPPED}:
         raise ConflictError("container not running")
     else:

@@ -201,7 +201,10 @@ class Making:
             new_keyring=not self._options.enabled("no-new-keyring"),
             no_pivot=self._options.enabled("no-pivot"),
         )
-        for warning in setup.warnings:  # known now: a user namespace has all capabilities
+        for warning in (
+            *birth.plan.warnings,
+            *setup.warnings,
+        ):  # known now: a user namespace has all capabilities
             settings.log.warning(warning)
         try:
             return creation.create(birth, cgroup)
