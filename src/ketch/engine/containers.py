@@ -106,7 +106,7 @@ class Containers(Ledger):
             container, patience
         ):
             self._signal(container, SIGKILL, on_end=on_end, thaw=True)
-        self._await_end(container, RECORD_TIMEOUT_SECONDS)
+        self._await_end(container, RECORD_TIMEOUT_SECONDS, on_end)
         with suppress(NotFoundError):
             self.note(container.id, "stop")
 
@@ -280,21 +280,35 @@ class Containers(Ledger):
                 pause_ms = min(pause_ms * 2, _LONGEST_PAUSE_MS)
 
     def _await_end(
-        self, container: "Container", timeout_seconds: float | None
+        self, container: "Container", timeout_seconds: float, on_end: str = "stay"
     ) -> "Container | None":
         """Wait until the end of a container is on record, so that ``ps`` shows it.
 
+        It may have ended by itself just before it was signalled, and then its policy has it started
+        again; that is called off, or the program that runs by then is killed.
+
+        Args:
+            container: the container as it was when it was signalled.
+            timeout_seconds: how long to wait.
+            on_end: as ``_signal`` takes it.
+
         Returns:
-            The container, or None when it is gone altogether.
+            The container, which somebody else may have started since; None when it is gone.
         """
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + timeout_seconds
         pause_ms = 1
+        run = container
         with open_process(container.monitor_pid, container.monitor_start_time) as pidfd:
             while True:
                 current = self._current(container)
-                if current is None or not current.is_active:
+                if current is None or not current.is_active or not _same_keeper(current, run):
                     return current
-                if deadline is not None and time.monotonic() > deadline:
+                if current.status == states.RESTARTING:
+                    self._call_off(current)
+                elif current.started_ns != run.started_ns:
+                    run = current
+                    self._signal(run, SIGKILL, on_end=on_end, thaw=True)
+                if time.monotonic() > deadline:
                     raise UnavailableError(
                         f"container {container.id} has not ended within "
                         f"{timeout_seconds:.0f} seconds",
@@ -341,6 +355,13 @@ _FIRST_STEP = {
     states.RESTARTING: "stop the container before removing or force remove",
     states.PAUSED: "unpause the container before removing or force remove",
 }
+
+
+def _same_keeper(one: "Container", other: "Container") -> bool:
+    """Whether the same process was in charge of a container at two moments."""
+    return (one.monitor_pid, one.monitor_start_time) == (
+        other.monitor_pid, other.monitor_start_time,
+    )  # fmt: skip
 
 
 def _await_init(container: "Container", timeout_seconds: float | None) -> bool:
