@@ -31,12 +31,13 @@ lint: ## check form, types and import contracts
 peers: ## install docker, podman, runc and crun to compare with, without starting them (root)
 	@$(SETUP) peers
 
-bench: ## time starts, networks and names against docker, podman and runc, where installed (root)
+bench: ## time starts, networks, names and the API against docker, podman and runc, where installed (root)
 	@$(SETUP) run
 	$(VENV)/bin/python -m bench $(BENCH)
 	$(VENV)/bin/python -m bench.containers
 	$(VENV)/bin/python -m bench.network
 	$(VENV)/bin/python -m bench.names
+	$(VENV)/bin/python -m bench.api
 
 test-vm: ## run the tests in a virtual machine with cgroup v2 and a stock Debian kernel (root)
 	@$(SETUP) test

@@ -30,6 +30,7 @@ _TOPICS: "dict[str, tuple[str, ...]]" = {
         "observing",
         "execs",
         "containers_files",
+        "checkpoints",
     ),
     "distribution": ("registry",),
     "events": ("events",),

@@ -16,6 +16,8 @@ from collections.abc import Callable
 import docker  # type: ignore[import-untyped]
 import pytest
 
+from ketch.api import units
+from ketch.engine.settings import Settings
 from tests.support import serving
 from tests.support.commands import Engine
 
@@ -170,6 +172,61 @@ def test_a_killed_server_leaves_its_containers_alone(ketch: Engine, tmp_path: pa
         assert docker_command.ok("exec", "api-lasts", "echo", "still") == "still"
         assert docker_command.ok("rm", "-f", "api-lasts") == "api-lasts"
     assert not path.exists()
+
+
+def test_a_context_of_dockers_command_line(
+    socket: pathlib.Path, ketch: Engine, tmp_path: pathlib.Path
+) -> None:
+    command = Engine("docker", ["docker"], {"DOCKER_CONFIG": str(tmp_path)})
+    command.ok("context", "create", "ketch", "--docker", f"host=unix://{socket}")
+    assert "busybox" in command.ok("--context", "ketch", "images")
+    command.ok("context", "use", "ketch")
+    assert command.ok("run", "--rm", "busybox", "echo", "hi") == "hi"
+
+
+def test_a_socket_that_systemd_hands_over(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    if not shutil.which("systemd-socket-activate"):
+        pytest.skip("systemd-socket-activate is not installed")
+    path = tmp_path / "api.sock"
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            ["systemd-socket-activate", f"--listen={path}", *ketch.prefix, "serve",
+             "--idle-timeout", "1"],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        serving.await_answer(path, server)
+        assert server.wait(20) == 0, "it does not leave when idle"
+    finally:
+        server.kill()
+        server.wait()
+    assert b'"idle"' in (tmp_path / "log").read_bytes()
+
+
+def test_units_that_systemd_accepts(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    settings = Settings(root=f"{tmp_path}/a root", state=f"{tmp_path}/state")
+    for name, text in units.files(settings, ketch.prefix[0], "root").items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, tmp_path.glob("ketch*"))],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    about_ours = [line for line in verified.stderr.splitlines() if "ketch" in line]
+    assert not about_ours, verified.stderr
+
+
+def test_checkpoints_are_refused_by_name(ketch: Engine, ask: Ask) -> None:
+    ketch.ok("create", "--name", "api-saved", "busybox", "true")
+    try:
+        assert ask("GET", "/containers/api-saved/checkpoints") == (200, b"[]\n")
+        status, body = ask("POST", "/containers/api-saved/checkpoints", b'{"CheckpointID":"one"}')
+        assert (status, b"ketch-oci checkpoint" in body) == (501, True)
+        assert ask("DELETE", "/containers/api-saved/checkpoints/one")[0] == 404
+        assert ask("GET", "/containers/nobody/checkpoints")[0] == 404
+    finally:
+        ketch.ok("rm", "api-saved")
 
 
 def test_who_may_use_the_socket(
