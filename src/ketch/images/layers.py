@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # Archives of a million files exist; a directory's metadata is held in memory until the end.
 ENTRIES_MAX = 10_000_000
+# Names and attributes of those. Real ones take some 60 bytes a directory; an attacker's, a MiB.
+DIRECTORIES_BYTES_MAX = 1 << 26
 
 OPAQUE = b"trusted.overlay.opaque"
 
@@ -47,6 +49,7 @@ _WHITEOUT = b".wh."
 _OPAQUE_WHITEOUT = b".wh..wh..opq"
 _METADATA = b".wh..wh."  # of aufs, which no reader of layers wants
 _OPEN_DIRECTORIES_MAX = 64
+_ATTRIBUTE_BYTES = 100  # what Python adds to each
 _PATH_MAX = 4095  # path_resolution(7); longer ones would resolve piece by piece only
 _ID_MAX = (1 << 32) - 2
 _TIME_MAX_NS = (1 << 63) - 1
@@ -109,8 +112,8 @@ class Tree:
     resolve = RESOLVE_IN_ROOT | RESOLVE_NO_XDEV
     resolve_step = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
-    __slots__ = ("_described", "_directory", "_hides_root", "_lower", "_open", "_open_is_stale",
-                 "size_bytes")  # fmt: skip
+    __slots__ = ("_described", "_described_bytes", "_directory", "_hides_root", "_lower", "_open",
+                 "_open_is_stale", "size_bytes")  # fmt: skip
 
     def __init__(self, directory: int, lower: "Sequence[str]") -> None:
         self.size_bytes = 0
@@ -122,6 +125,7 @@ class Tree:
         # Directories by path: inode and description. They get their metadata last, since adding
         # to a directory changes its times, and its setgid bit or default ACL what is added.
         self._described: dict[bytes, tuple[int, tar.Entry]] = {}
+        self._described_bytes = 0
         self._hides_root = False
 
     def __enter__(self) -> "Tree":
@@ -264,6 +268,14 @@ class Tree:
 
     def _describe(self, path: bytes, parent: int, name: bytes, entry: tar.Entry) -> None:
         inode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
+        self._described_bytes += len(path)
+        for key, value in entry.xattrs.items():
+            self._described_bytes += len(key) + len(value) + _ATTRIBUTE_BYTES
+        if self._described_bytes > DIRECTORIES_BYTES_MAX:
+            raise InvalidArgumentError(
+                f"layer entry {_shown(entry.name)}: names and extended attributes of directories"
+                f" take more than {DIRECTORIES_BYTES_MAX >> 20} MiB"
+            )
         self._described.pop(path, None)  # the last description counts, in the order of the archive
         self._described[path] = (inode, entry)
 

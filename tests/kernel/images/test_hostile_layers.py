@@ -1,6 +1,7 @@
 """Archives made to break out: whatever they hold, nothing outside the layer changes."""
 
 import gc
+import io
 import os
 import pathlib
 import stat
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ketch.errors import KetchError
+from ketch.errors import InvalidArgumentError, KetchError
 from ketch.images import layers, tar
 from ketch.linux.removetree import remove_tree
 from tests.support.archives import member, stream
@@ -163,3 +164,19 @@ def test_depth_beyond_any_path_can_be_made_and_removed(tmp_path: pathlib.Path) -
         os.close(descriptor)
         remove_tree(str(tree))  # pytest's own way to remove it would exceed its stack
     assert not tree.exists()
+
+
+def test_attributes_of_directories_do_not_fill_the_memory(tmp_path: pathlib.Path) -> None:
+    # They are set last, so they are held until then; compressed, such an archive is tiny.
+    attributes = {b"SCHILY.xattr.user.%d" % number: b"v" * 900 for number in range(900)}
+    each = sum(map(len, attributes)) + 900 * 900
+    count = layers.DIRECTORIES_BYTES_MAX // each + 1
+    archive = io.BytesIO(b"".join(
+        member(b"d%d" % number, tar.DIRECTORY, pax=attributes) for number in range(count)
+    ))  # fmt: skip
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(InvalidArgumentError, match="directories take more than 64 MiB"):
+            layers.apply(descriptor, archive)
+    finally:
+        os.close(descriptor)
