@@ -3,7 +3,6 @@
 import multiprocessing
 import socket
 from collections.abc import Callable, Iterator
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,8 @@ from ketch.errors import (
     NotFoundError,
     UnavailableError,
 )
-from ketch.network import ipam
 
 Routes = Callable[..., None]
-
-
-@pytest.fixture
-def routes(monkeypatch: pytest.MonkeyPatch) -> Routes:
-    destinations: list[ipam.Network] = []
-
-    def announce(*given: str) -> None:
-        destinations[:] = [ip_network(text) for text in given]
-
-    monkeypatch.setattr(networks, "_destinations", lambda version=4: list(destinations))
-    monkeypatch.setattr(networks, "_exists", lambda link: False)
-    monkeypatch.setattr(networks, "_check_routes", lambda *_: None)
-    monkeypatch.setattr(Networks, "_make", lambda *_: None)
-    monkeypatch.setattr(Networks, "_unmake", lambda *_: None)
-    return announce
 
 
 @pytest.fixture
