@@ -36,7 +36,7 @@ def _list(
     engine: "Engine", chosen: "Filters", *, everything: bool, last: int, sized: bool
 ) -> "list[dict[str, Any]]":
     found = listing.select(engine, chosen, everything=everything, last=max(last, 0))
-    documents = listing.documents(engine, found)
+    documents = inspection.summaries(engine, found)
     if sized:
         for container, document in zip(found, documents, strict=True):
             document["SizeRw"], document["SizeRootFs"] = sizes.container(engine, container)

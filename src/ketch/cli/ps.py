@@ -12,6 +12,8 @@ from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.engine.records import Container
     from ketch.engine.settings import Settings
 
@@ -69,31 +71,58 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
     if parsed.enabled("quiet"):
         print("".join(f"{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
-    now_ns = time.time_ns()
-    published, networks = engine.endpoints.ports(), engine.endpoints.network_names()
-    names = listing.ImageNames(engine.images)
-    sized = parsed.enabled("size") or ".Size" in template
-    rows = [
-        {
-            **fields(
-                container,
-                image=names.shown(container, whole=whole),
-                now_ns=now_ns,
-                whole=whole,
-            ),
-            "Ports": summary.ports(container, published.get(container.id, ())),
-            "Networks": ",".join(sorted(networks.get(container.id, ()))),
-            "Size": _size(engine, container) if sized else "0B",
-        }
-        for container in found
-    ]
+    told = columns(engine, whole=whole, sized=parsed.enabled("size") or ".Size" in template)
     if template in {"", "table"}:
         heads = HEADS | {"Size": "SIZE"} if parsed.enabled("size") else HEADS
-        text = table([[*heads.values()], *([row[name] for name in heads] for row in rows)])
+        shown = [told[name] for name in heads]
+        text = table([[*heads.values()], *([of(one) for of in shown] for one in found)])
     else:
+        rows = [{name: of(one) for name, of in told.items()} for one in found]
         text = _formatted(found, rows, template)
     print(text, end="")
     return 0
+
+
+def columns(engine: Engine, *, whole: bool, sized: bool) -> "dict[str, Callable[[Container], str]]":
+    """Returns what each column shows of a container.
+
+    Args:
+        engine: where the containers are.
+        whole: whether identifiers, commands and mounts are shown at their full length.
+        sized: whether it is looked how much their files take.
+    """
+    now_ns = time.time_ns()
+    published, networks = engine.endpoints.ports(), engine.endpoints.network_names()
+    images = listing.ImageNames(engine.images)
+
+    def command(container: "Container") -> str:
+        text = summary.command(container)
+        return quoted(text if whole else shortened(text, _COMMAND_LENGTH))
+
+    def labels(container: "Container") -> str:
+        found = summary.labels(container)
+        return ",".join(f"{name}={found[name]}" for name in sorted(found))
+
+    def mounts(container: "Container") -> str:
+        sources = summary.mount_sources(container)
+        return ",".join(one if whole else shortened(one, _MOUNT_LENGTH) for one in sources)
+
+    return {
+        "Command": command,
+        "CreatedAt": summary.created_at,
+        "ID": lambda container: _shown_id(container, whole),
+        "Image": lambda container: images.shown(container, whole=whole),
+        "Labels": labels,
+        "LocalVolumes": lambda container: str(summary.volume_count(container)),
+        "Mounts": mounts,
+        "Names": lambda container: container.name,
+        "Networks": lambda container: ",".join(sorted(networks.get(container.id, ()))),
+        "Ports": lambda container: summary.ports(container, published.get(container.id, ())),
+        "RunningFor": lambda container: f"{summary.age(container, now_ns)} ago",
+        "Size": lambda container: _size(engine, container) if sized else "0B",
+        "State": lambda container: container.status,
+        "Status": lambda container: summary.status(container, now_ns),
+    }
 
 
 def _size(engine: Engine, container: "Container") -> str:
@@ -123,32 +152,3 @@ def _formatted(found: "list[Container]", rows: list[dict[str, str]], template: s
 
 def _shown_id(container: "Container", whole: bool) -> str:
     return container.id if whole else container.id[: summary.SHORT_ID_LENGTH]
-
-
-def fields(container: "Container", *, image: str, now_ns: int, whole: bool) -> dict[str, str]:
-    """Returns what is shown of a container.
-
-    Args:
-        container: the container.
-        image: its image, as it is to be shown.
-        now_ns: the present.
-        whole: whether identifier and command are shown at their full length.
-    """
-    command = summary.command(container)
-    labels = summary.labels(container)
-    return {
-        "Command": quoted(command if whole else shortened(command, _COMMAND_LENGTH)),
-        "CreatedAt": summary.created_at(container),
-        "ID": _shown_id(container, whole),
-        "Image": image,
-        "Labels": ",".join(f"{name}={labels[name]}" for name in sorted(labels)),
-        "LocalVolumes": str(summary.volume_count(container)),
-        "Mounts": ",".join(
-            source if whole else shortened(source, _MOUNT_LENGTH)
-            for source in summary.mount_sources(container)
-        ),
-        "Names": container.name,
-        "RunningFor": f"{summary.age(container, now_ns)} ago",
-        "State": container.status,
-        "Status": summary.status(container, now_ns),
-    }

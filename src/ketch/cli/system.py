@@ -6,13 +6,13 @@ import time
 from ketch.cli import image_list
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
-from ketch.cli.ps import fields as container_fields
+from ketch.cli.ps import columns as container_columns
 from ketch.cli.tables import size, table
 from ketch.engine import pruning
 from ketch.engine.engine import Engine
 from ketch.engine.images import listing as image_listing
 from ketch.engine.networks import listing as network_listing
-from ketch.engine.views import disk_usage, listing, sizes
+from ketch.engine.views import disk_usage, sizes
 from ketch.engine.volumes import listing as volume_listing
 from ketch.errors import InvalidArgumentError
 from ketch.spec.filters import pair
@@ -135,12 +135,12 @@ def _verbose(engine: Engine, template: str) -> str:
                 "Containers": str(told["Containers"]),
             }
             images.append(row)
-    containers = []
-    names = listing.ImageNames(engine.images)
-    for container in engine.containers.list(all=True):
-        name = names.shown(container, whole=False)
-        row = container_fields(container, image=name, now_ns=now_ns, whole=False)
-        containers.append({**row, "Size": size(sizes.container(engine, container)[0])})
+    told = container_columns(engine, whole=False, sized=False)
+    told["Size"] = lambda container: size(sizes.container(engine, container)[0])
+    containers = [
+        {name: of(container) for name, of in told.items()}
+        for container in engine.containers.list(all=True)
+    ]
     volumes = [
         {
             "Name": volume["Name"],

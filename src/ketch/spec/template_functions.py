@@ -5,7 +5,6 @@ Values are those of JSON, and ``Struct`` for what has a fixed set of fields.
 
 import json
 import re
-import urllib.parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -213,6 +212,12 @@ def _spaced(*values: object) -> str:
     return joined
 
 
+def _urlquery(*values: object) -> str:
+    from urllib.parse import quote_plus  # noqa: PLC0415 - hardly anybody needs it
+
+    return quote_plus(_spaced(*values))
+
+
 _VERB = re.compile(r"%([-+# 0]*)(\d*)(?:\.(\d*))?(.?)", re.DOTALL)
 
 
@@ -374,5 +379,5 @@ FUNCTIONS: "dict[str, tuple[Callable[..., object], int, int | None]]" = {
     "title": (_strings(_title), 1, 1),
     "truncate": (_strings(lambda value, length: value[:length]), 2, 2),
     "upper": (_strings(str.upper), 1, 1),
-    "urlquery": (lambda *values: urllib.parse.quote_plus(_spaced(*values)), 1, None),
+    "urlquery": (_urlquery, 1, None),
 }

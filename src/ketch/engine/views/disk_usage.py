@@ -1,7 +1,7 @@
 """What takes up room: the document of ``system df``, in the API's keys (``SystemDiskUsage``)."""
 
 from ketch.engine.images import listing as image_listing
-from ketch.engine.views import listing, sizes
+from ketch.engine.views import inspection, sizes
 from ketch.engine.volumes import listing as volume_listing
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, A
         found["Containers"] = [
             {**summary, "SizeRw": own, "SizeRootFs": whole}
             for container, summary in zip(
-                containers, listing.documents(engine, containers), strict=True
+                containers, inspection.summaries(engine, containers), strict=True
             )
             for own, whole in [sizes.container(engine, container)]
         ]

@@ -1,13 +1,14 @@
-"""The document that ``inspect`` shows of a container, in the Docker Engine API's keys and order."""
+"""What the Docker Engine API tells of containers, each alone and all in a list, in its order."""
 
 import json
+import time
 
 from ketch.engine import states
 from ketch.engine.logs import log_path
 from ketch.engine.networks import settings
-from ketch.engine.views import sizes
+from ketch.engine.views import listing, sizes, summary
 from ketch.spec.template_functions import NilSlice, Struct
-from ketch.spec.timestamps import rfc3339
+from ketch.spec.timestamps import SECOND_NS, rfc3339
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,4 +167,32 @@ def mount_points(record: "dict[str, Any]") -> list[Struct]:
     return [
         Struct({name: point[name] for name in names if name in point})
         for point in record.get("Mounts", ())
+    ]
+
+
+def summaries(engine: "Engine", containers: "list[Container]") -> "list[dict[str, Any]]":
+    """Returns what the API's list tells of containers (``ContainerSummary``)."""
+    now_ns = time.time_ns()
+    published = engine.endpoints.ports()
+    names = listing.ImageNames(engine.images)
+    networks = settings.networks_of(engine, containers)
+    return [
+        {
+            "Id": container.id,
+            "Names": [f"/{container.name}"],
+            "Image": names.shown(container, whole=True),
+            "ImageID": container.image_id,
+            "Command": summary.command(container),
+            "Created": container.created_ns // SECOND_NS,
+            "Ports": settings.listed(container.record, published.get(container.id, ()))
+            if container.is_active
+            else [],
+            "Labels": summary.labels(container),
+            "State": container.status,
+            "Status": summary.status(container, now_ns),
+            "HostConfig": {"NetworkMode": summary.network(container)},
+            "NetworkSettings": {"Networks": networks[container.id]},
+            "Mounts": mount_points(container.record),
+        }
+        for container in containers
     ]

@@ -1,18 +1,14 @@
 """Which containers a list shows: ``ps`` and its filters, for every face of ketch alike."""
 
-import time
-
 from ketch.engine import states
 from ketch.engine.networks import settings
-from ketch.engine.views import inspection, summary
+from ketch.engine.views import summary
 from ketch.errors import InvalidArgumentError, KetchError
-from ketch.spec.timestamps import SECOND_NS
 from ketch.spec.values import boolean, unsigned16
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ketch.engine.containers import Containers
     from ketch.engine.engine import Engine
@@ -227,31 +223,3 @@ class ImageNames:
         if self._found[name] == container.image_id:
             return name or "<no image>"
         return container.image_id if whole else container.image_id.partition(":")[2][:12]
-
-
-def documents(engine: "Engine", containers: "list[Container]") -> "list[dict[str, Any]]":
-    """Returns what the API's list tells of containers (``ContainerSummary``)."""
-    now_ns = time.time_ns()
-    published = engine.endpoints.ports()
-    names = ImageNames(engine.images)
-    networks = settings.networks_of(engine, containers)
-    return [
-        {
-            "Id": container.id,
-            "Names": [f"/{container.name}"],
-            "Image": names.shown(container, whole=True),
-            "ImageID": container.image_id,
-            "Command": summary.command(container),
-            "Created": container.created_ns // SECOND_NS,
-            "Ports": settings.listed(container.record, published.get(container.id, ()))
-            if container.is_active
-            else [],
-            "Labels": summary.labels(container),
-            "State": container.status,
-            "Status": summary.status(container, now_ns),
-            "HostConfig": {"NetworkMode": summary.network(container)},
-            "NetworkSettings": {"Networks": networks[container.id]},
-            "Mounts": inspection.mount_points(container.record),
-        }
-        for container in containers
-    ]

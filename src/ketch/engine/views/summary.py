@@ -18,14 +18,14 @@ SHORT_ID_LENGTH = 12
 
 def status(container: "Container", now_ns: int) -> str:
     """Returns what a container is in words, such as ``Up 2 minutes``."""
-    up = spoken(now_ns - container.started_ns)
-    ago = spoken(now_ns - container.finished_ns)
     if container.status == states.RUNNING:
+        up = spoken(now_ns - container.started_ns)
         word = health(container)
         told = {"starting": " (health: starting)", "none": ""}.get(word, f" ({word})")
         return f"Up {up}{told}"
     if container.status == states.PAUSED:
-        return f"Up {up} (Paused)"
+        return f"Up {spoken(now_ns - container.started_ns)} (Paused)"
+    ago = spoken(now_ns - container.finished_ns)
     if container.status == states.RESTARTING:
         return f"Restarting ({container.exit_status}) {ago} ago"
     if container.status == states.REMOVING:
