@@ -326,3 +326,19 @@ def test_what_the_engine_tells_of_itself(engine: Engine) -> None:
     version = json.loads(engine.ok("version", "--format", "json"))
     assert version["Server"]["Os"] == version["Client"]["Os"] == "linux"
     assert engine.ok("version").startswith("Client:\n Version:")
+
+
+def test_a_template_finds_nothing_in_a_field_that_json_leaves_out(
+    engine: Engine, sleeper: str
+) -> None:
+    shown = "{{if .State.Health}}x{{else}}none{{end}} {{.State.Health}} {{json .State.Health}}"
+    assert engine.ok("inspect", "-f", shown, sleeper) == "none <nil> null"
+    failed = engine("inspect", "-f", "{{.State.Health.Status}}", sleeper)
+    assert 'map has no entry for key "Health"' in failed.err
+
+
+def test_a_format_beside_quiet_is_ignored_aloud(engine: Engine, sleeper: str) -> None:
+    found = engine("ps", "-q", "--format", "{{.Names}}", "--filter", f"name={sleeper}")
+    assert found.status == 0
+    assert found.out == engine("ps", "-q", "--filter", f"name={sleeper}").out
+    assert "Ignoring custom format, because both --format and --quiet are set" in found.err

@@ -269,7 +269,7 @@ def _check_count(command: Command, count: int) -> None:
         wants = f"requires {limits} argument{'' if last == 1 else 's'}"
     raise UsageError(
         f"'{command.path}' {wants}",
-        f"Usage:  {command.usage}\n\nSee '{command.path} --help' for more information",
+        f"Usage:  {command.usage}\n\nRun '{command.path} --help' for more information",
         exit_status=1,
     )
 

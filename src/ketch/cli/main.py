@@ -3,7 +3,6 @@
 Nothing is imported before it is known to be needed: a container's start is measured from here.
 """
 
-import gc
 import os
 import sys
 
@@ -133,9 +132,6 @@ def main(words: list[str] | None = None) -> int:
         failed, 125 for an engine that failed or a command line that is wrong.
     """
     command = ""
-    # What a command makes lives until its end, so that looking for garbage only takes time: a
-    # fifth of what `ps` with a thousand containers takes.
-    gc.set_threshold(100_000)
     _open_streams()
 
     def answer() -> int:

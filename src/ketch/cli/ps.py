@@ -1,5 +1,7 @@
 """``ketch ps``: which containers there are."""
 
+import gc
+import sys
 import time
 
 from ketch.cli.flags import Command, Flag, parse
@@ -62,6 +64,8 @@ _MOUNT_LENGTH = 15
 def ps(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch ps``."""
     parsed = parse(PS, arguments)
+    # What is made here lives until the end, so looking for garbage would only take time.
+    gc.set_threshold(100_000)
     engine = Engine(settings)
     chosen = Filters(parsed.items("filter"), listing.FILTERS)
     last = 1 if parsed.enabled("latest") else parsed.number("last")
@@ -69,6 +73,11 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
     whole = parsed.enabled("no-trunc")
     template = parsed.text("format")
     if parsed.enabled("quiet"):
+        if template:
+            print(
+                "WARNING: Ignoring custom format, because both --format and --quiet are set.",
+                file=sys.stderr,
+            )
         print("".join(f"{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
     told = columns(engine, whole=whole, sized=parsed.enabled("size") or ".Size" in template)

@@ -18,15 +18,20 @@ class Struct(dict[str, "Any"]):
     Args:
         fields: the fields; a callable one is a method, which takes the arguments that follow it.
         type_name: what it is called in errors.
+        optional: fields that JSON leaves out where they are not among ``fields``; a template finds
+            nothing in them.
 
     Attributes:
         wire: what it is in JSON, where its fields have other names there; else None.
     """
 
-    __slots__ = ("type_name", "wire")
+    __slots__ = ("optional", "type_name", "wire")
 
-    def __init__(self, fields: "dict[str, Any]", type_name: str = "") -> None:
+    def __init__(
+        self, fields: "dict[str, Any]", type_name: str = "", optional: "tuple[str, ...]" = ()
+    ) -> None:
         super().__init__(fields)
+        self.optional = optional
         self.type_name = type_name
         self.wire: Struct | None = None
 

@@ -137,6 +137,8 @@ class Operand(Node):
                 return NO_VALUE
             if value.type_name:
                 raise self.failure(f"can't evaluate field {name} in type {value.type_name}")
+            if name in value.optional and name == self.fields[-1]:
+                return None
             raise self.failure(f'map has no entry for key "{name}"')
         if value is NO_VALUE:
             raise self.failure(f"nil data; no entry for key {name!r}".replace("'", '"'))

@@ -61,7 +61,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
     """
     directory = engine.settings.container_directory(container.id)
     record = container.record
-    config = Struct(_CONFIG | record.get("Config", {}))
+    config = Struct(_CONFIG | record.get("Config", {}), optional=_OPTIONAL)
     for name in _OPTIONAL:
         if not config[name]:
             del config[name]
@@ -122,7 +122,8 @@ def _state(container: "Container") -> Struct:
             "StartedAt": _moment(container.started_ns),
             "FinishedAt": _moment(container.finished_ns),
             **({"Health": _health(container.health)} if container.health else {}),
-        }
+        },
+        optional=("Health",),
     )
 
 
