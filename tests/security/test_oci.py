@@ -74,6 +74,29 @@ def test_a_program_through_a_leaked_descriptor(
     assert reached == []
 
 
+def test_a_working_directory_of_exec_through_magic_links(
+    runtime: Engine, bundle: pathlib.Path
+) -> None:
+    """CVE-2024-21626: --cwd through what the runtime holds open while it enters, or itself is.
+
+    The descriptors of the way in are closed before the directory is looked up, and it must be
+    beneath the container's root.
+    """
+    path = write(bundle, "sleep", "1000")
+    assert oci.quietly(runtime, "run", "--detach", "--bundle", path, "magic") == 0
+    (bundle / "mark").touch()  # outside of the root, beside it
+    links = [f"/proc/self/fd/{number}" for number in NUMBERS[:12]]
+    links += ["/proc/self/cwd", "/proc/self/root", "/proc/1/cwd", "/proc/1/root", "/proc/self/exe"]
+    looking = 'test -e "$0" || test -e mark || test -e ../mark || test -e ../../mark || pwd'
+    said = set()
+    for link in links:
+        for way in (link, f"{link}{UP}{bundle}", f"{link}/.."):
+            result = runtime("exec", "--cwd", way, "magic", "sh", "-c", looking, f"{bundle}/mark")
+            said.add(result.out.strip() if result.status == 0 else "refused")
+    assert "refused" in said
+    assert said <= {"refused", "/", "/proc"} | {f"/proc/{number}" for number in range(1, 1000)}
+
+
 @pytest.mark.parametrize("how", ["run", "exec"])
 def test_standard_streams_and_nothing_else(runtime: Engine, bundle: pathlib.Path, how: str) -> None:
     """CVE-2024-21626; and the caller's null device, which a container's root could change."""

@@ -298,7 +298,8 @@ def _cgroups_of(pid: int) -> list[dict[str, str]]:
 
 
 def _write(path: str, content: object) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    # The directory may be in a volume, where a container can have left a link to a host's file.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
         file.write(json_text.dumps(content))
 
