@@ -24,7 +24,10 @@ from bench.timing import Case, run_in_turns
 from ketch.linux import namespaces
 from tests.support.commands import Engine
 
-_PORT = 8000
+_PORT = 8000  # the first of those that the server listens on
+_PUBLISHED = 18000  # what the first is outside
+_TURNS = 3
+_PORTS = 4 * _TURNS  # for four ways
 _CHUNK = bytes(1 << 18)
 _SCENES = {
     "none": ("--network", "none"),
@@ -79,16 +82,26 @@ def _absolute(command: list[str]) -> list[str]:
 
 def _traffic(found: list[Engine], scratch: pathlib.Path, connections: int, megabytes: int) -> None:
     print(f"connections a second (of {connections}) and MB/s (of {megabytes} MB)")
-    rows: dict[str, dict[str, tuple[float, float]]] = {}
+    measured: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    ways = {engine.name: _ways(engine, scratch) for engine in found}
+    for turn in range(_TURNS):
+        for name, several in ways.items():
+            for number, (way, (client, server, address, first)) in enumerate(several.items()):
+                # A port that no way and no turn has had: who meets a connection's last minute in
+                # the server waits for it, by whichever address he came.
+                offset = number * _TURNS + turn
+                with _serving(server, _PORT + offset, _accept):
+                    rate = _connect(client, address, first + offset, connections)
+                with _serving(server, _PORT + offset, _drain):
+                    speed = _pour(client, address, first + offset, megabytes)
+                measured.setdefault(way, {}).setdefault(name, []).append((rate, speed))
     for engine in found:
-        for name, (client, server, address, port) in _ways(engine, scratch).items():
-            with _serving(server, _accept):
-                rate = _connect(client, address, port, connections)
-            with _serving(server, _drain):
-                speed = _pour(client, address, port, megabytes)
-            rows.setdefault(name, {})[engine.name] = (rate, speed)
         engine("rm", "-f", "one", "two")
-    for name, values in rows.items():
+    for name, turns in measured.items():
+        values = {
+            engine: tuple(statistics.median(kind) for kind in zip(*several, strict=True))
+            for engine, several in turns.items()
+        }
         words = [f"{engine} {rate:8.0f}/s{speed:8.0f} MB/s" for engine, (rate, speed) in
                  values.items()]  # fmt: skip
         if "docker" in values:
@@ -99,10 +112,11 @@ def _traffic(found: list[Engine], scratch: pathlib.Path, connections: int, megab
 
 
 def _ways(engine: Engine, scratch: pathlib.Path) -> dict[str, tuple[int, int, str, int]]:
-    """Start two containers; return ways between: the ends' pids, the address and the port."""
+    """Start two containers; return ways between: the ends' pids, address and first port."""
     engine.ok("network", "create", "bench")
     engine.ok("run", "-d", "--name", "one", "--network", "bench", "busybox", "sleep", "1000")
-    engine.ok("run", "-d", "--name", "two", "--network", "bench", "-p", f"18000:{_PORT}",
+    engine.ok("run", "-d", "--name", "two", "--network", "bench", "-p",
+              f"{_PUBLISHED}-{_PUBLISHED + _PORTS - 1}:{_PORT}-{_PORT + _PORTS - 1}",
               "busybox", "sleep", "1000")  # fmt: skip
     one, two = (int(engine.ok("inspect", "-f", "{{.State.Pid}}", name)) for name in ("one", "two"))
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
@@ -110,9 +124,9 @@ def _ways(engine: Engine, scratch: pathlib.Path) -> dict[str, tuple[int, int, st
     host = _host(engine, scratch)
     return {
         "container to container": (one, two, address, _PORT),
-        "host by loopback to published": (host, two, "127.0.0.1", 18000),
-        "host by its address to published": (host, two, gateway, 18000),
-        "container to published": (one, two, gateway, 18000),
+        "host by loopback to published": (host, two, "127.0.0.1", _PUBLISHED),
+        "host by its address to published": (host, two, gateway, _PUBLISHED),
+        "container to published": (one, two, gateway, _PUBLISHED),
     }
 
 
@@ -140,10 +154,10 @@ def _within(pid: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _serving(pid: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+def _serving(pid: int, port: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
     """Have a child serve in a container for the length of a block."""
     with _within(pid):
-        listening = socket.create_server(("0.0.0.0", _PORT), backlog=512)
+        listening = socket.create_server(("0.0.0.0", port), backlog=512)
     child = os.fork()
     if not child:
         try:
