@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import leftovers
 from tests.support.commands import Engine
 
 SERVE = 'mkdir -p /www && echo "it works" > /www/index.html && exec httpd -f -h /www -p {port}'
@@ -234,10 +235,9 @@ def test_a_network_leaves_nothing(ketch: Engine) -> None:
 @pytest.mark.ketch_only("looks at links in the host's namespace")
 def test_connections_that_outlive_their_program_hold_nothing(ketch: Engine) -> None:
     """The kernel tries for minutes to send what was written, in the namespace of the dead."""
-    ketch.ok("network", "create", "--subnet", "10.213.9.0/24", "-o",
-             "com.docker.network.bridge.name=ketchorphan", "made")  # fmt: skip
+    made = ketch.ok("network", "create", "--subnet", "10.213.9.0/24", "made")
     place = ("--network", "made", "--ip", "10.213.9.5")
-    ports = pathlib.Path("/sys/class/net/ketchorphan/brif")
+    ports = pathlib.Path(f"/sys/class/net/{leftovers.BRIDGE_PREFIX}{made[:10]}/brif")
     try:
         ketch.ok("run", "-d", "--name", "far", "--network", "made", "--cap-add", "NET_ADMIN",
                  "busybox", "sh", "-c", "sleep 60 | nc -l -p 7 | sleep 60")  # fmt: skip
@@ -248,15 +248,14 @@ def test_connections_that_outlive_their_program_hold_nothing(ketch: Engine) -> N
         ketch.ok("exec", "far", "ip", "link", "set", "eth0", "down")  # and acknowledges no more
         (link,) = set(os.listdir(ports)) - {_port_of(ketch, "far")}
         ketch.ok("rm", "-f", "near")
-        web = serve(ketch, *place)
+        serve(ketch, "--name", "web", *place)
         assert get(80, "10.213.9.5") == "it works\n"
         deadline = time.monotonic() + 2
         while link in os.listdir(ports) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert link not in os.listdir(ports)
-        ketch.ok("rm", "-f", web)
     finally:
-        ketch("rm", "-f", "near", "far")
+        ketch("rm", "-f", "near", "far", "web")
         ketch("network", "rm", "made")
 
 
