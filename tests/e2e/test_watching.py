@@ -335,6 +335,7 @@ def test_a_template_finds_nothing_in_a_field_that_json_leaves_out(
     assert engine.ok("inspect", "-f", shown, sleeper) == "none <nil> null"
     failed = engine("inspect", "-f", "{{.State.Health.Status}}", sleeper)
     assert 'map has no entry for key "Health"' in failed.err
+    assert (failed.status, engine("inspect", "-f", "{{", sleeper).status) == (1, 64)
 
 
 def test_a_format_beside_quiet_is_ignored_aloud(engine: Engine, sleeper: str) -> None:

@@ -3,12 +3,15 @@
 import json
 import sys
 
+from ketch.cli.flags import UsageError
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec.template_functions import Struct, plain, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+_UNREADABLE = 64  # docker's exit status for a template that cannot be read
 
 
 def show(names: "Iterable[str]", find: "Callable[[str], Struct]", template: str) -> int:
@@ -52,6 +55,7 @@ def _print_each(documents: list[Struct], template: str) -> None:
         for document in documents:
             print(parsed.execute(document))
     except ParseError as error:
-        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+        message = f"template parsing error: {error.message}"
+        raise UsageError(message, "", exit_status=_UNREADABLE) from error
     except TemplateError as error:
         raise InvalidArgumentError(f"template parsing error: {error.message}") from error

@@ -267,9 +267,10 @@ def _check_count(command: Command, count: int) -> None:
             limits = f"at least {minimum} and at most {maximum}"
         last = minimum if maximum is None else maximum
         wants = f"requires {limits} argument{'' if last == 1 else 's'}"
+    see = "See" if maximum is None else "Run"  # as docker has it
     raise UsageError(
         f"'{command.path}' {wants}",
-        f"Usage:  {command.usage}\n\nRun '{command.path} --help' for more information",
+        f"Usage:  {command.usage}\n\n{see} '{command.path} --help' for more information",
         exit_status=1,
     )
 

@@ -166,7 +166,8 @@ def test_the_number_of_arguments(command: Command, words: str, message: str) -> 
     error = refusal(command, *words.split())
     assert error.message == message
     assert error.exit_status == 1
-    assert error.hint.endswith(f"Run '{command.path} --help' for more information")
+    see = "See" if command.maximum_arguments is None else "Run"
+    assert error.hint.endswith(f"{see} '{command.path} --help' for more information")
 
 
 def test_help_wins_over_missing_arguments_but_not_over_bad_flags() -> None:
