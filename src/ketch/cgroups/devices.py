@@ -36,8 +36,7 @@ EVERYTHING = MKNOD | READ | WRITE
 _TYPES = {"b": BLOCK, "c": CHARACTER, "u": CHARACTER}
 
 # What every container may use where its policy denies by default: making any node, and using the
-# devices that runtime-spec's "Default Devices" puts into /dev. And net/tun, a network interface of
-# the container's own namespace: VPN programs make the node themselves and count on runc's rule.
+# devices that runtime-spec's "Default Devices" puts into /dev.
 DEFAULT_RULES: "list[DeviceRule]" = [
     {"allow": True, "type": "c", "access": "m"},
     {"allow": True, "type": "b", "access": "m"},
@@ -48,7 +47,6 @@ DEFAULT_RULES: "list[DeviceRule]" = [
     {"allow": True, "type": "c", "major": 1, "minor": 9, "access": "rwm"},  # urandom
     {"allow": True, "type": "c", "major": 5, "minor": 0, "access": "rwm"},  # tty
     {"allow": True, "type": "c", "major": 5, "minor": 2, "access": "rwm"},  # ptmx
-    {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rwm"},  # net/tun
     {"allow": True, "type": "c", "major": 136, "access": "rwm"},  # pts/*
 ]
 
