@@ -93,3 +93,22 @@ def test_nothing_of_the_host_is_reached_by_another_containers_dev_shm(engine: En
         assert engine.ok("run", "--rm", "--network", "none", "busybox", "echo", "fine") == "fine"
     finally:
         engine("rm", "-f", "hostile")
+
+
+def test_a_link_is_taken_back(engine: Engine) -> None:
+    engine.ok("run", "-d", "--name", "store", "busybox", "sleep", "60")
+    engine.ok(
+        "create", "--name", "shop", "--link", "store:db", "busybox", "grep", "db", "/etc/hosts"
+    )
+    try:
+        assert "db" in engine.ok("start", "-a", "shop")
+        refused = engine("rm", "-l", "shop")
+        assert refused.status == 1
+        assert "cannot remove the default link name of the container" in refused.err
+        unknown = engine("rm", "-l", "shop/nothing")
+        assert (unknown.status, "No such container: shop/nothing" in unknown.err) == (1, True)
+        assert engine.ok("rm", "--link", "shop/db") == "shop/db"
+        assert engine("start", "-a", "shop").status == 1
+        assert engine.ok("inspect", "-f", "{{.HostConfig.Links}}", "shop") == "[]"
+    finally:
+        engine.ok("rm", "-f", "shop", "store")

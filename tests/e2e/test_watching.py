@@ -140,8 +140,8 @@ def test_events(engine: Engine) -> None:
     listed = ("events", "--since", f"{begin:.9f}", "--until", f"{time.time():.9f}")
     found = [json.loads(line) for line in engine.ok(
         *listed, "--format", "json", "--filter", "type=container").splitlines()]  # fmt: skip
-    actions = [event["Action"] for event in found if event["Action"] != "attach"]
-    assert actions == ["create", "start", "die", "rename", "destroy"]
+    actions = [event["Action"] for event in found]
+    assert actions == ["create", "attach", "start", "die", "rename", "destroy"]
     by_action = {event["Action"]: event for event in found}
     told = by_action["die"]["Actor"]["Attributes"]
     assert {"image": "busybox", "name": "brief", "exitCode": "1", "a": "b"}.items() <= told.items()
@@ -156,6 +156,34 @@ def test_events(engine: Engine) -> None:
         r"\S+T\S+ container die [0-9a-f]{64} \(a=b, .*exitCode=1, image=busybox, name=brief\)", line
     )
     assert engine.ok(*listed, "--filter", "container=nobody") == ""
+
+
+def test_events_of_who_attaches(engine: Engine) -> None:
+    begin = time.time()
+    engine.ok("create", "--name", "quiet", "busybox", "true")
+    engine.ok("start", "quiet")
+    engine.ok("wait", "quiet")
+    engine.ok("start", "-a", "quiet")
+    engine.ok("rm", "quiet")
+    listed = ("events", "--since", f"{begin:.9f}", "--until", f"{time.time():.9f}")
+    actions = engine.ok(*listed, "--filter", "type=container", "--format", "{{.Action}}").split()
+    assert actions == ["create", "start", "die", "attach", "start", "die", "destroy"]
+
+
+def test_an_exec_that_ends_after_a_rename(engine: Engine) -> None:
+    begin = time.time()
+    engine.ok("run", "-d", "--name", "before", "busybox", "sleep", "60")
+    with engine.start("exec", "-i", "before", "sh", "-c", "echo up; cat") as session:
+        assert session.stdout is not None
+        assert session.stdout.readline() == b"up\n"
+        engine.ok("rename", "before", "after")
+        session.communicate(b"")
+    engine.ok("rm", "-f", "after")
+    listed = ("events", "--since", f"{begin:.9f}", "--until", f"{time.time():.9f}")
+    name = engine.ok(
+        *listed, "--filter", "event=exec_die", "--format", "{{.Actor.Attributes.name}}"
+    )
+    assert name == "after"
 
 
 def test_events_live(engine: Engine) -> None:

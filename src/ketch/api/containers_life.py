@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from ketch.api import hub
 from ketch.api.http import encode
+from ketch.engine import unlinking
+from ketch.engine.ledger import no_such
 from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError
 
 if TYPE_CHECKING:
@@ -43,13 +45,27 @@ def _kill(engine: "Engine", reference: str, signal: str) -> None:
 async def remove(call: "Call") -> None:
     """Answer ``DELETE /containers/{id}``."""
     if call.flag("link"):
-        raise InvalidArgumentError("links cannot be removed: they go with their container")
-    await call.run_slowly(_remove, call["id"], force=call.flag("force"), volumes=call.flag("v"))
+        await call.run(_unlink, call["id"])
+    else:
+        await call.run_slowly(_remove, call["id"], force=call.flag("force"), volumes=call.flag("v"))
+    await call.reply(204)
+
+
+async def remove_link(call: "Call") -> None:
+    """Answer ``DELETE /containers/{id}/{alias}?link=1``."""
+    reference = f"{call['id']}/{call['alias']}"
+    if not call.flag("link"):
+        raise no_such(reference)
+    await call.run(_unlink, reference)
     await call.reply(204)
 
 
 def _remove(engine: "Engine", reference: str, *, force: bool, volumes: bool) -> None:
     engine.containers.remove(reference, force=force, volumes=volumes)
+
+
+def _unlink(engine: "Engine", reference: str) -> None:
+    unlinking.unlink(engine.store, engine.containers, reference)
 
 
 async def wait(call: "Call") -> None:
@@ -95,4 +111,5 @@ ROUTES: "Routes" = (
     ("POST", "/containers/{id}/kill", kill),
     ("POST", "/containers/{id}/wait", wait),
     ("DELETE", "/containers/{id}", remove),
+    ("DELETE", "/containers/{id}/{alias}", remove_link),
 )

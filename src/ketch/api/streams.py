@@ -70,6 +70,7 @@ async def _attach(
         wanted=wanted,
         keys=sessions.sequence(call.text("detachKeys")) if has_terminal(container) else b"",
     )
+    await call.run(_note_attached, container.id)
     if container.is_active:
         await attachment.attach(call.application, container.id)
         session: sessions.Session | None = attachment.session.result()
@@ -77,6 +78,10 @@ async def _attach(
         session = await sessions.await_start(call.application, container, attachment, newest)
     if session is not None:
         await attachment.pump(session)
+
+
+def _note_attached(engine: "Engine", container_id: str) -> None:
+    engine.containers.note(container_id, "attach")
 
 
 async def resize(call: "Call") -> None:

@@ -126,6 +126,7 @@ def _attach(
         session.Signals(every=forward),
     )
     attached.await_started()
+    Containers(settings, Store(settings.root)).note(container.id, "attach")
     return attached.attach(
         interactive=interactive,
         terminal=bool(container.record["Config"].get("Tty")),

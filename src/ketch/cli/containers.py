@@ -18,6 +18,7 @@ RM = Command(
     "Remove one or more containers",
     (
         Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),
+        Flag("link", "l", "bool", "Remove the specified link (CONTAINER/ALIAS)"),
         Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
     ),
     minimum_arguments=1,
@@ -76,6 +77,11 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     force = parsed.enabled("force")
 
     def remove(reference: str) -> str:
+        if parsed.enabled("link"):
+            from ketch.engine.unlinking import unlink  # noqa: PLC0415 - rarely asked for
+
+            unlink(Store(settings.root), containers, reference)
+            return reference
         containers.remove(reference, force=force, volumes=parsed.enabled("volumes"))
         return reference
 

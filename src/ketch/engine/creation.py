@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def create(
-    engine: "Engine", request: "Request", *, name: str = "", keep: bool = False
+    engine: "Engine",
+    request: "Request",
+    *,
+    name: str = "",
+    keep: bool = False,
+    attached: bool = False,
 ) -> "Container":
     """Make a container; nothing of it is left when that fails.
 
@@ -26,6 +31,7 @@ def create(
         request: what is asked for.
         name: its name, or empty for one that is made up.
         keep: whether the engine's keeper stays in charge of it, to start it.
+        attached: whether somebody is attached to it from its start on.
 
     Returns:
         The container; its record holds the completed request.
@@ -65,7 +71,7 @@ def create(
             engine.images.snapshotter.prepare(directory, image.chain_ids)
             storage.limit(directory, container_id, complete["HostConfig"])
             mounts.acquire(engine, container_id, points)
-            return engine.containers.mark_created(container_id, keep=keep)
+            return engine.containers.mark_created(container_id, keep=keep, attached=attached)
         except BaseException:
             with suppress(KetchError):
                 engine.containers.discard(container_id)

@@ -9,6 +9,7 @@ import time
 
 from ketch.engine import names, states
 from ketch.engine.ledger import Keeper, record_event
+from ketch.engine.records import Container
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.containers import Containers
-    from ketch.engine.records import Container
     from ketch.engine.store import Store
     from ketch.spec.container import ExecConfig
 
@@ -170,7 +170,7 @@ class Execs:
             raise ConflictError(f"Error: Exec command {found.id} has already run")
         return found
 
-    def mark_started(self, session: Exec, container: "Container", pid: int) -> None:
+    def mark_started(self, session: Exec, container: Container, pid: int) -> None:
         """Record that a session's program runs."""
         start_time = procfs.process_start_time(pid) or 0
         with self._store.transaction() as connection:
@@ -181,19 +181,24 @@ class Execs:
             words = " ".join(session.config["Cmd"])
             record_event(connection, f"exec_start: {words}", container, execID=session.id)
 
-    def mark_ended(self, session: Exec, container: "Container", exit_status: int) -> None:
+    def mark_ended(self, session: Exec, container: Container, exit_status: int) -> None:
         """Record what a session's program ended with; with its container the record may be gone."""
         with self._store.transaction() as connection:
             connection.execute(
                 "UPDATE exec SET exit_status = ?, ended_ns = ? WHERE id = ?",
                 (exit_status, time.time_ns(), session.id),
             )
+            # Its name may be another by now.
+            row = connection.execute(
+                "SELECT * FROM container WHERE id = ?", (container.id,)
+            ).fetchone()
+            current = Container(row, self._boot_id) if row else container
             record_event(
-                connection, "exec_die", container, execID=session.id, exitCode=str(exit_status)
+                connection, "exec_die", current, execID=session.id, exitCode=str(exit_status)
             )
 
 
-def check_running(container: "Container") -> None:
+def check_running(container: Container) -> None:
     """Make sure that a program can be run in a container.
 
     Raises:

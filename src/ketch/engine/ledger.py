@@ -178,18 +178,23 @@ class Ledger:
         os.makedirs(self._settings.container_directory(container_id), 0o700)
         return container
 
-    def mark_created(self, container_id: str, *, keep: bool = False) -> Container:
+    def mark_created(
+        self, container_id: str, *, keep: bool = False, attached: bool = False
+    ) -> Container:
         """Record that a container is whole; returns it as it then is.
 
         Args:
             container_id: the container.
             keep: whether its keeper goes on to start it.
+            attached: whether somebody is attached to it from its start on.
         """
         with self._store.transaction() as connection:
             container = self._row(connection, container_id)
             columns: Columns = {"state": states.next_state(container.state, "create")}
             update(connection, container_id, columns if keep else columns | _NO_PROCESS)
             record_event(connection, "create", container)
+            if attached:
+                record_event(connection, "attach", container)
             return self._row(connection, container_id)
 
     def discard(self, container_id: str) -> None:
@@ -197,10 +202,14 @@ class Ledger:
         self._begin_removal(container_id)
         self._finish_removal(container_id, volumes=True)
 
-    def claim(self, reference: str) -> Container:
+    def claim(self, reference: str, *, attached: bool = False) -> Container:
         """Become the keeper of a container that does not run, to start it.
 
         Whoever has begun something else with it is waited for.
+
+        Args:
+            reference: the container's identifier or name.
+            attached: whether somebody is attached to it from its start on.
 
         Raises:
             NotFoundError: no such container.
@@ -222,6 +231,8 @@ class Ledger:
                         "restart_count": 0,
                     }  # fmt: skip
                     update(connection, container.id, columns)
+                    if attached:
+                        record_event(connection, "attach", current)
                     return self._row(connection, container.id)
             self._wait_for_keeper(current, deadline)
 

@@ -424,6 +424,8 @@ class Container(Resource):
 
     def attach(self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> "Session":
         """Attach to its program's streams; what it wrote before is in its log."""
-        return sessions.attach(
+        session = sessions.attach(
             self._places.settings, self.id, stdin=stdin, stdout=stdout, stderr=stderr
         )
+        self._places.engine.containers.note(self.id, "attach")
+        return session

@@ -106,8 +106,8 @@ def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields]
 
 def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
     engine = _engine(fields, Keeper.parent())
-    container = _made(engine, client, fields, keep=True)
     detached = bool(fields["--detach"])
+    container = _made(engine, client, fields, keep=True, attached=not detached)
     config = container.record["Config"]
     manner = running.Manner(
         client=client,
@@ -135,10 +135,11 @@ def _begin(
 
 def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
     engine = _engine(fields, Keeper.parent())
-    container = engine.containers.claim(_text(fields, "container"))
+    attached = bool(fields.get("attach"))
+    container = engine.containers.claim(_text(fields, "container"), attached=attached)
     manner = running.Manner(
         client=client,
-        attached=bool(fields.get("attach")),
+        attached=attached,
         gives=bool(fields.get("stdin")),
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
@@ -151,11 +152,20 @@ def _create(client: Client, fields: "Fields") -> None:
     client.created(container.id)
 
 
-def _made(engine: Engine, client: Client, fields: "Fields", *, keep: bool = False) -> "Container":
+def _made(
+    engine: Engine,
+    client: Client,
+    fields: "Fields",
+    *,
+    keep: bool = False,
+    attached: bool = False,
+) -> "Container":
     """Create the container that is asked for, and pass its warnings on."""
     request = _request(fields)
     client.check_interest()
-    container = creation.create(engine, request, name=_text(fields, "--name"), keep=keep)
+    container = creation.create(
+        engine, request, name=_text(fields, "--name"), keep=keep, attached=attached
+    )
     for warning in container.record["Warnings"]:
         client.warn(f"WARNING: {warning}")
     return container
