@@ -63,6 +63,35 @@ def test_there_is_no_name_server_without_a_network(ketch: Engine) -> None:
     assert "127.0.0.11" not in out
 
 
+def test_a_container_gets_a_name_server_with_its_first_network(engine: Engine) -> None:
+    engine.ok("network", "create", "later")
+    try:
+        container = engine.ok("run", "-d", "--network", "none", "--name", "late",
+                              "--dns", "192.0.2.111", "--dns", "192.0.2.112",
+                              "busybox", "sleep", "60")  # fmt: skip
+        assert "127.0.0.11" not in engine.ok("exec", container, "cat", "/etc/resolv.conf")
+        engine.ok("network", "disconnect", "none", container)
+        engine.ok("network", "connect", "later", container)
+        told = engine.ok("exec", container, "cat", "/etc/resolv.conf")
+        assert told.split() == ["nameserver", "127.0.0.11", "options", "ndots:0"]
+        address = engine.ok("exec", container, "hostname", "-i")
+        look_up = LOOK_UP.format("late")
+        assert engine.ok("exec", container, "sh", "-c", look_up) == address
+        # What somebody writes there stays; the name server does as well.
+        engine.ok("exec", container, "sh", "-c", "echo 'nameserver 192.0.2.1' > /etc/resolv.conf")
+        engine.ok("network", "disconnect", "later", container)
+        engine.ok("network", "connect", "later", container)
+        told = engine.ok("exec", container, "cat", "/etc/resolv.conf")
+        assert told == "nameserver 192.0.2.1"
+        address = engine.ok("exec", container, "hostname", "-i")
+        assert engine.ok(
+            "exec", container, "sh", "-c", f"nslookup late 127.0.0.11 | grep {address}"
+        )
+    finally:
+        engine("rm", "-f", "late")
+        engine("network", "rm", "later")
+
+
 def test_the_resolver_runs_while_it_is_needed(ketch: Engine, run_name: str) -> None:
     await_number(run_name, 0)
     containers = [ketch.ok("run", "-d", "busybox", "sleep", "60") for _ in range(2)]

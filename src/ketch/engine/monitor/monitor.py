@@ -58,8 +58,9 @@ class Monitor:
     """
 
     __slots__ = (
-        "_begin_with", "_clients", "_delay_ms", "_fields", "_finish_with", "_listener", "_made",
-        "_network", "_orphaned", "_packed", "_started_at", "_supervisor", "_told",
+        "_await_names", "_begin_with", "_clients", "_delay_ms", "_fields", "_finish_with",
+        "_listener", "_made", "_network", "_orphaned", "_packed", "_registering", "_started_at",
+        "_supervisor", "_told",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,8 @@ class Monitor:
         self._made: _Made | None = None
         self._supervisor: Supervisor | None = None
         self._clients: list[Client] = []
+        self._await_names: list[Client] = []
+        self._registering = False
         self._delay_ms = 0
         self._started_at = 0.0
         self._network = -1
@@ -245,6 +248,7 @@ class Monitor:
         supervisor.clients = self._clients
         if self._fields["health"]:
             probing.Watch(self._fields, supervisor)
+        supervisor.on_names = self._serve_names
         if made.resolver is not None:
             supervisor.watched[made.resolver] = self._resolver_left
         if made.creator is not None:
@@ -255,6 +259,8 @@ class Monitor:
         self._network, made.network = made.network, -1
         made.close()
         self._made = self._supervisor = None
+        self._registering = False
+        self._await_names.clear()
         return status
 
     def _resolver_left(self) -> None:
@@ -266,6 +272,21 @@ class Monitor:
         del supervisor.watched[made.resolver]
         os.close(made.resolver)
         made.resolver = None
+        self._begin_registering(supervisor)
+
+    def _serve_names(self, client: Client) -> None:
+        """Have the container registered, which began without a network and now is on one."""
+        assert self._made is not None
+        assert self._supervisor is not None
+        if self._made.resolver is not None:
+            client.ended(0)
+            return
+        self._await_names.append(client)
+        if not self._registering:
+            self._begin_registering(self._supervisor)
+
+    def _begin_registering(self, supervisor: Supervisor) -> None:
+        self._registering = True
         pid, channel = handover.fork(self._register)
         supervisor.watched[channel.fileno()] = lambda: self._registered(pid, channel)
 
@@ -281,9 +302,16 @@ class Monitor:
         del supervisor.watched[channel.fileno()]
         channel.close()
         os.waitpid(pid, 0)
+        self._registering = False
         if told is not None:
             made.resolver = told[1][0]
             supervisor.watched[made.resolver] = self._resolver_left
+        while self._await_names:
+            client = self._await_names.pop()
+            if told is None:
+                client.ended(1)
+            else:
+                client.started(str(self._fields["container"]))
 
     def _creator_left(self) -> None:
         """End the container: so does the process whose life it shares."""

@@ -338,21 +338,10 @@ def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring"
         domain = config.get("Domainname", "")
         hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
         hosts += "".join(wires.links)
-    resolv_conf = _read(names.RESOLV_CONF)
-    if names.is_stub(resolv_conf):
-        resolv_conf = _read(names.SYSTEMD_RESOLV_CONF) or resolv_conf
-    resolv_conf = names.resolv_conf(
-        resolv_conf,
-        servers=resources.get("Dns", ()),
-        search=resources.get("DnsSearch", ()),
-        options=resources.get("DnsOptions", ()),
-        host_network=in_host_network,
-        name_server=nameserver.ADDRESS if addresses else "",
-    )
     files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
     _write(files.hosts, hosts)
     _write(files.hostname, names.hostname(config["Hostname"]))
-    _write(files.resolv_conf, resolv_conf)
+    _write(files.resolv_conf, resolution.resolv_conf(resources, named=bool(addresses)))
     return files
 
 

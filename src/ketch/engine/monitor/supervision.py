@@ -149,11 +149,12 @@ class Supervisor:
         watched: further descriptors to what to do when they are readable; it may change this.
         due: when ``on_time`` is to be called next, by ``time.monotonic()``, or None for never.
         on_time: what to do then; returns when to do it next.
+        on_names: what to do for a client that wants the program's names answered.
     """
 
     __slots__ = (
-        "_identifier", "_input", "_input_ended", "_listener", "_log", "_once",
-        "_read_bytes", "_rest_at", "_streams", "clients", "due", "on_time", "pidfd", "watched",
+        "_identifier", "_input", "_input_ended", "_listener", "_log", "_once", "_read_bytes",
+        "_rest_at", "_streams", "clients", "due", "on_names", "on_time", "pidfd", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -180,6 +181,7 @@ class Supervisor:
         self.watched: dict[int, Callable[[], None]] = {}
         self.due: float | None = None
         self.on_time: Callable[[], float | None] | None = None
+        self.on_names: Callable[[Client], None] | None = None
 
     def attach(self, client: "Client", *, gives: bool, takes: tuple[int, ...]) -> None:
         """Take on a client.
@@ -343,6 +345,8 @@ class Supervisor:
         elif action == "resize":
             self._resize(int(fields["rows"]), int(fields["columns"]))  # type: ignore[arg-type]
             client.ended(0)
+        elif action == "names" and self.on_names is not None:
+            self.on_names(client)
         else:
             client.gone = True
 

@@ -4,11 +4,15 @@ import _socket
 import os
 import sys
 
-from ketch.engine import launch
-from ketch.network import nameserver
+from ketch.engine import launch, wire
+from ketch.errors import UnavailableError
+from ketch.network import names, nameserver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from ketch.engine.settings import Settings
 
 # -I: nothing of the caller's environment counts; site-packages does, where the DNS library is.
@@ -16,6 +20,8 @@ _BOOT = (
     "import sys; sys.path.append(sys.argv[4]); "
     "from ketch.engine.networks.resolver import main; main()"
 )
+
+_ANSWER_BYTES = 4096
 
 
 def register(settings: "Settings", container_id: str, namespace: int) -> _socket.socket:
@@ -53,6 +59,62 @@ def register(settings: "Settings", container_id: str, namespace: int) -> _socket
         for descriptor in sockets:
             os.close(descriptor)
     return connection
+
+
+def request(settings: "Settings", container_id: str) -> bool:
+    """Have a running container's monitor register it, and wait for that.
+
+    Returns:
+        Whether it was not registered before.
+
+    Raises:
+        ConflictError: there is no monitor.
+        UnavailableError: the monitor could not.
+    """
+    connection = launch.reach_monitor(settings, container_id)
+    try:
+        connection.sendall(wire.frame(wire.REQUEST, wire.encode({"action": "names"})))
+        decoder = wire.Decoder()
+        while data := connection.recv(_ANSWER_BYTES):
+            for kind, payload in decoder.feed(data):
+                if kind == wire.STARTED:
+                    return True
+                if (kind, payload) == (wire.EXIT, b"0"):
+                    return False
+    finally:
+        connection.close()
+    raise UnavailableError(
+        f"no name server can be had for container {container_id}",
+        f"the end of {settings.state}/{launch.ERROR_LOG} tells more",
+    )
+
+
+def resolv_conf(resources: "Mapping[str, Any]", *, named: bool) -> str:
+    """What a container's /etc/resolv.conf says, by the host's as it is now.
+
+    Args:
+        resources: the container's ``HostConfig``.
+        named: whether it has a name server of its own.
+    """
+    host = _read(names.RESOLV_CONF)
+    if names.is_stub(host):
+        host = _read(names.SYSTEMD_RESOLV_CONF) or host
+    return names.resolv_conf(
+        host,
+        servers=resources.get("Dns", ()),
+        search=resources.get("DnsSearch", ()),
+        options=resources.get("DnsOptions", ()),
+        host_network=resources["NetworkMode"] == "host",
+        name_server=nameserver.ADDRESS if named else "",
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _reach(settings: "Settings") -> _socket.socket:

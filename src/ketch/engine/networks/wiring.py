@@ -9,7 +9,7 @@ filter first, addresses and ports are given back after, so that whoever gets one
 import os
 from contextlib import ExitStack
 
-from ketch.engine.networks import publishing
+from ketch.engine.networks import publishing, resolution
 from ketch.engine.networks.endpoints import (
     Endpoints,
     Member,
@@ -225,11 +225,18 @@ def connect(
                     transaction.wait()
                 sandbox.connect(endpoint(member, network))
             _rewire(engine, container, sandbox)
+            first = member.addresses and not any(
+                one.addresses for one in engine.endpoints.of(container.id) if one.id != member.id
+            )
+            # Without a network it was started without a name server.
+            named = first and resolution.request(engine.settings, container.id)
         except BaseException:
             engine.endpoints.leave(member, None)
             if member.interface:
                 sandbox.disconnect(member.interface)
             raise
+    if named:
+        _change_resolv_conf(engine, container)
     _change_hosts(engine, container, add=member)
 
 
@@ -412,6 +419,18 @@ def _change_hosts(
         text = "".join(lines)
         file.seek(0)
         file.write(text)
+        file.truncate()
+
+
+def _change_resolv_conf(engine: "Engine", container: "Container") -> None:
+    """Name a running container's new name server in its /etc/resolv.conf, in place."""
+    path = f"{engine.settings.container_directory(container.id)}/resolv.conf"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return  # the container has ended meanwhile
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(resolution.resolv_conf(container.record["HostConfig"], named=True))
         file.truncate()
 
 
