@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import leftovers
+from ketch.engine.networks import networks
+from tests.support import images, leftovers
 from tests.support.commands import Engine
 
 SERVE = 'mkdir -p /www && echo "it works" > /www/index.html && exec httpd -f -h /www -p {port}'
@@ -210,6 +211,40 @@ def test_what_a_killed_monitor_published_is_withdrawn_by_the_next_command(ketch:
     ketch.ok("start", web)
     assert inspect(ketch, "inspect", web)["NetworkSettings"]["Ports"]["80/tcp"]
     ketch.ok("rm", "-f", web)
+
+
+def test_engines_that_know_nothing_of_each_other_choose_different_subnets(
+    ketch: Engine, tmp_path: pathlib.Path, run_name: str
+) -> None:
+    roots = [tmp_path / run_name / letter for letter in "ab"]
+    links = [networks.default_bridge(str(root)) for root in roots]
+    engines = [
+        Engine("ketch", [ketch.prefix[0], "--root", str(root), "--state", f"{root}-state"])
+        for root in roots
+    ]
+    for engine in engines:
+        engine.ok("import", str(images.busybox_archive()), "busybox")
+        engine.ok("run", "--rm", "--network", "none", "busybox", "true")  # the next is quicker
+    try:
+        for number in range(6):
+            for root in roots:  # what is configured anew has its subnet chosen anew
+                (root / "config.json").write_text(json.dumps({"mtu": 1400 + number}))
+            started = [engine.start("run", "--rm", "busybox", "true") for engine in engines]
+            told = [process.communicate() for process in started]
+            assert [process.returncode for process in started] == [0, 0], told
+            shown = [
+                subprocess.run(["ip", "-4", "-o", "addr", "show", link], check=True,
+                               capture_output=True, text=True).stdout.split()[3]
+                for link in links
+            ]  # fmt: skip
+            assert shown[0] != shown[1]
+            for link in links:
+                subprocess.run(["ip", "link", "delete", link], check=True)
+    finally:
+        for link in links:
+            subprocess.run(["ip", "link", "add", link, "type", "bridge"], check=False,
+                           capture_output=True)  # fmt: skip
+            leftovers.remove_network(link)
 
 
 def test_prune_removes_what_nobody_uses(engine: Engine, network: str) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterable
+from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface
 
 from ketch.engine import events
@@ -88,15 +89,18 @@ class Plan:
         networks: the network of each.
         ports: the ports to be published.
         taken: descriptors of sockets that keep the ports from others; the caller's.
+        turn: the turn to choose a subnet, where one was chosen; the caller's, until the bridges
+            are there.
     """
 
-    __slots__ = ("members", "networks", "ports", "taken")
+    __slots__ = ("members", "networks", "ports", "taken", "turn")
 
     def __init__(self) -> None:
         self.members: list[Member] = []
         self.networks: dict[str, Network] = {}
         self.ports: list[Port] = []
         self.taken: list[int] = []
+        self.turn = ExitStack()
 
     def endpoints(self) -> list[Endpoint]:
         """The links that the container is to have."""
@@ -254,7 +258,7 @@ class Endpoints:
                     _reclaim(connection, {container_id, *alive})
                 _give_back(connection, container_id)
                 for member in _of(connection, container_id):
-                    network = self._current(connection, member)
+                    network = self._current(connection, member, plan.turn)
                     plan.networks[network.id] = network
                     self._lease(connection, member, network, record, plan.members)
                     plan.members.append(member)
@@ -265,6 +269,7 @@ class Endpoints:
                     _event(connection, "connect", member, plan.networks[member.network_id])
         except BaseException:
             publishing.let_go(plan.taken)
+            plan.turn.close()
             raise
         return plan
 
@@ -384,7 +389,7 @@ class Endpoints:
         connection.execute("DELETE FROM boot")
         connection.execute("INSERT INTO boot (id) VALUES (?)", (self._boot_id,))
 
-    def _current(self, connection: sqlite3.Connection, member: Member) -> Network:
+    def _current(self, connection: sqlite3.Connection, member: Member, turn: ExitStack) -> Network:
         """The network of a membership; one asked for by name is found now."""
         network = networks.select(connection, member.network_id)
         if network is None:
@@ -402,7 +407,7 @@ class Endpoints:
             )
             member.network_id, member.network_name = network.id, network.name
         if network.name == networks.BRIDGE:
-            network = self._networks.in_place(connection, network)
+            network = self._networks.in_place(connection, network, turn)
         return network
 
     def _lease(

@@ -6,6 +6,7 @@ missing, see ``ketch.network``. Who is on a network is told by ``ketch.engine.ne
 """
 
 import _socket
+import contextlib
 import json
 import os
 import sqlite3
@@ -26,7 +27,7 @@ from ketch.errors import (
 )
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
-from ketch.network import definition, firewall, ipam, parent
+from ketch.network import definition, firewall, ipam, parent, turns
 from ketch.network.bridge import Bridge
 from ketch.network.parent import Parent
 
@@ -249,8 +250,9 @@ class Networks:
         """
         definition.check(document)
         document = self._resolved(document)
-        with rtnetlink.Socket() as host:
+        with rtnetlink.Socket() as host, contextlib.ExitStack() as turn:
             with self._store.transaction() as connection:
+                turn.enter_context(turns.turn())  # after the database's, as in ``in_place``
                 # It has the first choice of subnets, whenever it is first used.
                 self.built_in(connection, BRIDGE)
                 network = self._insert(connection, document, host)
@@ -258,6 +260,7 @@ class Networks:
                 try:
                     self._make(network, host)
                 except BaseException:
+                    turn.close()
                     with self._store.transaction() as connection:
                         _delete(connection, network)
                     raise
@@ -513,20 +516,30 @@ class Networks:
         assert network is not None
         return network
 
-    def in_place(self, connection: sqlite3.Connection, network: Network) -> Network:
+    def in_place(
+        self, connection: sqlite3.Connection, network: Network, turn: contextlib.ExitStack
+    ) -> Network:
         """The default network as it is configured now, and where no route of the host is.
 
         It stays as it is while it is in use.
+
+        Args:
+            connection: of the store, in a transaction.
+            network: the network.
+            turn: takes the turn to choose a subnet where there is no bridge, to be closed when
+                there is.
         """
         if _in_use(connection, network):
             return network
-        if network.record.get("configured", {}) != _default_options(self.configuration()) or (
-            not _exists(network.bridge)
-            and any(
-                subnet.chosen and ipam.overlap(subnet.subnet, taken)
-                for taken in _destinations()
-                for subnet in network.subnets
-            )
+        configured = network.record.get("configured", {})
+        changed = configured != _default_options(self.configuration())
+        if not changed and _exists(network.bridge):
+            return network
+        turn.enter_context(turns.turn())
+        if changed or any(
+            subnet.chosen and ipam.overlap(subnet.subnet, taken)
+            for taken in _destinations()
+            for subnet in network.subnets
         ):
             self._set_default(connection, network.id)
         return self.built_in(connection, network.name)

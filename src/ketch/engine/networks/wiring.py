@@ -131,6 +131,7 @@ def prepare(
     with ExitStack() as undo:
         undo.callback(wiring.close)
         plan = _acquire(engine, container)
+        undo.callback(plan.turn.close)
         wiring.taken = plan.taken
         if any(HOST_GATEWAY in one for one in record["HostConfig"].get("ExtraHosts") or ()):
             wiring.gateways = _host_gateways(engine, plan)
@@ -145,6 +146,7 @@ def prepare(
             for one in plan.endpoints():
                 _say_link(say, one)
                 wiring.sandbox.connect(one)
+            plan.turn.close()
             for port in plan.ports:
                 say(f"publish {publishing.spoken(port)} · nft(8)")
         wiring.addresses = [
@@ -152,6 +154,7 @@ def prepare(
         ]
         wiring.links = _links(engine, plan, record)
         undo.pop_all()
+        plan.turn.close()
     return wiring
 
 
