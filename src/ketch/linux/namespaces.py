@@ -1,14 +1,9 @@
 """Namespaces: namespaces(7), unshare(2), setns(2)."""
 
-import contextlib
 import ctypes
 import os
 
 from ketch.linux import libc
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
@@ -55,35 +50,52 @@ def setns(descriptor: int, flags: int = 0) -> None:
     _setns(_described(flags), descriptor, flags)
 
 
-@contextlib.contextmanager
-def network_kept() -> "Iterator[None]":
+class network_kept:  # noqa: N801 - a block, not a kind of thing
     """Be in the thread's own network namespace again after a block, whichever it enters.
 
     Raises:
         SyscallError: the kernel refused the way back.
     """
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+
+    __slots__ = ("_home",)
+
+    def __enter__(self) -> None:
+        """Remember where the thread is."""
+        self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def __exit__(self, *_: object) -> None:
+        """Go back there."""
         try:
-            yield
+            setns(self._home, CLONE_NEWNET)
         finally:
-            setns(home, CLONE_NEWNET)
-    finally:
-        os.close(home)
+            os.close(self._home)
 
 
-@contextlib.contextmanager
-def network_entered(descriptor: int) -> "Iterator[None]":
+class network_entered(network_kept):  # noqa: N801 - likewise
     """Be in a network namespace for the length of a block.
 
     Sockets that are made there stay there, and so do netlink sockets' answers.
 
+    Args:
+        descriptor: of the namespace.
+
     Raises:
         SyscallError: the kernel refused.
     """
-    with network_kept():
-        setns(descriptor, CLONE_NEWNET)
-        yield
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        """Enter it."""
+        super().__enter__()
+        try:
+            setns(self._descriptor, CLONE_NEWNET)
+        except BaseException:
+            os.close(self._home)
+            raise
 
 
 def _described(flags: int) -> str:
