@@ -180,6 +180,28 @@ def test_a_published_port(ketch: Engine) -> None:
 
 
 @pytest.mark.ketch_only("the tests' docker has its host's network in a namespace")
+def test_hundreds_of_published_ports_are_held(ketch: Engine) -> None:
+    numbers = range(20000, 20300)
+
+    def free() -> list[int]:
+        found = []
+        for number in numbers:
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("0.0.0.0", number))
+                found.append(number)
+        return found
+
+    ports = f"{numbers[0]}-{numbers[-1]}"
+    container = ketch.ok("run", "-d", "-p", f"{ports}:{ports}", "busybox", "sleep", "60")
+    try:
+        assert free() == []
+        ketch.ok("restart", "-t", "0", container)
+        assert free() == []
+    finally:
+        ketch.ok("rm", "-f", container)
+    assert free() == [*numbers]
+
+
 def test_free_ports_of_loopback(ketch: Engine) -> None:
     web = serve(ketch, "-P", "--expose", "80", "--publish-default-ip", "127.0.0.1")
     (place,) = inspect(ketch, "inspect", web)["NetworkSettings"]["Ports"]["80/tcp"]

@@ -7,6 +7,7 @@ held and records its end; a **prober** runs a health check; a **scribe** writes 
 
     starter                                        monitor
       │  {"at": "made"} + init's pidfd, streams ──▶ │  may end it, should the starter die now
+      │  {"at": "ports"} + sockets ───────────────▶ │  any number of times; holds them
       │  {"at": "started"} [+ the client] ────────▶ │  watches over it
       ▼                                             │  ... init ends
     finisher                                        │
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 DESCRIPTORS_MAX = 253  # unix(7): SCM_MAX_FD
+PORTS = wire.encode({"at": "ports"})
 HEAD_BYTES = 3
 _RIGHTS_BYTES = _socket.CMSG_SPACE(4 * DESCRIPTORS_MAX)
 _AGREED = wire.encode({"at": "ready"})
@@ -81,6 +83,15 @@ class Channel:
         ]
         data = head + wire.encode(fields)
         self._socket.sendmsg([data], rights if descriptors else [], _socket.MSG_NOSIGNAL)
+
+    def hand_ports(self, descriptors: "Sequence[int]") -> None:
+        """Hand over the sockets that keep published ports, in as many messages as it takes.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        for first in range(0, len(descriptors), DESCRIPTORS_MAX):
+            self.tell({"at": "ports"}, descriptors[first : first + DESCRIPTORS_MAX])
 
     def pass_on(self, data: bytes) -> None:
         """Say something that is no fields.

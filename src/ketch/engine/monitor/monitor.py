@@ -59,8 +59,8 @@ class Monitor:
 
     __slots__ = (
         "_await_names", "_begin_with", "_clients", "_delay_ms", "_fields", "_finish_with",
-        "_listener", "_made", "_network", "_orphaned", "_packed", "_registering", "_started_at",
-        "_supervisor", "_told",
+        "_listener", "_made", "_network", "_orphaned", "_packed", "_ports", "_registering",
+        "_started_at", "_supervisor", "_told",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,7 @@ class Monitor:
         self._fields: Fields = {}
         self._listener: _socket.socket | None = None
         self._packed = (b"", b"")
+        self._ports = b""  # descriptors of the sockets that keep the published ports, packed
         self._made: _Made | None = None
         self._supervisor: Supervisor | None = None
         self._clients: list[Client] = []
@@ -132,6 +133,9 @@ class Monitor:
             else:
                 channel.agree()
             word, client = channel.take()
+            while word == handover.PORTS:
+                self._ports += client
+                word, client = channel.take()
             if word and client:
                 self._take_client(word, client)
         channel.close()
@@ -206,6 +210,12 @@ class Monitor:
         if self._packed[0]:
             self._unpack().end()
             self._made = None
+        self._let_ports_go()
+
+    def _let_ports_go(self) -> None:
+        for descriptor in memoryview(self._ports).cast("i"):
+            os.close(descriptor)
+        self._ports = b""
 
     def _open_log(self, channel: handover.Channel | None = None) -> None:
         """Open the container's log, and tell the starter if it waits for that."""
@@ -258,6 +268,7 @@ class Monitor:
         # The finisher's, so that links are cut off before the namespace begins to die.
         self._network, made.network = made.network, -1
         made.close()
+        self._let_ports_go()
         self._made = self._supervisor = None
         self._registering = False
         self._await_names.clear()
@@ -360,7 +371,7 @@ class _Made:
     """
 
     __slots__ = (
-        "between", "creator", "init", "listener", "log", "network", "ports", "resolver", "streams",
+        "between", "creator", "init", "listener", "log", "network", "resolver", "streams",
     )  # fmt: skip
 
     def __init__(self, fields: "Fields", descriptors: tuple[int, ...]) -> None:
@@ -370,7 +381,6 @@ class _Made:
         self.listener: _socket.socket | None = None
         self.log: logs.Writer | None = None
         self.network = -1
-        self.ports: list[int] = []
         self.resolver: int | None = None
         self.streams = Streams()
         names = fields["descriptors"]
@@ -384,8 +394,6 @@ class _Made:
                 self.resolver = descriptor
             elif name == "network":
                 self.network = descriptor
-            elif name == "port":
-                self.ports.append(descriptor)
             elif name == "listener":
                 self.listener = _socket.socket(fileno=descriptor)
                 self.listener.setblocking(False)
@@ -409,6 +417,6 @@ class _Made:
         if self.log is not None:
             self.log.close(time.time_ns())
         self.streams.close()
-        for descriptor in (self.init, self.creator, self.resolver, self.network, *self.ports):
+        for descriptor in (self.init, self.creator, self.resolver, self.network):
             if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)

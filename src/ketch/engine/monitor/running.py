@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from ketch import cgroups
 from ketch.engine import host, launch, wire
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
-from ketch.engine.monitor import handover, health, subject
+from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import resolution, wiring
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
@@ -190,9 +190,6 @@ def _hand_over(
         kept.append(("input", parts.streams.input))
     if parts.wires.sandbox is not None:
         kept.append(("network", parts.wires.sandbox.descriptor))
-    # While these are open, nobody else of the host can have the published ports.
-    room = handover.DESCRIPTORS_MAX - len(watched) - len(kept)
-    kept += [("port", descriptor) for descriptor in parts.wires.taken[:room]]
     about_log = subject.fields(container)
     schedule = health.schedule(health.check_of(container))
     fields: dict[str, wire.Value] = {
@@ -218,6 +215,8 @@ def _hand_over(
             None, str(failure), str(answer[0]["hint"]), str(answer[0]["class"])
         )
         raise wire.error(told)
+    # While these are open, nobody else of the host can have the published ports.
+    channel.hand_ports(parts.wires.taken)
 
 
 def _listen(settings: "Settings", container_id: str) -> "_socket.socket":
