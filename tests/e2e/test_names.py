@@ -52,6 +52,42 @@ def test_containers_find_each_other_on_the_default_network(ketch: Engine) -> Non
         ketch("rm", "-f", "db")
 
 
+def test_a_link_on_the_default_network_gives_variables(engine: Engine) -> None:
+    engine.ok("run", "-d", "--name", "db-one", "-e", "WORD=x y", "-e", "EMPTY=", "-e", "HOME=/h",
+              "--expose", "5432", "--expose", "80-83", "--expose", "80/udp", "--expose", "53/udp",
+              "busybox", "sleep", "60")  # fmt: skip
+    try:
+        address = engine.ok("exec", "db-one", "hostname", "-i")
+        engine.ok("run", "-d", "--name", "web", "-e", "MY_DB_NAME=mine", "--link", "db-one:my-db",
+                  "busybox", "sh", "-c", "env > /env; exec sleep 60")  # fmt: skip
+        wanted = {
+            "MY_DB_NAME": "mine", "MY_DB_ENV_WORD": "x y", "MY_DB_ENV_EMPTY": "",
+            "MY_DB_PORT": f"udp://{address}:53",
+            "MY_DB_PORT_80_TCP_START": f"tcp://{address}:80",
+            "MY_DB_PORT_80_TCP_PORT_START": "80",
+            "MY_DB_PORT_80_TCP_END": f"tcp://{address}:83",
+            "MY_DB_PORT_80_TCP_PORT_END": "83",
+        }  # fmt: skip
+        for protocol, numbers in (("tcp", (80, 81, 82, 83, 5432)), ("udp", (53, 80))):
+            for number in numbers:
+                variable = f"MY_DB_PORT_{number}_{protocol.upper()}"
+                wanted |= {
+                    variable: f"{protocol}://{address}:{number}", f"{variable}_ADDR": address,
+                    f"{variable}_PORT": str(number), f"{variable}_PROTO": protocol,
+                }  # fmt: skip
+        # Those of its program, and of what is run beside it.
+        for command in (("sh", "-c", "until [ -s /env ]; do sleep 0.1; done; cat /env"), ("env",)):
+            lines = engine.ok("exec", "web", *command).splitlines()
+            shown = {name: value for name, _, value in (line.partition("=") for line in lines)}
+            assert {k: v for k, v in shown.items() if k.startswith("MY_DB")} == wanted
+        assert f"{address}\tmy-db " in engine.ok("exec", "web", "cat", "/etc/hosts")
+        engine.ok("stop", "-t", "0", "db-one")
+        refused = engine("run", "--rm", "--name", "late", "--link", "db-one:db", "busybox", "true")
+        assert "Cannot link to a non running container: /db-one AS /late/db" in refused.err
+    finally:
+        engine("rm", "-f", "web", "db-one")
+
+
 def test_port_53_is_left_to_the_container(ketch: Engine) -> None:
     script = "nc -l -p 53 & sleep 0.2; kill -0 $! && nslookup $HOSTNAME"
     out = ketch.ok("run", "--rm", "-h", "me", "busybox", "sh", "-c", script)

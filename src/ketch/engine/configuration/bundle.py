@@ -19,7 +19,7 @@ from ketch.spec.seccomp_default import default_profile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ketch.engine.configuration.devices import Devices
     from ketch.engine.configuration.security import SecurityOptions
@@ -71,6 +71,7 @@ def build(
     devices: "Devices",
     host: "Host",
     joined: "Mapping[str, str] | None" = None,
+    linked: "Sequence[str]" = (),
     sources: "Mapping[str, Source] | None" = None,
 ) -> "Config":
     """Builds the runtime's configuration.
@@ -85,6 +86,7 @@ def build(
         host: facts about the machine.
         joined: paths of namespaces to join, by the runtime's kinds: ``network``, ``pid``, ...; the
             runtime makes the others.
+        linked: variables that tell of containers linked by ``--link``; its own go before.
         sources: where mounts come from that were prepared, by destination.
 
     Raises:
@@ -94,7 +96,7 @@ def build(
     security = security_options(resources)
     bundle: Config = {
         "ociVersion": OCI_VERSION,
-        "process": _process(request, user, extra_groups, host, security, devices),
+        "process": _process(request, user, extra_groups, host, security, devices, linked),
         "root": {"path": "rootfs", "readonly": resources.get("ReadonlyRootfs", False)},
         "mounts": bundle_mounts.build(request, files, security, sources or {}) + devices.mounts,
         "linux": _linux(request, container_id, devices, host, joined or {}),
@@ -121,6 +123,7 @@ def _process(
     host: "Host",
     security: "SecurityOptions",
     devices: "Devices",
+    linked: "Sequence[str]",
 ) -> "Process":
     config, resources = request["Config"], request["HostConfig"]
     terminal = config.get("Tty", False)
@@ -130,7 +133,7 @@ def _process(
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": groups},
         "args": arguments(config),
         "env": environment.of_container(
-            [*config.get("Env", ()), *devices.variables],
+            [*linked, *config.get("Env", ()), *devices.variables],
             hostname=config["Hostname"],
             home=user.home,
             terminal=terminal,

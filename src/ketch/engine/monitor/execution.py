@@ -9,6 +9,7 @@ from ketch.engine import host, launch, wire
 from ketch.engine.execs import check_running
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
+from ketch.engine.networks import wiring
 from ketch.engine.processes import open_process
 from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError
 from ketch.runtime import enter, seccomp
@@ -96,7 +97,12 @@ def start(
     directory = engine.settings.container_directory(container.id)
     with open(f"{directory}/config.json", encoding="utf-8") as file:
         config: Config = json.load(file)
-    specification = _specify(container, config, asked)
+    linked = [
+        variable
+        for link in wiring.links_of(engine, container, running=True)
+        for variable in link.variables
+    ]
+    specification = _specify(container, config, asked, linked)
     section = config["linux"].get("seccomp")
     filter_ = (
         seccomp.prepare(section, f"{engine.settings.root}/seccomp")
@@ -151,8 +157,10 @@ def _unlink(name: str, directory: int) -> None:
         os.unlink(name, dir_fd=directory)
 
 
-def _specify(container: "Container", config: "Config", asked: "ExecConfig") -> "Process":
-    """The container's process, changed as asked."""
+def _specify(
+    container: "Container", config: "Config", asked: "ExecConfig", linked: list[str]
+) -> "Process":
+    """The container's process, changed as asked, with the variables of links as they are now."""
     request: Request = container.record  # type: ignore[assignment]
     terminal = asked.get("Tty", False)
     process: Process = {**config["process"], "args": asked["Cmd"], "terminal": terminal}
@@ -171,7 +179,7 @@ def _specify(container: "Container", config: "Config", asked: "ExecConfig") -> "
         groups = list(dict.fromkeys([user.gid, *user.groups]))
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
     process["env"] = environment.of_container(
-        [*request["Config"].get("Env", ()), *(asked.get("Env") or ())],
+        [*linked, *request["Config"].get("Env", ()), *(asked.get("Env") or ())],
         hostname=request["Config"]["Hostname"],
         home=user.home,
         terminal=terminal,

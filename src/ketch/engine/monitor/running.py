@@ -258,7 +258,8 @@ def _create(
         until_attached.callback(os.close, rootfs)
         if sandbox is not None:
             shared.joined["network"] = f"/proc/self/fd/{sandbox.descriptor}"
-        config = _configure(engine, container, request, rootfs, files, shared, held)
+        linked = [variable for link in wires.links for variable in link.variables]
+        config = _configure(engine, container, request, rootfs, files, shared, linked, held)
         _write(f"{directory}/config.json", json.dumps(config, separators=(",", ":")))
         validate(config)
         section = config["linux"].get("seccomp")
@@ -305,6 +306,7 @@ def _configure(
     rootfs: int,
     files: bundle.Files,
     shared: sharing.Shared,
+    linked: list[str],
     held: ExitStack,
 ) -> "Config":
     """Build the runtime's configuration, with users and groups looked up in the image."""
@@ -321,6 +323,7 @@ def _configure(
         devices=devices.gather(request["HostConfig"]),
         host=host.examine(),
         joined=shared.joined,
+        linked=linked,
         sources={**shared.sources, **mounts.attach(engine, container, user, held)},
     )
 
@@ -336,7 +339,7 @@ def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring"
     else:
         domain = config.get("Domainname", "")
         hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
-        hosts += "".join(wires.links)
+        hosts += "".join(link.hosts for link in wires.links)
     files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
     _write(files.hosts, hosts)
     _write(files.hostname, names.hostname(config["Hostname"]))

@@ -26,6 +26,7 @@ from ketch.network import bridge as bridges
 from ketch.network import firewall
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Sandbox, cut
+from ketch.spec import links
 from ketch.spec.endpoints import is_container
 from ketch.spec.hosts import HOST_GATEWAY
 
@@ -43,6 +44,21 @@ if TYPE_CHECKING:
     from ketch.network.ports import Port
 
 
+class Link:
+    """What a container on the default network is told of another one by ``--link``.
+
+    Attributes:
+        hosts: lines of /etc/hosts.
+        variables: of its environment, as ``NAME=value``.
+    """
+
+    __slots__ = ("hosts", "variables")
+
+    def __init__(self, hosts: str, variables: list[str]) -> None:
+        self.hosts = hosts
+        self.variables = variables
+
+
 class Wiring:
     """What a starting container holds of networks.
 
@@ -50,7 +66,7 @@ class Wiring:
         sandbox: its network namespace; None where it has the host's or another container's.
         addresses: its own addresses, for /etc/hosts.
         gateways: the host's addresses as it reaches them, for ``host-gateway``.
-        links: lines of /etc/hosts for containers linked by ``--link``.
+        links: what it is told of containers linked by ``--link``.
         taken: descriptors of sockets that keep its published ports from others. While they are
             open nobody else of the host can have these ports; nothing else depends on them.
     """
@@ -62,7 +78,7 @@ class Wiring:
         self.sandbox: Sandbox | None = None
         self.addresses: list[str] = []
         self.gateways: list[str] = []
-        self.links: list[str] = []
+        self.links: list[Link] = []
         self.taken: list[int] = []
         self._transaction: Transaction | None = None
         self._localhost: list[str] = []
@@ -152,7 +168,7 @@ def prepare(
         wiring.addresses = [
             str(address.ip) for member in plan.members for address in member.addresses
         ]
-        wiring.links = _links(engine, plan, record)
+        wiring.links = links_of(engine, container)
         undo.pop_all()
         plan.turn.close()
     return wiring
@@ -377,26 +393,57 @@ def _host_gateways(engine: "Engine", plan: Plan) -> list[str]:
     return [str(gateway)] if gateway else []
 
 
-def _links(engine: "Engine", plan: Plan, record: "Mapping[str, Any]") -> list[str]:
-    """Lines of /etc/hosts for ``--link`` on the default network.
+def links_of(engine: "Engine", container: "Container", *, running: bool = False) -> list[Link]:
+    """What a container is told of others by ``--link`` on the default network.
 
     On networks that somebody made, links are names for the resolver alone.
+
+    Args:
+        engine: where they are recorded.
+        container: the container, its addresses leased.
+        running: whether it runs, and has to do without those that do not run any more.
+
+    Raises:
+        NotFoundError: another container is no more.
+        ConflictError: it does not run.
     """
-    lines = []
-    for text in record["HostConfig"].get("Links") or ():
+    found: list[Link] = []
+    asked = container.record["HostConfig"].get("Links") or ()
+    if not asked or not _on_default(engine, container.id):
+        return found
+    for text in asked:
         reference, _, alias = text.partition(":")
         try:
             other = engine.containers.find(reference.removeprefix("/"))
         except NotFoundError as error:
+            if running:
+                continue
             raise NotFoundError(f"could not get container for {reference}: {error}") from error
-        if not other.is_active:
-            raise ConflictError(f"Cannot link to a non running container: {other.name}")
         alias = (alias or other.name).rpartition("/")[2]
-        for member in engine.endpoints.of(other.id):
-            if member.network_id in plan.networks and member.network_name == BRIDGE:
-                names = dict.fromkeys([alias, other.record["Config"]["Hostname"], other.name])
-                lines += [f"{one.ip}\t{' '.join(names)}\n" for one in member.addresses]
-    return lines
+        if not other.is_active:
+            if running:
+                continue
+            raise ConflictError(
+                f"Cannot link to a non running container: /{other.name} "
+                f"AS /{container.name}/{alias}"
+            )
+        config = other.record["Config"]
+        for member in _on_default(engine, other.id):
+            names = " ".join(dict.fromkeys([alias, config["Hostname"], other.name]))
+            address = next((one.ip for one in member.addresses if one.version == 4), None)
+            variables = links.variables(
+                container.name, alias, str(address), config.get("ExposedPorts") or (),
+                config.get("Env") or (),
+            ) if address else []  # fmt: skip
+            hosts = "".join(f"{one.ip}\t{names}\n" for one in member.addresses)
+            found.append(Link(hosts, variables))
+    return found
+
+
+def _on_default(engine: "Engine", container_id: str) -> list[Member]:
+    """A container's membership in the default network: one or none."""
+    members = engine.endpoints.of(container_id)
+    return [member for member in members if member.network_name == BRIDGE]
 
 
 def _change_hosts(
