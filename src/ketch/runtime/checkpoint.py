@@ -21,7 +21,7 @@ from ketch.spec import criu, json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from ketch.cgroups import Manager
@@ -155,6 +155,11 @@ def checkpoint(
     _ask(options, run, criu.PRE_DUMP if options.pre_dump else criu.DUMP, told, notified)
 
 
+def is_saved(image_path: str) -> bool:
+    """Whether a container was saved in a directory; it is none where a link leads to one."""
+    return not os.path.islink(image_path) and os.path.isfile(f"{image_path}/{_STREAMS}")
+
+
 def _require(options: Options) -> None:
     """Make sure that criu and kernel have what is asked for beyond the usual."""
     wanted = {"mem_track": options.pre_dump, "lazy_pages": "lazy_pages" in options.flags}
@@ -176,6 +181,8 @@ def restore(
     *,
     serve: "Callable[[int], None]",
     streams: tuple[int, int, int] = (0, 1, 2),
+    trees: "Mapping[str, int] | None" = None,
+    sibling: bool = False,
 ) -> Container:
     """Make a container run again from what was saved.
 
@@ -187,23 +194,30 @@ def restore(
         place: a directory of the host to cover with mounts that criu alone sees.
         serve: what to do once its namespaces are there, given init's pid.
         streams: descriptors to be its standard streams, where those were pipes or files.
+        trees: detached mounts that are moved to where criu finds them, by the paths that
+            ``rootfs`` or sources of binds name them with.
+        sibling: whether the container becomes a child of the caller's parent; then that has also
+            to reap ``Container.between``.
 
     Returns:
-        The container, running; a child of the caller.
+        The container, running; a child of the caller, or its sibling.
 
     Raises:
         UnavailableError: criu is not there, or failed.
     """
     told = options.told("restore.log", config)
     told |= {"root": f"{place}/root", "rst_sibling": True, "evasive_devices": True}
+    moved = outside.places(trees or {}, place)
     sources = dict(outside.mounts(config, rootfs, cgroup)) | {outside.COVER: f"{place}/null"}
-    told["ext_mnt"] = [{"key": path, "val": source} for path, source in sources.items()]
+    told["ext_mnt"] = [
+        {"key": path, "val": moved.get(source, source)} for path, source in sources.items()
+    ]
     if options.work_path:
         os.makedirs(options.work_path, 0o700, exist_ok=True)
     told["join_ns"], given = outside.rejoined(config)
     null = null_device.open_unchangeable()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) if null < 0 else null
-    masters: list[int] = []
+    nulls, masters = [null], list[int]()
 
     def notified(script: str, pid: int, descriptor: int | None) -> None:
         if descriptor is not None:
@@ -213,22 +227,29 @@ def restore(
 
     try:
         told["inherit_fd"] = [{"key": key, "fd": number} for key, number in given.items()]
-        told["inherit_fd"] += _inherited(options.image_path, null)
+        inherited = _inherited(options.image_path, null)
+        for each in [each for each in inherited if each["fd"] == null][1:]:
+            each["fd"] = os.dup(null)  # criu closes each that it has taken
+            nulls.append(each["fd"])
+        told["inherit_fd"] += inherited
         run = Criu(
             options.program,
             images=options.image_path,
             work=options.work_path,
             streams=streams,
-            inherited=(null, *given.values()),
+            inherited=(*nulls, *given.values()),
             cgroup=cgroup,
-            prepare=lambda: outside.lay_out(config, rootfs, place),
+            prepare=lambda: outside.lay_out(config, rootfs, place, trees or {}),
+            sibling=sibling,
         )
         if cgroup is not None:
             told["cg_root"] = _cgroups_of(run.pid)
         answer = _ask(options, run, criu.RESTORE, told, notified)
-        return _adopt(answer["restore"]["pid"], masters)
+        container = _adopt(answer["restore"]["pid"], masters)
+        container.between = run.pid if sibling else 0
+        return container
     finally:
-        for descriptor in (null, *given.values(), *masters):
+        for descriptor in (*nulls, *given.values(), *masters):
             os.close(descriptor)
 
 
@@ -272,7 +293,7 @@ def _logged_error(path: str) -> str:
     return (errors[-2:] or [""])[0]
 
 
-def _inherited(image_path: str, null: int) -> "list[dict[str, str | int]]":
+def _inherited(image_path: str, null: int) -> "list[dict[str, Any]]":
     """The open files that criu is given in the place of those that were saved."""
     try:
         saved = _read(f"{image_path}/{_STREAMS}")

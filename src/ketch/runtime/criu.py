@@ -13,6 +13,7 @@ Source: https://criu.org/RPC, https://criu.org/CLI/opt/swrk.
 
 import _socket
 import os
+import select
 import struct
 
 from ketch import cgroups
@@ -48,6 +49,7 @@ class Criu:
         inherited: further descriptors for it, which keep their numbers.
         cgroup: the control groups to run in, or None.
         prepare: what to do in its mount namespace before it starts.
+        sibling: whether it, and what it restores, become children of the caller's parent.
 
     Raises:
         UnavailableError: it is not installed, or could not be prepared.
@@ -57,7 +59,7 @@ class Criu:
         directories: what it is to be told of its directories.
     """
 
-    __slots__ = ("_socket", "directories", "pid")
+    __slots__ = ("_pidfd", "_sibling", "_socket", "directories", "pid")
 
     def __init__(
         self,
@@ -69,15 +71,18 @@ class Criu:
         inherited: "tuple[int, ...]" = (),
         cgroup: "Manager | None" = None,
         prepare: "Callable[[], None] | None" = None,
+        sibling: bool = False,
     ) -> None:
         path = _find(program)
+        self._sibling = sibling
         ours, theirs = _socket.socketpair(
             _socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
         )
         into = cgroup.descriptor() if cgroup else None
         entrances = cgroup.entrances() if cgroup else []
         try:
-            self.pid, pidfd = process.clone3(0, cgroup=into)
+            flags = process.CLONE_PARENT if sibling else 0
+            self.pid, self._pidfd = process.clone3(flags, cgroup=into)
             if self.pid == 0:
                 try:
                     ours.close()
@@ -86,7 +91,6 @@ class Criu:
                 except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
                     theirs.send(str(error).encode(errors="replace")[:_WORDS_BYTES_MAX])
                 os._exit(_NOT_STARTED)
-            os.close(pidfd)
         finally:
             theirs.close()
             for descriptor in (*entrances, *([] if into is None else [into])):
@@ -108,7 +112,7 @@ class Criu:
             return
         if rights:
             self._socket.close()
-        os.waitpid(self.pid, 0)
+        self._await_end()
         raise UnavailableError(f"criu could not be started: {told.decode(errors='replace')}")
 
     def __enter__(self) -> "Criu":
@@ -120,9 +124,18 @@ class Criu:
         self.close()
 
     def close(self) -> None:
-        """Hang up, and reap it."""
+        """Hang up, and reap it, unless that is the business of our parent."""
         self._socket.close()
-        os.waitpid(self.pid, 0)
+        self._await_end()
+
+    def _await_end(self) -> None:
+        if self._sibling:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            poll.poll()
+        else:
+            os.waitpid(self.pid, 0)
+        os.close(self._pidfd)
 
     def ask(
         self,

@@ -19,6 +19,8 @@ from ketch.runtime.mounts import MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ketch.cgroups import Manager
     from ketch.spec.runtime import Config
 
@@ -45,7 +47,7 @@ def mounts(config: "Config", rootfs: str, cgroup: "Manager | None") -> list[tupl
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for entry in config.get("mounts", []):
-            place = _resolved(root, rootfs, entry["destination"])
+            place = _resolved(root, entry["destination"])
             if MountOptions(entry.get("options", [])).bind:
                 found.append((place, entry["source"]))
             elif entry.get("type") in {"cgroup", "cgroup2"} and cgroup and "cgroup" not in kinds:
@@ -59,7 +61,7 @@ def mounts(config: "Config", rootfs: str, cgroup: "Manager | None") -> list[tupl
     return found
 
 
-def _resolved(root: int, rootfs: str, path: str) -> str:
+def _resolved(root: int, path: str) -> str:
     """A mount point's path in the container, symlinks followed."""
     try:
         descriptor = beneath.open_path(root, path)
@@ -69,7 +71,8 @@ def _resolved(root: int, rootfs: str, path: str) -> str:
         real = os.readlink(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
-    return real.removeprefix(os.path.realpath(rootfs)) or "/"
+    # Of another mount namespace's root, or a detached one, it is just the slash.
+    return real.removeprefix(os.readlink(f"/proc/self/fd/{root}").rstrip("/")) or "/"
 
 
 def _cgroups(place: str, cgroup: "Manager") -> list[tuple[str, str]]:
@@ -236,7 +239,17 @@ def streams(saved: list[str], nulls: list[str], null: int) -> "list[dict[str, st
     return given
 
 
-def lay_out(config: "Config", rootfs: str, place: str) -> None:
+def places(trees: "Mapping[str, int]", place: str) -> dict[str, str]:
+    """Where ``lay_out`` mounts detached trees, by the paths that they are known by.
+
+    Args:
+        trees: descriptors of detached mounts, by these paths.
+        place: the directory that is covered.
+    """
+    return {path: f"{place}/tree{number}" for number, path in enumerate(trees)}
+
+
+def lay_out(config: "Config", rootfs: str, place: str, trees: "Mapping[str, int]") -> None:
     """Mount what criu builds the container's mounts from; in a mount namespace for it alone.
 
     Args:
@@ -244,14 +257,26 @@ def lay_out(config: "Config", rootfs: str, place: str) -> None:
         rootfs: absolute path of its root filesystem; missing mount points are made in it.
         place: a directory, which is covered: ``root`` in it is the root filesystem, ``null`` the
             cover of masked files.
+        trees: descriptors of detached mounts, by the paths that the root filesystem and sources of
+            binds are known by; others are really there.
     """
-    tree = mount.open_tree(AT_FDCWD, rootfs, mount.OPEN_TREE_CLONE | AT_RECURSIVE)
+    tree = trees.get(rootfs, -1)
+    if tree < 0:
+        tree = mount.open_tree(AT_FDCWD, rootfs, mount.OPEN_TREE_CLONE | AT_RECURSIVE)
     cover = null_device.clone()
     mount.mount("tmpfs", place, "tmpfs")
     os.mkdir(f"{place}/root")
     os.close(os.open(f"{place}/null", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
     mount.move_mount(tree, AT_FDCWD, f"{place}/root")
     mount.move_mount(cover, AT_FDCWD, f"{place}/null")
+    for path, target in places(trees, place).items():
+        if path == rootfs:
+            continue
+        if os.path.isdir(path):
+            os.mkdir(target)
+        else:
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC))
+        mount.move_mount(trees[path], AT_FDCWD, target)
     above: list[tuple[str, str]] = []  # mounts so far: where, and their sources, or nothing
     for entry in config.get("mounts", []):
         destination = os.path.normpath(entry["destination"])
