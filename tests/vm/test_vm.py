@@ -19,7 +19,8 @@ PART = ("-p", "selection", "tests/vm/guest/facilities.py", "tests/contracts", "t
 # What asks for systemd as init, or for a kernel that criu knows.
 BOOTED = (
     "--init=systemd", "--", "tests/e2e/oci/test_systemd.py", "tests/e2e/oci/test_checkpoint.py",
-    "tests/kernel/runtime/test_process.py", "-k", "(oci and not runc) or apparmor",
+    "tests/e2e/test_checkpoints.py", "tests/kernel/runtime/test_process.py",
+    "-k", "(oci and not runc) or apparmor or (test_checkpoints and not said)",
     # runc showed long ago that the tests are fair.
 )  # fmt: skip
 TIMEOUT_SECONDS = 600

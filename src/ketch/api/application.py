@@ -63,7 +63,7 @@ class Application:
         self.settings = settings
         self.headers = {
             "Api-Version": information.API_VERSION,
-            "Docker-Experimental": "false",
+            "Docker-Experimental": str(information.is_experimental()).lower(),
             "Ostype": "linux",
             "Server": f"ketch/{__version__} (linux)",
         }

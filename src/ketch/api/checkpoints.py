@@ -1,41 +1,59 @@
-"""Routes of checkpoints, of which there are none: the engine makes none yet, and says so."""
+"""Routes of checkpoints, which a process of one thread makes, as criu needs it: not the server."""
 
 from typing import TYPE_CHECKING
 
-from ketch.errors import NotFoundError, UnsupportedError
+from ketch.api import sessions
+from ketch.engine import checkpoints, wire
+from ketch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from ketch.api.application import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
-
-
-def _find(engine: "Engine", reference: str) -> "Container":
-    return engine.containers.find(reference)
 
 
 async def list_(call: "Call") -> None:
     """Answer ``GET /containers/{id}/checkpoints``."""
-    await call.run(_find, call["id"])
-    await call.reply(200, [])
+    names = await call.run(_list, call["id"], call.text("dir"))
+    await call.reply(200, [{"Name": name} for name in names])
+
+
+def _list(engine: "Engine", reference: str, directory: str) -> list[str]:
+    return checkpoints.list_(engine.settings, engine.containers.find(reference), directory)
 
 
 async def create(call: "Call") -> None:
     """Answer ``POST /containers/{id}/checkpoints``."""
-    container = await call.run(_find, call["id"])
-    raise UnsupportedError(
-        f"cannot checkpoint container {container.id}: ketch checkpoints bundles alone, by "
-        "ketch-oci checkpoint"
-    )
+    body = await call.exchange.document()
+    texts = {key: body.get(key) or "" for key in ("CheckpointID", "CheckpointDir")}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise InvalidArgumentError(f"{key}: not a string")
+    session = await sessions.ask_starter(
+        call.application,
+        {
+            "action": "checkpoint", "container": call["id"],
+            "checkpoint": str(texts["CheckpointID"]),
+            "checkpoint-dir": str(texts["CheckpointDir"]),
+            "leave-running": not body.get("Exit"),
+        },
+    )  # fmt: skip
+    try:
+        await session.expect(wire.EXIT)
+    finally:
+        session.close()
+    await call.reply(201)
 
 
 async def remove(call: "Call") -> None:
     """Answer ``DELETE /containers/{id}/checkpoints/{checkpoint}``."""
-    await call.run(_find, call["id"])
-    raise NotFoundError(
-        f"checkpoint {call['checkpoint']} does not exist for container {call['id']}"
-    )
+    await call.run_slowly(_remove, call["id"], call["checkpoint"], call.text("dir"))
+    await call.reply(204)
+
+
+def _remove(engine: "Engine", reference: str, name: str, directory: str) -> None:
+    container = engine.containers.find(reference)
+    checkpoints.remove(engine.settings, container, name, directory)
 
 
 ROUTES: "Routes" = (

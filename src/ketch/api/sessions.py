@@ -286,21 +286,35 @@ async def _await_other_start(
 
 
 async def start(
-    application: "Application", container: "Container", *, detach_keys: str = ""
+    application: "Application",
+    container: "Container",
+    *,
+    checkpoint: str = "",
+    directory: str = "",
 ) -> None:
     """Start a container, with all who wait for that attached before its first word.
+
+    Args:
+        application: the server.
+        container: the container.
+        checkpoint: name of the checkpoint that it is to go on from, or empty.
+        directory: where that is, empty for the container's own.
 
     Raises:
         KetchError: it cannot be started.
     """
-    if detach_keys:
-        sequence(detach_keys)
     waiting = list(_waiting(application, container.id))
     if not waiting:
         _forget(application, container.id)
     session = await ask_starter(
         application,
-        {"action": "start", "container": container.id, "hold": bool(waiting)},
+        {
+            "action": "start",
+            "container": container.id,
+            "hold": bool(waiting),
+            "checkpoint": checkpoint,
+            "checkpoint-dir": directory,
+        },
     )
     try:
         if waiting:

@@ -23,7 +23,12 @@ async def start(call: "Call") -> None:
         raise NotModifiedError(f"container {call['id']} runs already")
     if call.text("detachKeys"):
         sessions.sequence(call.text("detachKeys"))
-    await sessions.start(call.application, container)
+    await sessions.start(
+        call.application,
+        container,
+        checkpoint=call.text("checkpoint"),
+        directory=call.text("checkpoint-dir"),
+    )
     await call.reply(204)
 
 

@@ -1,6 +1,8 @@
 """``ketch start`` and ``attach``: start a container that exists, stay with one that runs."""
 
+import os
 import sys
+from contextlib import suppress
 
 from ketch.cli import session
 from ketch.cli.flags import Command, Flag, UsageError, parse
@@ -23,6 +25,8 @@ START = Command(
     "Start one or more stopped containers",
     (
         Flag("attach", "a", "bool", "Attach STDOUT/STDERR and forward signals"),
+        Flag("checkpoint", help="Restore from this checkpoint"),
+        Flag("checkpoint-dir", help="Use a custom checkpoint storage directory"),
         _DETACH_KEYS,
         Flag("interactive", "i", "bool", "Attach container's STDIN"),
     ),
@@ -52,6 +56,17 @@ def start(settings: "Settings", arguments: list[str]) -> int:
                 "you cannot start and attach multiple containers at once", "", exit_status=1
             )
         return _start_attached(settings, parsed)
+    if parsed.text("checkpoint"):
+        if len(parsed.arguments) > 1:
+            raise UsageError("you cannot restore multiple containers at once", "", exit_status=1)
+        with suppress(NotModifiedError):
+            starts.start(
+                settings,
+                parsed.arguments[0],
+                parsed.text("checkpoint"),
+                checkpoint_directory(parsed),
+            )
+        return 0
     failed = []
     for reference in parsed.arguments:
         try:
@@ -79,7 +94,8 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
     fields: dict[str, Value] = {
         "action": "start", "root": settings.root, "state": settings.state,
         "container": container.id, "attach": parsed.enabled("attach") or interactive,
-        "stdin": interactive,
+        "stdin": interactive, "checkpoint": parsed.text("checkpoint"),
+        "checkpoint-dir": checkpoint_directory(parsed),
     }  # fmt: skip
     started = session.Session(
         lambda: launch.connect(settings), fields, session.Signals(every=not terminal)
@@ -91,6 +107,12 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
         forward_signals=not terminal,
         detach_keys=detach_keys(parsed),
     )
+
+
+def checkpoint_directory(parsed: "Parsed") -> str:
+    """The directory that ``--checkpoint-dir`` names, empty for the container's own."""
+    directory = parsed.text("checkpoint-dir")
+    return os.path.abspath(directory) if directory else ""
 
 
 def attach(settings: "Settings", arguments: list[str]) -> int:

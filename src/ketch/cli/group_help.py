@@ -5,6 +5,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GROUPS = {
+    "checkpoint": "Manage checkpoints",
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Manage lists of images for several platforms",
@@ -15,6 +16,9 @@ GROUPS = {
 # Other spellings of commands that are listed.
 _ALIASES = {"list", "ps", "remove"}
 _OWN = {
+    "checkpoint create": "Create a checkpoint from a running container",
+    "checkpoint ls": "List checkpoints for a container",
+    "checkpoint rm": "Remove a checkpoint",
     "container inspect": "Display detailed information on one or more containers",
     "container prune": "Remove all stopped containers",
     "image inspect": "Display detailed information on one or more images",

@@ -59,6 +59,10 @@ _COMMANDS = {
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
 }
 _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
+    "checkpoint": {
+        "create": ("checkpoints", "create"), "list": ("checkpoints", "ls"),
+        "ls": ("checkpoints", "ls"), "remove": ("checkpoints", "rm"), "rm": ("checkpoints", "rm"),
+    },
     "container": {
         "attach": "attach", "commit": "commit", "cp": "cp", "create": "create", "diff": "diff",
         "exec": "exec", "export": "export",

@@ -6,6 +6,8 @@ from ketch.errors import InvalidArgumentError
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _LETTERS_AND_MARKS = _LETTERS | frozenset("_.-")
+ALLOWED = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
+"""What a name may be made of, as messages say it."""
 
 # Weather and temper for the first word, boats and what belongs to them for the second.
 _FIRST = """
@@ -61,11 +63,14 @@ def check_name(name: str) -> str:
         InvalidArgumentError: it is not a name.
     """
     bare = name.removeprefix("/")
-    if len(bare) < 2 or bare[0] not in _LETTERS or not _LETTERS_AND_MARKS.issuperset(bare):
-        raise InvalidArgumentError(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+    if not is_name(bare):
+        raise InvalidArgumentError(f"Invalid container name ({name}), only {ALLOWED} are allowed")
     return bare
+
+
+def is_name(text: str) -> bool:
+    """Whether something may be the name of a container or a checkpoint: one part of a path."""
+    return len(text) > 1 and text[0] in _LETTERS and _LETTERS_AND_MARKS.issuperset(text)
 
 
 def _random(below: int) -> int:

@@ -1,4 +1,4 @@
-"""Starting a container from any process: ask for a monitor, and hear that the program runs.
+"""Starting and saving containers from any process: ask for who does it, hear that it is done.
 
 For those who do not attach; see ``engine.wire`` for those who do.
 """
@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 64 * 1024
 
 
-def start(settings: "Settings", reference: str) -> str:
+def start(settings: "Settings", reference: str, checkpoint: str = "", directory: str = "") -> str:
     """Start a container that exists; returns its identifier once its program runs.
+
+    Args:
+        settings: the engine's places.
+        reference: the container.
+        checkpoint: name of the checkpoint that it is to go on from, or empty.
+        directory: where that is, empty for the container's own.
 
     Raises:
         NotFoundError: no such container.
@@ -25,11 +31,26 @@ def start(settings: "Settings", reference: str) -> str:
         KetchError: something that it needs cannot be had.
     """
     fields: dict[str, wire.Value] = {
-        "action": "start",
-        "root": settings.root,
-        "state": settings.state,
-        "container": reference,
-    }
+        "action": "start", "container": reference,
+        "checkpoint": checkpoint, "checkpoint-dir": directory,
+    }  # fmt: skip
+    return _ask(settings, fields, wire.STARTED)
+
+
+def checkpoint(
+    settings: "Settings", reference: str, name: str, directory: str, *, leave_running: bool
+) -> None:
+    """Save a running container; see ``checkpoints.create``."""
+    fields: dict[str, wire.Value] = {
+        "action": "checkpoint", "container": reference, "checkpoint": name,
+        "checkpoint-dir": directory, "leave-running": leave_running,
+    }  # fmt: skip
+    _ask(settings, fields, wire.EXIT)
+
+
+def _ask(settings: "Settings", fields: "dict[str, wire.Value]", awaited: int) -> str:
+    """Ask a process for something; returns what comes with the frame that says that it is done."""
+    fields |= {"root": settings.root, "state": settings.state}
     connection = launch.connect(settings)
     try:
         connection.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))
@@ -38,14 +59,14 @@ def start(settings: "Settings", reference: str) -> str:
             for kind, payload in decoder.feed(data):
                 if kind == wire.FAILED:
                     raise wire.error(payload)
-                if kind == wire.STARTED:
+                if kind == awaited:
                     return payload.decode()
     except ConnectionError:
         pass
     finally:
         connection.close()
     raise UnavailableError(
-        f"the monitor of container {reference} has gone",
+        f"the process that was asked about container {fields['container']} has gone",
         f"{launch.ERROR_LOG} in the state directory tells more",
     )
 

@@ -21,7 +21,10 @@ connect to. ``launch.connect`` reaches a process that serves one request::
 ``create``      ``request``, the API's document as JSON, and ``--name``; or a command line: its
                 flags as ``--NAME``, ``given``, ``arguments``, ``directory``, ``environment``
 ``run``         the same, and ``--detach``, ``--explain``, ``hold``, ``lifetime``
-``start``       ``container``, ``attach``, ``stdin``, ``hold``, ``lifetime``
+``start``       ``container``, ``attach``, ``stdin``, ``hold``, ``lifetime``, ``checkpoint``,
+                ``checkpoint-dir``
+``checkpoint``  ``container``, ``checkpoint``, ``checkpoint-dir``, ``leave-running``; answered by
+                EXIT
 ``exec``        a command line, as above
 ``exec-start``  ``exec``, the session's id (``Execs.create``), ``detach``, ``rows``, ``columns``
 ==============  ==================================================================================

@@ -217,12 +217,13 @@ def test_units_that_systemd_accepts(ketch: Engine, tmp_path: pathlib.Path) -> No
     assert not about_ours, verified.stderr
 
 
-def test_checkpoints_are_refused_by_name(ketch: Engine, ask: Ask) -> None:
+def test_checkpoints_of_a_container_that_does_not_run(ketch: Engine, ask: Ask) -> None:
     ketch.ok("create", "--name", "api-saved", "busybox", "true")
     try:
         assert ask("GET", "/containers/api-saved/checkpoints") == (200, b"[]\n")
         status, body = ask("POST", "/containers/api-saved/checkpoints", b'{"CheckpointID":"one"}')
-        assert (status, b"ketch-oci checkpoint" in body) == (501, True)
+        assert (status, b"not running" in body) == (409, True)
+        assert ask("POST", "/containers/api-saved/start?checkpoint=one")[0] == 404
         assert ask("DELETE", "/containers/api-saved/checkpoints/one")[0] == 404
         assert ask("GET", "/containers/nobody/checkpoints")[0] == 404
     finally:

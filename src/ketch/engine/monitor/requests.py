@@ -135,16 +135,46 @@ def _begin(
 
 def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
     engine = _engine(fields, Keeper.parent())
-    attached = bool(fields.get("attach"))
-    container = engine.containers.claim(_text(fields, "container"), attached=attached)
+    reference, attached = _text(fields, "container"), bool(fields.get("attach"))
+    checkpoint = _find_checkpoint(engine, reference, fields)
+    container = engine.containers.claim(reference, attached=attached)
     manner = running.Manner(
         client=client,
         attached=attached,
         gives=bool(fields.get("stdin")),
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
+        checkpoint=checkpoint,
     )
     _begin(engine, container, channel, manner)
+
+
+def _find_checkpoint(engine: Engine, reference: str, fields: "Fields") -> str:
+    """The directory of the checkpoint that a container is to go on from, empty for none."""
+    name = fields.get("checkpoint")
+    if not name:
+        return ""
+    from ketch.engine import checkpoints  # noqa: PLC0415 wanted by few
+
+    container = engine.containers.find(reference)
+    place = _text(fields, "checkpoint-dir")
+    directory = checkpoints.locate(engine.settings, container, str(name), place)
+    checkpoints.require_support(container)
+    return directory
+
+
+def _checkpoint(client: Client, fields: "Fields") -> None:
+    """Save a running container: by criu, so in a process of one thread."""
+    from ketch.engine import checkpoints  # noqa: PLC0415 wanted by few
+
+    checkpoints.create(
+        _engine(fields),
+        _text(fields, "container"),
+        _text(fields, "checkpoint"),
+        _text(fields, "checkpoint-dir"),
+        leave_running=bool(fields["leave-running"]),
+    )
+    client.ended(0)
 
 
 def _create(client: Client, fields: "Fields") -> None:
@@ -257,6 +287,7 @@ def _list(fields: "Fields", name: str) -> list[str]:
 
 
 _ALONE: "dict[str, Callable[[Client, Fields], None]]" = {
+    "checkpoint": _checkpoint,
     "create": _create,
     "exec": _exec,
     "exec-start": _exec_start,

@@ -55,9 +55,12 @@ class Manner:
         hold: whether the client has a last word before the program runs.
         lifetime: whether the container ends when the client's process does.
         restarting: whether its monitor starts it again, and listens already.
+        checkpoint: directory of the checkpoint that it goes on from, or empty.
     """
 
-    __slots__ = ("attached", "client", "explain", "gives", "hold", "lifetime", "restarting")
+    __slots__ = (
+        "attached", "checkpoint", "client", "explain", "gives", "hold", "lifetime", "restarting",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Manner:
         hold: bool = False,
         lifetime: bool = False,
         restarting: bool = False,
+        checkpoint: str = "",
     ) -> None:
         self.client = client
         self.attached = attached
@@ -77,6 +81,7 @@ class Manner:
         self.hold = hold
         self.lifetime = lifetime
         self.restarting = restarting
+        self.checkpoint = checkpoint
 
 
 def start(engine: "Engine", container: "Container", channel: "Channel", manner: Manner) -> None:
@@ -134,7 +139,7 @@ def _start(
         Streams.make(interactive=config.get("OpenStdin", False), terminal=config.get("Tty", False))
     )
     held.callback(parts.streams.close)
-    _create(engine, container, parts, held, manner.explain)
+    _create(engine, container, parts, held, manner)
     _hand_over(engine, container, channel, manner, held, parts)
     client = manner.client
     if client is not None:
@@ -144,7 +149,8 @@ def _start(
         client.check_interest()
     # Read before the program runs: it may end at once, and a zombie has none.
     start_time = procfs.process_start_time(parts.init.pid) or 0
-    parts.init.start()
+    if not manner.checkpoint:  # else it runs
+        parts.init.start()
     engine.containers.mark_started(
         container.id,
         parts.init.pid,
@@ -235,12 +241,12 @@ def _create(
     container: "Container",
     parts: _Parts,
     held: ExitStack,
-    explain: "Callable[[str], None] | None",
+    manner: Manner,
 ) -> None:
     """Take all that the container holds while it runs, and create it up to its program's start."""
     settings = engine.settings
     request: Request = container.record  # type: ignore[assignment]
-    say = explain or _keep_quiet
+    say = manner.explain or _keep_quiet
     directory = settings.container_directory(container.id)
     shared = sharing.join(engine, request, held)
     request = shared.request(request)
@@ -271,6 +277,17 @@ def _create(
         cgroup.create()
         realtime.provide(cgroup.path, config["linux"]["resources"], layout)
         cgroup.set(config["linux"]["resources"])
+        if manner.checkpoint:
+            from ketch.engine.monitor import restoring  # noqa: PLC0415 wanted by few
+
+            assert sandbox is not None
+            wires.settle()
+            parts.init = restoring.restore(
+                settings, container, manner.checkpoint, config, cgroup,
+                rootfs=rootfs, network=sandbox.descriptor, streams=parts.streams.given,
+            )  # fmt: skip
+            held.callback(_give_up, parts.init)
+            return
         birth = init.Birth(
             Plan(config, layout),
             ProcessSetup(config["process"], filter_),
@@ -281,7 +298,7 @@ def _create(
             die_with_parent=True,
             sibling=True,
             container_id=container.id,
-            explain=explain,
+            explain=manner.explain,
         )
         wires.settle()
         parts.init = create.create(birth, cgroup)

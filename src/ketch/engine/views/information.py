@@ -1,6 +1,7 @@
 """What is known of the engine and its host: the documents of ``version`` and ``info``."""
 
 import os
+import shutil
 import time
 
 from ketch import __version__
@@ -19,6 +20,11 @@ API_VERSION_MINIMUM = "1.24"
 _REGISTRY = "https://index.docker.io/v1/"
 
 
+def is_experimental() -> bool:
+    """Whether clients may offer checkpoints, all that is experimental in Docker and here."""
+    return shutil.which("criu") is not None
+
+
 def version() -> "dict[str, Any]":
     """Returns what ``version`` tells, in the API's keys (``SystemVersion``)."""
     kernel = os.uname()
@@ -30,7 +36,8 @@ def version() -> "dict[str, Any]":
         "KernelVersion": kernel.release,
     }
     engine = {"Name": "Engine", "Version": __version__, "Details": {
-        **details, "Experimental": "false", "GitCommit": "", "GoVersion": "", "BuildTime": "",
+        **details, "Experimental": str(is_experimental()).lower(), "GitCommit": "",
+        "GoVersion": "", "BuildTime": "",
     }}  # fmt: skip
     return {
         "Platform": {"Name": "ketch"},
@@ -110,7 +117,7 @@ def info(engine: "Engine") -> "dict[str, Any]":
         "NoProxy": os.environ.get("NO_PROXY", ""),
         "Name": kernel.nodename,
         "Labels": [],
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": is_experimental(),
         "ServerVersion": __version__,
         "Runtimes": {"ketch": {"path": "ketch-oci"}},
         "DefaultRuntime": "ketch",
