@@ -51,6 +51,8 @@ async def _attachable(call: "Call") -> "tuple[Container, int]":
             f"container {container.id} is restarting, wait until the container is running"
         )
     sessions.sequence(call.text("detachKeys"))
+    # Before the head is sent: once a client has that, it starts the container at any moment.
+    await call.run(_note_attached, container.id)
     return container, newest
 
 
@@ -70,7 +72,6 @@ async def _attach(
         wanted=wanted,
         keys=sessions.sequence(call.text("detachKeys")) if has_terminal(container) else b"",
     )
-    await call.run(_note_attached, container.id)
     if container.is_active:
         await attachment.attach(call.application, container.id)
         session: sessions.Session | None = attachment.session.result()
