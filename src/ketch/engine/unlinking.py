@@ -4,6 +4,7 @@ import json
 
 from ketch.engine.ledger import no_such
 from ketch.errors import ConflictError, NotFoundError
+from ketch.spec import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def unlink(store: "Store", containers: "Containers", reference: str) -> None:
             "SELECT record FROM container WHERE id = ?", (container.id,)
         ).fetchone()
         record = json.loads(row["record"]) if row else {"HostConfig": {}}
-        links = record["HostConfig"].get("Links") or []
-        kept = [link for link in links if _alias(link) != alias]
-        if len(kept) == len(links):
+        given = record["HostConfig"].get("Links") or []
+        kept = [link for link in given if _called(link) != alias]
+        if len(kept) == len(given):
             raise no_such(reference)
         record["HostConfig"]["Links"] = kept
         connection.execute(
@@ -47,7 +48,7 @@ def unlink(store: "Store", containers: "Containers", reference: str) -> None:
         )
 
 
-def _alias(link: str) -> str:
-    """What a container calls the other: ``alias`` of ``name:alias``, else its name."""
-    name, _, alias = link.partition(":")
-    return (alias or name).rpartition("/")[2]
+def _called(link: str) -> str:
+    """What a container calls the other."""
+    reference, alias = links.split(link)
+    return alias or reference

@@ -14,6 +14,14 @@ _OWN = frozenset({"HOME", "PATH"})
 _RUN_MINIMUM = 3  # ports one after the other that are told of as one range as well
 
 
+def split(text: str) -> tuple[str, str]:
+    """Reads a ``--link``, ``name[:alias]``: the other container, and what it is called if that is
+    said. Docker's inspect writes ``/name:/own-name/alias``, which is taken too.
+    """
+    reference, _, alias = text.partition(":")
+    return reference.removeprefix("/"), alias.rpartition("/")[2]
+
+
 def variables(
     name: str, alias: str, address: str, exposed: "Iterable[str]", environment: "Iterable[str]"
 ) -> list[str]:

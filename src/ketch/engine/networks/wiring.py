@@ -412,14 +412,14 @@ def links_of(engine: "Engine", container: "Container", *, running: bool = False)
     if not asked or not _on_default(engine, container.id):
         return found
     for text in asked:
-        reference, _, alias = text.partition(":")
+        reference, alias = links.split(text)
         try:
-            other = engine.containers.find(reference.removeprefix("/"))
+            other = engine.containers.find(reference)
         except NotFoundError as error:
             if running:
                 continue
             raise NotFoundError(f"could not get container for {reference}: {error}") from error
-        alias = (alias or other.name).rpartition("/")[2]
+        alias = alias or other.name
         if not other.is_active:
             if running:
                 continue
