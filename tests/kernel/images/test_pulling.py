@@ -309,6 +309,29 @@ def test_a_layer_that_is_not_what_it_should_be(
     assert engine.images.list() == []
 
 
+@pytest.mark.parametrize("lie", LIES)
+def test_a_mirror_s_lies_are_forgiven(engine: Engine, registry: FakeRegistry, lie: str) -> None:
+    """What a mirror does not have rightly comes from the registry itself."""
+    make, _, _ = LIES[lie]
+    registry.add_image("app", "1", BASE, MIDDLE, TOP)
+    digest = layer(registry, 1)
+    with fake() as mirror:
+        mirror.manifests, mirror.blobs = registry.manifests, registry.blobs
+        hook_blob(mirror, digest, make(registry, digest))
+        engine.pull(timeout_seconds=1, mirrors={registry.host: [f"http://{mirror.host}"]})
+        assert any(digest in path for _, path, _ in mirror.requests)
+    assert any(digest in path for _, path, _ in registry.requests)
+    assert len(engine.images.resolve(f"{registry.host}/app:1").chain_ids) == 3
+
+
+def test_the_registry_s_own_failure_is_told_after_a_mirror_s(
+    engine: Engine, registry: FakeRegistry
+) -> None:
+    with fake() as mirror, pytest.raises(NotFoundError, match="manifest unknown"):
+        engine.pull(mirrors={registry.host: [f"http://{mirror.host}"]})
+    assert engine.left() == []
+
+
 def test_a_flipped_bit(engine: Engine, registry: FakeRegistry) -> None:
     registry.add_image("app", "1", BASE, compress=bytes, suffix="")
     digest = layer(registry)

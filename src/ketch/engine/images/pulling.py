@@ -104,7 +104,18 @@ class Puller:
         return self._registries.repository(name)
 
     def _pull(self, repository: "Repository", name: Reference) -> bool:
-        """Pull one tag or digest; returns whether there was anything new."""
+        """Pull one tag or digest, after a mirror's failure from the registry itself.
+
+        Returns:
+            Whether there was anything new.
+        """
+        home = repository.without_mirrors()
+        if home is not repository:
+            with suppress(KetchError):
+                return self._pull_from(repository, name)
+        return self._pull_from(home, name)
+
+    def _pull_from(self, repository: "Repository", name: Reference) -> bool:
         known = self._known(name)
         if known is not None and not name.digest and (digest := self._unchanged(repository, name)):
             self._tell_begin(name)

@@ -4,6 +4,7 @@ Source: OCI distribution specification 1.1; Docker's registry protocol v2, of wh
 """
 
 import contextlib
+import copy
 import json
 import os
 from hashlib import new as new_hash
@@ -99,6 +100,14 @@ class Repository:
         self.shown = shown
         self._sessions = list(sessions)
         self._scopes = [f"repository:{path}:{actions}"]
+
+    def without_mirrors(self) -> "Repository":
+        """Returns the repository as the registry itself has it; this one if it has no mirrors."""
+        if len(self._sessions) == 1:
+            return self
+        home = copy.copy(self)
+        home._sessions = [self._home]
+        return home
 
     # Reading
 
@@ -336,7 +345,7 @@ class Repository:
         return self._sessions[-1]
 
     def _from_any(self, ask: "Callable[[Session], T]") -> "T":
-        """Ask one endpoint after the other; what has answered is asked first the next time."""
+        """Ask one endpoint after the other, until one has an answer."""
         for session in self._sessions[:-1]:
             try:
                 return ask(session)
