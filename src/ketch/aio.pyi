@@ -211,13 +211,18 @@ class Images:
             platform: the platform they must be of, or empty.
         """
     async def load(
-        self, source: str | bytes | IO[bytes], *, platform: str = ""
+        self,
+        source: str | bytes | IO[bytes],
+        *,
+        platform: str = "",
+        progress: Progress | None = None,
     ) -> builtins.list[Image]:
         """Take images from an archive.
 
         Args:
             source: a file's path, the archive itself, or an open file, pipe or socket.
             platform: which of an image's platforms is taken; this machine's where empty.
+            progress: who is told how far it is.
         """
     async def search(
         self, term: str, *, limit: int = 0, filters: Mapping[str, Any] | None = None

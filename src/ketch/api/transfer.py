@@ -17,6 +17,7 @@ from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.registries import Registries
 from ketch.spec import reference as references
+from ketch.spec.sizes import bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,10 @@ class Told(Progress):
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
 
+    def begin(self, identifier: str, text: str) -> None:
+        """Tell what begins; no ``progressDetail``, or clients would overwrite it."""
+        self._outlet.tell({"status": text, "id": identifier})
+
     def say(self, identifier: str, status: str) -> None:
         """Tell a new state."""
         about = {"progressDetail": {}, "id": identifier} if identifier else {}
@@ -51,7 +56,8 @@ class Told(Progress):
     def advance(self, identifier: str, action: str, current_bytes: int, total_bytes: int) -> None:
         """Tell how far something is."""
         detail = {"current": current_bytes, **({"total": total_bytes} if total_bytes > 0 else {})}
-        self._outlet.tell({"status": action, "progressDetail": detail, "id": identifier})
+        told = {"status": action, "progressDetail": detail, "id": identifier}
+        self._outlet.tell({**told, "progress": bar(current_bytes, total_bytes)})
 
 
 async def told(
@@ -209,23 +215,17 @@ async def push(call: "Call") -> None:
 async def load(call: "Call") -> None:
     """Answer ``POST /images/load``."""
     platform = _platform(call)
+    quiet = call.flag("quiet") if call.given("quiet") else True
     async with body_descriptor(call) as descriptor:
 
         def take(engine: "Engine", outlet: Outlet) -> None:
             def tell(loaded: "Loaded") -> None:
-                for name, image_id in loaded.replaced:
-                    text = (
-                        f"The image {name} already exists, renaming the old one with ID "
-                        f"{image_id} to empty string"
-                    )
+                for text in loaded.lines():
                     outlet.tell({"stream": f"{text}\n"})
-                for name in loaded.names:
-                    outlet.tell({"stream": f"Loaded image: {name}\n"})
-                if not loaded.names:
-                    outlet.tell({"stream": f"Loaded image ID: {loaded.id}\n"})
 
+            progress = Progress() if quiet else Told(outlet)
             with engine.images.opened_archive(descriptor) as source:
-                archive.load(engine.images, source, platform=platform, done=tell)
+                archive.load(engine.images, source, platform=platform, done=tell, progress=progress)
 
         await told(call, take, promised=True)
 

@@ -4,10 +4,10 @@ import json
 import sys
 
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import binary_size
 from ketch.engine.engine import Engine
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
+from ketch.spec.sizes import binary_size
 from ketch.spec.template_functions import Struct, plain
 
 TYPE_CHECKING = False

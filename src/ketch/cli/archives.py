@@ -5,11 +5,13 @@ import os
 import sys
 
 from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.progress import shown_on
 from ketch.engine.images import archive as image_archive
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import archive
+from ketch.images.registry.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,30 +86,22 @@ def load(settings: "Settings", arguments: list[str]) -> int:
     name, platform = parsed.text("input"), parsed.text("platform")
     if not name and sys.stdin is not None and sys.stdin.isatty():
         raise InvalidArgumentError("requested load from stdin, but stdin is empty")
-    done = _tell if not parsed.enabled("quiet") else _tell_names
-    if name and os.path.isdir(name):
-        directory = archive.DirectorySource(name)
-        image_archive.load(images, directory, platform=platform, done=done)
-        return 0
-    with _input(name) as descriptor, images.opened_archive(descriptor) as source:
-        image_archive.load(images, source, platform=platform, done=done)
+    # As docker: how far it is concerns people at a terminal alone, what came of it everybody.
+    lines = shown_on(sys.stdout)
+    progress = Progress() if parsed.enabled("quiet") or not sys.stdout.isatty() else lines
+
+    def tell(loaded: "Loaded") -> None:
+        for line in loaded.lines():
+            lines.say("", line)
+
+    with contextlib.ExitStack() as stack:
+        source: archive.Source
+        if name and os.path.isdir(name):
+            source = archive.DirectorySource(name)
+        else:
+            source = stack.enter_context(images.opened_archive(stack.enter_context(_input(name))))
+        image_archive.load(images, source, platform=platform, done=tell, progress=progress)
     return 0
-
-
-def _tell(loaded: "Loaded") -> None:
-    for name, image_id in loaded.replaced:
-        print(
-            f"The image {name} already exists, renaming the old one with ID {image_id}"
-            " to empty string"
-        )
-    _tell_names(loaded)
-
-
-def _tell_names(loaded: "Loaded") -> None:
-    for name in loaded.names:
-        print(f"Loaded image: {name}")
-    if not loaded.names:
-        print(f"Loaded image ID: {loaded.id}")
 
 
 @contextlib.contextmanager

@@ -5,11 +5,11 @@ import sys
 
 from ketch.cli.archives import write
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import size
 from ketch.engine import copying, files
 from ketch.engine.engine import Engine
 from ketch.errors import InvalidArgumentError
 from ketch.spec import copy_paths
+from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

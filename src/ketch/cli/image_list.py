@@ -4,7 +4,7 @@ import sys
 import time
 
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import size, table
+from ketch.cli.tables import table
 from ketch.engine.images import inspection, listing
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
@@ -12,6 +12,7 @@ from ketch.errors import InvalidArgumentError
 from ketch.spec import reference as references
 from ketch.spec import timestamps
 from ketch.spec.filters import pair
+from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ import time
 
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import shortened, size, table
+from ketch.cli.tables import shortened, table
 from ketch.engine.images import inspection
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.spec import image as documents
 from ketch.spec import timestamps
+from ketch.spec.sizes import size
 from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False

@@ -4,7 +4,6 @@ import sys
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
-from ketch.cli.tables import size
 from ketch.engine.images import listing
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
@@ -12,6 +11,7 @@ from ketch.engine.views.sources import Source
 from ketch.errors import KetchError, NotFoundError
 from ketch.spec import image as documents
 from ketch.spec.filters import pair
+from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

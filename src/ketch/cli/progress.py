@@ -8,15 +8,13 @@ import os
 import threading
 import time
 
-from ketch.cli.tables import size
 from ketch.images.registry.progress import Progress
+from ketch.spec.sizes import bar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-_BAR_WIDTH_MIN = 110
-_BAR_CELLS = 50
 _INTERVAL_SECONDS = 0.1
 
 
@@ -55,17 +53,23 @@ class Bars(Progress):
         self._lines: dict[str, int] = {}  # identifiers by their line, the first of a group 0
         self._drawn: dict[str, float] = {}
 
+    def begin(self, identifier: str, text: str) -> None:
+        """See ``Progress.begin``."""
+        self.say("", f"{identifier}: {text}")
+
     def say(self, identifier: str, status: str) -> None:
         """See ``Progress.say``."""
         with self._lock:
             self._drawn.pop(identifier, None)
-            self._draw(identifier, status)
+            # Docker leaves room for a bar, and terminals that compare lines see it.
+            self._draw(identifier, f"{status} " if identifier else status)
 
     def advance(self, identifier: str, action: str, current_bytes: int, total_bytes: int) -> None:
         """See ``Progress.advance``."""
         with self._lock:
             now = time.monotonic()
-            if now - self._drawn.get(identifier, 0.0) < _INTERVAL_SECONDS:
+            is_last = current_bytes >= total_bytes
+            if not is_last and now - self._drawn.get(identifier, 0.0) < _INTERVAL_SECONDS:
                 return
             self._drawn[identifier] = now
             columns = os.get_terminal_size(self._stream.fileno()).columns
@@ -85,15 +89,6 @@ class Bars(Progress):
         up = len(self._lines) - self._lines[identifier]
         self._stream.write(f"\x1b[{up}A\x1b[2K\r{identifier}: {text}\r\x1b[{up}B")
         self._stream.flush()
-
-
-def bar(current_bytes: int, total_bytes: int, columns: int) -> str:
-    """Returns how far something is, as Docker draws it."""
-    share = min(current_bytes * _BAR_CELLS // total_bytes, _BAR_CELLS) if total_bytes else 0
-    numbers = f"{size(current_bytes, 4):>8}/{size(total_bytes, 4)}"
-    if columns <= _BAR_WIDTH_MIN:
-        return numbers
-    return f"[{'=' * share}>{' ' * (_BAR_CELLS - share)}] {numbers}"
 
 
 def shown_on(stream: "TextIO") -> Progress:

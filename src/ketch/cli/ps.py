@@ -5,11 +5,12 @@ import sys
 import time
 
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import shortened, size, table
+from ketch.cli.tables import shortened, table
 from ketch.engine.engine import Engine
 from ketch.engine.views import listing, sizes, summary
 from ketch.spec import filters
 from ketch.spec.filters import Filters
+from ketch.spec.sizes import size
 from ketch.spec.values import quoted
 
 TYPE_CHECKING = False

@@ -4,10 +4,11 @@ import sys
 import time
 
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.tables import binary_size, size, table
+from ketch.cli.tables import table
 from ketch.engine.engine import Engine
 from ketch.engine.views.statistics import Figures, Sampler
 from ketch.errors import NotFoundError
+from ketch.spec.sizes import binary_size, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from ketch.cli import image_list
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.ps import columns as container_columns
-from ketch.cli.tables import size, table
+from ketch.cli.tables import table
 from ketch.engine import pruning
 from ketch.engine.engine import Engine
 from ketch.engine.images import listing as image_listing
@@ -16,6 +16,7 @@ from ketch.engine.views import disk_usage, sizes
 from ketch.engine.volumes import listing as volume_listing
 from ketch.errors import InvalidArgumentError
 from ketch.spec.filters import pair
+from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -28,21 +28,3 @@ def table(rows: "Sequence[Sequence[str]]", minimum_width: int = _COLUMN_WIDTH_MI
 def shortened(text: str, length: int) -> str:
     """Cut text to a number of characters, the last of which then is an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def size(size_bytes: float, digits: int = 3) -> str:
-    """Write a size in decimal units to three significant digits, as ``1.98MB``."""
-    units = iter(("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB"))
-    while size_bytes >= 1000:
-        size_bytes /= 1000
-        next(units)
-    return f"{size_bytes:.{digits}g}{next(units)}"
-
-
-def binary_size(size_bytes: float) -> str:
-    """Write a size in powers of 1024 to four significant digits, as ``23.54GiB``."""
-    units = iter(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB"))
-    while size_bytes >= 1024:
-        size_bytes /= 1024
-        next(units)
-    return f"{size_bytes:.4g}{next(units)}"

@@ -6,12 +6,13 @@ import sys
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
-from ketch.cli.tables import size, table
+from ketch.cli.tables import table
 from ketch.engine.engine import Engine
 from ketch.engine.volumes import listing
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import environment
 from ketch.spec.filters import pair
+from ketch.spec.sizes import size
 from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False

@@ -231,13 +231,18 @@ class Images(Collection):
             image_archive.save(self._places.engine.images, texts, sink, platform=platform)
 
     def load(
-        self, source: "str | bytes | IO[bytes]", *, platform: str = ""
+        self,
+        source: "str | bytes | IO[bytes]",
+        *,
+        platform: str = "",
+        progress: Progress | None = None,
     ) -> "builtins.list[Image]":
         """Take images from an archive.
 
         Args:
             source: a file's path, the archive itself, or an open file, pipe or socket.
             platform: which of an image's platforms is taken; this machine's where empty.
+            progress: who is told how far it is.
         """
         images = self._places.engine.images
         with contextlib.ExitStack() as held:
@@ -250,7 +255,7 @@ class Images(Collection):
             else:
                 file = source
             archive = held.enter_context(images.opened_archive(file.fileno()))
-            loaded = image_archive.load(images, archive, platform=platform)
+            loaded = image_archive.load(images, archive, platform=platform, progress=progress)
         return [self.get(one.id) for one in loaded]
 
     def search(

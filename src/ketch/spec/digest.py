@@ -11,6 +11,7 @@ from ketch.errors import InvalidArgumentError
 # The algorithms that the specification registers and how many hex digits each has.
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
+_SHORT_LENGTH = 12
 _HEX = re.compile(r"[0-9a-f]+")
 
 
@@ -51,6 +52,11 @@ def valid(text: str) -> bool:
     except InvalidArgumentError:
         return False
     return True
+
+
+def short(digest: str) -> str:
+    """Returns the start of a digest that people are shown."""
+    return digest.partition(":")[2][:_SHORT_LENGTH]
 
 
 def of(content: bytes) -> str:

@@ -36,14 +36,3 @@ def test_columns_fit_their_longest_cell() -> None:
 )
 def test_shortened(text: str, length: int, expected: str) -> None:
     assert tables.shortened(text, length) == expected
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "text"),
-    [
-        (0, "0B"), (999, "999B"), (1000, "1kB"), (1500, "1.5kB"), (1_980_000, "1.98MB"),
-        (123_456_789, "123MB"), (999_999, "1e+03kB"), (4_200_000_000, "4.2GB"),
-    ],
-)  # fmt: skip
-def test_sizes(size_bytes: int, text: str) -> None:
-    assert tables.size(size_bytes) == text

@@ -15,6 +15,7 @@ from ketch.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from ketch.images.registry.progress import Progress
 from ketch.spec import digest as digests
 from ketch.spec import docker_archive, platforms, timestamps
 from ketch.spec import image as documents
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.images.images import Image, Images
     from ketch.engine.images.ingest import Layer
-    from ketch.images.archive import Source
+    from ketch.images.archive import Range, Source
     from ketch.spec.image import Descriptor, ImageConfig, Platform
     from ketch.spec.reference import Reference
 
@@ -52,6 +53,7 @@ _REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"  # annotations.md
 _NAME_ANNOTATION = "io.containerd.image.name"
 _INDEX_DEPTH_MAX = 4
 _IMAGES_MAX = 1000
+_REPORT_BYTES = 1 << 19
 
 
 class Loaded:
@@ -69,6 +71,16 @@ class Loaded:
         self.id = image_id
         self.names = names
         self.replaced = replaced
+
+    def lines(self) -> list[str]:
+        """Returns what there is to say of it, in Docker's words."""
+        told = [
+            f"The image {name} already exists, renaming the old one with ID {image_id}"
+            " to empty string"
+            for name, image_id in self.replaced
+        ]
+        told += [f"Loaded image: {name}" for name in self.names]
+        return told if self.names else [*told, f"Loaded image ID: {self.id}"]
 
 
 def save(
@@ -142,6 +154,7 @@ def load(
     *,
     platform: str = "",
     done: "Callable[[Loaded], object]" = lambda _: None,
+    progress: Progress | None = None,
 ) -> list[Loaded]:
     """Take images from an archive; those before one that is damaged stay.
 
@@ -150,6 +163,7 @@ def load(
         source: the archive.
         platform: which of an image's platforms is taken; this machine's where empty.
         done: is told of each image once it is there.
+        progress: is told how far each layer is that the store lacks.
 
     Raises:
         InvalidArgumentError: the archive, or a document in it, is malformed.
@@ -174,7 +188,7 @@ def load(
                     raise NotFoundError(
                         f"requested platform ({platform}) not found: image might not be loaded"
                     )
-                loaded.append(candidate.store(images, source))
+                loaded.append(candidate.store(images, source, progress or Progress()))
                 done(loaded[-1])
     finally:
         images.publish_index()
@@ -213,7 +227,7 @@ class _Candidate:
                 f" got {len(layers)}"
             )
 
-    def store(self, images: "Images", source: "Source") -> Loaded:
+    def store(self, images: "Images", source: "Source", progress: Progress) -> Loaded:
         """Store and record the image."""
         image_id = images.content.write(self.config)
         existing = images.known(image_id)
@@ -221,7 +235,7 @@ class _Candidate:
             # Its layers may have come compressed; those are as good.
             manifest_digest, size_bytes = existing.manifest_digest, existing.size_bytes
         else:
-            layers = self._layers(images, source)
+            layers = self._layers(images, source, progress)
             size_bytes = sum(layer.size_bytes for layer in layers)
             manifest_digest = images.content.write(self._manifest(image_id, layers))
         replaced = images.holders(self.names)
@@ -237,7 +251,7 @@ class _Candidate:
         )
         return Loaded(image_id, names, [pair for pair in replaced if pair[1] != image_id])
 
-    def _layers(self, images: "Images", source: "Source") -> "list[Layer]":
+    def _layers(self, images: "Images", source: "Source", progress: Progress) -> "list[Layer]":
         below: list[str] = []
         layers: list[Layer] = []
         diff_ids = self.document["rootfs"]["diff_ids"]
@@ -245,9 +259,10 @@ class _Candidate:
             layer = ingest.known_layer(images, below, diff_id, expected)
             if layer is None:
                 part = source.open(name)
+                watched = _Watched(part, digests.short(diff_id), progress)
                 try:
                     layer = ingest.add_layer(
-                        images, part, below, expected=expected, diff_id=diff_id
+                        images, watched, below, expected=expected, diff_id=diff_id
                     )
                 finally:
                     part.close()
@@ -260,6 +275,35 @@ class _Candidate:
             return self.manifest
         config = documents.descriptor(documents.OCI_CONFIG, image_id, len(self.config))
         return documents.encode(documents.manifest(config, [layer.descriptor for layer in layers]))
+
+
+class _Watched:
+    """A layer in an archive as a stream, of which somebody is told how far it was read.
+
+    Args:
+        part: the layer.
+        shown: its name.
+        progress: who is told.
+    """
+
+    __slots__ = ("_part", "_position", "_progress", "_reported", "_shown", "_total")
+
+    def __init__(self, part: "Range", shown: str, progress: Progress) -> None:
+        self._part = part
+        self._shown = shown
+        self._progress = progress
+        self._position = 0
+        self._reported = 0
+        self._total = part.size_bytes
+
+    def read(self, size: int, /) -> bytes:
+        content = self._part.read(size)
+        self._position += len(content)
+        is_last = self._position == self._total
+        if content and (is_last or self._position - self._reported >= _REPORT_BYTES):
+            self._reported = self._position
+            self._progress.advance(self._shown, "Loading layer", self._position, self._total)
+        return content
 
 
 # Reading

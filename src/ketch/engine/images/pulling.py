@@ -15,6 +15,7 @@ from ketch.images.registry.progress import Progress
 from ketch.spec import image as documents
 from ketch.spec import platforms, timestamps
 from ketch.spec import reference as references
+from ketch.spec.digest import short
 from ketch.spec.reference import Reference
 
 TYPE_CHECKING = False
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ketch.spec.image import Platform
 
 _REPORT_BYTES = 1 << 19
-SHORT_DIGEST_LENGTH = 12
 
 
 class Puller:
@@ -76,8 +76,10 @@ class Puller:
             RegistryError: the registry answers against its protocol.
         """
         name = references.parse(text).tagged()
-        downloaded = self._pull(self._repository(name), name)
-        self._tell_status(name, downloaded=downloaded)
+        # Of a tag and a digest the digest says which image it is.
+        known = Reference(name.domain, name.path, digest=name.digest) if name.digest else name
+        downloaded = self._pull(self._repository(known), known)
+        self._tell_status(known, downloaded=downloaded)
         return name
 
     def pull_all(self, text: str) -> Reference:
@@ -274,7 +276,7 @@ class Puller:
             )
 
     def _tell_begin(self, name: Reference) -> None:
-        self._progress.say(str(name) if name.digest else name.tag, f"Pulling from {name.path}")
+        self._progress.begin(str(name) if name.digest else name.tag, f"Pulling from {name.path}")
 
     def _tell_status(self, name: Reference, *, downloaded: bool) -> None:
         what = "Downloaded newer image for" if downloaded else "Image is up to date for"
@@ -306,11 +308,6 @@ class _Watched:
             total_bytes = self._download.descriptor["size"]
             self._progress.advance(self._download.name, "Extracting", position, total_bytes)
         return content
-
-
-def short(digest: str) -> str:
-    """Returns the start of a digest that people are shown."""
-    return digest.partition(":")[2][:SHORT_DIGEST_LENGTH]
 
 
 def _attributes(target: "Target", name: Reference) -> dict[str, str]:

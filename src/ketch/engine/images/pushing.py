@@ -9,7 +9,6 @@ import functools
 import os
 from typing import NamedTuple
 
-from ketch.engine.images.pulling import short
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images.registry import push as blobs
 from ketch.images.registry.progress import Progress
@@ -17,6 +16,7 @@ from ketch.images.registry.workers import AbandonedError, Workers
 from ketch.spec import image as documents
 from ketch.spec import platforms
 from ketch.spec import reference as references
+from ketch.spec.digest import short
 from ketch.spec.reference import Reference
 
 TYPE_CHECKING = False

@@ -9,6 +9,15 @@ class Progress:
 
     __slots__ = ()
 
+    def begin(self, identifier: str, text: str) -> None:
+        """Take what is beginning now, which stays as it is.
+
+        Args:
+            identifier: what it is about, such as a tag.
+            text: in Docker's words, such as ``Pulling from library/busybox``.
+        """
+        self.say(identifier, text)
+
     def say(self, identifier: str, status: str) -> None:
         """Take a new state of something, or a line of text.
 
