@@ -9,7 +9,7 @@ import time
 from ketch.engine import events, states
 from ketch.engine.images import ingest
 from ketch.engine.images.images import new_name
-from ketch.errors import ConflictError
+from ketch.errors import ConflictError, NotFoundError
 from ketch.images import changes as change
 from ketch.images import tree
 from ketch.images.pieces import Pieces
@@ -75,7 +75,7 @@ def commit(
     _merge(merged, own)
     images = engine.images
     with images.adding():
-        parent = images.resolve(container.image_id) if container.image_id else None
+        parent = _parent(engine, container)
         with _standing_still(engine, container) if pause else contextlib.nullcontext():
             layer = _layer(engine, container, parent)
         created_ns = time.time_ns()
@@ -109,6 +109,23 @@ def commit(
     with engine.store.transaction() as connection:
         events.record(connection, "container", "commit", container.id, attributes)
     return image_id
+
+
+def _parent(engine: "Engine", container: "Container") -> "Image | None":
+    """Returns the image that a container was made of, None where it was made of none.
+
+    Raises:
+        NotFoundError: it was removed since.
+    """
+    if not container.image_id:
+        return None
+    image = engine.images.known(container.image_id)
+    if image is None:
+        raise NotFoundError(
+            f"No such image: {container.image_id}, which container {container.name} was made of",
+            f"its files alone can be kept: ketch export {container.name} | ketch import -",
+        )
+    return image
 
 
 @contextlib.contextmanager
