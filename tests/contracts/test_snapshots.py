@@ -15,6 +15,7 @@ from ketch.images.fuse_overlay import FuseOverlaySnapshotter
 from ketch.images.overlay import OverlaySnapshotter
 from ketch.images.snapshots import Snapshotter
 from ketch.images.vfs import CopySnapshotter
+from tests.support import trees
 from tests.support.archives import member, stream
 
 pytestmark = pytest.mark.root
@@ -227,54 +228,27 @@ def test_a_lower_directory_can_be_renamed_by_copying_as_on_any_overlay(
         (root / "d").rename(root / "renamed")
 
 
-def edit(root: pathlib.Path) -> None:
+def edit(snapshotter: Snapshotter, root: pathlib.Path) -> None:
     """Do one of everything that a layer can tell of."""
     (root / "d" / "f").unlink()
     (root / "d" / "g").write_bytes(b"changed")
+    os.link(root / "d" / "g", root / "d" / "linked")
     (root / "o" / "new").chmod(0o4711)
-    (root / "made" / "deep").mkdir(parents=True)
-    (root / "made" / "deep" / "file").write_bytes(b"x" * 5000)
-    os.link(root / "made" / "deep" / "file", root / "made" / "link")
     (root / "s").unlink()
     (root / "s").mkdir()
     (root / "s" / "inside").touch()
-    os.mkfifo(root / "fifo", 0o640)
-    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    os.symlink("nowhere", os.fsencode(root) + b"/not\xffutf8" + b"x" * 200)
-    with (root / "sparse").open("wb") as file:
-        file.seek(1 << 24)
-        file.write(b"end")
     os.setxattr(root / "d" / "g", b"user.kept", b"\0value")
+    # fuse-overlayfs keeps room for a whiteout's prefix.
+    shorter = len(".wh.") if isinstance(snapshotter, FuseOverlaySnapshotter) else 0
+    trees.fill(root / "made", trees.NAME_BYTES_MAX - shorter)
     os.utime(root / "made", ns=(1, 1_234_567_890_123_456_789))
-
-
-def listing(root: pathlib.Path) -> dict[str, tuple[object, ...]]:
-    """Return all that can be seen of a tree."""
-    found: dict[str, tuple[object, ...]] = {}
-    for directory, directories, files in os.walk(root):
-        for name in [*directories, *files]:
-            path = pathlib.Path(directory, name)
-            status = path.lstat()
-            is_directory = stat.S_ISDIR(status.st_mode)
-            what: object = None
-            if stat.S_ISREG(status.st_mode):
-                what = (path.read_bytes(), {key: os.getxattr(path, key)
-                                            for key in os.listxattr(path)})  # fmt: skip
-            elif path.is_symlink():
-                what = os.readlink(path)
-            found[str(path.relative_to(root))] = (
-                status.st_mode, status.st_uid, status.st_rdev, what,
-                0 if is_directory else status.st_nlink,
-                0 if is_directory and name != "made" else status.st_mtime_ns,
-            )  # fmt: skip
-    return found
 
 
 def seen(snapshotter: Snapshotter, root: pathlib.Path) -> dict[str, tuple[object, ...]]:
     """Return what must stay the same; fuse-overlayfs counts links, and tells times, as it likes."""
-    whole = listing(root)
+    whole = trees.listing(root)
     if isinstance(snapshotter, FuseOverlaySnapshotter):
-        return {name: facts[:4] for name, facts in whole.items()}
+        return {name: facts[:5] for name, facts in whole.items()}
     return whole
 
 
@@ -283,21 +257,21 @@ def test_what_a_container_changed_is_a_layer(snapshotter: Snapshotter) -> None:
     directory, again = container(snapshotter), container(snapshotter, "again")
     snapshotter.prepare(directory, chain)
     with mounted(snapshotter, directory) as root:
-        edit(root)
+        edit(snapshotter, root)
         archive = b"".join(snapshotter.diff(directory))
         assert archive == b"".join(snapshotter.diff(directory))
         told = [f"{'CAD'[change.kind]} /{os.fsdecode(change.path)}"
                 for change in snapshotter.changes(directory)]  # fmt: skip
         before = seen(snapshotter, root)
-    assert [line for line in told if "utf8" not in line] == [
-        "C /d", "D /d/f", "C /d/g", "A /fifo", "A /made", "A /made/deep", "A /made/deep/file",
-        "A /made/link", "A /null", "C /o", "C /o/new", "C /s", "A /s/inside", "A /sparse",
+    assert [line for line in told if not line.startswith("A /made/")] == [
+        "C /d", "D /d/f", "C /d/g", "A /d/linked", "A /made", "C /o", "C /o/new", "C /s",
+        "A /s/inside",
     ]  # fmt: skip
     commit_archive(snapshotter, CHAIN[3], chain, archive)
     snapshotter.prepare(again, [*chain, CHAIN[3]])
     with mounted(snapshotter, again) as root:
         assert seen(snapshotter, root) == before
-        assert (root / "sparse").stat().st_blocks < 1000
+        assert (root / "made" / "sparse").stat().st_blocks < 1000
 
 
 def commit_archive(
@@ -320,7 +294,7 @@ def test_a_view_shows_a_root_as_it_is_and_changes_nothing(snapshotter: Snapshott
     directory = container(snapshotter)
     snapshotter.prepare(directory, three_layers(snapshotter))
     with mounted(snapshotter, directory) as root:
-        edit(root)
+        edit(snapshotter, root)
         descriptor = snapshotter.view(directory)
         view = pathlib.Path(f"/proc/self/fd/{descriptor}")
         assert seen(snapshotter, view) == seen(snapshotter, root)

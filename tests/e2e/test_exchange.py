@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_skopeo_copies_from_and_to_all_forms(
         assert ketch.ok("load", "-i", str(target)) == f"Loaded image: other/name:{number}"
         assert layers(ketch, f"other/name:{number}")[1] == before[1]
         ketch.ok("rmi", f"other/name:{number}")
+
+
+def test_a_directory_on_another_file_system_is_filled(ketch: Engine, two_layers: str) -> None:
+    before = layers(ketch, two_layers)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        ketch.ok("save", "--format", "oci-dir", "-o", directory, two_layers)
+        ketch.ok("rmi", two_layers)
+        assert ketch.ok("load", "-i", directory) == f"Loaded image: {two_layers}"
+    assert layers(ketch, two_layers) == before
 
 
 def test_umoci_unpacks_the_store_and_what_was_saved_and_changes_it(

@@ -18,6 +18,7 @@ import stat
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import compression, tar
 from ketch.images.tar_writer import Writer
+from ketch.linux import sparse
 from ketch.spec.image import DOCUMENT_SIZE_MAX
 
 TYPE_CHECKING = False
@@ -69,7 +70,7 @@ class Range:
 
     def read(self, size: int, /) -> bytes:
         """Return up to ``size`` bytes, none at the end."""
-        content = os.pread(self._descriptor, min(size, self._left), self._offset)
+        content = sparse.pread(self._descriptor, min(size, self._left), self._offset)
         self._offset += len(content)
         self._left -= len(content)
         return content
@@ -205,9 +206,7 @@ def seekable(descriptor: int, directory: str, limit_bytes: int) -> int:
     try:
         content = compression.decompressed(stream, kind, limit_bytes)
         while piece := content.read(_PIECE_BYTES):
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(copy, rest) :]
+            sparse.append(copy, piece)
     except OSError as error:
         os.close(copy)
         raise UnavailableError(f"cannot write to {directory}: {error.strerror}") from error
@@ -279,7 +278,7 @@ class DirectorySink:
         """Write a file from another."""
         target = os.open(self._target(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
         try:
-            while os.copy_file_range(descriptor, target, 1 << 30):
+            for _ in sparse.copy(descriptor, target, os.fstat(descriptor).st_size):
                 pass
         finally:
             os.close(target)

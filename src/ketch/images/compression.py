@@ -141,7 +141,7 @@ class _Members:
         self._read_bytes = 0
 
     def read(self, size: int, /) -> bytes:
-        pieces = [self._output]
+        pieces = [self._output] if self._output else []  # of one piece join makes no copy
         missing = size - len(self._output)
         while missing > 0 and (piece := self._more(missing)):
             pieces.append(piece)

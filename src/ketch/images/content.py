@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-HOLE_BYTES_MIN = 1 << 16  # zeros in smaller pieces are written as they are
-_ZEROS = bytes(1 << 18)
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -167,14 +165,18 @@ class BlobWriter:
     Without ``commit`` the block leaves nothing.
     """
 
-    __slots__ = ("_algorithm", "_descriptor", "_hash", "_path", "_store", "_update", "size_bytes")
+    __slots__ = ("_algorithm", "_append", "_descriptor", "_hash", "_path", "_store", "_update",
+                 "size_bytes")  # fmt: skip
 
     def __init__(self, store: ContentStore, algorithm: str) -> None:
+        from ketch.linux import sparse  # noqa: PLC0415 - not for a container's start
+
         self.size_bytes = 0
         self._store = store
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self._update: Callable[[bytes], None] = self._hash.update
+        self._append = sparse.append  # a layer may hold a disk's image, most of it never written
         self._path = f"{store.root}/ingest/{os.urandom(12).hex()}"
         self._descriptor = -1
 
@@ -216,13 +218,7 @@ class BlobWriter:
         self._update(content)
         self.size_bytes += len(content)
         try:
-            if len(content) >= HOLE_BYTES_MIN and is_zeros(content):
-                # A layer may hold a disk's image, most of which was never written.
-                os.lseek(self._descriptor, len(content), os.SEEK_CUR)
-                return
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            self._append(self._descriptor, content)
         except OSError as error:
             raise _unwritable(self._store.root, error) from error
 
@@ -245,7 +241,6 @@ class BlobWriter:
         path = self._store.path(digest)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.ftruncate(self._descriptor, self.size_bytes)  # it may end with a hole
             os.fchmod(self._descriptor, 0o644)
             os.fsync(self._descriptor)
             os.rename(self._path, path)
@@ -253,11 +248,6 @@ class BlobWriter:
         except OSError as error:
             raise _unwritable(self._store.root, error) from error
         return digest
-
-
-def is_zeros(content: bytes | memoryview) -> bool:
-    """Whether a piece of content, at most as long as those that are read at once, is all zeros."""
-    return not content[0] and not content[-1] and bytes(content) == _ZEROS[: len(content)]
 
 
 def _names(directory: str) -> list[str]:

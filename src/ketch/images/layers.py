@@ -24,7 +24,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.images import tar
-from ketch.images.content import HOLE_BYTES_MIN, is_zeros
+from ketch.linux import sparse
 from ketch.linux.openat2 import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
@@ -238,12 +238,7 @@ class Tree:
                 _write_segments(descriptor, entry, reader)
             else:
                 for piece in reader.data():
-                    if len(piece) >= HOLE_BYTES_MIN and is_zeros(piece):
-                        os.lseek(descriptor, len(piece), os.SEEK_CUR)
-                    else:
-                        _write(descriptor, piece)
-                if entry.size_bytes >= HOLE_BYTES_MIN:
-                    os.ftruncate(descriptor, entry.size_bytes)  # it may end with a hole
+                    sparse.append(descriptor, piece)
             # In this order: a change of owner takes setuid bits and capabilities away.
             os.fchown(descriptor, entry.uid, entry.gid)
             os.fchmod(descriptor, entry.mode)
@@ -498,11 +493,6 @@ def _set_xattrs(target: int | bytes, entry: tar.Entry) -> None:
             # this kind of file.
             if error.errno not in {errno.EOPNOTSUPP, errno.EPERM} or key == b"security.capability":
                 raise
-
-
-def _write(descriptor: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(descriptor, piece) :]
 
 
 def _write_segments(descriptor: int, entry: tar.Entry, reader: tar.Reader) -> None:

@@ -4,6 +4,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_LARGE_BYTES = 1 << 16  # from here on joining, which copies, costs more than another call
+
 
 class Pieces:
     """What a generator yields, as a stream.
@@ -25,18 +27,20 @@ class Pieces:
             self._left += piece
         return self._left.startswith(text)
 
-    def read(self, size: int = -1, /) -> bytes:
-        """Returns ``size`` bytes, or all where it is negative; fewer at the end alone."""
-        if size < 0 or len(self._left) < size:
-            # Headers and small files come one by one.
-            gathered, length = [self._left], len(self._left)
-            while (size < 0 or length < size) and (piece := next(self._pieces, b"")):
-                gathered.append(piece)
-                length += len(piece)
-            self._left = b"".join(gathered)
-        if size < 0:
-            size = len(self._left)
-        content, self._left = self._left[:size], self._left[size:]
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, none at the end; a large piece as it is."""
+        gathered: list[bytes] = []
+        length = 0
+        while length < size and (piece := self._left or next(self._pieces, b"")):
+            self._left = b""
+            if gathered and len(piece) >= _LARGE_BYTES:
+                self._left = piece
+                break
+            gathered.append(piece)  # headers and small files come one by one
+            length += len(piece)
+        content = b"".join(gathered)
+        if length > size:
+            content, self._left = content[:size], content[size:]
         self.read_bytes += len(content)
         return content
 

@@ -7,10 +7,10 @@ bytes; those that are not UTF-8 go into PAX records as they are, which POSIX cal
 Sources: pax in POSIX.1-2017; OCI image specification, layer.md.
 """
 
-import os
 import struct
 
 from ketch.images import tar
+from ketch.linux import sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _END = bytes(2 * tar.BLOCK)
 _OCTAL_7 = (1 << 21) - 1  # what seven octal digits hold
 _OCTAL_11 = (1 << 33) - 1
 _SECOND_NS = 1_000_000_000
-_COPY_BYTES = 1 << 18
 
 
 def header(entry: tar.Entry) -> bytes:
@@ -99,16 +98,14 @@ class Writer:
 
         Args:
             entry: the member; its ``size_bytes`` is what is written, whatever the file does.
-            descriptor: the file, read from its start.
+            descriptor: the file, read from its start; its position may change.
         """
         self._put(header(entry))
-        missing = entry.size_bytes
-        if self._output >= 0:
-            missing -= self._copy(descriptor, missing)
-        while missing:
-            piece = os.read(descriptor, min(missing, _COPY_BYTES))
-            self._put(piece or bytes(min(missing, _COPY_BYTES)))
-            missing -= len(piece) or min(missing, _COPY_BYTES)
+        offset = self._copy(descriptor, entry.size_bytes) if self._output >= 0 else 0
+        while left := entry.size_bytes - offset:
+            piece = sparse.pread(descriptor, left, offset) or sparse.ZEROS[:left]
+            self._put(piece)
+            offset += len(piece)
         self._pad(entry.size_bytes)
 
     def finish(self) -> None:
@@ -118,17 +115,13 @@ class Writer:
     def _copy(self, descriptor: int, size: int) -> int:
         """Let the kernel copy as much as it will; returns how many bytes."""
         offset = 0
-        while offset < size:
-            try:
-                copied = os.sendfile(self._output, descriptor, offset, min(size - offset, 1 << 30))
-            except BlockingIOError:
-                raise
-            except OSError:
-                break  # this kind of output cannot do it, or says why when it is written to
-            if not copied:
-                break
-            offset += copied
-        os.lseek(descriptor, offset, os.SEEK_SET)
+        try:
+            for copied in sparse.copy(descriptor, self._output, size):
+                offset = copied
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # this kind of output cannot do it, or says why when it is written to
         self.size_bytes += offset
         return offset
 

@@ -12,6 +12,7 @@ import stat
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.images import tar, tar_writer
+from ketch.linux import sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PIECE_BYTES = 1 << 18
 _PATH_MAX = 4095
 _VANISHED = {errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP}
 _KINDS = {
@@ -211,21 +211,20 @@ def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return
-        entry.size_bytes = missing = status.st_size
+        entry.size_bytes = size = status.st_size
         entry.xattrs = xattrs(descriptor)
         head = tar_writer.header(entry)
-        padding = bytes(-missing % tar.BLOCK)
-        if missing <= _PIECE_BYTES:
-            content = os.read(descriptor, missing) if missing else b""
-            yield b"".join((head, content, bytes(missing - len(content)), padding))
+        padding = bytes(-size % tar.BLOCK)
+        if size <= sparse.HOLE_BYTES_MIN:
+            content = os.read(descriptor, size) if size else b""
+            yield b"".join((head, content, bytes(size - len(content)), padding))
             return
         yield head
-        while missing:
+        offset = 0
+        while left := size - offset:
             # What is cut off meanwhile is made up for: the header has told the size.
-            piece = os.read(descriptor, min(missing, _PIECE_BYTES)) or bytes(
-                min(missing, _PIECE_BYTES)
-            )
-            missing -= len(piece)
+            piece = sparse.pread(descriptor, left, offset) or sparse.ZEROS[:left]
+            offset += len(piece)
             yield piece
         if padding:
             yield padding

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from ketch.errors import PermissionDeniedError, UnavailableError, UnsupportedError
 from ketch.images import lock
 from ketch.images.snapshots import Snapshotter, make_upper, record_layers, unwritable
-from ketch.linux import libc, mount
+from ketch.linux import libc, mount, sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SEEK_MAX = 1 << 30
 
 
 class CopySnapshotter(Snapshotter):
@@ -129,20 +128,8 @@ def _copy_content(source: bytes, path: bytes, size_bytes: int) -> None:
     try:
         write = os.open(path, _NEW, 0o600)
         try:
-            os.ftruncate(write, size_bytes)
-            end = 0
-            while end < size_bytes:
-                try:
-                    begin = os.lseek(read, end, os.SEEK_DATA)
-                except OSError:  # ENXIO: a hole up to the end
-                    break
-                end = os.lseek(read, begin, os.SEEK_HOLE)
-                while begin < end:
-                    length = min(end - begin, _SEEK_MAX)
-                    copied = os.copy_file_range(read, write, length, begin, begin)
-                    if not copied:
-                        return
-                    begin += copied
+            for _ in sparse.copy(read, write, size_bytes):
+                pass
         finally:
             os.close(write)
     finally:

@@ -45,7 +45,11 @@ class Archive:
 
     def read(self, size: int = -1, /) -> bytes:
         """Returns ``size`` bytes, or all that is left where it is negative; fewer at the end."""
-        return self._stream.read(size)
+        gathered = []
+        while size and (piece := self._stream.read(size if size > 0 else _PIECE_BYTES)):
+            gathered.append(piece)
+            size = max(size - len(piece), -1)
+        return b"".join(gathered)
 
     def close(self) -> None:
         """Let go of what it is made of."""

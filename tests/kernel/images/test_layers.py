@@ -2,19 +2,25 @@
 
 import hashlib
 import io
+import itertools
 import os
 import pathlib
+import re
 import stat
 import subprocess
+import tarfile
 
 import pytest
 
 from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
-from ketch.images import layers, tar
+from ketch.images import layers, tar, tar_writer, tree
+from ketch.images.pieces import Pieces
+from tests.support import trees
 from tests.support.archives import archive, member, stream
 
 pytestmark = pytest.mark.root
 
+HUGE_BYTES = (1 << 33) + 1_234_567
 OPAQUE = "trusted.overlay.opaque"
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw+ep
 
@@ -130,6 +136,74 @@ def test_holes_stay_holes(tmp_path: pathlib.Path) -> None:
     os.close(descriptor)
     assert (tree / "f").read_bytes() == path.read_bytes()
     assert (tree / "f").stat().st_blocks * 512 < 1_000_000
+
+
+@pytest.fixture
+def huge(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Return a directory with a file whose size eleven octal digits cannot tell: over 8 GiB."""
+    path = tmp_path / "original" / "huge"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        for offset in (0, (1 << 33) - 3, HUGE_BYTES - 4):
+            file.seek(offset)
+            file.write(b"data")
+    return path.parent
+
+
+def same(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Whether two files have the same size and content, and the second is as sparse."""
+    return (
+        one.stat().st_size == other.stat().st_size
+        and trees.content(one) == trees.content(other)
+        and other.stat().st_blocks * 512 < 2 << 20
+    )
+
+
+def test_a_file_of_more_than_8_gib_is_archived_and_unpacked(
+    huge: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    parent = os.open(huge, os.O_RDONLY)
+    directory = os.open(tmp_path / "tree", os.O_RDONLY)
+    assert layers.apply(directory, Pieces(tree.archive(parent, b".", b""))) == HUGE_BYTES
+    os.close(parent)
+    os.close(directory)
+    assert same(huge / "huge", tmp_path / "tree" / "huge")
+
+
+def test_a_size_in_base_256_is_taken(huge: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    information = tarfile.TarInfo("huge")
+    information.size = HUGE_BYTES
+    header = information.tobuf(tarfile.GNU_FORMAT)
+    assert header[124] == 0x80
+    (tmp_path / "tree").mkdir()
+    parent = os.open(huge, os.O_RDONLY)
+    written = tree.archive(parent, b".", b"")
+    assert int(re.search(rb"size=(\d+)", next(written))[1]) == HUGE_BYTES  # type: ignore[index]
+    directory = os.open(tmp_path / "tree", os.O_RDONLY)
+    layers.apply(directory, Pieces(itertools.chain([header], written)))
+    os.close(parent)
+    os.close(directory)
+    assert same(huge / "huge", tmp_path / "tree" / "huge")
+
+
+def test_others_read_what_is_written_of_more_than_8_gib(
+    huge: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "huge.tar"
+    entry = tar.Entry(b"huge")
+    entry.mode, entry.size_bytes = 0o644, HUGE_BYTES
+    with path.open("wb", buffering=0) as file, (huge / "huge").open("rb") as content:
+        writer = tar_writer.Writer(file.write, file.fileno())
+        writer.add_file(entry, content.fileno())
+        writer.add(tar.Entry(b"after"))
+        writer.finish()
+        assert writer.size_bytes == file.tell()
+    assert path.stat().st_blocks * 512 < 2 << 20
+    told = subprocess.run(["tar", "-tvf", path], check=True, capture_output=True, text=True).stdout
+    assert [line.split()[2] for line in told.splitlines()] == [str(HUGE_BYTES), "0"]
+    with tarfile.open(path) as opened:
+        assert {found.name: found.size for found in opened} == {"huge": HUGE_BYTES, "after": 0}
 
 
 def test_the_root_is_what_the_archive_or_the_layer_below_says(tmp_path: pathlib.Path) -> None:

@@ -96,6 +96,27 @@ def plain_zstd(content: bytes) -> bytes:
 # What works
 
 
+def test_a_hole_is_unpacked_while_it_arrives(engine: Engine, registry: FakeRegistry) -> None:
+    data = bytes(4 << 20) + b"end"
+    content = archive(member(b"disk", data=data))
+    registry.add_image("app", "1", content, compress=bytes, suffix="")
+
+    def in_two_parts(request: Handler) -> bool:
+        if request.command != "GET" or not request.path.endswith(sha256(content)):
+            return False
+        request.answer(200, content[: 2 << 20], length=len(content))
+        request.wfile.flush()
+        time.sleep(0.3)  # the unpacking has come to where the file ends, in the middle of a hole
+        request.wfile.write(content[2 << 20 :])
+        return True
+
+    registry.hooks.append(in_two_parts)
+    engine.pull()
+    [disk] = engine.root.glob("snapshots/sha256/*/diff/disk")
+    assert disk.read_bytes() == data
+    assert disk.stat().st_blocks * 512 < 1 << 19
+
+
 @pytest.mark.parametrize(
     ("compress", "suffix"), [(gzip.compress, "+gzip"), (plain_zstd, "+zstd"), (bytes, "")]
 )

@@ -14,6 +14,7 @@ import threading
 from ketch.errors import DigestMismatchError, RegistryError, UnavailableError
 from ketch.images.registry.transport import BrokenOffError, UnreachableError
 from ketch.images.registry.workers import AbandonedError, Workers
+from ketch.linux import sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Follower:
     def read(self, size: int, /) -> bytes:
         """Return up to ``size`` bytes, none at the end."""
         there = self._download.wait_beyond(self.position)
-        content = os.pread(self._descriptor, min(size, there - self.position), self.position)
+        content = sparse.pread(self._descriptor, min(size, there - self.position), self.position)
         self.position += len(content)
         return content
 
