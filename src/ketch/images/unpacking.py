@@ -15,6 +15,7 @@ from ketch.images import compression, layers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from ketch.images.snapshots import Ingest
@@ -24,13 +25,20 @@ PIECE_BYTES = 1 << 18
 _PIECES_AHEAD = 8
 
 
-def unpack(stream: "Stream", kind: str, ingest: "Ingest") -> tuple[str, int]:
+def unpack(
+    stream: "Stream",
+    kind: str,
+    ingest: "Ingest",
+    blob_digest: "Callable[[], str] | None" = None,
+) -> tuple[str, int]:
     """Unpack a layer into a snapshot that is being made; its commit is left to the caller.
 
     Args:
         stream: the layer as it is stored, compressed or not.
         kind: its format, one of ``compression``'s.
         ingest: where its files go.
+        blob_digest: tells the SHA-256 of the stream once it is read, where somebody knows it: an
+            uncompressed layer is then not hashed again.
 
     Returns:
         The layer's diff ID and bytes of its files.
@@ -42,10 +50,14 @@ def unpack(stream: "Stream", kind: str, ingest: "Ingest") -> tuple[str, int]:
     """
     limit_bytes = room(ingest)
     whole = hashlib.sha256()
-    content = compression.Tee(compression.decompressed(stream, kind, limit_bytes), whole.update)
+    content = compression.decompressed(stream, kind, limit_bytes)
+    if kind != compression.PLAIN:
+        blob_digest = None
+    if blob_digest is None:
+        content = compression.Tee(content, whole.update)
     with ReadAhead(content) as ahead:
         size_bytes = layers.apply(ingest.directory, ahead, ingest.lower)
-    return f"sha256:{whole.hexdigest()}", size_bytes
+    return blob_digest() if blob_digest else f"sha256:{whole.hexdigest()}", size_bytes
 
 
 def room(ingest: "Ingest") -> int:

@@ -73,7 +73,10 @@ def add_layer(
         if not kept:
             stream = compression.decompressed(stream, kind, unpacking.room(ingest))
         stored = compression.Tee(stream, writer.write)
-        found, size_bytes = unpacking.unpack(stored, kind if kept else compression.PLAIN, ingest)
+        found, size_bytes = unpacking.unpack(
+            stored, kind if kept else compression.PLAIN, ingest,
+            (lambda: writer.digest) if algorithm == "sha256" else None,
+        )  # fmt: skip
         if diff_id and found != diff_id:
             raise DigestMismatchError(
                 f"layer content has the digest {found}, and not {diff_id} as it should"

@@ -257,7 +257,10 @@ class Puller:
                     f"layer {download.descriptor['digest']} is said to be {kind}, and is"
                     f" {found_kind}"
                 )
-            found, size_bytes = unpacking.unpack(stream, kind, ingest)
+            digest = download.descriptor["digest"]  # verified when the stream has ended
+            found, size_bytes = unpacking.unpack(
+                stream, kind, ingest, (lambda: digest) if digest.startswith("sha256:") else None
+            )
             if found != diff_id:
                 raise DigestMismatchError(
                     f"layer {download.descriptor['digest']} holds {found}, where the image's"
