@@ -13,6 +13,7 @@ from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images.registry import push as blobs
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.workers import AbandonedError, Workers
+from ketch.linux import sparse
 from ketch.spec import image as documents
 from ketch.spec import platforms
 from ketch.spec import reference as references
@@ -34,8 +35,7 @@ _COMPRESSED = {
     documents.OCI_LAYER: f"{documents.OCI_LAYER}+gzip",
     documents.DOCKER_LAYER: f"{documents.DOCKER_LAYER}.gzip",
 }
-_GZIP_LEVEL = 3
-_READ_BYTES = 1 << 20
+_GZIP_LEVEL = 2  # 3 takes 1.7 times as long for 2 % less, and on zeros 30 times
 _REPORT_BYTES = 1 << 19
 
 
@@ -349,8 +349,10 @@ def _gzip(path: str) -> "Iterator[bytes]":
     from isal import isal_zlib  # noqa: PLC0415 - rarely needed
 
     compressor = isal_zlib.compressobj(_GZIP_LEVEL, wbits=31)
+    offset = 0
     with open(path, "rb", buffering=0) as file:
-        while piece := file.read(_READ_BYTES):
+        while piece := sparse.pread(file.fileno(), sparse.PIECE_BYTES, offset):
+            offset += len(piece)
             if compressed := compressor.compress(piece):
                 yield compressed
     yield compressor.flush()
