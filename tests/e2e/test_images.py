@@ -3,9 +3,12 @@
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
+from ketch.spec import sizes
 from tests.support.archives import archive, member
 from tests.support.commands import Engine, finish
 
@@ -75,3 +78,43 @@ def test_a_container_outlives_its_image_and_cannot_be_committed(engine: Engine) 
         engine.ok("rmi", "back")
     finally:
         engine.ok("rm", "orphan")
+
+
+def test_disk_usage_is_dus_and_what_a_prune_frees(scratch: pathlib.Path) -> None:
+    # Docker tells of unpacked layers alone, and takes those that several images have for free.
+    program = str(pathlib.Path(sys.executable).with_name("ketch"))
+    engine = Engine("ketch", [program, "--root", f"{scratch}/usage/root", "--state",
+                              f"{scratch}/usage/state"])  # fmt: skip
+    places = [f"{engine.prefix[2]}/{part}/sha256" for part in ("blobs", "snapshots")]
+
+    def taken() -> int:
+        """Return what du(1) counts, in bytes, without the two directories themselves."""
+        counted = subprocess.run(["du", "-B1", "-cs", *places], check=True, capture_output=True,
+                                 text=True).stdout  # fmt: skip
+        return int(counted.split()[-2]) - sum(os.stat(place).st_blocks * 512 for place in places)
+
+    def told() -> list[str]:
+        line = engine.ok("system", "df", "--format", "{{.Type}};{{.Size}};{{.Reclaimable}}")
+        return line.splitlines()[0].split(";")[1:]
+
+    base = archive(member(b"base", data=os.urandom(1_500_000)))
+    engine.ok("import", "-", "used", stdin=base)
+    engine.ok("create", "--name", "holder", "used", "command")
+    engine.ok("create", "--name", "maker", "used", "command")
+    engine.ok("commit", "-m", "shares its layers", "maker", "unused")
+    engine.ok("import", "-", "orphaned", stdin=archive(member(b"o", data=os.urandom(700_000))))
+    engine.ok("create", "--name", "orphan", "orphaned", "command")
+    try:
+        engine.ok("rmi", "-f", "orphaned")
+        engine.ok("rm", "maker")
+        engine.ok("import", "-", "other", stdin=archive(member(b"x", data=os.urandom(2_500_000))))
+        before = taken()
+        size, reclaimable = told()
+        engine.ok("image", "prune", "-a", "-f")
+        freed = before - taken()
+        assert freed > 5_000_000  # the archive and its file
+        assert size == sizes.size(before, 4)
+        assert reclaimable == f"{sizes.size(freed, 4)} ({freed * 100 // before}%)"
+        assert told() == [sizes.size(taken(), 4), "0B (0%)"]
+    finally:
+        engine.ok("rm", "holder", "orphan")

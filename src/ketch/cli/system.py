@@ -71,7 +71,7 @@ def df(settings: "Settings", arguments: list[str]) -> int:
             raise InvalidArgumentError("the verbose and the format options conflict")
         sys.stdout.write(_verbose(engine, template))
         return 0
-    rows = _rows(disk_usage.document(engine))
+    rows = _rows(disk_usage.document(engine), sizes.in_use(engine))
     if template in {"", "table"}:
         text = table([[*_HEADS.values()], *([row[name] for name in _HEADS] for row in rows)])
     else:
@@ -84,17 +84,21 @@ def df(settings: "Settings", arguments: list[str]) -> int:
     return 0
 
 
-def _rows(usage: "dict[str, Any]") -> list[dict[str, str]]:
-    """Returns a line for each kind of thing."""
+def _rows(usage: "dict[str, Any]", needed_bytes: int) -> list[dict[str, str]]:
+    """Returns a line for each kind of thing.
+
+    Args:
+        usage: what there is.
+        needed_bytes: how much of what images take their containers need.
+    """
     images, containers, volumes = usage["Images"], usage["Containers"], usage["Volumes"]
     layers = usage["LayersSize"]
-    used = sum(image["Size"] - image["SharedSize"] for image in images if image["Containers"])
     active = [one for one in containers if one["State"] in _ACTIVE_STATES]
     data = [volume["UsageData"] for volume in volumes]
     cache = usage["BuildCache"]
     return [
         _row("Images", len(images), sum(bool(image["Containers"]) for image in images), layers,
-             layers - used),
+             layers - needed_bytes),
         _row("Containers", len(containers), len(active), _sum(containers, "SizeRw"),
              _sum(containers, "SizeRw") - _sum(active, "SizeRw")),
         _row("Local Volumes", len(volumes), sum(one["RefCount"] > 0 for one in data),

@@ -110,7 +110,7 @@ class Snapshotter(ABC):
 
     def commit(self, path: str, chain_id: str, size_bytes: int) -> None:
         """Called by ``Ingest.commit``."""
-        target = self._path(chain_id)
+        target = self.path(chain_id)
         try:
             with open(f"{path}/size", "x", encoding="utf-8") as file:
                 file.write(f"{size_bytes}\n")
@@ -206,7 +206,7 @@ class Snapshotter(ABC):
             chain_ids: of its layers, the lowest first.
             directory: the container's, as given to ``prepare``, or empty for an image.
         """
-        trees = [f"{self._path(chain)}/diff" for chain in reversed(chain_ids)]
+        trees = [f"{self.path(chain)}/diff" for chain in reversed(chain_ids)]
         if directory:
             data = {"LowerDir": ":".join(trees), "UpperDir": f"{directory}/upper",
                     "WorkDir": f"{directory}/work"}  # fmt: skip
@@ -218,7 +218,7 @@ class Snapshotter(ABC):
 
     def exists(self, chain_id: str) -> bool:
         """Whether a snapshot is committed."""
-        return os.path.exists(self._path(chain_id))
+        return os.path.exists(self.path(chain_id))
 
     def size_bytes(self, chain_id: str) -> int:
         """Returns bytes of the files in one committed layer, without those below it.
@@ -227,7 +227,7 @@ class Snapshotter(ABC):
             NotFoundError: there is no such snapshot.
         """
         try:
-            with open(f"{self._path(chain_id)}/size", encoding="utf-8") as file:
+            with open(f"{self.path(chain_id)}/size", encoding="utf-8") as file:
                 return int(file.read())
         except FileNotFoundError as error:
             raise _missing(chain_id) from error
@@ -246,7 +246,7 @@ class Snapshotter(ABC):
         """
         aside = self._new_path()
         with contextlib.suppress(FileNotFoundError):
-            os.rename(self._path(chain_id), aside)
+            os.rename(self.path(chain_id), aside)
             remove_tree(aside)
 
     def remove_unfinished(self) -> None:
@@ -254,7 +254,8 @@ class Snapshotter(ABC):
         for name in _names(f"{self.root}/snapshots/ingest"):
             remove_tree(f"{self.root}/snapshots/ingest/{name}")
 
-    def _path(self, chain_id: str) -> str:
+    def path(self, chain_id: str) -> str:
+        """Returns where all that is kept of a snapshot is, whether it exists or not."""
         algorithm, digits = digests.split(chain_id)
         return f"{self.root}/snapshots/{algorithm}/{digits}"
 
@@ -268,11 +269,11 @@ class Snapshotter(ABC):
     def _tree(self, chain_id: str) -> str:
         if not self.exists(chain_id):
             raise _missing(chain_id)
-        return f"{self._path(chain_id)}/diff"
+        return f"{self.path(chain_id)}/diff"
 
     def _trees(self, directory: str) -> list[str]:
         """Returns the trees below a container's, topmost first."""
-        return [f"{self._path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
+        return [f"{self.path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
 
     def _stack(self, directory: str) -> "Directory":
         from ketch.images import layered  # noqa: PLC0415 - not for a container's start

@@ -410,7 +410,7 @@ class Images:
             self.content.delete_unfinished()
             snapshotter.remove_unfinished()
             try:
-                blobs, layers = self._in_use()
+                blobs, layers = self.referred(self.list())
             except KetchError:
                 # A damaged image does not tell what it needs, so all has to stay.
                 return set()
@@ -451,11 +451,18 @@ class Images:
         )
         return Image(self.content, rows[0], [row["reference"] for row in names])
 
-    def _in_use(self) -> tuple[set[str], set[str]]:
-        """Returns the digests of blobs and the chain IDs of layers that something refers to."""
+    def referred(self, images: "Iterable[Image]") -> tuple[set[str], set[str]]:
+        """Returns what some images, and all containers, refer to.
+
+        Returns:
+            The digests of blobs, and the chain IDs of layers.
+
+        Raises:
+            KetchError: an image is damaged, and does not tell.
+        """
         blobs: set[str] = set()
         layers: set[str] = set()
-        for image in self.list():
+        for image in images:
             manifest = documents.parse_manifest(self.content.read(image.manifest_digest))
             blobs |= {image.id, image.manifest_digest}
             blobs |= {layer["digest"] for layer in manifest["layers"]}

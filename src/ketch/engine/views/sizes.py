@@ -57,6 +57,25 @@ def store(root: str) -> int:
     return _blocks([path for entry in found for path in _entries(entry)]) * _BLOCK_BYTES
 
 
+def in_use(engine: "Engine") -> int:
+    """Returns how much of ``store`` would be left if all images were removed that can be.
+
+    That is what containers need: their images, those these were committed on, and the layers of
+    images that are gone.
+    """
+    images = engine.images
+    every = {image.id: image for image in images.list()}
+    used: dict[str, Image] = {}
+    for image_id in images.users():
+        image = every.get(image_id)
+        while image is not None and image.id not in used:
+            used[image.id] = image
+            image = every.get(image.parent_id)
+    blobs, layers = images.referred(used.values())
+    paths = [*map(images.content.path, blobs), *map(images.snapshotter.path, layers)]
+    return _blocks(paths) * _BLOCK_BYTES
+
+
 def _blocks(paths: list[str]) -> int:
     """Returns the blocks of some files and directories and all that is in them."""
     total = 0
