@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from ketch.api.http import parse
 from ketch.engine.images import inspection, listing
+from ketch.engine.views import sizes
 from ketch.errors import InvalidArgumentError
+from ketch.spec import image as documents
 from ketch.spec.timestamps import SECOND_NS, UNKNOWN_NS
 
 if TYPE_CHECKING:
@@ -25,13 +28,28 @@ _CONFIG_BEFORE_1_50: "dict[str, Any]" = {
 
 async def list_(call: "Call") -> None:
     """Answer ``GET /images/json``."""
-    found = await call.run(_list, call.filters_given(), every=call.flag("all"))
+    found = await call.run(
+        _list, call.filters_given(), every=call.flag("all"), shared=call.flag("shared-size"),
+        manifests=call.flag("manifests"),
+    )  # fmt: skip
     await call.reply(200, [as_of(call.version, one) for one in found])
 
 
-def _list(engine: "Engine", pairs: list[str], *, every: bool) -> "list[dict[str, Any]]":
-    found = listing.select(engine.images, pairs, every=every)
-    return [listing.summary(image, -1) for image in found]
+def _list(
+    engine: "Engine", pairs: list[str], *, every: bool, shared: bool, manifests: bool
+) -> "list[dict[str, Any]]":
+    images = engine.images
+    found = listing.select(images, pairs, every=every)
+    told: list[dict[str, Any]] = [listing.summary(image, -1) for image in found]
+    if shared:
+        layers = sizes.Layers(images, images.list())
+        for image, one in zip(found, told, strict=True):
+            one["SharedSize"] = layers.shared_bytes(image)
+    if manifests:
+        users = images.users()
+        for image, one in zip(found, told, strict=True):
+            one["Manifests"] = [listing.manifest(images, image, users.get(image.id, ()))]
+    return told
 
 
 def as_of(version: tuple[int, int], image: "dict[str, Any]") -> "dict[str, Any]":
@@ -46,20 +64,32 @@ def as_of(version: tuple[int, int], image: "dict[str, Any]") -> "dict[str, Any]"
 
 async def inspect(call: "Call") -> None:
     """Answer ``GET /images/{name}/json``."""
-    await call.reply(200, as_of(call.version, await call.run(_inspect, call["name"])))
+    platform, manifests = platform_asked(call), call.flag("manifests")
+    if platform and manifests:
+        raise InvalidArgumentError(
+            "conflicting options: manifests and platform options cannot both be set"
+        )
+    found = await call.run(_inspect, call["name"], platform, manifests=manifests)
+    await call.reply(200, as_of(call.version, found))
 
 
-def _inspect(engine: "Engine", name: str) -> "dict[str, Any]":
-    return inspection.document(engine.images, engine.images.resolve(name))
+def _inspect(engine: "Engine", name: str, platform: str, *, manifests: bool) -> "dict[str, Any]":
+    images = engine.images
+    image = images.resolve(name, platform)
+    found: dict[str, Any] = inspection.document(images, image)
+    if manifests:
+        users = images.users().get(image.id, ())
+        found["Manifests"] = [listing.manifest(images, image, users)]
+    return found
 
 
 async def history(call: "Call") -> None:
     """Answer ``GET /images/{name}/history``."""
-    await call.reply(200, await call.run(_history, call["name"]))
+    await call.reply(200, await call.run(_history, call["name"], platform_asked(call)))
 
 
-def _history(engine: "Engine", name: str) -> "list[dict[str, Any]]":
-    steps = inspection.history(engine.images, engine.images.resolve(name))
+def _history(engine: "Engine", name: str, platform: str) -> "list[dict[str, Any]]":
+    steps = inspection.history(engine.images, engine.images.resolve(name, platform))
     return [
         {
             "Comment": step.comment,
@@ -90,15 +120,21 @@ def _tag(engine: "Engine", source: str, target: str) -> None:
 async def remove(call: "Call") -> None:
     """Answer ``DELETE /images/{name}``."""
     found = await call.run_slowly(
-        _remove, call["name"], force=call.flag("force"), prune=not call.flag("noprune")
-    )
+        _remove, call["name"], platforms=call.texts("platforms"), force=call.flag("force"),
+        prune=not call.flag("noprune"),
+    )  # fmt: skip
     await call.reply(200, told(found))
 
 
-def _remove(engine: "Engine", name: str, *, force: bool, prune: bool) -> "Events":
+def _remove(
+    engine: "Engine", name: str, *, platforms: list[str], force: bool, prune: bool
+) -> "Events":
     if not name.strip():
         raise InvalidArgumentError("image name cannot be blank")
-    engine.images.resolve(name)
+    image = engine.images.resolve(name)
+    if platforms:
+        wanted = [documents.parse_platform(_as_text(text)) for text in platforms]
+        engine.images.check_platform(image, wanted)
     return engine.images.remove(name, force=force, prune=prune)
 
 
@@ -118,6 +154,26 @@ async def prune(call: "Call") -> None:
 
 def _prune(engine: "Engine", pairs: list[str]) -> "tuple[Events, int]":
     return listing.prune(engine.images, pairs)
+
+
+def platform_asked(call: "Call") -> str:
+    """Returns the platform asked for: ``os/arch[/variant]``, or since 1.48 a JSON document.
+
+    Raises:
+        InvalidArgumentError: the document is malformed.
+    """
+    return _as_text(call.text("platform"))
+
+
+def _as_text(platform: str) -> str:
+    if not platform.startswith("{"):
+        return platform
+    found = parse(platform.encode())
+    assert isinstance(found, dict)
+    parts = [found.get(name) for name in ("os", "architecture", "variant")]
+    if not all(isinstance(part, str) for part in parts if part is not None):
+        raise InvalidArgumentError("failed to parse platform: a part is no text")
+    return "/".join(part for part in parts if part)
 
 
 def with_tag(name: str, tag: str) -> str:

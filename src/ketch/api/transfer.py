@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ketch.api import errors
 from ketch.api.flows import Inlet, Outlet, body_descriptor, line
 from ketch.api.http import parse
-from ketch.api.images import with_tag
+from ketch.api.images import platform_asked, with_tag
 from ketch.engine.images import archive
 from ketch.engine.views.sources import Source
 from ketch.errors import InvalidArgumentError, KetchError
@@ -124,19 +124,6 @@ def from_document(found: object) -> Credentials:
     )
 
 
-def _platform(call: "Call") -> str:
-    """Returns the platform asked for: ``os/arch[/variant]``, or since 1.48 a JSON document."""
-    text = call.text("platform")
-    if not text.startswith("{"):
-        return text
-    found = parse(text.encode())
-    assert isinstance(found, dict)
-    parts = [found.get(name) for name in ("os", "architecture", "variant")]
-    if not all(isinstance(part, str) for part in parts if part is not None):
-        raise InvalidArgumentError("failed to parse platform: a part is no text")
-    return "/".join(part for part in parts if part)
-
-
 async def create(call: "Call") -> None:
     """Answer ``POST /images/create``: a pull, or an import."""
     if call.given("fromSrc"):
@@ -144,7 +131,7 @@ async def create(call: "Call") -> None:
         return
     name = with_tag(call.text("fromImage"), call.text("tag"))
     who = credentials(call.exchange.headers.get("x-registry-auth", ""))
-    platform = _platform(call)
+    platform = platform_asked(call)
     everything = not call.text("tag") and not _has_tag(name)
 
     def pull(engine: "Engine", outlet: Outlet) -> None:
@@ -170,7 +157,7 @@ async def _import(call: "Call") -> None:
     if source != "-" and not source.startswith(("http://", "https://")):
         source = f"http://{source}"  # never a file of this host
     target = with_tag(call.text("repo"), call.text("tag"))
-    changes, message, platform = call.texts("changes"), call.text("message"), _platform(call)
+    changes, message, platform = call.texts("changes"), call.text("message"), platform_asked(call)
     inlet = Inlet(call)
 
     def load(engine: "Engine", outlet: Outlet) -> None:
@@ -195,7 +182,7 @@ async def push(call: "Call") -> None:
     name = with_tag(call["name"], call.text("tag"))
     everything = not call.text("tag")
     who = credentials(call.exchange.headers.get("x-registry-auth", ""))
-    platform = _platform(call)
+    platform = platform_asked(call)
 
     def send(engine: "Engine", outlet: Outlet) -> None:
         from ketch.engine.images.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
@@ -214,8 +201,8 @@ async def push(call: "Call") -> None:
 
 async def load(call: "Call") -> None:
     """Answer ``POST /images/load``."""
-    platform = _platform(call)
-    quiet = call.flag("quiet") if call.given("quiet") else True
+    platform = platform_asked(call)
+    quiet = call.flag("quiet", default=True)
     async with body_descriptor(call) as descriptor:
 
         def take(engine: "Engine", outlet: Outlet) -> None:
@@ -242,7 +229,7 @@ async def save_one(call: "Call") -> None:
 
 async def _save(call: "Call", names: list[str]) -> None:
     names = [name for text in names for name in text.split(",") if name]
-    platform = _platform(call)
+    platform = platform_asked(call)
     outlet = Outlet(call, TAR)
 
     def write(engine: "Engine") -> None:

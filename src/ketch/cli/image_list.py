@@ -3,9 +3,10 @@
 import sys
 import time
 
+from ketch.cli import image_tree
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
-from ketch.engine.images import inspection, listing
+from ketch.engine.images import listing
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError
@@ -16,7 +17,6 @@ from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.cli.flags import Parsed
     from ketch.engine.images.images import Image
     from ketch.engine.settings import Settings
 
@@ -26,7 +26,8 @@ _IMAGES = Command(
     [
         Flag("all", "a", "bool", "Show all images (default hides intermediate images)"),
         Flag("digests", "", "bool", "Show digests"),
-        Flag("filter", "f", "list", "Filter output based on conditions provided", convert=pair),
+        Flag("filter", "f", "list", "Filter output based on conditions provided", convert=pair,
+             metavar="filter"),
         Flag("format", "", "string",
              "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
@@ -40,7 +41,7 @@ _IMAGES = Command(
 HEADS = {
     "Containers": "CONTAINERS", "CreatedAt": "CREATED AT", "CreatedSince": "CREATED",
     "Digest": "DIGEST", "ID": "IMAGE ID", "Repository": "REPOSITORY", "SharedSize": "SHARED SIZE",
-    "Size": "SIZE", "Tag": "TAG", "UniqueSize": "UNIQUE SIZE", "VirtualSize": "VIRTUAL SIZE",
+    "Size": "SIZE", "Tag": "TAG", "UniqueSize": "UNIQUE SIZE", "VirtualSize": "SIZE",
 }  # fmt: skip
 _NONE = "<none>"
 
@@ -56,7 +57,11 @@ def images(settings: "Settings", arguments: list[str]) -> int:
         pattern=parsed.arguments[0] if parsed.arguments else "",
     )
     if parsed.enabled("tree"):
-        return _tree(engine, found, parsed)
+        for flag in ("quiet", "no-trunc", "digests", "format"):
+            if flag in parsed.given:
+                raise InvalidArgumentError(f"--{flag} is not yet supported with --tree")
+        image_tree.show(engine, found, every=parsed.enabled("all"))
+        return 0
     template = parsed.text("format")
     digests = parsed.enabled("digests") or ".Digest" in template
     now_ns = time.time_ns()
@@ -86,7 +91,6 @@ def fields(image: "Image", now_ns: int, *, whole: bool, digests: bool) -> list[d
         whole: whether its ID is shown whole.
         digests: whether there is a line for each digest.
     """
-    size_text = size(image.size_bytes)
     known = image.created_ns > timestamps.UNKNOWN_NS
     moment = time.localtime(image.created_ns // timestamps.SECOND_NS) if known else None
     common = {
@@ -95,9 +99,9 @@ def fields(image: "Image", now_ns: int, *, whole: bool, digests: bool) -> list[d
         "CreatedSince": f"{timestamps.spoken(now_ns - image.created_ns)} ago" if known else "N/A",
         "ID": image.id if whole else image.short_id,
         "SharedSize": "N/A",
-        "Size": size_text,
+        "Size": size(image.size_bytes),
         "UniqueSize": "N/A",
-        "VirtualSize": size_text,
+        "VirtualSize": size(image.size_bytes, 4),
     }
     return [
         {**common, "Repository": repository, "Tag": tag, "Digest": digest}
@@ -130,31 +134,3 @@ def _names(image: "Image", *, digests: bool) -> list[tuple[str, str, str]]:
         if repository not in tagged:
             lines += [(repository, _NONE, digest) for digest in (known if digests else known[:1])]
     return lines or [(_NONE, _NONE, _NONE)]
-
-
-def _tree(engine: Images, found: "list[Image]", parsed: "Parsed") -> int:
-    """Show each image with what it takes on the disk, unpacked and as blobs."""
-    for flag in ("quiet", "no-trunc", "digests", "format"):
-        if flag in parsed.given:
-            raise InvalidArgumentError(f"--{flag} is not yet supported with --tree")
-    sys.stderr.write(
-        "WARNING: This is an experimental feature. The output may change and shouldn't be"
-        " depended on.\n\n"
-    )
-    users = engine.users()
-    rows = [["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE"]]
-    for image in found:
-        content = engine.content_size_bytes(image)
-        used = "✔" if image.id in users else ""
-        names = inspection.repo_tags(image) or ["<untagged>"]
-        whole = [image.short_id, size(image.size_bytes + content), size(content), used]
-        document = image.document
-        platform = "/".join(
-            part
-            for part in (document["os"], document["architecture"], document.get("variant"))
-            if part
-        )
-        rows += [[name, *whole] for name in names]
-        rows.append([f"└─ {platform}", *whole])
-    sys.stdout.write(table(rows))
-    return 0

@@ -228,21 +228,13 @@ class Images:
             f" ({platforms.shown(platform)})"
         )
 
-    def content_size_bytes(self, image: Image) -> int:
-        """Returns bytes of an image's blobs.
-
-        Raises:
-            NotFoundError: its manifest is missing.
-        """
-        manifest = documents.parse_manifest(self.content.read(image.manifest_digest))
-        blobs = (manifest["config"], *manifest["layers"])
-        return self.content.size_bytes(image.manifest_digest) + sum(blob["size"] for blob in blobs)
-
-    def users(self) -> dict[str, int]:
-        """Returns how many containers there are of each image that has any, by its ID."""
+    def users(self) -> "dict[str, Sequence[str]]":
+        """Returns the IDs of the containers of each image that has any, by its ID."""
+        found: dict[str, Sequence[str]] = {}
         with self._store.reading() as connection:
-            query = "SELECT image_id, count(*) FROM container GROUP BY image_id"
-            return dict(connection.execute(query).fetchall())
+            for row in connection.execute("SELECT id, image_id FROM container ORDER BY id"):
+                found[row["image_id"]] = [*found.get(row["image_id"], ()), row["id"]]
+        return found
 
     # What changes
 

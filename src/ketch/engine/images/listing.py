@@ -8,12 +8,14 @@ import time
 
 from ketch.engine.images import inspection
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError, NotFoundError
+from ketch.spec import image as documents
 from ketch.spec import timestamps
 from ketch.spec.filters import Filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from ketch.engine.images.images import Image, Images
     from ketch.engine.images.removal import Events
@@ -167,4 +169,36 @@ def summary(image: "Image", containers: int) -> "dict[str, object]":
         "RepoTags": inspection.repo_tags(image),
         "SharedSize": -1,
         "Size": image.size_bytes,
+    }
+
+
+def manifest(images: "Images", image: "Image", users: "Sequence[str]") -> "dict[str, Any]":
+    """Returns what is told of the one manifest that an image has: ImageManifestSummary in the API.
+
+    Args:
+        images: where.
+        image: the image.
+        users: the IDs of its containers.
+
+    Raises:
+        NotFoundError: the manifest, or the configuration, is missing.
+    """
+    content = images.content.read(image.manifest_digest)
+    parsed = documents.parse_manifest(content)
+    content_bytes = len(content) + sum(
+        blob["size"] for blob in (parsed["config"], *parsed["layers"])
+    )
+    return {
+        "ID": image.manifest_digest,
+        "Descriptor": documents.descriptor(
+            parsed.get("mediaType", documents.OCI_MANIFEST), image.manifest_digest, len(content)
+        ),
+        "Available": True,
+        "Size": {"Total": content_bytes + image.size_bytes, "Content": content_bytes},
+        "Kind": "image",
+        "ImageData": {
+            "Platform": documents.platform_of(image.document),
+            "Containers": users,
+            "Size": {"Unpacked": image.size_bytes},
+        },
     }

@@ -29,7 +29,7 @@ def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, A
         found["LayersSize"] = sizes.store(engine.settings.root)
         found["Images"] = [
             {
-                **image_listing.summary(image, users.get(image.id, 0)),
+                **image_listing.summary(image, len(users.get(image.id, ()))),
                 "SharedSize": layers.shared_bytes(image),
             }
             for image in images
