@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -118,3 +119,156 @@ def test_disk_usage_is_dus_and_what_a_prune_frees(scratch: pathlib.Path) -> None
         assert told() == [sizes.size(taken(), 4), "0B (0%)"]
     finally:
         engine.ok("rm", "holder", "orphan")
+
+
+# What is to be shown, in every form; ``made:2`` was committed on ``made:1``.
+SHOWN = """
+images
+images -a
+images -q
+images -q --no-trunc
+images --no-trunc
+images --digests
+images --digests --no-trunc
+images made
+images made:2
+images ma*
+images nothing
+images --format json
+images --format '{{json .}}' --no-trunc
+images -f label=a
+images -f label=a=c
+images -f label=a=b
+images -f before=made:2
+images -f since=made:1
+images -f since=nothing
+images -f until=1h
+images -f dangling=true
+images -f dangling=false
+images -f dangling=perhaps
+images -f reference=ma* -f reference=busybox
+images -f reference=made:*
+images -f nothing=1
+images -f nothing
+images --format {{
+images --nothing
+images one two
+history made:2
+history --no-trunc made:2
+history -q made:2
+history -q --no-trunc made:2
+history -H=false made:2
+history --format json made:2
+history --format '{{json .}}' made:2
+history --platform linux/amd64 made:2
+history nothing
+history
+image inspect made:1 made:2
+image inspect nothing made:2
+image inspect -f {{.Id}}{{.Config.Env}}{{.RepoTags}} made:2
+image inspect -f json made:2
+image inspect -f {{ made:2
+image inspect --platform linux/mips made:2
+inspect made:2
+inspect -s --type image made:2
+inspect -s made:2
+inspect --type image nothing
+system df -v
+images --tree --quiet
+images --tree --no-trunc
+images --tree --format x
+rmi nothing
+rmi -f nothing
+rmi
+rmi --platform linux/mips made:2
+tag nothing x
+tag made:2 BAD
+tag made:2 x:y:z
+tag made:2 sha256:x
+tag made:2 x@sha256:0000000000000000000000000000000000000000000000000000000000000000
+tag made:2
+save
+save nothing
+save -o /nothing/x made:2
+save -o / made:2
+save -o /dev/full made:2
+export -o /dev/full nothing
+load -i /nothing
+load nothing
+import /nothing
+import -c NONSENSE - x
+import --platform nonsense - x
+import --platform a/b/c/d - x
+import - BAD
+import - x@sha256:0000000000000000000000000000000000000000000000000000000000000000
+pull scratch
+pull BAD:UPPER/x
+pull UPPER
+pull a:b:c
+pull x@sha256:12
+pull -a x:1
+pull --platform nonsense x
+pull
+push -a x:1
+push UPPER
+push x@sha256:0000000000000000000000000000000000000000000000000000000000000000
+push nothing.invalid/x
+push
+image prune -f --filter until=nonsense
+image prune -f --filter nothing=1
+image prune -f --filter label=nothing
+image prune --filter dangling
+image prune nothing
+search --limit 101 x
+search --filter stars=x x
+search --filter is-official=x x
+search --filter nothing=x x
+login -u a
+login -u a -p b --password-stdin x
+login --password-stdin x
+login a b
+logout a b
+manifest create
+manifest create x
+manifest inspect
+manifest annotate x
+manifest push nothing
+manifest rm nothing other
+"""
+
+
+def test_what_is_shown_and_refused_is_what_dockers_command_line_says(
+    ketch: Engine, served_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker's command line shows what the server tells of the same images, in the same form."""
+    monkeypatch.setenv("TZ", "UTC")
+    ketch.ok("tag", "busybox", "made:1")
+    script = "echo hello >/f; rm /bin/wget"
+    ketch.ok("run", "--name", "maker", "made:1", "sh", "-c", script)
+    changes = ["LABEL a=b", "ENV X=y", "EXPOSE 80", "USER nobody", "HEALTHCHECK CMD true"]
+    ketch.ok("commit", "-m", "a message", "-a", "somebody", *(f"-c={one}" for one in changes),
+             "maker", "made:2")  # fmt: skip
+    ketch.ok("commit", "-m", "nameless", "maker")
+    try:
+        wrong = []
+        for line in SHOWN.strip().splitlines():
+            words = shlex.split(line)
+            ours, theirs = ketch(*words, stdin=b""), served_engine(*words, stdin=b"")
+            if ours.status != theirs.status or alike(ours.out) != alike(theirs.out):
+                wrong.append(f"{ours}\n--- and docker\n{theirs}")
+            elif ours.status or ours.err:
+                said = re.sub(r"^(docker|Error( response from daemon)?): ", "", theirs.err)
+                first = said.strip().split("\n")[0].replace("'docker ", "'ketch ")
+                if first not in ours.err:
+                    wrong.append(f"{ours}\n--- and docker\n{theirs}")
+        assert not wrong, "\n\n".join(wrong)
+    finally:
+        ketch.ok("rm", "maker")
+        nameless = ketch.ok("images", "-q", "-f", "dangling=true").split()
+        ketch.ok("rmi", "made:2", "made:1", *nameless)
+
+
+def alike(output: str) -> list[str]:
+    """Return lines without what passes with the moment; names of one image are in any order."""
+    output = re.sub(r"(Less than a|About an?|\d+) (second|minute|hour)s?( ago)?", "then", output)
+    return sorted(re.sub(r" {2,}", "  ", line.rstrip()) for line in output.splitlines())

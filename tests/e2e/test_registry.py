@@ -159,10 +159,17 @@ def test_output_and_status_are_dockers(fleet: Fleet, docker: Engine) -> None:
         fleet.ketch.ok("import", "-", f"{name}:{text.decode()}", stdin=content)
         fleet.ketch.ok("push", "--quiet", f"{name}:{text.decode()}")
     fleet.ketch.ok("tag", f"{name}:one", name)
-    fleet.ketch.ok("push", "--quiet", name)
+    digest = digest_of(fleet.ketch.ok("push", name))
     ketch = fleet.engine("words")
-    for words in (("pull", name), ("pull", name), ("pull", "--quiet", name),
-                  ("pull", "--all-tags", name), ("pull", f"{name}:none"), ("pull", "BAD"),
+    for words in (("pull", f"{name}@{digest}"), ("pull", f"{name}:one@{digest}"),
+                  ("pull", "--quiet", f"{name}:one@{digest}"),
+                  ("rmi", f"{name}@{digest}"),
+                  ("pull", name), ("pull", name), ("pull", "--quiet", name),
+                  ("pull", "--platform", "amd64", name), ("pull", "scratch"),
+                  ("pull", "--all-tags", "--quiet", name), ("rmi", f"{name}:one", f"{name}:two"),
+                  ("pull", "--all-tags", name), ("push", "--quiet", name),
+                  ("push", "--all-tags", "--quiet", name), ("pull", f"{name}:none"),
+                  ("pull", "BAD"),
                   ("pull", "--all-tags", f"{name}:one"), ("push", name), ("push", name + ":none"),
                   ("push", "--all-tags", name), ("pull",), ("push", "a", "b")):  # fmt: skip
         ours, theirs = ketch(*words), docker(*words)
@@ -224,9 +231,18 @@ def test_a_list_for_several_platforms(fleet: Fleet, docker: Engine) -> None:
         ketch.ok("push", "--quiet", f"{name}:{architecture}")
     ketch.ok("manifest", "create", name, f"{name}:amd64", f"{name}:arm64")
     assert ketch("manifest", "create", name, f"{name}:amd64").status == 1
-    ketch.ok("manifest", "annotate", "--variant", "v8", name, f"{name}:arm64")
+    annotation = ["--variant", "v8", "--os-version", "1", "--os-features", "a,b"]
+    ketch.ok("manifest", "annotate", *annotation, name, f"{name}:arm64")
     local = ketch.ok("manifest", "inspect", name)
     digest = ketch.ok("manifest", "push", "--purge", name)
+    theirs = f"{name}:by-docker"
+    docker.ok("manifest", "create", "--insecure", theirs, f"{name}:amd64", f"{name}:arm64")
+    docker.ok("manifest", "annotate", *annotation, theirs, f"{name}:arm64")
+    assert docker.ok("manifest", "push", "--purge", "--insecure", theirs) == digest
+    for command in ("create", "inspect"):
+        words = [command, *([f"{name}:list"] if command == "create" else []), f"{name}:none"]
+        ours, said = ketch("manifest", *words), docker("manifest", *words)
+        assert (ours.status, ours.err) == (said.status, f"ketch: {said.err}")
     assert ketch.ok("manifest", "inspect", name) == local
     assert docker.ok("manifest", "inspect", "--insecure", name) == local
     assert ketch("manifest", "rm", name).status == 1

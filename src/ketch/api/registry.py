@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.images.registry.credentials import Credentials
     from ketch.images.registry.search import Found
+    from ketch.spec.filters import Filters
 
 
 async def auth(call: "Call") -> None:
@@ -36,10 +37,10 @@ def _log_in(_engine: "Engine", address: str, who: "Credentials") -> "Credentials
 
 async def search(call: "Call") -> None:
     """Answer ``GET /images/search``."""
-    chosen = call.filters(("is-automated", "is-official", "stars"))
+    chosen = call.filters(registry_search.FILTERS)
     limit = call.number("limit") or 0
     who = credentials(call.exchange.headers.get("x-registry-auth", ""))
-    found = await call.run_slowly(_search, call.text("term"), limit, who)
+    found = await call.run_slowly(_search, call.text("term"), limit, chosen, who)
     await call.reply(
         200,
         [
@@ -51,14 +52,15 @@ async def search(call: "Call") -> None:
                 "description": image.description,
             }
             for image in found
-            if registry_search.fits(image, chosen)
         ],
     )
 
 
-def _search(_engine: "Engine", term: str, limit: int, who: "Credentials") -> "list[Found]":
+def _search(
+    _engine: "Engine", term: str, limit: int, filters: "Filters", who: "Credentials"
+) -> "list[Found]":
     with Registries(os.environ, credentials=who) as registries:
-        return registry_search.search(registries, term, limit)
+        return registry_search.search(registries, term, limit, filters)
 
 
 async def distribution(call: "Call") -> None:

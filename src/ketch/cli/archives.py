@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import sys
 
 from ketch.cli.flags import Command, Flag, parse
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from ketch.engine.images.archive import Loaded
     from ketch.engine.settings import Settings
 
+# What is there and no file, in Docker's words.
+_KINDS = {
+    stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link directly",
+    stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device file", stat.S_IFBLK: "a block device file",
+}  # fmt: skip
 _FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
 
@@ -67,7 +74,7 @@ def save(settings: "Settings", arguments: list[str]) -> int:
                 raise InvalidArgumentError("a directory needs a name: use the -o flag")
             sink = archive.DirectorySink(target)
         else:
-            descriptor = stack.enter_context(output(target))
+            descriptor = stack.enter_context(output(target, "save image"))
             sink = archive.TarSink(lambda content: write(descriptor, content), descriptor)
         image_archive.save(
             images,
@@ -123,15 +130,15 @@ def _input(name: str) -> "Iterator[int]":
 
 
 @contextlib.contextmanager
-def output(name: str, what: str = "image") -> "Iterator[int]":
+def output(name: str, doing: str) -> "Iterator[int]":
     """Open what is written to; a file appears under its name when all of it is written.
 
     Args:
         name: the file, empty for standard output.
-        what: what is written, for errors.
+        doing: what fails if it does, for errors.
 
     Raises:
-        InvalidArgumentError: it is a terminal, or cannot be made.
+        InvalidArgumentError: it is a terminal, no regular file, or cannot be made.
     """
     if not name:
         if sys.stdout.isatty():
@@ -142,33 +149,29 @@ def output(name: str, what: str = "image") -> "Iterator[int]":
         return
     directory = os.path.dirname(name) or "."
     if not os.path.isdir(directory):
-        raise InvalidArgumentError(
-            f"invalid output path: directory {directory!r} does not exist".replace("'", '"')
-        )
-    if os.path.lexists(name) and not os.path.isfile(name):
-        # A pipe or a device is written to as it is.
-        yield from _opened(name, os.O_WRONLY, what)
-        return
+        missing = f"stat {directory}: no such file or directory"
+        raise InvalidArgumentError(f"failed to {doing}: invalid output path: {missing}")
+    with contextlib.suppress(FileNotFoundError):
+        kind = stat.S_IFMT(os.lstat(name).st_mode)
+        if kind != stat.S_IFREG:
+            raise InvalidArgumentError(
+                f"failed to {doing}: cannot write to {_KINDS.get(kind, 'an irregular file')}",
+                "leave -o out, and redirect the output there",
+            )
     temporary = f"{directory}/.tmp-{os.path.basename(name)}{os.urandom(5).hex()}"
     try:
-        yield from _opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, what)
-        os.rename(temporary, name)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def _opened(name: str, flags: int, what: str) -> "Iterator[int]":
-    try:
-        descriptor = os.open(name, flags | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600)
     except OSError as error:
-        raise InvalidArgumentError(
-            f"failed to save {what}: open {name}: {(error.strerror or '').lower()}"
-        ) from error
+        reason = f"open {name}: {(error.strerror or '').lower()}"
+        raise InvalidArgumentError(f"failed to {doing}: {reason}") from error
     try:
         yield descriptor
+        os.rename(temporary, name)
     finally:
         os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def write(descriptor: int, content: bytes) -> None:

@@ -59,7 +59,7 @@ def export(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(_EXPORT, arguments)
     engine = Engine(settings)
     with contextlib.ExitStack() as stack:
-        descriptor = stack.enter_context(output(parsed.text("output"), "container"))
+        descriptor = stack.enter_context(output(parsed.text("output"), "export container"))
         pieces = stack.enter_context(engine_files.exported(engine, parsed.arguments[0]))
         for piece in pieces:
             write(descriptor, piece)

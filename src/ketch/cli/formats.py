@@ -40,10 +40,8 @@ def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:
     try:
         parsed = Template(source)
         lines = [parsed.execute(row) for row in rows]
-    except ParseError as error:
-        raise InvalidArgumentError(f"failed to parse template: {error.message}") from error
-    except TemplateError as error:
-        raise InvalidArgumentError(f"failed to execute template: {error.message}") from error
+    except (ParseError, TemplateError) as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
     if not is_table:
         return "".join(f"{line}\n" for line in lines)
     head = parsed.execute(heads)

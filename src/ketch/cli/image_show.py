@@ -82,7 +82,8 @@ def history(settings: "Settings", arguments: list[str]) -> int:
     if parsed.enabled("quiet") and template in {"", "table"}:
         sys.stdout.write("".join(f"{row['ID']}\n" for row in rows))
     elif template in {"", "table"}:
-        shown = [name for name in _HEADS if name != "CreatedAt"]
+        hidden = "CreatedAt" if parsed.enabled("human") else "CreatedSince"
+        shown = [name for name in _HEADS if name != hidden]
         lines = [[_HEADS[name] for name in shown], *([row[name] for name in shown] for row in rows)]
         sys.stdout.write(table(lines))
     else:

@@ -54,7 +54,7 @@ _PRUNE = Command(
     [
         Flag("all", "a", "bool", "Remove all unused images, not just dangling ones"),
         Flag("filter", "", "list", 'Provide filter values (e.g. "until=<timestamp>")',
-             convert=pair),
+             convert=pair, metavar="filter"),
         Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ],
     maximum_arguments=0,

@@ -55,18 +55,20 @@ def inspect(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(INSPECT, arguments)
     kind, sized = _type(parsed.text("type")), parsed.enabled("size")
     lookups = _lookups(Engine(settings), sized=sized)
-    if kind and sized and kind != "container":
-        print(f"WARNING: --size ignored for {kind}s", file=sys.stderr)
 
     def find(name: str) -> "Struct":
         if kind in _SWARM_TYPES:
             raise NotFoundError(f"This node is not a swarm manager, so there is no {kind} {name}")
-        for look_up in [lookups[kind]] if kind else lookups.values():
+        for which in [kind] if kind else lookups:
             try:
-                return look_up(name)
+                found = lookups[which](name)
             except (NotFoundError, InvalidArgumentError):
                 if kind:
                     raise
+            else:
+                if sized and which != "container":
+                    print(f"WARNING: --size ignored for {which}", file=sys.stderr)
+                return found
         raise NotFoundError(f"No such object: {name}")
 
     return documents.show(parsed.arguments, find, parsed.text("format"))

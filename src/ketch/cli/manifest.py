@@ -159,8 +159,7 @@ def _inspect_remote(name: "Reference", parsed: Parsed) -> None:
             shown = [entry.document() for entry in entries]
             _write(shown if len(shown) != 1 else shown[0], "\t")
             return
-        repository = registries.repository(name, insecure=insecure)
-        document = repository.manifest(name.digest or name.tag)
+        _, document = manifest_lists.document(registries, name, insecure=insecure)
         try:
             content = json.loads(document.content)
         except (ValueError, RecursionError) as error:

@@ -41,13 +41,11 @@ def search(settings: "Settings", arguments: list[str]) -> int:  # noqa: ARG001
     parsed = parse(_SEARCH, arguments)
     filters = Filters(parsed.items("filter"), registry_search.FILTERS)
     with Registries(os.environ) as registries:
-        found = registry_search.search(registries, parsed.arguments[0], parsed.number("limit"))
+        found = registry_search.search(
+            registries, parsed.arguments[0], parsed.number("limit"), filters
+        )
     template, whole = parsed.text("format"), parsed.enabled("no-trunc")
-    rows = [
-        _fields(image, whole=whole, for_json=template == "json")
-        for image in found
-        if registry_search.fits(image, filters)
-    ]
+    rows = [_fields(image, whole=whole, for_json=template == "json") for image in found]
     if template in {"", "table"}:
         lines = [[HEADS[name] for name in _SHOWN]]
         lines += [[row[name] for name in _SHOWN] for row in rows]

@@ -133,13 +133,13 @@ def _verbose(engine: Engine, template: str) -> str:
     images = []
     for image, told in zip(engine.images.list(), usage["Images"], strict=False):
         shared = told["SharedSize"]
-        for row in image_list.fields(image, now_ns, whole=False, digests=False):
-            row |= {
-                "SharedSize": size(shared, 4),
-                "UniqueSize": size(image.size_bytes - shared, 4),
-                "Containers": str(told["Containers"]),
-            }
-            images.append(row)
+        row = image_list.fields(image, now_ns, whole=False, digests=False)[0]  # one name is enough
+        row |= {
+            "SharedSize": size(shared, 4),
+            "UniqueSize": size(image.size_bytes - shared, 4),
+            "Containers": str(told["Containers"]),
+        }
+        images.append(row)
     told = container_columns(engine, whole=False, sized=False)
     told["Size"] = lambda container: size(sizes.container(engine, container)[0])
     containers = [

@@ -270,5 +270,4 @@ class Images(Collection):
         """
         chosen = Filters(as_filters(filters), registry_search.FILTERS)
         with Registries(os.environ) as registries:
-            found = registry_search.search(registries, term, limit)
-        return [image for image in found if registry_search.fits(image, chosen)]
+            return registry_search.search(registries, term, limit, chosen)

@@ -138,7 +138,19 @@ _ARCHITECTURES = {
     "mips64": ("mips64", ""),
     "loongarch64": ("loong64", ""),
 }
-_ARCHITECTURE_ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm"}
+_ARCHITECTURE_ALIASES = {
+    "x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "i386": ("386", ""),
+    "aarch64": ("arm64", ""), "armhf": ("arm", "v7"), "armel": ("arm", "v6"),
+}  # fmt: skip
+_KNOWN_ARCHITECTURES = {
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x",
+}  # fmt: skip
+_SYSTEMS = {
+    "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd",
+    "openbsd", "plan9", "solaris", "windows",
+}  # fmt: skip
+_PLATFORM_HINT = "a platform is os[/architecture[/variant]], or an architecture"
 
 
 def encode(document: "Mapping[str, Any]") -> bytes:
@@ -267,30 +279,47 @@ def host_platform() -> "Platform":
 
 
 def parse_platform(text: str) -> "Platform":
-    """Read ``os[/architecture[/variant]]``; what is left out is this machine's.
+    """Read ``os[/architecture[/variant]]``, or an architecture; the rest is this machine's.
+
+    Source: github.com/containerd/platforms, "Parse".
 
     Raises:
         InvalidArgumentError: it has no such form, or the system is not Linux.
     """
     parts = text.lower().split("/")
-    if len(parts) > 3 or not all(
-        part.replace("-", "").replace("_", "").isalnum() for part in parts
-    ):
-        raise InvalidArgumentError(
-            f"{text!r} is not a platform", "a platform is os[/architecture[/variant]]"
-        )
+    if len(parts) > 3:
+        raise InvalidArgumentError(f'"{text}": cannot parse platform specifier', _PLATFORM_HINT)
+    for part in parts:
+        if not part or not part.isascii() or not part.replace("-", "").replace("_", "").isalnum():
+            raise InvalidArgumentError(
+                f'"{part}" is an invalid component of "{text}"', _PLATFORM_HINT
+            )
+    host = host_platform()
+    if len(parts) == 1 and parts[0] not in _SYSTEMS:
+        if _architecture(parts[0])[0] not in _KNOWN_ARCHITECTURES:
+            raise InvalidArgumentError(
+                f'"{text}": unknown operating system or architecture', _PLATFORM_HINT
+            )
+        parts.insert(0, "linux")
     if parts[0] != "linux":
         raise InvalidArgumentError(f"operating system {parts[0]!r} is not supported: only linux is")
-    host = host_platform()
     if len(parts) == 1:
         return host
-    architecture = _ARCHITECTURE_ALIASES.get(parts[1], parts[1])
+    architecture, variant = _architecture(*parts[1:])
+    if not variant and architecture == host["architecture"]:
+        variant = host.get("variant", "")
     platform: Platform = {"architecture": architecture, "os": "linux"}
-    if len(parts) == 3:
-        platform["variant"] = parts[2]
-    elif architecture == host["architecture"] and "variant" in host:
-        platform["variant"] = host["variant"]
+    if variant:
+        platform["variant"] = variant
     return platform
+
+
+def _architecture(name: str, variant: str = "") -> tuple[str, str]:
+    """Returns an architecture and its variant under their usual names."""
+    architecture, implied = _ARCHITECTURE_ALIASES.get(name, (name, ""))
+    if variant.isdigit() and architecture in {"arm", "arm64"}:
+        variant = f"v{variant}"
+    return architecture, variant or implied
 
 
 def _document(content: bytes, where: str) -> "dict[str, Any]":

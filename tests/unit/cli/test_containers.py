@@ -160,8 +160,8 @@ def test_ps_formats(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "{{"], "failed to parse template: template: :1: unclosed action"),
-        (["--format", "{{.Nope}}"], 'failed to execute template: template: :1:2: executing "" at '
+        (["--format", "{{"], "template parsing error: template: :1: unclosed action"),
+        (["--format", "{{.Nope}}"], 'template parsing error: template: :1:2: executing "" at '
          "<.Nope>: can't evaluate field Nope in type *formatter.ContainerContext"),
         (["-f", "nope=1"], "invalid filter 'nope'"),
         (["-f", "status=foo"], "invalid filter 'status=foo'"),

@@ -129,6 +129,12 @@ def test_chain_ids_follow_the_specification() -> None:
         ("linux/amd64", {"os": "linux", "architecture": "amd64"}),
         ("linux/x86_64", {"os": "linux", "architecture": "amd64"}),
         ("Linux/arm/v7", {"os": "linux", "architecture": "arm", "variant": "v7"}),
+        ("linux/arm/7", {"os": "linux", "architecture": "arm", "variant": "v7"}),
+        ("linux/armhf", {"os": "linux", "architecture": "arm", "variant": "v7"}),
+        ("linux/armel", {"os": "linux", "architecture": "arm", "variant": "v6"}),
+        ("linux/i386", {"os": "linux", "architecture": "386"}),
+        ("s390x", {"os": "linux", "architecture": "s390x"}),
+        ("X86_64", {"os": "linux", "architecture": "amd64"}),
         ("linux", image.host_platform()),
     ],
 )
@@ -136,7 +142,19 @@ def test_platforms_parse(text: str, expected: dict[str, str]) -> None:
     assert image.parse_platform(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "linux/", "linux/a/b/c", "windows/amd64", "amd64", "a b"])
-def test_what_is_no_linux_platform_is_refused(text: str) -> None:
-    with pytest.raises(InvalidArgumentError):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", '"" is an invalid component of ""'),
+        ("linux/", '"" is an invalid component of "linux/"'),
+        ("a b", '"a b" is an invalid component of "a b"'),
+        ("linux/a/b/c", '"linux/a/b/c": cannot parse platform specifier'),
+        ("foo", '"foo": unknown operating system or architecture'),
+        ("windows/amd64", "operating system 'windows' is not supported: only linux is"),
+        ("windows", "operating system 'windows' is not supported: only linux is"),
+    ],
+)
+def test_what_is_no_linux_platform_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
         image.parse_platform(text)
+    assert caught.value.message == message

@@ -76,6 +76,8 @@ class Puller:
             RegistryError: the registry answers against its protocol.
         """
         name = references.parse(text).tagged()
+        if name.familiar_name == "scratch":
+            raise InvalidArgumentError("'scratch' is a reserved name")
         # Of a tag and a digest the digest says which image it is.
         known = Reference(name.domain, name.path, digest=name.digest) if name.digest else name
         downloaded = self._pull(self._repository(known), known)

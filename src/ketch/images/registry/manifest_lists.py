@@ -37,6 +37,7 @@ _PLATFORMS = {
     "netbsd": "386 amd64 arm", "openbsd": "386 amd64 arm", "plan9": "386 amd64",
     "solaris": "amd64", "windows": "386 amd64 arm arm64",
 }  # fmt: skip
+_PLATFORM_KEYS = ("architecture", "os", "os.version", "os.features", "variant", "features")
 
 
 class Entry:
@@ -187,27 +188,41 @@ def create(
     return name
 
 
+def document(
+    registries: "Registries", image: Reference, *, insecure: bool = False
+) -> "tuple[Repository, Document]":
+    """Returns a repository, and the manifest or the list that it has for an image's name.
+
+    Raises:
+        NotFoundError: it has none.
+    """
+    repository = registries.repository(image, insecure=insecure)
+    try:
+        return repository, repository.manifest(image.digest or image.tag)
+    except NotFoundError as error:
+        raise NotFoundError(f"no such manifest: {image.familiar}") from error
+
+
 def fetch(registries: "Registries", image: Reference, *, insecure: bool = False) -> Entry:
     """Fetch one image's manifest, and its platform from its configuration.
 
     Raises:
         InvalidArgumentError: the name is of several images.
+        NotFoundError: there is none of that name.
     """
-    repository = registries.repository(image, insecure=insecure)
-    document = repository.manifest(image.digest or image.tag)
-    if resolve.is_index(document):
+    repository, found = document(registries, image, insecure=insecure)
+    if resolve.is_index(found):
         raise InvalidArgumentError(f"{image.familiar} is a manifest list")
-    return _entry(repository, image, document)
+    return _entry(repository, image, found)
 
 
 def fetch_all(registries: "Registries", image: Reference, *, insecure: bool = False) -> list[Entry]:
     """Fetch the manifest, or all manifests of the list, that an image's name stands for."""
-    repository = registries.repository(image, insecure=insecure)
-    document = repository.manifest(image.digest or image.tag)
-    if not resolve.is_index(document):
-        return [_entry(repository, image, document)]
+    repository, found = document(registries, image, insecure=insecure)
+    if not resolve.is_index(found):
+        return [_entry(repository, image, found)]
     entries = []
-    for described in documents.parse_index(document.content)["manifests"]:
+    for described in documents.parse_index(found.content)["manifests"]:
         if described["mediaType"] in documents.INDEX_TYPES:
             continue
         one = repository.manifest(described["digest"])
@@ -230,8 +245,6 @@ def annotate(lists: ManifestLists, target: str, image: str, platform: "Mapping[s
         InvalidArgumentError: the system does not run on that architecture.
     """
     name, image_name = references.parse(target).tagged(), references.parse(image).tagged()
-    if name not in lists:
-        raise NotFoundError(f"No such manifest: {name}")
     entry = lists.entry(name, image_name)
     if entry is None:
         raise NotFoundError(f"manifest for image {image} does not exist in {target}")
@@ -259,7 +272,7 @@ def index(name: Reference, entries: "list[Entry]") -> "dict[str, Any]":
             "mediaType": described["mediaType"],
             "size": described["size"],
             "digest": described["digest"],
-            "platform": described.get("platform", {}),
+            "platform": _in_order(described.get("platform", {})),
         })  # fmt: skip
     first = manifests[0]["mediaType"] if manifests else documents.DOCKER_MANIFEST
     kind = documents.OCI_INDEX if first == documents.OCI_MANIFEST else documents.DOCKER_INDEX
@@ -284,7 +297,7 @@ def push(
     """
     name = references.parse(target).tagged()
     entries = lists.entries(name)
-    document = index(name, entries)
+    listed = index(name, entries)
     repository = registries.repository(name, push=True, insecure=insecure)
     moved = []
     for entry in entries:
@@ -294,8 +307,8 @@ def push(
             _copy(source, repository, entry)
             repository.put_manifest(digest, entry.descriptor["mediaType"], entry.content)
             moved.append((str(Reference(name.domain, name.path, digest=digest)), digest))
-    content = json.dumps(document, indent=3).encode()
-    return moved, repository.put_manifest(name.tag, document["mediaType"], content)
+    content = json.dumps(listed, indent=3).encode()
+    return moved, repository.put_manifest(name.tag, listed["mediaType"], content)
 
 
 def _copy(source: "Repository", target: "Repository", entry: Entry) -> None:
@@ -331,6 +344,11 @@ def _check_platform(entry: Entry) -> None:
         raise InvalidArgumentError(
             f"manifest entry for image has unsupported os/arch combination: {system}/{architecture}"
         )
+
+
+def _in_order(platform: "Mapping[str, Any]") -> "dict[str, Any]":
+    """Returns a platform with its keys in Docker's order, so that a list has the same digest."""
+    return {key: platform[key] for key in _PLATFORM_KEYS if key in platform}
 
 
 def _file_name(name: Reference) -> str:

@@ -17,6 +17,7 @@ from ketch.spec.values import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ketch.images.registry.registries import Registries
@@ -51,16 +52,19 @@ class Found(NamedTuple):
     automated: bool
 
 
-def search(registries: "Registries", term: str, limit: int = 0) -> list[Found]:
+def search(
+    registries: "Registries", term: str, limit: int = 0, filters: "Filters | None" = None
+) -> list[Found]:
     """Look for images.
 
     Args:
         registries: how registries are reached.
         term: a word; with ``HOST/`` before it, at that registry.
         limit: how many to find at most; 0 leaves it to the registry.
+        filters: of FILTERS; what does not fit is left out of what was found.
 
     Raises:
-        InvalidArgumentError: the term or the limit cannot be.
+        InvalidArgumentError: the term, the limit or a filter cannot be.
         RegistryError: the registry has no search, or its answer is none.
     """
     if limit and not 1 <= limit <= _LIMIT_MAX:
@@ -73,6 +77,7 @@ def search(registries: "Registries", term: str, limit: int = 0) -> list[Found]:
         raise InvalidArgumentError(
             "invalid repository name: repository name should not have a scheme"
         )
+    fits = _test(filters)
     domain, word = _split(term)
     host = _HUB if domain == DEFAULT_DOMAIN else domain
     lax = registries.configuration.is_insecure(host)
@@ -83,11 +88,12 @@ def search(registries: "Registries", term: str, limit: int = 0) -> list[Found]:
     with session.request("GET", path) as answer:
         content, status = answer.read_all(_ANSWER_MAX), answer.status
     if status == 404 and domain != DEFAULT_DOMAIN:
-        return _catalogue(session, domain, word)[:count]
+        return list(filter(fits, _catalogue(session, domain, word)[:count]))
     if status != 200:
         raise RegistryError(f"Unexpected status code {status} from the search at {host}")
     prefix = "" if domain == DEFAULT_DOMAIN else f"{domain}/"
-    return [_one(entry, prefix) for entry in _objects(content, "results", host)][:count]
+    found = [_one(entry, prefix) for entry in _objects(content, "results", host)][:count]
+    return list(filter(fits, found))
 
 
 def _split(term: str) -> tuple[str, str]:
@@ -141,21 +147,26 @@ def _one(entry: "dict[str, Any]", prefix: str) -> Found:
     )
 
 
-def fits(image: Found, filters: "Filters") -> bool:
-    """Whether a found image fits filters of ``is-official``, ``is-automated`` and ``stars``.
+def _test(filters: "Filters | None") -> "Callable[[Found], bool]":
+    """Returns whether an image fits filters.
 
     Raises:
         InvalidArgumentError: a value is wrong.
     """
-    for name, value in (("is-official", image.official), ("is-automated", image.automated)):
-        if any(_boolean(name, text) != value for text in filters.values(name)):
-            return False
+    if filters is None:
+        return lambda _: True
+    official, automated = (
+        {_boolean(name, text) for text in filters.values(name)}
+        for name in ("is-official", "is-automated")
+    )
     least = 0
     for text in filters.values("stars"):
         if not (text.isascii() and text.isdigit()):
             raise InvalidArgumentError(f"invalid filter 'stars={text}'")
         least = max(least, int(text))
-    return image.stars >= least
+    return lambda image: (
+        official <= {image.official} and automated <= {image.automated} and image.stars >= least
+    )
 
 
 def _boolean(name: str, text: str) -> bool:
