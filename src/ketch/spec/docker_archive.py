@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "manifest.json"
 _IMAGES_MAX = 1000
+_NAMES_MAX = 1000
 
 
 def parse(content: bytes) -> "list[Item]":
@@ -57,6 +58,7 @@ def _texts(value: "dict[str, Any]", key: str, where: str) -> list[str]:
     texts = value.get(key) or []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InvalidArgumentError(f"{where}: {key} is not a list of text")
-    if key == "Layers" and len(texts) > LAYERS_MAX:
-        raise InvalidArgumentError(f"{where}: more than {LAYERS_MAX} layers")
+    limit = LAYERS_MAX if key == "Layers" else _NAMES_MAX
+    if len(texts) > limit:
+        raise InvalidArgumentError(f"{where}: more than {limit} {key.lower()}")
     return texts

@@ -123,6 +123,7 @@ DOCUMENT_SIZE_MAX = 4 << 20
 BLOB_SIZE_MAX = 1 << 46
 LAYERS_MAX = 500  # overlayfs stacks no more: fs/overlayfs/params.h, OVL_MAX_STACK
 MANIFESTS_MAX = 10_000
+_DEPTH_MAX = 64  # whoever shows a document, or writes it anew, does so by recursion
 
 # Go's names of the machines, as images use them, by the kernel's.
 _ARCHITECTURES = {
@@ -202,9 +203,13 @@ def parse_index(content: bytes) -> "Index":
         where = f"image index: manifests[{number}]"
         _descriptor(entry, where)
         platform = entry.get("platform")
-        if platform is not None:
-            _strings(platform, ("architecture", "os"), f"{where}.platform", required=True)
-            _strings(platform, ("variant",), f"{where}.platform")
+        if platform is None:
+            entry.pop("platform", None)  # null, as Go takes it
+            continue
+        _strings(platform, ("architecture", "os"), f"{where}.platform", required=True)
+        _strings(platform, ("variant",), f"{where}.platform")
+        if platform.get("variant") is None:
+            platform.pop("variant", None)
     return document  # type: ignore[return-value]
 
 
@@ -331,6 +336,13 @@ def _document(content: bytes, where: str) -> "dict[str, Any]":
         raise InvalidArgumentError(f"{where}: not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidArgumentError(f"{where}: not a JSON object")
+    level: list[Any] = [document]
+    for _ in range(_DEPTH_MAX):
+        tables = [node.values() for node in level if isinstance(node, dict)]
+        lists = [node for node in level if isinstance(node, list)]
+        level = [inner for nodes in (*tables, *lists) for inner in nodes]
+    if level:
+        raise InvalidArgumentError(f"{where}: nested more than {_DEPTH_MAX} deep")
     return document
 
 
@@ -364,6 +376,9 @@ def _descriptor(value: "Any", where: str) -> None:
     size = value.get("size")
     if type(size) is not int or not 0 <= size <= BLOB_SIZE_MAX:
         raise InvalidArgumentError(f"{where}: size is not a possible number of bytes")
+    annotations = value.get("annotations")
+    if annotations is not None and not _is_text_table(annotations):
+        raise InvalidArgumentError(f"{where}: annotations is not an object of text")
 
 
 def _strings(value: "Any", keys: tuple[str, ...], where: str, *, required: bool = False) -> None:
@@ -388,8 +403,22 @@ def _check_container_config(config: "Any", where: str) -> None:
         if table is not None and not _all_text(table, dict):
             raise InvalidArgumentError(f"{where}: {key} is not an object")
     labels = config.get("Labels")
-    if labels is not None and not all(isinstance(value, str) for value in labels.values()):
+    if labels is not None and not _is_text_table(labels):
         raise InvalidArgumentError(f"{where}: Labels holds what is no text")
+    check = config.get("Healthcheck")
+    if check is None:
+        return
+    where = f"{where}: Healthcheck"
+    if not isinstance(check, dict) or not _all_text(check.get("Test") or [], list):
+        raise InvalidArgumentError(f"{where}: Test is not a list of text")
+    for key in ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"):
+        number = check.get(key)
+        if number is not None and (type(number) is not int or not -(1 << 63) <= number < 1 << 63):
+            raise InvalidArgumentError(f"{where}: {key} is not a number of 64 bits")
+
+
+def _is_text_table(value: "Any") -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _all_text(value: "Any", kind: type[list[str]] | type[dict[str, object]]) -> bool:

@@ -33,6 +33,7 @@ def test_what_docker_writes_is_read() -> None:
         (b'[{"Config": "c", "Layers": [1]}]', "Layers is not a list of text"),
         (b'[{"Config": "c", "RepoTags": {}, "Layers": "x"}]', "Layers is not a list of text"),
         (json.dumps([{"Config": "c", "Layers": ["l"] * 501}]).encode(), "more than 500 layers"),
+        (json.dumps([{"Config": "c", "RepoTags": ["a:1"] * 1001}]).encode(), "more than 1000"),
         (b" " * (5 << 20), "larger than"),
     ],
 )

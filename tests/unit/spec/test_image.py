@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgumentError
-from ketch.spec import image
+from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.spec import image, platforms
 
 DIGEST = "sha256:" + "1" * 64
 DESCRIPTOR = {"mediaType": "x/y", "digest": DIGEST, "size": 3}
@@ -46,6 +46,18 @@ def test_null_stands_for_absent_as_go_writes_it() -> None:
     config = {"Env": None, "Cmd": None, "Volumes": None, "Labels": None, "User": None}
     parsed = image.parse_config(changed(CONFIG, config=config, history=None))
     assert dict(parsed["config"]) == config
+
+
+def test_null_platforms_and_variants_are_absent() -> None:
+    entries = [
+        {**DESCRIPTOR, "platform": None, "annotations": None},
+        {**DESCRIPTOR, "platform": {"architecture": "arm", "os": "linux", "variant": None}},
+    ]
+    parsed = image.parse_index(changed(INDEX, manifests=entries))["manifests"]
+    assert "platform" not in parsed[0]
+    assert parsed[1]["platform"] == {"architecture": "arm", "os": "linux"}
+    with pytest.raises(NotFoundError, match="linux/s390x"):
+        platforms.choose(parsed, {"architecture": "s390x", "os": "linux"})
 
 
 def test_what_is_built_parses_and_keeps_its_bytes() -> None:
@@ -88,6 +100,24 @@ def test_what_is_built_parses_and_keeps_its_bytes() -> None:
         (image.parse_config, changed(CONFIG, config={"Labels": {"a": 1}}), "Labels"),
         (image.parse_config, changed(CONFIG, config={"Volumes": []}), "Volumes"),
         (image.parse_config, changed(CONFIG, history=[{"empty_layer": 1}]), "empty_layer"),
+        (image.parse_config, changed(CONFIG, config={"Healthcheck": 5}), "Healthcheck"),
+        (image.parse_config, changed(CONFIG, config={"Healthcheck": {"Test": [5]}}), "Test"),
+        (
+            image.parse_config,
+            changed(CONFIG, config={"Healthcheck": {"Interval": 1 << 63}}),
+            "Interval",
+        ),
+        (image.parse_config, changed(CONFIG, x=json.loads("[" * 64 + "]" * 64)), "64 deep"),
+        (
+            image.parse_index,
+            changed(INDEX, manifests=[{**DESCRIPTOR, "annotations": []}]),
+            r"manifests\[0\]: annotations",
+        ),
+        (
+            image.parse_index,
+            changed(INDEX, manifests=[{**DESCRIPTOR, "annotations": {"a": 1}}]),
+            "annotations",
+        ),
     ],
 )
 def test_malformed_documents_are_refused_with_the_place(
