@@ -19,6 +19,7 @@ from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import compression, tar
 from ketch.images.tar_writer import Writer
 from ketch.linux import sparse
+from ketch.linux.openat2 import RESOLVE_BENEATH, openat2
 from ketch.spec.image import DOCUMENT_SIZE_MAX
 
 TYPE_CHECKING = False
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 
 MEMBERS_MAX = 100_000
+NAMES_BYTES_MAX = 1 << 26  # of all names and links together, which are held in memory
 _LINKS_MAX = 10
 _PIECE_BYTES = 1 << 18
 _MODE_FILE, _MODE_DIRECTORY = 0o644, 0o755
@@ -100,9 +102,15 @@ class TarSource:
         self._links: dict[str, str] = {}
         stream = _Positioned(descriptor)
         reader = tar.Reader(stream)
+        names_bytes = 0
         for count, entry in enumerate(reader):
             if count >= MEMBERS_MAX:
                 raise InvalidArgumentError(f"the archive has more than {MEMBERS_MAX} members")
+            names_bytes += len(entry.name) + len(entry.link)
+            if names_bytes > NAMES_BYTES_MAX:
+                raise InvalidArgumentError(
+                    f"the names of the archive's members take more than {NAMES_BYTES_MAX >> 20} MiB"
+                )
             name = _clean(os.fsdecode(entry.name))
             if entry.kind == tar.REGULAR and entry.segments is None:
                 self._members[name] = (stream.position - reader.buffered, entry.size_bytes)
@@ -157,7 +165,14 @@ class DirectorySource:
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a file of that name."""
-        return os.path.isfile(f"{self._path}/{_clean(name)}")
+        try:
+            descriptor = self._open(name, os.O_PATH)
+        except (OSError, ValueError):
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
 
     def document(self, name: str) -> bytes | None:
         """Return a small file's content, None where there is none of that name."""
@@ -171,14 +186,22 @@ class DirectorySource:
         """
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a fifo must not make us wait
         try:
-            descriptor = os.open(f"{self._path}/{_clean(name)}", flags)
-        except OSError as error:
+            descriptor = self._open(name, flags)
+        except (OSError, ValueError) as error:
             raise _missing(name) from error
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise _missing(name)
         return Range(descriptor, 0, status.st_size, owned=True)
+
+    def _open(self, name: str, flags: int) -> int:
+        """Open a file beneath the directory: its author's symlinks lead nowhere else."""
+        top = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return openat2(top, os.fsencode(_clean(name)), flags, resolve=RESOLVE_BENEATH)
+        finally:
+            os.close(top)
 
 
 def seekable(descriptor: int, directory: str, limit_bytes: int) -> int:
@@ -345,9 +368,11 @@ def _clean(name: str) -> str:
     """Returns a member's name without ``./`` and ``..``.
 
     Raises:
-        InvalidArgumentError: it leads out of the archive.
+        InvalidArgumentError: it leads out of the archive, or no file can have it.
     """
     path = posixpath.normpath(name.lstrip("/"))
+    if "\0" in path:
+        raise InvalidArgumentError(f"archive member {name[:200]!a}: a name contains a NUL")
     if path == ".." or path.startswith("../"):
         raise InvalidArgumentError(f"archive member {name[:200]!a}: leads out of the archive")
     return path

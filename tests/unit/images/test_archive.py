@@ -95,6 +95,15 @@ def test_too_many_members_and_too_large_documents_are_refused(
         opened(tarred(member(b"index.json", data=b" " * 11)), descriptors).document("index.json")
 
 
+def test_long_names_do_not_fill_the_memory(
+    descriptors: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "NAMES_BYTES_MAX", 1 << 20)
+    long = [member(b"x", pax={b"path": b"%d" % number * 100_000}) for number in range(12)]
+    with pytest.raises(InvalidArgumentError, match="names of the archive's members take more"):
+        opened(tarred(*long), descriptors)
+
+
 @given(st.binary(max_size=3000))
 def test_any_bytes_are_an_archive_or_a_named_error(content: bytes) -> None:
     with tempfile.TemporaryFile() as file:
@@ -111,11 +120,19 @@ def test_a_directory_is_a_source_and_its_fifos_are_not_opened(tmp_path: pathlib.
     os.mkfifo(tmp_path / "fifo")
     source = DirectorySource(str(tmp_path))
     assert source.document("f") == b"x"
-    for name in ("fifo", "nonsuch"):
+    (tmp_path / "out").symlink_to("/etc/passwd")
+    (tmp_path / "up").symlink_to("..")
+    (tmp_path / "in").symlink_to("f")
+    assert source.document("in") == b"x"
+    for name in ("out", "up/" + tmp_path.name + "/f", "\ud800", "x" * 300):
+        assert source.document(name) is None
+    for name in ("fifo", "nonsuch", "out", "\ud800", "x" * 300):
         with pytest.raises(NotFoundError):
             source.open(name)
     with pytest.raises(InvalidArgumentError, match="leads out"):
         source.open("../f")
+    with pytest.raises(InvalidArgumentError, match="NUL"):
+        source.open("f\0")
 
 
 def test_what_a_pipe_gives_is_copied_and_bounded(tmp_path: pathlib.Path) -> None:

@@ -5,6 +5,7 @@ later write it; blobs are those of the store, so digests stay. What is loaded ma
 two, and is checked against every digest that it names.
 """
 
+import contextlib
 import json
 import os
 
@@ -23,7 +24,7 @@ from ketch.spec import reference as references
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any, Protocol
 
     from ketch.engine.images.images import Image, Images
@@ -53,6 +54,7 @@ _REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"  # annotations.md
 _NAME_ANNOTATION = "io.containerd.image.name"
 _INDEX_DEPTH_MAX = 4
 _IMAGES_MAX = 1000
+_DOCUMENTS_BYTES_MAX = 1 << 26  # of all images together: they are read before the first is stored
 _REPORT_BYTES = 1 << 19
 
 
@@ -104,7 +106,9 @@ def save(
     if platform:
         for image, _ in chosen:
             images.check_platform(image, [documents.parse_platform(platform)])
-    with images.adding():  # or another process might delete what is being read
+    with contextlib.ExitStack() as stack:
+        stack.callback(images.collect_garbage)  # what others could not while this went on
+        stack.enter_context(images.adding())  # or another process might delete what is being read
         entries: list[Descriptor] = []
         listed: list[dict[str, Any]] = []
         written: set[str] = set()
@@ -179,8 +183,6 @@ def load(
             found = _from_index(source, wanted, strict=bool(platform))
             if found is None:
                 found = _from_manifest(source)
-            if len(found) > _IMAGES_MAX:
-                raise InvalidArgumentError(f"the archive has more than {_IMAGES_MAX} images")
             for candidate in found:
                 if platform and not platforms.matches(
                     documents.platform_of(candidate.document), wanted
@@ -206,7 +208,7 @@ class _Candidate:
         manifest: its manifest's bytes, None for one that is yet to be made.
     """
 
-    __slots__ = ("config", "document", "layers", "manifest", "names")
+    __slots__ = ("config", "layers", "manifest", "names")
 
     def __init__(
         self,
@@ -216,7 +218,6 @@ class _Candidate:
         manifest: bytes | None = None,
     ) -> None:
         self.config = config
-        self.document: ImageConfig = documents.parse_config(config)
         self.layers = layers
         self.names = names
         self.manifest = manifest
@@ -227,34 +228,47 @@ class _Candidate:
                 f" got {len(layers)}"
             )
 
+    @property
+    def document(self) -> "ImageConfig":
+        """Its configuration, read anew each time: parsed it may take 30 times the room."""
+        return documents.parse_config(self.config)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory its documents take."""
+        return len(self.config) + len(self.manifest or b"")
+
     def store(self, images: "Images", source: "Source", progress: Progress) -> Loaded:
         """Store and record the image."""
+        document = self.document
         image_id = images.content.write(self.config)
         existing = images.known(image_id)
         if existing is not None and self.manifest is None:
             # Its layers may have come compressed; those are as good.
             manifest_digest, size_bytes = existing.manifest_digest, existing.size_bytes
         else:
-            layers = self._layers(images, source, progress)
+            layers = self._layers(images, source, document, progress)
             size_bytes = sum(layer.size_bytes for layer in layers)
             manifest_digest = images.content.write(self._manifest(image_id, layers))
         replaced = images.holders(self.names)
         names = [name.familiar for name in self.names]
-        labels = (self.document.get("config") or {}).get("Labels") or {}
+        labels = (document.get("config") or {}).get("Labels") or {}
         images.record(
             image_id,
             manifest_digest,
-            timestamps.created_ns(self.document.get("created") or ""),
+            timestamps.created_ns(document.get("created") or ""),
             size_bytes,
             self.names,
             ("load", image_id, {**labels, "name": image_id}),
         )
         return Loaded(image_id, names, [pair for pair in replaced if pair[1] != image_id])
 
-    def _layers(self, images: "Images", source: "Source", progress: Progress) -> "list[Layer]":
+    def _layers(
+        self, images: "Images", source: "Source", document: "ImageConfig", progress: Progress
+    ) -> "list[Layer]":
         below: list[str] = []
         layers: list[Layer] = []
-        diff_ids = self.document["rootfs"]["diff_ids"]
+        diff_ids = document["rootfs"]["diff_ids"]
         for (name, expected), diff_id in zip(self.layers, diff_ids, strict=True):
             layer = ingest.known_layer(images, below, diff_id, expected)
             if layer is None:
@@ -317,21 +331,25 @@ def _from_index(source: "Source", wanted: "Platform", *, strict: bool) -> list[_
     index = documents.parse_index(content)
     found: dict[str, _Candidate] = {}
     others = 0
+    known: dict[str, str | None] = {}
+    named: set[tuple[str, Reference]] = set()
     for entry in index["manifests"]:
         platform = entry.get("platform")
         unfit = platform is not None and not platforms.matches(platform, wanted)
         if unfit and (strict or len(index["manifests"]) > 1):
             others += 1
             continue
-        digest = _manifest_digest(source, entry, wanted, 0)
+        digest = _manifest_digest(source, entry, wanted, 0, known)
         if digest is None:
             others += 1
             continue
         candidate = found.get(digest)
         if candidate is None:
             candidate = found[digest] = _oci_candidate(source, digest)
+            _check_amount(found.values())
         name = _annotated_name(entry.get("annotations") or {})
-        if name is not None and name not in candidate.names:
+        if name is not None and (digest, name) not in named:
+            named.add((digest, name))
             candidate.names.append(name)
     if not found and others:
         raise NotFoundError(
@@ -342,9 +360,21 @@ def _from_index(source: "Source", wanted: "Platform", *, strict: bool) -> list[_
 
 
 def _manifest_digest(
-    source: "Source", entry: "Descriptor", wanted: "Platform", depth: int
+    source: "Source",
+    entry: "Descriptor",
+    wanted: "Platform",
+    depth: int,
+    known: "dict[str, str | None]",
 ) -> str | None:
-    """Returns the manifest that an entry of an index leads to, None where no platform fits."""
+    """Returns the manifest that an entry of an index leads to, None where no platform fits.
+
+    Args:
+        source: the archive.
+        entry: the entry.
+        wanted: the platform.
+        depth: how many indexes led here.
+        known: answers by index, so that each is read once, however many entries lead to it.
+    """
     if entry["mediaType"] in documents.MANIFEST_TYPES:
         return entry["digest"]
     if entry["mediaType"] not in documents.INDEX_TYPES:
@@ -353,11 +383,15 @@ def _manifest_digest(
         raise InvalidArgumentError(
             f"index {entry['digest']}: indexes are nested more than {_INDEX_DEPTH_MAX} deep"
         )
+    if entry["digest"] in known:
+        return known[entry["digest"]]
+    known[entry["digest"]] = None
     index = documents.parse_index(_blob(source, entry["digest"]))
     for inner in _by_preference(index["manifests"], wanted):
         if _blob_name(inner["digest"]) in source:
-            found = _manifest_digest(source, inner, wanted, depth + 1)
+            found = _manifest_digest(source, inner, wanted, depth + 1, known)
             if found is not None:
+                known[entry["digest"]] = found
                 return found
     return None
 
@@ -409,7 +443,17 @@ def _from_manifest(source: "Source") -> list[_Candidate]:
                 raise InvalidArgumentError(f"invalid tag {text!r}")
             names.append(name)
         found.append(_Candidate(config, [(path, None) for path in entry["Layers"]], names))
+        _check_amount(found)
     return found
+
+
+def _check_amount(found: "Collection[_Candidate]") -> None:
+    if len(found) > _IMAGES_MAX:
+        raise InvalidArgumentError(f"the archive has more than {_IMAGES_MAX} images")
+    if sum(candidate.held_bytes for candidate in found) > _DOCUMENTS_BYTES_MAX:
+        raise InvalidArgumentError(
+            f"the documents of the archive's images take more than {_DOCUMENTS_BYTES_MAX >> 20} MiB"
+        )
 
 
 def _blob(source: "Source", digest: str) -> bytes:
