@@ -22,7 +22,7 @@ from ketch.images.registry import answers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, TypeGuard
 
     from ketch.images.registry.credentials import Credentials
     from ketch.images.registry.headers import Challenge
@@ -270,13 +270,18 @@ def _wanted(challenge: "Challenge", scopes: "Sequence[str]") -> list[str]:
 def _token(answer: "dict[str, Any]", realm: str) -> tuple[str, float, str]:
     """Returns token, lifetime in seconds, and a new refresh token or nothing."""
     token = answer.get("token") or answer.get("access_token")
-    if not isinstance(token, str) or not token.isprintable() or not token.isascii():
+    if not token or not _is_token(token):
         raise RegistryError(f"{_shown(realm)}: the answer holds no token")
     lifetime = answer.get("expires_in")
-    if not isinstance(lifetime, (int, float)) or lifetime < _LIFETIME_SECONDS:
+    if not isinstance(lifetime, (int, float)) or not lifetime >= _LIFETIME_SECONDS:  # or NaN
         lifetime = _LIFETIME_SECONDS
     refresh_token = answer.get("refresh_token")
-    return token, min(lifetime, 1e6), refresh_token if isinstance(refresh_token, str) else ""
+    return token, min(lifetime, 1e6), refresh_token if _is_token(refresh_token) else ""
+
+
+def _is_token(value: object) -> "TypeGuard[str]":
+    """Whether something can stand in a header field."""
+    return isinstance(value, str) and value.isprintable() and value.isascii()
 
 
 def _shown(url: str) -> str:

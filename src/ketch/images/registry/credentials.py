@@ -182,6 +182,8 @@ class CredentialFile:
             ) from error
         if not isinstance(user, str) or not isinstance(secret, str):
             raise UnavailableError(f"docker-credential-{helper} get: the answer is no credentials")
+        if not _is_encodable(user, secret):
+            raise UnavailableError(f"docker-credential-{helper} get: the answer is no credentials")
         if user == _TOKEN_USER:
             return Credentials(identity_token=secret)
         return Credentials(user, secret)
@@ -276,6 +278,8 @@ def _decode(entry: object, where: str) -> Credentials:
         value = entry.get(key) or ""
         if not isinstance(value, str):
             raise InvalidArgumentError(f"{where}: {key} is not text")
+        if not _is_encodable(value):
+            raise InvalidArgumentError(f"{where}: {key} is no Unicode text")
         texts[key] = value
     user, password = texts["username"], texts["password"]
     if texts["auth"]:
@@ -288,6 +292,11 @@ def _decode(entry: object, where: str) -> Credentials:
             raise InvalidArgumentError(f"{where}: auth is not base64 of user:password")
         password = password.strip("\0")
     return Credentials(user, password, texts["identitytoken"], texts["registrytoken"])
+
+
+def _is_encodable(*texts: str) -> bool:
+    """Whether texts are Unicode: JSON can name half of a character as well."""
+    return not any("\ud800" <= character <= "\udfff" for character in "".join(texts))
 
 
 def _encode(credentials: Credentials) -> dict[str, str]:

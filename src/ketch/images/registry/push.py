@@ -62,10 +62,9 @@ def send(
         KetchError: the registry refuses it, or cannot be reached.
     """
     upload = repository.begin_upload()
-    offset = failures = 0
+    offset = furthest = failures = 0
     chunked = upload.minimum_bytes > 0
     while True:
-        before = offset
         try:
             if not chunked:
                 part = _part(descriptor, 0, size_bytes, sent)
@@ -78,7 +77,9 @@ def send(
                 offset += length
             repository.finish_upload(upload, digest)
         except (BrokenOffError, UnreachableError) as error:
-            failures = 0 if offset > before else failures + 1
+            # Against the best so far: a registry may lose what it had, time after time.
+            failures = 0 if offset > furthest else failures + 1
+            furthest = max(furthest, offset)
             if failures >= attempts:
                 raise UnavailableError(
                     f"upload of {digest} to {repository.shown}: {error.message}", error.hint

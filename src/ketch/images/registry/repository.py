@@ -394,7 +394,7 @@ class Repository:
             found += tags
             if not following:
                 return found
-            target = _next_target(url, following)
+            target = next_target(url, following)
         raise RegistryError(f"{what}: the list of tags has no end")
 
     def _begin(self, query: str, scopes: "Sequence[str]", *, mounted: bool) -> Upload | None:
@@ -495,8 +495,16 @@ def _with_digest(url: str, digest: str) -> str:
     return f"{url}{mark}{urlencode({'digest': digest})}"
 
 
-def _next_target(url: str, link: str) -> str:
-    """Returns where the next page is; only on the same registry."""
+def next_target(url: str, link: str) -> str:
+    """Returns where the next page of a list is.
+
+    Args:
+        url: where this page was.
+        link: the field ``Link``'s target.
+
+    Raises:
+        RegistryError: it is at another registry, or nowhere.
+    """
     target = redirected(url, link)
     if origin(target) != origin(url):
         raise RegistryError(f"{url.partition('?')[0]}: the next page is at another registry")

@@ -6,12 +6,13 @@ asked for its catalogue (distribution specification, ``_catalog``), which tells 
 
 import json
 from typing import NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from ketch.errors import InvalidArgumentError, RegistryError
 from ketch.images.registry.configuration import Endpoint
 from ketch.images.registry.headers import next_page
 from ketch.images.registry.login import registry_host
+from ketch.images.registry.repository import next_target
 from ketch.spec.reference import DEFAULT_DOMAIN
 from ketch.spec.values import boolean
 
@@ -29,6 +30,7 @@ _LIMIT_MAX = 100
 _HUB = "index.docker.io"
 _ANSWER_MAX = 8 << 20
 _PAGES_MAX = 100
+_CATALOGUE_MAX = 32 << 20
 
 
 FILTERS = ("is-automated", "is-official", "stars")
@@ -107,11 +109,14 @@ def _split(term: str) -> tuple[str, str]:
 def _catalogue(session: "Session", domain: str, word: str) -> list[Found]:
     names: list[str] = []
     target = "/v2/_catalog?n=1000"
+    left_bytes = _CATALOGUE_MAX
     for _ in range(_PAGES_MAX):
         with session.checked("GET", target, f"the catalogue of {domain}", (200,),
                              ("registry:catalog:*",)) as answer:  # fmt: skip
-            content = answer.read_all(_ANSWER_MAX)
+            content = answer.read_all(left_bytes)
             following = next_page(answer.field("Link"))
+            url = answer.url
+        left_bytes -= len(content)
         try:
             found = json.loads(content)["repositories"] or []
         except (ValueError, RecursionError, KeyError, TypeError) as error:
@@ -121,8 +126,7 @@ def _catalogue(session: "Session", domain: str, word: str) -> list[Found]:
         names += [name for name in found if isinstance(name, str)]
         if not following:
             break
-        parts = urlsplit(following)
-        target = f"{parts.path}?{parts.query}"
+        target = next_target(url, following)
     return [Found(f"{domain}/{name}", "", 0, False, False) for name in names if word in name]
 
 
@@ -136,12 +140,16 @@ def _objects(content: bytes, key: str, host: str) -> "list[dict[str, Any]]":
     return found
 
 
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _one(entry: "dict[str, Any]", prefix: str) -> Found:
     stars = entry.get("star_count")
     return Found(
-        prefix + str(entry.get("name") or ""),
-        str(entry.get("description") or ""),
-        stars if isinstance(stars, int) else 0,
+        prefix + _text(entry.get("name")),
+        _text(entry.get("description")),
+        stars if type(stars) is int else 0,
         entry.get("is_official") is True,
         entry.get("is_automated") is True,
     )

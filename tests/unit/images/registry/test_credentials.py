@@ -164,6 +164,15 @@ def test_a_damaged_file_is_named(environment: dict[str, str], document: object) 
         CredentialFile(environment).get("r")
 
 
+@pytest.mark.parametrize("key", ["username", "password", "identitytoken", "registrytoken"])
+def test_half_a_character_is_refused_before_it_is_sent(tmp_path: pathlib.Path, key: str) -> None:
+    # JSON can name it, and neither UTF-8 nor a form can hold it.
+    content = json.dumps({"auths": {"r": {key: "a\ud800"}}})
+    (tmp_path / "config.json").write_text(content, encoding="ascii")
+    with pytest.raises(InvalidArgumentError, match=f"{key} is no Unicode text"):
+        CredentialFile({"DOCKER_CONFIG": str(tmp_path)}).get("r")
+
+
 @given(st.binary(max_size=300))
 def test_any_content_is_read_or_refused(content: bytes) -> None:
     import tempfile

@@ -316,6 +316,23 @@ def test_an_upload_that_never_gets_any_further(
     assert len(slept) < 5
 
 
+def test_a_registry_that_loses_what_it_had_time_after_time(
+    registry: FakeRegistry, repository: Open, blob: int
+) -> None:
+    def hook(request: Handler) -> bool:
+        if request.command != "PUT":
+            return False
+        registry.uploads["u0"] = b""
+        request.connection.close()
+        request.close_connection = True
+        return True
+
+    registry.hooks.append(hook)
+    with pytest.raises(UnavailableError, match="upload of sha256"):
+        send(repository(push=True), blob)
+    assert len(registry.requests) < 30
+
+
 def test_a_registry_that_understood_another_manifest(
     registry: FakeRegistry, repository: Open
 ) -> None:

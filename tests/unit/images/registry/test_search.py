@@ -1,9 +1,10 @@
+import contextlib
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from ketch.errors import InvalidArgumentError, RegistryError
+from ketch.errors import InvalidArgumentError, KetchError, RegistryError
 from ketch.images.registry.configuration import Configuration
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.registries import Registries
@@ -57,6 +58,26 @@ def test_an_answer_that_is_none(
     answering(registry, "/v1/search", 200, content)
     with pytest.raises(RegistryError, match="malformed"):
         search(registries, f"{registry.host}/x")
+
+
+@pytest.mark.parametrize(
+    "target", ["http://[x", ".elsewhere.example/", "http://elsewhere.example/x", "//[", "@x.y/"]
+)
+def test_a_catalogue_that_goes_on_elsewhere(
+    registry: FakeRegistry, registries: Registries, target: str
+) -> None:
+    answering(registry, "/v2/_catalog", 200, b'{"repositories":["x"]}', f"<{target}>; rel=next")
+    with contextlib.suppress(KetchError):  # some are paths of the registry's own
+        search(registries, f"{registry.host}/x")
+    assert all(headers["Host"] == registry.host for _, _, headers in registry.requests)
+
+
+def test_a_search_with_values_of_other_types(
+    registry: FakeRegistry, registries: Registries
+) -> None:
+    entry = {"name": json.loads("[" * 400 + "]" * 400), "description": {}, "star_count": True}
+    answering(registry, "/v1/search", 200, json.dumps({"results": [entry]}).encode())
+    assert search(registries, f"{registry.host}/x") == [(f"{registry.host}/", "", 0, False, False)]
 
 
 def test_a_catalogue_without_an_end_is_left(registry: FakeRegistry, registries: Registries) -> None:

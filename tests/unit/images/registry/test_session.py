@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 import pathlib
 import socket
 import socketserver
@@ -104,6 +105,30 @@ def test_a_refused_token(registry: FakeRegistry, repository: Open) -> None:
     require_token(registry, user="alice")
     with pytest.raises(UnauthenticatedError, match="incorrect username or password"):
         repository(credentials=Credentials("alice", "wrong")).manifest("1")
+
+
+@pytest.mark.parametrize("lifetime", [float("nan"), -1e9, 10**400, "soon", None, True])
+@pytest.mark.parametrize("refresh", ["a\ud800", "a\r\nX: y", 5, "\x1b[2J"])
+def test_an_authority_s_odd_answers(
+    registry: FakeRegistry, repository: Open, lifetime: object, refresh: object
+) -> None:
+    """A token that can be shown is taken; another identity token than can be sent is not."""
+
+    def hook(request: Handler) -> bool:
+        if not request.path.startswith("/token"):
+            return False
+        answer = {"token": "for app:pull", "expires_in": lifetime, "refresh_token": refresh}
+        request.answer(200, json.dumps(answer).encode())
+        return True
+
+    require_token(registry)
+    registry.hooks.insert(0, hook)
+    who = Credentials(identity_token="mine")
+    opened = repository(credentials=who)
+    for _ in range(2):
+        with contextlib.suppress(KetchError):  # the token is not for this scope
+            opened.manifest("1")
+    assert who.identity_token == "mine"
 
 
 def test_an_identity_token_is_exchanged(registry: FakeRegistry, repository: Open) -> None:
