@@ -74,31 +74,33 @@ def commit(
     own: dict[str, Any] = container.record.get("Config", {})
     _merge(merged, own)
     images = engine.images
-    with images.adding():
-        parent = _parent(engine, container)
-        with _standing_still(engine, container) if pause else contextlib.nullcontext():
-            layer = _layer(engine, container, parent)
-        created_ns = time.time_ns()
-        document = _document(parent, merged, layer, created_ns, author, message)
-        document["history"][-1]["created_by"] = " ".join(own.get("Cmd") or ())
-        image_id = images.content.write(documents.encode(document))
-        below = _layers(engine, parent)
-        manifest = documents.manifest(
-            documents.descriptor(
-                documents.OCI_CONFIG, image_id, images.content.size_bytes(image_id)
-            ),
-            [*below, *([layer.descriptor] if layer else [])],
-        )
-        images.record(
-            image_id,
-            images.content.write(documents.encode(manifest)),
-            created_ns,
-            (parent.size_bytes if parent else 0) + (layer.size_bytes if layer else 0),
-            [target] if target else [],
-            parent_id=parent.id if parent else "",
-        )
-    images.publish_index()
-    images.collect_garbage()
+    try:
+        with images.adding():
+            parent = _parent(engine, container)
+            with _standing_still(engine, container) if pause else contextlib.nullcontext():
+                layer = _layer(engine, container, parent)
+            created_ns = time.time_ns()
+            document = _document(parent, merged, layer, created_ns, author, message)
+            document["history"][-1]["created_by"] = " ".join(own.get("Cmd") or ())
+            image_id = images.content.write(documents.encode(document))
+            below = _layers(engine, parent)
+            manifest = documents.manifest(
+                documents.descriptor(
+                    documents.OCI_CONFIG, image_id, images.content.size_bytes(image_id)
+                ),
+                [*below, *([layer.descriptor] if layer else [])],
+            )
+            images.record(
+                image_id,
+                images.content.write(documents.encode(manifest)),
+                created_ns,
+                (parent.size_bytes if parent else 0) + (layer.size_bytes if layer else 0),
+                [target] if target else [],
+                parent_id=parent.id if parent else "",
+            )
+        images.publish_index()
+    finally:
+        images.collect_garbage()
     attributes = {
         "comment": message,
         "imageID": image_id,

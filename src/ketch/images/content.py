@@ -133,8 +133,11 @@ class ContentStore:
             os.unlink(f"{self.root}/ingest/{name}")
 
     def write_index(self, content: bytes) -> None:
-        """Replace ``index.json``, the list of images for tools that read OCI layouts."""
+        """Have ``index.json``, the list of images for tools that read OCI layouts, say this."""
         self._make_layout()
+        with contextlib.suppress(FileNotFoundError), open(f"{self.root}/index.json", "rb") as file:
+            if file.read() == content:
+                return
         self._replace("index.json", content)
 
     def _make_layout(self) -> None:
@@ -150,9 +153,12 @@ class ContentStore:
         try:
             descriptor = os.open(temporary, _NEW, 0o644)
             try:
-                os.write(descriptor, content)
+                _write_all(descriptor, content)
                 os.fsync(descriptor)
                 os.rename(temporary, f"{self.root}/{name}")
+            except BaseException:
+                os.unlink(temporary)
+                raise
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -248,6 +254,12 @@ class BlobWriter:
         except OSError as error:
             raise _unwritable(self._store.root, error) from error
         return digest
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _names(directory: str) -> list[str]:

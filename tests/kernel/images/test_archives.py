@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -117,8 +118,18 @@ def test_both_layouts_are_loaded(engine: Engine, content: bytes) -> None:
     assert_nothing(engine)
 
 
-LOOP = {"schemaVersion": 2, "manifests": [
+LOOP: dict[str, Any] = {"schemaVersion": 2, "manifests": [
     documents.descriptor(documents.OCI_INDEX, "sha256:" + "0" * 64, 10)]}  # fmt: skip
+
+
+def wide() -> bytes:
+    """Return a layout in whose indexes each of many entries leads to the next level's only one."""
+    blobs, below = {}, documents.encode({"schemaVersion": 2, "manifests": []})
+    for _ in range(4):
+        blobs[digest.of(below)] = below
+        entry = documents.descriptor(documents.OCI_INDEX, digest.of(below), len(below))
+        below = documents.encode({"schemaVersion": 2, "manifests": [entry] * 200})
+    return layout(blobs=blobs, index=json.loads(below))
 
 
 def nested() -> bytes:
@@ -159,6 +170,12 @@ def nested() -> bytes:
         (layout(index=LOOP), NotFoundError, "lacks blob"),
         (layout(index={"schemaVersion": 1}), InvalidArgumentError, "schemaVersion"),
         (nested(), InvalidArgumentError, "nested more than"),
+        (wide(), NotFoundError, "no image for"),
+        (layout(index={"schemaVersion": 2, "manifests": [{**LOOP["manifests"][0],
+                "annotations": []}]}), InvalidArgumentError, "annotations"),
+        (layout(index={"schemaVersion": 2, "manifests": [{**LOOP["manifests"][0],
+                "platform": {"os": "linux", "architecture": "s390x", "variant": None}},
+                LOOP["manifests"][0]]}), NotFoundError, "lacks blob"),
         (layout(layer=archive(member(b"../x")), config=CONFIG.replace(
             digest.of(LAYER).encode(), digest.of(archive(member(b"../x"))).encode())),
          InvalidArgumentError, "leads out of the layer"),
@@ -169,6 +186,19 @@ def test_what_is_hostile_ends_in_a_named_error_and_nothing_stays(
 ) -> None:
     with pytest.raises(kind, match=reason):
         load(engine, content)
+    assert_nothing(engine)
+
+
+def test_documents_do_not_fill_the_memory(engine: Engine) -> None:
+    members = []
+    listed = []
+    for number in range(40):
+        padded = CONFIG[:-1] + b',"n":%d,"x":"%s"}' % (number, b"x" * (2 << 20))
+        members.append(member(b"c%d" % number, data=padded))
+        listed.append({"Config": f"c{number}", "Layers": ["l"]})
+    members.append(member(b"manifest.json", data=json.dumps(listed).encode()))
+    with pytest.raises(InvalidArgumentError, match=r"documents .* take more than 64 MiB"):
+        load(engine, archive(*members))
     assert_nothing(engine)
 
 
@@ -224,6 +254,9 @@ def consistent(engine: Engine) -> None:
         assert all(layer["digest"] in engine.images.content for layer in manifest["layers"])
         assert all(map(engine.images.snapshotter.exists, image.chain_ids))
     engine.images.collect_garbage()
+    path = pathlib.Path(engine.settings.root, "index.json")
+    listed = json.loads(path.read_bytes())["manifests"] if path.exists() else []
+    assert {entry["digest"] for entry in listed} == {image.manifest_digest for image in images}
     layers = {chain for image in images for chain in image.chain_ids}
     assert set(engine.images.snapshotter.chain_ids()) == layers
     assert len(list(engine.images.content.digests())) == 2 * len(images) + len(layers)
@@ -237,6 +270,9 @@ def test_a_load_killed_at_any_line_can_be_repeated(tmp_path: pathlib.Path) -> No
         consistent(Engine(settings))
         number += 1 + number // 8
     consistent(Engine(settings))
+    # However it went: other tools' list is as ketch's own.
+    index = json.loads(pathlib.Path(settings.root, "index.json").read_bytes())
+    assert len(index["manifests"]) == 1
     assert kills > 30
     assert Engine(settings).images.resolve("app:1").id == digest.of(CONFIG)
 

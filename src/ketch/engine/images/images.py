@@ -401,6 +401,9 @@ class Images:
                 return set()
             self.content.delete_unfinished()
             snapshotter.remove_unfinished()
+            # Whoever recorded a change and was killed has not told of it, and what the list still
+            # leads to is about to be deleted.
+            self.publish_index()
             try:
                 blobs, layers = self.referred(self.list())
             except KetchError:

@@ -130,24 +130,26 @@ def import_image(
     config: ContainerConfig = {}
     change.apply(config, changes)
     created_ns = time.time_ns()
-    with images.adding():
-        layer = add_layer(images, stream)
-        document = _new_document(machine, config, layer.diff_id, created_ns, message)
-        image_id = images.content.write(documents.encode(document))
-        configuration = documents.descriptor(
-            documents.OCI_CONFIG, image_id, images.content.size_bytes(image_id)
-        )
-        manifest = documents.manifest(configuration, [layer.descriptor])
-        images.record(
-            image_id,
-            images.content.write(documents.encode(manifest)),
-            created_ns,
-            layer.size_bytes,
-            [name] if name else [],
-            ("import", image_id, {**(config.get("Labels") or {}), "name": image_id}),
-        )
-    images.publish_index()
-    images.collect_garbage()
+    try:
+        with images.adding():
+            layer = add_layer(images, stream)
+            document = _new_document(machine, config, layer.diff_id, created_ns, message)
+            image_id = images.content.write(documents.encode(document))
+            configuration = documents.descriptor(
+                documents.OCI_CONFIG, image_id, images.content.size_bytes(image_id)
+            )
+            manifest = documents.manifest(configuration, [layer.descriptor])
+            images.record(
+                image_id,
+                images.content.write(documents.encode(manifest)),
+                created_ns,
+                layer.size_bytes,
+                [name] if name else [],
+                ("import", image_id, {**(config.get("Labels") or {}), "name": image_id}),
+            )
+        images.publish_index()
+    finally:
+        images.collect_garbage()
     return image_id
 
 

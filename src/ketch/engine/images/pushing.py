@@ -99,7 +99,10 @@ class Pusher:
             raise InvalidArgumentError("cannot push a digest reference")
         name = name.tagged()
         self._tell_begin(name)
-        return self._push(name)
+        try:
+            return self._push(name)
+        finally:
+            self._images.collect_garbage()  # what others could not while this went on, and its own
 
     def push_all(self, text: str) -> list[Pushed]:
         """Push every tag of a repository.
@@ -111,7 +114,10 @@ class Pusher:
         if repository.tag or repository.digest:
             raise InvalidArgumentError("tag can't be used with --all-tags/-a")
         self._tell_begin(repository)
-        return [self._push(name) for name in sorted(self._tags(repository), key=str)]
+        try:
+            return [self._push(name) for name in sorted(self._tags(repository), key=str)]
+        finally:
+            self._images.collect_garbage()
 
     def _tags(self, repository: Reference) -> list[Reference]:
         """Returns the names with tags that there are of a repository.
