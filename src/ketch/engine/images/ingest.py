@@ -3,7 +3,7 @@
 import time
 
 from ketch.engine.images.images import new_name
-from ketch.errors import DigestMismatchError
+from ketch.errors import DigestMismatchError, InvalidArgumentError
 from ketch.images import changes as change
 from ketch.images import compression, unpacking
 from ketch.spec import image as documents
@@ -60,10 +60,15 @@ def add_layer(
 
     Raises:
         DigestMismatchError: it is not what was promised.
-        InvalidArgumentError: the archive is malformed.
+        InvalidArgumentError: the archive is malformed, or one layer too many.
         UnavailableError: the disk is full or failing.
         PermissionDeniedError: unpacking needs privileges that the caller lacks.
     """
+    if len(below) >= documents.LAYERS_MAX:
+        raise InvalidArgumentError(
+            f"max depth exceeded: an image has at most {documents.LAYERS_MAX} layers",
+            "make one layer of all: export a container of it, and import that",
+        )
     algorithm = expected["digest"].partition(":")[0] if expected else "sha256"
     if expected is not None:
         stream = _Limited(stream, expected["size"], expected["digest"])
