@@ -9,12 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from ketch.images import fuse_overlay, layers, lock, tar
 from ketch.images.fuse_overlay import FuseOverlaySnapshotter
 from ketch.images.overlay import OverlaySnapshotter
 from ketch.images.snapshots import Snapshotter
 from ketch.images.vfs import CopySnapshotter
+from ketch.linux import fsuid
+from ketch.runtime import mappings
+from ketch.spec.runtime import IdMapping
 from tests.support import trees
 from tests.support.archives import member, stream
 
@@ -113,6 +121,43 @@ def test_what_a_container_writes_lasts_and_stays_its_own(snapshotter: Snapshotte
         assert (root / "d" / "f").read_bytes() == b"changed"
         assert os.listdir(root / "o") == []
         assert (root / "made").is_dir()
+
+
+def test_ids_on_the_disk_are_a_user_namespace_s(snapshotter: Snapshotter) -> None:
+    """Whatever is done there: on the disk, and for all others, files belong to whom they did."""
+    directory = container(snapshotter)
+    snapshotter.prepare(directory, three_layers(snapshotter))
+    ids: list[IdMapping] = [{"containerID": 0, "hostID": 700_000, "size": 1000}]
+    namespace = mappings.open_namespace(ids, ids)
+    try:
+        if isinstance(snapshotter, FuseOverlaySnapshotter):
+            with pytest.raises(UnsupportedError, match="cannot map ids"):
+                snapshotter.mount(directory, namespace)
+            return
+        before = pathlib.Path("/proc/self/mountinfo").read_bytes()
+        descriptor = snapshotter.mount(directory, namespace)
+    finally:
+        os.close(namespace)
+    assert pathlib.Path("/proc/self/mountinfo").read_bytes() == before
+    root = pathlib.Path(f"/proc/self/fd/{descriptor}")
+    try:
+        assert (root.stat().st_uid, root.stat().st_gid) == (700_007, 700_008)
+        assert (root / "d" / "g").read_bytes() == b"second"
+        with fsuid.acting_as(700_000, 700_000):
+            (root / "d" / "f").write_bytes(b"changed")
+            (root / "o" / "new").unlink()
+            (root / "made").mkdir()
+            os.chown(root / "made", 700_005, 700_006)
+        assert os.geteuid() == 0
+    finally:
+        os.close(descriptor)
+    with mounted(snapshotter, directory) as root:
+        assert (root / "d" / "f").read_bytes() == b"changed"
+        assert os.listdir(root / "o") == []
+        owners = {name: (root / name).stat() for name in ("d/f", "made", ".")}
+        assert {name: (status.st_uid, status.st_gid) for name, status in owners.items()} == {
+            "d/f": (0, 0), "made": (5, 6), ".": (7, 8)
+        }  # fmt: skip
 
 
 def test_a_mount_is_in_no_mount_table_and_moves_nobody(snapshotter: Snapshotter) -> None:

@@ -23,6 +23,7 @@ from ketch.errors import (
 from ketch.linux import removetree
 from ketch.runtime import checkpoint
 from ketch.spec import endpoints
+from ketch.spec.user_namespaces import is_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def require_support(container: "Container") -> None:
         "an init of the engine's (--init)": resources.get("Init"),
         "the host's network or another container's (--network)": network == "host"
         or endpoints.is_container(network),
+        "ids of its own (--userns)": is_apart(resources.get("UsernsMode", "")),
         "namespaces of others (--pid, --ipc, --uts)": resources.get("PidMode")
         or resources.get("UTSMode")
         or resources.get("IpcMode") == "host"

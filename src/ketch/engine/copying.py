@@ -62,11 +62,11 @@ def out_of(
         if rebase_name:
             renames = (copy_paths.split_entry(source)[1], rebase_name)
         directory, change = copy_paths.place(info, _local_target(target))
-        owner = None if archive else (os.geteuid(), os.getegid())
+        owner = (os.geteuid(), os.getegid())
         root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             extraction.extract(
-                root, b"", stream, owner=owner,
+                root, b"", stream, owned=None if archive else lambda *_: owner,
                 rename=lambda name: copy_paths.renamed(copy_paths.renamed(name, renames), change),
             )  # fmt: skip
         finally:

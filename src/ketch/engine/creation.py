@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from ketch.engine import host, names
 from ketch.engine.configuration import configuration, devices, mounts, storage
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
+from ketch.spec import user_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def create(
                 "Mounts": points,
             },
             auto_remove=complete["HostConfig"].get("AutoRemove", False),
+            ids=user_namespaces.count(complete["HostConfig"].get("UsernsMode", "")),
         )
         try:
             engine.endpoints.declare(container_id, complete)

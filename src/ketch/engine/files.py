@@ -10,9 +10,12 @@ import posixpath
 import stat
 
 from ketch.engine import events, filesystem
+from ketch.engine.user_namespaces import of_process as ids_of_process
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import compression, extraction, tree
+from ketch.linux import fsuid
 from ketch.linux.openat2 import openat2
+from ketch.spec import user_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from ketch.engine.records import Container
     from ketch.images.layered import Change
     from ketch.images.tar import Stream
+    from ketch.images.tree import Owned
+    from ketch.spec.user_namespaces import IdMap
 
 _LINKS_MAX = 40  # as many as the kernel follows in one path: path_resolution(7)
 
@@ -112,7 +117,17 @@ def reading(
             below = os.fsdecode(member[len(shown) :]).strip("/")
             return _is_volume(container, posixpath.join(inside, below))
 
-        yield found, tree.archive(parent, name, shown, whole_seconds=True, crosses=crosses)
+        yield (
+            found,
+            tree.archive(
+                parent,
+                name,
+                shown,
+                whole_seconds=True,
+                crosses=crosses,
+                owned=_owned_inside(container),
+            ),
+        )
 
 
 def write_archive(
@@ -157,8 +172,14 @@ def write_archive(
         kind, stream = compression.sniffed(stream)
         limit_bytes = room.f_bavail * room.f_frsize
         content = compression.decompressed(stream, kind, limit_bytes)
-        owner = _owner(container) if chown else None
-        extraction.extract(root, os.fsencode(inside), content, keep_kinds=keep_kinds, owner=owner)
+        owned = _owned_outside(container, _owner(container) if chown else None)
+        with contextlib.ExitStack() as acting:
+            if ids := _ids(container):
+                # Where ids are mapped, who has none there can make no files.
+                acting.enter_context(fsuid.acting_as(*(each.outside(0) for each in ids)))
+            extraction.extract(
+                root, os.fsencode(inside), content, keep_kinds=keep_kinds, owned=owned
+            )
         _record(engine, container, "extract-to-dir")
 
 
@@ -280,6 +301,40 @@ def _owner(container: "Container") -> tuple[int, int] | None:
     if not user.isdigit():
         return None
     return int(user), int(group) if group.isdigit() else int(user)
+
+
+def _ids(container: "Container") -> "tuple[IdMap, IdMap] | None":
+    """The ids that a container's files have here where those inside are others.
+
+    A stopped container's files are seen as they are on the disk, where they have those inside.
+    """
+    mode = container.record.get("HostConfig", {}).get("UsernsMode", "")
+    if not container.is_active or not user_namespaces.is_apart(mode):
+        return None
+    return ids_of_process(container.init_pid)
+
+
+def _owned_inside(container: "Container") -> "Owned | None":
+    """Says for a file's owners here who they are inside; None where they are the same."""
+    ids = _ids(container)
+    if ids is None:
+        return None
+    uids, gids = ids
+    return lambda uid, gid: (uids.inside(uid), gids.inside(gid))
+
+
+def _owned_outside(container: "Container", owner: tuple[int, int] | None) -> "Owned | None":
+    """Says for a file's owners inside, or the one that all are to have, who they are here."""
+    ids = _ids(container)
+    if ids is None:
+        return None if owner is None else lambda *_: owner
+    uids, gids = ids
+
+    def owned(uid: int, gid: int) -> tuple[int, int]:
+        uid, gid = owner or (uid, gid)
+        return uids.outside(uid), gids.outside(gid)
+
+    return owned
 
 
 def _unusable(error: OSError, path: str, reference: str) -> Exception:

@@ -66,10 +66,11 @@ class Host:
         self.selinux = selinux
 
 
+PING_GROUPS = "net.ipv4.ping_group_range"
 DEFAULT_SYSCTLS = {
     # Unprivileged ports and ping cost no capability in a network namespace of one's own.
     "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
+    PING_GROUPS: "0 2147483647",
 }
 
 

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 
-from ketch.engine import events, names, states
+from ketch.engine import events, names, states, user_namespaces
 from ketch.engine.records import Container
 from ketch.engine.volumes.volumes import forget_container
 from ketch.errors import (
@@ -134,6 +134,7 @@ class Ledger:
         image_reference: str,
         record: "dict[str, Any]",
         auto_remove: bool = False,
+        ids: int = 0,
     ) -> Container:
         """Record a new container and make its directory; it is not there for others yet.
 
@@ -144,10 +145,12 @@ class Ledger:
             image_reference: the image as the user wrote it.
             record: see ``Container.record``.
             auto_remove: whether it goes as soon as it ends.
+            ids: how many user and group ids are to be its own.
 
         Raises:
             InvalidArgumentError: that is not a name.
             AlreadyExistsError: the name is taken.
+            UnavailableError: there are no so many ids left.
         """
         with self._store.transaction() as connection:
             if name:
@@ -167,11 +170,12 @@ class Ledger:
             keeper = self._myself()
             connection.execute(
                 "INSERT INTO container (id, name, image_id, image_reference, created_ns, record,"
-                " auto_remove, state, monitor_pid, monitor_start_time, boot_id)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " auto_remove, state, monitor_pid, monitor_start_time, boot_id, id_first, id_count)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (container_id, name, image_id, image_reference, time.time_ns(),
                  json.dumps(record, separators=(",", ":")), auto_remove, states.CREATING,
-                 keeper.pid, keeper.start_time, self._boot_id),
+                 keeper.pid, keeper.start_time, self._boot_id,
+                 user_namespaces.choose(connection, ids), ids),
             )  # fmt: skip
             container = self._row(connection, container_id)
         # Not before: a directory without a record would never be found again.

@@ -37,11 +37,12 @@ class Container:
         on_end: what whoever ends it wants to be left out then: empty for nothing, ``stay`` for a
             restart by its policy, ``keep`` for that and its automatic removal.
         health: what its health check has found, as ``inspect`` shows it; None without a check.
+        ids: the first of the ids that are its own, and how many; zeros where it has the host's.
     """
 
     __slots__ = (
         "_health", "_record", "auto_remove", "created_ns", "error", "exit_status", "finished_ns",
-        "id", "image_id", "image_reference", "init_pid", "init_start_time", "left_behind",
+        "id", "ids", "image_id", "image_reference", "init_pid", "init_start_time", "left_behind",
         "monitor_pid", "monitor_start_time", "name", "on_end", "oom_killed", "restart_count",
         "started_ns", "state", "status", "stopped_by_hand",
     )  # fmt: skip
@@ -66,6 +67,7 @@ class Container:
         self.restart_count: int = row["restart_count"]
         self.stopped_by_hand = bool(row["stopped_by_hand"])
         self.on_end: str = row["on_end"]
+        self.ids: tuple[int, int] = (row["id_first"], row["id_count"])
         self._health: str = row["health"]
         self._record: str | dict[str, Any] = row["record"]
         same_boot = row["boot_id"] == boot_id

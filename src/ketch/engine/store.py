@@ -183,6 +183,11 @@ _MIGRATIONS = (
     """
     ALTER TABLE exec ADD COLUMN ended_ns INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE container ADD COLUMN id_first INTEGER NOT NULL DEFAULT 0;  -- of its own ids, or 0
+    ALTER TABLE container ADD COLUMN id_count INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX container_ids ON container (id_first, id_count) WHERE id_first > 0;
+    """,
 )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.images.tar import Stream
+    from ketch.images.tree import Owned
 
 ENTRIES_MAX = 10_000_000
 
@@ -29,7 +30,7 @@ def extract(
     stream: "Stream",
     *,
     keep_kinds: bool = True,
-    owner: tuple[int, int] | None = None,
+    owned: "Owned | None" = None,
     rename: "Callable[[bytes], bytes]" = lambda name: name,
 ) -> None:
     """Unpack an archive.
@@ -39,7 +40,8 @@ def extract(
         base: path of the directory to unpack into, from the root on, without symlinks.
         stream: the archive, uncompressed.
         keep_kinds: whether a directory may not be replaced by anything else, nor the reverse.
-        owner: whom everything is to belong to; whoever the archive says, if None.
+        owned: says whom a member is to belong to, given the ids that the archive has; to whom the
+            archive says, if None.
         rename: gives members, and those that hard links name, other names.
 
     Raises:
@@ -47,7 +49,7 @@ def extract(
         UnavailableError: the disk is full or failing.
         PermissionDeniedError: the caller may not make what the archive has.
     """
-    with _Extractor(root, base.strip(b"/"), keep_kinds=keep_kinds, owner=owner) as tree:
+    with _Extractor(root, base.strip(b"/"), keep_kinds=keep_kinds, owned=owned) as tree:
         reader = tar.Reader(stream)
         for count, entry in enumerate(reader):
             if count == ENTRIES_MAX:
@@ -67,19 +69,17 @@ def extract(
 
 
 class _Extractor(layers.Tree):
-    __slots__ = ("_base", "_keep_kinds", "_owner")
+    __slots__ = ("_base", "_keep_kinds", "_owned")
 
     # A container's volumes are mounts.
     resolve = RESOLVE_IN_ROOT
     resolve_step = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 
-    def __init__(
-        self, root: int, base: bytes, *, keep_kinds: bool, owner: tuple[int, int] | None
-    ) -> None:
+    def __init__(self, root: int, base: bytes, *, keep_kinds: bool, owned: "Owned | None") -> None:
         super().__init__(root, ())
         self._base = base
         self._keep_kinds = keep_kinds
-        self._owner = owner
+        self._owned = owned
 
     def add(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """See ``Tree.add``; whiteouts are names as any other."""
@@ -89,8 +89,8 @@ class _Extractor(layers.Tree):
         parts = layers.clean(entry.name)
         if not parts:
             return  # the directory itself, which stays as it is
-        if self._owner is not None:
-            entry.uid, entry.gid = self._owner
+        if self._owned is not None:
+            entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
         if entry.kind == tar.HARD_LINK:
             entry.link = self._from_root(layers.clean(entry.link))
         path = self._from_root(parts)
@@ -124,6 +124,6 @@ class _Extractor(layers.Tree):
         """Describe a directory that the archive does not."""
         entry = tar.Entry(path, tar.DIRECTORY)
         entry.mode, entry.mtime_ns = 0o755, time.time_ns()
-        if self._owner is not None:
-            entry.uid, entry.gid = self._owner
+        if self._owned is not None:
+            entry.uid, entry.gid = self._owned(0, 0)
         return entry

@@ -28,6 +28,15 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
     name = "fuse-overlayfs"
     markers = True
 
+    def mount(self, directory: str, user_namespace: int | None = None) -> int:
+        """See ``Snapshotter.mount``."""
+        if user_namespace is not None:
+            raise UnsupportedError(
+                f"{PROGRAM} cannot map ids, as --userns asks for",
+                "leave --userns out, or use another storage driver: overlay2, vfs",
+            )
+        return super().mount(directory)
+
     def _mount(self, directory: str, lower: Sequence[str], *, writable: bool = True) -> int:
         absent = [tree for tree in lower if not os.path.isdir(tree)]
         if absent:

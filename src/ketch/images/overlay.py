@@ -57,9 +57,15 @@ class OverlaySnapshotter(Snapshotter):
             except OSError as error:
                 raise unwritable(directory, error) from error
 
-    def mount(self, directory: str) -> int:
+    def mount(self, directory: str, user_namespace: int | None = None) -> int:
         """See ``Snapshotter.mount``."""
-        return self._mount(directory, self._trees(directory) or [f"{directory}/empty"])
+        lower = self._trees(directory) or [f"{directory}/empty"]
+        if user_namespace is None:
+            return self._mount(directory, lower)
+        from ketch.images import idmapped  # noqa: PLC0415 - wanted by few, and it loads threads
+
+        covered = [f"{self.root}/snapshots", directory]
+        return idmapped.seen(covered, user_namespace, lambda: self._mount(directory, lower))
 
     def view(self, directory: str) -> int:
         """See ``Snapshotter.view``."""

@@ -144,11 +144,13 @@ class Snapshotter(ABC):
         """
 
     @abstractmethod
-    def mount(self, directory: str) -> int:
+    def mount(self, directory: str, user_namespace: int | None = None) -> int:
         """Mount a prepared root.
 
         Args:
             directory: as given to ``prepare``.
+            user_namespace: descriptor of a user namespace whose ids stand for those on the disk,
+                or None where they are the host's.
 
         Returns:
             A descriptor of the detached mount, which the caller owns.

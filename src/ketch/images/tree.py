@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Inode = tuple[int, int]
+    Owned = Callable[[int, int], tuple[int, int]]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -38,13 +39,15 @@ class Archiver:
 
     Args:
         whole_seconds: whether times lose their fractions, as Docker's copies do.
+        owned: says for user and group ids what the archive is to have; None for the same.
     """
 
-    __slots__ = ("_links", "_whole_seconds")
+    __slots__ = ("_links", "_owned", "_whole_seconds")
 
-    def __init__(self, *, whole_seconds: bool = False) -> None:
+    def __init__(self, *, whole_seconds: bool = False, owned: "Owned | None" = None) -> None:
         self._links: dict[Inode, bytes] = {}
         self._whole_seconds = whole_seconds
+        self._owned = owned
 
     def member(
         self, parent: int, name: bytes, shown: bytes, status: os.stat_result
@@ -63,6 +66,8 @@ class Archiver:
         if len(shown) > _PATH_MAX:
             raise InvalidArgumentError(f"{shown[:100]!r}...: file name too long for an archive")
         entry = _entry(shown, status)
+        if self._owned is not None:
+            entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
         if self._whole_seconds:
             entry.mtime_ns -= entry.mtime_ns % 1_000_000_000
         kind = stat.S_IFMT(status.st_mode)
@@ -95,6 +100,7 @@ def archive(
     *,
     crosses: "Callable[[bytes], bool] | None" = None,
     whole_seconds: bool = False,
+    owned: "Owned | None" = None,
 ) -> "Iterator[bytes]":
     """Yield an archive of a file, or of a directory and all that is in it.
 
@@ -105,11 +111,12 @@ def archive(
             it stands at the top and it has no member of its own.
         crosses: whether what another file system has at a member's name is wanted; all if None.
         whole_seconds: whether times lose their fractions.
+        owned: see ``Archiver``.
 
     Raises:
         UnavailableError: something cannot be read.
     """
-    archiver = Archiver(whole_seconds=whole_seconds)
+    archiver = Archiver(whole_seconds=whole_seconds, owned=owned)
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if shown:
         yield from archiver.member(parent, name, shown, status)

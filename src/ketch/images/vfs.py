@@ -41,10 +41,14 @@ class CopySnapshotter(Snapshotter):
             except OSError as error:
                 raise unwritable(directory, error) from error
 
-    def mount(self, directory: str) -> int:
+    def mount(self, directory: str, user_namespace: int | None = None) -> int:
         """See ``Snapshotter.mount``."""
         merged = f"{directory}/merged"
         try:
+            if user_namespace is not None:
+                from ketch.images import idmapped  # noqa: PLC0415 - wanted by few
+
+                return idmapped.clone(merged, user_namespace)
             return mount.open_tree(libc.AT_FDCWD, merged, mount.OPEN_TREE_CLONE)
         except FileNotFoundError as error:
             raise UnavailableError(f"{merged} is missing", "make the container again") from error

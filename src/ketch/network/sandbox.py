@@ -12,9 +12,11 @@ dead namespace answers for addresses that are somebody else's by now. So links a
 of all when a container ends, and deleted once nobody waits, should connections have remained.
 """
 
+import _socket
 import contextlib
 import errno
 import os
+import sys
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
 
 from ketch.errors import (
@@ -23,13 +25,13 @@ from ketch.errors import (
     SyscallError,
     UnavailableError,
 )
-from ketch.linux import namespaces, rtnetlink
+from ketch.linux import namespaces, process, rtnetlink
 from ketch.network import bridge as bridges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Self
+    from typing import NoReturn, Self
 
     from ketch.network.parent import Parent
 
@@ -96,6 +98,7 @@ class Sandbox:
         ipv6: whether links other than loopback are to have IPv6. Without, they have not even
             link-local addresses, as in Docker.
         existing: a path to a namespace that is there already, such as ``/proc/7/ns/net``.
+        owner: descriptor of the user namespace whose root is to be its master; None for the host's.
 
     Raises:
         PermissionDeniedError: the caller may not make network namespaces.
@@ -108,17 +111,20 @@ class Sandbox:
     descriptor: int
     """Of the namespace, close-on-exec; good for setns(2) as long as the sandbox is not closed."""
 
-    def __init__(self, *, ipv6: bool = False, existing: str = "") -> None:
+    def __init__(self, *, ipv6: bool = False, existing: str = "", owner: int | None = None) -> None:
         self._ipv6 = ipv6 or bool(existing)
         with contextlib.ExitStack() as opened:
             self._host = opened.enter_context(rtnetlink.Socket())
             with namespaces.network_kept():
                 if existing:
                     self.descriptor = _open(existing, opened)
-                    namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
+                elif owner is not None:
+                    self.descriptor = _owned(owner, opened)
                 else:
                     _unshare()
                     self.descriptor = _open("/proc/thread-self/ns/net", opened)
+                if existing or owner is not None:
+                    namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
                 self._inside = opened.enter_context(rtnetlink.Socket())
                 if not existing and not ipv6:
                     _write(_DISABLE_IPV6.format("default"), "1")
@@ -278,6 +284,41 @@ def _has_connections() -> bool:
                 if kind in {b"TCP", b"TCP6"} and int(figures.split()[0]):
                     return True
     return False
+
+
+def _owned(owner: int, opened: contextlib.ExitStack) -> int:
+    """Make a network namespace in a user namespace, by a process that goes there for it."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        pid, pidfd = process.clone3(0)
+        if pid == 0:
+            ours.close()
+            _hold(owner, theirs)
+        theirs.close()
+        try:
+            if number := int.from_bytes(ours.recv(4), sys.byteorder):
+                raise SyscallError(number, "unshare", "a network namespace in a user namespace")
+            return _open(f"/proc/{pid}/ns/net", opened)
+        finally:
+            ours.close()
+            os.waitpid(pid, 0)
+            os.close(pidfd)
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def _hold(owner: int, channel: _socket.socket) -> "NoReturn":
+    """In the child: make the namespace, and be its process until the parent has it, or is gone."""
+    number = 0
+    try:
+        namespaces.setns(owner, namespaces.CLONE_NEWUSER)
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+    except OSError as error:
+        number = error.errno or errno.EPERM
+    channel.send(number.to_bytes(4, sys.byteorder))
+    channel.recv(1)
+    os._exit(0)
 
 
 def _unshare() -> None:

@@ -72,7 +72,9 @@ def _one_of(name: str, kind: str, *choices: str) -> "Callable[[str], str]":
     def check(mode: str) -> str:
         if mode in choices:
             return mode
-        raise InvalidArgumentError(f"--{name}: invalid {kind} mode", f"one of {', '.join(choices)}")
+        raise InvalidArgumentError(
+            f"--{name}: invalid {kind} mode", f"one of {', '.join(filter(None, choices))}"
+        )
 
     return check
 
@@ -109,6 +111,12 @@ def _namespace(name: str, kind: str, *choices: str) -> "Callable[[str], str]":
         return mode if container else check(mode)
 
     return checked
+
+
+def _user_namespace(mode: str) -> str:
+    """Docker's ``host`` and podman's ``auto``; which details that may have, the engine says."""
+    auto = mode.startswith("auto:size=")
+    return mode if auto else _namespace("userns", "USER", "", "host", "auto")(mode)
 
 
 def _storage(given: list[str]) -> dict[str, str]:
@@ -325,8 +333,9 @@ OPTIONS = (
            help="Give the container ketch's API socket and the caller's registry credentials"),
     Option("user", "u", field="Config.User",
            help="Username or UID (format: <name|uid>[:<group|gid>])"),
-    Option("userns", field="HostConfig.UsernsMode", assemble=_one_of("userns", "USER", "", "host"),
-           help="User namespace: 'host' to share the host's"),
+    Option("userns", field="HostConfig.UsernsMode", assemble=_user_namespace,
+           help="User namespace: 'host' to share the host's, 'auto[:size=N]' for ids of its own, "
+                "'container:NAME' for another's"),
     Option("uts", field="HostConfig.UTSMode", assemble=_one_of("uts", "UTS", "", "host"),
            help="UTS namespace: 'host' to share the host's"),
     Option("volume", "v", "list",

@@ -15,6 +15,7 @@ from ketch.spec import (
     mounts,
     signals,
     sysctls,
+    user_namespaces,
     values,
 )
 
@@ -185,11 +186,11 @@ def _check_namespaces(config: "Config", resources: "HostConfig") -> None:
         raise InvalidArgumentError(f"invalid PID mode: {pid}", "one of host, container:NAME")
     for kind, mode, allowed in (
         ("UTS", resources.get("UTSMode", ""), ("", "host")),
-        ("user namespace", resources.get("UsernsMode", ""), ("", "host")),
         ("cgroup namespace", resources.get("CgroupnsMode", ""), ("", "private", "host")),
     ):
         if mode not in allowed:
             raise InvalidArgumentError(f"invalid {kind} mode: {mode}")
+    _check_user_namespace(resources)
     if resources.get("UTSMode") == "host" and config.get("Hostname"):
         raise InvalidArgumentError("conflicting options: hostname and the UTS mode")
     for name in resources.get("Sysctls", {}):
@@ -198,6 +199,35 @@ def _check_namespaces(config: "Config", resources: "HostConfig") -> None:
             raise InvalidArgumentError(f'sysctl "{name}" not allowed in host network namespace')
         if not name.startswith("net.") and ipc == "host":
             raise InvalidArgumentError(f'sysctl "{name}" not allowed in host ipc namespace')
+
+
+def _check_user_namespace(resources: "HostConfig") -> None:
+    """What cannot be with ids of one's own: what belongs to the host, or to who has others."""
+    mode = resources.get("UsernsMode", "")
+    user_namespaces.check(mode)
+    if not user_namespaces.is_apart(mode):
+        return
+    if resources.get("Privileged"):
+        raise InvalidArgumentError(
+            "privileged mode is incompatible with user namespaces.  You must run the container in "
+            "the host namespace when running privileged mode",
+            "say --userns host",
+        )
+    for words, shared in (
+        ("network", resources.get("NetworkMode", "")),
+        ("PID", resources.get("PidMode", "")),
+        ("IPC", resources.get("IpcMode", "")),
+    ):
+        if shared == "host":
+            raise InvalidArgumentError(
+                f"cannot share the host's {words} namespace when user namespaces are enabled",
+                "say --userns host",
+            )
+        if _names_container(shared) and mode != shared:
+            raise InvalidArgumentError(
+                f"cannot share another container's {words} namespace with ids of one's own",
+                f"have its ids as well: --userns {shared}",
+            )
 
 
 def _names_container(mode: str) -> bool:

@@ -13,8 +13,8 @@ from ketch.engine.configuration.bundle_mounts import Files, Source
 from ketch.engine.configuration.configuration import arguments
 from ketch.engine.configuration.limits import resources_of
 from ketch.engine.configuration.security import security_options
-from ketch.engine.host import DEFAULT_SYSCTLS
-from ketch.spec import capabilities, endpoints, environment, seccomp
+from ketch.engine.host import DEFAULT_SYSCTLS, PING_GROUPS
+from ketch.spec import capabilities, endpoints, environment, seccomp, user_namespaces
 from ketch.spec.seccomp_default import default_profile
 
 TYPE_CHECKING = False
@@ -216,6 +216,7 @@ def _linux(
 def _namespaces(resources: "HostConfig", joined: "Mapping[str, str]") -> "list[Namespace]":
     namespaces: list[Namespace] = [{"type": "mount"}]
     for kind, mode in (
+        ("user", resources.get("UsernsMode") or "host"),
         ("network", resources["NetworkMode"]),
         ("uts", resources.get("UTSMode")),
         ("pid", resources.get("PidMode")),
@@ -233,6 +234,10 @@ def _sysctls(resources: "HostConfig", host: "Host") -> dict[str, str]:
     mode = resources["NetworkMode"]
     own = mode != "host" and not endpoints.is_container(mode)
     defaults = {name: DEFAULT_SYSCTLS[name] for name in host.sysctls} if own else {}
+    users = resources.get("UsernsMode", "")
+    if PING_GROUPS in defaults and user_namespaces.is_apart(users):
+        # The kernel takes only groups that the namespace has.
+        defaults[PING_GROUPS] = f"0 {(user_namespaces.count(users) or 1) - 1}"
     return {**defaults, **resources.get("Sysctls", {})}
 
 

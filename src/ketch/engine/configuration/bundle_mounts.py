@@ -2,7 +2,7 @@
 
 import os.path
 
-from ketch.spec import endpoints
+from ketch.spec import endpoints, user_namespaces
 from ketch.spec import mounts as mount_options
 
 TYPE_CHECKING = False
@@ -42,19 +42,23 @@ class Source:
         path: a path, or ``/proc/self/fd/N`` for a tree that the caller holds open.
         uids: how user ids on the disk appear inside; empty to leave them.
         gids: likewise group ids.
+        mapped: whether they appear as ids of the container's user namespace, one for one.
     """
 
-    __slots__ = ("gids", "path", "uids")
+    __slots__ = ("gids", "mapped", "path", "uids")
 
     def __init__(
         self,
         path: str,
         uids: "list[IdMapping] | None" = None,
         gids: "list[IdMapping] | None" = None,
+        *,
+        mapped: bool = False,
     ) -> None:
         self.path = path
         self.uids = uids or []
         self.gids = gids or []
+        self.mapped = mapped
 
 
 def points(request: "Request") -> "list[MountPoint]":
@@ -82,6 +86,7 @@ def build(
         asked[os.path.normpath(path)] = {"Type": "tmpfs", "Target": path}
     taken = asked.keys()
     read_only = resources.get("ReadonlyRootfs", False)
+    apart = user_namespaces.is_apart(resources.get("UsernsMode", ""))
     own = [
         mount
         for mount in _default_mounts(resources, security)
@@ -108,20 +113,18 @@ def build(
             for target in sorted(asked, key=lambda target: target.count("/"))
         ),
         *(
-            _bind(path, source, read_only=read_only and path != "/dev/shm")
+            _bind(path, source, read_only=read_only, apart=apart)
+            if path != "/dev/shm"
+            else _bind(path, source)
             for path, source in bound.items()
             if path not in taken
         ),
     ]
 
 
-def _bind(target: str, source: str, *, read_only: bool) -> "Mount":
-    return {
-        "destination": target,
-        "type": "bind",
-        "source": source,
-        "options": ["rbind", *(["ro"] if read_only else []), "rprivate"],
-    }
+def _bind(target: str, source: str, *, read_only: bool = False, apart: bool = False) -> "Mount":
+    words = ["rbind", *(["ro"] if read_only else []), "rprivate", *(["idmap"] if apart else [])]
+    return {"destination": target, "type": "bind", "source": source, "options": words}
 
 
 def _default_mounts(resources: "HostConfig", security: "SecurityOptions") -> "list[Mount]":
@@ -177,8 +180,9 @@ def _asked_mount(
         "source": source.path,
         "options": words,
     }
-    if source.uids:
+    if source.uids or source.mapped:
         words.append("idmap")
+    if source.uids:
         made["uidMappings"], made["gidMappings"] = source.uids, source.gids
     return made
 

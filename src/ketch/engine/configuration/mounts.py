@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ketch.engine.records import Container
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
+    from ketch.engine.user_namespaces import UserNamespace
     from ketch.spec.container import Mount, MountPoint, Request
     from ketch.spec.passwd import User
     from ketch.spec.runtime import IdMapping
@@ -123,7 +124,11 @@ def acquire(
 
 
 def attach(
-    engine: "Engine", container: "Container", user: "User", held: "ExitStack"
+    engine: "Engine",
+    container: "Container",
+    user: "User",
+    held: "ExitStack",
+    apart: "UserNamespace | None" = None,
 ) -> dict[str, Source]:
     """Take a container's mounts in hand before it starts.
 
@@ -132,6 +137,7 @@ def attach(
         container: the container.
         user: whom its program runs as, for mounts that map ids.
         held: takes what is to be let go of when the container has ended, or could not be started.
+        apart: the user namespace that it has, if its ids are not the host's.
 
     Returns:
         Where mounts come from that do not lie at a path that was asked for, by destination.
@@ -154,12 +160,17 @@ def attach(
         source = None
         if point["Type"] == "volume":
             source = _volume_source(point, held)
+            source.mapped = apart is not None
         elif point["Type"] == "image":
-            source = _image_source(engine, container.id, number, point, held)
+            source = _image_source(engine, container.id, number, point, held, apart)
         section = point["Spec"].get("BindOptions") or point["Spec"].get("VolumeOptions") or {}
         if id_map := section.get("IdMap"):
             source = source or Source(point["Source"])
             source.uids, source.gids = _id_maps(str(id_map), source.path, user)
+            if apart is not None:
+                source.mapped = True
+                source.uids = list(apart.uids.composed(source.uids))
+                source.gids = list(apart.gids.composed(source.gids))
         if source is not None:
             found[point["Destination"]] = source
     return found
@@ -263,7 +274,12 @@ def _hold(tree: int, held: "ExitStack") -> Source:
 
 
 def _image_source(
-    engine: "Engine", container_id: str, number: int, point: "MountPoint", held: "ExitStack"
+    engine: "Engine",
+    container_id: str,
+    number: int,
+    point: "MountPoint",
+    held: "ExitStack",
+    apart: "UserNamespace | None",
 ) -> Source:
     """An image's file system, with a layer for what the container writes there."""
     directory = f"{engine.settings.container_directory(container_id)}/image-{number}"
@@ -271,7 +287,7 @@ def _image_source(
         image = engine.images.resolve(point["Source"])
         os.mkdir(directory, 0o700)
         engine.images.snapshotter.prepare(directory, image.chain_ids)
-    tree = engine.images.snapshotter.mount(directory)
+    tree = engine.images.snapshotter.mount(directory, apart.descriptor if apart else None)
     subpath = point["Spec"].get("ImageOptions", {}).get("Subpath", "")
     if not subpath:
         return _hold(tree, held)

@@ -1,4 +1,4 @@
-"""Namespaces of other containers: ``--network``, ``--ipc`` and ``--pid container:NAME``.
+"""Namespaces of other containers: ``--network``, ``--ipc``, ``--pid``, ``--userns container:NAME``.
 
 Another container's namespaces are taken by its init, which a pidfd holds meanwhile, so that no
 other process can take its number. They are descriptors from then on: whether the other container
@@ -9,13 +9,15 @@ import os
 import stat
 from signal import pidfd_send_signal
 
-from ketch.engine import states
+from ketch.engine import states, user_namespaces
 from ketch.engine.configuration.bundle_mounts import Files, Source
 from ketch.engine.processes import open_process
+from ketch.engine.user_namespaces import UserNamespace
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import beneath, mount, statfs
 from ketch.linux.namespaces import CLONE_NEWNS, KINDS, setns
 from ketch.spec import endpoints
+from ketch.spec import user_namespaces as user_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from ketch.engine.records import Container
     from ketch.spec.container import Request
 
-_MODES = (("network", "NetworkMode"), ("ipc", "IpcMode"), ("pid", "PidMode"))
+_MODES = (
+    ("user", "UsernsMode"), ("network", "NetworkMode"), ("ipc", "IpcMode"), ("pid", "PidMode"),
+)  # fmt: skip
 
 # Whose /dev/shm others may have: its own, offered; the host's; one that it has from another.
 _SHAREABLE = ("shareable", "host")
@@ -40,14 +44,16 @@ class Shared:
         joined: paths of namespaces to join, by the runtime's kinds.
         sources: the other's /dev/shm, under that name.
         network_donor: the container whose network it is in, or None.
+        user_namespace: the other's user namespace, or None.
     """
 
-    __slots__ = ("joined", "network_donor", "sources")
+    __slots__ = ("joined", "network_donor", "sources", "user_namespace")
 
     def __init__(self) -> None:
         self.joined: dict[str, str] = {}
         self.sources: dict[str, Source] = {}
         self.network_donor: Container | None = None
+        self.user_namespace: UserNamespace | None = None
 
     def request(self, request: "Request") -> "Request":
         """Returns a request with the host name of whose network the container is in."""
@@ -115,6 +121,11 @@ def join(engine: "Engine", request: "Request", held: "ExitStack") -> Shared:
             continue
         donor = engine.containers.find(reference)
         _require_running(donor, kind)
+        if kind == "user" and not user_ids.is_apart(donor.record["HostConfig"].get(key, "")):
+            raise InvalidArgumentError(
+                f"container {donor.name} has no ids of its own",
+                "leave --userns out: both have the host's",
+            )
         if kind == "ipc":
             _require_shareable(donor)
         with open_process(donor.init_pid, donor.init_start_time) as pidfd:
@@ -125,6 +136,9 @@ def join(engine: "Engine", request: "Request", held: "ExitStack") -> Shared:
             )
             held.callback(os.close, descriptor)
             try:
+                if kind == "user":
+                    ids = user_namespaces.of_process(donor.init_pid)
+                    shared.user_namespace = UserNamespace(descriptor, *ids)
                 pidfd_send_signal(pidfd, 0)  # it was its own number until now
                 if kind == "ipc":
                     tree = _shared_memory(pidfd, donor)
@@ -152,6 +166,7 @@ def _not_running(donor: "Container", kind: str) -> ConflictError:
         "network": f"cannot join network of a non running container: {donor.id}",
         "ipc": f"can't join IPC of container {donor.id}: container {donor.id} is not running",
         "pid": f"container {donor.id} is not running",
+        "user": f"cannot join user namespace of a non running container: {donor.id}",
     }[kind]
     return ConflictError(message, f"start it first: ketch start {donor.name}")
 

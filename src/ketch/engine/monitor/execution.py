@@ -5,7 +5,7 @@ import os
 from contextlib import ExitStack, suppress
 
 from ketch import cgroups
-from ketch.engine import host, launch, wire
+from ketch.engine import host, launch, user_namespaces, wire
 from ketch.engine.execs import check_running
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
@@ -15,6 +15,7 @@ from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, Ket
 from ketch.runtime import enter, seccomp
 from ketch.runtime.process import ProcessSetup
 from ketch.spec import capabilities, environment, passwd
+from ketch.spec.user_namespaces import is_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def start(
     terminal = asked.get("Tty", False)
     streams = Streams.make(interactive=asked.get("AttachStdin", False), terminal=terminal)
     held.callback(streams.close)
+    if is_apart(container.record["HostConfig"].get("UsernsMode", "")):
+        user_namespaces.give(streams.given, user_namespaces.of_process(container.init_pid))
     entered = enter.enter(
         container.init_pid,
         pidfd,

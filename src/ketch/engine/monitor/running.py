@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack, suppress
 
 from ketch import cgroups
-from ketch.engine import host, launch, wire
+from ketch.engine import host, launch, user_namespaces, wire
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records import Container
     from ketch.engine.settings import Settings
+    from ketch.engine.user_namespaces import UserNamespace
     from ketch.spec import container as api
     from ketch.spec.container import Request
     from ketch.spec.runtime import Config
@@ -250,8 +251,15 @@ def _create(
     directory = settings.container_directory(container.id)
     shared = sharing.join(engine, request, held)
     request = shared.request(request)
+    apart = shared.user_namespace or user_namespaces.make(container, held)
+    if apart is not None:
+        if shared.user_namespace is None:
+            say("new user namespace: ids inside are not ids outside · clone3(2) CLONE_NEWUSER")
+        shared.joined["user"] = apart.path
+        user_namespaces.give(parts.streams.given, (apart.uids, apart.gids))
+    owner = apart.descriptor if apart is not None else None
     held.callback(wiring.release, engine.store, settings, container.id)
-    parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say))
+    parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say, owner=owner))
     sandbox = wires.sandbox
     if sandbox is not None and wires.addresses:
         say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
@@ -259,13 +267,13 @@ def _create(
         held.callback(parts.resolver.close)
     files = shared.files(engine) or _write_name_files(directory, request, wires)
     say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
-    rootfs = engine.images.snapshotter.mount(directory)
+    rootfs = engine.images.snapshotter.mount(directory, owner)
     with ExitStack() as until_attached:
         until_attached.callback(os.close, rootfs)
         if sandbox is not None:
             shared.joined["network"] = f"/proc/self/fd/{sandbox.descriptor}"
         linked = [variable for link in wires.links for variable in link.variables]
-        config = _configure(engine, container, request, rootfs, files, shared, linked, held)
+        config = _configure(engine, container, request, rootfs, files, shared, linked, held, apart)
         _write(f"{directory}/config.json", json.dumps(config, separators=(",", ":")))
         validate(config)
         section = config["linux"].get("seccomp")
@@ -325,6 +333,7 @@ def _configure(
     shared: sharing.Shared,
     linked: list[str],
     held: ExitStack,
+    apart: "UserNamespace | None",
 ) -> "Config":
     """Build the runtime's configuration, with users and groups looked up in the image."""
     group_text = read_beneath(rootfs, "/etc/group")
@@ -341,7 +350,7 @@ def _configure(
         host=host.examine(),
         joined=shared.joined,
         linked=linked,
-        sources={**shared.sources, **mounts.attach(engine, container, user, held)},
+        sources={**shared.sources, **mounts.attach(engine, container, user, held, apart)},
     )
 
 

@@ -120,7 +120,11 @@ class Wiring:
 
 
 def prepare(
-    engine: "Engine", container: "Container", say: "Callable[[str], None] | None" = None
+    engine: "Engine",
+    container: "Container",
+    say: "Callable[[str], None] | None" = None,
+    *,
+    owner: int | None = None,
 ) -> Wiring:
     """Lease and make all that a container gets of networks; ``release`` gives it back.
 
@@ -128,6 +132,7 @@ def prepare(
         engine: where it is recorded.
         container: the container, which does not run.
         say: takes each step's description as it happens.
+        owner: descriptor of its user namespace, or None for the host's.
 
     Returns:
         What the start holds: to be settled before the program starts, and closed.
@@ -158,7 +163,7 @@ def prepare(
             has_ipv6 = any(
                 address.version == 6 for one in plan.members for address in one.addresses
             )
-            wiring.sandbox = wiring._opened.enter_context(Sandbox(ipv6=has_ipv6))
+            wiring.sandbox = wiring._opened.enter_context(Sandbox(ipv6=has_ipv6, owner=owner))
             for one in plan.endpoints():
                 _say_link(say, one)
                 wiring.sandbox.connect(one)

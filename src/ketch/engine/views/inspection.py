@@ -89,7 +89,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": engine.execs.running(container.id) or None,
-            "HostConfig": _host_config(directory, record.get("HostConfig", {})),
+            "HostConfig": _host_config(directory, container),
             "GraphDriver": Struct(
                 snapshotter.description(snapshotter.prepared_on(directory), directory)
             ),
@@ -137,8 +137,9 @@ def _moment(moment_ns: int) -> str:
     return rfc3339(moment_ns) if moment_ns else _NEVER
 
 
-def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
+def _host_config(directory: str, container: "Container") -> Struct:
     """What was asked of the host, and which paths of /proc and /sys are hidden for it."""
+    asked = container.record.get("HostConfig", {})
     paths: dict[str, Any] = {"MaskedPaths": [], "ReadonlyPaths": []}
     try:
         with open(f"{directory}/config.json", encoding="utf-8") as file:
@@ -156,6 +157,9 @@ def _host_config(directory: str, asked: "dict[str, Any]") -> Struct:
             found[name] = NilSlice()
     for name in ("LogConfig", "RestartPolicy"):
         found[name] = Struct(_HOST_CONFIG[name] | found[name])
+    if container.ids[0]:  # podman's field; Docker has none
+        first, count = container.ids
+        found["IDMappings"] = {name: [f"0:{first}:{count}"] for name in ("UidMap", "GidMap")}
     return found
 
 

@@ -1,0 +1,178 @@
+"""``--userns``: whether a container has ids of its own, how many, and which. Pure.
+
+Sources: user_namespaces(7); podman-run(1), ``--userns``; for the range that is taken from where
+nobody says otherwise, systemd's UIDS-GIDS.md, "Special systemd UID ranges".
+"""
+
+import re
+
+from ketch.errors import InvalidArgumentError, UnavailableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ketch.spec.runtime import IdMapping
+
+    Range = tuple[int, int]  # the first id, and how many
+
+OWNER = "ketch"
+"""Whose ranges in /etc/subuid and /etc/subgid containers' ids are taken from, if it has any."""
+
+COUNT = 65536
+"""How many ids a container has unless it asks for another number: as many as 16 bits can name."""
+
+OVERFLOW_ID = 65534
+"""What an id is shown as that has no name in a namespace: /proc/sys/kernel/overflowuid."""
+
+_CONTAINERS = (524288, 1879048192 - 524288)
+_HOST = ("", "host")
+_AUTO = re.compile(r"auto(?::size=([1-9][0-9]{0,9}))?")
+_COUNT_MAX = 1 << 31
+
+
+def check(mode: str) -> None:
+    """Checks a mode: ``host``, ``auto``, ``auto:size=N`` or ``container:NAME``.
+
+    Raises:
+        InvalidArgumentError: it is another one.
+    """
+    if mode not in _HOST and not _is_container(mode):
+        count(mode)
+
+
+def count(mode: str) -> int:
+    """Returns how many ids a mode asks for; 0 for none of its own.
+
+    Raises:
+        InvalidArgumentError: there is no such mode.
+    """
+    if mode in _HOST or _is_container(mode):
+        return 0
+    match = _AUTO.fullmatch(mode)
+    if match is None or int(match[1] or COUNT) > _COUNT_MAX:
+        raise InvalidArgumentError(
+            f"invalid user namespace mode: {mode}",
+            "one of host, auto, auto:size=N, container:NAME",
+        )
+    return int(match[1] or COUNT)
+
+
+def is_apart(mode: str) -> bool:
+    """Whether a container's root is not the host's: it has ids of its own, or another's."""
+    return mode not in _HOST
+
+
+def delegated(text: str) -> "list[tuple[str, Range]]":
+    """Returns what subuid(5) or subgid(5) says, a name or number with a range each."""
+    found = []
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        first, _, number = rest.partition(":")
+        if first.isdigit() and number.isdigit():
+            found.append((name, (int(first), int(number))))
+    return found
+
+
+def choose(
+    wanted: int,
+    taken: "Iterable[Range]",
+    users: "list[tuple[str, Range]]",
+    groups: "list[tuple[str, Range]]",
+) -> int:
+    """Returns the first of so many ids that nobody has, the same for users and groups.
+
+    Args:
+        wanted: how many.
+        taken: other containers'.
+        users: what ``delegated`` says of user ids.
+        groups: what it says of group ids.
+
+    Raises:
+        UnavailableError: there are no so many left.
+    """
+    own = [[span for name, span in each if name == OWNER] for each in (users, groups)]
+    if any(own):
+        spaces = [*_common(own[0], own[1])]
+        others: list[Range] = []
+    else:
+        spaces = [_CONTAINERS]
+        others = [span for _, span in (*users, *groups)]
+    used = sorted((*taken, *others))
+    for first, number in spaces:
+        candidate = first
+        for begin, length in used:
+            if begin < candidate + wanted:
+                candidate = max(candidate, begin + length)
+        if candidate + wanted <= first + number:
+            return candidate
+    raise UnavailableError(
+        f"no {wanted} user and group ids are left for a container",
+        f"remove containers that have some, or give {OWNER} more in /etc/subuid and /etc/subgid",
+    )
+
+
+class IdMap:
+    """How a user namespace's ids are known outside.
+
+    Args:
+        text: /proc/PID/uid_map or gid_map: lines of first id inside, first outside, how many.
+    """
+
+    __slots__ = ("_ranges",)
+
+    def __init__(self, text: str) -> None:
+        self._ranges = [tuple(map(int, line.split())) for line in text.splitlines()]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether all ids are the same inside and outside."""
+        return all(inside == outside for inside, outside, _ in self._ranges)
+
+    def outside(self, number: int) -> int:
+        """Returns what an id inside is outside.
+
+        Raises:
+            InvalidArgumentError: the namespace does not have it.
+        """
+        for inside, outside, length in self._ranges:
+            if inside <= number < inside + length:
+                return outside + number - inside
+        raise InvalidArgumentError(f"id {number} is not among those that the container has")
+
+    def composed(self, mappings: "Iterable[IdMapping]") -> "Iterator[IdMapping]":
+        """Yield a mount's map with the ids outside in the place of those inside, as far as it goes.
+
+        Args:
+            mappings: of a mount: ids on the disk (``containerID``) and inside (``hostID``).
+        """
+        for mapping in mappings:
+            begin, end = mapping["hostID"], mapping["hostID"] + mapping["size"]
+            for inside, outside, length in self._ranges:
+                low, high = max(begin, inside), min(end, inside + length)
+                if low < high:
+                    yield {
+                        "containerID": mapping["containerID"] + low - begin,
+                        "hostID": outside + low - inside,
+                        "size": high - low,
+                    }
+
+    def inside(self, number: int) -> int:
+        """Returns what an id outside is inside: the overflow id if it has no name there."""
+        for inside, outside, length in self._ranges:
+            if outside <= number < outside + length:
+                return inside + number - outside
+        return OVERFLOW_ID
+
+
+def _is_container(mode: str) -> bool:
+    return mode.startswith("container:") and mode != "container:"
+
+
+def _common(users: "list[Range]", groups: "list[Range]") -> "Iterator[Range]":
+    """Yield what is in both of two lists of ranges."""
+    for first, number in users:
+        for other, size in groups:
+            begin, end = max(first, other), min(first + number, other + size)
+            if begin < end:
+                yield begin, end - begin

@@ -1,0 +1,260 @@
+"""``--userns``: containers whose ids are not the host's, over the same images and volumes."""
+
+import json
+import os
+import pathlib
+import re
+import time
+
+import pexpect
+import pytest
+
+from tests.support.commands import Engine
+
+COUNT = 65536
+
+
+def run(engine: Engine, *arguments: str, mode: str = "auto") -> str:
+    """Run a shell script in busybox with ids of its own."""
+    *options, script = arguments
+    return engine.ok("run", "--rm", "--userns", mode, *options, "busybox", "sh", "-c", script)
+
+
+def first_id(engine: Engine, container: str) -> int:
+    """Return what root of a running container is on the host, by the kernel."""
+    pid = engine.ok("inspect", "--format", "{{.State.Pid}}", container)
+    inside, outside, _ = pathlib.Path(f"/proc/{pid}/uid_map").read_text().split()
+    assert inside == "0"
+    return int(outside)
+
+
+@pytest.fixture
+def apart(ketch: Engine) -> str:
+    """Return a running container with ids of its own."""
+    return ketch.ok("run", "-d", "--userns", "auto", "--ipc", "shareable", "busybox",
+                    "sleep", "1000")  # fmt: skip
+
+
+def test_root_inside_is_nobody_outside(ketch: Engine, apart: str) -> None:
+    pid = ketch.ok("inspect", "--format", "{{.State.Pid}}", apart)
+    first = first_id(ketch, apart)
+    assert first >= 100_000
+    assert os.stat(f"/proc/{pid}").st_uid == first
+    assert ketch.ok("exec", apart, "id", "-u") == "0"
+    shown = ketch.ok("inspect", "--format", "{{json .HostConfig.IDMappings}}", apart)
+    assert json.loads(shown)["UidMap"] == [f"0:{first}:{COUNT}"]
+    map_ = ketch.ok("exec", apart, "cat", "/proc/self/uid_map", "/proc/self/gid_map").split()
+    assert map_ == ["0", str(first), str(COUNT)] * 2
+    ketch.ok("rm", "-f", apart)
+
+
+def test_all_capabilities_count_for_nothing_outside(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    """What makes a container root on the host, did it have the host's ids."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "secret").touch(0o600)
+    script = """
+        mount -o remount,rw,bind /proc/sys
+        for path in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /h/secret /h/new; do
+            echo x > $path && echo wrote $path
+        done
+        mknod /b b 7 0 && echo made a device
+        mount -t ext4 /dev/null /mnt && echo mounted
+        chmod 0 /proc/self/fd/0 /dev/null && echo changed the null device
+        date -s 2020-01-01 > /date
+        grep CapEff /proc/self/status
+    """
+    pattern = pathlib.Path("/proc/sys/kernel/core_pattern").read_text()
+    out = run(ketch, "--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--security-opt",
+              "systempaths=unconfined", "-v", f"{tmp_path}:/h", script)  # fmt: skip
+    own = re.search(
+        r"^CapPrm:\s+(\w+)$", pathlib.Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    assert own is not None
+    assert out.split() == ["CapEff:", own[1]]
+    assert time.localtime().tm_year > 2020
+    assert pathlib.Path("/proc/sys/kernel/core_pattern").read_text() == pattern
+
+
+def test_no_two_have_the_same_ids(ketch: Engine, apart: str) -> None:
+    other = ketch.ok("run", "-d", "--userns", "auto", "busybox", "sleep", "1000")
+    firsts = sorted([first_id(ketch, apart), first_id(ketch, other)])
+    assert firsts[1] - firsts[0] >= COUNT
+    ketch.ok("rm", "-f", apart, other)
+    third = ketch.ok("run", "-d", "--userns", "auto", "busybox", "sleep", "1000")
+    assert first_id(ketch, third) == firsts[0]
+    ketch.ok("rm", "-f", third)
+
+
+def test_ids_stay_over_a_restart(ketch: Engine, apart: str) -> None:
+    before = first_id(ketch, apart)
+    ketch.ok("exec", apart, "sh", "-c", "echo kept > /kept; chown 7:8 /kept")
+    ketch.ok("restart", "-t", "0", apart)
+    assert first_id(ketch, apart) == before
+    assert ketch.ok("exec", apart, "stat", "-c", "%u:%g", "/kept") == "7:8"
+    ketch.ok("rm", "-f", apart)
+
+
+def test_how_many_can_be_said(ketch: Engine) -> None:
+    assert run(ketch, "cut -c23- /proc/self/uid_map", mode="auto:size=1000").split() == ["1000"]
+    script = "chown 999 /tmp && ! chown 1000 /tmp"
+    run(ketch, script, mode="auto:size=1000")
+
+
+def test_files_belong_to_whom_the_image_says(ketch: Engine) -> None:
+    out = run(ketch, "stat -c %u:%g /bin/sh / /etc/hosts /etc/resolv.conf /dev/shm")
+    assert out.split() == ["0:0"] * 5
+
+
+def test_everything_of_a_container_of_its_own_works(ketch: Engine) -> None:
+    script = (
+        "set -e; hostname boat; ip link set lo mtu 1400; ip link set eth0 down;"
+        " mkdir /m; ! mount -t tmpfs t /m; echo out > /dev/stdout; echo err > /dev/stderr;"
+        " touch /f; chown 5:6 /f; rm /bin/vi; mv /home /house; mkfifo /p; ! mknod /d b 7 0;"
+        " echo x > /dev/null; cat /sys/class/net/eth0/mtu; ls -d /sys/fs/cgroup; echo ok"
+    )
+    run(ketch, "--cap-add", "NET_ADMIN", "--cap-add", "SYS_ADMIN", "--security-opt",
+        "seccomp=unconfined", script.replace("! mount", "mount"))  # fmt: skip
+    out = run(ketch, "--cap-add", "NET_ADMIN", script.replace("hostname boat;", ""))
+    assert out.endswith("ok")
+
+
+def test_streams_can_be_opened_by_another_user(ketch: Engine, apart: str) -> None:
+    out = run(ketch, "-u", "33", "echo out > /dev/stdout; echo err > /dev/stderr; id -u")
+    assert set(out.split()) >= {"out", "33"}
+    assert ketch.ok("exec", "-u", "34", apart, "sh", "-c", "echo exec > /dev/stdout") == "exec"
+    ketch.ok("rm", "-f", apart)
+
+
+def test_a_terminal(ketch: Engine, apart: str) -> None:
+    child = ketch.terminal("run", "--rm", "-t", "--userns", "auto", "busybox",
+                           "stat", "-c", "%u:%g", "/dev/console")  # fmt: skip
+    child.expect("0:5\r")
+    child.expect(pexpect.EOF)
+    child = ketch.terminal("exec", "-t", apart, "tty")
+    child.expect("/dev/pts/0\r")
+    child.expect(pexpect.EOF)
+    ketch.ok("rm", "-f", apart)
+
+
+def test_copies_have_the_ids_inside(ketch: Engine, apart: str, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("content")
+    os.chown(file, 3, 4)
+    for step in ("stop", "start"):  # running, and stopped
+        ketch.ok("cp", "-a", str(file), f"{apart}:/in")
+        ketch.ok("cp", "-a", f"{apart}:/in", str(tmp_path / "out"))
+        status = os.stat(tmp_path / "out")
+        assert (status.st_uid, status.st_gid) == (3, 4)
+        ketch.ok(step, *(["-t", "0"] if step == "stop" else []), apart)
+    assert ketch.ok("exec", apart, "stat", "-c", "%u:%g", "/in") == "3:4"
+    ketch.ok("rm", "-f", apart)
+
+
+def test_a_copy_cannot_bring_ids_that_the_container_lacks(
+    ketch: Engine, tmp_path: pathlib.Path
+) -> None:
+    container = ketch.ok("run", "-d", "--userns", "auto:size=100", "busybox", "sleep", "1000")
+    file = tmp_path / "file"
+    file.touch()
+    os.chown(file, 5000, 0)
+    result = ketch("cp", "-a", str(file), f"{container}:/in")
+    assert (result.status, "id 5000 is not among those" in result.err) == (1, True)
+    ketch.ok("rm", "-f", container)
+
+
+def test_what_is_committed_is_the_same_for_everybody(ketch: Engine, apart: str) -> None:
+    ketch.ok("exec", apart, "sh", "-c", "touch /made; chown 7:8 /made; rm /bin/vi")
+    assert ketch.ok("diff", apart).splitlines() == ["C /bin", "D /bin/vi", "A /made"]
+    ketch.ok("commit", apart, "committed")
+    ketch.ok("rm", "-f", apart)
+    script = "stat -c %u:%g /made; test ! -e /bin/vi"
+    try:
+        assert ketch.ok("run", "--rm", "committed", "sh", "-c", script) == "7:8"
+        out = ketch.ok("run", "--rm", "--userns", "auto", "committed", "sh", "-c", script)
+        assert out == "7:8"
+        shown = run(ketch, "--mount", "type=image,src=committed,dst=/i", "stat -c %u:%g /i/made")
+        assert shown == "7:8"
+    finally:
+        ketch.ok("rmi", "committed")
+
+
+def test_a_volume_is_shared_by_those_with_other_ids(ketch: Engine) -> None:
+    ketch.ok("volume", "create", "shared-ids")
+    try:
+        run(ketch, "-v", "shared-ids:/v", "touch /v/a; chown 7:8 /v/a")
+        assert run(ketch, "-v", "shared-ids:/v", "stat -c %u:%g /v/a; chown 9 /v/a") == "7:8"
+        out = ketch.ok("run", "--rm", "-v", "shared-ids:/v", "busybox", "stat", "-c", "%u", "/v/a")
+        assert out == "9"
+    finally:
+        ketch.ok("volume", "rm", "shared-ids")
+
+
+def test_the_host_s_files_stay_the_host_s(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").touch(0o644)
+    out = run(ketch, "-v", f"{tmp_path}:/h", "stat -c %u /h/file; touch /h/new || echo refused")
+    assert out.split() == ["65534", "refused"]
+    mount = f"type=bind,src={tmp_path},dst=/h,idmap"
+    assert run(ketch, "--mount", mount, "stat -c %u /h/file; touch /h/new") == "0"
+    assert (tmp_path / "new").stat().st_uid == 0
+
+
+def test_another_one_s_namespaces_come_with_its_ids(ketch: Engine, apart: str) -> None:
+    name = f"container:{apart}"
+    joined = ("--network", name, "--pid", name, "--ipc", name)
+    script = "cat /proc/self/uid_map /proc/1/cmdline; ip -o -4 address show eth0 | wc -l"
+    first, *rest = run(ketch, *joined, script, mode=name).splitlines()
+    assert first.split() == ["0", str(first_id(ketch, apart)), str(COUNT)]
+    assert rest == ["sleep\x001000\x001"]
+    for option in ("--network", "--pid", "--ipc"):
+        result = ketch("run", "--rm", "--userns", "auto", option, name, "busybox", "true")
+        assert result.status == 125
+        assert "cannot share another container's" in result.err
+    ketch.ok("rm", "-f", apart)
+
+
+def test_the_host_s_ids_are_nobody_s_to_share(ketch: Engine) -> None:
+    other = ketch.ok("run", "-d", "busybox", "sleep", "1000")
+    result = ketch("run", "--rm", "--userns", f"container:{other}", "busybox", "true")
+    assert (result.status, "has no ids of its own" in result.err) == (125, True)
+    ketch.ok("rm", "-f", other)
+
+
+def test_networks_come_and_go_while_it_runs(ketch: Engine, apart: str) -> None:
+    ketch.ok("network", "create", "apart-net")
+    try:
+        ketch.ok("network", "connect", "apart-net", apart)
+        assert "eth1" in ketch.ok("exec", apart, "ls", "/sys/class/net").split()
+        ketch.ok("network", "disconnect", "apart-net", apart)
+        assert "eth1" not in ketch.ok("exec", apart, "ls", "/sys/class/net").split()
+        ketch.ok("rm", "-f", apart)
+    finally:
+        ketch.ok("network", "rm", "apart-net")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--privileged"], "privileged mode is incompatible with user namespaces"),
+        (["--network", "host"], "cannot share the host's network namespace"),
+        (["--pid", "host"], "cannot share the host's PID namespace"),
+        (["--ipc", "host"], "cannot share the host's IPC namespace"),
+    ],
+)
+def test_what_is_the_host_s_cannot_be_had(ketch: Engine, options: list[str], words: str) -> None:
+    result = ketch("run", "--rm", "--userns", "auto", *options, "busybox", "true")
+    assert result.status == 125
+    assert words in result.err
+
+
+@pytest.mark.parametrize("mode", ["auto:size=0", "auto:size=x", "auto:", "nobody", "container:"])
+def test_a_mode_that_is_none(ketch: Engine, mode: str) -> None:
+    result = ketch("run", "--rm", "--userns", mode, "busybox", "true")
+    assert result.status == 125
+    assert re.search("invalid (USER|user namespace) mode", result.err)
+
+
+def test_it_says_what_it_does(ketch: Engine) -> None:
+    result = ketch("run", "--rm", "--userns", "auto", "--explain", "busybox", "true")
+    assert "new user namespace" in result.err
+    assert "join the user namespace" in result.err

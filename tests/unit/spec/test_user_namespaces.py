@@ -1,0 +1,122 @@
+"""Which ids a container gets, and how they are known outside."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.spec import user_namespaces
+from ketch.spec.runtime import IdMapping
+from ketch.spec.user_namespaces import OVERFLOW_ID, IdMap
+
+RANGES = st.lists(st.tuples(st.integers(0, 1 << 31), st.integers(1, 1 << 20)), max_size=20)
+MAPS = st.lists(
+    st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 100)), max_size=4
+).map(lambda ranges: IdMap("".join(f"{a} {b} {n}\n" for a, b, n in ranges)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "count"),
+    [("", 0), ("host", 0), ("container:web", 0), ("auto", 65536), ("auto:size=1", 1)],
+)
+def test_how_many_ids_a_mode_asks_for(mode: str, count: int) -> None:
+    user_namespaces.check(mode)
+    assert user_namespaces.count(mode) == count
+
+
+@given(st.text(max_size=20))
+def test_any_other_mode_is_refused_by_name(mode: str) -> None:
+    if mode in {"", "host", "auto"} or re.fullmatch("container:.+|auto:size=[1-9][0-9]*", mode):
+        return
+    with pytest.raises(InvalidArgumentError) as caught:
+        user_namespaces.check(mode)
+    assert mode in caught.value.message
+
+
+def test_ids_come_from_systemd_s_range_for_containers() -> None:
+    assert user_namespaces.choose(65536, [], [], []) == 524288
+
+
+def test_those_of_users_are_left_to_them() -> None:
+    users = user_namespaces.delegated("alice:100000:65536\nbob:524288:65536\nbroken\nx:y:z\n")
+    assert users == [("alice", (100000, 65536)), ("bob", (524288, 65536))]
+    assert user_namespaces.choose(65536, [], users, []) == 524288 + 65536
+    assert user_namespaces.choose(65536, [], [], users) == 524288 + 65536
+
+
+def test_who_gives_ketch_ids_says_which() -> None:
+    users = user_namespaces.delegated("ketch:1000000:200000\n")
+    groups = user_namespaces.delegated("ketch:1100000:200000\n")
+    assert user_namespaces.choose(65536, [], users, groups) == 1100000
+    with pytest.raises(UnavailableError, match="no 65536 user and group ids are left"):
+        user_namespaces.choose(65536, [(1100000, 65536)], users, groups)
+    with pytest.raises(UnavailableError):
+        user_namespaces.choose(1, [], users, [])
+
+
+@given(RANGES, RANGES, st.integers(1, 1 << 20))
+def test_nobody_has_them_already(
+    taken: list[tuple[int, int]], others: list[tuple[int, int]], wanted: int
+) -> None:
+    users = [("someone", span) for span in others]
+    first = user_namespaces.choose(wanted, taken, users, [])
+    assert first >= 524288
+    assert first + wanted <= 1879048192
+    for begin, length in (*taken, *others):
+        assert first + wanted <= begin or begin + length <= first
+
+
+@given(st.text())
+def test_any_file_of_delegations_is_read(text: str) -> None:
+    for _, (first, count) in user_namespaces.delegated(text):
+        assert first >= 0
+        assert count >= 0
+
+
+def test_ids_inside_and_outside() -> None:
+    ids = IdMap("         0     524288      65536\n     70000          5          1\n")
+    assert ids.outside(33) == 524321
+    assert ids.outside(70000) == 5
+    assert ids.inside(524321) == 33
+    assert ids.inside(0) == OVERFLOW_ID
+    with pytest.raises(InvalidArgumentError, match="id 65536 is not among"):
+        ids.outside(65536)
+
+
+def test_a_mount_s_map_is_followed_by_the_container_s() -> None:
+    ids = IdMap("0 1000 10")
+    mount: list[IdMapping] = [
+        {"containerID": 500, "hostID": 0, "size": 1},
+        {"containerID": 2, "hostID": 5, "size": 9},
+    ]
+    assert list(ids.composed(mount)) == [
+        {"containerID": 500, "hostID": 1000, "size": 1},
+        {"containerID": 2, "hostID": 1005, "size": 5},
+    ]
+
+
+@given(MAPS, MAPS, st.integers(0, 1200))
+def test_composing_is_one_after_the_other(container: IdMap, mount: IdMap, number: int) -> None:
+    ranges: list[IdMapping] = [
+        {"containerID": on_disk, "hostID": inside, "size": size}
+        for on_disk, inside, size in mount._ranges
+    ]
+    found = [
+        each["hostID"] + number - each["containerID"]
+        for each in container.composed(ranges)
+        if 0 <= number - each["containerID"] < each["size"]
+    ]
+    inside = [
+        entry["hostID"] + number - entry["containerID"]
+        for entry in ranges
+        if 0 <= number - entry["containerID"] < entry["size"]
+    ]
+    expected = [
+        outside + each - begin
+        for each in inside
+        for begin, outside, size in container._ranges
+        if begin <= each < begin + size
+    ]
+    assert sorted(found) == sorted(expected)
