@@ -1,16 +1,19 @@
 """Images to and from other programs: docker, podman, skopeo and umoci, in every form they share."""
 
+import gzip
 import json
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support import peers
+from tests.support import layouts, peers
+from tests.support.archives import archive, member
 from tests.support.commands import Engine
 
 
@@ -136,3 +139,41 @@ def test_umoci_unpacks_the_store_and_what_was_saved_and_changes_it(
     assert loaded == [f"Loaded image: {two_layers}", "Loaded image: exchange:2"]
     assert ketch.ok("run", "--rm", "exchange:2", "cat", "/d/new", "/d/f") == "new\nx"
     ketch.ok("rmi", "exchange:2")
+
+
+def test_all_that_is_written_fits_the_specifications_schemas(
+    scratch: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    if not layouts.SCHEMAS.exists():
+        pytest.skip("the specification's schemas are not here")
+    # Its own store, which is a layout as well: what docker wrote has null where arrays belong.
+    root = scratch / "schemas"
+    program = str(pathlib.Path(sys.executable).with_name("ketch"))
+    ketch = Engine("ketch", [program, "--no-zygote", "--root", str(root),
+                             "--state", f"{root}-state"])  # fmt: skip
+    changes = [
+        'CMD ["a"]', "ENTRYPOINT b c", "ENV d=e", "EXPOSE 80/udp", "LABEL g=h", "ONBUILD RUN i",
+        "HEALTHCHECK --retries=3 CMD f", "STOPSIGNAL 9", "USER 1:2", "VOLUME /j", "WORKDIR /k",
+    ]  # fmt: skip
+    words = [f"--change={change}" for change in changes]
+    content = gzip.compress(archive(member(b"file", data=b"content")))
+    ketch.ok("import", *words, "-m", "a \u00fc", "-", "schemas:1", stdin=content)
+    ketch.ok("import", "--platform", "linux/arm/v7", "-", "schemas:2",
+             stdin=archive(member(b"file")))  # fmt: skip
+    ketch.ok("create", "--name", "schemas", "schemas:1", "command")
+    ketch.ok("commit", "-a", "me", *words, "schemas", "schemas:3")  # without a layer of its own
+    ketch.ok("cp", str(pathlib.Path(__file__)), "schemas:/file")
+    ketch.ok("commit", "schemas")
+    ketch.ok("rm", "schemas")
+    assert len(set(layouts.check(root))) == 4
+
+    made = ["schemas:1", "schemas:2", "schemas:3"]
+    ketch.ok("tag", "schemas:1", "host.test:5000/other/name:tag")
+    for form in ("oci-dir", "oci-archive", "docker-archive"):
+        directory, file = tmp_path / form, tmp_path / f"{form}.tar"
+        target = directory if form == "oci-dir" else file
+        ketch.ok("save", "--format", form, "-o", str(target), *made, "host.test:5000/other/name")
+        if target == file:
+            directory.mkdir()
+            run("tar", "-xf", file, "-C", directory)
+        assert len(set(layouts.check(directory))) == len(made)

@@ -84,9 +84,9 @@ def test_a_container_outlives_its_image_and_cannot_be_committed(engine: Engine) 
 def test_disk_usage_is_dus_and_what_a_prune_frees(scratch: pathlib.Path) -> None:
     # Docker tells of unpacked layers alone, and takes those that several images have for free.
     program = str(pathlib.Path(sys.executable).with_name("ketch"))
-    engine = Engine("ketch", [program, "--root", f"{scratch}/usage/root", "--state",
-                              f"{scratch}/usage/state"])  # fmt: skip
-    places = [f"{engine.prefix[2]}/{part}/sha256" for part in ("blobs", "snapshots")]
+    engine = Engine("ketch", [program, "--no-zygote", "--root", f"{scratch}/usage/root",
+                              "--state", f"{scratch}/usage/state"])  # fmt: skip
+    places = [f"{scratch}/usage/root/{part}/sha256" for part in ("blobs", "snapshots")]
 
     def taken() -> int:
         """Return what du(1) counts, in bytes, without the two directories themselves."""

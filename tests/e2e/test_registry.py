@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.support import images, leftovers, peers
+from tests.support import images, layouts, leftovers, peers
 from tests.support import registry as registries
 from tests.support.archives import archive, member
 from tests.support.commands import Engine, finish
@@ -235,6 +235,11 @@ def test_a_list_for_several_platforms(fleet: Fleet, docker: Engine) -> None:
     ketch.ok("manifest", "annotate", *annotation, name, f"{name}:arm64")
     local = ketch.ok("manifest", "inspect", name)
     digest = ketch.ok("manifest", "push", "--purge", name)
+    if layouts.SCHEMAS.exists():
+        for image in (f"{name}:arm64", name):
+            schema = "image-manifest-schema.json" if ":arm" in image else "image-index-schema.json"
+            told = fleet.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{image}")
+            layouts.validate(schema, json.loads(told))
     theirs = f"{name}:by-docker"
     docker.ok("manifest", "create", "--insecure", theirs, f"{name}:amd64", f"{name}:arm64")
     docker.ok("manifest", "annotate", *annotation, theirs, f"{name}:arm64")
