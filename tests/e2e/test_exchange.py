@@ -73,6 +73,37 @@ def test_docker_reads_what_ketch_read_from_docker(
     assert docker_engine.ok("run", "--rm", two_layers) == "x"
 
 
+def test_what_was_committed_on_what_travels_along(
+    ketch: Engine, docker_engine: Engine, tmp_path: pathlib.Path
+) -> None:
+    docker_engine.ok("create", "--name", "family", "busybox", "first")
+    docker_engine.ok("commit", "family", "family:1")
+    docker_engine.ok("rm", "family")
+    docker_engine.ok("create", "--name", "family", "family:1", "second")
+    docker_engine.ok("commit", "-m", "second", "family", "family:2")
+    docker_engine.ok("rm", "family")
+    engines = [docker_engine, ketch]
+    try:
+        for source, target in zip(engines, reversed(engines), strict=True):
+            file = str(tmp_path / f"{source.name}.tar")
+            source.ok("save", "-o", file, "family:2", "family:1")
+            target("rmi", "family:2", "family:1")
+            target.ok("load", "-i", file)
+            for words in (["history", "-q", "--no-trunc", "family:2"],
+                          ["image", "inspect", "-f", "{{.Parent}}", "family:2"],
+                          ["images", "-q", "family:1"]):  # fmt: skip
+                # Of busybox below, docker may know more.
+                assert ketch.ok(*words).split()[:2] == docker_engine.ok(*words).split()[:2]
+        # Without the other there is nothing to refer to.
+        ketch.ok("save", "-o", file, "family:2")
+        ketch.ok("rmi", "family:2")
+        ketch.ok("load", "-i", file)
+        assert ketch.ok("image", "inspect", "-f", "{{.Parent}}", "family:2") == ""
+    finally:
+        for engine in engines:
+            engine("rmi", "family:2", "family:1")
+
+
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
 def test_podman_and_ketch_read_each_other(
     ketch: Engine, podman: Engine, two_layers: str, tmp_path: pathlib.Path, form: str

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Config: str
         RepoTags: list[str]
         Layers: list[str]
+        Parent: str
 
 
 NAME = "manifest.json"
@@ -47,10 +48,14 @@ def _item(value: "Any", where: str) -> "Item":
         raise InvalidArgumentError(f"{where}: Config is not the name of a member")
     if not value["Config"]:
         raise InvalidArgumentError(f"{where}: Config is empty")
+    parent = value.get("Parent") or ""
+    if not isinstance(parent, str):
+        raise InvalidArgumentError(f"{where}: Parent is not an image's ID")
     return {
         "Config": value["Config"],
         "RepoTags": _texts(value, "RepoTags", where),
         "Layers": _texts(value, "Layers", where),
+        "Parent": parent,
     }
 
 

@@ -12,12 +12,13 @@ from ketch.spec import docker_archive
 
 def test_what_docker_writes_is_read() -> None:
     content = json.dumps([
-        {"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l/layer.tar"], "LayerSources": {}},
+        {"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l/layer.tar"], "LayerSources": {},
+         "Parent": "sha256:0"},
         {"Config": "d.json", "RepoTags": None, "Layers": None},
     ]).encode()  # fmt: skip
     assert docker_archive.parse(content) == [
-        {"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l/layer.tar"]},
-        {"Config": "d.json", "RepoTags": [], "Layers": []},
+        {"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l/layer.tar"], "Parent": "sha256:0"},
+        {"Config": "d.json", "RepoTags": [], "Layers": [], "Parent": ""},
     ]
 
 
@@ -31,6 +32,7 @@ def test_what_docker_writes_is_read() -> None:
         (b'[{"Config": 1}]', "Config is not the name of a member"),
         (b'[{"Config": ""}]', "Config is empty"),
         (b'[{"Config": "c", "Layers": [1]}]', "Layers is not a list of text"),
+        (b'[{"Config": "c", "Parent": [1]}]', "Parent is not an image's ID"),
         (b'[{"Config": "c", "RepoTags": {}, "Layers": "x"}]', "Layers is not a list of text"),
         (json.dumps([{"Config": "c", "Layers": ["l"] * 501}]).encode(), "more than 500 layers"),
         (json.dumps([{"Config": "c", "RepoTags": ["a:1"] * 1001}]).encode(), "more than 1000"),
@@ -46,7 +48,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["Config", "Layers", "RepoTags"]), inner)
+        | st.dictionaries(st.sampled_from(["Config", "Layers", "Parent", "RepoTags"]), inner)
     ),
     max_leaves=10,
 )

@@ -103,6 +103,7 @@ def save(
         OSError: it cannot be written.
     """
     chosen = _chosen(images, texts)
+    there = {image.id for image, _ in chosen}
     if platform:
         for image, _ in chosen:
             images.check_platform(image, [documents.parse_platform(platform)])
@@ -130,6 +131,7 @@ def save(
                     "Config": _blob_name(image.id),
                     "RepoTags": [name.familiar for name in names] or None,
                     "Layers": list(map(_blob_name, blobs)),
+                    **({"Parent": image.parent_id} if image.parent_id in there else {}),
                     "LayerSources": {
                         diff_id: dict(layer)
                         for diff_id, layer in zip(
@@ -145,7 +147,7 @@ def save(
         }
         sink.add("index.json", documents.encode(index))
         if docker:
-            sink.add("manifest.json", json.dumps(listed, separators=(",", ":")).encode())
+            sink.add(docker_archive.NAME, json.dumps(listed, separators=(",", ":")).encode())
         sink.add("oci-layout", _LAYOUT)
         sink.finish()
         for image, _ in chosen:
@@ -192,6 +194,7 @@ def load(
                     )
                 loaded.append(candidate.store(images, source, progress or Progress()))
                 done(loaded[-1])
+            _link(images, source, {one.id for one in loaded})
     finally:
         images.publish_index()
         images.collect_garbage()
@@ -425,7 +428,7 @@ def _from_manifest(source: "Source") -> list[_Candidate]:
     Raises:
         InvalidArgumentError: the archive is neither this nor an OCI image layout.
     """
-    content = source.document("manifest.json")
+    content = source.document(docker_archive.NAME)
     if content is None:
         raise InvalidArgumentError(
             "the archive has neither a manifest.json nor an OCI image layout",
@@ -454,6 +457,33 @@ def _check_amount(found: "Collection[_Candidate]") -> None:
         raise InvalidArgumentError(
             f"the documents of the archive's images take more than {_DOCUMENTS_BYTES_MAX >> 20} MiB"
         )
+
+
+def _link(images: "Images", source: "Source", loaded: set[str]) -> None:
+    """Record which of some images others were committed on, as Docker's list says.
+
+    Source: moby, image/tarexport/load.go, ``setParentID``.
+
+    Raises:
+        InvalidArgumentError: the list is wrong about it.
+    """
+    content = source.document(docker_archive.NAME) or b""
+    if b'"Parent"' not in content:
+        return
+    for entry in docker_archive.parse(content):
+        parent_id = entry["Parent"]
+        image_id = digests.of(source.document(entry["Config"]) or b"")
+        if not {image_id, parent_id} <= loaded:
+            continue
+        image, parent = images.resolve(image_id).document, images.resolve(parent_id).document
+        above, below = image["rootfs"]["diff_ids"], parent["rootfs"]["diff_ids"]
+        steps, known = list(image.get("history") or ()), list(parent.get("history") or ())
+        # One more step, or without a history one more layer: so none is its own ancestor.
+        if above[: len(below)] != below or (
+            steps[:-1] != known if steps else known or len(above) <= len(below)
+        ):
+            raise InvalidArgumentError(f"image {parent_id} is not a valid parent for {image_id}")
+        images.set_parent(image_id, parent_id)
 
 
 def _blob(source: "Source", digest: str) -> bytes:

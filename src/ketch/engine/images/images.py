@@ -314,6 +314,11 @@ class Images:
                 action, actor, attributes = event
                 events.record(connection, "image", action, actor, attributes)
 
+    def set_parent(self, image_id: str, parent_id: str) -> None:
+        """Record which image another was committed on; both are whole IDs."""
+        with self._store.transaction() as connection:
+            connection.execute("UPDATE image SET parent_id = ? WHERE id = ?", (parent_id, image_id))
+
     def tag(self, source: str, target: str) -> None:
         """Give an image one more name; whatever had that name loses it.
 
