@@ -6,6 +6,7 @@ two, and is checked against every digest that it names.
 """
 
 import contextlib
+import functools
 import json
 import os
 
@@ -16,7 +17,7 @@ from ketch.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from ketch.images.registry.progress import Progress
+from ketch.images.registry.progress import Progress, Watched
 from ketch.spec import digest as digests
 from ketch.spec import docker_archive, platforms, timestamps
 from ketch.spec import image as documents
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.images.images import Image, Images
     from ketch.engine.images.ingest import Layer
-    from ketch.images.archive import Range, Source
+    from ketch.images.archive import Source
     from ketch.spec.image import Descriptor, ImageConfig, Platform
     from ketch.spec.reference import Reference
 
@@ -55,7 +56,6 @@ _NAME_ANNOTATION = "io.containerd.image.name"
 _INDEX_DEPTH_MAX = 4
 _IMAGES_MAX = 1000
 _DOCUMENTS_BYTES_MAX = 1 << 26  # of all images together: they are read before the first is stored
-_REPORT_BYTES = 1 << 19
 
 
 class Loaded:
@@ -276,10 +276,14 @@ class _Candidate:
             layer = ingest.known_layer(images, below, diff_id, expected)
             if layer is None:
                 part = source.open(name)
-                watched = _Watched(part, digests.short(diff_id), progress)
+                tell = functools.partial(
+                    progress.advance, digests.short(diff_id), "Loading layer",
+                    total_bytes=part.size_bytes,
+                )  # fmt: skip
+                stream = Watched(part, part.size_bytes, tell)
                 try:
                     layer = ingest.add_layer(
-                        images, watched, below, expected=expected, diff_id=diff_id
+                        images, stream, below, expected=expected, diff_id=diff_id
                     )
                 finally:
                     part.close()
@@ -292,35 +296,6 @@ class _Candidate:
             return self.manifest
         config = documents.descriptor(documents.OCI_CONFIG, image_id, len(self.config))
         return documents.encode(documents.manifest(config, [layer.descriptor for layer in layers]))
-
-
-class _Watched:
-    """A layer in an archive as a stream, of which somebody is told how far it was read.
-
-    Args:
-        part: the layer.
-        shown: its name.
-        progress: who is told.
-    """
-
-    __slots__ = ("_part", "_position", "_progress", "_reported", "_shown", "_total")
-
-    def __init__(self, part: "Range", shown: str, progress: Progress) -> None:
-        self._part = part
-        self._shown = shown
-        self._progress = progress
-        self._position = 0
-        self._reported = 0
-        self._total = part.size_bytes
-
-    def read(self, size: int, /) -> bytes:
-        content = self._part.read(size)
-        self._position += len(content)
-        is_last = self._position == self._total
-        if content and (is_last or self._position - self._reported >= _REPORT_BYTES):
-            self._reported = self._position
-            self._progress.advance(self._shown, "Loading layer", self._position, self._total)
-        return content
 
 
 # Reading

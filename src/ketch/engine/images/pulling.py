@@ -11,7 +11,7 @@ from ketch.errors import DigestMismatchError, InvalidArgumentError, KetchError, 
 from ketch.images import compression, unpacking
 from ketch.images.registry import resolve
 from ketch.images.registry.download import Downloads
-from ketch.images.registry.progress import Progress
+from ketch.images.registry.progress import Progress, Watched
 from ketch.spec import image as documents
 from ketch.spec import platforms, timestamps
 from ketch.spec import reference as references
@@ -21,13 +21,11 @@ from ketch.spec.reference import Reference
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.images.images import Image, Images
-    from ketch.images.registry.download import Download, Follower
+    from ketch.images.registry.download import Download
     from ketch.images.registry.registries import Registries
     from ketch.images.registry.repository import Repository
     from ketch.images.registry.resolve import Target
     from ketch.spec.image import Platform
-
-_REPORT_BYTES = 1 << 19
 
 
 class Puller:
@@ -249,11 +247,18 @@ class Puller:
 
     def _unpack(self, download: "Download", kind: str, chain_ids: list[str], diff_id: str) -> None:
         """Unpack a layer while it arrives; its snapshot gets its name once all of it is right."""
+        total_bytes = download.descriptor["size"]
+
+        def tell(done_bytes: int) -> None:
+            if download.is_complete:  # what still arrives is told of as that
+                self._progress.advance(download.name, "Extracting", done_bytes, total_bytes)
+
         with (
             download.follow() as follower,
             self._images.snapshotter.ingest(chain_ids[:-1]) as ingest,
         ):
-            found_kind, stream = compression.sniffed(_Watched(follower, download, self._progress))
+            watched = Watched(follower, total_bytes, tell)
+            found_kind, stream = compression.sniffed(watched)
             if found_kind != kind:
                 raise InvalidArgumentError(
                     f"layer {download.descriptor['digest']} is said to be {kind}, and is"
@@ -286,33 +291,6 @@ class Puller:
     def _tell_status(self, name: Reference, *, downloaded: bool) -> None:
         what = "Downloaded newer image for" if downloaded else "Image is up to date for"
         self._progress.say("", f"Status: {what} {name.familiar}")
-
-
-class _Watched:
-    """A download's bytes, whose way into files is told once all of them have arrived.
-
-    Args:
-        follower: the bytes.
-        download: what they are of.
-        progress: who is told.
-    """
-
-    __slots__ = ("_download", "_follower", "_progress", "_reported")
-
-    def __init__(self, follower: "Follower", download: "Download", progress: Progress) -> None:
-        self._follower = follower
-        self._download = download
-        self._progress = progress
-        self._reported = 0
-
-    def read(self, size: int, /) -> bytes:
-        content = self._follower.read(size)
-        position = self._follower.position
-        if self._download.is_complete and position - self._reported >= _REPORT_BYTES:
-            self._reported = position
-            total_bytes = self._download.descriptor["size"]
-            self._progress.advance(self._download.name, "Extracting", position, total_bytes)
-        return content
 
 
 def _attributes(target: "Target", name: Reference) -> dict[str, str]:

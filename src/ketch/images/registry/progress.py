@@ -1,5 +1,13 @@
 """What somebody who waits for a transfer is told."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.images.tar import Stream
+
+_REPORT_BYTES = 1 << 19
+
 
 class Progress:
     """A listener that is told everything and says nothing: the base of those who show it.
@@ -35,3 +43,32 @@ class Progress:
             current_bytes: how much is done.
             total_bytes: how much there is.
         """
+
+
+class Watched:
+    """A stream, of which somebody is told now and then how far it was read, and of its end.
+
+    Args:
+        stream: what is read.
+        total_bytes: how much there is.
+        tell: is told how much was read.
+    """
+
+    __slots__ = ("_position", "_reported", "_stream", "_tell", "_total_bytes")
+
+    def __init__(self, stream: "Stream", total_bytes: int, tell: "Callable[[int], object]") -> None:
+        self._stream = stream
+        self._total_bytes = total_bytes
+        self._tell = tell
+        self._position = 0
+        self._reported = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, none at the end."""
+        content = self._stream.read(size)
+        self._position += len(content)
+        is_last = bool(content) and self._position == self._total_bytes
+        if is_last or self._position - self._reported >= _REPORT_BYTES:
+            self._reported = self._position
+            self._tell(self._position)
+        return content
