@@ -11,7 +11,7 @@ from ketch.engine.images import ingest
 from ketch.engine.images.images import new_name
 from ketch.errors import ConflictError, NotFoundError
 from ketch.images import changes as change
-from ketch.images import tree
+from ketch.images import tar_writer
 from ketch.images.pieces import Pieces
 from ketch.spec import image as documents
 from ketch.spec import timestamps
@@ -153,7 +153,7 @@ def _layer(engine: "Engine", container: "Container", parent: "Image | None") -> 
     directory = engine.settings.container_directory(container.id)
     stream = Pieces(engine.images.snapshotter.diff(directory))
     try:
-        if stream.starts_with(tree.END):
+        if stream.starts_with(tar_writer.END):
             return None
         return ingest.add_layer(engine.images, stream, parent.chain_ids if parent else ())
     finally:

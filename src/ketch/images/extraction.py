@@ -11,7 +11,8 @@ import stat
 import time
 
 from ketch.errors import InvalidArgumentError
-from ketch.images import layers, tar
+from ketch.images import tar
+from ketch.images.filling import Tree
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS
 
 TYPE_CHECKING = False
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from ketch.images.tar import Stream
     from ketch.images.tree import Owned
-
-ENTRIES_MAX = 10_000_000
 
 
 def extract(
@@ -49,58 +48,47 @@ def extract(
         UnavailableError: the disk is full or failing.
         PermissionDeniedError: the caller may not make what the archive has.
     """
-    with _Extractor(root, base.strip(b"/"), keep_kinds=keep_kinds, owned=owned) as tree:
-        reader = tar.Reader(stream)
-        for count, entry in enumerate(reader):
-            if count == ENTRIES_MAX:
-                raise InvalidArgumentError(f"the archive has more than {ENTRIES_MAX} entries")
-            entry.name = rename(entry.name)
-            if entry.kind == tar.HARD_LINK:
-                entry.link = rename(entry.link)
-            try:
-                tree.add(entry, reader)
-            except OSError as error:
-                raise layers.failed(entry, error) from error
-        try:
-            tree.finish()
-        except OSError as error:
-            raise layers.failed(tar.Entry(b"."), error) from error
-        reader.drain()
+    _Extractor(root, base.strip(b"/"), keep_kinds=keep_kinds, owned=owned, rename=rename).fill(
+        stream
+    )
 
 
-class _Extractor(layers.Tree):
-    __slots__ = ("_base", "_keep_kinds", "_owned")
+class _Extractor(Tree):
+    __slots__ = ("_base", "_keep_kinds", "_owned", "_rename")
 
     # A container's volumes are mounts.
     resolve = RESOLVE_IN_ROOT
     resolve_step = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 
-    def __init__(self, root: int, base: bytes, *, keep_kinds: bool, owned: "Owned | None") -> None:
-        super().__init__(root, ())
+    def __init__(
+        self,
+        root: int,
+        base: bytes,
+        *,
+        keep_kinds: bool,
+        owned: "Owned | None",
+        rename: "Callable[[bytes], bytes]",
+    ) -> None:
+        super().__init__(root)
         self._base = base
         self._keep_kinds = keep_kinds
         self._owned = owned
+        self._rename = rename
 
-    def add(self, entry: tar.Entry, reader: tar.Reader) -> None:
-        """See ``Tree.add``; whiteouts are names as any other."""
-        layers.check(entry)
-        if self._open_is_stale:
-            self._close_directories()
-        parts = layers.clean(entry.name)
+    def _add(self, entry: tar.Entry, reader: tar.Reader) -> None:
+        """Make one member of the archive; whiteouts are names as any other."""
+        entry.name = self._rename(entry.name)
+        parts = self._clean(entry.name)
         if not parts:
             return  # the directory itself, which stays as it is
         if self._owned is not None:
             entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
         if entry.kind == tar.HARD_LINK:
-            entry.link = self._from_root(layers.clean(entry.link))
+            entry.link = self._from_root(self._clean(self._rename(entry.link)))
         path = self._from_root(parts)
         if self._keep_kinds:
             self._check_kind(path, parts, entry)
         self._place(path, parts[-1], entry, reader)
-
-    def finish(self) -> None:
-        """Give directories their metadata."""
-        self._describe_directories()
 
     def _from_root(self, parts: list[bytes]) -> bytes:
         return b"/".join([self._base, *parts] if self._base else parts)
@@ -122,8 +110,8 @@ class _Extractor(layers.Tree):
 
     def _inherited(self, path: bytes) -> tar.Entry:
         """Describe a directory that the archive does not."""
-        entry = tar.Entry(path, tar.DIRECTORY)
-        entry.mode, entry.mtime_ns = 0o755, time.time_ns()
+        entry = super()._inherited(path)
+        entry.mtime_ns = time.time_ns()
         if self._owned is not None:
-            entry.uid, entry.gid = self._owned(0, 0)
+            entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
         return entry

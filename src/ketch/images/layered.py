@@ -11,7 +11,7 @@ import os
 import stat
 
 from ketch.errors import UnavailableError
-from ketch.images import tar, tar_writer, tree
+from ketch.images import attributes, tar, tar_writer, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +27,11 @@ _MOUNT_POINTS = {
 }  # fmt: skip
 
 OPAQUE = b"trusted.overlay.opaque"
+# What stands for these in an archive.
+WHITEOUT_PREFIX = b".wh."
+OPAQUE_MARKER = b".wh..wh..opq"
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_WHITEOUT_PREFIX = b".wh."
-_OPAQUE_MARKER = b".wh..wh..opq"
 
 
 class Directory:
@@ -127,8 +129,8 @@ class _Frame:
         self.is_told = change is None
         found = set(map(os.fsencode, os.listdir(upper)))
         # No layer's archive can hold files of such names: they would hide others.
-        names = {name for name in found if not name.startswith(_WHITEOUT_PREFIX)}
-        hides = complete or is_opaque(upper) or (markers and _OPAQUE_MARKER in found)
+        names = {name for name in found if not name.startswith(WHITEOUT_PREFIX)}
+        hides = complete or is_opaque(upper) or (markers and OPAQUE_MARKER in found)
         if lower.parts and hides:
             names.update(lower.names())
         self.names = iter(sorted(names))
@@ -259,11 +261,11 @@ def diff(
         status = change.status
         if status is None or (stat.S_ISSOCK(status.st_mode) and change.kind == MODIFIED):
             head, slash, name = change.path.rpartition(b"/")
-            entry = tar.Entry(head + slash + _WHITEOUT_PREFIX + name)
+            entry = tar.Entry(head + slash + WHITEOUT_PREFIX + name)
             yield tar_writer.header(entry)
         else:
             yield from archiver.member(change.parent, change.name, change.path, status)
-    yield tree.END
+    yield tar_writer.END
 
 
 def _differs(
@@ -279,4 +281,4 @@ def _differs(
         below.st_mtime_ns, below.st_size,
     ):  # fmt: skip
         return True
-    return tree.xattrs(b"/proc/self/fd/%d/%s" % (upper, name)) != tree.xattrs(path)
+    return attributes.read(b"/proc/self/fd/%d/%s" % (upper, name)) != attributes.read(path)

@@ -299,10 +299,8 @@ class Reader:
 
     def _piece(self, limit: int) -> memoryview:
         """Returns one or more bytes, up to the limit, from what is buffered or read next."""
-        if self._position >= len(self._buffer):
-            self._buffer, self._position = self._stream.read(CHUNK_BYTES), 0
-            if not self._buffer:
-                raise _malformed("it is cut short")
+        if not self._fill():
+            raise _malformed("it is cut short")
         piece = memoryview(self._buffer)[self._position : self._position + limit]
         self._position += len(piece)
         return piece
@@ -325,6 +323,7 @@ class Reader:
         return b"".join(pieces)
 
     def _fill(self) -> bool:
+        """Read on where nothing is buffered; returns whether there is something now."""
         if self._position >= len(self._buffer):
             self._buffer, self._position = self._stream.read(CHUNK_BYTES), 0
         return bool(self._buffer)

@@ -16,9 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+END = bytes(2 * tar.BLOCK)  # an archive's end mark
+
 _HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
 _ZEROS = bytes(tar.BLOCK)
-_END = bytes(2 * tar.BLOCK)
 _OCTAL_7 = (1 << 21) - 1  # what seven octal digits hold
 _OCTAL_11 = (1 << 33) - 1
 _SECOND_NS = 1_000_000_000
@@ -110,7 +111,7 @@ class Writer:
 
     def finish(self) -> None:
         """Write the end mark."""
-        self._put(_END)
+        self._put(END)
 
     def _copy(self, descriptor: int, size: int) -> int:
         """Let the kernel copy as much as it will; returns how many bytes."""

@@ -11,7 +11,7 @@ import os
 import stat
 
 from ketch.errors import InvalidArgumentError, UnavailableError
-from ketch.images import tar, tar_writer
+from ketch.images import attributes, tar, tar_writer
 from ketch.linux import sparse
 
 TYPE_CHECKING = False
@@ -31,7 +31,6 @@ _KINDS = {
     stat.S_IFBLK: tar.BLOCK_DEVICE,
     stat.S_IFIFO: tar.FIFO,
 }
-END = bytes(2 * tar.BLOCK)
 
 
 class Archiver:
@@ -123,7 +122,7 @@ def archive(
     if stat.S_ISDIR(status.st_mode):
         prefix = shown if shown.endswith(b"/") or not shown else shown + b"/"
         yield from _walk(archiver, parent, name, prefix, crosses)
-    yield END
+    yield tar_writer.END
 
 
 def _walk(
@@ -173,33 +172,6 @@ def _open(name: bytes, parent: int, shown: bytes) -> int:
         raise UnavailableError(f"cannot read {shown[:200]!r}: {error.strerror}") from error
 
 
-def xattrs(target: int | bytes) -> dict[bytes, bytes]:
-    """Returns the extended attributes that an image keeps of a file.
-
-    Left out are overlayfs's own and the host's security labels; file capabilities stay.
-
-    Args:
-        target: a descriptor, or a path whose last symlink is not followed.
-    """
-    found: dict[bytes, bytes] = {}
-    follow = isinstance(target, int)
-    try:
-        names = os.listxattr(target, follow_symlinks=follow)
-    except OSError:
-        return found
-    for text in names:
-        name = os.fsencode(text)
-        if name.startswith((b"trusted.overlay.", b"user.overlay.")) or (
-            name.startswith(b"security.") and name != b"security.capability"
-        ):
-            continue
-        try:
-            found[name] = os.getxattr(target, name, follow_symlinks=follow)
-        except OSError:
-            continue  # gone meanwhile, or not ours to read
-    return found
-
-
 def _names(directory: int) -> list[bytes]:
     return sorted(map(os.fsencode, os.listdir(directory)))
 
@@ -219,7 +191,7 @@ def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
         if not stat.S_ISREG(status.st_mode):
             return
         entry.size_bytes = size = status.st_size
-        entry.xattrs = xattrs(descriptor)
+        entry.xattrs = attributes.read(descriptor)
         head = tar_writer.header(entry)
         padding = bytes(-size % tar.BLOCK)
         if size <= sparse.HOLE_BYTES_MIN:
@@ -243,7 +215,7 @@ def _directory(parent: int, name: bytes, entry: tar.Entry) -> bytes:
     entry.kind = tar.DIRECTORY
     descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
-        entry.xattrs = xattrs(descriptor)
+        entry.xattrs = attributes.read(descriptor)
     finally:
         os.close(descriptor)
     return tar_writer.header(entry)
@@ -256,5 +228,5 @@ def _special(parent: int, name: bytes, entry: tar.Entry, status: os.stat_result)
         entry.mode = 0o777
     elif entry.kind != tar.FIFO:
         entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    entry.xattrs = xattrs(b"/proc/self/fd/%d/%s" % (parent, name))
+    entry.xattrs = attributes.read(b"/proc/self/fd/%d/%s" % (parent, name))
     return tar_writer.header(entry)

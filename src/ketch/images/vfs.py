@@ -108,7 +108,8 @@ def _copy_stack(stack: "Directory", target: str) -> None:
             if first is not None:
                 os.link(first, path, follow_symlinks=False)
                 continue
-            links[status.st_dev, status.st_ino] = path
+            if status.st_nlink > 1:
+                links[status.st_dev, status.st_ino] = path
             _copy(source, path, status)
     # Directories last: what is made in them changes their times.
     for source, path, status in reversed(made):
@@ -141,11 +142,10 @@ def _copy_content(source: bytes, path: bytes, size_bytes: int) -> None:
 
 
 def _copy_metadata(source: bytes, path: bytes, status: os.stat_result) -> None:
-    from ketch.images import tree  # noqa: PLC0415 - not for a container's start
+    from ketch.images import attributes  # noqa: PLC0415 - not for a container's start
 
     os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(path, stat.S_IMODE(status.st_mode))
-    for name, value in tree.xattrs(source).items():
-        os.setxattr(path, name, value, follow_symlinks=False)
+    attributes.write(path, attributes.read(source))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)

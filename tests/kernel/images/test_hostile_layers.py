@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError, KetchError
-from ketch.images import layers, tar
+from ketch.images import filling, layers, tar
 from ketch.linux.removetree import remove_tree
 from tests.support.archives import member, stream
 
@@ -170,7 +170,7 @@ def test_attributes_of_directories_do_not_fill_the_memory(tmp_path: pathlib.Path
     # They are set last, so they are held until then; compressed, such an archive is tiny.
     attributes = {b"SCHILY.xattr.user.%d" % number: b"v" * 900 for number in range(900)}
     each = sum(map(len, attributes)) + 900 * 900
-    count = layers.DIRECTORIES_BYTES_MAX // each + 1
+    count = filling.DIRECTORIES_BYTES_MAX // each + 1
     archive = io.BytesIO(b"".join(
         member(b"d%d" % number, tar.DIRECTORY, pax=attributes) for number in range(count)
     ))  # fmt: skip

@@ -13,7 +13,7 @@ import tarfile
 import pytest
 
 from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
-from ketch.images import layers, tar, tar_writer, tree
+from ketch.images import filling, layers, tar, tar_writer, tree
 from ketch.images.pieces import Pieces
 from tests.support import trees
 from tests.support.archives import archive, member, stream
@@ -385,7 +385,7 @@ def test_what_cannot_be_is_refused_with_the_member_named(
 
 
 def test_no_member_for_ever(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "ENTRIES_MAX", 3)
+    monkeypatch.setattr(filling, "ENTRIES_MAX", 3)
     with pytest.raises(InvalidArgumentError, match="more than 3 entries"):
         apply(tmp_path / "tree", *[member(b"%d" % number) for number in range(4)])
 
