@@ -68,6 +68,33 @@ def test_a_memory_hog_is_killed(engine: Engine) -> None:
     engine.ok("rm", name)
 
 
+@pytest.mark.vm
+def test_a_child_is_killed_and_the_container_lives_on(engine: Engine) -> None:
+    """It is told when it happens, and not at the end alone."""
+    hog = """awk 'BEGIN { s = "x"; while (1) s = s s }'"""
+    begin = time.time()
+    name = engine.ok("run", "-d", "-m", "16m", "--memory-swap", "16m", "busybox",
+                     "sh", "-c", f"{hog}; exec sleep 1000")  # fmt: skip
+
+    def actions() -> list[str]:
+        return engine.ok(
+            "events", "--since", f"{begin:.9f}", "--until", f"{time.time():.9f}",
+            "--filter", f"container={name}", "--format", "{{.Action}}",
+        ).split()  # fmt: skip
+
+    deadline = time.monotonic() + 15
+    while "oom" not in actions() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert actions() == ["create", "start", "oom"]
+    state = engine.ok("inspect", "-f", "{{.State.Status}} {{.State.OOMKilled}}", name)
+    assert state == ("running true" if engine.name != "docker" else "running false")  # 20.10
+    engine.ok("kill", name)
+    engine.ok("wait", name)
+    assert actions() == ["create", "start", "oom", "kill", "die"]
+    assert engine.ok("inspect", "-f", "{{.State.OOMKilled}}", name) == "true"
+    engine.ok("rm", name)
+
+
 def test_a_small_program_fits_its_limit(engine: Engine) -> None:
     engine.ok("run", "--rm", "-m", "16m", "busybox", "true")
 

@@ -288,6 +288,20 @@ class Ledger:
             container_id, "start-failed", exit_status=exit_status, error=error, **_NO_PROCESS
         )
 
+    def mark_out_of_memory(self, container_id: str) -> None:
+        """Record that a running container is out of memory, for which a process of it is killed.
+
+        Its end says so as well: there, what was told before is not told again.
+
+        Raises:
+            NotFoundError: the container is gone.
+        """
+        with self._store.transaction() as connection:
+            container = self._row(connection, container_id)
+            if container.init_pid:
+                update(connection, container_id, {"oom_killed": 1})
+                record_event(connection, "oom", container)
+
     def mark_exited(
         self,
         container_id: str,
@@ -316,12 +330,12 @@ class Ledger:
         """
         with self._store.transaction() as connection:
             container = self._row(connection, container_id)
-            if oom_killed:
+            if oom_killed and not container.oom_killed:
                 record_event(connection, "oom", container)
             event = "exit-to-restart" if restarting else "exit"
             columns: Columns = {
                 "state": states.next_state(container.state, event),
-                "exit_status": exit_status, "oom_killed": int(oom_killed),
+                "exit_status": exit_status, "oom_killed": int(oom_killed or container.oom_killed),
                 "finished_ns": finished_ns, "freezer": "",
                 "restart_count": container.restart_count + restarting,
             }  # fmt: skip

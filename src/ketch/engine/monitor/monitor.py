@@ -11,10 +11,11 @@ import select
 import time
 from contextlib import suppress
 
+from ketch.cgroups import oom
 from ketch.engine import logs, mishaps, wire
 from ketch.engine.client import Client
 from ketch.engine.logs import json_file
-from ketch.engine.monitor import finishing, handover, probing, requests, scribe
+from ketch.engine.monitor import finishing, handover, probing, requests, scribe, shortage
 from ketch.engine.monitor.subject import Subject
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.linux import process
@@ -180,7 +181,8 @@ class Monitor:
         others = [made.init]
         if self._listener is not None:
             others.append(self._listener.fileno())
-        others += [other for other in (made.resolver, made.creator) if other is not None]
+        optional = (made.resolver, made.creator, made.shortage)
+        others += [other for other in optional if other is not None]
         if isinstance(made.log, json_file.Writer):
             scribe.serve(channel, made.streams, others, made.log)
 
@@ -263,6 +265,8 @@ class Monitor:
             supervisor.watched[made.resolver] = self._resolver_left
         if made.creator is not None:
             supervisor.watched[made.creator] = self._creator_left
+        if made.shortage is not None:
+            shortage.Watch(self._fields, supervisor, made.shortage, made.kills)
         status = supervisor.run()
         self._clients = [client for client in supervisor.clients if client.asked]
         # The finisher's, so that links are cut off before the namespace begins to die.
@@ -371,7 +375,8 @@ class _Made:
     """
 
     __slots__ = (
-        "between", "creator", "init", "listener", "log", "network", "resolver", "streams",
+        "between", "creator", "init", "kills", "listener", "log", "network", "resolver", "shortage",
+        "streams",
     )  # fmt: skip
 
     def __init__(self, fields: "Fields", descriptors: tuple[int, ...]) -> None:
@@ -382,6 +387,8 @@ class _Made:
         self.log: logs.Writer | None = None
         self.network = -1
         self.resolver: int | None = None
+        self.shortage: int | None = None
+        self.kills = oom.NO_COUNTER
         self.streams = Streams()
         names = fields["descriptors"]
         assert isinstance(names, list)
@@ -394,6 +401,10 @@ class _Made:
                 self.resolver = descriptor
             elif name == "network":
                 self.network = descriptor
+            elif name == "shortage":
+                self.shortage = descriptor
+            elif name == "kills":
+                self.kills = descriptor
             elif name == "listener":
                 self.listener = _socket.socket(fileno=descriptor)
                 self.listener.setblocking(False)
@@ -417,6 +428,7 @@ class _Made:
         if self.log is not None:
             self.log.close(time.time_ns())
         self.streams.close()
-        for descriptor in (self.init, self.creator, self.resolver, self.network):
+        held = (self.init, self.creator, self.resolver, self.network, self.shortage, self.kills)
+        for descriptor in held:
             if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)

@@ -54,9 +54,11 @@ def _begin(root: str, awake: int, connection: _socket.socket, channel: handover.
     fields: dict[str, wire.Value] = {
         "root": root, "state": "", "container": "none", "between": 0, "cgroup": "",
         "once": False, "name": "none", "image_id": "", "image": "", "created_ns": "0",
-        "record": "", "health": [], "descriptors": ["stdout", "init", "resolver", "listener"],
+        "record": "", "health": [],
+        "descriptors": ["stdout", "init", "resolver", "listener", "shortage"],
     }  # fmt: skip
-    descriptors = [reader, pidfd, connection.fileno(), listener.fileno()]
+    shortage = os.eventfd(0, os.EFD_CLOEXEC)
+    descriptors = [reader, pidfd, connection.fileno(), listener.fileno(), shortage]
     # Every other time the monitor is awake from the beginning.
     channel.tell(fields, descriptors, bytes((awake, len(descriptors), 1)))
     channel.hear()

@@ -13,6 +13,7 @@ import time
 from contextlib import ExitStack, suppress
 
 from ketch import cgroups
+from ketch.cgroups import oom
 from ketch.engine import host, launch, user_namespaces, wire
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.monitor import health, subject
@@ -193,6 +194,10 @@ def _hand_over(
     if manner.lifetime and manner.client is not None:
         watched.append(("creator", manner.client.open_process()))
     kept: list[tuple[str, int]] = []
+    if shortage := oom.watch(parts.cgroup):
+        watched.append(("shortage", shortage[0]))
+        if shortage[1] != oom.NO_COUNTER:
+            kept.append(("kills", shortage[1]))
     if parts.streams.input is not None and parts.streams.console is None:
         kept.append(("input", parts.streams.input))
     if parts.wires.sandbox is not None:
