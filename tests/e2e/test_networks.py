@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ketch.engine.networks import networks
+from ketch.engine.networks import default
 from tests.support import images, leftovers
 from tests.support.commands import Engine
 
@@ -239,7 +239,7 @@ def test_engines_that_know_nothing_of_each_other_choose_different_subnets(
     ketch: Engine, tmp_path: pathlib.Path, run_name: str
 ) -> None:
     roots = [tmp_path / run_name / letter for letter in "ab"]
-    links = [networks.default_bridge(str(root)) for root in roots]
+    links = [default.default_bridge(str(root)) for root in roots]
     engines = [
         Engine("ketch", [ketch.prefix[0], "--root", str(root), "--state", f"{root}-state"])
         for root in roots

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cli.flags import Parsed
-    from ketch.engine.networks.networks import Network
+    from ketch.engine.networks.records import Network
     from ketch.engine.settings import Settings
 
 CREATE = Command(

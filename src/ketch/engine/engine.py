@@ -33,5 +33,5 @@ class Engine:
         self.execs = Execs(self.store, self.containers)
         self.images = Images(settings, self.store)
         self.networks = Networks(settings, self.store)
-        self.endpoints = Endpoints(self.store, self.networks)
+        self.endpoints = Endpoints(settings, self.store)
         self.volumes = Volumes(settings, self.store)

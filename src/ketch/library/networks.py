@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from ketch.engine.networks.networks import Network as Record
+    from ketch.engine.networks.records import Network as Record
     from ketch.library.container import Container
     from ketch.library.places import Places
 

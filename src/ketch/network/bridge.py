@@ -6,6 +6,7 @@ the same state: the bridge exists, is up, has exactly its network's addresses, a
 forwarded. Each step is one request that another process may have been quicker with.
 """
 
+import _socket
 import errno
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
@@ -203,3 +204,12 @@ def is_filtered() -> bool:
             return file.read(1) == b"1"
     except OSError:
         return False
+
+
+def exists(name: str) -> bool:
+    """Whether the caller's network namespace has a link of this name."""
+    try:
+        _socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True

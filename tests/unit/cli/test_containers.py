@@ -17,7 +17,6 @@ from ketch.cli.ps import ps
 from ketch.engine.containers import Containers
 from ketch.engine.logs.json_file import Writer
 from ketch.engine.networks.endpoints import Endpoints
-from ketch.engine.networks.networks import Networks
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError
@@ -31,7 +30,7 @@ class Engine:
         self.settings = Settings(str(directory / "root"), str(directory / "state"))
         store = Store(self.settings.root)
         self.containers = Containers(self.settings, store)
-        self.endpoints = Endpoints(store, Networks(self.settings, store))
+        self.endpoints = Endpoints(self.settings, store)
 
     def create(self, name: str, *command: str, **config: Any) -> str:
         path, *arguments = command or ("sleep", "1000")

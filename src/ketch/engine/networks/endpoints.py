@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface
 
 from ketch.engine import events
-from ketch.engine.networks import networks, publishing
-from ketch.engine.networks.networks import Network, Networks
+from ketch.engine.networks import configuration_file, default, kernel, publishing, records
+from ketch.engine.networks.records import Network
 from ketch.engine.store import Store
 from ketch.errors import (
     AlreadyExistsError,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from ketch.engine.settings import Settings
     from ketch.network.ports import Port
 
 _INTERFACE = "com.docker.network.endpoint.ifname"
@@ -131,15 +132,15 @@ class Endpoints:
     """Memberships of one engine's containers.
 
     Args:
-        store: the engine's database.
-        networks: its networks.
+        settings: the engine's places.
+        store: its database.
     """
 
-    __slots__ = ("_boot_id", "_networks", "_store")
+    __slots__ = ("_boot_id", "_settings", "_store")
 
-    def __init__(self, store: Store, engine_networks: Networks) -> None:
+    def __init__(self, settings: "Settings", store: Store) -> None:
+        self._settings = settings
         self._store = store
-        self._networks = engine_networks
         self._boot_id = procfs.boot_id()
 
     # What is recorded
@@ -209,22 +210,22 @@ class Endpoints:
             InvalidArgumentError: a network cannot give what is asked of it.
         """
         host: Mapping[str, Any] = request["HostConfig"]
-        mode = host.get("NetworkMode") or networks.BRIDGE
+        mode = host.get("NetworkMode") or records.BRIDGE
         if is_container(mode) or request["Config"].get("NetworkDisabled"):
             return
         asked = dict((request.get("NetworkingConfig") or {}).get("EndpointsConfig") or {})
-        mode = networks.BRIDGE if mode == "default" else mode
+        mode = records.BRIDGE if mode == "default" else mode
         settings = {
-            networks.BRIDGE if name == "default" else name: value or {}
+            records.BRIDGE if name == "default" else name: value or {}
             for name, value in asked.items()
         }
         ordered = {mode: settings.pop(mode, {}), **settings}
         with self._store.transaction() as connection:
             seen: set[str] = set()
             for position, (name, given) in enumerate(ordered.items()):
-                network = networks.select(connection, name)
-                if network is None and name in {networks.BRIDGE, networks.HOST, networks.NONE}:
-                    network = self._networks.built_in(connection, name)
+                network = records.select(connection, name)
+                if network is None and name in {records.BRIDGE, records.HOST, records.NONE}:
+                    network = default.built_in(connection, self._settings, name)
                 if network is not None:
                     check_settings(network, given)
                     if network.id in seen:
@@ -277,7 +278,7 @@ class Endpoints:
         """Give back the addresses and ports that a container has; it may have none."""
         with self._store.transaction() as connection:
             for member in _of(connection, container_id):
-                network = networks.select(connection, member.network_id)
+                network = records.select(connection, member.network_id)
                 if member.id and network is not None:
                     _event(connection, "disconnect", member, network)
             _give_back(connection, container_id)
@@ -304,7 +305,7 @@ class Endpoints:
         plan = Plan()
         with self._store.reading() as connection:
             for member in _of(connection, container_id):
-                network = networks.select(connection, member.network_id)
+                network = records.select(connection, member.network_id)
                 if network is not None:
                     plan.networks[network.id] = network
                     plan.members.append(member)
@@ -391,9 +392,9 @@ class Endpoints:
 
     def _current(self, connection: sqlite3.Connection, member: Member, turn: ExitStack) -> Network:
         """The network of a membership; one asked for by name is found now."""
-        network = networks.select(connection, member.network_id)
+        network = records.select(connection, member.network_id)
         if network is None:
-            raise networks.not_found(member.network_id)
+            raise records.not_found(member.network_id)
         if network.record.get("ConfigOnly"):
             raise ConflictError(
                 f"network {network.name} is a configuration network and cannot be used"
@@ -406,8 +407,8 @@ class Endpoints:
                 (network.id, network.name, member.container_id, member.network_id),
             )
             member.network_id, member.network_name = network.id, network.name
-        if network.name == networks.BRIDGE:
-            network = self._networks.in_place(connection, network, turn)
+        if network.name == records.BRIDGE:
+            network = default.in_place(connection, self._settings, network, turn)
         return network
 
     def _lease(
@@ -453,7 +454,7 @@ class Endpoints:
         asked = publishing.asked(record)
         if not asked:
             return
-        default: str = self._networks.configuration().get("ip", "")
+        everywhere: str = configuration_file.read(self._settings).get("ip", "")
         ways = {}
         for version in (4, 6):
             member = next((one for one in plan.members if version in one.gateway), None)
@@ -464,9 +465,9 @@ class Endpoints:
                 ways[version] = publishing.Way(
                     address,
                     routed=network.mode(version) == "routed",
-                    default=network.options.get(definition.HOST_BINDING, "") or default,
+                    default=network.options.get(definition.HOST_BINDING, "") or everywhere,
                 )
-        owner = self._networks.owner(container_id)
+        owner = kernel.owner(self._settings, container_id)
         publishing.choose(
             connection, container_id, asked, ways, owner, plan.ports, plan.taken, held
         )
@@ -632,7 +633,7 @@ def _address(
     connection: sqlite3.Connection,
     container_id: str,
     network: Network,
-    subnets: "list[networks.Subnet]",
+    subnets: "list[records.Subnet]",
     wanted: str,
 ) -> Interface:
     """Lease an address: the one that is wanted, or the next that is free."""

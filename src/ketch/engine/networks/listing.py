@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ketch.engine.networks.endpoints import Endpoints
-    from ketch.engine.networks.networks import Network, Networks
+    from ketch.engine.networks.networks import Networks
+    from ketch.engine.networks.records import Network
 
 LIST_FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 PRUNE_FILTERS = ("label", "label!", "until")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.networks.endpoints import Endpoints, Member
-    from ketch.engine.networks.networks import Network
+    from ketch.engine.networks.records import Network
     from ketch.engine.records import Container
     from ketch.network.ports import Port
 

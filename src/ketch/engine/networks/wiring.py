@@ -9,7 +9,7 @@ filter first, addresses and ports are given back after, so that whoever gets one
 import os
 from contextlib import ExitStack
 
-from ketch.engine.networks import publishing, resolution
+from ketch.engine.networks import kernel, publishing, resolution
 from ketch.engine.networks.endpoints import (
     Endpoints,
     Member,
@@ -18,7 +18,7 @@ from ketch.engine.networks.endpoints import (
     endpoint,
     member_of,
 )
-from ketch.engine.networks.networks import BRIDGE, Networks
+from ketch.engine.networks.records import BRIDGE
 from ketch.engine.processes import open_process
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
 from ketch.linux import conntrack
@@ -158,7 +158,9 @@ def prepare(
             wiring.gateways = _host_gateways(engine, plan)
         if not any(network.driver == "host" for network in plan.networks.values()):
             say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
-            wiring._transaction = engine.networks.filter(_links_of(plan), plan.ports)
+            wiring._transaction = kernel.let_through(
+                engine.settings, engine.store, _links_of(plan), plan.ports
+            )
             wiring._localhost = _localhost(plan)
             has_ipv6 = any(
                 address.version == 6 for one in plan.members for address in one.addresses
@@ -191,7 +193,7 @@ def release(store: "Store", settings: "Settings", container_id: str, namespace: 
     Raises:
         OSError: the kernel refused.
     """
-    endpoints = Endpoints(store, Networks(settings, store))
+    endpoints = Endpoints(settings, store)
     plan = endpoints.current(container_id)
     cut(plan.endpoints(), namespace)
     if plan.ports:
@@ -244,7 +246,7 @@ def connect(
         )  # fmt: skip
         try:
             if network.subnets:
-                transaction = engine.networks.filter([network.link()])
+                transaction = kernel.let_through(engine.settings, engine.store, [network.link()])
                 if transaction is not None:
                     transaction.wait()
                 sandbox.connect(endpoint(member, network))
@@ -356,7 +358,9 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
             if member.gateway:
                 sandbox.add_routes(endpoint(member, plan.networks[member.network_id]))
         if plan.ports:
-            transaction = engine.networks.filter(_links_of(plan), plan.ports)
+            transaction = kernel.let_through(
+                engine.settings, engine.store, _links_of(plan), plan.ports
+            )
             if transaction is not None:
                 transaction.wait()
             for name in _localhost(plan):

@@ -5,9 +5,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from ketch.engine.networks import networks
-from ketch.engine.networks.networks import Networks
-from ketch.network import ipam
+from ketch.engine.networks import kernel, networks, pools
+from ketch.network import bridge, ipam
 
 
 @pytest.fixture
@@ -18,9 +17,9 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def announce(*given: str) -> None:
         destinations[:] = [ip_network(text) for text in given]
 
-    monkeypatch.setattr(networks, "_destinations", lambda version=4: list(destinations))
-    monkeypatch.setattr(networks, "_exists", lambda link: False)
+    monkeypatch.setattr(pools, "destinations", lambda version=4: list(destinations))
+    monkeypatch.setattr(bridge, "exists", lambda name: False)
     monkeypatch.setattr(networks, "_check_routes", lambda *_: None)
-    monkeypatch.setattr(Networks, "_make", lambda *_: None)
-    monkeypatch.setattr(Networks, "_unmake", lambda *_: None)
+    monkeypatch.setattr(kernel, "make", lambda *_: None)
+    monkeypatch.setattr(kernel, "unmake", lambda *_: None)
     return announce

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from ketch.engine.networks import endpoints, networks, publishing
+from ketch.engine.networks import endpoints, publishing
 from ketch.engine.networks.endpoints import Endpoints, Plan
 from ketch.engine.networks.networks import Networks
+from ketch.engine.networks.records import Network
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import (
@@ -27,7 +28,7 @@ Routes = Callable[..., None]
 @pytest.fixture
 def engine(tmp_path: Path, routes: Routes) -> Iterator[Endpoints]:
     store = Store(str(tmp_path))
-    yield Endpoints(store, Networks(Settings(str(tmp_path)), store))
+    yield Endpoints(Settings(str(tmp_path)), store)
     store.close()
 
 
@@ -52,9 +53,11 @@ def address(engine: Endpoints, container_id: str) -> str:
     return str(start(engine, container_id).members[0].addresses[0])
 
 
-def create(engine: Endpoints, name: str, *subnets: str, **given: Any) -> networks.Network:
+def create(engine: Endpoints, name: str, *subnets: str, **given: Any) -> Network:
     config = [{"Subnet": subnet} for subnet in subnets]
-    return engine._networks.create({"Name": name, "IPAM": {"Config": config}, **given})[0]
+    return Networks(engine._settings, engine._store).create(
+        {"Name": name, "IPAM": {"Config": config}, **given}
+    )[0]
 
 
 def test_a_start_gives_all_that_a_link_needs(engine: Endpoints) -> None:
@@ -177,7 +180,7 @@ def test_joining_and_leaving(engine: Endpoints) -> None:
     assert "db" in member.names
     with pytest.raises(AlreadyExistsError, match="endpoint with name web already exists in"):
         engine.join("one", own, {}, record=record, running=True)
-    host = engine._networks.find("host")
+    host = Networks(engine._settings, engine._store).find("host")
     with pytest.raises(ConflictError, match="connected to host network"):
         engine.join("one", host, {}, record=record, running=True)
     engine.leave(member, own)
@@ -248,7 +251,7 @@ def test_internal_networks_publish_nothing(engine: Endpoints) -> None:
 
 def lease_many(root: str, worker: int, count: int) -> list[str]:
     store = Store(root)
-    engine = Endpoints(store, Networks(Settings(root), store))
+    engine = Endpoints(Settings(root), store)
     leased = [address(engine, f"{worker}-{number}") for number in range(count)]
     store.close()
     return leased

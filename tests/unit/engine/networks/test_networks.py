@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ketch.engine.networks import networks
+from ketch.engine.networks import configuration_file, default
 from ketch.engine.networks.networks import Networks
+from ketch.engine.networks.records import Network
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
 from ketch.errors import (
@@ -31,7 +32,7 @@ def engine(tmp_path: Path, routes: Routes) -> Iterator[Networks]:
     store.close()
 
 
-def create(engine: Networks, name: str, subnet: str = "", **given: Any) -> networks.Network:
+def create(engine: Networks, name: str, subnet: str = "", **given: Any) -> Network:
     config = [{"Subnet": subnet}] if subnet else []
     network, _ = engine.create({"Name": name, "IPAM": {"Config": config}, **given})
     return network
@@ -169,7 +170,7 @@ def test_the_configuration_file_shapes_the_default_network(
     assert (link.mtu_bytes, link.isolated) == (1400, True)
     path.write_text('{"colour": "blue"}')
     with pytest.raises(InvalidArgumentError, match="unknown key colour"):
-        engine.configuration()
+        configuration_file.read(Settings(str(tmp_path)))
 
 
 def test_a_configuration_network_gives_what_it_holds(engine: Networks) -> None:
@@ -192,7 +193,7 @@ def test_a_parent_carries_one_macvlan_network(engine: Networks) -> None:
 
 
 def test_engines_with_other_roots_have_other_bridges() -> None:
-    assert networks.default_bridge("/var/lib/ketch") == "ketch0"
-    others = {networks.default_bridge(f"/tmp/{number}") for number in range(100)}
+    assert default.default_bridge("/var/lib/ketch") == "ketch0"
+    others = {default.default_bridge(f"/tmp/{number}") for number in range(100)}
     assert len(others) == 100
     assert all(len(name) <= 15 and name.startswith("ketch") for name in others)

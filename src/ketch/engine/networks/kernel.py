@@ -1,0 +1,121 @@
+"""What the kernel has of the engine's networks: bridges, parents' links, the packet filter's sets.
+
+It is not recorded: each start makes what is missing.
+"""
+
+from ketch.engine.networks import publishing, records
+from ketch.engine.networks.default import default_bridge
+from ketch.linux import rtnetlink
+from ketch.network import bridge as bridges
+from ketch.network import firewall, parent
+from ketch.network.bridge import Bridge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ketch.engine.networks.records import Network
+    from ketch.engine.settings import Settings
+    from ketch.engine.store import Store
+    from ketch.linux.nftables import Transaction
+    from ketch.network.parent import Parent
+    from ketch.network.ports import Port
+
+_SHORT_ID_LENGTH = 12
+
+
+def make(settings: "Settings", store: "Store", network: "Network", host: rtnetlink.Socket) -> None:
+    """Make what the kernel is to have of a new network.
+
+    Args:
+        settings: the engine's places.
+        store: its database.
+        network: as it is recorded.
+        host: a socket in the host's network namespace.
+
+    Raises:
+        KetchError, OSError: the kernel refused, or nft did.
+    """
+    link = network.link()
+    if isinstance(link, Bridge):
+        transaction = let_through(settings, store, [link])
+        try:
+            bridges.ensure(host, link)
+        except BaseException:
+            if not network.record["kept"]:
+                bridges.delete(host, link.name)
+            raise
+        finally:
+            if transaction is not None:
+                transaction.wait()
+        return
+    _, made = link.ensure(host)
+    if made:
+        network.record["made"] = True
+        with store.transaction() as connection:
+            records.save(connection, network)
+
+
+def unmake(store: "Store", network: "Network") -> None:
+    """Take away what the kernel has of a network that is no longer recorded.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if network.record.get("ConfigOnly"):
+        return
+    with rtnetlink.Socket() as host:
+        if network.driver == "bridge":
+            if not network.record.get("kept"):
+                bridges.delete(host, network.bridge)
+            firewall.forget(network.bridge)
+        elif network.record.get("made"):
+            with store.reading() as connection:
+                if not records.users(connection, network.bridge):
+                    parent.delete(host, network.bridge)
+
+
+def let_through(
+    settings: "Settings",
+    store: "Store",
+    links: "Iterable[Bridge | Parent]",
+    ports: "Iterable[Port]" = (),
+) -> "Transaction | None":
+    """Have the packet filter let packets of networks and published ports through.
+
+    Args:
+        settings: the engine's places.
+        store: its database.
+        links: of the networks; those that are no bridges need nothing.
+        ports: the ports to be published from now on.
+
+    Returns:
+        None when all is there already, else a transaction to be waited for.
+
+    Raises:
+        UnavailableError: nft is not installed.
+        UnsupportedError: the kernel has no nftables.
+    """
+    wanted = [link for link in links if isinstance(link, Bridge)]
+    if not wanted:
+        return None
+    return firewall.ensure(wanted, ports, lambda: _passing(settings, store))
+
+
+def _passing(settings: "Settings", store: "Store") -> "tuple[list[Bridge], list[Port]]":
+    """All that the packet filter is to have of this engine, by the database."""
+    with store.reading() as connection:
+        found = records.every(connection)
+        published = publishing.recorded(connection)
+    links = [network.link() for network in found if network.subnets]
+    ports = []
+    for container_id, own in published.items():
+        for port in own:
+            port.owner = owner(settings, container_id)
+            ports.append(port)
+    return [link for link in links if isinstance(link, Bridge) and bridges.exists(link.name)], ports
+
+
+def owner(settings: "Settings", container_id: str) -> str:
+    """What the packet filter says of a container's ports: which engine's, and whose."""
+    return f"{default_bridge(settings.root)} {container_id[:_SHORT_ID_LENGTH]}"
