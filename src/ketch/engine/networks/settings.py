@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.engine import Engine
-    from ketch.engine.networks.endpoints import Endpoints, Member
+    from ketch.engine.networks.endpoints import Endpoints
+    from ketch.engine.networks.members import Member
     from ketch.engine.networks.records import Network
     from ketch.engine.records import Container
     from ketch.network.ports import Port

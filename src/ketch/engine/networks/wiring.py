@@ -10,14 +10,9 @@ import os
 from contextlib import ExitStack
 
 from ketch.engine.networks import kernel, publishing, resolution
-from ketch.engine.networks.endpoints import (
-    Endpoints,
-    Member,
-    Plan,
-    choose_gateways,
-    endpoint,
-    member_of,
-)
+from ketch.engine.networks.endpoints import Endpoints
+from ketch.engine.networks.members import Member, member_of
+from ketch.engine.networks.plan import Plan, choose_gateways, endpoint
 from ketch.engine.networks.records import BRIDGE
 from ketch.engine.processes import open_process
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError

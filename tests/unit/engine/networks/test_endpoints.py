@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from ketch.engine.networks import endpoints, publishing
-from ketch.engine.networks.endpoints import Endpoints, Plan
+from ketch.engine.networks import plan, publishing
+from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.networks.networks import Networks
+from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import Network
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
@@ -266,7 +267,7 @@ def test_starts_at_once_get_different_addresses(tmp_path: Path, routes: Routes) 
 
 
 def test_link_parameters_are_read() -> None:
-    read = endpoints._sysctls("net.ipv4.conf.IFNAME.log_martians=1", "eth3")
+    read = plan._sysctls("net.ipv4.conf.IFNAME.log_martians=1", "eth3")
     assert read == {"net/ipv4/conf/eth3/log_martians": "1"}
     with pytest.raises(InvalidArgumentError, match="invalid entry"):
-        endpoints._sysctls("net.core.somaxconn=1", "eth3")
+        plan._sysctls("net.core.somaxconn=1", "eth3")
