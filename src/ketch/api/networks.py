@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ketch.api.documents import conform
-from ketch.engine.networks import listing, wiring
+from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.errors import ConflictError, InvalidArgumentError, PermissionDeniedError
 from ketch.spec import network as vocabulary
@@ -78,7 +78,7 @@ async def connect(call: "Call") -> None:
 
 
 def _connect(engine: "Engine", network: str, container: str, settings: "dict[str, Any]") -> None:
-    wiring.connect(engine, network, container, settings)
+    connecting.connect(engine, network, container, settings)
 
 
 async def disconnect(call: "Call") -> None:
@@ -89,7 +89,7 @@ async def disconnect(call: "Call") -> None:
 
 
 def _disconnect(engine: "Engine", network: str, container: str, force: bool) -> None:
-    wiring.disconnect(engine, network, container, force=force)
+    connecting.disconnect(engine, network, container, force=force)
 
 
 def _container(body: "dict[str, Any]") -> str:

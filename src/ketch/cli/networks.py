@@ -9,7 +9,7 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import table
 from ketch.engine.engine import Engine
-from ketch.engine.networks import listing, wiring
+from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.spec import environment
@@ -203,7 +203,7 @@ def connect(settings: "Settings", arguments: list[str]) -> int:
     }
     network, container = parsed.arguments
     given = {key: value for key, value in asked.items() if value}
-    wiring.connect(Engine(settings), network, container, given)
+    connecting.connect(Engine(settings), network, container, given)
     return 0
 
 
@@ -211,7 +211,7 @@ def disconnect(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch network disconnect``."""
     parsed = parse(DISCONNECT, arguments)
     network, container = parsed.arguments
-    wiring.disconnect(Engine(settings), network, container, force=parsed.enabled("force"))
+    connecting.disconnect(Engine(settings), network, container, force=parsed.enabled("force"))
     return 0
 
 

@@ -527,9 +527,9 @@ class Ledger:
                 cgroup.kill()
             # The directory above is the engine's, and goes with its last container.
             cgroup.delete(empty_parents=1)
-        from ketch.engine.networks import wiring  # noqa: PLC0415 - likewise
+        from ketch.engine.networks import releasing  # noqa: PLC0415 - likewise
 
-        wiring.release(self._store, self._settings, container.id, namespace)
+        releasing.release(self._store, self._settings, container.id, namespace)
         mounts.detach(self._settings, self._store, container.id)
         if not keep_socket:
             remove_tree(self._settings.runtime_directory(container.id))

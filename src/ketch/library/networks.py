@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.engine.networks import listing, wiring
+from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.library.options import as_filters
 from ketch.library.resources import Collection, Resource
@@ -85,12 +85,12 @@ class Network(Resource):
             "IPAMConfig": {name: value for name, value in addresses.items() if value},
         }
         settings = {name: value for name, value in asked.items() if value}
-        wiring.connect(self._places.engine, self.id, _reference(container), settings)
+        connecting.connect(self._places.engine, self.id, _reference(container), settings)
         self.reload()
 
     def disconnect(self, container: "str | Container", *, force: bool = False) -> None:
         """Disconnect a container: it, or its name or ID."""
-        wiring.disconnect(self._places.engine, self.id, _reference(container), force=force)
+        connecting.disconnect(self._places.engine, self.id, _reference(container), force=force)
         self.reload()
 
     def remove(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ketch.engine.networks import wiring
+from ketch.engine.networks import releasing
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
 from ketch.network import firewall, ports
@@ -168,7 +168,7 @@ def test_a_client_is_led_to_the_next_container_of_its_port(bridge: Bridge, host:
                 listening.settimeout(machines.TIMEOUT_SECONDS)
                 client.sendto(b"hello", ("172.17.0.1", 5353))
                 assert listening.recv(16) == b"hello"
-            wiring.withdraw([port])
+            releasing.withdraw([port])
 
 
 def test_ipv6(host: int) -> None:

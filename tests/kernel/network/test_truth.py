@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ketch.engine.engine import Engine
-from ketch.engine.networks import wiring
+from ketch.engine.networks import releasing, wiring
 from ketch.engine.records import Container
 from ketch.engine.settings import Settings
 from ketch.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
@@ -77,7 +77,7 @@ class Machine:
     def stop(self, container_id: str) -> None:
         if held := self.running.pop(container_id, None):
             held.close()
-            wiring.release(self.engine.store, self.engine.settings, container_id)
+            releasing.release(self.engine.store, self.engine.settings, container_id)
 
     def crash(self, container_id: str) -> None:
         if held := self.running.pop(container_id, None):
@@ -87,7 +87,7 @@ class Machine:
     def look(self, container_id: str) -> None:
         if container_id in self.crashed:
             self.crashed.remove(container_id)
-            wiring.release(self.engine.store, self.engine.settings, container_id)
+            releasing.release(self.engine.store, self.engine.settings, container_id)
 
     def create(self, network: str) -> None:
         try:

@@ -9,7 +9,7 @@ from ketch.engine import host, launch, user_namespaces, wire
 from ketch.engine.execs import check_running
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
-from ketch.engine.networks import wiring
+from ketch.engine.networks import linking
 from ketch.engine.processes import open_process
 from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError
 from ketch.runtime import enter, seccomp
@@ -100,7 +100,7 @@ def start(
         config: Config = json.load(file)
     linked = [
         variable
-        for link in wiring.links_of(engine, container, running=True)
+        for link in linking.links_of(engine, container, running=True)
         for variable in link.variables
     ]
     specification = _specify(container, config, asked, linked)

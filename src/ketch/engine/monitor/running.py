@@ -18,7 +18,7 @@ from ketch.engine import host, launch, user_namespaces, wire
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
-from ketch.engine.networks import resolution, wiring
+from ketch.engine.networks import releasing, resolution, wiring
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.network import names, nameserver
@@ -263,7 +263,7 @@ def _create(
         shared.joined["user"] = apart.path
         user_namespaces.give(parts.streams.given, (apart.uids, apart.gids))
     owner = apart.descriptor if apart is not None else None
-    held.callback(wiring.release, engine.store, settings, container.id)
+    held.callback(releasing.release, engine.store, settings, container.id)
     parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say, owner=owner))
     sandbox = wires.sandbox
     if sandbox is not None and wires.addresses:

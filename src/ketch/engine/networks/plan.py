@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ketch.network import ipam
+    from ketch.network.bridge import Bridge
+    from ketch.network.parent import Parent
     from ketch.network.ports import Port
 
 _SYSCTLS = "com.docker.network.endpoint.sysctls"
@@ -43,6 +45,25 @@ class Plan:
         """The links that the container is to have."""
         return [endpoint(member, self.networks[member.network_id]) for member in self.members
                 if member.id and self.networks[member.network_id].subnets]  # fmt: skip
+
+    def links(self) -> "list[Bridge | Parent]":
+        """What the links are made on."""
+        return [network.link() for network in self.networks.values() if network.subnets]
+
+    def localhost(self) -> list[str]:
+        """Bridges of which the host's loopback addresses are to reach the container."""
+        if not any(
+            not port.routed
+            and port.address.version == 4
+            and (port.host_address.is_unspecified or port.host_address.is_loopback)
+            for port in self.ports
+        ):
+            return []
+        return [
+            self.networks[member.network_id].bridge
+            for member in self.members
+            if 4 in member.gateway
+        ]
 
 
 def endpoint(member: Member, network: Network) -> Endpoint:

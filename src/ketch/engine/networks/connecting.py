@@ -1,0 +1,222 @@
+"""Connecting a container to networks, and disconnecting it: where it runs, at once.
+
+Nobody keeps a running container from ending meanwhile. Its monitor releases what it finds on record
+then, and what is put there later is taken back by whoever put it there.
+"""
+
+import os
+from contextlib import ExitStack
+
+from ketch.engine.networks import kernel, publishing, resolution
+from ketch.engine.networks.members import Member, member_of
+from ketch.engine.networks.plan import choose_gateways, endpoint
+from ketch.engine.networks.releasing import withdraw
+from ketch.engine.processes import open_process
+from ketch.errors import ConflictError, NotFoundError, UnavailableError
+from ketch.network import bridge as bridges
+from ketch.network.sandbox import Sandbox
+from ketch.spec.endpoints import is_container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.records import Container
+
+
+def connect(
+    engine: "Engine", network_name: str, reference: str, settings: "Mapping[str, Any]"
+) -> None:
+    """Connect a container to a network, at once where it runs, else from its next start on.
+
+    Args:
+        engine: where they are recorded.
+        network_name: the network, by name or id.
+        reference: the container, by name or id.
+        settings: what is asked for, in the API's ``EndpointSettings``.
+
+    Raises:
+        NotFoundError: there is no such network or container.
+        AlreadyExistsError: it is connected.
+        ConflictError: its other networks exclude this one; an address is taken.
+        KetchError, OSError: the kernel refused a step.
+    """
+    container, network = engine.containers.find(reference), engine.networks.find(network_name)
+    record = container.record
+    if is_container(record["HostConfig"].get("NetworkMode", "")):
+        raise ConflictError(
+            "container sharing network namespace with another container or host cannot be "
+            "connected to any other network"
+        )
+    if not container.is_active or not container.init_pid:
+        engine.endpoints.join(container.id, network, settings, record=record, running=False)
+        return
+    with _running(container) as sandbox:
+        member = engine.endpoints.join(
+            container.id, network, settings,
+            record=record, running=True, interfaces=sandbox.interfaces(),
+        )  # fmt: skip
+        try:
+            if network.subnets:
+                transaction = kernel.let_through(engine.settings, engine.store, [network.link()])
+                if transaction is not None:
+                    transaction.wait()
+                sandbox.connect(endpoint(member, network))
+            _rewire(engine, container, sandbox)
+            first = member.addresses and not any(
+                one.addresses for one in engine.endpoints.of(container.id) if one.id != member.id
+            )
+            # Without a network it was started without a name server.
+            named = first and resolution.request(engine.settings, container.id)
+        except BaseException:
+            engine.endpoints.leave(member, None)
+            if member.interface:
+                sandbox.disconnect(member.interface)
+            raise
+    if named:
+        _change_resolv_conf(engine, container)
+    _change_hosts(engine, container, add=member)
+
+
+def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bool = False) -> None:
+    """Disconnect a container from a network.
+
+    Args:
+        engine: where they are recorded.
+        network_name: the network, by name or id.
+        reference: the container, by name or id.
+        force: go on where the container's own end is not there any more.
+
+    Raises:
+        NotFoundError: there is no such network or container, or it is not connected.
+        ConflictError: it is the host's network.
+        KetchError, OSError: the kernel refused a step.
+    """
+    container = engine.containers.find(reference)
+    members = engine.endpoints.of(container.id)
+    try:
+        network = engine.networks.find(network_name)
+    except NotFoundError:
+        # A stopped container may be a member of a network that is no more.
+        member = member_of(members, network_name, container.id)
+        engine.endpoints.leave(member, None)
+        return
+    if network.driver == "host":
+        raise ConflictError(
+            "container cannot be disconnected from host network or connected to host network"
+        )
+    member = member_of(members, network.id, container.id)
+    if not container.is_active or not container.init_pid:
+        engine.endpoints.leave(member, network)
+        return
+    try:
+        with _running(container) as sandbox:
+            if member.interface:
+                sandbox.disconnect(member.interface)
+            engine.endpoints.leave(member, network)
+            _rewire(engine, container, sandbox)
+    except (UnavailableError, OSError):
+        if not force:
+            raise
+        engine.endpoints.leave(member, network)
+    _change_hosts(engine, container, remove=member)
+
+
+def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
+    """Have a running container's ways out, and its published ports, where they belong now.
+
+    Ports leave the packet filter before the database says where they lead now, and come back after,
+    so that whatever happens in between the filter has nothing that the database does not know.
+    """
+    plan = engine.endpoints.current(container.id)
+    before = {member.network_id: set(member.gateway) for member in plan.members}
+    choose_gateways(plan.members, plan.networks)
+    ways = {member.network_id: member.gateway for member in plan.members}
+    if ways == before and (plan.ports == [] or any(ways.values())):
+        return
+    withdraw(plan.ports)
+    plan.ports = []
+    engine.endpoints.republish(container.id, container.record, plan)
+    try:
+        sandbox.remove_routes()
+        for member in plan.members:
+            if member.gateway:
+                sandbox.add_routes(endpoint(member, plan.networks[member.network_id]))
+        if plan.ports:
+            transaction = kernel.let_through(
+                engine.settings, engine.store, plan.links(), plan.ports
+            )
+            if transaction is not None:
+                transaction.wait()
+            for name in plan.localhost():
+                bridges.serve_localhost(name)
+    finally:
+        publishing.let_go(plan.taken)
+
+
+class _running:  # noqa: N801 - a block, not a kind of thing
+    """The namespace of a container that runs, as long as it does."""
+
+    def __init__(self, container: "Container") -> None:
+        self._container = container
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Sandbox:
+        container = self._container
+        with ExitStack() as stack:
+            process = open_process(container.init_pid, container.init_start_time)
+            if stack.enter_context(process) is None:
+                raise UnavailableError(f"container {container.name} is not running any more")
+            path = f"/proc/{container.init_pid}/ns/net"
+            sandbox = stack.enter_context(Sandbox(existing=path))
+            self._stack = stack.pop_all()
+        return sandbox
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _change_hosts(
+    engine: "Engine",
+    container: "Container",
+    *,
+    add: Member | None = None,
+    remove: Member | None = None,
+) -> None:
+    """Change a running container's /etc/hosts, in place: it is mounted there."""
+    path = f"{engine.settings.container_directory(container.id)}/hosts"
+    gone = {str(one.ip) for one in remove.addresses} if remove else set()
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return  # the container has ended meanwhile
+    with open(descriptor, "r+", encoding="utf-8", errors="surrogateescape") as file:
+        lines = [line for line in file if line.split(None, 1)[:1] not in [[one] for one in gone]]
+        if add:
+            config = container.record["Config"]
+            names = hostnames(config.get("Hostname", ""), config.get("Domainname", ""))
+            lines += [f"{one.ip}\t{names}\n" for one in add.addresses]
+        text = "".join(lines)
+        file.seek(0)
+        file.write(text)
+        file.truncate()
+
+
+def _change_resolv_conf(engine: "Engine", container: "Container") -> None:
+    """Name a running container's new name server in its /etc/resolv.conf, in place."""
+    path = f"{engine.settings.container_directory(container.id)}/resolv.conf"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return  # the container has ended meanwhile
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(resolution.resolv_conf(container.record["HostConfig"], named=True))
+        file.truncate()
+
+
+def hostnames(hostname: str, domain: str) -> str:
+    """What /etc/hosts calls a container."""
+    names = f"{hostname}.{domain}" if domain else hostname
+    return f"{names} {names.split('.', 1)[0]}" if "." in names else names
