@@ -27,12 +27,12 @@ _KINDS = {
     stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a character device file", stat.S_IFBLK: "a block device file",
 }  # fmt: skip
-_FORMATS = ("docker-archive", "oci-archive", "oci-dir")
+FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
 
 def _format(text: str) -> str:
-    if text not in _FORMATS:
-        raise InvalidArgumentError(f"unknown format {text!r}", f"formats: {', '.join(_FORMATS)}")
+    if text not in FORMATS:
+        raise InvalidArgumentError(f"unknown format {text!r}", f"formats: {', '.join(FORMATS)}")
     return text
 
 

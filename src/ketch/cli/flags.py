@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from ketch.spec.flag import Value
 
-__all__ = ["Command", "Flag", "HelpRequested", "Parsed", "UsageError", "help_text", "parse"]
+__all__ = [
+    "Command", "Flag", "HelpRequested", "Parsed", "UsageError", "help_text", "option_lines",
+    "parse", "screen_columns",
+]  # fmt: skip
 
 
 class UsageError(InvalidArgumentError):
@@ -40,11 +43,20 @@ class UsageError(InvalidArgumentError):
 
 
 class HelpRequested(Exception):  # noqa: N818 - the user asked; nothing is wrong
-    """The user asked for help: print ``text`` on standard output and exit with 0."""
+    """The user asked for help: print ``text`` on standard output and exit with 0.
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+    Args:
+        command: what is to be explained.
+    """
+
+    def __init__(self, command: "Command") -> None:
+        super().__init__(command.path)
+        self.command = command
+
+    @property
+    def text(self) -> str:
+        """The help, laid out for the caller's screen."""
+        return help_text(self.command, screen_columns())
 
 
 class Command:
@@ -169,7 +181,7 @@ def parse(command: Command, arguments: "Sequence[str]") -> Parsed:
         hint = f"Usage:  {command.usage}\n\nRun '{command.path} --help' for more information"
         raise UsageError(error.message, hint, exit_status=125) from error
     if helping:
-        raise HelpRequested(help_text(command, _columns()))
+        raise HelpRequested(command)
     _check_count(command, len(parsed.arguments))
     return parsed
 
@@ -281,11 +293,12 @@ def help_text(command: Command, columns: int = 80) -> str:
     if command.aliases:
         parts.append("Aliases:\n  " + ", ".join(command.aliases))
     if command.flags:
-        parts.append("Options:\n" + "\n".join(_option_lines(command.flags, columns - 1)))
+        parts.append("Options:\n" + "\n".join(option_lines(command.flags, columns - 1)))
     return "\n\n".join(parts) + "\n"
 
 
-def _option_lines(flags: "Sequence[Flag]", columns: int) -> list[str]:
+def option_lines(flags: "Sequence[Flag]", columns: int) -> list[str]:
+    """Returns a help's lines on flags, by name, for a screen of that many columns."""
     heads = {
         flag.name: (f"  -{flag.shorthand}, " if flag.shorthand else "      ")
         + f"--{flag.name} {flag.metavar}".rstrip()
@@ -329,7 +342,8 @@ def _wrapped(text: str, indent: int, columns: int) -> str:
     return start + "\n".join(lines).replace("\n", "\n" + " " * indent)
 
 
-def _columns() -> int:
+def screen_columns() -> int:
+    """Returns how many columns the terminal has, 80 where standard input is none."""
     try:
         return os.get_terminal_size(0).columns or 80
     except OSError:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from ketch.spec.template_functions import Struct
 
 # In the order in which a name is tried.
-_TYPES = ("container", "image", "network", "volume")
+TYPES = ("container", "image", "network", "volume")
 _SWARM_TYPES = ("config", "node", "plugin", "secret", "service", "task")
 
 
 def _type(text: str) -> str:
-    known = sorted((*_TYPES, *_SWARM_TYPES))
+    known = sorted((*TYPES, *_SWARM_TYPES))
     if text and text not in known:
         listed = ", ".join(f'"{name}"' for name in known)
         raise InvalidArgumentError(f'unknown type: "{text}": must be one of {listed}')

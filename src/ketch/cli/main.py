@@ -6,17 +6,20 @@ Nothing is imported before it is known to be needed: a container's start is meas
 import os
 import sys
 
+from ketch.cli.flags import Command, Flag, HelpRequested, UsageError, parse, screen_columns
 from ketch.engine.settings import Settings
-from ketch.errors import ENGINE_FAILED, KetchError
+from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ketch.cli.flags import Parsed
+
 # Command: (module under ketch.cli, function, what it does). What "ketch container" and
-# "ketch image" know as well stands in _GROUPS, as do commands that only they have.
-_COMMANDS = {
+# "ketch image" know as well stands in GROUPS, as do commands that only they have.
+COMMANDS = {
     "attach": ("attach", "attach", "Attach to a running container"),
     "commit": ("files", "commit", "Create a new image from a container's changes"),
     "cp": ("copy", "cp", "Copy files between a container and the local filesystem"),
@@ -58,10 +61,14 @@ _COMMANDS = {
     "version": ("about", "version", "Show the version information"),
     "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
 }
-_GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
+GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "checkpoint": {
         "create": ("checkpoints", "create"), "list": ("checkpoints", "ls"),
         "ls": ("checkpoints", "ls"), "remove": ("checkpoints", "rm"), "rm": ("checkpoints", "rm"),
+    },
+    "completion": {
+        "bash": ("completion", "bash"), "fish": ("completion", "fish"),
+        "zsh": ("completion", "zsh"),
     },
     "container": {
         "attach": "attach", "commit": "commit", "cp": "cp", "create": "create", "diff": "diff",
@@ -99,30 +106,13 @@ _GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     },
 }  # fmt: skip
 
+# What the scripts of ``ketch completion`` ask, by the names that cobra gave these questions.
+_HIDDEN = {
+    "__complete": ("complete", "complete"),
+    "__completeNoDesc": ("complete", "complete_without_descriptions"),
+}
 # Their status is the program's, so a failure of ketch itself has one that few programs use.
 _STARTS = {"run"}
-
-_HELP = """
-Usage:  ketch [OPTIONS] COMMAND
-
-A complete Linux container engine
-
-Commands:
-{commands}
-
-Management Commands:
-{groups}
-
-Global Options:
-      --no-zygote               Start containers without a warm helper process
-      --root string             Directory of what lasts (default "{root}")
-      --state string            Directory of what a reboot may lose (default "{state}")
-      --storage-driver string   How layers are stacked: overlay2, fuse-overlayfs or vfs
-                                (default: what this root uses, or the first that works)
-  -v, --version                 Print version information and quit
-
-Run 'ketch COMMAND --help' for more information on a command.
-"""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -143,7 +133,7 @@ def main(words: list[str] | None = None) -> int:
         settings, rest = _global_options(sys.argv[1:] if words is None else words)
         if settings is None:
             return 0
-        command, function, arguments = _find(rest)
+        command, function, arguments = find(rest)
         return function(settings, arguments)
 
     return guarded(lambda: command, answer)
@@ -163,18 +153,17 @@ def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
         return do()
     except KetchError as error:
         return _failed(error, command())
+    except HelpRequested as request:
+        sys.stdout.write(f"\n{request.text}")
+        return 0
     except BrokenPipeError:
         _silence()
         return 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        # Control flow of modules that are not loaded unless they were needed.
-        kind = type(error).__name__
-        if kind == "HelpRequested":
-            sys.stdout.write(f"\n{error}")
-            return 0
-        if kind == "Failure":
+        # That of a module which is not loaded unless it was needed.
+        if type(error).__name__ == "Failure":
             return _failed(error, command())
         if os.environ.get("KETCH_DEBUG"):
             raise
@@ -185,60 +174,88 @@ def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
         return _say(f"internal error: {error!r}", hint, status)
 
 
-def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
-    """Read what stands before the command; None when that was all there was to do."""
-    root = os.environ.get("KETCH_ROOT", "/var/lib/ketch")
-    state = os.environ.get("KETCH_STATE", "/run/ketch")
+def program() -> Command:
+    """Returns what may stand before a command, with the environment's defaults, if it has any."""
+    root = os.environ.get("KETCH_ROOT") or "/var/lib/ketch"
+    state = os.environ.get("KETCH_STATE") or "/run/ketch"
     driver = os.environ.get("KETCH_STORAGE_DRIVER", "")
-    zygote = True
-    rest = list(words)
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if name in {"--root", "--state", "--storage-driver"}:
-            if not equals:
-                if not rest:
-                    raise _usage(f"flag needs an argument: {name}")
-                value = rest.pop(0)
-            if not value:
-                raise _usage(f"{name}: the name is empty")
-            if name == "--storage-driver":
-                driver = value
-            else:
-                root, state = (value, state) if name == "--root" else (root, value)
-        elif word == "--no-zygote":
-            zygote = False
-        elif word in {"-v", "--version"}:
-            from ketch import __version__  # noqa: PLC0415
+    return Command(
+        "ketch [OPTIONS] COMMAND",
+        "A complete Linux container engine",
+        (
+            Flag("no-zygote", "", "bool", "Start containers without a warm helper process"),
+            Flag("root", help="Directory of what lasts", default=root, convert=_named),
+            Flag("state", help="Directory of what a reboot may lose", default=state,
+                 convert=_named),
+            Flag("storage-driver", default=driver,
+                 help="How layers are stacked: overlay2, fuse-overlayfs or vfs (what this root "
+                      "uses or the first that works, if empty)"),
+            Flag("version", "v", "bool", "Print version information and quit"),
+        ),
+        interspersed=False,
+    )  # fmt: skip
 
-            print(f"ketch version {__version__}")
-            return None, []
-        elif word in {"-h", "--help"}:
-            rest = []
-            break
-        else:
-            raise _usage(f"unknown flag: {name}")
-    if not rest or rest == ["help"]:
-        commands = "\n".join(f"  {name:<11} {what}" for name, (_, _, what) in _COMMANDS.items())
-        from ketch.cli.group_help import GROUPS  # noqa: PLC0415
 
-        groups = "\n".join(f"  {name:<11} {what}" for name, what in GROUPS.items())
-        text = _HELP.format(commands=commands, groups=groups, root=root, state=state)
-        print(text.strip("\n"))
+def _named(directory: str) -> str:
+    if not directory:
+        raise InvalidArgumentError("the name is empty")
+    return directory
+
+
+def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
+    """Read what stands before the command.
+
+    Returns:
+        The settings, and the command with what follows it. Of settings there are none when
+        something was shown instead: the help, or the version.
+
+    Raises:
+        UsageError: an option is unknown or wrong.
+    """
+    command = program()
+    try:
+        parsed = parse(command, words)
+    except HelpRequested:
+        parsed = None
+    if parsed is not None and parsed.enabled("version"):
+        from ketch import __version__  # noqa: PLC0415
+
+        print(f"ketch version {__version__}")
         return None, []
-    return Settings(root, state, zygote=zygote, storage_driver=driver), rest
+    if parsed is None or parsed.arguments in ([], ["help"]):
+        from ketch.cli import overview  # noqa: PLC0415 - only who asks pays for it
+
+        print(overview.whole(command, COMMANDS, screen_columns()), end="")
+        return None, []
+    return engine_settings(parsed), parsed.arguments
 
 
-def _find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int], list[str]]":
+def engine_settings(parsed: "Parsed") -> Settings:
+    """Returns which engine is meant by what stands before a command."""
+    return Settings(
+        parsed.text("root"), parsed.text("state"),
+        zygote=not parsed.enabled("no-zygote"), storage_driver=parsed.text("storage-driver"),
+    )  # fmt: skip
+
+
+def find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int], list[str]]":
+    """Find what answers a command, given the words from the command on.
+
+    Returns:
+        The command's name, the function, and the arguments for it.
+
+    Raises:
+        UsageError: there is no such command.
+    """
     name, arguments = words[0], words[1:]
     if name == "help":
         name, arguments = words[1], ["--help"]
-    if name in _GROUPS:
-        group = _GROUPS[name]
+    if name in GROUPS:
+        group = GROUPS[name]
         if not arguments or arguments[0] in {"-h", "--help"}:
-            from ketch.cli import group_help  # noqa: PLC0415 - only who asks pays for it
+            from ketch.cli import overview  # noqa: PLC0415 - only who asks pays for it
 
-            help_text = group_help.text(name, group, _COMMANDS)
+            help_text = overview.text(name, group, COMMANDS)
             # As in Docker: no command is no success to be piped on, and no failure either.
             (sys.stdout if arguments else sys.stderr).write(help_text)
             return name, lambda _settings, _arguments: 0, []
@@ -251,9 +268,11 @@ def _find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int],
         if not isinstance(command, str):
             return name, _function(*command), arguments
         name = command
-    if name not in _COMMANDS:
+    if name in _HIDDEN:
+        return name, _function(*_HIDDEN[name]), arguments
+    if name not in COMMANDS:
         raise _usage(f"unknown command: ketch {name}")
-    return name, _function(*_COMMANDS[name][:2]), arguments
+    return name, _function(*COMMANDS[name][:2]), arguments
 
 
 def _function(module_name: str, function_name: str) -> "Callable[[Settings, list[str]], int]":
@@ -262,10 +281,8 @@ def _function(module_name: str, function_name: str) -> "Callable[[Settings, list
     return found
 
 
-def _usage(message: str, hint: str = "Run 'ketch --help' for more information") -> KetchError:
-    error = KetchError(message, hint)
-    error.exit_status = ENGINE_FAILED if message.startswith("flag") else 1  # type: ignore[attr-defined]
-    return error
+def _usage(message: str, hint: str = "Run 'ketch --help' for more information") -> UsageError:
+    return UsageError(message, hint, exit_status=1)
 
 
 def _failed(error: "Any", command: str) -> int:

@@ -26,6 +26,7 @@ _WITHOUT_INOTIFY_MS = 100
 _WITH_DETAILS = {"health_status", "exec_create", "exec_start"}
 _BY_NAME = ("container", "plugin", "volume", "network", "daemon", "service", "node", "secret",
             "config")  # fmt: skip
+FILTERS = (*_BY_NAME, "event", "image", "label", "scope", "type")
 
 
 class Event:
@@ -97,7 +98,7 @@ def chooser(pairs: "Iterable[str]") -> "Callable[[Event], bool]":
     Source: moby, daemon/events/filter.go.
 
     Args:
-        pairs: ``name=value`` each.
+        pairs: ``name=value`` each, of FILTERS.
     """
     wanted: dict[str, list[str]] = {}
     for pair in pairs:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ketch.images.snapshots import Snapshotter
 
 # By the names that users may give, Docker's and podman's.
-_ALIASES = {
+NAMES = {
     "overlay": "overlay2",
     "overlay2": "overlay2",
     "fuse-overlayfs": "fuse-overlayfs",
@@ -30,11 +30,11 @@ def check_name(text: str) -> str:
     Raises:
         InvalidArgumentError: there is no such driver.
     """
-    if text and text not in _ALIASES:
+    if text and text not in NAMES:
         raise InvalidArgumentError(
-            f"unknown storage driver {text!r}", f"there are {', '.join(_ALIASES)}"
+            f"unknown storage driver {text!r}", f"there are {', '.join(NAMES)}"
         )
-    return _ALIASES.get(text, "")
+    return NAMES.get(text, "")
 
 
 def choose(root: str, wanted: str = "") -> "Snapshotter":

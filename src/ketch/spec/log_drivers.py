@@ -23,10 +23,10 @@ BUFFER_BYTES = 1 << 20
 
 NON_BLOCKING = "non-blocking"
 
-_EVERY = {"mode", "max-buffer-size"}
+OPTIONS_OF_ALL = {"mode", "max-buffer-size"}
 _DETAILS = {"labels", "labels-regex", "env", "env-regex", "tag"}
 _CACHE = {"cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"}
-_KNOWN = {
+OPTIONS = {
     JSON_FILE: _DETAILS | {"max-size", "max-file", "compress"},
     LOCAL: {"max-size", "max-file", "compress"},
     SYSLOG: _DETAILS
@@ -38,6 +38,7 @@ _KNOWN = {
     JOURNALD: _DETAILS | _CACHE,
     NONE: set(),
 }  # fmt: skip
+"""The drivers, and what each can be told beyond OPTIONS_OF_ALL."""
 
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
@@ -84,10 +85,10 @@ def check(driver: str, options: "Mapping[str, str]") -> None:
     Raises:
         InvalidArgumentError: in Docker's words.
     """
-    if driver not in _KNOWN:
+    if driver not in OPTIONS:
         raise InvalidArgumentError(
             f"logger: no log driver named '{driver}' is registered",
-            f"there are {', '.join(sorted(_KNOWN))}",
+            f"there are {', '.join(sorted(OPTIONS))}",
         )
     mode = options.get("mode", "")
     if mode not in {"", "blocking", NON_BLOCKING}:
@@ -104,7 +105,7 @@ def check(driver: str, options: "Mapping[str, str]") -> None:
                 f"error parsing option max-buffer-size: {error.message}"
             ) from error
     for name in options:
-        if name not in _EVERY and name not in _KNOWN[driver]:
+        if name not in OPTIONS_OF_ALL and name not in OPTIONS[driver]:
             of = f"log driver {driver}" if driver == LOCAL else f"{driver} log driver"
             raise InvalidArgumentError(f"unknown log opt '{name}' for {of}")
     rotation(driver, options)

@@ -11,7 +11,7 @@ else:
 # As the C library has them: it keeps the kernel's first two, 32 and 33, to itself.
 _FIRST_REAL_TIME, _LAST_REAL_TIME = 34, 64
 
-_NUMBERS = {
+NUMBERS = {
     name.removeprefix("SIG"): int(number)
     for name, number in vars(signal).items()
     if name.startswith("SIG") and name[3] != "_" and isinstance(number, int)
@@ -28,8 +28,8 @@ def number(text: str) -> int:
     if name.isascii() and name.isdecimal():
         if 0 < int(name) <= _LAST_REAL_TIME:
             return int(name)
-    elif name in _NUMBERS:
-        return _NUMBERS[name]
+    elif name in NUMBERS:
+        return NUMBERS[name]
     else:
         for base, origin in (("RTMIN+", _FIRST_REAL_TIME), ("RTMAX-", _LAST_REAL_TIME)):
             digits = name.removeprefix(base)

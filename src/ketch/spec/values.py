@@ -160,7 +160,7 @@ def number_list(text: str) -> set[int]:
 
 _LIST_MAXIMUM = 8192  # The kernel's largest NR_CPUS; keeps a list's size in bounds.
 
-_ULIMITS = (
+ULIMITS = (
     "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
     "rss", "rtprio", "rttime", "sigpending", "stack",
 )  # fmt: skip
@@ -171,8 +171,8 @@ def ulimit(text: str) -> "Ulimit":
     name, equals, limits = text.partition("=")
     if not equals:
         raise InvalidArgumentError(f"invalid ulimit argument: {text}")
-    if name not in _ULIMITS:
-        raise InvalidArgumentError(f"invalid ulimit type: {name}", f"one of {', '.join(_ULIMITS)}")
+    if name not in ULIMITS:
+        raise InvalidArgumentError(f"invalid ulimit type: {name}", f"one of {', '.join(ULIMITS)}")
     parts = limits.split(":")
     if len(parts) > 2:
         raise InvalidArgumentError(

@@ -1,0 +1,115 @@
+"""What ``ketch --help``, ``ketch container --help`` and the like print: the commands."""
+
+from ketch.cli.flags import option_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ketch.cli.flags import Command
+
+    Member = str | tuple[str, str]
+
+GROUPS = {
+    "checkpoint": "Manage checkpoints",
+    "completion": "Generate the autocompletion script for a shell",
+    "container": "Manage containers",
+    "image": "Manage images",
+    "manifest": "Manage lists of images for several platforms",
+    "network": "Manage networks",
+    "system": "Manage ketch",
+    "volume": "Manage volumes",
+}
+# What most people come for, in docker's order.
+_COMMON = (
+    "run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info",
+)  # fmt: skip
+# Other spellings of commands that are listed.
+_ALIASES = {"list", "ps", "remove"}
+_OWN = {
+    "checkpoint create": "Create a checkpoint from a running container",
+    "checkpoint ls": "List checkpoints for a container",
+    "checkpoint rm": "Remove a checkpoint",
+    "completion bash": "Generate the autocompletion script for bash",
+    "completion fish": "Generate the autocompletion script for fish",
+    "completion zsh": "Generate the autocompletion script for zsh",
+    "container inspect": "Display detailed information on one or more containers",
+    "container prune": "Remove all stopped containers",
+    "image inspect": "Display detailed information on one or more images",
+    "image prune": "Remove unused images",
+    "manifest annotate": "Add additional information to a local image manifest",
+    "manifest create": "Create a local manifest list for annotating and pushing to a registry",
+    "manifest inspect": "Display an image manifest, or manifest list",
+    "manifest push": "Push a manifest list to a registry",
+    "manifest rm": "Delete one or more manifest lists from local storage",
+    "network connect": "Connect a container to a network",
+    "network create": "Create a network",
+    "network disconnect": "Disconnect a container from a network",
+    "network inspect": "Display detailed information on one or more networks",
+    "network ls": "List networks",
+    "network prune": "Remove all unused networks",
+    "network rm": "Remove one or more networks",
+    "system df": "Show disk usage",
+    "system prune": "Remove unused data",
+    "system start": "Start the containers that their restart policies want to run",
+    "volume create": "Create a volume",
+    "volume inspect": "Display detailed information on one or more volumes",
+    "volume ls": "List volumes",
+    "volume prune": "Remove unused local volumes",
+    "volume rm": "Remove one or more volumes",
+}
+
+
+def whole(command: "Command", commands: "Mapping[str, tuple[str, str, str]]", columns: int) -> str:
+    """Returns the program's help.
+
+    Args:
+        command: the program itself, with what may stand before a command.
+        commands: those outside of groups: where each is, and what it does.
+        columns: the screen's.
+    """
+    about = {name: what for name, (_, _, what) in commands.items()}
+    others = sorted(set(about) - set(_COMMON))
+    return "\n\n".join([
+        f"Usage:  {command.usage}",
+        command.summary,
+        _section("Common Commands", ((name, about[name]) for name in _COMMON)),
+        _section("Management Commands", GROUPS.items()),
+        _section("Commands", ((name, about[name]) for name in others)),
+        "Global Options:\n" + "\n".join(option_lines(command.flags, columns - 1)),
+        "Run 'ketch COMMAND --help' for more information on a command.\n",
+    ])  # fmt: skip
+
+
+def text(
+    group: str, members: "Mapping[str, Member]", commands: "Mapping[str, tuple[str, str, str]]"
+) -> str:
+    """Returns a group's help.
+
+    Args:
+        group: its name.
+        members: its commands, each the name of one that stands outside of groups too, or its own.
+        commands: those outside, with what they do.
+    """
+    return "\n\n".join([
+        f"Usage:  ketch {group} COMMAND",
+        GROUPS[group],
+        _section("Commands", listed(group, members, commands)),
+        f"Run 'ketch {group} COMMAND --help' for more information on a command.\n",
+    ])  # fmt: skip
+
+
+def listed(
+    group: str, members: "Mapping[str, Member]", commands: "Mapping[str, tuple[str, str, str]]"
+) -> list[tuple[str, str]]:
+    """Returns a group's commands without other spellings, each with what it does."""
+    found = []
+    for name in sorted(set(members) - _ALIASES):
+        member = members[name]
+        own = _OWN.get(f"{group} {name}", "")
+        found.append((name, own or commands[member][2] if isinstance(member, str) else own))
+    return found
+
+
+def _section(title: str, commands: "Iterable[tuple[str, str]]") -> str:
+    return f"{title}:\n" + "\n".join(f"  {name:<11} {what}".rstrip() for name, what in commands)
