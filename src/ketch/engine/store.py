@@ -190,6 +190,11 @@ _MIGRATIONS = (
     """,
 )
 
+# The oldest format whose programs can go on with a database of this one, since all that came after
+# only adds to it. A monitor may outlive an upgrade, and has an end to record. Kept in the database
+# as its application_id.
+_COMPATIBLE_SINCE = 8
+
 
 class Store:
     """The database of the engine whose state lies in one directory.
@@ -276,7 +281,7 @@ class Store:
             return self._connection
         try:
             connection = self._connect()
-            version = _version(connection)
+            version = _pragma(connection, "user_version")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
                 raise
@@ -285,7 +290,7 @@ class Store:
             if connection is not None:
                 connection.close()
             connection = self._prepare()
-        elif version > len(_MIGRATIONS):
+        elif version > len(_MIGRATIONS) < _pragma(connection, "application_id"):
             connection.close()
             raise UnavailableError(
                 f"{self.path} was written by a newer ketch (format {version}, "
@@ -334,10 +339,11 @@ class Store:
                 raise _denied(self.root) from error
             connection = self._connect()
             connection.execute("PRAGMA journal_mode = WAL")
-            for version in range(_version(connection), len(_MIGRATIONS)):
+            for version in range(_pragma(connection, "user_version"), len(_MIGRATIONS)):
                 connection.executescript(
                     f"BEGIN IMMEDIATE; {_MIGRATIONS[version]}"
-                    f"PRAGMA user_version = {version + 1}; COMMIT;"
+                    f"PRAGMA user_version = {version + 1};"
+                    f"PRAGMA application_id = {_COMPATIBLE_SINCE}; COMMIT;"
                 )
             return connection
         finally:
@@ -362,9 +368,9 @@ class Store:
         return error  # wrong SQL is a mistake of ours and must look like one
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
 
 
 def _denied(path: str) -> PermissionDeniedError:

@@ -199,9 +199,20 @@ def test_a_failed_migration_changes_nothing(store: Store, monkeypatch: pytest.Mo
 def test_a_newer_database_is_refused(store: Store) -> None:
     with store.transaction() as connection:
         connection.execute("PRAGMA user_version = 999")
+        connection.execute("PRAGMA application_id = 998")
     store.close()
     with pytest.raises(UnavailableError, match="newer ketch"):
         images(store)
+
+
+def test_a_newer_database_that_says_it_is_compatible_is_used(store: Store) -> None:
+    """As by a monitor that has outlived an upgrade."""
+    with store.transaction() as connection:
+        connection.execute("ALTER TABLE image ADD COLUMN more TEXT NOT NULL DEFAULT ''")
+        connection.execute("PRAGMA user_version = 999")
+    store.close()
+    add_image(store, "a")
+    assert images(store) == ["a"]
 
 
 def test_a_damaged_database_is_named(store: Store) -> None:
