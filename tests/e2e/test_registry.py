@@ -92,6 +92,13 @@ def podman(fleet: Fleet) -> Iterator[Engine]:
         pytest.skip(str(error))
 
 
+def layers(engine: Engine, image: str) -> list[str]:
+    found: list[str] = json.loads(
+        engine.ok("image", "inspect", "--format", "{{json .RootFS.Layers}}", image)
+    )
+    return found
+
+
 def digest_of(output: str) -> str:
     found = re.search(r"sha256:[0-9a-f]{64}", output)
     assert found, output
@@ -122,6 +129,28 @@ def test_ketch_pulls_what_docker_pushed(fleet: Fleet, docker: Engine) -> None:
     pushed = digest_of(docker.ok("push", name).splitlines()[-1])
     assert f"Digest: {pushed}" in fleet.ketch.ok("pull", name)
     assert fleet.ketch.ok("run", "--rm", name, "echo", "ran") == "ran"
+    # Others can read it in every form, though its manifest is Docker's.
+    saved = str(fleet.directory / "saved")
+    sources = []
+    for form in ("docker-archive", "oci-archive", "oci-dir"):
+        fleet.ketch.ok("save", "--format", form, "-o", f"{saved}-{form}", name)
+        sources.append(f"{form.replace('-dir', '')}:{saved}-{form}:"
+                       f"{f'{name}:latest' if form == 'docker-archive' else 'latest'}")  # fmt: skip
+    for source in sources:
+        told = json.loads(fleet.skopeo("inspect", "--config", source))
+        assert told["rootfs"]["diff_ids"] == layers(fleet.ketch, name), source
+    if shutil.which("umoci"):
+        subprocess.run(["umoci", "unpack", "--image", f"{saved}-oci-dir:latest",
+                        f"{saved}-bundle"], check=True, capture_output=True)  # fmt: skip
+        assert (fleet.directory / "saved-bundle/rootfs/bin/busybox").exists()
+    if layouts.SCHEMAS.exists():
+        index = json.loads((fleet.directory / "saved-oci-dir/index.json").read_bytes())
+        layouts.validate("image-index-schema.json", index)
+    # The store's own index tells of it what it is.
+    root = pathlib.Path(fleet.ketch.prefix[-3])
+    for entry in json.loads((root / "index.json").read_bytes())["manifests"]:
+        blob = root / "blobs" / entry["digest"].replace(":", "/")
+        assert entry["mediaType"] == json.loads(blob.read_bytes())["mediaType"]
     # And gives it back as it was.
     fleet.ketch.ok("tag", name, f"{name}-again")
     assert digest_of(fleet.ketch.ok("push", f"{name}-again").splitlines()[-1]) == pushed

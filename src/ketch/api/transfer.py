@@ -9,7 +9,7 @@ from ketch.api import errors
 from ketch.api.flows import Inlet, Outlet, body_descriptor, line
 from ketch.api.http import parse
 from ketch.api.images import platform_asked, with_tag
-from ketch.engine.images import archive
+from ketch.engine.images import archive, ingest, saving
 from ketch.engine.views.sources import Source
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.images.archive import TarSink
@@ -162,9 +162,9 @@ async def _import(call: "Call") -> None:
 
     def load(engine: "Engine", outlet: Outlet) -> None:
         def take(stream: "Stream") -> None:
-            image_id = engine.images.import_image(
-                stream, target, changes=changes, message=message or f"Imported from {source}",
-                platform=platform,
+            image_id = ingest.import_image(
+                engine.images, stream, target, changes=changes,
+                message=message or f"Imported from {source}", platform=platform,
             )  # fmt: skip
             outlet.tell({"status": image_id})
 
@@ -236,7 +236,7 @@ async def _save(call: "Call", names: list[str]) -> None:
         for name in names:
             if ":" in name.rpartition("/")[2]:
                 engine.images.resolve(name)
-        archive.save(engine.images, names, TarSink(outlet.write), platform=platform)
+        saving.save(engine.images, names, TarSink(outlet.write), platform=platform)
 
     await call.run_slowly(write)
     await outlet.end()

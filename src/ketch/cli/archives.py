@@ -8,6 +8,7 @@ import sys
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.progress import shown_on
 from ketch.engine.images import archive as image_archive
+from ketch.engine.images import saving
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
@@ -68,7 +69,7 @@ def save(settings: "Settings", arguments: list[str]) -> int:
     images = Images(settings, Store(settings.root))
     target, form = parsed.text("output"), parsed.text("format")
     with contextlib.ExitStack() as stack:
-        sink: image_archive.Sink
+        sink: saving.Sink
         if form == "oci-dir":
             if not target:
                 raise InvalidArgumentError("a directory needs a name: use the -o flag")
@@ -76,7 +77,7 @@ def save(settings: "Settings", arguments: list[str]) -> int:
         else:
             descriptor = stack.enter_context(output(target, "save image"))
             sink = archive.TarSink(lambda content: write(descriptor, content), descriptor)
-        image_archive.save(
+        saving.save(
             images,
             parsed.arguments,
             sink,

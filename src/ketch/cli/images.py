@@ -4,7 +4,7 @@ import sys
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
-from ketch.engine.images import listing
+from ketch.engine.images import ingest, listing
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
 from ketch.engine.views.sources import Source
@@ -67,7 +67,8 @@ def import_(settings: "Settings", arguments: list[str]) -> int:
     source = parsed.arguments[0]
     reference = parsed.arguments[1] if len(parsed.arguments) > 1 else ""
     with Source(source) as stream:
-        image_id = _images(settings).import_image(
+        image_id = ingest.import_image(
+            _images(settings),
             stream,
             reference,
             changes=parsed.items("change"),

@@ -8,12 +8,12 @@ import time
 
 from ketch.engine import events, states
 from ketch.engine.images import ingest
-from ketch.engine.images.images import new_name
 from ketch.errors import ConflictError, NotFoundError
 from ketch.images import changes as change
 from ketch.images import tar_writer
 from ketch.images.pieces import Pieces
 from ketch.spec import image as documents
+from ketch.spec import reference as references
 from ketch.spec import timestamps
 
 TYPE_CHECKING = False
@@ -63,7 +63,11 @@ def commit(
         ConflictError: the container is being removed.
         UnavailableError: the disk is full or failing.
     """
-    target = new_name(name, "refusing to create a tag with a digest reference") if name else None
+    target = (
+        references.new_name(name, "refusing to create a tag with a digest reference")
+        if name
+        else None
+    )
     container = engine.containers.find(reference)
     if container.status in {states.REMOVING, states.DEAD}:
         raise ConflictError(

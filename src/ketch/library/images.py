@@ -6,7 +6,7 @@ import tempfile
 from typing import IO, TYPE_CHECKING
 
 from ketch.engine.images import archive as image_archive
-from ketch.engine.images import inspection, listing
+from ketch.engine.images import ingest, inspection, listing, saving
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.images.archive import TarSink
 from ketch.images.registry import search as registry_search
@@ -159,8 +159,13 @@ class Images(Collection):
         """
         with contextlib.ExitStack() as held:
             stream = held.enter_context(open(source, "rb")) if isinstance(source, str) else source
-            image_id = self._places.engine.images.import_image(
-                stream, name, changes=list(changes), message=message, platform=platform
+            image_id = ingest.import_image(
+                self._places.engine.images,
+                stream,
+                name,
+                changes=list(changes),
+                message=message,
+                platform=platform,
             )
         return self.get(image_id)
 
@@ -228,7 +233,7 @@ class Images(Collection):
         with contextlib.ExitStack() as held:
             file = held.enter_context(open(output, "wb")) if isinstance(output, str) else output
             sink = TarSink(file.write)
-            image_archive.save(self._places.engine.images, texts, sink, platform=platform)
+            saving.save(self._places.engine.images, texts, sink, platform=platform)
 
     def load(
         self,

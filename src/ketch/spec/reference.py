@@ -156,6 +156,26 @@ def parse_any(text: str) -> Reference | str:
     return text if digests.valid(text) else parse(text)
 
 
+def new_name(text: str, digest_refusal: str) -> Reference:
+    """Read a name that an image is to be given; the tag ``latest`` is added where it has none.
+
+    Args:
+        text: the name.
+        digest_refusal: what to say of a name with a digest.
+
+    Raises:
+        InvalidArgumentError: it is no name, or one that would be mistaken for something else.
+    """
+    name = parse(text)
+    if name.digest:
+        raise InvalidArgumentError(digest_refusal)
+    if name.familiar_name in {"sha256", "sha384", "sha512"}:
+        raise InvalidArgumentError(
+            "refusing to create an ambiguous tag using digest algorithm as name"
+        )
+    return name.tagged()
+
+
 def matcher(pattern: str) -> "Callable[[Reference], bool]":
     """Returns what tells whether a reference's familiar form, or name, matches a pattern.
 

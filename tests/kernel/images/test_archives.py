@@ -14,6 +14,7 @@ import pytest
 from ketch.engine import committing
 from ketch.engine.engine import Engine
 from ketch.engine.images import archive as image_archive
+from ketch.engine.images import saving
 from ketch.engine.settings import Settings
 from ketch.errors import (
     DigestMismatchError,
@@ -312,7 +313,7 @@ def test_what_is_saved_is_the_same_each_time_and_loads_elsewhere(
     saved = []
     for texts in (["app:1", "app:2"], ["app"]):
         buffer = io.BytesIO()
-        image_archive.save(engine.images, texts, TarSink(buffer.write))
+        saving.save(engine.images, texts, TarSink(buffer.write))
         saved.append(buffer.getvalue())
     assert saved[0] == saved[1]
     other = Engine(Settings(str(tmp_path / "other"), str(tmp_path / "state")))
@@ -321,4 +322,4 @@ def test_what_is_saved_is_the_same_each_time_and_loads_elsewhere(
         engine.images.resolve("app:1").manifest_digest
     )
     with pytest.raises(NotFoundError):
-        image_archive.save(engine.images, ["app:1"], TarSink(len), platform="linux/s390x")
+        saving.save(engine.images, ["app:1"], TarSink(len), platform="linux/s390x")

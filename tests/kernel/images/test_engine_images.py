@@ -15,6 +15,7 @@ import zstandard
 
 from ketch.engine import names
 from ketch.engine.containers import Containers
+from ketch.engine.images import ingest
 from ketch.engine.images.images import Image, Images
 from ketch.engine.settings import Settings
 from ketch.engine.store import Store
@@ -47,7 +48,12 @@ class Engine:
         self.containers = Containers(self.settings, store)
 
     def load(self, name: str = "", content: bytes = ARCHIVE, **options: object) -> Image:
-        image_id = self.images.import_image(io.BytesIO(content), name, **options)  # type: ignore[arg-type]
+        image_id = ingest.import_image(
+            self.images,
+            io.BytesIO(content),
+            name,
+            **options,  # type: ignore[arg-type]
+        )
         image = self.images.resolve(image_id)
         assert image.document  # read while it is there
         return image

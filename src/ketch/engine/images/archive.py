@@ -1,16 +1,13 @@
-"""``save`` and ``load``: images to and from archives that docker, podman, skopeo and umoci share.
+"""``load``: images from archives that docker, podman, skopeo and umoci write.
 
-What is saved is an OCI image layout with Docker's ``manifest.json`` beside it, as Docker 25 and
-later write it; blobs are those of the store, so digests stay. What is loaded may be either of the
-two, and is checked against every digest that it names.
+What is loaded may be an OCI image layout or Docker's, and is checked against every digest that it
+names.
 """
 
-import contextlib
 import functools
-import json
-import os
 
 from ketch.engine.images import ingest
+from ketch.engine.images.layout import NAME_ANNOTATION, REFERENCE_ANNOTATION, blob_path
 from ketch.errors import (
     DigestMismatchError,
     InvalidArgumentError,
@@ -25,34 +22,15 @@ from ketch.spec import reference as references
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from typing import Any, Protocol
+    from collections.abc import Callable, Collection
 
-    from ketch.engine.images.images import Image, Images
+    from ketch.engine.images.images import Images
     from ketch.engine.images.ingest import Layer
     from ketch.images.archive import Source
     from ketch.spec.image import Descriptor, ImageConfig, Platform
     from ketch.spec.reference import Reference
 
-    class Sink(Protocol):
-        """Where images are written to."""
 
-        def add(self, name: str, content: bytes) -> None:
-            """Write a file from memory."""
-            ...
-
-        def add_blob(self, name: str, descriptor: int) -> None:
-            """Write a file from another."""
-            ...
-
-        def finish(self) -> None:
-            """Write the end."""
-            ...
-
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"  # annotations.md
-_NAME_ANNOTATION = "io.containerd.image.name"
 _INDEX_DEPTH_MAX = 4
 _IMAGES_MAX = 1000
 _DOCUMENTS_BYTES_MAX = 1 << 26  # of all images together: they are read before the first is stored
@@ -83,75 +61,6 @@ class Loaded:
         ]
         told += [f"Loaded image: {name}" for name in self.names]
         return told if self.names else [*told, f"Loaded image ID: {self.id}"]
-
-
-def save(
-    images: "Images", texts: "Sequence[str]", sink: "Sink", *, platform: str = "",
-    docker: bool = True,
-) -> None:  # fmt: skip
-    """Write images, each once, whatever number of names lead to it.
-
-    Args:
-        images: where they are.
-        texts: names and IDs; a name without tag and digest stands for all of its repository.
-        sink: where they go.
-        platform: the platform they must be of, or empty.
-        docker: whether ``manifest.json`` is written too.
-
-    Raises:
-        NotFoundError: there is no such image, or not of that platform.
-        OSError: it cannot be written.
-    """
-    chosen = _chosen(images, texts)
-    there = {image.id for image, _ in chosen}
-    if platform:
-        for image, _ in chosen:
-            images.check_platform(image, [documents.parse_platform(platform)])
-    with contextlib.ExitStack() as stack:
-        stack.callback(images.collect_garbage)  # what others could not while this went on
-        stack.enter_context(images.adding())  # or another process might delete what is being read
-        entries: list[Descriptor] = []
-        listed: list[dict[str, Any]] = []
-        written: set[str] = set()
-        for image, names in chosen:
-            content = images.content.read(image.manifest_digest)
-            manifest = documents.parse_manifest(content)
-            blobs = [layer["digest"] for layer in manifest["layers"]]
-            for digest in (*blobs, image.id, image.manifest_digest):
-                if digest not in written:
-                    written.add(digest)
-                    _add_blob(images, sink, digest)
-            media_type = manifest.get("mediaType", documents.OCI_MANIFEST)
-            document = image.document
-            entry = documents.descriptor(media_type, image.manifest_digest, len(content))
-            entry["platform"] = documents.platform_of(document)
-            entries += [_named(entry, name) for name in names] or [entry]
-            listed.append(
-                {
-                    "Config": _blob_name(image.id),
-                    "RepoTags": [name.familiar for name in names] or None,
-                    "Layers": list(map(_blob_name, blobs)),
-                    **({"Parent": image.parent_id} if image.parent_id in there else {}),
-                    "LayerSources": {
-                        diff_id: dict(layer)
-                        for diff_id, layer in zip(
-                            document["rootfs"]["diff_ids"], manifest["layers"], strict=True
-                        )
-                    },
-                }
-            )
-        index: documents.Index = {
-            "schemaVersion": 2,
-            "mediaType": documents.OCI_INDEX,
-            "manifests": entries,
-        }
-        sink.add("index.json", documents.encode(index))
-        if docker:
-            sink.add(docker_archive.NAME, json.dumps(listed, separators=(",", ":")).encode())
-        sink.add("oci-layout", _LAYOUT)
-        sink.finish()
-        for image, _ in chosen:
-            images.record_event("save", image)
 
 
 def load(
@@ -366,7 +275,7 @@ def _manifest_digest(
     known[entry["digest"]] = None
     index = documents.parse_index(_blob(source, entry["digest"]))
     for inner in _by_preference(index["manifests"], wanted):
-        if _blob_name(inner["digest"]) in source:
+        if blob_path(inner["digest"]) in source:
             found = _manifest_digest(source, inner, wanted, depth + 1, known)
             if found is not None:
                 known[entry["digest"]] = found
@@ -393,7 +302,7 @@ def _oci_candidate(source: "Source", digest: str) -> _Candidate:
         if layer.get("urls") or "foreign" in layer["mediaType"]:
             raise UnsupportedError(f"layer {layer['digest']} is foreign: it is kept elsewhere")
     config = _blob(source, manifest["config"]["digest"])
-    layers = [(_blob_name(layer["digest"]), layer) for layer in manifest["layers"]]
+    layers = [(blob_path(layer["digest"]), layer) for layer in manifest["layers"]]
     return _Candidate(config, list(layers), [], content)
 
 
@@ -463,7 +372,7 @@ def _link(images: "Images", source: "Source", loaded: set[str]) -> None:
 
 def _blob(source: "Source", digest: str) -> bytes:
     """Read a document of an OCI image layout and verify it."""
-    content = source.document(_blob_name(digest))
+    content = source.document(blob_path(digest))
     if content is None:
         raise NotFoundError(f"the archive lacks blob {digest}, which it refers to")
     if not digests.matches(content, digest):
@@ -473,7 +382,7 @@ def _blob(source: "Source", digest: str) -> bytes:
 
 def _annotated_name(annotations: "dict[str, str]") -> "Reference | None":
     """Returns the name that an index gives an image, None where there is none to go by."""
-    whole, short = annotations.get(_NAME_ANNOTATION), annotations.get(_REFERENCE_ANNOTATION)
+    whole, short = annotations.get(NAME_ANNOTATION), annotations.get(REFERENCE_ANNOTATION)
     text = whole or short or ""
     if not text or text == references.DEFAULT_TAG:
         return None  # the mere tag, as umoci has it, does not tell of which repository
@@ -485,57 +394,3 @@ def _annotated_name(annotations: "dict[str, str]") -> "Reference | None":
     except InvalidArgumentError:
         return None  # the annotation's grammar allows more than a reference's
     return None if name.digest else name.tagged()
-
-
-# Writing
-
-
-def _chosen(images: "Images", texts: "Sequence[str]") -> "list[tuple[Image, list[Reference]]]":
-    """Returns the images to save, and by which names."""
-    chosen: dict[str, tuple[Image, list[Reference]]] = {}
-    for text in texts:
-        target = references.parse_any(text)
-        listed = [] if isinstance(target, str) else _repository(images, target)
-        for image, name in listed or [_one(images, text)]:
-            names = chosen.setdefault(image.id, (image, []))[1]
-            if name is not None and name not in names:
-                names.append(name)
-    return list(chosen.values())
-
-
-def _repository(images: "Images", target: "Reference") -> "list[tuple[Image, Reference | None]]":
-    """Returns all tags of a repository that was named without one."""
-    if target.tag or target.digest:
-        return []
-    found = []
-    for image in images.list():
-        names = map(references.parse, image.names)
-        found += [(image, name) for name in names if name.tag and name.name == target.name]
-    return list(found)
-
-
-def _one(images: "Images", text: str) -> "tuple[Image, Reference | None]":
-    image = images.resolve(text)
-    names = list(map(references.parse, image.names))
-    try:
-        name = references.parse(text).tagged()
-    except InvalidArgumentError:  # a whole ID
-        return image, None
-    return image, name if name in names and not name.digest else None
-
-
-def _named(entry: "Descriptor", name: "Reference") -> "Descriptor":
-    return {**entry, "annotations": {_NAME_ANNOTATION: str(name), _REFERENCE_ANNOTATION: name.tag}}
-
-
-def _add_blob(images: "Images", sink: "Sink", digest: str) -> None:
-    descriptor = images.content.open(digest)
-    try:
-        sink.add_blob(_blob_name(digest), descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _blob_name(digest: str) -> str:
-    algorithm, digits = digests.split(digest)
-    return f"blobs/{algorithm}/{digits}"

@@ -12,7 +12,6 @@ import sqlite3
 import time
 
 from ketch.engine import events
-from ketch.engine.images import removal as image_removal
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import drivers, lock
 from ketch.images.content import ContentStore
@@ -21,21 +20,18 @@ from ketch.spec import reference as references
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from ketch.engine.images.removal import Events
+    from ketch.engine.images.removal import Events, Removal
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
     from ketch.images.archive import TarSource
     from ketch.images.snapshots import Snapshotter
-    from ketch.images.tar import Stream
     from ketch.spec.image import ContainerConfig, ImageConfig, Platform
     from ketch.spec.reference import Reference
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
-_REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"  # annotations.md
-_NAME_ANNOTATION = "io.containerd.image.name"
 
 
 class Image:
@@ -238,39 +234,6 @@ class Images:
 
     # What changes
 
-    def import_image(
-        self,
-        stream: "Stream",
-        reference: str = "",
-        *,
-        changes: "Sequence[str]" = (),
-        message: str = "",
-        platform: str = "",
-    ) -> str:
-        """Make an image of one layer from a root file system's tar archive.
-
-        Args:
-            stream: the archive, plain or compressed.
-            reference: its name, or empty for an image without one.
-            changes: Dockerfile instructions that change its configuration.
-            message: a comment, kept in its history.
-            platform: ``os[/architecture[/variant]]``; this machine's where empty.
-
-        Returns:
-            The new image's ID.
-
-        Raises:
-            InvalidArgumentError: an argument or the archive is malformed.
-            UnavailableError: the disk is full or failing.
-            PermissionDeniedError: unpacking needs privileges that the caller lacks.
-        """
-        # Needed here only, and not by a container's start.
-        from ketch.engine.images import ingest  # noqa: PLC0415
-
-        return ingest.import_image(
-            self, stream, reference, changes=changes, message=message, platform=platform
-        )
-
     def adding(self) -> "AbstractContextManager[None]":
         """Returns the lock that whoever adds content and layers holds until they are recorded."""
         drivers.record(self.snapshotter)
@@ -331,7 +294,7 @@ class Images:
             InvalidArgumentError: the new name is malformed.
         """
         try:
-            name = new_name(target, "refusing to create a tag with a digest reference")
+            name = references.new_name(target, "refusing to create a tag with a digest reference")
         except InvalidArgumentError as error:
             if error.message.startswith("refusing"):
                 raise
@@ -376,6 +339,8 @@ class Images:
     @contextlib.contextmanager
     def removing(self) -> "Iterator[Removal]":
         """Remove several images in a block, and what nobody else needs of them at its end."""
+        from ketch.engine.images.removal import Removal  # noqa: PLC0415 - not for a start
+
         removal = Removal(self._store, self._find)
         try:
             yield removal
@@ -473,81 +438,12 @@ class Images:
         return blobs, layers
 
     def publish_index(self) -> None:
-        """Tell tools that read OCI layouts what images there are; needed after every change.
+        """Tell tools that read OCI layouts what images there are; needed after every change."""
+        from ketch.engine.images import layout  # noqa: PLC0415 - not for a container's start
 
-        The list is written within a transaction, so that of two writers the later one is last.
-        """
+        # Within a transaction, so that of two writers the later one is last.
         with self._store.transaction() as connection:
-            rows = connection.execute(
-                "SELECT manifest_digest, reference FROM image"
-                " LEFT JOIN image_name ON image_id = id ORDER BY created_ns, id, reference"
-            ).fetchall()
-            manifests = []
-            for row in rows:
-                digest: str = row["manifest_digest"]
-                if digest not in self.content:
-                    continue
-                entry = documents.descriptor(
-                    documents.OCI_MANIFEST, digest, self.content.size_bytes(digest)
-                )
-                if row["reference"]:
-                    name = references.parse(row["reference"])
-                    entry["annotations"] = {
-                        _REFERENCE_ANNOTATION: name.familiar,
-                        _NAME_ANNOTATION: str(name),
-                    }
-                manifests.append(entry)
-            index: documents.Index = {
-                "schemaVersion": 2,
-                "mediaType": documents.OCI_INDEX,
-                "manifests": manifests,
-            }
-            self.content.write_index(documents.encode(index))
-
-
-class Removal:
-    """Images being removed; ``Images.removing`` makes it.
-
-    Attributes:
-        events: what happened so far, as ``Images.remove`` tells it.
-        chain_ids: of the layers of the images that were named, the lowest first.
-    """
-
-    __slots__ = ("_find", "_store", "chain_ids", "events")
-
-    def __init__(self, store: "Store", find: "Callable[[sqlite3.Connection, str], Image]") -> None:
-        self._store = store
-        self._find = find
-        self.events: Events = []
-        self.chain_ids: list[str] = []
-
-    def remove(self, text: str, *, force: bool = False, prune: bool = True) -> None:
-        """Remove one; see ``Images.remove``."""
-        with self._store.transaction() as connection:
-            image = self._find(connection, text)
-            chain_ids = _chain_ids(image)
-            self.events += image_removal.remove(connection, image, text, force=force, prune=prune)
-        self.chain_ids += [chain for chain in chain_ids if chain not in self.chain_ids]
-
-
-def new_name(text: str, digest_refusal: str) -> "Reference":
-    """Read a name that an image is to be given; the tag ``latest`` is added where it has none.
-
-    Args:
-        text: the name.
-        digest_refusal: what to say of a name with a digest.
-
-    Raises:
-        InvalidArgumentError: it is no name, or one that would be mistaken for something else.
-    """
-    name = references.parse(text)
-    if name.digest:
-        raise InvalidArgumentError(digest_refusal)
-    if name.familiar_name in {"sha256", "sha384", "sha512"}:
-        raise InvalidArgumentError(
-            "refusing to create an ambiguous tag using digest algorithm as name"
-        )
-    return name.tagged()
+            self.content.write_index(layout.index(connection, self.content))
 
 
 def _key(name: "Reference") -> str:
@@ -568,11 +464,3 @@ def _labels(image: Image) -> dict[str, str]:
         return image.config.get("Labels") or {}
     except KetchError:  # its configuration is damaged
         return {}
-
-
-def _chain_ids(image: Image) -> list[str]:
-    """Returns an image's chain IDs; none where its configuration is damaged."""
-    try:
-        return image.chain_ids
-    except KetchError:
-        return []

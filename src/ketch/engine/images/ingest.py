@@ -2,11 +2,11 @@
 
 import time
 
-from ketch.engine.images.images import new_name
 from ketch.errors import DigestMismatchError, InvalidArgumentError
 from ketch.images import changes as change
 from ketch.images import compression, unpacking
 from ketch.spec import image as documents
+from ketch.spec import reference as references
 from ketch.spec import timestamps
 
 TYPE_CHECKING = False
@@ -129,8 +129,25 @@ def import_image(
     message: str = "",
     platform: str = "",
 ) -> str:
-    """See ``Images.import_image``."""
-    name = new_name(reference, "cannot import digest reference") if reference else None
+    """Make an image of one layer from a root file system's tar archive.
+
+    Args:
+        images: where.
+        stream: the archive, plain or compressed.
+        reference: its name, or empty for an image without one.
+        changes: Dockerfile instructions that change its configuration.
+        message: a comment, kept in its history.
+        platform: ``os[/architecture[/variant]]``; this machine's where empty.
+
+    Returns:
+        The new image's ID.
+
+    Raises:
+        InvalidArgumentError: an argument or the archive is malformed.
+        UnavailableError: the disk is full or failing.
+        PermissionDeniedError: unpacking needs privileges that the caller lacks.
+    """
+    name = references.new_name(reference, "cannot import digest reference") if reference else None
     machine = documents.parse_platform(platform) if platform else documents.host_platform()
     config: ContainerConfig = {}
     change.apply(config, changes)

@@ -7,16 +7,44 @@ import sqlite3
 
 from ketch.engine import events as history
 from ketch.engine.records import Container
-from ketch.errors import ConflictError, InvalidArgumentError
+from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 from ketch.linux import procfs
 from ketch.spec import reference as references
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.engine.images.images import Image
+    from ketch.engine.store import Store
     from ketch.spec.reference import Reference
 
     Events = list[tuple[str, str]]
+
+
+class Removal:
+    """Images being removed; ``Images.removing`` makes it.
+
+    Attributes:
+        events: what happened so far, as ``Images.remove`` tells it.
+        chain_ids: of the layers of the images that were named, the lowest first.
+    """
+
+    __slots__ = ("_find", "_store", "chain_ids", "events")
+
+    def __init__(self, store: "Store", find: "Callable[[sqlite3.Connection, str], Image]") -> None:
+        self._store = store
+        self._find = find
+        self.events: Events = []
+        self.chain_ids: list[str] = []
+
+    def remove(self, text: str, *, force: bool = False, prune: bool = True) -> None:
+        """Remove one; see ``Images.remove``."""
+        with self._store.transaction() as connection:
+            image = self._find(connection, text)
+            chain_ids = _chain_ids(image)
+            self.events += remove(connection, image, text, force=force, prune=prune)
+        self.chain_ids += [chain for chain in chain_ids if chain not in self.chain_ids]
 
 
 def remove(
@@ -155,3 +183,11 @@ def _conflict(
     if users:
         return False, f"image is being used by stopped container {users[0].id[:12]}"
     return None
+
+
+def _chain_ids(image: "Image") -> list[str]:
+    """Returns an image's chain IDs; none where its configuration is damaged."""
+    try:
+        return image.chain_ids
+    except KetchError:
+        return []
