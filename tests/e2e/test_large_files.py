@@ -55,7 +55,7 @@ def measured(ketch: Engine, *words: str) -> None:
     assert int(done.stdout.splitlines()[-1]) << 10 < MEMORY_BYTES_MAX, words
 
 
-def test_a_file_beyond_4_gib_survives_commit_save_load_push_and_pull(
+def test_a_file_beyond_4_gib_survives_commit_export_save_push_and_the_ways_back(
     ketch: Engine, tmp_path: pathlib.Path
 ) -> None:
     ketch.ok("run", "-d", "--name", "writer", "--network", "none", "busybox", "sleep", "60")
@@ -69,9 +69,17 @@ def test_a_file_beyond_4_gib_survives_commit_save_load_push_and_pull(
         before = trees.listing(place)
         assert before["large"][3][0] == SIZE  # type: ignore[index]
         measured(ketch, "commit", "writer", "large")
+        exported = tmp_path / "exported.tar"
+        measured(ketch, "export", "-o", str(exported), "writer")
     finally:
         ketch.ok("rm", "-f", "writer")
     assert seen(ketch, "large") == before
+
+    assert exported.stat().st_size > SIZE
+    assert exported.stat().st_blocks * 512 < 2 * STORED_BYTES_MAX
+    measured(ketch, "import", str(exported), "imported")
+    assert seen(ketch, "imported") == before
+    ketch.ok("rmi", "imported")
 
     saved = tmp_path / "large.tar"
     measured(ketch, "save", "-o", str(saved), "large")

@@ -14,6 +14,7 @@ from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import archive
 from ketch.images.registry.progress import Progress
+from ketch.linux import sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,14 +176,22 @@ def output(name: str, doing: str) -> "Iterator[int]":
             os.unlink(temporary)
 
 
-def write(descriptor: int, content: bytes) -> None:
+def write(descriptor: int, content: bytes, *, holes: bool = False) -> None:
     """Write all of some bytes.
+
+    Args:
+        descriptor: where to.
+        content: the bytes.
+        holes: whether it is a file of our own making, in which many zeros become a hole.
 
     Raises:
         UnavailableError: the disk is full or failing.
     """
     rest = memoryview(content)
     try:
+        if holes:
+            sparse.append(descriptor, content)
+            return
         while rest:
             rest = rest[os.write(descriptor, rest) :]
     except BrokenPipeError:

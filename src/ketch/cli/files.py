@@ -9,6 +9,7 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.engine import committing
 from ketch.engine import files as engine_files
 from ketch.engine.engine import Engine
+from ketch.linux import sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,10 +60,12 @@ def export(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(_EXPORT, arguments)
     engine = Engine(settings)
     with contextlib.ExitStack() as stack:
-        descriptor = stack.enter_context(output(parsed.text("output"), "export container"))
+        name = parsed.text("output")
+        descriptor = stack.enter_context(output(name, "export container"))
+        holes = bool(name) and sparse.is_at_end(descriptor)
         pieces = stack.enter_context(engine_files.exported(engine, parsed.arguments[0]))
         for piece in pieces:
-            write(descriptor, piece)
+            write(descriptor, piece, holes=holes)
     return 0
 
 

@@ -324,7 +324,7 @@ class _Reading:
         self._descriptor = descriptor
 
     def read(self, size: int, /) -> bytes:
-        return os.read(self._descriptor, size)
+        return sparse.read(self._descriptor, size)
 
 
 class _Positioned:

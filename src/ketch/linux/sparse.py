@@ -40,6 +40,17 @@ def pread(descriptor: int, size_bytes: int, offset: int) -> bytes:
     return os.pread(descriptor, size_bytes, offset)
 
 
+def read(descriptor: int, size_bytes: int) -> bytes:
+    """Read on from where a descriptor is: of a file as ``pread`` does, else as read(2)."""
+    try:
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError:  # a pipe
+        return os.read(descriptor, size_bytes)
+    content = pread(descriptor, size_bytes, position)
+    os.lseek(descriptor, position + len(content), os.SEEK_SET)
+    return content
+
+
 def append(descriptor: int, content: bytes | memoryview) -> None:
     """Write all of some content where a new file ends; many zeros become a hole.
 
@@ -83,7 +94,7 @@ def copy(source: int, target: int, size_bytes: int) -> "Iterator[int]":
     Raises:
         OSError: it cannot be read or written, or the kernel cannot copy between these two.
     """
-    keeps_holes = _is_at_end(target)
+    keeps_holes = is_at_end(target)
     position = 0
     for begin, end in itertools.chain(_extents(source, size_bytes), [(size_bytes, size_bytes)]):
         while position < begin:
@@ -98,6 +109,12 @@ def copy(source: int, target: int, size_bytes: int) -> "Iterator[int]":
             yield position
 
 
+def is_at_end(descriptor: int) -> bool:
+    """Whether a descriptor's position is where a regular file ends, so that holes can be there."""
+    status = os.fstat(descriptor)
+    return stat.S_ISREG(status.st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR) >= status.st_size
+
+
 def _copy_some(source: int, target: int, size_bytes: int, offset: int) -> int:
     size_bytes = min(size_bytes, _COPY_BYTES_MAX)
     try:
@@ -106,11 +123,6 @@ def _copy_some(source: int, target: int, size_bytes: int, offset: int) -> int:
         if error.errno not in _ONLY_SENDFILE:
             raise
     return os.sendfile(target, source, offset, size_bytes)
-
-
-def _is_at_end(descriptor: int) -> bool:
-    status = os.fstat(descriptor)
-    return stat.S_ISREG(status.st_mode) and os.lseek(descriptor, 0, os.SEEK_CUR) >= status.st_size
 
 
 def _hole_bytes(descriptor: int, offset: int) -> int:

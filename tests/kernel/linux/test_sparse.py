@@ -46,6 +46,26 @@ def test_what_is_read_piece_by_piece_and_appended_is_the_same(
     assert (tmp_path / "target").stat().st_blocks * 512 < 2 << 20
 
 
+def test_what_is_read_on_and_on_is_the_same(source: int, tmp_path: pathlib.Path) -> None:
+    os.lseek(source, 1000, os.SEEK_SET)
+    target = os.open(tmp_path / "target", os.O_WRONLY | os.O_CREAT)
+    os.pwrite(target, os.pread(source, 1000, 0), 0)
+    os.lseek(target, 1000, os.SEEK_SET)
+    while piece := sparse.read(source, 1 << 20):
+        sparse.append(target, piece)
+        assert os.lseek(source, 0, os.SEEK_CUR) == os.fstat(target).st_size
+    os.close(target)
+    assert trees.content(tmp_path / "target") == trees.content(tmp_path / "source")
+
+
+def test_a_pipe_is_read_as_ever() -> None:
+    read, write = os.pipe()
+    os.write(write, bytes(1000))
+    os.close(write)
+    assert [sparse.read(read, 1 << 17), sparse.read(read, 1 << 17)] == [bytes(1000), b""]
+    os.close(read)
+
+
 def test_zeros_that_were_written_become_a_hole(tmp_path: pathlib.Path) -> None:
     with (tmp_path / "zeros").open("wb", buffering=0) as file:
         for content in (b"x", bytes(1 << 18), bytes(1 << 18) + b"x", bytes(1 << 16)):

@@ -1,10 +1,14 @@
 """Where an archive is read from: standard input, a URL, or a file."""
 
+import functools
+
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.linux import sparse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import FileIO
 
 _DOWNLOAD_TIMEOUT_SECONDS = 60
 
@@ -32,21 +36,22 @@ class Source:
         """
         try:
             if self._name == "-":
-                stream = open(0, "rb", buffering=0, closefd=False)
-                self._read, self._close = stream.read, stream.close
+                self._open(open(0, "rb", buffering=0, closefd=False))
             elif self._name.startswith(("http://", "https://")):
                 from urllib.request import urlopen  # noqa: PLC0415 - rarely used and large
 
                 response = urlopen(self._name, timeout=_DOWNLOAD_TIMEOUT_SECONDS)
                 self._read, self._close = response.read, response.close
             else:
-                stream = open(self._name, "rb", buffering=0)
-                self._read, self._close = stream.read, stream.close
+                self._open(open(self._name, "rb", buffering=0))
         except FileNotFoundError as error:
             raise NotFoundError(f"open {self._name}: no such file or directory") from error
         except (OSError, ValueError) as error:
             raise InvalidArgumentError(f"open {self._name}: {_reason(error)}") from error
         return self
+
+    def _open(self, file: "FileIO") -> None:
+        self._read, self._close = functools.partial(sparse.read, file.fileno()), file.close
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
