@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Iterator
 
 import pexpect
 import pytest
@@ -258,3 +259,50 @@ def test_it_says_what_it_does(ketch: Engine) -> None:
     result = ketch("run", "--rm", "--userns", "auto", "--explain", "busybox", "true")
     assert "new user namespace" in result.err
     assert "join the user namespace" in result.err
+
+
+@pytest.fixture
+def by_default(ketch: Engine, scratch: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Have the engine's configuration file give every container ids of its own."""
+    path = scratch / "root" / "config.json"
+    path.write_text('{"userns": "auto:size=2000"}')
+    yield path
+    path.unlink()
+
+
+def test_the_configuration_file_makes_it_the_default(
+    ketch: Engine, by_default: pathlib.Path
+) -> None:
+    script = ("sh", "-c", "cut -c23- /proc/self/uid_map")
+    assert ketch.ok("run", "--rm", "busybox", *script).strip() == "2000"
+    assert ketch.ok("run", "--rm", "--userns", "host", "busybox", *script).strip() == "4294967295"
+    result = ketch("run", "--rm", "--privileged", "busybox", "true")
+    assert (result.status, "say --userns host" in result.err) == (125, True)
+    ketch.ok("run", "--rm", "--privileged", "--userns", "host", "busybox", "true")
+
+
+def test_by_default_namespaces_come_with_their_ids(ketch: Engine, by_default: pathlib.Path) -> None:
+    apart = ketch.ok("run", "-d", "busybox", "sleep", "1000")
+    plain = ketch.ok("run", "-d", "--userns", "host", "busybox", "sleep", "1000")
+    for other, count in ((apart, "2000"), (plain, "4294967295")):
+        found = ketch.ok("run", "--rm", "--network", f"container:{other}", "busybox",
+                         "sh", "-c", "cut -c23- /proc/self/uid_map")  # fmt: skip
+        assert found.strip() == count
+    ketch.ok("rm", "-f", apart, plain)
+
+
+@pytest.mark.parametrize("mode", ['"nobody"', '"container:web"', "7"])
+def test_a_default_that_is_none(ketch: Engine, by_default: pathlib.Path, mode: str) -> None:
+    by_default.write_text(f'{{"userns": {mode}}}')
+    result = ketch("run", "--rm", "busybox", "true")
+    assert result.status == 125
+    assert f"{by_default}: userns: " in result.err
+
+
+def test_docker_s_command_line_gets_the_default_as_well(
+    served_engine: Engine, ketch: Engine, by_default: pathlib.Path
+) -> None:
+    script = ("sh", "-c", "cut -c23- /proc/self/uid_map; echo x > /dev/stdout")
+    assert served_engine.ok("run", "--rm", "busybox", *script).split() == ["2000", "x"]
+    out = served_engine.ok("run", "--rm", "--userns", "host", "busybox", *script)
+    assert out.split() == ["4294967295", "x"]

@@ -3,8 +3,8 @@
 import os
 from contextlib import contextmanager, suppress
 
-from ketch.engine import host, names
-from ketch.engine.configuration import configuration, devices, mounts, storage
+from ketch.engine import configuration_file, host, names
+from ketch.engine.configuration import configuration, devices, mounts, sharing, storage
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 from ketch.spec import user_namespaces
 
@@ -45,6 +45,7 @@ def create(
     reference = request["Config"]["Image"]
     image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
+    request = _with_user_namespace(engine, request)
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
     points = mounts.resolve(engine, complete)
     if complete["HostConfig"].get("DeviceRequests"):
@@ -78,6 +79,24 @@ def create(
             with suppress(KetchError):
                 engine.containers.discard(container_id)
             raise
+
+
+def _with_user_namespace(engine: "Engine", request: "Request") -> "Request":
+    """Say which ids a container is to have for which nothing is said of that.
+
+    Whose namespaces it shares, that one's ids it has; for others the configuration file decides.
+    """
+    resources = request["HostConfig"]
+    if resources.get("UsernsMode"):
+        return request
+    mode = configuration_file.user_namespace(engine.settings)
+    if not user_namespaces.is_apart(mode):
+        return request
+    for reference in sharing.donors(request):
+        donor = engine.containers.find(reference)
+        apart = user_namespaces.is_apart(donor.record["HostConfig"].get("UsernsMode", ""))
+        mode = f"container:{reference}" if apart else "host"
+    return {**request, "HostConfig": {**resources, "UsernsMode": mode}}
 
 
 @contextmanager

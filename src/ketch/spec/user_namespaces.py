@@ -37,7 +37,7 @@ def check(mode: str) -> None:
     Raises:
         InvalidArgumentError: it is another one.
     """
-    if mode not in _HOST and not _is_container(mode):
+    if mode not in _HOST and not is_container(mode):
         count(mode)
 
 
@@ -47,7 +47,7 @@ def count(mode: str) -> int:
     Raises:
         InvalidArgumentError: there is no such mode.
     """
-    if mode in _HOST or _is_container(mode):
+    if mode in _HOST or is_container(mode):
         return 0
     match = _AUTO.fullmatch(mode)
     if match is None or int(match[1] or COUNT) > _COUNT_MAX:
@@ -56,6 +56,11 @@ def count(mode: str) -> int:
             "one of host, auto, auto:size=N, container:NAME",
         )
     return int(match[1] or COUNT)
+
+
+def is_container(mode: str) -> bool:
+    """Whether a mode names a container whose ids are to be had."""
+    return mode.startswith("container:") and mode != "container:"
 
 
 def is_apart(mode: str) -> bool:
@@ -163,10 +168,6 @@ class IdMap:
             if outside <= number < outside + length:
                 return inside + number - outside
         return OVERFLOW_ID
-
-
-def _is_container(mode: str) -> bool:
-    return mode.startswith("container:") and mode != "container:"
 
 
 def _common(users: "list[Range]", groups: "list[Range]") -> "Iterator[Range]":

@@ -12,7 +12,8 @@ import time
 import zlib
 from ipaddress import ip_interface, ip_network
 
-from ketch.engine.networks import configuration_file, pools
+from ketch.engine import configuration_file
+from ketch.engine.networks import pools
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, select
 from ketch.errors import InvalidArgumentError
 from ketch.network import bridge as bridges
@@ -142,7 +143,8 @@ def _chosen(
 
 
 def _default_options(configuration: "dict[str, Any]") -> "dict[str, Any]":
-    return {key: value for key, value in configuration.items() if key != "default-address-pools"}
+    others = {"default-address-pools", "userns"}
+    return {key: value for key, value in configuration.items() if key not in others}
 
 
 def _in_use(connection: sqlite3.Connection, network: Network) -> bool:

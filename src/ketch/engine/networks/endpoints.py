@@ -13,8 +13,8 @@ import sqlite3
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 
+from ketch.engine import configuration_file
 from ketch.engine.networks import (
-    configuration_file,
     default,
     kernel,
     leases,

@@ -5,7 +5,7 @@ import sqlite3
 import zlib
 from ipaddress import ip_network
 
-from ketch.engine.networks import configuration_file
+from ketch.engine import configuration_file
 from ketch.linux import rtnetlink
 from ketch.network import ipam
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ketch.engine.networks import configuration_file, default
+from ketch.engine import configuration_file
+from ketch.engine.networks import default
 from ketch.engine.networks.networks import Networks
 from ketch.engine.networks.records import Network
 from ketch.engine.settings import Settings

@@ -1,8 +1,9 @@
-"""What an engine's configuration file says of networks; see docs/networking.md."""
+"""What an engine's configuration file says; see docs/configuration.md."""
 
 import json
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec import user_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,10 +11,10 @@ if TYPE_CHECKING:
 
     from ketch.engine.settings import Settings
 
-# What the configuration file may say, under the names that Docker's daemon has for it.
+# What it may say, under the names that Docker's daemon has for it, but for the last.
 _KEYS = frozenset(
     {"bip", "default-address-pools", "fixed-cidr", "fixed-cidr-v6", "icc", "ip", "ip-masq",
-     "ipv6", "mtu"}
+     "ipv6", "mtu", "userns"}
 )  # fmt: skip
 
 
@@ -39,3 +40,20 @@ def read(settings: "Settings") -> "dict[str, Any]":
         )
     configuration: dict[str, Any] = found
     return configuration
+
+
+def user_namespace(settings: "Settings") -> str:
+    """Returns the ``--userns`` of containers for which nothing is said of it.
+
+    Raises:
+        InvalidArgumentError: the file is malformed, or there is no such mode.
+    """
+    mode = read(settings).get("userns", "")
+    where = f"{settings.configuration_path}: userns"
+    if not isinstance(mode, str) or user_namespaces.is_container(mode):
+        raise InvalidArgumentError(f"{where}: not a mode: {mode}", "one of host, auto, auto:size=N")
+    try:
+        user_namespaces.check(mode)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{where}: {error.message}", error.hint) from error
+    return mode
