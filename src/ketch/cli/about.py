@@ -3,7 +3,8 @@
 import json
 import sys
 
-from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.flags import Command, parse
+from ketch.cli.usual_flags import DOCUMENT_FORMAT
 from ketch.engine.engine import Engine
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
@@ -16,19 +17,17 @@ if TYPE_CHECKING:
 
     from ketch.engine.settings import Settings
 
-_FORMAT = Flag("format", "f", help="Format output: 'json' or a Go template")
 VERSION = Command(
     "ketch version [OPTIONS]",
     "Show the version information",
-    (_FORMAT,),
+    (DOCUMENT_FORMAT,),
     maximum_arguments=0,
 )
 INFO = Command(
     "ketch info [OPTIONS]",
     "Display system-wide information",
-    (_FORMAT,),
+    (DOCUMENT_FORMAT,),
     maximum_arguments=0,
-    aliases=("ketch system info", "ketch info"),
 )
 
 

@@ -46,21 +46,19 @@ _SAVE = Command(
              "Write docker-archive (an OCI archive as well), oci-archive or oci-dir",
              default="docker-archive", convert=_format),
         Flag("output", "o", "string", "Write to a file, instead of STDOUT"),
-        Flag("platform", "", "string", "Save only the given platform variant"),
+        Flag("platform", "", "string", "Save only this platform variant (os[/arch[/variant]])"),
     ],
     minimum_arguments=1,
-    aliases=("ketch image save", "ketch save"),
 )  # fmt: skip
 _LOAD = Command(
     "ketch load [OPTIONS]",
     "Load an image from a tar archive or STDIN",
     [
         Flag("input", "i", "string", "Read from a tar archive or OCI directory, instead of STDIN"),
-        Flag("platform", "", "string", "Load only the given platform variant"),
+        Flag("platform", "", "string", "Load only this platform variant (os[/arch[/variant]])"),
         Flag("quiet", "q", "bool", "Suppress the load output"),
     ],
     maximum_arguments=0,
-    aliases=("ketch image load", "ketch load"),
 )
 
 

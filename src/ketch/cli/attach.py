@@ -31,7 +31,6 @@ START = Command(
         Flag("interactive", "i", "bool", "Attach container's STDIN"),
     ),
     minimum_arguments=1,
-    aliases=("ketch container start", "ketch start"),
 )
 ATTACH = Command(
     "ketch attach [OPTIONS] CONTAINER",
@@ -43,7 +42,6 @@ ATTACH = Command(
     ),
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch container attach", "ketch attach"),
 )
 
 

@@ -29,7 +29,6 @@ LS = Command(
     (_DIRECTORY,),
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch checkpoint ls", "ketch checkpoint list"),
 )
 RM = Command(
     "ketch checkpoint rm [OPTIONS] CONTAINER CHECKPOINT",
@@ -37,7 +36,6 @@ RM = Command(
     (_DIRECTORY,),
     minimum_arguments=2,
     maximum_arguments=2,
-    aliases=("ketch checkpoint rm", "ketch checkpoint remove"),
 )
 
 

@@ -1,16 +1,12 @@
 """The commands about containers that exist: rm, stop, restart, kill, pause, unpause, wait."""
 
-import sys
-
+from ketch.cli.each import for_each
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.containers import Containers
 from ketch.engine.store import Store
-from ketch.errors import KetchError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.engine.settings import Settings
 
 RM = Command(
@@ -22,7 +18,6 @@ RM = Command(
         Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
     ),
     minimum_arguments=1,
-    aliases=("ketch container rm", "ketch container remove", "ketch rm"),
 )
 STOP = Command(
     "ketch stop [OPTIONS] CONTAINER [CONTAINER...]",
@@ -34,39 +29,33 @@ STOP = Command(
         ),
     ),
     minimum_arguments=1,
-    aliases=("ketch container stop", "ketch stop"),
 )
 RESTART = Command(
     "ketch restart [OPTIONS] CONTAINER [CONTAINER...]",
     "Restart one or more containers",
     STOP.flags,
     minimum_arguments=1,
-    aliases=("ketch container restart", "ketch restart"),
 )
 PAUSE = Command(
     "ketch pause CONTAINER [CONTAINER...]",
     "Pause all processes within one or more containers",
     minimum_arguments=1,
-    aliases=("ketch container pause", "ketch pause"),
 )
 UNPAUSE = Command(
     "ketch unpause CONTAINER [CONTAINER...]",
     "Unpause all processes within one or more containers",
     minimum_arguments=1,
-    aliases=("ketch container unpause", "ketch unpause"),
 )
 KILL = Command(
     "ketch kill [OPTIONS] CONTAINER [CONTAINER...]",
     "Kill one or more running containers",
     (Flag("signal", "s", help="Signal to send to the container"),),
     minimum_arguments=1,
-    aliases=("ketch container kill", "ketch kill"),
 )
 WAIT = Command(
     "ketch wait CONTAINER [CONTAINER...]",
     "Block until one or more containers stop, then print their exit codes",
     minimum_arguments=1,
-    aliases=("ketch container wait", "ketch wait"),
 )
 
 
@@ -86,7 +75,7 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
         return reference
 
     # By force, what is not there is as good as removed.
-    return _each(parsed.arguments, remove, tolerated=NotFoundError if force else None)
+    return for_each(parsed.arguments, remove, absent_is_fine=force)
 
 
 def stop(settings: "Settings", arguments: list[str]) -> int:
@@ -100,7 +89,7 @@ def stop(settings: "Settings", arguments: list[str]) -> int:
         containers.stop(reference, timeout_seconds, signal)
         return reference
 
-    return _each(parsed.arguments, stop_one)
+    return for_each(parsed.arguments, stop_one)
 
 
 def restart(settings: "Settings", arguments: list[str]) -> int:
@@ -115,7 +104,7 @@ def restart(settings: "Settings", arguments: list[str]) -> int:
         starts.restart(settings, containers, reference, timeout_seconds, parsed.text("signal"))
         return reference
 
-    return _each(parsed.arguments, restart_one)
+    return for_each(parsed.arguments, restart_one)
 
 
 def pause(settings: "Settings", arguments: list[str]) -> int:
@@ -126,7 +115,7 @@ def pause(settings: "Settings", arguments: list[str]) -> int:
         containers.pause(reference)
         return reference
 
-    return _each(parse(PAUSE, arguments).arguments, pause_one)
+    return for_each(parse(PAUSE, arguments).arguments, pause_one)
 
 
 def unpause(settings: "Settings", arguments: list[str]) -> int:
@@ -137,7 +126,7 @@ def unpause(settings: "Settings", arguments: list[str]) -> int:
         containers.unpause(reference)
         return reference
 
-    return _each(parse(UNPAUSE, arguments).arguments, unpause_one)
+    return for_each(parse(UNPAUSE, arguments).arguments, unpause_one)
 
 
 def kill(settings: "Settings", arguments: list[str]) -> int:
@@ -149,45 +138,15 @@ def kill(settings: "Settings", arguments: list[str]) -> int:
         containers.kill(reference, parsed.text("signal") or "KILL")
         return reference
 
-    return _each(parsed.arguments, kill_one)
+    return for_each(parsed.arguments, kill_one)
 
 
 def wait(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch wait``."""
     parsed = parse(WAIT, arguments)
     containers = _containers(settings)
-    return _each(parsed.arguments, lambda reference: str(containers.wait(reference)))
+    return for_each(parsed.arguments, lambda reference: str(containers.wait(reference)))
 
 
 def _containers(settings: "Settings") -> Containers:
     return Containers(settings, Store(settings.root))
-
-
-def _each(
-    references: list[str],
-    action: "Callable[[str], str]",
-    *,
-    tolerated: type[KetchError] | None = None,
-) -> int:
-    """Do something to each container and go on after a failure.
-
-    Args:
-        references: the containers.
-        action: what to do; returns the line to print.
-        tolerated: failures of this kind are told but do not count.
-
-    Returns:
-        1 if anything failed, else 0.
-    """
-    status = 0
-    for reference in references:
-        try:
-            line = action(reference)
-        except KetchError as error:
-            sys.stdout.flush()
-            print(f"ketch: {error.message}", file=sys.stderr)
-            if tolerated is None or not isinstance(error, tolerated):
-                status = 1
-        else:
-            print(line, flush=True)
-    return status

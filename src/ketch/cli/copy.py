@@ -31,7 +31,6 @@ _CP = Command(
     ],
     minimum_arguments=2,
     maximum_arguments=2,
-    aliases=("ketch container cp", "ketch cp"),
 )
 
 

@@ -3,11 +3,12 @@
 import sys
 import time
 
+from ketch.cli import usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine import events as record
 from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError
-from ketch.spec import filters, timestamps
+from ketch.spec import timestamps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,22 +19,14 @@ if TYPE_CHECKING:
 
 EVENTS = Command(
     "ketch events [OPTIONS]",
-    "Get real time events from the engine",
+    "Get real time events from the server",
     (
-        Flag(
-            "filter",
-            "f",
-            "list",
-            "Filter output based on conditions provided",
-            metavar="filter",
-            convert=filters.pair,
-        ),
+        usual_flags.filters(),
         Flag("format", help="Format output: 'json' or a Go template"),
         Flag("since", help="Show all events created since timestamp"),
         Flag("until", help="Stream events until this timestamp"),
     ),
     maximum_arguments=0,
-    aliases=("ketch system events", "ketch events"),
 )
 
 

@@ -26,7 +26,6 @@ EXEC = Command(
     ),
     minimum_arguments=2,
     interspersed=False,
-    aliases=("ketch container exec", "ketch exec"),
 )
 
 

@@ -20,7 +20,6 @@ _DIFF = Command(
     "Inspect changes to files or directories on a container's filesystem",
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch container diff", "ketch diff"),
 )
 _EXPORT = Command(
     "ketch export [OPTIONS] CONTAINER",
@@ -28,7 +27,6 @@ _EXPORT = Command(
     [Flag("output", "o", "string", "Write to a file, instead of STDOUT")],
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch container export", "ketch export"),
 )
 _COMMIT = Command(
     "ketch commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
@@ -41,7 +39,6 @@ _COMMIT = Command(
     ],
     minimum_arguments=1,
     maximum_arguments=2,
-    aliases=("ketch container commit", "ketch commit"),
 )
 _KINDS = "CAD"  # the API's numbers
 

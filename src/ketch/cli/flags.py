@@ -41,22 +41,33 @@ class UsageError(InvalidArgumentError):
         super().__init__(message, hint)
         self.exit_status = exit_status
 
+    def called(self, path: str, name: str) -> "UsageError":
+        """Returns the same of a command that was called by another name than its path."""
+        message, hint = (text.replace(path, name) for text in (self.message, self.hint))
+        return UsageError(message, hint, exit_status=self.exit_status)
+
 
 class HelpRequested(Exception):  # noqa: N818 - the user asked; nothing is wrong
-    """The user asked for help: print ``text`` on standard output and exit with 0.
+    """The user asked for help: print ``text()`` on standard output and exit with 0.
 
     Args:
         command: what is to be explained.
+        name: by which it was called, its path where empty.
     """
 
-    def __init__(self, command: "Command") -> None:
+    def __init__(self, command: "Command", name: str = "") -> None:
         super().__init__(command.path)
         self.command = command
+        self.name = name or command.path
 
-    @property
-    def text(self) -> str:
-        """The help, laid out for the caller's screen."""
-        return help_text(self.command, screen_columns())
+    def called(self, path: str, name: str) -> "HelpRequested":  # noqa: ARG002 - as UsageError's
+        """Returns the same of a command that was called by another name than its path."""
+        return HelpRequested(self.command, name)
+
+    def text(self, aliases: "Sequence[str]" = ()) -> str:
+        """Returns the help for the caller's screen; ``aliases`` are all names of the command."""
+        whole = help_text(self.command, screen_columns(), aliases)
+        return whole.replace(self.command.path, self.name, 1)
 
 
 class Command:
@@ -70,11 +81,10 @@ class Command:
         minimum_arguments: how many arguments it needs.
         maximum_arguments: how many it takes, None for any number.
         interspersed: whether flags may follow arguments; False where the arguments are a program's.
-        aliases: other ways to call the command, each from the program's name on.
     """
 
     __slots__ = (
-        "aliases", "flags", "interspersed", "longs", "maximum_arguments", "minimum_arguments",
+        "flags", "interspersed", "longs", "maximum_arguments", "minimum_arguments",
         "path", "shorthands", "summary", "usage",
     )  # fmt: skip
 
@@ -86,8 +96,6 @@ class Command:
         minimum_arguments: int = 0,
         maximum_arguments: int | None = None,
         interspersed: bool = True,
-        *,
-        aliases: tuple[str, ...] = (),
     ) -> None:
         self.usage = usage
         self.summary = summary
@@ -95,7 +103,6 @@ class Command:
         self.minimum_arguments = minimum_arguments
         self.maximum_arguments = maximum_arguments
         self.interspersed = interspersed
-        self.aliases = aliases
         words = usage.split(" ")
         end = next((n for n, word in enumerate(words) if not word.islower()), len(words))
         self.path = " ".join(words[:end])
@@ -287,11 +294,17 @@ def _check_count(command: Command, count: int) -> None:
     )
 
 
-def help_text(command: Command, columns: int = 80) -> str:
-    """Returns a command's help, laid out as Docker's, for a screen of that many columns."""
+def help_text(command: Command, columns: int = 80, aliases: "Sequence[str]" = ()) -> str:
+    """Returns a command's help, laid out as Docker's.
+
+    Args:
+        command: what is to be explained.
+        columns: the screen's.
+        aliases: all names by which it can be called, where there are several.
+    """
     parts = [f"Usage:  {command.usage}", command.summary]
-    if command.aliases:
-        parts.append("Aliases:\n  " + ", ".join(command.aliases))
+    if aliases:
+        parts.append("Aliases:\n  " + ", ".join(aliases))
     if command.flags:
         parts.append("Options:\n" + "\n".join(option_lines(command.flags, columns - 1)))
     return "\n\n".join(parts) + "\n"

@@ -8,11 +8,33 @@ from ketch.spec.template_nodes import TemplateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # A shell's single quotes keep backslashes, so Docker reads these two itself.
 _HTML = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 _ESCAPES = (("\\t", "\t"), ("\\n", "\n"))
+
+
+RAW = "raw"
+
+
+def raw(rows: "Iterable[Mapping[str, str]]", names: "Mapping[str, str]", *, quiet: bool) -> str:
+    """Write rows as ``--format raw`` did before there were templates: a line for each value.
+
+    Args:
+        rows: what there is to show.
+        names: what each field is called, the field that identifies a row first.
+        quiet: whether that one is all there is to show.
+
+    Returns:
+        Lines, each with its newline; a row's end in an empty one.
+    """
+    shown = list(names.items())[:1] if quiet else names.items()
+    end = "" if quiet else "\n"
+    return "".join(
+        "".join(f"{name}: {row[field]}".rstrip() + "\n" for field, name in shown) + end
+        for row in rows
+    )
 
 
 def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from ketch.cli import image_tree
+from ketch.cli import image_tree, usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
 from ketch.engine.images import listing
@@ -12,7 +12,6 @@ from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError
 from ketch.spec import reference as references
 from ketch.spec import timestamps
-from ketch.spec.filters import pair
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -26,16 +25,13 @@ _IMAGES = Command(
     [
         Flag("all", "a", "bool", "Show all images (default hides intermediate images)"),
         Flag("digests", "", "bool", "Show digests"),
-        Flag("filter", "f", "list", "Filter output based on conditions provided", convert=pair,
-             metavar="filter"),
-        Flag("format", "", "string",
-             "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        usual_flags.filters(),
+        usual_flags.LIST_FORMAT,
         Flag("no-trunc", "", "bool", "Don't truncate output"),
         Flag("quiet", "q", "bool", "Only show image IDs"),
         Flag("tree", "", "bool", "List multi-platform images as a tree (EXPERIMENTAL)"),
     ],
     maximum_arguments=1,
-    aliases=("ketch image ls", "ketch image list", "ketch images"),
 )  # fmt: skip
 
 HEADS = {
@@ -78,7 +74,7 @@ def images(settings: "Settings", arguments: list[str]) -> int:
         lines = [[HEADS[name] for name in shown], *([row[name] for name in shown] for row in rows)]
         sys.stdout.write(table(lines))
     else:
-        _write_formatted(rows, template)
+        _write_formatted(rows, template, digests=digests, quiet=parsed.enabled("quiet"))
     return 0
 
 
@@ -109,10 +105,21 @@ def fields(image: "Image", now_ns: int, *, whole: bool, digests: bool) -> list[d
     ]
 
 
-def _write_formatted(rows: list[dict[str, str]], template: str) -> None:
+def _write_formatted(
+    rows: list[dict[str, str]], template: str, *, digests: bool, quiet: bool
+) -> None:
     from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
     from ketch.spec.template_functions import Struct  # noqa: PLC0415
 
+    if template == formats.RAW:
+        names = {"Repository": "repository", "Tag": "tag", "Digest": "digest", "ID": "image_id",
+                 "CreatedAt": "created_at", "Size": "virtual_size"}  # fmt: skip
+        if quiet:
+            names = {"ID": "image_id"}
+        elif not digests:
+            del names["Digest"]
+        sys.stdout.write(formats.raw(rows, names, quiet=quiet))
+        return
     structs = [Struct({name: row[name] for name in HEADS}, "imageContext") for row in rows]
     sys.stdout.write(formats.render(structs, template, Struct(dict(HEADS), "imageContext")))
 

@@ -6,6 +6,7 @@ import time
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
+from ketch.cli.usual_flags import DOCUMENT_FORMAT, LIST_FORMAT
 from ketch.engine.images import inspection
 from ketch.engine.images.images import Images
 from ketch.engine.store import Store
@@ -23,7 +24,7 @@ _INSPECT = Command(
     "ketch image inspect [OPTIONS] IMAGE [IMAGE...]",
     "Display detailed information on one or more images",
     [
-        Flag("format", "f", "string", "Format output: 'json' or a Go template"),
+        DOCUMENT_FORMAT,
         Flag("platform", "", "string", "Inspect a specific platform of the image"),
     ],
     minimum_arguments=1,
@@ -32,16 +33,14 @@ _HISTORY = Command(
     "ketch history [OPTIONS] IMAGE",
     "Show the history of an image",
     [
-        Flag("format", "", "string",
-             "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        LIST_FORMAT,
         Flag("human", "H", "bool", "Print sizes and dates in human readable format", default=True),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
-        Flag("platform", "", "string", "Show history for the given platform"),
+        Flag("platform", "", "string", "Show history for the given platform (os[/arch[/variant]])"),
         Flag("quiet", "q", "bool", "Only show image IDs"),
     ],
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch image history", "ketch history"),
 )  # fmt: skip
 
 _HEADS = {

@@ -2,6 +2,7 @@
 
 import sys
 
+from ketch.cli import usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.engine.images import ingest, listing
@@ -10,7 +11,6 @@ from ketch.engine.store import Store
 from ketch.engine.views.sources import Source
 from ketch.errors import KetchError, NotFoundError
 from ketch.spec import image as documents
-from ketch.spec.filters import pair
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _IMPORT = Command(
     "ketch import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
-    "Import the contents of a tarball to create a filesystem image",
+    "Import the contents from a tarball to create a filesystem image",
     [
         Flag("change", "c", "list", "Apply Dockerfile instruction to the created image"),
         Flag("message", "m", "string", "Set commit message for imported image"),
@@ -27,7 +27,6 @@ _IMPORT = Command(
     ],
     minimum_arguments=1,
     maximum_arguments=2,
-    aliases=("ketch image import", "ketch import"),
 )
 _RMI = Command(
     "ketch rmi [OPTIONS] IMAGE [IMAGE...]",
@@ -35,17 +34,21 @@ _RMI = Command(
     [
         Flag("force", "f", "bool", "Force removal of the image"),
         Flag("no-prune", "", "bool", "Do not delete untagged parents"),
-        Flag("platform", "", "list", "Remove only the given platform variant"),
+        Flag(
+            "platform",
+            "",
+            "list",
+            "Remove only the given platform variant (os[/arch[/variant]])",
+            metavar="strings",
+        ),
     ],
     minimum_arguments=1,
-    aliases=("ketch image rm", "ketch image remove", "ketch rmi"),
 )
 _TAG = Command(
     "ketch tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     minimum_arguments=2,
     maximum_arguments=2,
-    aliases=("ketch image tag", "ketch tag"),
 )
 
 _PRUNE = Command(
@@ -53,9 +56,8 @@ _PRUNE = Command(
     "Remove unused images",
     [
         Flag("all", "a", "bool", "Remove all unused images, not just dangling ones"),
-        Flag("filter", "", "list", 'Provide filter values (e.g. "until=<timestamp>")',
-             convert=pair, metavar="filter"),
-        Flag("force", "f", "bool", "Do not prompt for confirmation"),
+        usual_flags.filters("until=<timestamp>", ""),
+        usual_flags.UNASKED,
     ],
     maximum_arguments=0,
 )  # fmt: skip
@@ -84,7 +86,8 @@ def rmi(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(_RMI, arguments)
     force = parsed.enabled("force")
     engine = _images(settings)
-    platforms = [documents.parse_platform(text) for text in parsed.items("platform")]
+    platforms = [documents.parse_platform(text)
+                 for given in parsed.items("platform") for text in given.split(",")]  # fmt: skip
     errors: list[KetchError] = []
     for text in parsed.arguments:
         try:

@@ -4,6 +4,7 @@ import sys
 
 from ketch.cli import documents
 from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.usual_flags import DOCUMENT_FORMAT
 from ketch.engine.engine import Engine
 from ketch.engine.images import inspection as image_inspection
 from ketch.engine.networks import settings as network_settings
@@ -31,12 +32,11 @@ def _type(text: str) -> str:
     return text
 
 
-_FORMAT = Flag("format", "f", help="Format output: 'json' or a Go template")
 INSPECT = Command(
     "ketch inspect [OPTIONS] NAME|ID [NAME|ID...]",
     "Return low-level information on containers, images, networks and volumes",
     (
-        _FORMAT,
+        DOCUMENT_FORMAT,
         Flag("size", "s", "bool", "Display total file sizes if the type is container"),
         Flag("type", help="Only inspect objects of the given type"),
     ),
@@ -45,7 +45,7 @@ INSPECT = Command(
 CONTAINER_INSPECT = Command(
     "ketch container inspect [OPTIONS] CONTAINER [CONTAINER...]",
     "Display detailed information on one or more containers",
-    (_FORMAT, Flag("size", "s", "bool", "Display total file sizes")),
+    (DOCUMENT_FORMAT, Flag("size", "s", "bool", "Display total file sizes")),
     minimum_arguments=1,
 )
 

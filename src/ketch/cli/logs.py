@@ -38,7 +38,6 @@ LOGS = Command(
     ),
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch container logs", "ketch logs"),
 )
 
 _FLUSH_BYTES = 64 * 1024

@@ -20,26 +20,42 @@ if TYPE_CHECKING:
 # Command: (module under ketch.cli, function, what it does). What "ketch container" and
 # "ketch image" know as well stands in GROUPS, as do commands that only they have.
 COMMANDS = {
-    "attach": ("attach", "attach", "Attach to a running container"),
+    "attach": (
+        "attach",
+        "attach",
+        "Attach local standard input, output, and error streams to a running container",
+    ),
     "commit": ("files", "commit", "Create a new image from a container's changes"),
-    "cp": ("copy", "cp", "Copy files between a container and the local filesystem"),
+    "cp": ("copy", "cp", "Copy files/folders between a container and the local filesystem"),
     "create": ("run", "create", "Create a new container"),
-    "diff": ("files", "diff", "Inspect changes to files or directories of a container"),
-    "events": ("events", "events", "Get real time events from the engine"),
+    "diff": (
+        "files",
+        "diff",
+        "Inspect changes to files or directories on a container's filesystem",
+    ),
+    "events": ("events", "events", "Get real time events from the server"),
     "exec": ("execute", "exec_", "Execute a command in a running container"),
     "export": ("files", "export", "Export a container's filesystem as a tar archive"),
     "history": ("image_show", "history", "Show the history of an image"),
     "images": ("image_list", "images", "List images"),
-    "import": ("images", "import_", "Import the contents of a tarball to create an image"),
+    "import": (
+        "images",
+        "import_",
+        "Import the contents from a tarball to create a filesystem image",
+    ),
     "info": ("about", "info", "Display system-wide information"),
-    "inspect": ("inspect", "inspect", "Return low-level information on any object"),
+    "inspect": (
+        "inspect",
+        "inspect",
+        "Return low-level information on containers, images, networks and volumes",
+    ),
     "kill": ("containers", "kill", "Kill one or more running containers"),
     "load": ("archives", "load", "Load an image from a tar archive or STDIN"),
     "login": ("login", "login", "Authenticate to a registry"),
     "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
     "pause": ("containers", "pause", "Pause all processes within one or more containers"),
-    "port": ("port", "port", "List port mappings of a container"),
+    "port": ("port", "port", "List port mappings or a specific mapping for the container"),
     "ps": ("ps", "ps", "List containers"),
     "pull": ("pull", "pull", "Download an image from a registry"),
     "push": ("pull", "push", "Upload an image to a registry"),
@@ -50,16 +66,24 @@ COMMANDS = {
     "run": ("run", "run", "Create and run a new container from an image"),
     "search": ("search", "search", "Search Docker Hub for images"),
     "serve": ("serve", "serve", "Serve the Docker Engine API"),
-    "save": ("archives", "save", "Save one or more images to a tar archive"),
+    "save": (
+        "archives",
+        "save",
+        "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    ),
     "start": ("attach", "start", "Start one or more stopped containers"),
-    "stats": ("stats", "stats", "Display a live stream of resource usage statistics"),
+    "stats": ("stats", "stats", "Display a live stream of container(s) resource usage statistics"),
     "stop": ("containers", "stop", "Stop one or more running containers"),
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": ("top", "top", "Display the running processes of a container"),
     "unpause": ("containers", "unpause", "Unpause all processes within one or more containers"),
     "update": ("update", "update", "Update configuration of one or more containers"),
     "version": ("about", "version", "Show the version information"),
-    "wait": ("containers", "wait", "Wait for containers to stop, then print their exit codes"),
+    "wait": (
+        "containers",
+        "wait",
+        "Block until one or more containers stop, then print their exit codes",
+    ),
 }
 GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     "checkpoint": {
@@ -76,8 +100,8 @@ GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "inspect": ("inspect", "inspect_containers"), "kill": "kill", "list": "ps", "logs": "logs",
         "ls": "ps", "pause": "pause", "port": "port", "prune": ("system", "prune_containers"),
         "ps": "ps", "rename": "rename",
-        "restart": "restart", "rm": "rm", "run": "run", "start": "start", "stats": "stats",
-        "stop": "stop", "top": "top", "unpause": "unpause", "update": "update",
+        "remove": "rm", "restart": "restart", "rm": "rm", "run": "run", "start": "start",
+        "stats": "stats", "stop": "stop", "top": "top", "unpause": "unpause", "update": "update",
         "wait": "wait",
     },
     "image": {
@@ -134,7 +158,15 @@ def main(words: list[str] | None = None) -> int:
         if settings is None:
             return 0
         command, function, arguments = find(rest)
-        return function(settings, arguments)
+        if rest[0] not in GROUPS or command == rest[0]:
+            return function(settings, arguments)
+        try:
+            return function(settings, arguments)
+        except (HelpRequested, UsageError) as told:
+            from ketch.cli import overview  # noqa: PLC0415 - only who is told pays for it
+
+            name = overview.ALIASES.get(rest[1], rest[1])
+            raise told.called(f"ketch {command}", f"ketch {rest[0]} {name}") from told
 
     return guarded(lambda: command, answer)
 
@@ -154,7 +186,10 @@ def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
     except KetchError as error:
         return _failed(error, command())
     except HelpRequested as request:
-        sys.stdout.write(f"\n{request.text}")
+        from ketch.cli import overview  # noqa: PLC0415 - only who asks pays for it
+
+        aliases = overview.names(request.command.path, COMMANDS, GROUPS)
+        sys.stdout.write("\n" + request.text(aliases if len(aliases) > 1 else ()))
         return 0
     except BrokenPipeError:
         _silence()

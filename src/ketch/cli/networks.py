@@ -3,7 +3,7 @@
 import sys
 from ipaddress import ip_address, ip_network
 
-from ketch.cli import formats
+from ketch.cli import formats, usual_flags
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
@@ -13,7 +13,6 @@ from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.spec import environment
-from ketch.spec.filters import pair
 from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False
@@ -55,20 +54,18 @@ LS = Command(
     "ketch network ls [OPTIONS]",
     "List networks",
     (
-        Flag("filter", "f", "list", 'Provide filter values (e.g. "driver=bridge")',
-             metavar="filter", convert=pair),
-        Flag("format", help="Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        usual_flags.filters("driver=bridge"),
+        usual_flags.LIST_FORMAT,
         Flag("no-trunc", "", "bool", "Do not truncate the output"),
         Flag("quiet", "q", "bool", "Only display network IDs"),
     ),
     maximum_arguments=0,
-    aliases=("ketch network ls", "ketch network list"),
 )  # fmt: skip
 INSPECT = Command(
     "ketch network inspect [OPTIONS] NETWORK [NETWORK...]",
     "Display detailed information on one or more networks",
     (
-        Flag("format", "f", help="Format output: 'json' or a Go template"),
+        usual_flags.DOCUMENT_FORMAT,
         Flag("verbose", "v", "bool", "Verbose output for diagnostics"),
     ),
     minimum_arguments=1,
@@ -102,15 +99,13 @@ RM = Command(
     "Remove one or more networks",
     (Flag("force", "f", "bool", "Do not error if the network does not exist"),),
     minimum_arguments=1,
-    aliases=("ketch network rm", "ketch network remove"),
 )
 PRUNE = Command(
     "ketch network prune [OPTIONS]",
     "Remove all unused networks",
     (
-        Flag("filter", "", "list", 'Provide filter values (e.g. "until=<timestamp>")',
-             metavar="filter", convert=pair),
-        Flag("force", "f", "bool", "Do not prompt for confirmation"),
+        usual_flags.filters("until=<timestamp>", ""),
+        usual_flags.UNASKED,
     ),
     maximum_arguments=0,
 )  # fmt: skip
@@ -166,6 +161,9 @@ def ls(settings: "Settings", arguments: list[str]) -> int:
     elif template in {"", "table"}:
         lines = [[row[name] for name in _HEADS] for row in rows]
         print(table([[*_HEADS.values()], *lines]), end="")
+    elif template == formats.RAW:
+        names = {"ID": "network_id", "Name": "name", "Driver": "driver", "Scope": "scope"}
+        print(formats.raw(rows, names, quiet=parsed.enabled("quiet")), end="")
     else:
         heads = Struct({**_HEADS, **_OTHER_HEADS}, "network")
         print(formats.render([Struct(row, "network") for row in rows], template, heads), end="")

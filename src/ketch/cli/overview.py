@@ -25,7 +25,7 @@ _COMMON = (
     "run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info",
 )  # fmt: skip
 # Other spellings of commands that are listed.
-_ALIASES = {"list", "ps", "remove"}
+ALIASES = {"list": "ls", "ps": "ls", "remove": "rm"}
 _OWN = {
     "checkpoint create": "Create a checkpoint from a running container",
     "checkpoint ls": "List checkpoints for a container",
@@ -104,11 +104,33 @@ def listed(
 ) -> list[tuple[str, str]]:
     """Returns a group's commands without other spellings, each with what it does."""
     found = []
-    for name in sorted(set(members) - _ALIASES):
+    for name in sorted(set(members) - set(ALIASES)):
         member = members[name]
         own = _OWN.get(f"{group} {name}", "")
         found.append((name, own or commands[member][2] if isinstance(member, str) else own))
     return found
+
+
+def names(
+    path: str, commands: "Iterable[str]", groups: "Mapping[str, Mapping[str, Member]]"
+) -> list[str]:
+    """Returns all names of a command, each with the program's: those in its group first.
+
+    Args:
+        path: one of them, under which it stands in ``commands`` or in a group by itself.
+        commands: those outside of groups.
+        groups: the groups' commands.
+    """
+    first, _, second = path.partition(" ")[2].partition(" ")
+    member = groups[first][second] if second else first
+    found = [
+        (name in ALIASES, f"ketch {group} {name}")
+        for group, members in groups.items()
+        if not second or group == first
+        for name, other in members.items()
+        if other == member
+    ]
+    return [name for _, name in sorted(found)] + ([path] if first in commands else [])
 
 
 def _section(title: str, commands: "Iterable[tuple[str, str]]") -> str:

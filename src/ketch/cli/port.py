@@ -15,7 +15,6 @@ PORT = Command(
     "List port mappings or a specific mapping for the container",
     minimum_arguments=1,
     maximum_arguments=2,
-    aliases=("ketch container port", "ketch port"),
 )
 
 

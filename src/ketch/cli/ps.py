@@ -4,11 +4,11 @@ import gc
 import sys
 import time
 
+from ketch.cli import usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
 from ketch.engine.engine import Engine
 from ketch.engine.views import listing, sizes, summary
-from ketch.spec import filters
 from ketch.spec.filters import Filters
 from ketch.spec.sizes import size
 from ketch.spec.values import quoted
@@ -25,15 +25,8 @@ PS = Command(
     "List containers",
     (
         Flag("all", "a", "bool", "Show all containers (default shows just running)"),
-        Flag(
-            "filter",
-            "f",
-            "list",
-            "Filter output based on conditions provided",
-            metavar="filter",
-            convert=filters.pair,
-        ),
-        Flag("format", help="Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        usual_flags.filters(),
+        usual_flags.LIST_FORMAT,
         Flag(
             "last", "n", "int", "Show n last created containers (includes all states)", default=-1
         ),
@@ -43,7 +36,6 @@ PS = Command(
         Flag("size", "s", "bool", "Display total file sizes"),
     ),
     maximum_arguments=0,
-    aliases=("ketch container ls", "ketch container list", "ketch container ps", "ketch ps"),
 )
 
 # Column: what --format calls it, and what stands above it.
@@ -56,6 +48,11 @@ _OTHERS = {
     "CreatedAt": "CREATED AT", "Labels": "LABELS", "LocalVolumes": "LOCAL VOLUMES",
     "Mounts": "MOUNTS", "Networks": "NETWORKS", "Platform": "PLATFORM", "Size": "SIZE",
     "State": "STATE",
+}  # fmt: skip
+
+_RAW = {
+    "ID": "container_id", "Image": "image", "Command": "command", "CreatedAt": "created_at",
+    "State": "state", "Status": "status", "Names": "names", "Labels": "labels", "Ports": "ports",
 }  # fmt: skip
 
 _COMMAND_LENGTH = 20
@@ -79,7 +76,8 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
                 "WARNING: Ignoring custom format, because both --format and --quiet are set.",
                 file=sys.stderr,
             )
-        print("".join(f"{_shown_id(container, whole)}\n" for container in found), end="")
+        start = "container_id: " if template == "raw" else ""
+        print("".join(f"{start}{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
     told = columns(engine, whole=whole, sized=parsed.enabled("size") or ".Size" in template)
     if template in {"", "table"}:
@@ -88,7 +86,7 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
         text = table([[*heads.values()], *([of(one) for of in shown] for one in found)])
     else:
         rows = [{name: of(one) for name, of in told.items()} for one in found]
-        text = _formatted(found, rows, template)
+        text = _formatted(found, rows, template, sized=parsed.enabled("size"))
     print(text, end="")
     return 0
 
@@ -140,10 +138,14 @@ def _size(engine: Engine, container: "Container") -> str:
     return f"{size(own)} (virtual {size(whole)})" if whole else size(own)
 
 
-def _formatted(found: "list[Container]", rows: list[dict[str, str]], template: str) -> str:
+def _formatted(
+    found: "list[Container]", rows: list[dict[str, str]], template: str, *, sized: bool
+) -> str:
     from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
     from ketch.spec.template_functions import Struct  # noqa: PLC0415
 
+    if template == formats.RAW:
+        return formats.raw(rows, _RAW | {"Size": "size"} if sized else _RAW, quiet=False)
     kind = "*formatter.ContainerContext"
     structs = [
         Struct(

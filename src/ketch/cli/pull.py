@@ -29,7 +29,6 @@ _PULL = Command(
     ],
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch image pull", "ketch pull"),
 )
 _PUSH = Command(
     "ketch push [OPTIONS] NAME[:TAG]",
@@ -47,7 +46,6 @@ _PUSH = Command(
     ],
     minimum_arguments=1,
     maximum_arguments=1,
-    aliases=("ketch image push", "ketch push"),
 )
 
 

@@ -14,7 +14,6 @@ RENAME = Command(
     "Rename a container",
     minimum_arguments=2,
     maximum_arguments=2,
-    aliases=("ketch container rename", "ketch rename"),
 )
 
 

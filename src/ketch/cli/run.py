@@ -25,7 +25,6 @@ RUN = Command(
     OPTIONS,
     minimum_arguments=1,
     interspersed=False,
-    aliases=("ketch container run", "ketch run"),
 )
 
 CREATE = Command(
@@ -34,7 +33,6 @@ CREATE = Command(
     CREATE_OPTIONS,
     minimum_arguments=1,
     interspersed=False,
-    aliases=("ketch container create", "ketch create"),
 )
 
 

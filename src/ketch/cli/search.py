@@ -3,11 +3,12 @@
 import os
 import sys
 
+from ketch.cli import usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
 from ketch.images.registry import search as registry_search
 from ketch.images.registry.registries import Registries
-from ketch.spec.filters import Filters, pair
+from ketch.spec.filters import Filters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ _SEARCH = Command(
     "ketch search [OPTIONS] TERM",
     "Search Docker Hub for images",
     [
-        Flag("filter", "f", "list", "Filter output based on conditions provided", convert=pair,
-             metavar="filter"),
+        usual_flags.filters(),
         Flag("format", "", "string", "Pretty-print search using a Go template"),
         Flag("limit", "", "int", "Max number of search results"),
         Flag("no-trunc", "", "bool", "Don't truncate output"),

@@ -27,7 +27,6 @@ _SERVE = Command(
         Flag("tlskey", help="The server's private key"),
     ],
     maximum_arguments=0,
-    aliases=("ketch serve",),
 )  # fmt: skip
 
 

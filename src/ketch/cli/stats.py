@@ -5,6 +5,7 @@ import time
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
+from ketch.cli.usual_flags import LIST_FORMAT
 from ketch.engine.engine import Engine
 from ketch.engine.views.statistics import Figures, Sampler
 from ketch.errors import NotFoundError
@@ -21,11 +22,10 @@ STATS = Command(
     "Display a live stream of container(s) resource usage statistics",
     (
         Flag("all", "a", "bool", "Show all containers (default shows just running)"),
-        Flag("format", help="Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        LIST_FORMAT,
         Flag("no-stream", "", "bool", "Disable streaming stats and only pull the first result"),
         Flag("no-trunc", "", "bool", "Do not truncate output"),
     ),
-    aliases=("ketch container stats", "ketch stats"),
 )
 
 HEADS = {

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from ketch.cli import image_list
+from ketch.cli import image_list, usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.ps import columns as container_columns
@@ -15,7 +15,6 @@ from ketch.engine.networks import listing as network_listing
 from ketch.engine.views import disk_usage, sizes
 from ketch.engine.volumes import listing as volume_listing
 from ketch.errors import InvalidArgumentError
-from ketch.spec.filters import pair
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -25,13 +24,11 @@ if TYPE_CHECKING:
 
     from ketch.engine.settings import Settings
 
-_FORCE = Flag("force", "f", "bool", "Do not prompt for confirmation")
-_FILTER_HELP = 'Provide filter values (e.g. "until=<timestamp>")'
 DF = Command(
     "ketch system df [OPTIONS]",
     "Show disk usage",
     (
-        Flag("format", help="Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        usual_flags.LIST_FORMAT,
         Flag("verbose", "v", "bool", "Show detailed information on space usage"),
     ),
     maximum_arguments=0,
@@ -41,8 +38,8 @@ PRUNE = Command(
     "Remove unused data",
     (
         Flag("all", "a", "bool", "Remove all unused images not just dangling ones"),
-        Flag("filter", "", "list", _FILTER_HELP, metavar="filter", convert=pair),
-        _FORCE,
+        usual_flags.filters("label=<key>=<value>", ""),
+        usual_flags.UNASKED,
         Flag("volumes", "", "bool", "Prune anonymous volumes"),
     ),
     maximum_arguments=0,
@@ -50,7 +47,7 @@ PRUNE = Command(
 CONTAINER_PRUNE = Command(
     "ketch container prune [OPTIONS]",
     "Remove all stopped containers",
-    (Flag("filter", "", "list", _FILTER_HELP, metavar="filter", convert=pair), _FORCE),
+    (usual_flags.filters("until=<timestamp>", ""), usual_flags.UNASKED),
     maximum_arguments=0,
 )
 
@@ -79,7 +76,11 @@ def df(settings: "Settings", arguments: list[str]) -> int:
         from ketch.spec.template_functions import Struct  # noqa: PLC0415
 
         structs = [Struct(dict(sorted(row.items())), "diskUsage") for row in rows]
-        text = formats.render(structs, template, Struct(dict(_HEADS), "diskUsage"))
+        if template == formats.RAW:
+            text = formats.raw(rows, {name: head.lower() for name, head in _HEADS.items()},
+                               quiet=False)  # fmt: skip
+        else:
+            text = formats.render(structs, template, Struct(dict(_HEADS), "diskUsage"))
     sys.stdout.write(text)
     return 0
 

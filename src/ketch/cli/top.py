@@ -14,7 +14,6 @@ TOP = Command(
     "Display the running processes of a container",
     minimum_arguments=1,
     interspersed=False,
-    aliases=("ketch container top", "ketch top"),
 )
 
 _COLUMN_WIDTH_MIN = 20

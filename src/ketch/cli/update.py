@@ -16,7 +16,6 @@ UPDATE = Command(
     "Update configuration of one or more containers",
     updating.OPTIONS,
     minimum_arguments=1,
-    aliases=("ketch container update", "ketch update"),
 )
 
 

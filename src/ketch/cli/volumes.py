@@ -3,15 +3,16 @@
 import re
 import sys
 
+from ketch.cli import usual_flags
 from ketch.cli.documents import show
+from ketch.cli.each import for_each
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import table
 from ketch.engine.engine import Engine
 from ketch.engine.volumes import listing
-from ketch.errors import InvalidArgumentError, KetchError
+from ketch.errors import InvalidArgumentError
 from ketch.spec import environment
-from ketch.spec.filters import pair
 from ketch.spec.sizes import size
 from ketch.spec.template_functions import Struct
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from ketch.engine.settings import Settings
     from ketch.engine.volumes.volumes import Volume
 
-_FILTER = Flag(
-    "filter", "f", "list", 'Provide filter values (e.g. "dangling=true")',
-    metavar="filter", convert=pair,
-)  # fmt: skip
 CREATE = Command(
     "ketch volume create [OPTIONS] [VOLUME]",
     "Create a volume",
@@ -39,17 +36,16 @@ LS = Command(
     "ketch volume ls [OPTIONS]",
     "List volumes",
     (
-        _FILTER,
-        Flag("format", help="Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        usual_flags.filters("dangling=true"),
+        usual_flags.LIST_FORMAT,
         Flag("quiet", "q", "bool", "Only display volume names"),
     ),
     maximum_arguments=0,
-    aliases=("ketch volume ls", "ketch volume list"),
 )
 INSPECT = Command(
     "ketch volume inspect [OPTIONS] VOLUME [VOLUME...]",
     "Display detailed information on one or more volumes",
-    (Flag("format", "f", help="Format output: 'json' or a Go template"),),
+    (usual_flags.DOCUMENT_FORMAT,),
     minimum_arguments=1,
 )
 RM = Command(
@@ -57,16 +53,14 @@ RM = Command(
     "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
     (Flag("force", "f", "bool", "Force the removal of one or more volumes"),),
     minimum_arguments=1,
-    aliases=("ketch volume rm", "ketch volume remove"),
 )
 PRUNE = Command(
     "ketch volume prune [OPTIONS]",
     "Remove unused local volumes",
     (
         Flag("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
-        Flag("filter", "", "list", 'Provide filter values (e.g. "label=<label>")',
-             metavar="filter", convert=pair),
-        Flag("force", "f", "bool", "Do not prompt for confirmation"),
+        usual_flags.filters("label=<label>", ""),
+        usual_flags.UNASKED,
     ),
     maximum_arguments=0,
 )  # fmt: skip
@@ -114,6 +108,11 @@ def ls(settings: "Settings", arguments: list[str]) -> int:
     else:
         from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
 
+        if template == formats.RAW:
+            names = {"Name": "name", "Driver": "driver"}
+            rows_of = [_row(volume) for volume in found]
+            sys.stdout.write(formats.raw(rows_of, names, quiet=parsed.enabled("quiet")))
+            return 0
         heads = Struct({**_HEADS, "Label": lambda name: name}, "volumeContext")
         sys.stdout.write(formats.render([_row(volume) for volume in found], template, heads))
     return 0
@@ -152,17 +151,12 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch volume rm``."""
     parsed = parse(RM, arguments)
     volumes = Engine(settings).volumes
-    status = 0
-    for name in parsed.arguments:
-        try:
-            volumes.remove(name, force=parsed.enabled("force"))
-        except KetchError as error:
-            sys.stdout.flush()
-            print(f"ketch: {error.message}", file=sys.stderr)
-            status = 1
-        else:
-            print(name, flush=True)
-    return status
+
+    def remove(name: str) -> str:
+        volumes.remove(name, force=parsed.enabled("force"))
+        return name
+
+    return for_each(parsed.arguments, remove)
 
 
 def prune(settings: "Settings", arguments: list[str]) -> int:

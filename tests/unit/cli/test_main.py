@@ -169,3 +169,45 @@ def test_a_reader_that_leaves_is_no_error_message() -> None:
     os.close(writer)
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "aliases"),
+    [
+        (["container", "rm"], "ketch container rm [OPTIONS] CONTAINER [CONTAINER...]",
+         "ketch container rm, ketch container remove, ketch rm"),
+        (["container", "ps"], "ketch container ls [OPTIONS]",
+         "ketch container ls, ketch container list, ketch container ps, ketch ps"),
+        (["rmi"], "ketch rmi [OPTIONS] IMAGE [IMAGE...]",
+         "ketch image rm, ketch image remove, ketch rmi"),
+        (["network", "list"], "ketch network ls [OPTIONS]",
+         "ketch network ls, ketch network list"),
+        (["events"], "ketch events [OPTIONS]", "ketch system events, ketch events"),
+        (["serve"], "ketch serve [OPTIONS]", ""),
+    ],
+)  # fmt: skip
+def test_help_names_the_command_as_it_was_called_and_its_other_names(
+    words: list[str], usage: str, aliases: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([*words, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Usage:  {usage}\n" in out
+    assert out.partition("Aliases:\n  ")[2].partition("\n")[0] == aliases
+
+
+def test_errors_name_the_command_as_it_was_called(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["image", "remove"]) == 1
+    assert capsys.readouterr().err == (
+        "ketch: 'ketch image rm' requires at least 1 argument\n\n"
+        "Usage:  ketch image rm [OPTIONS] IMAGE [IMAGE...]\n\n"
+        "See 'ketch image rm --help' for more information\n"
+    )
+
+
+@pytest.mark.parametrize("name", sorted({*main.COMMANDS} - {"version"}))
+def test_the_list_of_commands_says_what_their_help_says(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([name, "--help"]) == 0
+    about = capsys.readouterr().out.split("\n\n")[1]
+    assert about.partition("\n")[0].rstrip(".") == main.COMMANDS[name][2]

@@ -1,0 +1,36 @@
+"""Commands that do one thing to each of several things, and go on after a failure."""
+
+import sys
+
+from ketch.errors import KetchError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def for_each(
+    names: "Iterable[str]", action: "Callable[[str], str]", *, absent_is_fine: bool = False
+) -> int:
+    """Do something to each thing, and print what comes of it.
+
+    Args:
+        names: the things.
+        action: what to do; returns the line to print.
+        absent_is_fine: whether what is not there is told of, but is no failure.
+
+    Returns:
+        1 if anything failed, else 0.
+    """
+    status = 0
+    for name in names:
+        try:
+            line = action(name)
+        except KetchError as error:
+            sys.stdout.flush()
+            print(f"ketch: {error.message}", file=sys.stderr)
+            if not (absent_is_fine and isinstance(error, NotFoundError)):
+                status = 1
+        else:
+            print(line, flush=True)
+    return status
