@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -119,6 +120,34 @@ def test_disk_usage_is_dus_and_what_a_prune_frees(scratch: pathlib.Path) -> None
         assert told() == [sizes.size(taken(), 4), "0B (0%)"]
     finally:
         engine.ok("rm", "holder", "orphan")
+
+
+def test_events_tell_of_all_that_is_done(engine: Engine, tmp_path: pathlib.Path) -> None:
+    file = str(tmp_path / "image.tar")
+    begin = time.time()
+    identifier = engine.ok("import", "-c", "LABEL a=b", "-", "happens:1",
+                           stdin=archive(member(b"file", data=os.urandom(9))))  # fmt: skip
+    engine.ok("tag", "happens:1", "happens:2")
+    engine.ok("save", "-o", file, "happens:1")
+    engine.ok("load", "-i", file)
+    engine.ok("create", "--name", "happening", "happens:1", "command")
+    committed = engine.ok("commit", "happening", "happens:3")
+    engine.ok("rm", "happening")
+    engine.ok("rmi", "happens:3", "happens:2")
+    engine.ok("rmi", "-f", identifier)
+    told = engine.ok("events", "--since", f"{begin:.6f}", "--until", f"{time.time():.6f}",
+                     "--filter", "type=image", "--format",
+                     "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes}}").splitlines()  # fmt: skip
+    done = [("tag", identifier, "happens:1"), ("import", identifier, identifier),
+            ("tag", identifier, "happens:2"), ("save", identifier, identifier),
+            ("load", identifier, identifier), ("tag", committed, "happens:3"),
+            ("untag", committed, committed), ("delete", committed, committed),
+            ("untag", identifier, identifier), ("untag", identifier, identifier),
+            ("delete", identifier, identifier)]  # fmt: skip
+    assert told == [
+        f"{action} {actor} map[{'' if action == 'delete' else 'a:b '}name:{name}]"
+        for action, actor, name in done
+    ]
 
 
 # What is to be shown, in every form; ``made:2`` was committed on ``made:1``.

@@ -94,12 +94,17 @@ def commit(
                 ),
                 [*below, *([layer.descriptor] if layer else [])],
             )
+            tagged = []
+            if target is not None:
+                labels = merged.get("Labels") or {}
+                tagged.append(("tag", image_id, {**labels, "name": target.familiar}))
             images.record(
                 image_id,
                 images.content.write(documents.encode(manifest)),
                 created_ns,
                 (parent.size_bytes if parent else 0) + (layer.size_bytes if layer else 0),
                 [target] if target else [],
+                tagged,
                 parent_id=parent.id if parent else "",
             )
         images.publish_index()

@@ -171,7 +171,7 @@ class _Candidate:
             timestamps.created_ns(document.get("created") or ""),
             size_bytes,
             self.names,
-            ("load", image_id, {**labels, "name": image_id}),
+            [("load", image_id, {**labels, "name": image_id})],
         )
         return Loaded(image_id, names, [pair for pair in replaced if pair[1] != image_id])
 

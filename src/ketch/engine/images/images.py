@@ -79,6 +79,14 @@ class Image:
         return self.document.get("config") or {}
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The labels that it carries; none where its configuration is damaged."""
+        try:
+            return self.config.get("Labels") or {}
+        except KetchError:
+            return {}
+
+    @property
     def chain_ids(self) -> list[str]:
         """The chain IDs of its layers, the lowest first."""
         return documents.chain_ids(self.document["rootfs"]["diff_ids"])
@@ -203,7 +211,7 @@ class Images:
     def record_event(self, action: str, image: Image) -> None:
         """Tell in ``events`` what was done with an image."""
         with self._store.transaction() as connection:
-            attributes = {**_labels(image), "name": image.id}
+            attributes = {**image.labels, "name": image.id}
             events.record(connection, "image", action, image.id, attributes)
 
     def check_platform(self, image: Image, wanted: "Iterable[Platform]") -> None:
@@ -246,7 +254,7 @@ class Images:
         created_ns: int,
         size_bytes: int,
         names: "Iterable[Reference]" = (),
-        event: "tuple[str, str, dict[str, str]] | None" = None,
+        told: "Iterable[tuple[str, str, dict[str, str]]]" = (),
         *,
         parent_id: str = "",
     ) -> None:
@@ -260,7 +268,7 @@ class Images:
             created_ns: when it was made, in nanoseconds since the epoch.
             size_bytes: bytes of the files in its layers.
             names: its names, with a tag or a digest; whatever had one of them loses it.
-            event: what to tell: action, actor's ID, attributes.
+            told: the events of it: action, actor's ID, attributes.
             parent_id: the image that it was committed on, or empty.
         """
         now_ns = time.time_ns()
@@ -273,8 +281,7 @@ class Images:
             )
             for name in names:
                 _name(connection, name, image_id, now_ns)
-            if event is not None:
-                action, actor, attributes = event
+            for action, actor, attributes in told:
                 events.record(connection, "image", action, actor, attributes)
 
     def set_parent(self, image_id: str, parent_id: str) -> None:
@@ -307,7 +314,7 @@ class Images:
             image = self._find(connection, source)
             _name(connection, name, image.id, time.time_ns())
             events.record(
-                connection, "image", "tag", image.id, {**_labels(image), "name": name.familiar}
+                connection, "image", "tag", image.id, {**image.labels, "name": name.familiar}
             )
         self.publish_index()
 
@@ -457,10 +464,3 @@ def _name(connection: sqlite3.Connection, name: "Reference", image_id: str, now_
     connection.execute("REPLACE INTO image_name VALUES (?, ?)", (_key(name), image_id))
     if not name.digest:
         connection.execute("UPDATE image SET tagged_ns = ? WHERE id = ?", (now_ns, image_id))
-
-
-def _labels(image: Image) -> dict[str, str]:
-    try:
-        return image.config.get("Labels") or {}
-    except KetchError:  # its configuration is damaged
-        return {}

@@ -151,6 +151,7 @@ def import_image(
     machine = documents.parse_platform(platform) if platform else documents.host_platform()
     config: ContainerConfig = {}
     change.apply(config, changes)
+    labels = config.get("Labels") or {}
     created_ns = time.time_ns()
     try:
         with images.adding():
@@ -167,7 +168,10 @@ def import_image(
                 created_ns,
                 layer.size_bytes,
                 [name] if name else [],
-                ("import", image_id, {**(config.get("Labels") or {}), "name": image_id}),
+                [
+                    *([("tag", image_id, {**labels, "name": name.familiar})] if name else []),
+                    ("import", image_id, {**labels, "name": image_id}),
+                ],
             )
         images.publish_index()
     finally:

@@ -122,10 +122,9 @@ class Puller:
         if known is not None and not name.digest and (digest := self._unchanged(repository, name)):
             self._tell_begin(name)
             self._progress.say("", f"Digest: {digest}")
-            labels = known.config.get("Labels") or {}
             self._images.record(
                 known.id, known.manifest_digest, known.created_ns, known.size_bytes,
-                event=("pull", name.familiar, {**labels, "name": name.familiar_name}),
+                told=[("pull", name.familiar, {**known.labels, "name": name.familiar_name})],
             )  # fmt: skip
             return False
         target = resolve.resolve(repository, name.digest or name.tag, self._platform)
@@ -167,7 +166,7 @@ class Puller:
             timestamps.created_ns(target.config.get("created") or ""),
             sum(map(self._images.snapshotter.size_bytes, chain_ids)),
             names,
-            event,
+            [event],
         )
 
     def _known(self, name: Reference) -> "Image | None":

@@ -321,11 +321,10 @@ class Pusher:
 
     def _record(self, image: "Image", name: Reference, digest: str) -> None:
         """Keep the digest that the image has at the registry."""
-        labels = image.config.get("Labels") or {}
         self._images.record(
             image.id, image.manifest_digest, image.created_ns, image.size_bytes,
             [Reference(name.domain, name.path, digest=digest)],
-            ("push", name.familiar, {**labels, "name": name.familiar_name}),
+            [("push", name.familiar, {**image.labels, "name": name.familiar_name})],
         )  # fmt: skip
 
     def _tell_begin(self, name: Reference) -> None:

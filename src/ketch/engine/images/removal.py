@@ -83,7 +83,7 @@ def remove(
         ):
             # With a repository's last tag its digests go as well.
             dropped += [name for name in names if name.name == given.name and name.digest]
-        _untag(connection, image.id, dropped, events)
+        _untag(connection, image, dropped, events, told=1)  # of the digests nothing is told
         names = [name for name in names if name not in dropped]
         if names:
             return events
@@ -99,7 +99,7 @@ def remove(
                 f"conflict: unable to delete {image.short_id} ({wording}) - {reason}",
                 "stop the container first" if hard and "container" in reason else "",
             )
-        _untag(connection, image.id, names, events)
+        _untag(connection, image, names, events, told=len(names))
     _delete(connection, image.id, events)
     parent_id = image.parent_id
     while prune and parent_id:
@@ -147,10 +147,18 @@ def _users(connection: sqlite3.Connection, image: "Image") -> list[Container]:
 
 
 def _untag(
-    connection: sqlite3.Connection, image_id: str, names: "list[Reference]", events: "Events"
+    connection: sqlite3.Connection,
+    image: "Image",
+    names: "list[Reference]",
+    events: "Events",
+    *,
+    told: int,
 ) -> None:
-    for name in names:
-        history.record(connection, "image", "untag", image_id, {"name": image_id})
+    """Take names away; of the first ones of them ``events`` tells."""
+    for number, name in enumerate(names):
+        if number < told:
+            attributes = {**image.labels, "name": image.id}
+            history.record(connection, "image", "untag", image.id, attributes)
         connection.execute("DELETE FROM image_name WHERE reference = ?", (str(name),))
         events.append(("Untagged", name.familiar))
 
