@@ -123,6 +123,20 @@ def test_what_a_container_writes_lasts_and_stays_its_own(snapshotter: Snapshotte
         assert (root / "made").is_dir()
 
 
+def test_what_is_to_be_removed_is_written_and_read_like_all_else(snapshotter: Snapshotter) -> None:
+    """Once and again, and by a mount of the other kind after it."""
+    directory = container(snapshotter)
+    snapshotter.prepare(directory, three_layers(snapshotter))
+    for number in range(3):
+        descriptor = snapshotter.mount(directory, passing=number < 2)
+        try:
+            root = pathlib.Path(f"/proc/self/fd/{descriptor}")
+            assert [(root / f"made{old}").is_file() for old in range(number)] == [True] * number
+            (root / f"made{number}").touch()
+        finally:
+            os.close(descriptor)
+
+
 def test_ids_on_the_disk_are_a_user_namespace_s(snapshotter: Snapshotter) -> None:
     """Whatever is done there: on the disk, and for all others, files belong to whom they did."""
     directory = container(snapshotter)

@@ -59,6 +59,38 @@ def test_the_client_loads_no_more_than_it_must(ketch: Engine) -> None:
     assert loaded - always <= CLIENT_MODULES
 
 
+def test_only_what_lasts_is_flushed_to_the_disk(ketch: Engine) -> None:
+    """An overlay's end writes back all of the disk it is on, for which the program's end waits."""
+    root = ("grep", " / ", "/proc/mounts")
+    assert "volatile" in ketch.ok("run", "--rm", "busybox", *root)
+    kept = ketch.ok("run", "-d", "busybox", *root)
+    try:
+        assert ketch.ok("wait", kept) == "0"
+        assert "volatile" not in ketch.ok("logs", kept)
+    finally:
+        ketch.ok("rm", "-f", kept)
+
+
+def test_a_container_to_be_removed_can_be_restarted(ketch: Engine, run_name: str) -> None:
+    ketch.ok("run", "-d", "--rm", "--name", run_name, "busybox", "sh", "-c",
+             "echo x >> /starts; trap exit TERM; while :; do sleep 0.1; done")  # fmt: skip
+    ketch.ok("restart", run_name)
+    try:
+        eventually(lambda: ketch.ok("exec", run_name, "cat", "/starts").split() == ["x", "x"],
+                   "what it wrote before its restart is not there")  # fmt: skip
+    finally:
+        ketch.ok("rm", "-f", run_name)
+
+
+def test_an_output_that_is_full_is_told(ketch: Engine) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*ketch.prefix, "images"], check=False, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr
+
+
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_warm_start_makes_few_processes(ketch: Engine, run_name: str) -> None:
     """The client forks nobody; a monitor, a starter, which clones init, and a finisher: no more."""

@@ -28,16 +28,20 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
     name = "fuse-overlayfs"
     markers = True
 
-    def mount(self, directory: str, user_namespace: int | None = None) -> int:
+    def mount(
+        self, directory: str, user_namespace: int | None = None, *, passing: bool = False
+    ) -> int:
         """See ``Snapshotter.mount``."""
         if user_namespace is not None:
             raise UnsupportedError(
                 f"{PROGRAM} cannot map ids, as --userns asks for",
                 "leave --userns out, or use another storage driver: overlay2, vfs",
             )
-        return super().mount(directory)
+        return super().mount(directory, passing=passing)
 
-    def _mount(self, directory: str, lower: Sequence[str], *, writable: bool = True) -> int:
+    def _mount(
+        self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False
+    ) -> int:
         absent = [tree for tree in lower if not os.path.isdir(tree)]
         if absent:
             raise UnavailableError(
@@ -56,7 +60,7 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
         names = f"{directory}/fuse-{os.urandom(6).hex()}"
         options = [f"lowerdir={':'.join(map(str, range(len(lower))))}"]
         options += ["upperdir=../upper", "workdir=../work"] if writable else ["ro"]
-        options += ["allow_other", "default_permissions"]
+        options += ["allow_other", "default_permissions", *(["volatile"] if passing else [])]
         try:
             os.makedirs(f"{names}/mounted", 0o700)
             for number, tree in enumerate(lower):

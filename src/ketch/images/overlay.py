@@ -18,7 +18,11 @@ from ketch.linux.removetree import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ketch.images.layered import Directory
+
+    Options = Mapping[str, str | None]
 
 # "lowerdir+", one layer a call: Linux 6.8. (Before 6.5 overlayfs would swallow it and complain
 # only when the file system is created, so the release is asked and not the kernel.)
@@ -57,15 +61,19 @@ class OverlaySnapshotter(Snapshotter):
             except OSError as error:
                 raise unwritable(directory, error) from error
 
-    def mount(self, directory: str, user_namespace: int | None = None) -> int:
+    def mount(
+        self, directory: str, user_namespace: int | None = None, *, passing: bool = False
+    ) -> int:
         """See ``Snapshotter.mount``."""
         lower = self._trees(directory) or [f"{directory}/empty"]
         if user_namespace is None:
-            return self._mount(directory, lower)
+            return self._mount(directory, lower, passing=passing)
         from ketch.images import idmapped  # noqa: PLC0415 - wanted by few, and it loads threads
 
         covered = [f"{self.root}/snapshots", directory]
-        return idmapped.seen(covered, user_namespace, lambda: self._mount(directory, lower))
+        return idmapped.seen(
+            covered, user_namespace, lambda: self._mount(directory, lower, passing=passing)
+        )
 
     def view(self, directory: str) -> int:
         """See ``Snapshotter.view``."""
@@ -85,22 +93,31 @@ class OverlaySnapshotter(Snapshotter):
         finally:
             os.close(upper)
 
-    def _mount(self, directory: str, lower: Sequence[str], *, writable: bool = True) -> int:
+    def _mount(
+        self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False
+    ) -> int:
+        options = {**_OPTIONS, "volatile": None} if passing else _OPTIONS
         longest = max(map(len, map(os.fsencode, [*lower, _escaped(f"{directory}/upper")])))
         try:
+            if writable:
+                # What a volatile mount leaves, lest anybody trusts files that a power cut may have
+                # damaged. Here they do not outlive the boot.
+                remove_tree(f"{directory}/work/work/incompat")
             if self._appends and longest <= _FSCONFIG_STRING_MAX:
-                return _mount_appending(directory, lower, writable)
-            return _mount_by_short_names(directory, lower, writable)
+                return _mount_appending(directory, lower, writable, options)
+            return _mount_by_short_names(directory, lower, writable, options)
         except OSError as error:
             raise _unmountable(directory, lower, error) from error
 
 
 # Whatever the kernel's defaults are: no redirects between directories, which a layer could forge
 # and a diff would have to follow, and no files whose content is in another layer.
-_OPTIONS = {"redirect_dir": "nofollow", "metacopy": "off", "index": "off"}
+_OPTIONS: "Options" = {"redirect_dir": "nofollow", "metacopy": "off", "index": "off"}
 
 
-def _mount_appending(directory: str, lower: Sequence[str], writable: bool) -> int:
+def _mount_appending(
+    directory: str, lower: Sequence[str], writable: bool, options: "Options"
+) -> int:
     context = mount.fsopen("overlay")
     try:
         mount.fsconfig(context, "source", "overlay")
@@ -109,7 +126,7 @@ def _mount_appending(directory: str, lower: Sequence[str], writable: bool) -> in
         if writable:
             mount.fsconfig(context, "upperdir", _escaped(f"{directory}/upper"))
             mount.fsconfig(context, "workdir", _escaped(f"{directory}/work"))
-        for key, value in _OPTIONS.items():
+        for key, value in options.items():
             mount.fsconfig(context, key, value)
         return mount.fsmount(context)
     finally:
@@ -121,7 +138,9 @@ def _escaped(path: str) -> str:
     return path.replace("\\", "\\\\")
 
 
-def _mount_by_short_names(directory: str, lower: Sequence[str], writable: bool) -> int:
+def _mount_by_short_names(
+    directory: str, lower: Sequence[str], writable: bool, options: "Options"
+) -> int:
     """Mount with one option for all layers, which older kernels want.
 
     fsconfig(2) takes 255 bytes, mount(2) a page for all options. So the layers get numbers as
@@ -136,14 +155,17 @@ def _mount_by_short_names(directory: str, lower: Sequence[str], writable: bool) 
         for number, tree in enumerate(lower):
             os.symlink(tree, f"{names}/{number}")
         os.chdir(names)
+        layers = ":".join(map(str, range(len(lower))))
         options = {
-            "lowerdir": ":".join(map(str, range(len(lower)))),
+            "lowerdir": layers,
             **({"upperdir": "../upper", "workdir": "../work"} if writable else {}),
-            **_OPTIONS,
+            **options,
         }
-        if len(options["lowerdir"]) > _FSCONFIG_STRING_MAX:
+        if len(layers) > _FSCONFIG_STRING_MAX:
             os.mkdir("mounted", 0o700)
-            data = ",".join(f"{key}={value}" for key, value in options.items())
+            data = ",".join(
+                key if value is None else f"{key}={value}" for key, value in options.items()
+            )
             mount.mount("overlay", "mounted", "overlay", data=data)
             return mount.open_tree(libc.AT_FDCWD, "mounted", mount.OPEN_TREE_CLONE)
         context = mount.fsopen("overlay")

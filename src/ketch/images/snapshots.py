@@ -144,13 +144,17 @@ class Snapshotter(ABC):
         """
 
     @abstractmethod
-    def mount(self, directory: str, user_namespace: int | None = None) -> int:
+    def mount(
+        self, directory: str, user_namespace: int | None = None, *, passing: bool = False
+    ) -> int:
         """Mount a prepared root.
 
         Args:
             directory: as given to ``prepare``.
             user_namespace: descriptor of a user namespace whose ids stand for those on the disk,
                 or None where they are the host's.
+            passing: whether what is written there will be removed after this mount, and may be
+                lost in a power cut: then nothing waits for the disk where that can be avoided.
 
         Returns:
             A descriptor of the detached mount, which the caller owns.

@@ -41,7 +41,13 @@ class CopySnapshotter(Snapshotter):
             except OSError as error:
                 raise unwritable(directory, error) from error
 
-    def mount(self, directory: str, user_namespace: int | None = None) -> int:
+    def mount(
+        self,
+        directory: str,
+        user_namespace: int | None = None,
+        *,
+        passing: bool = False,  # noqa: ARG002 - these files are on the disk like any
+    ) -> int:
         """See ``Snapshotter.mount``."""
         merged = f"{directory}/merged"
         try:

@@ -272,7 +272,7 @@ def _create(
         held.callback(parts.resolver.close)
     files = shared.files(engine) or _write_name_files(directory, request, wires)
     say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
-    rootfs = engine.images.snapshotter.mount(directory, owner)
+    rootfs = engine.images.snapshotter.mount(directory, owner, passing=container.auto_remove)
     with ExitStack() as until_attached:
         until_attached.callback(os.close, rootfs)
         if sandbox is not None:
