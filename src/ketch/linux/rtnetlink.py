@@ -53,6 +53,8 @@ IFLA_LINKMODE = 17
 IFLA_LINKINFO = 18
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
+IFLA_NUM_TX_QUEUES = 31
+IFLA_NUM_RX_QUEUES = 32
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
@@ -102,6 +104,9 @@ _ADDRESS = struct.Struct("=BBBBi")  # ifaddrmsg: family, prefix length, flags, s
 _ROUTE = struct.Struct("=BBBBBBBBI")
 
 # Counters are half of a link's description, and nobody asks for them.
+# As many as a veth uses unless told otherwise. Where it is told nothing it makes one for each
+# processor first, and then waits for grace periods to be rid of them.
+_ONE_QUEUE = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
 _WITHOUT_STATISTICS = u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 
 _FAMILIES = {4: int(_socket.AF_INET), 6: int(_socket.AF_INET6)}
@@ -210,6 +215,7 @@ def add_veth(
         _LINK.pack(0, 0, 0, 0, 0)
         + _name(peer)
         + _mac(mac)
+        + _ONE_QUEUE
         + u32(IFLA_MTU, mtu_bytes)
         + u32(IFLA_NET_NS_FD, namespace)
     )
@@ -218,6 +224,7 @@ def add_veth(
         RTM_NEWLINK,
         netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
         _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        + _ONE_QUEUE
         + _name(name)
         + u32(IFLA_MTU, mtu_bytes)
         + u32(IFLA_MASTER, bridge)

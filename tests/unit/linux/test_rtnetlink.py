@@ -26,6 +26,7 @@ def test_a_veths_peer_is_described_within_it() -> None:
     outer = payload_of(request, 16)
     assert netlink.string(outer[rtnetlink.IFLA_IFNAME]) == "veth1"
     assert netlink.number(outer[rtnetlink.IFLA_MASTER]) == 4
+    assert netlink.number(outer[rtnetlink.IFLA_NUM_TX_QUEUES]) == 1
     information = dict(netlink.attributes(outer[rtnetlink.IFLA_LINKINFO]))
     assert netlink.string(information[rtnetlink.IFLA_INFO_KIND]) == "veth"
     data = dict(netlink.attributes(information[rtnetlink.IFLA_INFO_DATA]))
@@ -34,6 +35,7 @@ def test_a_veths_peer_is_described_within_it() -> None:
     assert netlink.number(peer[rtnetlink.IFLA_NET_NS_FD]) == 9
     assert netlink.number(peer[rtnetlink.IFLA_MTU]) == 1400
     assert peer[rtnetlink.IFLA_ADDRESS].hex() == "0242ac110002"
+    assert netlink.number(peer[rtnetlink.IFLA_NUM_TX_QUEUES]) == 1
 
 
 @pytest.mark.parametrize(
