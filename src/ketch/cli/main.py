@@ -13,7 +13,7 @@ from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from ketch.cli.flags import Parsed
 
@@ -169,6 +169,20 @@ def main(words: list[str] | None = None) -> int:
             raise told.called(f"ketch {command}", f"ketch {rest[0]} {name}") from told
 
     return guarded(lambda: command, answer)
+
+
+def leave(status: int) -> "NoReturn":
+    """End this process, as ``sys.exit`` does, but without taking the interpreter apart: 2 ms.
+
+    Args:
+        status: the exit status.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:  # noqa: BLE001 - closed, full, nobody reads: Python has words for each
+        sys.exit(status)
+    os._exit(status)
 
 
 def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
