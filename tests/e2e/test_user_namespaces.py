@@ -106,6 +106,7 @@ def test_files_belong_to_whom_the_image_says(ketch: Engine) -> None:
     assert out.split() == ["0:0"] * 5
 
 
+@pytest.mark.vm
 def test_everything_of_a_container_of_its_own_works(ketch: Engine) -> None:
     script = (
         "set -e; hostname boat; ip link set lo mtu 1400; ip link set eth0 down;"
@@ -163,6 +164,7 @@ def test_a_copy_cannot_bring_ids_that_the_container_lacks(
     ketch.ok("rm", "-f", container)
 
 
+@pytest.mark.vm
 def test_what_is_committed_is_the_same_for_everybody(ketch: Engine, apart: str) -> None:
     ketch.ok("exec", apart, "sh", "-c", "touch /made; chown 7:8 /made; rm /bin/vi")
     assert ketch.ok("diff", apart).splitlines() == ["C /bin", "D /bin/vi", "A /made"]
@@ -179,6 +181,7 @@ def test_what_is_committed_is_the_same_for_everybody(ketch: Engine, apart: str) 
         ketch.ok("rmi", "committed")
 
 
+@pytest.mark.vm
 def test_a_volume_is_shared_by_those_with_other_ids(ketch: Engine) -> None:
     ketch.ok("volume", "create", "shared-ids")
     try:
