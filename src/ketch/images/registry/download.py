@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 18
 _REPORT_BYTES = 1 << 19
 _PAUSE_SECONDS_MAX = 15.0
+_PROGRESS_BYTES = 1 << 16  # less at each attempt is no progress
 
 
 class Download:
@@ -239,7 +240,8 @@ class Downloads:
                     self._receive(download, writer)
                     break
                 except (BrokenOffError, UnreachableError) as error:
-                    failures = 0 if writer.size_bytes > before else failures + 1
+                    got_on = writer.size_bytes - before >= _PROGRESS_BYTES
+                    failures = 0 if got_on else failures + 1
                     if failures >= self._attempts or download.abandoned:
                         raise UnavailableError(
                             f"blob {digest} of {self._repository.shown}: {error.message}, after"

@@ -9,6 +9,7 @@ import os
 import ssl
 import time
 import warnings
+from http.client import BadStatusLine, IncompleteRead, RemoteDisconnected, UnknownProtocol
 from urllib.parse import urlsplit
 
 import urllib3
@@ -16,20 +17,23 @@ from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     InsecureRequestWarning,
+    InvalidHeader,
     NameResolutionError,
     NewConnectionError,
+    ProtocolError,
     ProxyError,
     ReadTimeoutError,
     SSLError,
 )
 
 from ketch.errors import InvalidArgumentError, RegistryError, UnavailableError
+from ketch.images.registry.pace import Response
 from ketch.images.registry.proxies import proxy_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Protocol, Self
+    from typing import Any, Protocol, Self
 
     from ketch.images.registry.configuration import Configuration
 
@@ -123,10 +127,10 @@ class Answer:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes of the body, none at its end.
+        """Return up to ``size`` bytes of the body, none at its end; fewer where they come slowly.
 
         Raises:
-            BrokenOffError: the connection broke, or nothing came for too long.
+            BrokenOffError: the connection broke, or next to nothing came for too long.
         """
         try:
             content: bytes = self._response.read(size, decode_content=False)
@@ -135,7 +139,9 @@ class Answer:
                 f"{_shown(self.url)}: the registry stalls: no data came"
             ) from error
         except (HTTPError, OSError, ValueError) as error:
-            raise BrokenOffError(f"{_shown(self.url)}: the answer broke off: {error}") from error
+            raise BrokenOffError(
+                f"{_shown(self.url)}: the answer broke off: {_reason(error)}"
+            ) from error
         self._is_whole = not content
         return content
 
@@ -215,7 +221,7 @@ class Transport:
         """
         scheme, host, port = origin(url)
         try:
-            response = self._manager(scheme, host, port).urlopen(
+            response = self._manager(scheme, host, port, url).urlopen(
                 method, url, body=body, headers={"User-Agent": USER_AGENT, **headers},
                 redirect=False, retries=False, preload_content=False, decode_content=False,
             )  # fmt: skip
@@ -228,11 +234,17 @@ class Transport:
         for manager in self._managers.values():
             manager.clear()
 
-    def _manager(self, scheme: str, host: str, port: int) -> urllib3.PoolManager:
+    def _manager(self, scheme: str, host: str, port: int, url: str) -> urllib3.PoolManager:
         key = (scheme, host, port)
         manager = self._managers.get(key)
         if manager is None:
-            manager = self._managers[key] = self._new_manager(scheme, host, port)
+            manager = self._new_manager(scheme, host, port)
+            paced = type("Paced", (Response,), {"seconds": self.configuration.timeout_seconds})
+            pool: Any = manager.connection_from_url(url)
+            pool.ConnectionCls = type(
+                "Connection", (pool.ConnectionCls,), {"response_class": paced}
+            )
+            self._managers[key] = manager
         return manager
 
     def _new_manager(self, scheme: str, host: str, port: int) -> urllib3.PoolManager:
@@ -359,7 +371,23 @@ def _translated(url: str, error: Exception) -> UnavailableError:
         return BrokenOffError(f"{where}: the registry stalls: no answer came")
     if scheme == "https" and isinstance(error, OSError):
         return UnreachableError(f"{where}: {error.strerror or error}")
-    return BrokenOffError(f"{where}: the connection broke: {error}")
+    return BrokenOffError(f"{where}: the connection broke: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """Returns why an exchange broke, in words: urllib3 and http.client put it as Python would."""
+    inner = error
+    if isinstance(error, ProtocolError) and len(error.args) > 1:
+        inner = error.args[1]
+    if isinstance(inner, RemoteDisconnected):
+        return "it was closed before an answer came"
+    if isinstance(inner, (BadStatusLine, InvalidHeader, UnknownProtocol)):
+        return "the answer is not HTTP"
+    if isinstance(inner, IncompleteRead):
+        return "it ended too early"
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror.lower()
+    return str(inner)
 
 
 def _ssl_reason(text: str) -> str:
