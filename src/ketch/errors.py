@@ -12,19 +12,34 @@ ENGINE_FAILED = 125
 """Exit status for a failure of ketch itself, as distinct from the program's (Docker's)."""
 
 
+def spelt_out(text: str) -> str:
+    """Returns text for people with control characters, but for tab and newline, as escapes.
+
+    Those that turn the direction of writing around are among them.
+    """
+    if text.isprintable():
+        return text
+    controls = (*range(9), *range(11, 32), *range(127, 160))
+    table = {number: f"\\x{number:02x}" for number in controls}
+    for number in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)):
+        table[number] = f"\\u{number:04x}"
+    return text.translate(table)
+
+
 class KetchError(Exception):
     """Base of everything that ketch raises on purpose.
 
     Args:
-        message: what failed, where, and on which value.
+        message: what failed, where, and on which value. It may quote a stranger, who is not to
+            speak to the reader's terminal: see ``spelt_out``.
         hint: what to do about it, one sentence, or empty where nothing better than the message
             can be said.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = spelt_out(message)
+        self.hint = spelt_out(hint)
+        super().__init__(self.message)
 
 
 class InvalidArgumentError(KetchError):

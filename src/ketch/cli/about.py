@@ -1,6 +1,5 @@
 """``ketch version`` and ``ketch info``."""
 
-import json
 import sys
 
 from ketch.cli.flags import Command, parse
@@ -9,7 +8,7 @@ from ketch.engine.engine import Engine
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
 from ketch.spec.sizes import binary_size
-from ketch.spec.template_functions import Struct, plain
+from ketch.spec.template_functions import Struct, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,8 +162,7 @@ def _formatted(document: "dict[str, Any]", template: str, type_name: str) -> Non
     assert isinstance(data, Struct)
     data.type_name = type_name
     if template == "json":
-        text = json.dumps(plain(data), ensure_ascii=False, separators=(",", ":"))
-        print(text)
+        print(to_json(data))
         return
     try:
         print(Template(template).execute(data))

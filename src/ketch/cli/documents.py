@@ -5,7 +5,7 @@ import sys
 
 from ketch.cli.flags import UsageError
 from ketch.errors import InvalidArgumentError, KetchError
-from ketch.spec.template_functions import Struct, plain, to_json
+from ketch.spec.template_functions import Struct, legible, plain, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def show(names: "Iterable[str]", find: "Callable[[str], Struct]", template: str)
     elif template:
         _print_each(found, template)
     else:
-        print(json.dumps(plain(found), indent=4, ensure_ascii=False))
+        print(legible(json.dumps(plain(found), indent=4, ensure_ascii=False)))
     sys.stdout.flush()
     for failure in failures:
         print(f"ketch: {failure}", file=sys.stderr)

@@ -8,7 +8,7 @@ import sys
 
 from ketch.cli.flags import Command, Flag, HelpRequested, UsageError, parse, screen_columns
 from ketch.engine.settings import Settings
-from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError
+from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError, spelt_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -343,11 +343,9 @@ def _failed(error: "Any", command: str) -> int:
 
 def _say(message: str, hint: str, status: int) -> int:
     text = f"ketch: {message}\n" + (f"\n{hint}\n" if hint else "")
-    # A message may quote a hostile image, which is not to speak to the caller's terminal.
-    controls = {n: f"\\x{n:02x}" for n in (*range(9), *range(11, 32), *range(127, 160))}
     try:
         sys.stdout.flush()
-        sys.stderr.write(text.translate(controls))
+        sys.stderr.write(spelt_out(text))
         sys.stderr.flush()
     except OSError:
         _silence()

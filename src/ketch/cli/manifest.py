@@ -11,6 +11,7 @@ from ketch.images.registry.manifest_lists import ManifestLists
 from ketch.images.registry.registries import Registries
 from ketch.images.registry.resolve import is_index
 from ketch.spec import reference as references
+from ketch.spec.template_functions import legible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,4 +169,4 @@ def _inspect_remote(name: "Reference", parsed: Parsed) -> None:
 
 
 def _write(document: object, indent: str) -> None:
-    sys.stdout.write(f"{json.dumps(document, indent=indent, ensure_ascii=False)}\n")
+    sys.stdout.write(f"{legible(json.dumps(document, indent=indent, ensure_ascii=False))}\n")

@@ -1,5 +1,7 @@
 """Tables as Docker's command line lays them out."""
 
+from ketch.errors import spelt_out
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,12 +14,13 @@ def table(rows: "Sequence[Sequence[str]]", minimum_width: int = _COLUMN_WIDTH_MI
     """Lay rows out in columns, each as wide as its longest cell; the last is not filled up.
 
     Args:
-        rows: the head first; all of the same length.
+        rows: the head first; all of the same length. What strangers wrote is spelt out.
         minimum_width: of a column, the gap after it included.
 
     Returns:
         Lines, each with its newline.
     """
+    rows = [list(map(spelt_out, row)) for row in rows]
     widths = [
         max(minimum_width, max(map(len, column)) + _GAP)
         for column in zip(*(row[:-1] for row in rows), strict=True)

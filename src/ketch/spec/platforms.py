@@ -3,7 +3,7 @@
 Source: github.com/containerd/platforms, "Only": what Docker takes.
 """
 
-from ketch.errors import NotFoundError
+from ketch.errors import NotFoundError, spelt_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ _DESCENDING = {"arm": ("v8", "v7", "v6", "v5"), "amd64": ("v4", "v3", "v2", "v1"
 def shown(platform: "Platform") -> str:
     """Returns a platform as people write it: ``linux/arm64/v8``."""
     variant = platform.get("variant", "")
-    return "/".join(part for part in (platform["os"], platform["architecture"], variant) if part)
+    parts = (platform["os"], platform["architecture"], variant)
+    return spelt_out("/".join(part for part in parts if part))
 
 
 def candidates(platform: "Platform") -> "list[tuple[str, str, str]]":

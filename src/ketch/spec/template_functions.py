@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_ESCAPED = {
+    number: f"\\u{number:04x}"
+    for number in (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
 class Struct(dict[str, "Any"]):
     """A value with fixed fields, in their order: asking for another one is an error.
 
@@ -113,7 +119,15 @@ def _float(value: float) -> str:
 
 def to_json(value: object) -> str:
     """Returns compact JSON: a struct's fields in their order, a map's keys sorted."""
-    return json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
+    return legible(json.dumps(plain(value), ensure_ascii=False, separators=(",", ":")))
+
+
+def legible(text: str) -> str:
+    """Returns the same JSON for a terminal, which obeys more controls than JSON must escape.
+
+    They are DEL, the second set of controls, and what turns the direction of writing around.
+    """
+    return text.translate(_ESCAPED)
 
 
 def plain(value: object) -> object:

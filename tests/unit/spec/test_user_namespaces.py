@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, UnavailableError, spelt_out
 from ketch.spec import user_namespaces
 from ketch.spec.runtime import IdMapping
 from ketch.spec.user_namespaces import OVERFLOW_ID, IdMap
@@ -32,7 +32,7 @@ def test_any_other_mode_is_refused_by_name(mode: str) -> None:
         return
     with pytest.raises(InvalidArgumentError) as caught:
         user_namespaces.check(mode)
-    assert mode in caught.value.message
+    assert spelt_out(mode) in caught.value.message
 
 
 def test_ids_come_from_systemd_s_range_for_containers() -> None:
