@@ -15,7 +15,7 @@ from ketch.spec import digest as digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NotRequired, TypedDict
+    from typing import Any, NoReturn, NotRequired, TypedDict
 
     class Platform(TypedDict):
         """What a manifest's content runs on, in Go's names."""
@@ -331,7 +331,7 @@ def _document(content: bytes, where: str) -> "dict[str, Any]":
     if len(content) > DOCUMENT_SIZE_MAX:
         raise InvalidArgumentError(f"{where}: larger than {DOCUMENT_SIZE_MAX} bytes")
     try:
-        document = json.loads(content)
+        document = json.loads(content, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"{where}: not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -343,7 +343,17 @@ def _document(content: bytes, where: str) -> "dict[str, Any]":
         level = [inner for nodes in (*tables, *lists) for inner in nodes]
     if level:
         raise InvalidArgumentError(f"{where}: nested more than {_DEPTH_MAX} deep")
+    if b"\\u" in content:
+        # Half a character, which JSON can name, can be neither written nor shown. As in Go, it is
+        # replaced.
+        text = json.dumps(document, ensure_ascii=False).encode("utf-16", "surrogatepass")
+        replaced: dict[str, Any] = json.loads(text.decode("utf-16", "replace"))
+        return replaced
     return document
+
+
+def _constant(name: str) -> "NoReturn":
+    raise ValueError(f"{name} is no JSON")
 
 
 def _expect_type(document: "dict[str, Any]", types: tuple[str, ...], where: str) -> None:

@@ -60,6 +60,13 @@ def test_null_platforms_and_variants_are_absent() -> None:
         platforms.choose(parsed, {"architecture": "s390x", "os": "linux"})
 
 
+def test_half_a_character_is_replaced_as_in_go() -> None:
+    content = changed(CONFIG, author="a\ud800b\ud83d\ude00", config={"Labels": {"\udfff": "x"}})
+    parsed = image.parse_config(content)
+    assert parsed["author"] == "a\ufffdb\U0001f600"
+    assert parsed["config"]["Labels"] == {"\ufffd": "x"}
+
+
 def test_what_is_built_parses_and_keeps_its_bytes() -> None:
     layer = image.descriptor(image.OCI_LAYER, DIGEST, 5)
     built = image.manifest(image.descriptor(image.OCI_CONFIG, DIGEST, 7), [layer, layer])
@@ -75,6 +82,7 @@ def test_what_is_built_parses_and_keeps_its_bytes() -> None:
         (image.parse_manifest, b"[" * 100_000, "not JSON"),
         (image.parse_manifest, b"1" * 10_000, "not JSON"),
         (image.parse_manifest, b"[]", "not a JSON object"),
+        (image.parse_config, changed(CONFIG, x=float("nan")), "not JSON: NaN"),
         (image.parse_manifest, b" " * (image.DOCUMENT_SIZE_MAX + 1), "larger than"),
         (image.parse_manifest, changed(MANIFEST, schemaVersion=1), "schemaVersion"),
         (image.parse_manifest, changed(MANIFEST, mediaType=image.OCI_INDEX), "another type"),
@@ -91,7 +99,8 @@ def test_what_is_built_parses_and_keeps_its_bytes() -> None:
         ),
         (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": -1}), "size"),
         (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": True}), "size"),
-        (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": 1e400}), "size"),
+        (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": 1e300}), "size"),
+        (image.parse_manifest, changed(MANIFEST, config={**DESCRIPTOR, "size": 1e400}), "Infinity"),
         (image.parse_index, changed(INDEX, manifests=[{**DESCRIPTOR, "platform": 1}]), "platform"),
         (image.parse_config, changed(CONFIG, os=None), "os is not text"),
         (image.parse_config, changed(CONFIG, rootfs={"type": "x"}), "rootfs"),
