@@ -46,7 +46,7 @@ def error(status: int, content: bytes, what: str) -> KetchError:
     """
     said = reason(content)
     if status == 401:
-        return UnauthenticatedError(f"unauthorized: {said or 'authentication required'}")
+        return UnauthenticatedError(unauthorized(said or "authentication required"))
     if status == 403:
         return PermissionDeniedError(said or "denied: requested access to the resource is denied")
     if status == 404:
@@ -60,6 +60,11 @@ def error(status: int, content: bytes, what: str) -> KetchError:
     message = f"{what}: received unexpected HTTP status: {status} {name}".rstrip()
     message += f": {said}" if said else ""
     return (UnavailableError if status >= 500 else RegistryError)(message)
+
+
+def unauthorized(said: str) -> str:
+    """Returns what is said of a refusal, with Docker's word for it before it, once."""
+    return said if said.startswith("unauthorized") else f"unauthorized: {said}"
 
 
 def _one(entry: "dict[str, object]") -> str:

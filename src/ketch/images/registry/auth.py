@@ -226,7 +226,7 @@ class Bearer(Method):
             status = answer.status
         if status in {400, 401, 403}:
             raise UnauthenticatedError(
-                f"unauthorized: {answers.reason(content) or 'incorrect username or password'}",
+                answers.unauthorized(answers.reason(content) or "incorrect username or password"),
                 "log in with: ketch login",
             )
         if status != 200:

@@ -1,0 +1,206 @@
+"""Pulls and pushes with a registry that lies: an image and its bytes, or an error and nothing."""
+
+import contextlib
+import io
+import json
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.cli.main import main
+from ketch.engine import creation
+from ketch.engine.engine import Engine
+from ketch.engine.images.pulling import Puller
+from ketch.engine.images.pushing import Pusher
+from ketch.engine.settings import Settings
+from ketch.errors import KetchError
+from ketch.images import tar
+from ketch.images.registry.configuration import Configuration
+from ketch.images.registry.credentials import Credentials
+from ketch.images.registry.progress import Progress
+from ketch.images.registry.registries import Registries
+from ketch.spec import image as documents
+from tests.support.archives import archive, member
+from tests.support.evil import VALUES, Evil, Lie, controls, conversation, evil, examples, replaced
+from tests.support.registry import OCI_MANIFEST, sha256
+
+pytestmark = pytest.mark.root
+
+BASE = archive(member(b"bin", tar.DIRECTORY, mode=0o755), member(b"bin/sh", data=b"#!" * 400))
+TOP = archive(member(b"etc/passwd", data=b"root:x:0:0::/:\n"), member(b"bin/.wh.sh"))
+
+
+class Told(Progress):
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def say(self, identifier: str, status: str) -> None:
+        self.text += f"{identifier}: {status}\n"
+
+
+class Attacked:
+    """An engine, and a registry that it should not have trusted."""
+
+    def __init__(self, directory: pathlib.Path, liar: Evil) -> None:
+        self.engine = Engine(Settings(str(directory / "root"), str(directory / "state")))
+        self.root = directory / "root"
+        self.liar = liar
+        self.told = Told()
+        self.name = f"{liar.registry.host}/app"
+
+    @contextlib.contextmanager
+    def lies(self, lies: list[Lie]) -> Iterator[Registries]:
+        """Have the registry lie for a block, which ends in success or a named error in time."""
+        self.liar.begin(lies)
+        self.told.text = ""
+        settings = Configuration({"timeout-seconds": 1, "max-download-attempts": 2})
+        who = Credentials("alice", "s3cret")
+        begun = time.monotonic()
+        with Registries({}, credentials=who, settings=settings) as registries:
+            registries.transport.sleep = lambda _: None
+            try:
+                yield registries
+            except KetchError as error:
+                self.told.text += f"{error.message}\n{error.hint}\n"
+        assert controls(self.told.text) == []
+        assert time.monotonic() - begun < 30
+        assert self.liar.strangers_saw() == []
+
+    def left(self) -> list[str]:
+        """Return what is in the store, by path."""
+        places = ("blobs/*/*", "ingest/*", "snapshots/*/*")
+        return [
+            str(path.relative_to(self.root)) for glob in places for path in self.root.glob(glob)
+        ]
+
+    def check(self) -> None:
+        """Check that each image is whole and can be shown, and take it away: nothing may stay."""
+        images, content = self.engine.images, self.engine.images.content
+        for image in images.list():
+            manifest = documents.parse_manifest(content.read(image.manifest_digest))
+            for blob in manifest["layers"]:
+                assert sha256(content.read(blob["digest"], 1 << 20)) == blob["digest"]
+                assert content.size_bytes(blob["digest"]) == blob["size"]
+            assert all(map(images.snapshotter.exists, image.chain_ids))
+            self._show(image.id)
+            images.remove(image.id, force=True)
+        index = json.loads((self.root / "index.json").read_bytes() or b"{}") if (
+            self.root / "index.json").exists() else {"manifests": []}  # fmt: skip
+        assert index["manifests"] == []
+        assert self.left() == []
+
+    def _show(self, image_id: str) -> None:
+        """Show an image in every way, and make a container of it: neither may be a bug's victim."""
+        places = ["--root", self.engine.settings.root, "--state", self.engine.settings.state]
+        for words in (["inspect"], ["history", "--no-trunc"], ["image", "ls", "--digests"],
+                      ["image", "inspect", "--format", "{{json .}}"]):  # fmt: skip
+            said = io.BytesIO()
+            screen = io.TextIOWrapper(said, "utf-8", write_through=True)
+            with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+                subject = [] if "ls" in words else [image_id]
+                status = main([*places, *words, *subject])
+            assert (status, controls(said.getvalue().decode())) == (0, []), said.getvalue()
+        try:
+            request: Any = {"Config": {"Image": image_id}, "HostConfig": {}}
+            container = creation.create(self.engine, request)
+        except KetchError as error:
+            assert not controls(error.message)  # noqa: PT017 - either outcome is right
+        else:
+            self.engine.containers.remove(container.id)
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    with evil() as liar:
+        liar.registry.add_image("app", "1", BASE, TOP)
+        image = liar.registry.add_image("app", "2", BASE, compress=bytes, suffix="")
+        index = {"schemaVersion": 2, "manifests": [
+            {**image, "platform": documents.host_platform()}]}  # fmt: skip
+        liar.registry.add_manifest("app", "all", index, documents.OCI_INDEX)
+        yield Attacked(tmp_path_factory.mktemp("evil"), liar)
+
+
+@examples(100)
+@given(
+    lies=conversation("ping", "token", "manifest", "manifest", "blob", "blob"),
+    tag=st.sampled_from(["1", "all"]),
+)
+def test_pulling(attacked: Attacked, lies: list[Lie], tag: str) -> None:
+    with attacked.lies(lies) as registries:
+        Puller(attacked.engine.images, registries, attacked.told).pull(f"{attacked.name}:{tag}")
+    attacked.check()
+
+
+@examples(20)
+@given(lies=conversation("tags", "manifest", "blob"))
+def test_pulling_every_tag(attacked: Attacked, lies: list[Lie]) -> None:
+    with attacked.lies(lies) as registries:
+        Puller(attacked.engine.images, registries, attacked.told).pull_all(attacked.name)
+    attacked.check()
+
+
+CONFIG_KEYS = ["architecture", "os", "variant", "created", "author", "comment", "config", "history",
+               "rootfs", "os.version", "Healthcheck", "x"]  # fmt: skip
+
+
+@examples(60)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(VALUES)), max_size=2),
+    manifest_changes=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(VALUES)), max_size=1),
+    extra=st.dictionaries(st.sampled_from(CONFIG_KEYS), st.sampled_from(VALUES), max_size=2),
+)
+def test_images_whose_digests_are_right_and_nothing_else(
+    attacked: Attacked, changes: list[Any], manifest_changes: list[Any], extra: dict[str, Any]
+) -> None:
+    registry = attacked.liar.registry
+    attacked.liar.begin([])
+    config: Any = {
+        "architecture": documents.host_platform()["architecture"], "os": "linux",
+        "created": "2024-01-01T00:00:00Z", "author": "me", "variant": "",
+        "config": {"Env": ["A=b"], "Cmd": ["sh"], "Entrypoint": ["a"], "User": "1:1",
+                   "WorkingDir": "/", "Labels": {"a": "b"}, "Volumes": {"/v": {}},
+                   "ExposedPorts": {"80/tcp": {}}, "StopSignal": "9", "OnBuild": ["RUN x"],
+                   "Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**9, "Retries": 3}},
+        "rootfs": {"type": "layers", "diff_ids": [sha256(BASE)]},
+        "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "x", "empty_layer": False}],
+        **extra,
+    }  # fmt: skip
+    for change in changes:
+        config = replaced(config, *change)
+    layer = registry.add_blob(BASE, documents.OCI_LAYER)
+    described = registry.add_blob(json.dumps(config).encode(), documents.OCI_CONFIG)
+    manifest: Any = {"schemaVersion": 2, "config": described, "layers": [layer]}
+    for change in manifest_changes:
+        manifest = replaced(manifest, *change)
+    content = json.dumps(manifest).encode()
+    registry.manifests["app", "odd"] = (OCI_MANIFEST, content)
+    attacked.liar._kept = registry.manifests.copy(), registry.blobs.copy()
+    with attacked.lies([]) as registries:
+        Puller(attacked.engine.images, registries, attacked.told).pull(f"{attacked.name}:odd")
+    attacked.check()
+
+
+@examples(60)
+@given(lies=conversation("ping", "token", "blob", "upload", "upload", "manifest"))
+def test_pushing(attacked: Attacked, lies: list[Lie]) -> None:
+    images = attacked.engine.images
+    if not images.list():
+        with attacked.lies([]) as registries:
+            Puller(images, registries).pull(f"{attacked.name}:2")
+        images.tag(f"{attacked.name}:2", f"{attacked.name}:new")
+    before = sorted(attacked.left())
+    try:
+        with attacked.lies(lies) as registries:
+            attacked.liar.registry.blobs.clear()
+            pusher = Pusher(images, attacked.engine.store, registries, attacked.told)
+            pusher.push(f"{attacked.name}:new")
+        assert sorted(attacked.left()) == before
+    finally:
+        attacked.check()
