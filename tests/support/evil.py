@@ -8,9 +8,14 @@ import contextlib
 import dataclasses
 import functools
 import gzip
+import io
 import json
 import os
+import pathlib
 import re
+import subprocess
+import tarfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +23,15 @@ import hypothesis
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
+from ketch.cli.main import main
+from ketch.engine import creation
+from ketch.engine.engine import Engine
+from ketch.engine.settings import Settings
+from ketch.engine.views import sizes
+from ketch.errors import KetchError
+from ketch.images.registry.progress import Progress
+from ketch.spec import digest as digests
+from ketch.spec import image as documents
 from tests.support.registry import FakeRegistry, Handler, fake, require_token, sha256
 
 WIDE = int(os.environ.get("KETCH_TEST_WIDE", "1"))
@@ -305,6 +319,131 @@ def _lied(
             lie.value, content
         )
     return content, fields
+
+
+class Told(Progress):
+    """What was said of a transfer."""
+
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def say(self, identifier: str, status: str) -> None:
+        """See ``Progress.say``."""
+        self.text += f"{identifier}: {status}\n"
+
+
+class Victim:
+    """An engine in a directory of its own, to which something is done that it should survive.
+
+    Attributes:
+        engine: it.
+        told: what it says.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.engine = Engine(Settings(str(directory / "root"), str(directory / "state")))
+        self.root = directory / "root"
+        self.told = Told()
+
+    @contextlib.contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Let a block end well, or with one named error, soon, saying nothing to the terminal."""
+        self.told.text = ""
+        begun = time.monotonic()
+        try:
+            yield
+        except KetchError as error:
+            self.told.text += f"{error.message}\n{error.hint}\n"
+        assert controls(self.told.text) == []
+        assert time.monotonic() - begun < 30
+
+    def left(self) -> list[str]:
+        """Return what is in the store, by path."""
+        globs = ("blobs/*/*", "ingest/*", "snapshots/*/*")
+        return [str(path.relative_to(self.root)) for glob in globs for path in self.root.glob(glob)]
+
+    def check(self, *, keep: bool = False) -> None:
+        """Check that each image is whole and can be used, and that there is nothing else.
+
+        Args:
+            keep: whether the images stay, and need not be shown; else nothing may be left.
+        """
+        images, content = self.engine.images, self.engine.images.content
+        needed: set[str] = set()
+        for image in images.list():
+            manifest = documents.parse_manifest(content.read(image.manifest_digest))
+            for blob in (manifest["config"], *manifest["layers"]):
+                found = pathlib.Path(content.path(blob["digest"])).read_bytes()
+                assert digests.matches(found, blob["digest"])
+                assert len(found) == blob["size"]
+                needed.add(content.path(blob["digest"]))
+            assert all(map(images.snapshotter.exists, image.chain_ids))
+            needed |= set(map(images.snapshotter.path, image.chain_ids))
+            needed.add(content.path(image.manifest_digest))
+            if not keep:
+                self._show(image.id)
+        index = self.root / "index.json"
+        listed = json.loads(index.read_bytes())["manifests"] if index.exists() else []
+        assert {entry["digest"] for entry in listed} == {
+            image.manifest_digest for image in images.list()
+        }
+        if not keep:
+            with images.removing() as removal:
+                for image in images.list():
+                    removal.remove(image.id, force=True, prune=False)
+            needed = set()
+        for container in os.listdir(self.root / "containers") if (
+            self.root / "containers").exists() else ():  # fmt: skip
+            prepared = images.snapshotter.prepared_on(f"{self.root}/containers/{container}")
+            needed |= set(map(images.snapshotter.path, prepared))
+        assert {str(self.root / path) for path in self.left()} == needed
+        assert sizes.store(str(self.root)) == self._taken()
+
+    def _taken(self) -> int:
+        """Return what du(1) counts of the store, in bytes, without its own directories."""
+        places = [
+            str(path) for part in ("blobs", "snapshots") for path in self.root.glob(f"{part}/*")
+        ]
+        if not places:
+            return 0
+        counted = subprocess.run(["du", "-B1", "-cs", *places], check=True, capture_output=True,
+                                 text=True).stdout  # fmt: skip
+        return int(counted.split()[-2]) - sum(os.stat(place).st_blocks * 512 for place in places)
+
+    def _show(self, image_id: str) -> None:
+        """Show an image in every way, and make a container of it: both work, or name an error."""
+        places = ["--root", self.engine.settings.root, "--state", self.engine.settings.state]
+
+        def said(*words: str) -> tuple[int, str]:
+            written = io.BytesIO()
+            screen = io.TextIOWrapper(written, "utf-8", write_through=True)
+            with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+                status = main([*places, *words])
+            text = written.getvalue().decode()
+            assert controls(text) == []
+            assert "internal error" not in text
+            return status, text
+
+        for words in (["inspect", image_id], ["history", "--no-trunc", image_id],
+                      ["image", "ls", "--digests"], ["image", "ls", "--format", "json"],
+                      ["image", "inspect", "--format", "{{json .}}", image_id]):  # fmt: skip
+            status, text = said(*words)
+            assert status == 0, text
+        request: Any = {"Config": {"Image": image_id}, "HostConfig": {}}
+        try:
+            container = creation.create(self.engine, request)
+        except KetchError as error:
+            assert error.message  # noqa: PT017 - its configuration may ask for what cannot be
+            return
+        try:
+            status, text = said("export", "-o", str(self.root / "exported.tar"), container.id)
+            assert status == 0, text
+            with tarfile.open(self.root / "exported.tar") as exported:
+                assert exported.getmembers() is not None
+        finally:
+            self.engine.containers.remove(container.id)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,8 @@
 """Pulls and pushes with a registry that lies: an image and its bytes, or an error and nothing."""
 
 import contextlib
-import io
 import json
 import pathlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,21 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli.main import main
-from ketch.engine import creation
-from ketch.engine.engine import Engine
 from ketch.engine.images.pulling import Puller
 from ketch.engine.images.pushing import Pusher
-from ketch.engine.settings import Settings
-from ketch.errors import KetchError
 from ketch.images import tar
 from ketch.images.registry.configuration import Configuration
 from ketch.images.registry.credentials import Credentials
-from ketch.images.registry.progress import Progress
 from ketch.images.registry.registries import Registries
 from ketch.spec import image as documents
 from tests.support.archives import archive, member
-from tests.support.evil import VALUES, Evil, Lie, controls, conversation, evil, examples, replaced
+from tests.support.evil import VALUES, Evil, Lie, Victim, conversation, evil, examples, replaced
 from tests.support.registry import OCI_MANIFEST, sha256
 
 pytestmark = pytest.mark.root
@@ -35,85 +27,27 @@ BASE = archive(member(b"bin", tar.DIRECTORY, mode=0o755), member(b"bin/sh", data
 TOP = archive(member(b"etc/passwd", data=b"root:x:0:0::/:\n"), member(b"bin/.wh.sh"))
 
 
-class Told(Progress):
-    __slots__ = ("text",)
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def say(self, identifier: str, status: str) -> None:
-        self.text += f"{identifier}: {status}\n"
-
-
-class Attacked:
+class Attacked(Victim):
     """An engine, and a registry that it should not have trusted."""
 
     def __init__(self, directory: pathlib.Path, liar: Evil) -> None:
-        self.engine = Engine(Settings(str(directory / "root"), str(directory / "state")))
-        self.root = directory / "root"
+        super().__init__(directory)
         self.liar = liar
-        self.told = Told()
         self.name = f"{liar.registry.host}/app"
 
     @contextlib.contextmanager
     def lies(self, lies: list[Lie]) -> Iterator[Registries]:
         """Have the registry lie for a block, which ends in success or a named error in time."""
         self.liar.begin(lies)
-        self.told.text = ""
         settings = Configuration({"timeout-seconds": 1, "max-download-attempts": 2})
         who = Credentials("alice", "s3cret")
-        begun = time.monotonic()
-        with Registries({}, credentials=who, settings=settings) as registries:
+        with (
+            self.named_errors(),
+            Registries({}, credentials=who, settings=settings) as registries,
+        ):
             registries.transport.sleep = lambda _: None
-            try:
-                yield registries
-            except KetchError as error:
-                self.told.text += f"{error.message}\n{error.hint}\n"
-        assert controls(self.told.text) == []
-        assert time.monotonic() - begun < 30
+            yield registries
         assert self.liar.strangers_saw() == []
-
-    def left(self) -> list[str]:
-        """Return what is in the store, by path."""
-        places = ("blobs/*/*", "ingest/*", "snapshots/*/*")
-        return [
-            str(path.relative_to(self.root)) for glob in places for path in self.root.glob(glob)
-        ]
-
-    def check(self) -> None:
-        """Check that each image is whole and can be shown, and take it away: nothing may stay."""
-        images, content = self.engine.images, self.engine.images.content
-        for image in images.list():
-            manifest = documents.parse_manifest(content.read(image.manifest_digest))
-            for blob in manifest["layers"]:
-                assert sha256(content.read(blob["digest"], 1 << 20)) == blob["digest"]
-                assert content.size_bytes(blob["digest"]) == blob["size"]
-            assert all(map(images.snapshotter.exists, image.chain_ids))
-            self._show(image.id)
-            images.remove(image.id, force=True)
-        index = json.loads((self.root / "index.json").read_bytes() or b"{}") if (
-            self.root / "index.json").exists() else {"manifests": []}  # fmt: skip
-        assert index["manifests"] == []
-        assert self.left() == []
-
-    def _show(self, image_id: str) -> None:
-        """Show an image in every way, and make a container of it: neither may be a bug's victim."""
-        places = ["--root", self.engine.settings.root, "--state", self.engine.settings.state]
-        for words in (["inspect"], ["history", "--no-trunc"], ["image", "ls", "--digests"],
-                      ["image", "inspect", "--format", "{{json .}}"]):  # fmt: skip
-            said = io.BytesIO()
-            screen = io.TextIOWrapper(said, "utf-8", write_through=True)
-            with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
-                subject = [] if "ls" in words else [image_id]
-                status = main([*places, *words, *subject])
-            assert (status, controls(said.getvalue().decode())) == (0, []), said.getvalue()
-        try:
-            request: Any = {"Config": {"Image": image_id}, "HostConfig": {}}
-            container = creation.create(self.engine, request)
-        except KetchError as error:
-            assert not controls(error.message)  # noqa: PT017 - either outcome is right
-        else:
-            self.engine.containers.remove(container.id)
 
 
 @pytest.fixture(scope="module")
