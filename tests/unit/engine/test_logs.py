@@ -270,8 +270,8 @@ def test_following_while_files_turn_over(path: str) -> None:
     following = Following(path)
     for number in range(3000):
         writer.write("stdout", b"%06d\n" % number, NOW + number)
-        if number % 60 == 0:
-            following.wait_for(number - 40)  # the follower may lag by two files, not by four
+        if number % 20 == 0:
+            following.wait_for(number - 20)  # the follower may lag by two files, not by four
     writer.close(NOW)
     assert following.end() == list(range(3000))
 
@@ -431,8 +431,8 @@ def test_following_while_files_turn_over_and_are_compressed(tmp_path: Path) -> N
     following = Following(path)
     for number in range(1500):
         writer.write("stdout", b"%06d\n" % number, NOW + number)
-        if number % 60 == 0:
-            following.wait_for(number - 40)
+        if number % 20 == 0:
+            following.wait_for(number - 20)
     writer.close(NOW)
     assert following.end() == list(range(1500))
 
