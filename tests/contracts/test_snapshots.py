@@ -333,6 +333,36 @@ def test_what_a_container_changed_is_a_layer(snapshotter: Snapshotter) -> None:
         assert (root / "made" / "sparse").stat().st_blocks < 1000
 
 
+def test_one_more_name_of_a_lower_layers_file_is_a_name_of_the_same_file(
+    snapshotter: Snapshotter,
+) -> None:
+    commit(
+        snapshotter, CHAIN[0], [],
+        member(b"a/kept", data=b"a"),
+        member(b"two", data=b"two"),
+        member(b"twins", tar.HARD_LINK, link=b"two"),
+        member(b"z/kept", data=b"z"),
+    )  # fmt: skip
+    directory, again = container(snapshotter), container(snapshotter, "again")
+    snapshotter.prepare(directory, CHAIN[:1])
+    with mounted(snapshotter, directory) as root:
+        os.link(root / "a" / "kept", root / "b")
+        os.link(root / "z" / "kept", root / "y")
+        archive = b"".join(snapshotter.diff(directory))
+        told = [change.path for change in snapshotter.changes(directory)]
+    if not isinstance(snapshotter, FuseOverlaySnapshotter):  # it changes what it copies
+        assert told == [b"b", b"y"]
+    names = [entry.name for entry in tar.Reader(io.BytesIO(archive))]
+    assert not {b"two", b"twins"} & set(names)
+    commit_archive(snapshotter, CHAIN[1], CHAIN[:1], archive)
+    snapshotter.prepare(again, CHAIN[:2])
+    with mounted(snapshotter, again) as root:
+        assert (root / "b").samefile(root / "a" / "kept")
+        assert (root / "y").samefile(root / "z" / "kept")
+        assert ((root / "b").read_bytes(), (root / "y").read_bytes()) == (b"a", b"z")
+        assert (root / "two").samefile(root / "twins")
+
+
 def commit_archive(
     snapshotter: Snapshotter, chain_id: str, below: Sequence[str], archive: bytes
 ) -> None:

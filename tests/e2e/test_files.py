@@ -188,6 +188,18 @@ def test_diff_commit_and_export_agree_with_what_the_container_sees(
         assert (one.uid, one.gid, one.mode & 0o7777, one.mtime) == (5, 6, 0o640, 981173106)
 
 
+def test_a_file_of_the_image_that_got_a_name_is_one_file_after_a_commit(engine: Engine) -> None:
+    engine.ok("run", "--name", "linking", "busybox", "ln", "/bin/busybox", "/also")
+    try:
+        assert engine.ok("diff", "linking") == "A /also"
+        engine.ok("commit", "linking", "linked")
+        names = engine.ok("run", "--rm", "linked", "stat", "-c", "%i", "/bin/busybox", "/also")
+        assert len(set(names.split())) == 1
+    finally:
+        engine.ok("rm", "linking")
+        engine.ok("rmi", "linked")
+
+
 def test_a_commit_of_nothing_has_no_layer(engine: Engine) -> None:
     engine.ok("create", "--name", "idle", "busybox", "true")
     try:

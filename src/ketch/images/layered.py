@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MODIFIED, ADDED, DELETED = 0, 1, 2  # the API's numbers
+SAME = -1
 
 # Where every container has something mounted. A start makes what an image lacks of these, and what
 # is there is then the start's, since the program sees the mount: Docker has them in a layer apart.
@@ -90,7 +91,7 @@ class Change:
     """One difference.
 
     Attributes:
-        kind: MODIFIED, ADDED or DELETED.
+        kind: MODIFIED, ADDED or DELETED, or SAME, which is none.
         path: from the root on, without a slash at its start.
         status: of what is there now, None for what is deleted.
     """
@@ -150,7 +151,12 @@ def is_opaque(directory: int | bytes) -> bool:
 
 
 def changes(
-    upper: int, lower: Directory, *, complete: bool, markers: bool = False
+    upper: int,
+    lower: Directory,
+    *,
+    complete: bool,
+    markers: bool = False,
+    linked: bool = False,
 ) -> "Iterator[Change]":
     """Yield how a tree differs from the stack below it, each directory before what is in it.
 
@@ -161,6 +167,7 @@ def changes(
         lower: the stack.
         complete: whether the tree is a whole one; else it is a layer, which hides by whiteouts.
         markers: whether the tree has ``.wh..wh..opq`` files, as fuse-overlayfs makes them.
+        linked: whether files with several names are told of that are as they were.
 
     Raises:
         UnavailableError: its directories are nested too deeply to be held open.
@@ -178,7 +185,9 @@ def changes(
             change, below = _compare(frame, name)
             if change is not None and _is_mount_point(change):
                 continue
-            if change is not None and change.kind >= 0:
+            if change is not None and change.kind == SAME and linked and _is_linked(change.status):
+                yield change
+            if change is not None and change.kind != SAME:
                 for above in stack:
                     if not above.is_told and above.change is not None:
                         yield above.change  # modified: with what is in it, its times are
@@ -190,7 +199,7 @@ def changes(
                 inner = _open(frame.upper, name)
                 if inner < 0:
                     continue
-                own = None if change.kind >= 0 else _modified(change)
+                own = None if change.kind != SAME else _modified(change)
                 stack.append(
                     _Frame(inner, below, change.path + b"/", own, complete=complete,
                            markers=markers)
@@ -212,7 +221,7 @@ def _is_mount_point(change: Change) -> bool:
 def _compare(frame: _Frame, name: bytes) -> tuple[Change | None, Directory]:
     """Returns what is to be said of a name, if anything, and the directory below it.
 
-    Of a directory that is the same a change of kind -1 is returned.
+    Of a directory, or a file with several names, that is the same a change SAME is returned.
     """
     path, upper = frame.prefix + name, frame.upper
     try:
@@ -225,13 +234,18 @@ def _compare(frame: _Frame, name: bytes) -> tuple[Change | None, Directory]:
         return gone, Directory()
     if found is None:
         return Change(ADDED, path, upper, name, status), Directory()
-    kind = MODIFIED if _differs(status, found, upper, name) else -1
+    kind = MODIFIED if _differs(status, found, upper, name) else SAME
     is_directory = stat.S_ISDIR(status.st_mode)
-    if kind < 0 and not is_directory:
+    if kind == SAME and not is_directory and not _is_linked(status):
         return None, Directory()
     both = is_directory and stat.S_ISDIR(found[1].st_mode)
     below = frame.lower.child(name) if both else Directory()
     return Change(kind, path, upper, name, status), below
+
+
+def _is_linked(status: os.stat_result | None) -> bool:
+    """Whether this file may have more names."""
+    return status is not None and status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode)
 
 
 def _modified(change: Change) -> Change:
@@ -252,19 +266,29 @@ def _open(parent: int, name: bytes) -> int:
 def diff(
     upper: int, lower: Directory, *, complete: bool, markers: bool = False
 ) -> "Iterator[bytes]":
-    """Yield the changes as a layer's archive; see ``changes``."""
+    """Yield the changes as a layer's archive; see ``changes``.
+
+    A file that got one more name is told of by all of its names, or it would be two in the layer.
+    """
     archiver = tree.Archiver()
+    same: dict[tuple[int, int], list[tuple[bytes, os.stat_result]]] = {}
     root = os.fstat(upper)
     if not lower.parts or _differs(root, (lower.parts[0], os.lstat(lower.parts[0])), upper, b"."):
         yield from archiver.member(upper, b".", b"./", root)
-    for change in changes(upper, lower, complete=complete, markers=markers):
+    for change in changes(upper, lower, complete=complete, markers=markers, linked=True):
         status = change.status
         if status is None or (stat.S_ISSOCK(status.st_mode) and change.kind == MODIFIED):
             head, slash, name = change.path.rpartition(b"/")
             entry = tar.Entry(head + slash + WHITEOUT_PREFIX + name)
             yield tar_writer.header(entry)
-        else:
-            yield from archiver.member(change.parent, change.name, change.path, status)
+            continue
+        inode = status.st_dev, status.st_ino
+        if change.kind == SAME and not archiver.has(inode):
+            same.setdefault(inode, []).append((change.path, status))
+            continue
+        yield from archiver.member(change.parent, change.name, change.path, status)
+        for path, before in same.pop(inode, ()):
+            yield from archiver.member(-1, b"", path, before)  # a link, whose file is not read
     yield tar_writer.END
 
 

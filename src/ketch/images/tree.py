@@ -48,6 +48,10 @@ class Archiver:
         self._whole_seconds = whole_seconds
         self._owned = owned
 
+    def has(self, inode: "Inode") -> bool:
+        """Whether a file with several names, by device and inode, has become a member."""
+        return inode in self._links
+
     def member(
         self, parent: int, name: bytes, shown: bytes, status: os.stat_result
     ) -> "Iterator[bytes]":
