@@ -1,5 +1,6 @@
 """Images that travel through Debian's docker-registry, by ketch, docker, podman and skopeo."""
 
+import base64
 import json
 import pathlib
 import re
@@ -293,7 +294,31 @@ def test_a_list_for_several_platforms(fleet: Fleet, docker: Engine) -> None:
 # Who may, and over what
 
 
-def test_a_registry_that_wants_a_password(fleet: Fleet) -> None:
+def assert_logins_alike(ketch: Engine, docker: Engine, host: str) -> None:
+    """Log in with what is kept, and with what is kept and wrong."""
+    docker.ok("login", "--username", USER, "--password-stdin", host, stdin=PASSWORD.encode())
+    for password in (PASSWORD, "wrong"):
+        said = []
+        for engine in (ketch, docker):
+            file = pathlib.Path(engine.environment["DOCKER_CONFIG"]) / "config.json"
+            document = json.loads(file.read_bytes())
+            secret = base64.b64encode(f"{USER}:{password}".encode()).decode()
+            document["auths"][host]["auth"] = secret
+            before = file.read_bytes()
+            file.write_text(json.dumps(document))
+            done = engine("login", host)
+            file.write_bytes(before)
+            words = done.err.replace("Error: ", "").replace("ketch", "docker")
+            words = re.sub(r"\x1b\[[0-9;]*m|Info (→|->) ", "", words.replace("docker: ", ""))
+            # The old daemon's refusal is not known as one.
+            words = re.sub("Login did not succeed, .*: 401 Unauthorized",
+                           "Stored credentials invalid or expired", words)  # fmt: skip
+            said.append((done.status, done.out.strip(), words.split()))
+        assert said[0] == said[1]
+    docker.ok("logout", host)
+
+
+def test_a_registry_that_wants_a_password(fleet: Fleet, docker: Engine) -> None:
     with registries.docker_registry(
         fleet.directory / "closed", password=True, enter=fleet.enter
     ) as host:
@@ -307,6 +332,7 @@ def test_a_registry_that_wants_a_password(fleet: Fleet) -> None:
         assert (done.status, done.out) == (0, "Login Succeeded\n")
         assert "stored unencrypted" in done.err
         ketch.ok("push", f"{host}/ours")
+        assert_logins_alike(ketch, docker, host)
         # Others read the same file.
         auth = f"{fleet.directory}/ketch/config.json"
         found = fleet.skopeo(

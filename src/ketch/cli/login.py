@@ -4,7 +4,7 @@ import os
 import sys
 
 from ketch.cli.flags import Command, Flag, Parsed, parse
-from ketch.errors import InvalidArgumentError
+from ketch.errors import InvalidArgumentError, KetchError, UnauthenticatedError
 from ketch.images.registry import login as registry_login
 from ketch.images.registry.credentials import Credentials, key_of
 from ketch.images.registry.registries import Registries
@@ -39,11 +39,11 @@ def login(settings: "Settings", arguments: list[str]) -> int:  # noqa: ARG001
     host = registry_login.registry_host(parsed.arguments[0] if parsed.arguments else "")
     with Registries(os.environ) as registries:
         file = registries.credential_file()
-        credentials = _existing(parsed, file.get(host))
-        if credentials is None:
-            credentials = _asked(parsed, file.get(host).user)
-        kept = registry_login.log_in(registries, host, credentials)
-        if not file.set(host, kept):
+        known = file.get(host)
+        kept = _existing(parsed, registries, host, known)
+        if kept is None:
+            kept = registry_login.log_in(registries, host, _asked(parsed, known.user))
+        if kept != known and not file.set(host, kept):
             sys.stderr.write(
                 f"\nWARNING! Your credentials are stored unencrypted in '{file.path}'.\n"
                 "Configure a credential helper to remove this warning. See\n"
@@ -76,8 +76,14 @@ def _check(parsed: Parsed) -> None:
         raise InvalidArgumentError("the --password-stdin option requires --username to be set")
 
 
-def _existing(parsed: Parsed, kept: Credentials) -> Credentials | None:
-    """Returns the credentials that are kept already, where no others were given."""
+def _existing(
+    parsed: Parsed, registries: Registries, host: str, kept: Credentials
+) -> Credentials | None:
+    """Log in with what is kept already, where nothing else was given.
+
+    Returns:
+        What to keep; None where there is nothing, or the registry does not believe it.
+    """
     if parsed.text("username") or parsed.text("password") or not kept:
         return None
     if not (kept.password or kept.identity_token):
@@ -87,7 +93,13 @@ def _existing(parsed: Parsed, kept: Credentials) -> Credentials | None:
         f"Authenticating with existing credentials...{shown}\n\n"
         "To login with a different account, run 'ketch logout' followed by 'ketch login'\n\n"
     )
-    return kept
+    try:
+        return registry_login.log_in(registries, host, kept)
+    except UnauthenticatedError:
+        sys.stderr.write("Stored credentials invalid or expired\n")
+    except KetchError as error:
+        sys.stderr.write(f"Login did not succeed, error: {error.message}\n")
+    return None
 
 
 def _asked(parsed: Parsed, usual_user: str) -> Credentials:
