@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ketch.api import hub
 from ketch.api.http import encode
 from ketch.engine import unlinking
-from ketch.engine.ledger import no_such
+from ketch.engine.records import no_such
 from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from ketch.spec.template_functions import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.settings import Settings
-    from ketch.engine.volumes.volumes import Volume
+    from ketch.engine.volumes.records import Volume
 
 CREATE = Command(
     "ketch volume create [OPTIONS] [VOLUME]",

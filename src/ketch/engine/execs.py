@@ -8,8 +8,8 @@ import json
 import time
 
 from ketch.engine import names, states
-from ketch.engine.ledger import Keeper, record_event
-from ketch.engine.records import Container
+from ketch.engine.ledger import Keeper
+from ketch.engine.records import Container, record_event
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
 

@@ -11,13 +11,13 @@ import os
 import sqlite3
 import time
 
-from ketch.engine import events, names, states, user_namespaces
+from ketch.engine import names, records, states, user_namespaces
 from ketch.engine.records import Container
-from ketch.engine.volumes.volumes import forget_container
+from ketch.engine.releasing import release
+from ketch.engine.volumes.uses import forget_container
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,
-    InvalidArgumentError,
     KetchError,
     NotFoundError,
     NotModifiedError,
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self
 
+    from ketch.engine.records import Columns
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
 
-    Columns = dict[str, int | str]
 
 # Docker's, for a container whose end nobody saw.
 LOST_EXIT_STATUS = 255
@@ -91,9 +91,11 @@ class Ledger:
             NotFoundError: there is none.
             InvalidArgumentError: the start fits several.
         """
-        container = self._settle(self._look_up(reference))
+        with self._store.reading() as connection:
+            found = records.find(connection, reference, self._boot_id)
+        container = self._settle(found)
         if container is None or container.state == states.CREATING:
-            raise no_such(reference)
+            raise records.no_such(reference)
         return container
 
     def read(self, container_id: str) -> Container:
@@ -103,7 +105,7 @@ class Ledger:
             NotFoundError: there is none.
         """
         with self._store.reading() as connection:
-            return self._row(connection, container_id)
+            return records.select(connection, container_id, self._boot_id)
 
     def list(self, *, all: bool = False) -> list[Container]:  # noqa: A002 - Docker's word
         """Returns the containers, newest first: all, or those that are active."""
@@ -177,7 +179,7 @@ class Ledger:
                  keeper.pid, keeper.start_time, self._boot_id,
                  user_namespaces.choose(connection, ids), ids),
             )  # fmt: skip
-            container = self._row(connection, container_id)
+            container = records.select(connection, container_id, self._boot_id)
         # Not before: a directory without a record would never be found again.
         os.makedirs(self._settings.container_directory(container_id), 0o700)
         return container
@@ -193,13 +195,13 @@ class Ledger:
             attached: whether somebody is attached to it from its start on.
         """
         with self._store.transaction() as connection:
-            container = self._row(connection, container_id)
+            container = records.select(connection, container_id, self._boot_id)
             columns: Columns = {"state": states.next_state(container.state, "create")}
-            update(connection, container_id, columns if keep else columns | _NO_PROCESS)
-            record_event(connection, "create", container)
+            records.update(connection, container_id, columns if keep else columns | _NO_PROCESS)
+            records.record_event(connection, "create", container)
             if attached:
-                record_event(connection, "attach", container)
-            return self._row(connection, container_id)
+                records.record_event(connection, "attach", container)
+            return records.select(connection, container_id, self._boot_id)
 
     def discard(self, container_id: str) -> None:
         """Take away a container whose creation has failed."""
@@ -225,7 +227,7 @@ class Ledger:
         while True:
             container = self.find(reference)
             with self._store.transaction() as connection:
-                current = self._row(connection, container.id)
+                current = records.select(connection, container.id, self._boot_id)
                 _check_startable(current)
                 if not self._is_kept(current):
                     keeper = self._myself()
@@ -234,10 +236,10 @@ class Ledger:
                         "boot_id": self._boot_id, "stopped_by_hand": 0, "on_end": "",
                         "restart_count": 0,
                     }  # fmt: skip
-                    update(connection, container.id, columns)
+                    records.update(connection, container.id, columns)
                     if attached:
-                        record_event(connection, "attach", current)
-                    return self._row(connection, container.id)
+                        records.record_event(connection, "attach", current)
+                    return records.select(connection, container.id, self._boot_id)
             self._wait_for_keeper(current, deadline)
 
     def resume(self, container_id: str) -> Container:
@@ -297,10 +299,10 @@ class Ledger:
             NotFoundError: the container is gone.
         """
         with self._store.transaction() as connection:
-            container = self._row(connection, container_id)
+            container = records.select(connection, container_id, self._boot_id)
             if container.init_pid:
-                update(connection, container_id, {"oom_killed": 1})
-                record_event(connection, "oom", container)
+                records.update(connection, container_id, {"oom_killed": 1})
+                records.record_event(connection, "oom", container)
 
     def mark_exited(
         self,
@@ -329,9 +331,9 @@ class Ledger:
             ConflictError: it was not running.
         """
         with self._store.transaction() as connection:
-            container = self._row(connection, container_id)
+            container = records.select(connection, container_id, self._boot_id)
             if oom_killed and not container.oom_killed:
-                record_event(connection, "oom", container)
+                records.record_event(connection, "oom", container)
             event = "exit-to-restart" if restarting else "exit"
             columns: Columns = {
                 "state": states.next_state(container.state, event),
@@ -340,10 +342,10 @@ class Ledger:
                 "restart_count": container.restart_count + restarting,
             }  # fmt: skip
             columns |= {"init_pid": 0, "init_start_time": 0} if restarting else _NO_PROCESS
-            update(connection, container_id, columns)
+            records.update(connection, container_id, columns)
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             ran_seconds = max(0, finished_ns - container.started_ns) // 10**9
-            record_event(
+            records.record_event(
                 connection, "die", container,
                 exitCode=str(exit_status), execDuration=str(ran_seconds),
             )  # fmt: skip
@@ -362,7 +364,7 @@ class Ledger:
         """
         with self._store.transaction() as connection:
             try:
-                current = self._row(connection, container.id)
+                current = records.select(connection, container.id, self._boot_id)
             except NotFoundError:
                 return None
             known = current.health
@@ -373,20 +375,20 @@ class Ledger:
             ):
                 return None
             found = judge(known)
-            update(connection, container.id, {"health": json.dumps(found)})
+            records.update(connection, container.id, {"health": json.dumps(found)})
             if found["Status"] != known["Status"]:
-                record_event(connection, f"health_status: {found['Status']}", current)
+                records.record_event(connection, f"health_status: {found['Status']}", current)
             return found["Status"], known["Status"]
 
     def note(self, container_id: str, action: str = "", /, *, columns: "Columns | None" = None,
              **attributes: str) -> None:  # fmt: skip
         """Record an event about a container, or a fact, or both in one transaction."""
         with self._store.transaction() as connection:
-            container = self._row(connection, container_id)
+            container = records.select(connection, container_id, self._boot_id)
             if columns:
-                update(connection, container_id, columns)
+                records.update(connection, container_id, columns)
             if action:
-                record_event(connection, action, container, **attributes)
+                records.record_event(connection, action, container, **attributes)
 
     # Records
 
@@ -416,50 +418,23 @@ class Ledger:
             )
         time.sleep(_CLAIM_PAUSE_SECONDS)
 
-    def _row(self, connection: sqlite3.Connection, container_id: str) -> Container:
-        query = "SELECT * FROM container WHERE id = ?"
-        row = connection.execute(query, (container_id,)).fetchone()
-        if row is None:
-            raise no_such(container_id)
-        return Container(row, self._boot_id)
-
     def _read(self, container_id: str) -> Container | None:
         try:
             with self._store.reading() as connection:
-                return self._row(connection, container_id)
+                return records.select(connection, container_id, self._boot_id)
         except NotFoundError:
             return None
-
-    def _look_up(self, reference: str) -> Container:
-        if not reference:
-            raise InvalidArgumentError("invalid container name or ID: value is empty")
-        name = reference.removeprefix("/")
-        with self._store.reading() as connection:
-            rows = (
-                connection.execute("SELECT * FROM container WHERE id = ?", (reference,)).fetchall()
-                or connection.execute("SELECT * FROM container WHERE name = ?", (name,)).fetchall()
-            )
-            if not rows and _HEXADECIMAL.issuperset(reference):
-                rows = connection.execute(
-                    "SELECT * FROM container WHERE id >= ? AND id < ? LIMIT 2",
-                    (reference, reference + "g"),
-                ).fetchall()
-        if not rows:
-            raise no_such(reference)
-        if len(rows) > 1:
-            raise InvalidArgumentError(f"multiple IDs found with provided prefix: {reference}")
-        return Container(rows[0], self._boot_id)
 
     def _mark(self, container_id: str, event: str, **columns: int | str) -> None:
         """Change a container's state in the name of its keeper."""
         with self._store.transaction() as connection:
-            container = self._row(connection, container_id)
+            container = records.select(connection, container_id, self._boot_id)
             columns["state"] = states.next_state(container.state, event)
             if not self._is_mine(container):
                 raise ConflictError(f"container {container.name} has got into other hands")
-            update(connection, container_id, columns)
+            records.update(connection, container_id, columns)
             if event == "start":
-                record_event(connection, "start", container)
+                records.record_event(connection, "start", container)
 
     # Ends and left-overs
 
@@ -473,7 +448,7 @@ class Ledger:
             return container
         with self._store.transaction() as connection:
             try:
-                container = self._row(connection, container.id)
+                container = records.select(connection, container.id, self._boot_id)
             except NotFoundError:
                 return None
             if not container.left_behind:
@@ -489,57 +464,24 @@ class Ledger:
                     "exit_status": LOST_EXIT_STATUS, "error": LOST_ERROR,
                     "finished_ns": time.time_ns(),
                 }  # fmt: skip
-                record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
-            update(connection, container.id, columns)
-        self.release(container)
+                records.record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
+            records.update(connection, container.id, columns)
+        release(self._settings, self._store, container)
         if container.auto_remove or container.state in {states.REMOVING, states.CREATING}:
             self._begin_removal(container.id)
             self._finish_removal(container.id)
             return None
         with self._store.transaction() as connection:
-            update(connection, container.id, dict(_NO_PROCESS))
+            records.update(connection, container.id, dict(_NO_PROCESS))
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container.id,))
-            return self._row(connection, container.id)
-
-    def release(
-        self, container: Container, *, namespace: int = -1, keep_socket: bool = False
-    ) -> None:
-        """Release what a container held while it ran.
-
-        Args:
-            container: its program has ended.
-            namespace: descriptor of its network namespace, if its monitor lives to have it.
-            keep_socket: whether its monitor goes on listening.
-        """
-        from ketch import cgroups  # noqa: PLC0415 - only for what has run
-        from ketch.engine.configuration import mounts  # noqa: PLC0415 - likewise
-
-        try:
-            path = f"{self._settings.container_directory(container.id)}/config.json"
-            with open(path, encoding="utf-8") as file:
-                cgroup = cgroups.manager(json.load(file)["linux"]["cgroupsPath"], cgroups.detect())
-        except (FileNotFoundError, ValueError, KeyError):
-            pass  # written before the cgroup is made
-        else:
-            # In a PID namespace of its own everything died with init; elsewhere what it started
-            # may live on.
-            if cgroup.processes():
-                cgroup.kill()
-            # The directory above is the engine's, and goes with its last container.
-            cgroup.delete(empty_parents=1)
-        from ketch.engine.networks import releasing  # noqa: PLC0415 - likewise
-
-        releasing.release(self._store, self._settings, container.id, namespace)
-        mounts.detach(self._settings, self._store, container.id)
-        if not keep_socket:
-            remove_tree(self._settings.runtime_directory(container.id))
+            return records.select(connection, container.id, self._boot_id)
 
     def _begin_removal(self, container_id: str) -> None:
         """Become the keeper of a container that does not run, to remove it."""
         deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
         while True:
             with self._store.transaction() as connection:
-                container = self._row(connection, container_id)
+                container = records.select(connection, container_id, self._boot_id)
                 if not self._is_kept(container):
                     keeper = self._myself()
                     columns: Columns = {
@@ -547,7 +489,7 @@ class Ledger:
                         "boot_id": self._boot_id, "monitor_pid": keeper.pid,
                         "monitor_start_time": keeper.start_time,
                     }  # fmt: skip
-                    update(connection, container_id, columns)
+                    records.update(connection, container_id, columns)
                     return
                 if container.status == states.REMOVING:
                     raise ConflictError(
@@ -568,25 +510,19 @@ class Ledger:
                 message, "remove what is mounted there, then try again"
             ) from error
         with self._store.transaction() as connection:
-            container = self._row(connection, container_id)
+            container = records.select(connection, container_id, self._boot_id)
             connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
             connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             if container.is_whole:
-                record_event(connection, "destroy", container)
+                records.record_event(connection, "destroy", container)
         anonymous = volumes or container.auto_remove
         forget_container(self._settings, self._store, container_id, anonymous=anonymous)
 
 
-_HEXADECIMAL = frozenset("0123456789abcdef")
 _NO_PROCESS: "Columns" = {
     "init_pid": 0, "init_start_time": 0, "monitor_pid": 0, "monitor_start_time": 0,
 }  # fmt: skip
-
-
-def no_such(reference: str) -> NotFoundError:
-    """The error for a container that is not there."""
-    return NotFoundError(f"No such container: {reference}")
 
 
 def _check_startable(container: Container) -> None:
@@ -601,20 +537,3 @@ def _check_startable(container: Container) -> None:
 def _holder(connection: sqlite3.Connection, name: str) -> str:
     row = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
     return row["id"] if row else ""
-
-
-def update(connection: sqlite3.Connection, container_id: str, columns: "Columns") -> None:
-    """Change columns of a container's row, in a transaction."""
-    assignments = ", ".join(f"{column} = ?" for column in columns)
-    connection.execute(
-        f"UPDATE container SET {assignments} WHERE id = ?", (*columns.values(), container_id)
-    )
-
-
-def record_event(
-    connection: sqlite3.Connection, action: str, container: Container, **attributes: str
-) -> None:
-    """Record what happened to a container, in the transaction that makes it true."""
-    labels = container.record.get("Config", {}).get("Labels") or {}
-    named = {**labels, "image": container.image_reference, "name": container.name, **attributes}
-    events.record(connection, "container", action, container.id, named)

@@ -3,13 +3,18 @@
 import json
 import os
 
-from ketch.engine import states
+from ketch.engine import events, states
+from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from typing import Any
+
+    Columns = dict[str, int | str]
+
+_HEXADECIMAL = frozenset("0123456789abcdef")
 
 
 class Container:
@@ -106,6 +111,77 @@ class Container:
     def is_active(self) -> bool:
         """Whether it has, or is about to have, a process."""
         return self.status in states.ACTIVE
+
+
+def select(connection: "sqlite3.Connection", container_id: str, boot_id: str) -> Container:
+    """A container by its whole identifier.
+
+    Args:
+        connection: of the store.
+        container_id: the container's.
+        boot_id: of this boot, see ``procfs.boot_id``.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    query = "SELECT * FROM container WHERE id = ?"
+    row = connection.execute(query, (container_id,)).fetchone()
+    if row is None:
+        raise no_such(container_id)
+    return Container(row, boot_id)
+
+
+def find(connection: "sqlite3.Connection", reference: str, boot_id: str) -> Container:
+    """A container by its identifier, name or unique start of an identifier.
+
+    Args:
+        connection: of the store.
+        reference: what the user calls it.
+        boot_id: of this boot, see ``procfs.boot_id``.
+
+    Raises:
+        NotFoundError: there is none.
+        InvalidArgumentError: the start fits several, or is empty.
+    """
+    if not reference:
+        raise InvalidArgumentError("invalid container name or ID: value is empty")
+    name = reference.removeprefix("/")
+    rows = (
+        connection.execute("SELECT * FROM container WHERE id = ?", (reference,)).fetchall()
+        or connection.execute("SELECT * FROM container WHERE name = ?", (name,)).fetchall()
+    )
+    if not rows and _HEXADECIMAL.issuperset(reference):
+        rows = connection.execute(
+            "SELECT * FROM container WHERE id >= ? AND id < ? LIMIT 2",
+            (reference, reference + "g"),
+        ).fetchall()
+    if not rows:
+        raise no_such(reference)
+    if len(rows) > 1:
+        raise InvalidArgumentError(f"multiple IDs found with provided prefix: {reference}")
+    return Container(rows[0], boot_id)
+
+
+def update(connection: "sqlite3.Connection", container_id: str, columns: "Columns") -> None:
+    """Change columns of a container's row, in a transaction."""
+    assignments = ", ".join(f"{column} = ?" for column in columns)
+    connection.execute(
+        f"UPDATE container SET {assignments} WHERE id = ?", (*columns.values(), container_id)
+    )
+
+
+def record_event(
+    connection: "sqlite3.Connection", action: str, container: Container, **attributes: str
+) -> None:
+    """Record what happened to a container, in the transaction that makes it true."""
+    labels = container.record.get("Config", {}).get("Labels") or {}
+    named = {**labels, "image": container.image_reference, "name": container.name, **attributes}
+    events.record(connection, "container", action, container.id, named)
+
+
+def no_such(reference: str) -> NotFoundError:
+    """The error for a container that is not there."""
+    return NotFoundError(f"No such container: {reference}")
 
 
 def _is_frozen(file: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 
-from ketch.engine.ledger import no_such
+from ketch.engine.records import no_such
 from ketch.errors import ConflictError, NotFoundError
 from ketch.spec import links
 

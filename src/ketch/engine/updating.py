@@ -4,8 +4,8 @@ import json
 
 from ketch.engine import host, states
 from ketch.engine.configuration import admission, devices, limits
-from ketch.engine.ledger import record_event
-from ketch.engine.ledger import update as update_row
+from ketch.engine.records import record_event
+from ketch.engine.records import update as update_row
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.spec import options, restart
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ketch.engine.volumes.volumes import Volume as Record
+    from ketch.engine.volumes.records import Volume as Record
     from ketch.library.places import Places
 
 

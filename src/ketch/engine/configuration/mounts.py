@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from ketch.engine import events
 from ketch.engine.configuration import selinux
 from ketch.engine.configuration.bundle_mounts import Source
-from ketch.engine.volumes import mounts, volumes
+from ketch.engine.volumes import mounts, records, uses, volumes
 from ketch.engine.volumes.population import populate
 from ketch.errors import (
     InvalidArgumentError,
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.records import Container
-    from ketch.engine.settings import Settings
-    from ketch.engine.store import Store
     from ketch.engine.user_namespaces import UserNamespace
     from ketch.spec.container import Mount, MountPoint, Request
     from ketch.spec.passwd import User
@@ -85,7 +83,7 @@ def _resolve_volume(engine: "Engine", point: "MountPoint") -> None:
     else:
         point["Name"] = name = os.urandom(32).hex()
     volumes.check_driver(name, point.get("Driver", ""), driver.get("Options") or {})
-    point["Source"] = volumes.data_directory(engine.settings, name)
+    point["Source"] = records.data_directory(engine.settings, name)
 
 
 def acquire(
@@ -113,7 +111,7 @@ def acquire(
             options = point["Spec"].get("VolumeOptions", {})
             labels = {**options.get("Labels", {})}
             if not point["Spec"].get("Source"):
-                labels[volumes.ANONYMOUS_LABEL] = ""
+                labels[records.ANONYMOUS_LABEL] = ""
             driver = options.get("DriverConfig", {})
             volumes.add(connection, point["Name"], driver.get("Options") or {}, labels)
             connection.execute(
@@ -153,7 +151,7 @@ def attach(
     named = [point for point in points if point["Type"] == "volume"]
     _relabel(points)
     if named:
-        held.callback(detach, engine.settings, engine.store, container.id)
+        held.callback(uses.detach, engine.settings, engine.store, container.id)
         _mount_volumes(engine, container.id, named)
     found: dict[str, Source] = {}
     for number, point in enumerate(points):
@@ -207,37 +205,6 @@ def _mount_volumes(engine: "Engine", container_id: str, points: "Sequence[MountP
                 events.record(connection, "volume", "mount", point["Name"], attributes)
         for name in names:
             mounts.mount_(engine.volumes.find(name))
-
-
-def detach(settings: "Settings", store: "Store", container_id: str) -> None:
-    """Let go of what a container that has ended, or was left behind, had mounted.
-
-    Args:
-        settings: the engine's places.
-        store: the engine's database.
-        container_id: the container.
-    """
-    with store.reading() as connection:
-        query = "SELECT volume FROM volume_use WHERE container_id = ? AND mounted = 1"
-        names = [row["volume"] for row in connection.execute(query, (container_id,))]
-    if not names:
-        return
-    with store.transaction() as connection:
-        connection.execute(
-            "UPDATE volume_use SET mounted = 0 WHERE container_id = ?", (container_id,)
-        )
-        for name in names:
-            attributes = {"container": container_id, "driver": volumes.LOCAL}
-            events.record(connection, "volume", "unmount", name, attributes)
-    for name in names:
-        try:
-            volume = volumes.Volumes(settings, store).find(name)
-        except NotFoundError:
-            continue
-        if volume.options:
-            with mounts.locked(settings, volume):
-                if not volumes.is_in_use(store, name):
-                    mounts.unmount(volume)
 
 
 def _volume_source(point: "MountPoint", held: "ExitStack") -> Source:

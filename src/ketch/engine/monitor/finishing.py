@@ -6,7 +6,7 @@ Done by a process that the monitor forks for it.
 import time
 
 from ketch import cgroups
-from ketch.engine import mishaps, wire
+from ketch.engine import mishaps, releasing, wire
 from ketch.engine.engine import Engine
 from ketch.engine.ledger import Keeper
 from ketch.engine.monitor import restarts
@@ -85,7 +85,9 @@ def release(
         restarting: whether its monitor keeps its socket for the next run.
     """
     try:
-        engine.containers.release(container, namespace=namespace, keep_socket=restarting)
+        releasing.release(
+            engine.settings, engine.store, container, namespace=namespace, keep_socket=restarting
+        )
     except (KetchError, OSError) as error:
         # The program has ended all the same, and its status must not be lost.
         mishaps.note(f"release what container {container.id} held", error)

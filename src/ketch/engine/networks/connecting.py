@@ -1,17 +1,19 @@
 """Connecting a container to networks, and disconnecting it: where it runs, at once.
 
-Nobody keeps a running container from ending meanwhile. Its monitor releases what it finds on record
-then, and what is put there later is taken back by whoever put it there.
+One command at a time does that to a container. Nobody keeps it from ending meanwhile: its monitor
+releases what is on record then, and whoever has connected it looks afterwards whether it still
+runs, and else takes that back.
 """
 
+import fcntl
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from ketch.engine.networks import kernel, publishing, resolution
 from ketch.engine.networks.members import Member, member_of
 from ketch.engine.networks.plan import choose_gateways, endpoint
 from ketch.engine.networks.releasing import withdraw
-from ketch.engine.processes import open_process
+from ketch.engine.processes import await_readable, open_process
 from ketch.errors import ConflictError, NotFoundError, UnavailableError
 from ketch.network import bridge as bridges
 from ketch.network.sandbox import Sandbox
@@ -19,7 +21,7 @@ from ketch.spec.endpoints import is_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Generator, Mapping
     from typing import Any
 
     from ketch.engine.engine import Engine
@@ -53,7 +55,7 @@ def connect(
     if not container.is_active or not container.init_pid:
         engine.endpoints.join(container.id, network, settings, record=record, running=False)
         return
-    with _running(container) as sandbox:
+    with _running(engine, container) as (sandbox, check):
         member = engine.endpoints.join(
             container.id, network, settings,
             record=record, running=True, interfaces=sandbox.interfaces(),
@@ -70,14 +72,17 @@ def connect(
             )
             # Without a network it was started without a name server.
             named = first and resolution.request(engine.settings, container.id)
+            check()
         except BaseException:
-            engine.endpoints.leave(member, None)
-            if member.interface:
-                sandbox.disconnect(member.interface)
+            # The link first: from then on the address may be another's.
+            with ExitStack() as undo:
+                undo.callback(engine.endpoints.leave, member, None)
+                if member.interface:
+                    sandbox.disconnect(member.interface)
             raise
-    if named:
-        _change_resolv_conf(engine, container)
-    _change_hosts(engine, container, add=member)
+        if named:
+            _change_resolv_conf(engine, container)
+        _change_hosts(engine, container, add=member)
 
 
 def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bool = False) -> None:
@@ -112,16 +117,16 @@ def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bo
         engine.endpoints.leave(member, network)
         return
     try:
-        with _running(container) as sandbox:
+        with _running(engine, container) as (sandbox, _):
             if member.interface:
                 sandbox.disconnect(member.interface)
             engine.endpoints.leave(member, network)
             _rewire(engine, container, sandbox)
+            _change_hosts(engine, container, remove=member)
     except (UnavailableError, OSError):
         if not force:
             raise
         engine.endpoints.leave(member, network)
-    _change_hosts(engine, container, remove=member)
 
 
 def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
@@ -156,26 +161,37 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
         publishing.let_go(plan.taken)
 
 
-class _running:  # noqa: N801 - a block, not a kind of thing
-    """The namespace of a container that runs, as long as it does."""
+@contextmanager
+def _running(
+    engine: "Engine", container: "Container"
+) -> "Generator[tuple[Sandbox, Callable[[], None]]]":
+    """The namespace of a container that runs, which nobody else connects or disconnects meanwhile.
 
-    def __init__(self, container: "Container") -> None:
-        self._container = container
-        self._stack = ExitStack()
+    Yields:
+        The namespace, and a check that the container still runs.
 
-    def __enter__(self) -> Sandbox:
-        container = self._container
-        with ExitStack() as stack:
-            process = open_process(container.init_pid, container.init_start_time)
-            if stack.enter_context(process) is None:
-                raise UnavailableError(f"container {container.name} is not running any more")
-            path = f"/proc/{container.init_pid}/ns/net"
-            sandbox = stack.enter_context(Sandbox(existing=path))
-            self._stack = stack.pop_all()
-        return sandbox
+    Raises:
+        UnavailableError: it does not run any more.
+    """
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def check() -> None:
+        if pidfd is None or await_readable(pidfd, 0):
+            raise UnavailableError(f"container {container.name} is not running any more")
+
+    with ExitStack() as held:
+        pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
+        check()
+        # Of the host's directory, which nobody in the container can lock.
+        directory = os.open(
+            engine.settings.container_directory(container.id),
+            os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC,
+        )
+        held.callback(os.close, directory)
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        path = f"/proc/{container.init_pid}/ns/net"
+        sandbox = held.enter_context(Sandbox(existing=path))
+        check()  # else the pid may have been another process's by the time
+        yield sandbox, check
 
 
 def _change_hosts(

@@ -16,6 +16,7 @@ from ketch.engine.store import Store
 from ketch.linux import process
 from ketch.network import names, resolver
 from ketch.network.dns import Directory, Endpoint
+from ketch.spec.links import split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Known:
             ]
             links = {}
             for link in json.loads(row["links"] or "[]"):
-                reference, _, alias = link.partition(":")
+                reference, alias = split(link)
                 links[alias or reference] = by_name.get(reference, reference)
             if addresses:
                 yield Endpoint(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ketch.engine.engine import Engine
-    from ketch.engine.volumes.volumes import Pruned, Volume, Volumes
+    from ketch.engine.volumes.records import Volume
+    from ketch.engine.volumes.volumes import Pruned, Volumes
 
 LIST_FILTERS = ("dangling", "driver", "label", "name")
 PRUNE_FILTERS = ("all", "label", "label!")

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 
-from ketch.engine.volumes import volumes
+from ketch.engine.volumes.records import make_data_directory
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.linux import mount, procfs
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ketch.engine.settings import Settings
-    from ketch.engine.volumes.volumes import Volume
+    from ketch.engine.volumes.records import Volume
 
 
 def locked(settings: "Settings", volume: "Volume") -> "contextlib.AbstractContextManager[None]":
@@ -29,13 +29,24 @@ def locked(settings: "Settings", volume: "Volume") -> "contextlib.AbstractContex
 @contextlib.contextmanager
 def locked_name(settings: "Settings", name: str) -> "Iterator[None]":
     """The same for a volume by its name."""
-    path = volumes.make_data_directory(settings, name)
-    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    while True:
+        directory = os.path.dirname(make_data_directory(settings, name))
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Whoever had the lock may have removed the volume, and its directory with it.
+            if _is_at(descriptor, directory):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def is_mounted(volume: "Volume") -> bool:

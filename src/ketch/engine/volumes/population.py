@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 
-from ketch.engine.volumes import mounts, volumes
+from ketch.engine.volumes import mounts, uses
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import beneath
 from ketch.linux.copytree import copy_tree
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ketch.engine.engine import Engine
-    from ketch.engine.volumes.volumes import Volume
+    from ketch.engine.volumes.records import Volume
     from ketch.spec.container import MountPoint
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -68,7 +68,7 @@ def _fill(engine: "Engine", place: int, volume: "Volume") -> None:
     with mounts.locked(engine.settings, volume):
         if volume.options.get("type") == "tmpfs":
             return  # what it held would be gone before the container starts
-        if not volume.options and not volumes.is_in_use(engine.store, volume.name):
+        if not volume.options and not uses.is_in_use(engine.store, volume.name):
             _fill_at_once(place, volume)
             return
         was_mounted = not volume.options or mounts.is_mounted(volume)

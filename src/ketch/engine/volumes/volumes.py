@@ -10,6 +10,8 @@ import os
 import time
 
 from ketch.engine import events
+from ketch.engine.volumes import records
+from ketch.engine.volumes.records import ANONYMOUS_LABEL, Volume, make_data_directory
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -22,46 +24,17 @@ from ketch.spec.values import quoted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
 
 LOCAL = "local"
-ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _NAME_LENGTH_MAX = 255
 _OPTIONS = ("type", "device", "o", "size")
 _NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
-
-
-class Volume:
-    """One volume at the moment it was read.
-
-    Attributes:
-        name: its name.
-        options: those of the local driver: ``type``, ``device``, ``o``.
-        labels: its labels.
-        created_ns: when it was made, in nanoseconds since the epoch.
-        mountpoint: the path of its data.
-        users: identifiers of the containers that have it.
-    """
-
-    __slots__ = ("created_ns", "labels", "mountpoint", "name", "options", "users")
-
-    def __init__(self, row: "sqlite3.Row", settings: "Settings", users: "Iterable[str]") -> None:
-        self.name: str = row["name"]
-        self.options: dict[str, str] = json.loads(row["options"])
-        self.labels: dict[str, str] = json.loads(row["labels"])
-        self.created_ns: int = row["created_ns"]
-        self.mountpoint = data_directory(settings, self.name)
-        self.users = list(users)
-
-    @property
-    def is_anonymous(self) -> bool:
-        """Whether nobody gave it a name."""
-        return ANONYMOUS_LABEL in self.labels
 
 
 class Pruned:
@@ -134,8 +107,8 @@ class Volumes:
         with self._store.reading() as connection:
             row = connection.execute("SELECT * FROM volume WHERE name = ?", (name,)).fetchone()
             if row is None:
-                raise NotFoundError(f"get {name}: no such volume")
-            return Volume(row, self._settings, _users(connection, name))
+                raise _no_such(name)
+            return Volume(row, self._settings, records.users(connection, name))
 
     def list(self) -> list[Volume]:
         """Returns all volumes, by name."""
@@ -167,11 +140,11 @@ class Volumes:
             if force:
                 return
             raise
-        from ketch.engine.volumes import mounts  # noqa: PLC0415 - it needs this module
+        from ketch.engine.volumes import mounts  # noqa: PLC0415 - few commands need them
 
         with mounts.locked(self._settings, volume):
             with self._store.transaction() as connection:
-                users = _users(connection, name)
+                users = records.users(connection, name)
                 if users:
                     raise ConflictError(
                         f"remove {name}: volume is in use - [{', '.join(users)}]",
@@ -179,9 +152,13 @@ class Volumes:
                     )
                 mounts.unmount(volume)
                 aside = _put_aside(self._settings, name)
-                connection.execute("DELETE FROM volume WHERE name = ?", (name,))
-                events.record(connection, "volume", "destroy", name, {"driver": LOCAL})
+                query = "DELETE FROM volume WHERE name = ?"
+                removed = connection.execute(query, (name,)).rowcount > 0
+                if removed:
+                    events.record(connection, "volume", "destroy", name, {"driver": LOCAL})
             _remove_data(name, aside)
+        if not removed and not force:
+            raise _no_such(name)  # somebody was quicker
 
     def prune(
         self, *, everything: bool = False, keep: "Callable[[Volume], bool] | None" = None
@@ -279,65 +256,6 @@ def add(
     return bool(cursor.rowcount)
 
 
-def is_in_use(store: "Store", name: str) -> bool:
-    """Whether a container that runs has a volume mounted."""
-    with store.reading() as connection:
-        query = "SELECT 1 FROM volume_use WHERE volume = ? AND mounted = 1 LIMIT 1"
-        return connection.execute(query, (name,)).fetchone() is not None
-
-
-def forget_container(
-    settings: "Settings", store: "Store", container_id: str, *, anonymous: bool
-) -> None:
-    """Let go of a container's volumes, once it has none of them mounted any more.
-
-    Args:
-        settings: the engine's places.
-        store: the engine's database.
-        container_id: the container, which is being removed.
-        anonymous: whether its anonymous volumes go with it, unless others have them.
-    """
-    with store.reading() as connection:
-        query = "SELECT volume FROM volume_use WHERE container_id = ?"
-        names = [row["volume"] for row in connection.execute(query, (container_id,))]
-    if not names:
-        return
-    with store.transaction() as connection:
-        connection.execute("DELETE FROM volume_use WHERE container_id = ?", (container_id,))
-    if not anonymous:
-        return
-    volumes = Volumes(settings, store)
-    for name in names:
-        try:
-            if volumes.find(name).is_anonymous:
-                volumes.remove(name)
-        except (NotFoundError, ConflictError):
-            continue  # somebody else removed it, or has it
-
-
-def data_directory(settings: "Settings", name: str) -> str:
-    """Path of a volume's data."""
-    return f"{settings.root}/volumes/{name}/_data"
-
-
-def make_data_directory(settings: "Settings", name: str) -> str:
-    """Make sure that a volume has a place for its data; returns the place."""
-    path = data_directory(settings, name)
-    try:
-        os.makedirs(f"{settings.root}/volumes", 0o711, exist_ok=True)
-        os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
-        try:
-            os.mkdir(path, 0o755)
-            os.chmod(path, 0o755)
-        except FileExistsError:
-            pass
-    except OSError as error:
-        raise UnavailableError(
-            f"error while creating volume root path '{path}': {(error.strerror or '').lower()}"
-        ) from error
-    return path
-
-
 def size(volume: Volume) -> int:
     """Returns how many bytes a volume's data takes on the disk."""
     total = 0
@@ -369,6 +287,10 @@ def remove_left_behind(settings: "Settings") -> None:
 _ASIDE = ".removing-"  # no volume's name begins with a dot
 
 
+def _no_such(name: str) -> NotFoundError:
+    return NotFoundError(f"get {name}: no such volume")
+
+
 def _put_aside(settings: "Settings", name: str) -> str:
     """Take the data's name away, so that a new volume of that name never finds it."""
     aside = f"{settings.root}/volumes/{_ASIDE}{os.urandom(8).hex()}"
@@ -389,12 +311,3 @@ def _remove_data(name: str, aside: str) -> None:
             f"remove {name}: its data at {aside} cannot be removed: {error}",
             "remove what is mounted there; the next prune removes the rest",
         ) from error
-
-
-def _users(connection: "sqlite3.Connection", name: str) -> "list[str]":
-    # Whoever was killed while it made a container may have left its name here.
-    query = (
-        "SELECT container_id FROM volume_use JOIN container ON container.id = container_id"
-        " WHERE volume = ? ORDER BY container_id"
-    )
-    return [row["container_id"] for row in connection.execute(query, (name,))]

@@ -1,6 +1,8 @@
 """Volumes as records and directories; what is mounted is tested with containers."""
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from ketch.engine.engine import Engine
 from ketch.engine.settings import Settings
-from ketch.engine.volumes import listing, volumes
+from ketch.engine.volumes import listing, mounts, uses
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 
 
@@ -94,6 +96,37 @@ def test_nothing_is_left_of_a_removed_volume(engine: Engine, tmp_path: Path) -> 
     assert os.listdir(engine.volumes.create("data").mountpoint) == []
 
 
+def test_a_volume_that_two_remove_at_once_goes_once(engine: Engine) -> None:
+    outcomes: list[str] = []
+
+    def remove() -> None:
+        try:
+            Engine(engine.settings).volumes.remove("data")
+        except NotFoundError as error:
+            outcomes.append(error.message)
+        else:
+            outcomes.append("removed")
+
+    volume = engine.volumes.create("data")
+    removers = [threading.Thread(target=remove) for _ in range(4)]
+    with mounts.locked(engine.settings, volume):
+        for remover in removers:
+            remover.start()
+        while _waiting() < len(removers):
+            time.sleep(0.01)
+    for remover in removers:
+        remover.join()
+    assert sorted(outcomes) == ["get data: no such volume"] * 3 + ["removed"]
+    assert events(engine) == [("create", "data"), ("destroy", "data")]
+    assert os.listdir(f"{engine.settings.root}/volumes") == []
+
+
+def _waiting() -> int:
+    """How many of this process's threads wait for a lock; the arrows of proc_locks(5)."""
+    locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    return sum("->" in line and f" {os.getpid()} " in line for line in locks)
+
+
 def test_a_prune_takes_the_anonymous_ones_alone(engine: Engine) -> None:
     engine.volumes.create("named")
     engine.volumes.create("labelled", labels={"keep": ""})
@@ -115,7 +148,7 @@ def test_a_containers_anonymous_volumes_go_unless_others_have_them(engine: Engin
     for volume in (shared.name, own.name, "named"):
         use(engine, volume, "c1", recorded=False)
     use(engine, shared.name, "c2")
-    volumes.forget_container(engine.settings, engine.store, "c1", anonymous=True)
+    uses.forget_container(engine.settings, engine.store, "c1", anonymous=True)
     assert {volume.name for volume in engine.volumes.list()} == {shared.name, "named"}
     assert engine.volumes.find("named").users == []
 

@@ -1,0 +1,65 @@
+"""What a container held while it ran, released: cgroup, connections, volumes, sockets.
+
+Done when its program has ended, by its monitor, or by whoever finds that the monitor is gone. Each
+step takes what is there, so that it can be done again where it was interrupted.
+"""
+
+import json
+from contextlib import ExitStack
+
+from ketch.linux.removetree import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.records import Container
+    from ketch.engine.settings import Settings
+    from ketch.engine.store import Store
+
+
+def release(
+    settings: "Settings",
+    store: "Store",
+    container: "Container",
+    *,
+    namespace: int = -1,
+    keep_socket: bool = False,
+) -> None:
+    """Release what a container held while it ran.
+
+    Args:
+        settings: the engine's places.
+        store: its database.
+        container: its program has ended.
+        namespace: descriptor of its network namespace, if its monitor lives to have it.
+        keep_socket: whether its monitor goes on listening.
+
+    Raises:
+        KetchError, OSError: something could not be released; everything else was.
+    """
+    from ketch.engine.networks import releasing as connections  # noqa: PLC0415 - only for what has run
+    from ketch.engine.volumes import uses  # noqa: PLC0415 - likewise
+
+    with ExitStack() as steps:
+        # The last first; each is done whatever becomes of those before.
+        if not keep_socket:
+            steps.callback(remove_tree, settings.runtime_directory(container.id))
+        steps.callback(uses.detach, settings, store, container.id)
+        steps.callback(connections.release, store, settings, container.id, namespace)
+        steps.callback(_end_cgroup, settings.container_directory(container.id))
+
+
+def _end_cgroup(directory: str) -> None:
+    """Take away the cgroup that a container's configuration names, and what lives on there."""
+    from ketch import cgroups  # noqa: PLC0415 - only for what has run
+
+    try:
+        with open(f"{directory}/config.json", encoding="utf-8") as file:
+            cgroup = cgroups.manager(json.load(file)["linux"]["cgroupsPath"], cgroups.detect())
+    except (FileNotFoundError, ValueError, KeyError):
+        return  # written before the cgroup is made
+    # In a PID namespace of its own everything died with init; elsewhere what it started may live
+    # on.
+    if cgroup.processes():
+        cgroup.kill()
+    # The directory above is the engine's, and goes with its last container.
+    cgroup.delete(empty_parents=1)
