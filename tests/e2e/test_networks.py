@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -218,10 +219,7 @@ def test_free_ports_of_loopback(ketch: Engine) -> None:
 def test_what_a_killed_monitor_published_is_withdrawn_by_the_next_command(ketch: Engine) -> None:
     port = free_port()
     web = serve(ketch, "-p", f"{port}:80")
-    pid = inspect(ketch, "inspect", web)["State"]["Pid"]
-    status = open(f"/proc/{pid}/status").read()
-    monitor = int(status.partition("PPid:\t")[2].split()[0])
-    os.kill(monitor, signal.SIGKILL)
+    os.kill(_monitor_of(ketch, web), signal.SIGKILL)
     deadline = time.monotonic() + 5
     while ketch.ok("ps", "-q") and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -314,6 +312,55 @@ def test_connections_that_outlive_their_program_hold_nothing(ketch: Engine) -> N
     finally:
         ketch("rm", "-f", "near", "far", "web")
         ketch("network", "rm", "made")
+
+
+@pytest.mark.ketch_only("docker has no monitor")
+def test_connections_of_a_killed_monitors_container_hold_nothing(ketch: Engine) -> None:
+    made = ketch.ok("network", "create", "made")
+    ports = pathlib.Path(f"/sys/class/net/{leftovers.BRIDGE_PREFIX}{made[:10]}/brif")
+    try:
+        ketch.ok("run", "-d", "--name", "far", "--network", "made", "--cap-add", "NET_ADMIN",
+                 "busybox", "sh", "-c", "sleep 60 | nc -l -p 7 | sleep 60")  # fmt: skip
+        ketch.ok("run", "-d", "--name", "near", "--network", "made", "busybox", "sh", "-c",
+                 "while ! yes | nc far 7; do sleep 0.1; done")  # fmt: skip
+        established = "until netstat -tn | grep -q ESTABLISHED; do sleep 0.05; done"
+        ketch.ok("exec", "near", "sh", "-c", established)
+        ketch.ok("exec", "far", "ip", "link", "set", "eth0", "down")  # and acknowledges no more
+        link = _port_of(ketch, "near")
+        os.kill(_monitor_of(ketch, "near"), signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while "near" in ketch.ok("ps", "--format", "{{.Names}}") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert link not in os.listdir(ports)
+    finally:
+        ketch("rm", "-f", "near", "far")
+        ketch("network", "rm", "made")
+
+
+def test_one_container_is_connected_by_many_at_once(engine: Engine) -> None:
+    names = [f"n{number}" for number in range(6)]
+    try:
+        for number, name in enumerate(names):
+            engine.ok("network", "create", "--subnet", f"10.215.{number}.0/24", name)
+        engine.ok("run", "-d", "--name", "web", "--network", "none", "busybox", "sleep", "60")
+        engine.ok("network", "disconnect", "none", "web")
+        with futures.ThreadPoolExecutor(len(names)) as pool:
+            for status in pool.map(lambda name: engine("network", "connect", name, "web"), names):
+                assert status.status == 0, status.err
+        hosts = engine.ok("exec", "web", "cat", "/etc/hosts")
+        for number in range(len(names)):
+            assert f"10.215.{number}.2\t" in hosts
+        assert engine.ok("exec", "web", "ip", "r").count("default") == 1
+    finally:
+        engine("rm", "-f", "web")
+        for name in names:
+            engine("network", "rm", name)
+
+
+def _monitor_of(ketch: Engine, container: str) -> int:
+    pid = inspect(ketch, "inspect", container)["State"]["Pid"]
+    status = open(f"/proc/{pid}/status").read()
+    return int(status.partition("PPid:\t")[2].split()[0])
 
 
 def _port_of(ketch: Engine, container: str) -> str:

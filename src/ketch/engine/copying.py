@@ -88,9 +88,9 @@ def into(
     Args:
         engine: where the container is.
         container: the container, running or not.
-        source: a path here. A directory's content alone is meant by ``/.`` at the end.
-        target: a path in the container: a directory to copy into, or what the copy is called.
-        follow_link: whether, where the source is a symlink, what it leads to is copied.
+        source: as ``out_of`` takes it, but here.
+        target: as ``out_of`` takes it, but in the container.
+        follow_link: as ``out_of`` takes it.
         archive: whether all belongs to the container's user, where that is a number; else owners
             are kept.
 

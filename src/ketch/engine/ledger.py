@@ -466,7 +466,7 @@ class Ledger:
                 }  # fmt: skip
                 records.record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
             records.update(connection, container.id, columns)
-        release(self._settings, self._store, container)
+        release(self._settings, self._store, container, left_behind=True)
         if container.auto_remove or container.state in {states.REMOVING, states.CREATING}:
             self._begin_removal(container.id)
             self._finish_removal(container.id)

@@ -11,6 +11,7 @@ from ketch.linux.removetree import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch import cgroups
     from ketch.engine.records import Container
     from ketch.engine.settings import Settings
     from ketch.engine.store import Store
@@ -23,6 +24,7 @@ def release(
     *,
     namespace: int = -1,
     keep_socket: bool = False,
+    left_behind: bool = False,
 ) -> None:
     """Release what a container held while it ran.
 
@@ -32,6 +34,7 @@ def release(
         container: its program has ended.
         namespace: descriptor of its network namespace, if its monitor lives to have it.
         keep_socket: whether its monitor goes on listening.
+        left_behind: whether its monitor is gone, and nobody has its network namespace.
 
     Raises:
         KetchError, OSError: something could not be released; everything else was.
@@ -44,7 +47,14 @@ def release(
         if not keep_socket:
             steps.callback(remove_tree, settings.runtime_directory(container.id))
         steps.callback(uses.detach, settings, store, container.id)
-        steps.callback(connections.release, store, settings, container.id, namespace)
+        steps.callback(
+            connections.release,
+            store,
+            settings,
+            container.id,
+            namespace,
+            left_behind=left_behind,
+        )
         steps.callback(_end_cgroup, settings.container_directory(container.id))
 
 
@@ -57,8 +67,14 @@ def _end_cgroup(directory: str) -> None:
             cgroup = cgroups.manager(json.load(file)["linux"]["cgroupsPath"], cgroups.detect())
     except (FileNotFoundError, ValueError, KeyError):
         return  # written before the cgroup is made
-    # In a PID namespace of its own everything died with init; elsewhere what it started may live
-    # on.
+    remove_cgroup(cgroup)
+
+
+def remove_cgroup(cgroup: "cgroups.Manager") -> None:
+    """Remove a container's cgroup, with whatever still lives in it.
+
+    In a PID namespace of its own everything died with init; elsewhere what it started may live on.
+    """
     if cgroup.processes():
         cgroup.kill()
     # The directory above is the engine's, and goes with its last container.

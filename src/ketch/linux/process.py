@@ -1,9 +1,15 @@
-"""Processes: clone3(2), pidfd_open(2), prctl(2), close_range(2)."""
+"""Processes: clone3(2), pidfd_open(2), prctl(2), close_range(2), descriptors passed by cmsg(3)."""
 
+import _socket
 import ctypes
 import os
+import struct
 
 from ketch.linux import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CLONE_PIDFD = 0x00001000
 CLONE_PARENT = 0x00008000
@@ -144,3 +150,14 @@ def exec_descriptor(descriptor: int, arguments: list[str], environment: dict[str
     libc.syscall(
         "execveat", arguments[0], descriptor, b"", argv, envp, ctypes.c_int(libc.AT_EMPTY_PATH)
     )
+
+
+def rights(*descriptors: int) -> list[tuple[int, int, bytes]]:
+    """Descriptors as sendmsg(2) hands them to another process over a unix(7) socket."""
+    packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+    return [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)]
+
+
+def received(ancillary: "Sequence[tuple[int, int, bytes]]") -> int | None:
+    """The one descriptor that recvmsg(2) brought, which is the caller's now; None without any."""
+    return struct.unpack("i", ancillary[0][2][:4])[0] if ancillary else None

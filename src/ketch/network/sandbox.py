@@ -253,6 +253,21 @@ def cut(endpoints: "Sequence[Endpoint]", namespace: int = -1) -> None:
                 sandbox.disconnect(one.interface)
 
 
+def delete(endpoints: "Sequence[Endpoint]") -> None:
+    """Delete links whose namespace nobody has any more, but that its connections may keep alive.
+
+    Those that are gone will do; each that is not waits for a grace period.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
+    with rtnetlink.Socket() as host:
+        for one in endpoints:
+            link = host.link(one.port)
+            if link is not None:
+                host.execute(rtnetlink.delete_link(link.index))
+
+
 def bury(namespace: int) -> None:
     """Delete an ended container's links where connections keep its network namespace alive.
 

@@ -103,7 +103,7 @@ class Criu:
             _WORDS_BYTES_MAX, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
         )
         if rights:
-            self._socket = _socket.socket(fileno=struct.unpack("i", rights[0][2][:4])[0])
+            self._socket = _socket.socket(fileno=process.received(rights))
             pairs = zip(_DIRECTORIES, struct.unpack("ii", told), strict=True)
             self.directories = {name: number for name, number in pairs if number >= 0}
             told = ours.recv(_WORDS_BYTES_MAX)
@@ -160,7 +160,7 @@ class Criu:
             data, rights, _, _ = self._socket.recvmsg(
                 _ANSWER_BYTES_MAX, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
             )
-            descriptor = struct.unpack("i", rights[0][2][:4])[0] if rights else None
+            descriptor = process.received(rights)
             if not data:
                 raise UnavailableError("criu failed: it ended without an answer")
             answer = criu.response(data)
@@ -208,8 +208,7 @@ def _become(
     # to be itself, in its own mount namespace.
     opened = [os.open(each, _DIRECTORY) if each else -1 for each in directories]
     client, server = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", client.fileno()))
-    channel.sendmsg([struct.pack("ii", *opened)], [rights])
+    channel.sendmsg([struct.pack("ii", *opened)], process.rights(client.fileno()))
     client.close()
     for number, descriptor in enumerate(streams):
         if number == descriptor:

@@ -22,7 +22,6 @@ Both ends are close-on-exec, which is what turns a successful execve(2) into end
 
 import _socket
 import os
-import struct
 
 from ketch.errors import (
     ConflictError,
@@ -34,6 +33,7 @@ from ketch.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ketch.linux import process
 from ketch.linux.scopes import suppress
 from ketch.spec import json_text
 
@@ -143,14 +143,9 @@ class Channel:
         return str(message["at"]), descriptor
 
     def _send(self, message: dict[str, object], descriptor: int | None = None) -> None:
-        rights = (
-            []
-            if descriptor is None
-            else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
-        )
         data = json_text.dumps(message).encode()
-        if rights:
-            self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+        if descriptor is not None:
+            self._socket.sendmsg([data], process.rights(descriptor), _socket.MSG_NOSIGNAL)
         else:
             # Not sendmsg(2): of all calls only write(2) is never left to a filter's supervisor,
             # who does not know of the filter before this has been said. Python ignores SIGPIPE.
@@ -163,8 +158,7 @@ class Channel:
             )
         except ConnectionResetError:
             return None, None
-        descriptor = struct.unpack("i", rights[0][2][:4])[0] if rights else None
-        return (json_text.loads(data) if data else None), descriptor
+        return (json_text.loads(data) if data else None), process.received(rights)
 
 
 def run_child(channel: Channel, work: "Callable[[], None]") -> "NoReturn":

@@ -5,9 +5,9 @@ Source: runtime-spec config-linux.md "seccomp", "The Container Process State"; s
 
 import _socket
 import os
-import struct
 
 from ketch.errors import UnavailableError
+from ketch.linux import process
 from ketch.spec import json_text
 
 TYPE_CHECKING = False
@@ -42,8 +42,7 @@ def hand_over(section: "Seccomp", descriptor: int, pid: int, told: "State") -> N
     try:
         connection.connect(path)
         data = json_text.dumps(message).encode()
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
-        sent = connection.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+        sent = connection.sendmsg([data], process.rights(descriptor), _socket.MSG_NOSIGNAL)
         while sent < len(data):
             sent += connection.send(data[sent:], _socket.MSG_NOSIGNAL)
     except OSError as error:

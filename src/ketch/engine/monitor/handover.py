@@ -74,15 +74,9 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
-        rights = [
-            (
-                _socket.SOL_SOCKET,
-                _socket.SCM_RIGHTS,
-                struct.pack(f"{len(descriptors)}i", *descriptors),
-            )
-        ]
         data = head + wire.encode(fields)
-        self._socket.sendmsg([data], rights if descriptors else [], _socket.MSG_NOSIGNAL)
+        rights = process.rights(*descriptors) if descriptors else []
+        self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
     def hand_ports(self, descriptors: "Sequence[int]") -> None:
         """Hand over the sockets that keep published ports, in as many messages as it takes.

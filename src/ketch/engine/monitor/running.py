@@ -19,6 +19,7 @@ from ketch.engine.configuration import bundle, devices, mounts, realtime, sharin
 from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import releasing, resolution, wiring
+from ketch.engine.releasing import remove_cgroup
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.network import names, nameserver
@@ -285,7 +286,7 @@ def _create(
         filter_ = seccomp.prepare(section, f"{settings.root}/seccomp") if section else None
         layout = cgroups.detect()
         parts.cgroup = cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
-        held.callback(_remove_cgroup, cgroup)
+        held.callback(remove_cgroup, cgroup)
         say(f"make and limit the control group {cgroup.path} · cgroups(7)")
         cgroup.create()
         realtime.provide(cgroup.path, config["linux"]["resources"], layout)
@@ -366,7 +367,7 @@ def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring"
     extra = resources.get("ExtraHosts", ())
     gateways, addresses = wires.gateways, wires.addresses
     if in_host_network:
-        hosts = names.host_hosts(_read("/etc/hosts"), extra, gateways)
+        hosts = names.host_hosts(resolution.read("/etc/hosts"), extra, gateways)
     else:
         domain = config.get("Domainname", "")
         hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
@@ -378,29 +379,10 @@ def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring"
     return files
 
 
-def _remove_cgroup(cgroup: "cgroups.Manager") -> None:
-    """Remove the container's cgroup, with whatever still lives in it.
-
-    In a PID namespace of its own everything died with init; elsewhere what it started may live on.
-    """
-    if cgroup.processes():
-        cgroup.kill()
-    # The directory above is the engine's, and goes with its last container.
-    cgroup.delete(empty_parents=1)
-
-
 def read_beneath(root: int, path: str) -> str:
     """A text file of the image, resolved beneath its root; empty where there is none."""
     data = beneath.read_file(root, path, _USER_DATABASE_BYTES_MAX)
     return data.decode(errors="replace")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
 
 
 def _write(path: str, text: str) -> None:

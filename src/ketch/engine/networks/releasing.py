@@ -7,7 +7,7 @@ after.
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.linux import conntrack
 from ketch.network import firewall
-from ketch.network.sandbox import cut
+from ketch.network.sandbox import cut, delete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from ketch.network.ports import Port
 
 
-def release(store: "Store", settings: "Settings", container_id: str, namespace: int = -1) -> None:
+def release(
+    store: "Store",
+    settings: "Settings",
+    container_id: str,
+    namespace: int = -1,
+    *,
+    left_behind: bool = False,
+) -> None:
     """Give back what a container that no longer runs had of networks; nothing will do.
 
     Args:
@@ -26,6 +33,7 @@ def release(store: "Store", settings: "Settings", container_id: str, namespace: 
         settings: the engine's places.
         container_id: the container's.
         namespace: descriptor of its network namespace, if somebody has it.
+        left_behind: whether nobody is left who could delete its links later, see ``sandbox.bury``.
 
     Raises:
         OSError: the kernel refused.
@@ -36,6 +44,8 @@ def release(store: "Store", settings: "Settings", container_id: str, namespace: 
     if plan.ports:
         withdraw(plan.ports)
     endpoints.release(container_id)
+    if left_behind:
+        delete(plan.endpoints())
 
 
 def withdraw(ports: "Sequence[Port]") -> None:

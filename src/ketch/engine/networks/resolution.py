@@ -6,6 +6,7 @@ import sys
 
 from ketch.engine import launch, wire
 from ketch.errors import UnavailableError
+from ketch.linux import process
 from ketch.network import names, nameserver
 
 TYPE_CHECKING = False
@@ -46,12 +47,7 @@ def register(settings: "Settings", container_id: str, namespace: int) -> _socket
     sockets: list[int] = []
     try:
         sockets = nameserver.open_sockets(namespace)
-        rights = b"".join(
-            descriptor.to_bytes(4, sys.byteorder) for descriptor in (namespace, *sockets)
-        )
-        connection.sendmsg(
-            [container_id.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
-        )
+        connection.sendmsg([container_id.encode()], process.rights(namespace, *sockets))
     except BaseException:
         connection.close()
         raise
@@ -96,9 +92,9 @@ def resolv_conf(resources: "Mapping[str, Any]", *, named: bool) -> str:
         resources: the container's ``HostConfig``.
         named: whether it has a name server of its own.
     """
-    host = _read(names.RESOLV_CONF)
+    host = read(names.RESOLV_CONF)
     if names.is_stub(host):
-        host = _read(names.SYSTEMD_RESOLV_CONF) or host
+        host = read(names.SYSTEMD_RESOLV_CONF) or host
     return names.resolv_conf(
         host,
         servers=resources.get("Dns", ()),
@@ -109,7 +105,8 @@ def resolv_conf(resources: "Mapping[str, Any]", *, named: bool) -> str:
     )
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """A text file of the host; empty where there is none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()

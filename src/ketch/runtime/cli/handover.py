@@ -2,9 +2,9 @@
 
 import _socket
 import os
-import struct
 
 from ketch.errors import InvalidArgumentError, StartError, UnavailableError
+from ketch.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def _send(path: str, name: bytes, descriptor: int, flag: str) -> None:
     directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))
-        connection.sendmsg([name], [rights])
+        connection.sendmsg([name], process.rights(descriptor))
     except OSError as error:
         raise UnavailableError(f"{flag} {path}: {(error.strerror or '').lower()}") from error
     finally:

@@ -11,8 +11,8 @@ Source: sd_notify(3), runc's docs/systemd.md.
 import _socket
 import os
 import select
-import struct
 
+from ketch.linux import process
 from ketch.runtime.state import NOTIFY
 
 TYPE_CHECKING = False
@@ -127,8 +127,7 @@ def _tell(line: bytes, pid: int) -> None:
         client.send(line + b"\n")
         if pid:
             client.send(f"MAINPID={pid}\n".encode())
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", writer))
-        client.sendmsg([b"BARRIER=1"], [rights])
+        client.sendmsg([b"BARRIER=1"], process.rights(writer))
         os.close(writer)
         writer = -1
         poll = select.poll()
