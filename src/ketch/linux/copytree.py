@@ -4,6 +4,8 @@ import errno
 import os
 import stat
 
+from ketch.linux import sparse
+
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _FLAGS
 
@@ -115,8 +117,6 @@ def _copy_entry(source: int, target: int, name: str, status: os.stat_result, lin
 
 
 def _copy_file(source: int, target: int, name: str, status: os.stat_result, links: _Links) -> None:
-    from ketch.linux import sparse  # noqa: PLC0415 - not for a start that copies nothing
-
     read = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=source)
     try:
         write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=target)

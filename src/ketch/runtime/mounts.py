@@ -12,12 +12,13 @@ import stat
 
 from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import beneath, mount, statfs
-from ketch.linux.copytree import copy_tree
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 from ketch.linux.scopes import ExitStack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.spec.runtime import Mount
 
 # Option: (attributes set, attributes cleared). mount(8), mount_setattr(2).
@@ -77,7 +78,7 @@ class MountOptions:
         clear_recursive: those to clear there.
         propagation: ``(MS_* type, recursive)`` changes, in order.
         data: the file system's own parameters, ``key`` or ``key=value``.
-        copy_up: whether a tmpfs begins with what it covers (``tmpcopyup``).
+        copy_up: what has a tmpfs begin with what it covers (``tmpcopyup``), or None.
         id_map: whether ids are mapped on the way; ``idmap``, or ``ridmap`` for mounts below too.
         remount: whether the mount that is there already is to be changed.
     """
@@ -97,7 +98,8 @@ class MountOptions:
     )
 
     def __init__(self, options: list[str]) -> None:
-        self.bind = self.recursive_bind = self.copy_up = self.remount = False
+        self.bind = self.recursive_bind = self.remount = False
+        self.copy_up: Callable[[int, int], None] | None = None
         self.id_map = ""
         self.set_attributes = self.clear_attributes = 0
         self.set_recursive = self.clear_recursive = 0
@@ -127,7 +129,10 @@ class MountOptions:
         elif option[:1] == "r" and option[1:] in _PROPAGATION:
             self.propagation.append((_PROPAGATION[option[1:]], True))
         elif option == "tmpcopyup":
-            self.copy_up = True
+            # Here, since init, which copies, has nowhere to load it from.
+            from ketch.linux.copytree import copy_tree  # noqa: PLC0415 - few ask for it
+
+            self.copy_up = copy_tree
         elif option in {"idmap", "ridmap"}:
             self.id_map = option
         elif option == "remount":
@@ -277,7 +282,7 @@ class MountOperation:
             stack.callback(os.close, target)
             self._spare_procfs(root, target, own)
             if self.options.copy_up:
-                copy_tree(target, own)
+                self.options.copy_up(target, own)
             mount.move_mount(own, target)
             for kind, recursive in self.options.propagation:
                 mount.mount_setattr(own, propagation=kind, recursive=recursive)

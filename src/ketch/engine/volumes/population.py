@@ -7,7 +7,6 @@ import stat
 from ketch.engine.volumes import mounts, uses
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import beneath
-from ketch.linux.copytree import copy_tree
 from ketch.linux.removetree import remove_tree
 
 TYPE_CHECKING = False
@@ -98,6 +97,8 @@ def _copy(place: int, path: str) -> None:
     target = os.open(path, _DIRECTORY)
     try:
         if not os.listdir(target):
+            from ketch.linux.copytree import copy_tree  # noqa: PLC0415 - few starts fill a volume
+
             copy_tree(place, target)
     finally:
         os.close(target)
