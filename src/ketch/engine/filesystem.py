@@ -137,8 +137,12 @@ class _Mounted:
             os.close(detached)
         root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         points = self._container.record.get("Mounts", ())
-        for point in sorted(points, key=lambda point: point["Destination"].count("/")):
-            _bind(root, point)
+        try:
+            for point in sorted(points, key=lambda point: point["Destination"].count("/")):
+                _bind(root, point)
+        except BaseException:
+            os.close(root)
+            raise
         return root
 
 

@@ -1,6 +1,7 @@
 """Giving a container another name."""
 
 from ketch.engine import events, names
+from ketch.engine.records import no_such
 from ketch.errors import AlreadyExistsError, InvalidArgumentError
 
 TYPE_CHECKING = False
@@ -45,6 +46,8 @@ def rename(store: "Store", containers: "Containers", reference: str, new_name: s
         old = connection.execute(
             "SELECT name FROM container WHERE id = ?", (container.id,)
         ).fetchone()
+        if old is None:
+            raise no_such(reference)
         connection.execute("UPDATE container SET name = ? WHERE id = ?", (name, container.id))
         labels = container.record.get("Config", {}).get("Labels") or {}
         told = {"image": container.image_reference, "name": name, "oldName": f"/{old['name']}"}

@@ -338,13 +338,17 @@ class Store:
             except PermissionError as error:
                 raise _denied(self.root) from error
             connection = self._connect()
-            connection.execute("PRAGMA journal_mode = WAL")
-            for version in range(_pragma(connection, "user_version"), len(_MIGRATIONS)):
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_MIGRATIONS[version]}"
-                    f"PRAGMA user_version = {version + 1};"
-                    f"PRAGMA application_id = {_COMPATIBLE_SINCE}; COMMIT;"
-                )
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                for version in range(_pragma(connection, "user_version"), len(_MIGRATIONS)):
+                    connection.executescript(
+                        f"BEGIN IMMEDIATE; {_MIGRATIONS[version]}"
+                        f"PRAGMA user_version = {version + 1};"
+                        f"PRAGMA application_id = {_COMPATIBLE_SINCE}; COMMIT;"
+                    )
+            except BaseException:
+                connection.close()  # which rolls back before anybody else tries
+                raise
             return connection
         finally:
             os.close(directory)

@@ -4,9 +4,10 @@ import json
 
 from ketch.engine import host, states
 from ketch.engine.configuration import admission, devices, limits
-from ketch.engine.records import record_event
+from ketch.engine.records import record_event, select
 from ketch.engine.records import update as update_row
 from ketch.errors import ConflictError, InvalidArgumentError
+from ketch.linux import procfs
 from ketch.spec import options, restart
 
 TYPE_CHECKING = False
@@ -84,7 +85,9 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
     if container.is_active and container.status != states.RESTARTING:
         _apply(engine, container, merged, asked)
     with engine.store.transaction() as connection:
-        record = {**container.record, "HostConfig": merged}
+        # As it is now: somebody else may have changed another part of it meanwhile.
+        record = select(connection, container.id, procfs.boot_id()).record
+        record["HostConfig"] |= asked
         text = json.dumps(record, separators=(",", ":"))
         update_row(connection, container.id, {"record": text})
         record_event(connection, "update", container)

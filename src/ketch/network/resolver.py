@@ -35,6 +35,7 @@ _DESCRIPTORS_MAX = 5
 _NAME_BYTES_MAX = 256
 _DATAGRAMS_AT_ONCE = 32
 _ANSWERS_MAX = 1024
+_KEPT_BYTES_MAX = 512
 
 
 class Directories:
@@ -137,9 +138,10 @@ class Answers:
         return None if told is None else data[:2] + told
 
     def keep(self, data: bytes, answer: bytes) -> None:
-        """Keep an answer, unless it has several records, whose order is to change."""
+        """Keep an answer, unless it has several records, whose order is to change, or is long."""
         records = int.from_bytes(answer[6:8], "big")
-        if records <= 1 and len(self._told) < _ANSWERS_MAX:
+        small = len(data) <= _KEPT_BYTES_MAX  # the container says how long its questions are
+        if records <= 1 and small and len(self._told) < _ANSWERS_MAX:
             self._told[data[2:]] = answer[2:]
 
 

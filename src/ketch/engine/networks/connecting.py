@@ -134,6 +134,7 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
 
     Ports leave the packet filter before the database says where they lead now, and come back after,
     so that whatever happens in between the filter has nothing that the database does not know.
+    Where no others can be had they come back as they were.
     """
     plan = engine.endpoints.current(container.id)
     before = {member.network_id: set(member.gateway) for member in plan.members}
@@ -141,9 +142,18 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
     ways = {member.network_id: member.gateway for member in plan.members}
     if ways == before and (plan.ports == [] or any(ways.values())):
         return
-    withdraw(plan.ports)
-    plan.ports = []
-    engine.endpoints.republish(container.id, container.record, plan)
+    former, plan.ports = plan.ports, []
+    withdraw(former)
+    try:
+        engine.endpoints.republish(container.id, container.record, plan)
+    except BaseException:
+        publishing.let_go(plan.taken)
+        for port in former:
+            port.owner = kernel.owner(engine.settings, container.id)
+        transaction = kernel.let_through(engine.settings, engine.store, plan.links(), former)
+        if transaction is not None:
+            transaction.wait()
+        raise
     try:
         sandbox.remove_routes()
         for member in plan.members:

@@ -239,6 +239,9 @@ def _take(
         except OSError as error:
             let_go(sockets)
             problem = _refused(one, address, number, error)
+        except BaseException:
+            let_go(sockets)
+            raise
         else:
             return number, sockets
     assert problem is not None
