@@ -250,6 +250,20 @@ def test_a_check_that_takes_too_long_has_failed(engine: Engine) -> None:
     engine.ok("rm", "-f", "slow")
 
 
+@pytest.mark.ketch_only("looks into the database")
+def test_checks_that_cannot_be_run_leave_no_sessions(ketch: Engine) -> None:
+    script = "rm /bin/sh; exec sleep 60"
+    ketch.ok("run", "-d", "--name", "bare", "--health-cmd", "true", "--health-interval", "100ms",
+             "--health-retries", "3", "busybox", "sh", "-c", script)  # fmt: skip
+    until(lambda: state(ketch, "bare", "State.Health.Status") == "unhealthy")
+    store = Store(ketch.prefix[2])
+    with store.reading() as connection:
+        query = "SELECT count(*) FROM exec WHERE monitor_pid > 0 AND exit_status IS NULL"
+        assert connection.execute(query).fetchone()[0] <= 1  # one that has just begun
+    store.close()
+    ketch.ok("rm", "-f", "bare")
+
+
 @pytest.mark.ketch_only("podman's option")
 @pytest.mark.parametrize("action", ["kill", "stop", "restart"])
 def test_what_is_done_about_the_unhealthy(ketch: Engine, action: str) -> None:

@@ -2,7 +2,7 @@
 
 Four moments: ``resolve`` decides what a new container will have mounted and changes nothing;
 ``acquire`` makes its volumes and fills the new ones from its image; ``attach`` takes each source in
-hand before a start; ``detach`` lets go of them after the end.
+hand before a start; ``volumes.uses.detach`` lets go of them after the end.
 """
 
 import os

@@ -90,7 +90,18 @@ class Files:
         self._stop_compressor()
         # Made first, so that a full disk leaves everything as it is.
         fresh = _open(f"{self._path}.new")
-        os.ftruncate(fresh, 0)
+        try:
+            os.ftruncate(fresh, 0)
+            self._renumber()
+        except BaseException:
+            os.close(fresh)
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._size_bytes = fresh, 0
+        if self._rotation.compress and self._rotation.max_files > 1:
+            self._compress()
+
+    def _renumber(self) -> None:
         for number in range(self._rotation.max_files - 2, -1, -1):
             for suffix in ("", ".gz") if number else ("",):
                 with contextlib.suppress(FileNotFoundError):
@@ -101,15 +112,14 @@ class Files:
                     other = "" if suffix else ".gz"
                     os.unlink(f"{numbered(self._path, number + 1)}{other}")
         os.rename(f"{self._path}.new", self._path)
-        os.close(self._descriptor)
-        self._descriptor, self._size_bytes = fresh, 0
-        if self._rotation.compress and self._rotation.max_files > 1:
-            self._compress()
 
     def _compress(self) -> None:
         path = f"{self._path}.1"
         # A fork is a copy of a monitor: whatever happens in it, it must not go on as one.
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # no memory, no process: it stays as it is
+            return
         if pid:
             self._compressor = pid
             return

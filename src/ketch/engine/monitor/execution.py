@@ -11,7 +11,7 @@ from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.networks import linking
 from ketch.engine.processes import open_process
-from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError
+from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError
 from ketch.runtime import enter, seccomp
 from ketch.runtime.process import ProcessSetup
 from ketch.spec import capabilities, environment, passwd
@@ -61,7 +61,7 @@ def execute(
                 client.starter = True
                 supervisor.attach(client, gives=gives, takes=(wire.OUTPUT, wire.ERRORS))
             status = supervisor.run()
-    except KetchError as error:
+    except BaseException as error:
         engine.execs.mark_ended(session, container, getattr(error, "exit_status", ENGINE_FAILED))
         raise
     engine.execs.mark_ended(session, container, status)

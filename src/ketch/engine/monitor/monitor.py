@@ -301,8 +301,14 @@ class Monitor:
             self._begin_registering(self._supervisor)
 
     def _begin_registering(self, supervisor: Supervisor) -> None:
+        try:
+            pid, channel = handover.fork(self._register)
+        except OSError as error:  # no memory, no process: until somebody asks again
+            mishaps.note(f"have the names of {self._fields['container']} answered", error)
+            while self._await_names:
+                self._await_names.pop().ended(1)
+            return
         self._registering = True
-        pid, channel = handover.fork(self._register)
         supervisor.watched[channel.fileno()] = lambda: self._registered(pid, channel)
 
     def _register(self, channel: handover.Channel) -> None:

@@ -11,7 +11,7 @@ from ketch.engine import mishaps, starts, states, wire
 from ketch.engine.engine import Engine
 from ketch.engine.monitor import execution, handover, health
 from ketch.engine.settings import Settings
-from ketch.errors import KetchError
+from ketch.errors import ENGINE_FAILED, KetchError
 from ketch.linux import process
 from ketch.spec.timestamps import rfc3339
 
@@ -60,9 +60,14 @@ class Watch:
             interval = start_interval
         return now + interval
 
-    def _probe(self) -> None:
+    def _probe(self) -> float | None:
+        """Begin a check; returns when the next is due, None where the end of this one says that."""
         self._ended = [pid for pid in self._ended if os.waitpid(pid, os.WNOHANG)[0] == 0]
-        pid, channel = handover.fork(lambda channel: probe(self._fields, channel))
+        try:
+            pid, channel = handover.fork(lambda channel: probe(self._fields, channel))
+        except OSError as error:  # no memory, no process: the next time, perhaps
+            mishaps.note(f"check container {self._fields['container']}", error)
+            return self._next()
 
         def done() -> None:
             told = channel.hear()
@@ -76,6 +81,7 @@ class Watch:
                 self._status = str(told[0]["status"])
 
         self._supervisor.watched[channel.fileno()] = done
+        return None
 
 
 class _Output:
@@ -162,19 +168,23 @@ def _run(
     late = False
     try:
         session = engine.execs.claim(engine.execs.create(container.id, asked).id)
-        with ExitStack() as held:
-            supervisor = execution.start(engine, container, session, held, log=output)
+        status = ENGINE_FAILED
+        try:
+            with ExitStack() as held:
+                supervisor = execution.start(engine, container, session, held, log=output)
 
-            def expire() -> None:
-                nonlocal late
-                late = True
-                with suppress(OSError):
-                    process.pidfd_send_signal(supervisor.pidfd, 9)
+                def expire() -> None:
+                    nonlocal late
+                    late = True
+                    with suppress(OSError):
+                        process.pidfd_send_signal(supervisor.pidfd, 9)
 
-            supervisor.on_time = expire
-            supervisor.due = time.monotonic() + timeout_ns / 1e9
-            status = supervisor.run()
-        engine.execs.mark_ended(session, container, status)
+                supervisor.on_time = expire
+                supervisor.due = time.monotonic() + timeout_ns / 1e9
+                status = supervisor.run()
+        finally:
+            # Else a check that cannot be run would leave a session each time.
+            engine.execs.mark_ended(session, container, status)
         text = output.text()
     except (KetchError, OSError) as error:
         status, text = getattr(error, "exit_status", -1), str(error)

@@ -304,7 +304,7 @@ class Supervisor:
             for kind, payload in client.receive():
                 try:
                     self._obey(client, kind, payload)
-                except (ValueError, KeyError, wire.ProtocolError):
+                except (ValueError, KeyError, TypeError, wire.ProtocolError):
                     client.gone = True  # nonsense: nobody whom the program should suffer for
         if client.gone:
             self._dismiss(client)

@@ -138,8 +138,13 @@ def test_signals_are_passed_on_and_nonsense_is_not() -> None:
 
 @pytest.mark.parametrize(
     "nonsense",
-    [wire.frame(wire.SIGNAL, b"x"), b"\xff" * 20, b"GET / HTTP/1.1\r\n\r\n"],
-    ids=["signal", "frame", "http"],
+    [
+        wire.frame(wire.SIGNAL, b"x"),
+        wire.frame(wire.RESIZE, b"1"),
+        b"\xff" * 20,
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+    ids=["signal", "size", "frame", "http"],
 )
 def test_a_client_that_talks_nonsense_is_let_go_and_the_program_lives_on(nonsense: bytes) -> None:
     run = Run("sh", "-c", "echo ready; sleep 0.5; echo done")
