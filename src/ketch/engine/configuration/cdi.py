@@ -7,7 +7,6 @@ variables, hooks. Source: cncf-tags/container-device-interface, SPEC.md 1.0.
 import json
 import os
 
-from ketch.engine.configuration import devices
 from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from ketch.spec.values import quoted
 
@@ -62,13 +61,12 @@ def names(
     return found
 
 
-def add(
-    found: "devices.Devices", names: "Iterable[str]", directories: "Iterable[str]" = DIRECTORIES
-) -> None:
-    """Adds what devices come with.
+def edits(
+    names: "Iterable[str]", directories: "Iterable[str]" = DIRECTORIES
+) -> "list[dict[str, Any]]":
+    """Returns what devices come with: CDI's ``containerEdits``, in the order to apply them.
 
     Args:
-        found: what it is added to.
         names: the devices' qualified names.
         directories: where specifications are.
 
@@ -76,6 +74,7 @@ def add(
         InvalidArgumentError: no specification has such a device.
         UnavailableError: a specification cannot be read.
     """
+    found: list[dict[str, Any]] = []
     specifications = list(_specifications(directories))
     missing = []
     applied: set[int] = set()
@@ -94,13 +93,14 @@ def add(
         number, document, device = entry
         if number not in applied:  # what all devices of one specification share
             applied.add(number)
-            _apply(found, document.get("containerEdits") or {})
-        _apply(found, device.get("containerEdits") or {})
+            found.append(document.get("containerEdits") or {})
+        found.append(device.get("containerEdits") or {})
     if missing:
         raise InvalidArgumentError(
             "CDI device injection failed: unresolvable CDI devices " + ", ".join(missing),
             f"a specification of them belongs in {' or '.join(directories)}",
         )
+    return found
 
 
 def _specifications(directories: "Iterable[str]") -> "Iterator[dict[str, Any]]":
@@ -138,38 +138,3 @@ def _yaml(path: str, text: bytes) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
-
-
-def _apply(found: "devices.Devices", edits: "dict[str, Any]") -> None:
-    found.variables += edits.get("env") or ()
-    found.groups += [gid for gid in edits.get("additionalGids") or () if gid]
-    for entry in edits.get("deviceNodes") or ():
-        path = entry["path"]
-        source = entry.get("hostPath") or path
-        try:
-            node = devices.describe(source, path)
-        except OSError as error:
-            reason = (error.strerror or "").lower()
-            raise InvalidArgumentError(
-                f"CDI device injection failed: device node {source}: {reason}"
-            ) from error
-        if node is None:
-            raise InvalidArgumentError(f"CDI device injection failed: {source} is not a device")
-        for key in ("fileMode", "uid", "gid"):
-            if entry.get(key) is not None:
-                node[key] = entry[key]
-        found.nodes.append(node)
-        found.rules.append(devices.rule(node, entry.get("permissions") or "rwm"))
-    for entry in edits.get("mounts") or ():
-        options = list(entry.get("options") or ("ro", "nosuid", "nodev", "rbind"))
-        found.mounts.append(
-            {
-                "destination": entry["containerPath"],
-                "source": entry["hostPath"],
-                "type": entry.get("type") or "bind",
-                "options": options,
-            }
-        )
-    for entry in edits.get("hooks") or ():
-        hook = {key: entry[key] for key in ("path", "args", "env", "timeout") if key in entry}
-        found.hooks.setdefault(entry["hookName"], []).append(hook)  # type: ignore[misc]

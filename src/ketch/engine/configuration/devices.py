@@ -8,6 +8,8 @@ from ketch.spec import devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ketch.spec.container import HostConfig
     from ketch.spec.runtime import BlockIo, Device, DeviceRule, Hooks, Mount
 
@@ -69,11 +71,66 @@ def gather(resources: "HostConfig") -> Devices:
     if wanted := resources.get("DeviceRequests"):
         from ketch.engine.configuration import cdi  # noqa: PLC0415 - hardly any container asks for such devices
 
-        cdi.add(found, cdi.names(wanted))
+        for edits in cdi.edits(cdi.names(wanted)):
+            apply(found, edits)
     if privileged:
         found.rules = [{"allow": True, "access": "rwm"}]
     found.block = block_limits(resources)
     return found
+
+
+def apply(found: Devices, edits: "dict[str, Any]") -> None:
+    """Adds what a device comes with by the Container Device Interface.
+
+    Args:
+        found: what it is added to.
+        edits: ``containerEdits``, of a specification or of one of its devices.
+
+    Raises:
+        InvalidArgumentError: a device node is not there, or the edits are malformed.
+    """
+    try:
+        _apply(found, edits)
+    except KeyError as error:
+        raise InvalidArgumentError(
+            f"CDI device injection failed: malformed containerEdits: no {error}",
+            "mend the specification",
+        ) from error
+
+
+def _apply(found: Devices, edits: "dict[str, Any]") -> None:
+    found.variables += edits.get("env") or ()
+    found.groups += [gid for gid in edits.get("additionalGids") or () if gid]
+    for entry in edits.get("deviceNodes") or ():
+        path = entry["path"]
+        source = entry.get("hostPath") or path
+        try:
+            node = describe(source, path)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise InvalidArgumentError(
+                f"CDI device injection failed: device node {source}: {reason}"
+            ) from error
+        if node is None:
+            raise InvalidArgumentError(f"CDI device injection failed: {source} is not a device")
+        for key in ("fileMode", "uid", "gid"):
+            if entry.get(key) is not None:
+                node[key] = entry[key]
+        found.nodes.append(node)
+        found.rules.append(rule(node, entry.get("permissions") or "rwm"))
+    for entry in edits.get("mounts") or ():
+        options = list(entry.get("options") or ("ro", "nosuid", "nodev", "rbind"))
+        found.mounts.append(
+            {
+                "destination": entry["containerPath"],
+                "source": entry["hostPath"],
+                "type": entry.get("type") or "bind",
+                "options": options,
+            }
+        )
+    for entry in edits.get("hooks") or ():
+        hook = {key: entry[key] for key in ("path", "args", "env", "timeout") if key in entry}
+        found.hooks.setdefault(entry["hookName"], []).append(hook)  # type: ignore[misc]
 
 
 _THROTTLES: "dict[str, tuple[str, str]]" = {

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ketch.engine.configuration import cdi
-from ketch.engine.configuration.devices import Devices
+from ketch.engine.configuration.devices import Devices, apply
 from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from ketch.spec.container import DeviceRequest
 
@@ -26,10 +26,15 @@ def write(directory: Path, name: str, kind: str, *devices: str) -> None:
     (directory / name).write_text(json.dumps(document))
 
 
+def add(found: Devices, names: list[str], directories: list[str]) -> None:
+    for edits in cdi.edits(names, directories):
+        apply(found, edits)
+
+
 def test_a_device_brings_what_its_specification_says(tmp_path: Path) -> None:
     write(tmp_path, "a.json", "vendor.com/thing", "one", "two")
     found = Devices([], [])
-    cdi.add(found, ["vendor.com/thing=one"], [str(tmp_path)])
+    add(found, ["vendor.com/thing=one"], [str(tmp_path)])
     assert [(node["path"], node["major"], node["minor"]) for node in found.nodes] == [
         ("/dev/thing", 1, 7)
     ]
@@ -49,7 +54,7 @@ def test_a_device_brings_what_its_specification_says(tmp_path: Path) -> None:
 def test_what_all_devices_share_comes_once(tmp_path: Path) -> None:
     write(tmp_path, "a.json", "vendor.com/thing", "one", "two")
     found = Devices([], [])
-    cdi.add(found, ["vendor.com/thing=one", "vendor.com/thing=two"], [str(tmp_path)])
+    add(found, ["vendor.com/thing=one", "vendor.com/thing=two"], [str(tmp_path)])
     assert found.variables == ["ALL=1", "A=1", "A=1"]
 
 
@@ -61,7 +66,7 @@ def test_the_later_directory_counts(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("A=1", "A=2"))
     found = Devices([], [])
     directories = [str(tmp_path / "first"), str(tmp_path / "second")]
-    cdi.add(found, ["vendor.com/thing=one"], directories)
+    add(found, ["vendor.com/thing=one"], directories)
     assert found.variables[-1] == "A=2"
 
 
@@ -69,7 +74,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path, "a.json", "vendor.com/thing", "one")
     names = ["vendor.com/thing=one", "vendor.com/thing=nine", "other.com/x=y"]
     with pytest.raises(InvalidArgumentError) as caught:
-        cdi.add(Devices([], []), names, [str(tmp_path), "/not/there"])
+        cdi.edits(names, [str(tmp_path), "/not/there"])
     assert caught.value.message == (
         "CDI device injection failed: unresolvable CDI devices vendor.com/thing=nine, other.com/x=y"
     )
@@ -78,7 +83,14 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_broken_specification(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UnavailableError, match="CDI specification"):
-        cdi.add(Devices([], []), ["vendor.com/thing=one"], [str(tmp_path)])
+        cdi.edits(["vendor.com/thing=one"], [str(tmp_path)])
+
+
+def test_edits_that_lack_something_are_told_of() -> None:
+    with pytest.raises(InvalidArgumentError, match="malformed containerEdits: no 'path'"):
+        apply(Devices([], []), {"deviceNodes": [{"hostPath": "/dev/full"}]})
+    with pytest.raises(InvalidArgumentError, match="malformed containerEdits: no 'hostPath'"):
+        apply(Devices([], []), {"mounts": [{"containerPath": "/y"}]})
 
 
 def test_gpus_come_from_the_vendor_that_is_there(tmp_path: Path) -> None:
