@@ -288,6 +288,17 @@ def test_stats(engine: Engine, sleeper: str) -> None:
     assert "No such container: nobody" in engine("stats", "--no-stream", "nobody").err
 
 
+@pytest.mark.ketch_only("docker counts at its own end of a link")
+def test_stats_of_a_link_with_a_name_that_is_no_ascii(ketch: Engine) -> None:
+    script = "ip link set eth0 down; ip link set eth0 name $(printf '\\303\\274'); exec sleep 60"
+    ketch.ok("run", "-d", "--name", "odd", "--cap-add", "NET_ADMIN", "busybox", "sh", "-c", script)
+    deadline = time.monotonic() + 5
+    while "eth0" in ketch.ok("exec", "odd", "cat", "/proc/net/dev"):
+        assert time.monotonic() < deadline
+    assert ketch.ok("stats", "--no-stream", "--format", "{{.Name}}", "odd") == "odd"
+    ketch.ok("rm", "-f", "odd")
+
+
 def test_top(engine: Engine, sleeper: str) -> None:
     head, line = engine.ok("top", sleeper).splitlines()
     assert head.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]

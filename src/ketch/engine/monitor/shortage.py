@@ -3,6 +3,7 @@
 import os
 
 from ketch.cgroups import oom
+from ketch.engine import mishaps
 from ketch.engine.engine import Engine
 from ketch.engine.ledger import Keeper
 from ketch.engine.monitor import handover
@@ -48,7 +49,11 @@ class Watch:
                 return  # a limit was hit, and there was something to be had elsewhere
             self._kills = kills
         watched = self._supervisor.watched
-        pid, channel = handover.fork(lambda _channel: record(self._fields))
+        try:
+            pid, channel = handover.fork(lambda _channel: record(self._fields))
+        except OSError as error:  # no memory for that either
+            mishaps.note(f"record that {self._fields['container']} is out of memory", error)
+            return
 
         def done() -> None:
             del watched[channel.fileno()]

@@ -6,6 +6,7 @@ import time
 from ketch import cgroups
 from ketch.engine.configuration import cgroup_paths
 from ketch.errors import KetchError
+from ketch.linux import procfs
 from ketch.spec.timestamps import SECOND_NS, rfc3339
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ class Sampler:
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
         self._layout: Layout = cgroups.detect()
-        self._managers: dict[tuple[str, int], cgroups.Manager] = {}
+        self._managers: dict[str, tuple[int, cgroups.Manager]] = {}  # with when it was started
         self._before: dict[str, dict[str, Any]] = {}
 
     def sample(self, container: "Container") -> "dict[str, Any]":
@@ -81,21 +82,23 @@ class Sampler:
     def forget(self, container_id: str) -> None:
         """Let go of what was kept of a container that is no more."""
         self._before.pop(container_id, None)
+        self._managers.pop(container_id, None)
 
     def _take(self, container: "Container") -> "dict[str, Any]":
         if not container.is_active or not container.init_pid:
             return {}
-        key = (container.id, container.started_ns)
-        manager = self._managers.get(key)
+        started_ns, manager = self._managers.get(container.id, (0, None))
         try:
-            if manager is None:
+            if manager is None or started_ns != container.started_ns:
                 manager = cgroup_paths.manager(self._settings, container.id, self._layout)
-                self._managers[key] = manager
+                self._managers[container.id] = (container.started_ns, manager)
             statistics = manager.statistics()
         except (OSError, ValueError, KetchError):
             return {}  # it has ended meanwhile
         mode = container.record.get("HostConfig", {}).get("NetworkMode", "")
         networks = {} if mode in {"host", "none"} else _networks(container.init_pid)
+        if not procfs.is_running(container.init_pid, container.init_start_time):
+            networks = {}  # they may have been another process's
         return {
             "pids_stats": _pids(statistics),
             "blkio_stats": _blkio(statistics),
@@ -180,7 +183,7 @@ def _networks(init_pid: int) -> dict[str, dict[str, int]]:
     """Traffic of each link but loopback in a process's network namespace."""
     found = {}
     try:
-        with open(f"/proc/{init_pid}/net/dev", encoding="ascii") as file:
+        with open(f"/proc/{init_pid}/net/dev", encoding="utf-8", errors="replace") as file:
             lines = file.readlines()[2:]
     except OSError:
         return {}
