@@ -39,6 +39,7 @@ GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _OPEN_DIRECTORIES_MAX = 64
 _ATTRIBUTE_BYTES = 100  # what Python adds to each
 _PATH_MAX = 4095  # path_resolution(7); longer ones would resolve piece by piece only
+_SIZE_MAX = 1 << 54  # of all files, holes included: 500 such layers can still be counted
 _ID_MAX = (1 << 32) - 2
 _TIME_MAX_NS = (1 << 63) - 1
 _MAJOR_MAX, _MINOR_MAX = (1 << 12) - 1, (1 << 20) - 1
@@ -197,6 +198,8 @@ class Tree:
         finally:
             os.close(descriptor)
         self.size_bytes += entry.size_bytes
+        if self.size_bytes > _SIZE_MAX:
+            raise self._refused(entry.name, f"the files have more than {_SIZE_MAX} bytes")
 
     def _make_directory(self, parent: int, name: bytes) -> os.stat_result | None:
         """Make a directory or keep the one that is there; returns what it replaces, if anything."""

@@ -14,7 +14,7 @@ import pytest
 from ketch.engine import committing
 from ketch.engine.engine import Engine
 from ketch.engine.images import archive as image_archive
-from ketch.engine.images import saving
+from ketch.engine.images import ingest, saving
 from ketch.engine.settings import Settings
 from ketch.errors import (
     DigestMismatchError,
@@ -188,6 +188,35 @@ def test_what_is_hostile_ends_in_a_named_error_and_nothing_stays(
     with pytest.raises(kind, match=reason):
         load(engine, content)
     assert_nothing(engine)
+
+
+def test_a_blob_and_a_layer_that_are_here_and_are_not_the_same(engine: Engine) -> None:
+    packed = {content: gzip.compress(content, mtime=0) for content in (LAYER, UPPER)}
+
+    def one(content: bytes, blob: bytes) -> bytes:
+        config = CONFIG.replace(digest.of(LAYER).encode(), digest.of(content).encode())
+        return layout(config, packed[blob], mediaType=f"{documents.OCI_LAYER}+gzip")
+
+    load(engine, one(LAYER, LAYER))
+    config = CONFIG.replace(b'"sh"', b'"x"').replace(
+        digest.of(LAYER).encode(), digest.of(UPPER).encode()
+    )
+    load(engine, layout(config, packed[UPPER], mediaType=f"{documents.OCI_LAYER}+gzip"))
+    with pytest.raises(DigestMismatchError, match="promises"):
+        load(engine, one(UPPER, LAYER))
+
+
+def test_sizes_that_no_database_can_hold() -> None:
+    place = pathlib.Path("/dev/shm")
+    if not place.is_dir():
+        pytest.skip("there is no file system that allows files of any size")
+    with tempfile.TemporaryDirectory(dir=place) as directory:
+        engine = Engine(Settings(f"{directory}/root", f"{directory}/state"))
+        sparse = {b"GNU.sparse.map": b"0,1", b"GNU.sparse.size": b"%d" % ((1 << 62) - 1)}
+        members = [member(b"f%d" % number, data=b"x", pax=sparse) for number in range(3)]
+        with pytest.raises(InvalidArgumentError, match="have more than"):
+            ingest.import_image(engine.images, io.BytesIO(archive(*members)))
+        assert_nothing(engine)
 
 
 def test_documents_do_not_fill_the_memory(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import os
 import pathlib
 import signal
@@ -210,8 +211,6 @@ def breaking(registry: FakeRegistry, digest: str, times: int, after: int = 1_000
 
 
 def layer(registry: FakeRegistry, number: int = 0) -> str:
-    import json
-
     document = json.loads(registry.manifests["app", "1"][1])
     return str(document["layers"][number]["digest"])
 
@@ -351,6 +350,33 @@ def test_the_registry_s_own_failure_is_told_after_a_mirror_s(
     with fake() as mirror, pytest.raises(NotFoundError, match="manifest unknown"):
         engine.pull(mirrors={registry.host: [f"http://{mirror.host}"]})
     assert engine.left() == []
+
+
+def test_a_blob_and_a_layer_that_are_here_and_are_not_the_same(
+    engine: Engine, registry: FakeRegistry
+) -> None:
+    """Each is known, and the manifest says of one what holds of the other."""
+    registry.add_image("app", "1", MIDDLE)
+    registry.add_image("app", "2", TOP)
+    engine.pull("app:1")
+    engine.pull("app:2")
+    before = sorted(engine.left())
+    registry.add_image("app", "3", TOP, author="another")
+    document = json.loads(registry.manifests["app", "3"][1])
+    document["layers"] = json.loads(registry.manifests["app", "1"][1])["layers"]
+    registry.add_manifest("app", "3", document)
+    with pytest.raises(DigestMismatchError, match="promises"):
+        engine.pull("app:3")
+    document["layers"] = json.loads(registry.manifests["app", "2"][1])["layers"]
+    document["layers"][0]["size"] += 1
+    registry.add_manifest("app", "3", document)
+    with pytest.raises(DigestMismatchError, match="as its descriptor says"):
+        engine.pull("app:3")
+    document["layers"][0]["size"] -= 1
+    assert sorted(engine.left()) == before
+    registry.add_manifest("app", "3", document)
+    engine.pull("app:3")
+    assert engine.told.lines.count(f"{document['layers'][0]['digest'][7:19]}: Already exists") == 1
 
 
 def test_a_flipped_bit(engine: Engine, registry: FakeRegistry) -> None:

@@ -94,6 +94,7 @@ def load(
             found = _from_index(source, wanted, strict=bool(platform))
             if found is None:
                 found = _from_manifest(source)
+            known = images.pairs()
             for candidate in found:
                 if platform and not platforms.matches(
                     documents.platform_of(candidate.document), wanted
@@ -101,7 +102,7 @@ def load(
                     raise NotFoundError(
                         f"requested platform ({platform}) not found: image might not be loaded"
                     )
-                loaded.append(candidate.store(images, source, progress or Progress()))
+                loaded.append(candidate.store(images, source, progress or Progress(), known))
                 done(loaded[-1])
             _link(images, source, {one.id for one in loaded})
     finally:
@@ -150,8 +151,10 @@ class _Candidate:
         """How much memory its documents take."""
         return len(self.config) + len(self.manifest or b"")
 
-    def store(self, images: "Images", source: "Source", progress: Progress) -> Loaded:
-        """Store and record the image."""
+    def store(
+        self, images: "Images", source: "Source", progress: Progress, known: set[tuple[str, str]]
+    ) -> Loaded:
+        """Store and record the image; adds to ``known``, of ``Images.pairs``, what it found."""
         document = self.document
         image_id = images.content.write(self.config)
         existing = images.known(image_id)
@@ -159,7 +162,8 @@ class _Candidate:
             # Its layers may have come compressed; those are as good.
             manifest_digest, size_bytes = existing.manifest_digest, existing.size_bytes
         else:
-            layers = self._layers(images, source, document, progress)
+            layers = self._layers(images, source, document, progress, known)
+            known |= {(layer.descriptor["digest"], layer.diff_id) for layer in layers}
             size_bytes = sum(layer.size_bytes for layer in layers)
             manifest_digest = images.content.write(self._manifest(image_id, layers))
         replaced = images.holders(self.names)
@@ -176,13 +180,18 @@ class _Candidate:
         return Loaded(image_id, names, [pair for pair in replaced if pair[1] != image_id])
 
     def _layers(
-        self, images: "Images", source: "Source", document: "ImageConfig", progress: Progress
+        self,
+        images: "Images",
+        source: "Source",
+        document: "ImageConfig",
+        progress: Progress,
+        known: set[tuple[str, str]],
     ) -> "list[Layer]":
         below: list[str] = []
         layers: list[Layer] = []
         diff_ids = document["rootfs"]["diff_ids"]
         for (name, expected), diff_id in zip(self.layers, diff_ids, strict=True):
-            layer = ingest.known_layer(images, below, diff_id, expected)
+            layer = ingest.known_layer(images, below, diff_id, expected, known)
             if layer is None:
                 part = source.open(name)
                 tell = functools.partial(

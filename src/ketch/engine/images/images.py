@@ -232,6 +232,16 @@ class Images:
             f" ({platforms.shown(platform)})"
         )
 
+    def pairs(self) -> set[tuple[str, str]]:
+        """Returns which blobs are known to hold which layers, as digest and diff ID."""
+        found: set[tuple[str, str]] = set()
+        for image in self.list():
+            with contextlib.suppress(KetchError):  # a damaged image tells nothing
+                manifest = documents.parse_manifest(self.content.read(image.manifest_digest))
+                blobs = [layer["digest"] for layer in manifest["layers"]]
+                found |= set(zip(blobs, image.document["rootfs"]["diff_ids"], strict=False))
+        return found
+
     def users(self) -> "dict[str, Sequence[str]]":
         """Returns the IDs of the containers of each image that has any, by its ID."""
         found: dict[str, Sequence[str]] = {}

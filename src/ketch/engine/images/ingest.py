@@ -1,5 +1,7 @@
 """How layers and images get into the store: as a stream, checked on the way, all or nothing."""
 
+import hashlib
+import os
 import time
 
 from ketch.errors import DigestMismatchError, InvalidArgumentError
@@ -11,7 +13,7 @@ from ketch.spec import timestamps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from ketch.engine.images.images import Images
     from ketch.images.tar import Stream
@@ -99,8 +101,52 @@ def add_layer(
     return Layer(descriptor, found, chain_id, size_bytes)
 
 
+def check_held(
+    images: "Images", blob: "Descriptor", diff_id: str, known: "Container[tuple[str, str]]"
+) -> None:
+    """Check that a blob which the store holds is what a manifest and a configuration say of it.
+
+    That both the blob and a layer of that diff ID are here does not mean that one is the other.
+    What an image has already is known; else the blob is read through.
+
+    Args:
+        images: where.
+        blob: the blob, as the manifest describes it.
+        diff_id: digest of the content that the configuration promises.
+        known: ``Images.pairs``.
+
+    Raises:
+        DigestMismatchError: it has another length, or other content.
+        InvalidArgumentError: it cannot be decompressed, or holds more than there is room for.
+    """
+    digest = blob["digest"]
+    size_bytes = images.content.size_bytes(digest)
+    if size_bytes != blob["size"]:
+        raise DigestMismatchError(
+            f"blob {digest} has {size_bytes} bytes, and not {blob['size']} as its descriptor says"
+        )
+    if digest == diff_id or (digest, diff_id) in known:
+        return
+    found = hashlib.sha256()
+    facts = os.statvfs(images.root)
+    with open(images.content.path(digest), "rb", buffering=0) as file:
+        kind, stream = compression.sniffed(file)
+        content = compression.decompressed(stream, kind, facts.f_bavail * facts.f_frsize)
+        while piece := content.read(unpacking.PIECE_BYTES):
+            found.update(piece)
+    if f"sha256:{found.hexdigest()}" != diff_id:
+        raise DigestMismatchError(
+            f"layer {digest} holds sha256:{found.hexdigest()}, where the image's configuration"
+            f" promises {diff_id}"
+        )
+
+
 def known_layer(
-    images: "Images", below: "Sequence[str]", diff_id: str, expected: "Descriptor | None" = None
+    images: "Images",
+    below: "Sequence[str]",
+    diff_id: str,
+    expected: "Descriptor | None" = None,
+    known: "Container[tuple[str, str]]" = (),
 ) -> Layer | None:
     """Returns a layer that is in the store already, as a blob and unpacked, else None.
 
@@ -109,11 +155,17 @@ def known_layer(
         below: chain IDs of the layers below it, the lowest first.
         diff_id: digest of its content.
         expected: its blob; the uncompressed one where that is not said.
+        known: ``Images.pairs``, where ``expected`` is given.
+
+    Raises:
+        DigestMismatchError: the blob is not what was promised.
     """
     chain_id = documents.next_chain_id(below[-1] if below else "", diff_id)
     digest = expected["digest"] if expected else diff_id
     if not images.snapshotter.exists(chain_id) or digest not in images.content:
         return None
+    if expected is not None:
+        check_held(images, expected, diff_id, known)
     descriptor = expected or documents.descriptor(
         documents.OCI_LAYER, digest, images.content.size_bytes(digest)
     )

@@ -7,6 +7,7 @@ collection of garbage deletes.
 
 from contextlib import suppress
 
+from ketch.engine.images.ingest import check_held
 from ketch.errors import DigestMismatchError, InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import compression, unpacking
 from ketch.images.registry import resolve
@@ -220,6 +221,10 @@ class Puller:
             layer["digest"] not in content or not snapshotter.exists(chain_id)
             for layer, chain_id in zip(layers, chain_ids, strict=True)
         ]
+        known = self._images.pairs()
+        for layer, diff_id, is_missing in zip(layers, diff_ids, missing, strict=True):
+            if not is_missing:
+                check_held(self._images, layer, diff_id, known)
         for name, is_missing in zip(names, missing, strict=True):
             self._progress.say(name, "Pulling fs layer" if is_missing else "Already exists")
         for name in [name for name, wanted in zip(names, missing, strict=True) if wanted][
@@ -240,6 +245,7 @@ class Puller:
                 kind = resolve.layer_format(layer)
                 if snapshotter.exists(chain_ids[number]):
                     download.wait()  # unpacked for another image, from another blob
+                    check_held(self._images, layer, diff_ids[number], known)
                 else:
                     self._unpack(download, kind, chain_ids[: number + 1], diff_ids[number])
                 self._progress.say(names[number], "Pull complete")
