@@ -13,7 +13,7 @@ from ketch.engine.images import archive, ingest, saving
 from ketch.engine.views.sources import Source
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.images.archive import TarSink
-from ketch.images.registry.credentials import Credentials
+from ketch.images.registry.credentials import Credentials, is_encodable
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.registries import Registries
 from ketch.spec import reference as references
@@ -119,6 +119,8 @@ def from_document(found: object) -> Credentials:
         except ValueError as error:
             raise InvalidArgumentError(f"invalid X-Registry-Auth header: {error}") from error
         values["username"], values["password"] = user, password
+    if not is_encodable(*values.values()):
+        raise InvalidArgumentError("invalid X-Registry-Auth header: a value is no Unicode text")
     return Credentials(
         values["username"], values["password"], values["identitytoken"], values["registrytoken"]
     )

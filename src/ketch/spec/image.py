@@ -200,17 +200,29 @@ def parse_index(content: bytes) -> "Index":
     manifests = _list(document, "manifests", "image index", MANIFESTS_MAX)
     document["manifests"] = manifests
     for number, entry in enumerate(manifests):
-        where = f"image index: manifests[{number}]"
-        _descriptor(entry, where)
-        platform = entry.get("platform")
-        if platform is None:
-            entry.pop("platform", None)  # null, as Go takes it
-            continue
-        _strings(platform, ("architecture", "os"), f"{where}.platform", required=True)
-        _strings(platform, ("variant",), f"{where}.platform")
-        if platform.get("variant") is None:
-            platform.pop("variant", None)
+        check_entry(entry, f"image index: manifests[{number}]")
     return document  # type: ignore[return-value]
+
+
+def check_entry(entry: "Any", where: str) -> None:
+    """Check one descriptor of an index; what is null in it is taken out, as Go takes it.
+
+    Args:
+        entry: the descriptor.
+        where: what it is called in errors.
+
+    Raises:
+        InvalidArgumentError: it is malformed.
+    """
+    _descriptor(entry, where)
+    platform = entry.get("platform")
+    if platform is None:
+        entry.pop("platform", None)
+        return
+    _strings(platform, ("architecture", "os"), f"{where}.platform", required=True)
+    _strings(platform, ("variant",), f"{where}.platform")
+    if platform.get("variant") is None:
+        platform.pop("variant", None)
 
 
 def parse_config(content: bytes) -> "ImageConfig":

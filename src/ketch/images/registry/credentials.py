@@ -182,7 +182,7 @@ class CredentialFile:
             ) from error
         if not isinstance(user, str) or not isinstance(secret, str):
             raise UnavailableError(f"docker-credential-{helper} get: the answer is no credentials")
-        if not _is_encodable(user, secret):
+        if not is_encodable(user, secret):
             raise UnavailableError(f"docker-credential-{helper} get: the answer is no credentials")
         if user == _TOKEN_USER:
             return Credentials(identity_token=secret)
@@ -278,7 +278,7 @@ def _decode(entry: object, where: str) -> Credentials:
         value = entry.get(key) or ""
         if not isinstance(value, str):
             raise InvalidArgumentError(f"{where}: {key} is not text")
-        if not _is_encodable(value):
+        if not is_encodable(value):
             raise InvalidArgumentError(f"{where}: {key} is no Unicode text")
         texts[key] = value
     user, password = texts["username"], texts["password"]
@@ -294,7 +294,7 @@ def _decode(entry: object, where: str) -> Credentials:
     return Credentials(user, password, texts["identitytoken"], texts["registrytoken"])
 
 
-def _is_encodable(*texts: str) -> bool:
+def is_encodable(*texts: str) -> bool:
     """Whether texts are Unicode: JSON can name half of a character as well."""
     return not any("\ud800" <= character <= "\udfff" for character in "".join(texts))
 

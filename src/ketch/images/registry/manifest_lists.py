@@ -11,7 +11,14 @@ import json
 import os
 import shutil
 
-from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.errors import (
+    ConflictError,
+    DigestMismatchError,
+    InvalidArgumentError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
 from ketch.images.registry import resolve
 from ketch.images.registry.repository import Document, verify
 from ketch.spec import image as documents
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from ketch.spec.image import Descriptor
 
 _FILE_SIZE_MAX = 16 << 20
+_LIST_BYTES_MAX = 32 << 20
 
 # Which systems there are and what runs on each: Docker's list, cli/manifest/util.go.
 _PLATFORMS = {
@@ -145,8 +153,11 @@ class ManifestLists:
             with open(path, "rb") as file:
                 document = json.loads(file.read(_FILE_SIZE_MAX))
             content = base64.b64decode(document["Raw"], validate=True)
+            documents.check_entry(document["Descriptor"], f"{path}: Descriptor")
             verify(content, document["Descriptor"]["digest"])
             documents.parse_manifest(content)
+            if not isinstance(document["Ref"], str):
+                raise TypeError("Ref")  # noqa: TRY301 - as everything that is of another type
             return Entry(references.parse(document["Ref"]), document["Descriptor"], content)
         except (OSError, ValueError, RecursionError, KeyError, TypeError, binascii.Error) as error:
             raise InvalidArgumentError(f"{path}: no manifest of a list") from error
@@ -217,15 +228,31 @@ def fetch(registries: "Registries", image: Reference, *, insecure: bool = False)
 
 
 def fetch_all(registries: "Registries", image: Reference, *, insecure: bool = False) -> list[Entry]:
-    """Fetch the manifest, or all manifests of the list, that an image's name stands for."""
+    """Fetch the manifest, or all manifests of the list, that an image's name stands for.
+
+    Raises:
+        RegistryError: they are more than anybody would look at.
+        DigestMismatchError: one has another length than the list says.
+        InvalidArgumentError: one is malformed.
+    """
     repository, found = document(registries, image, insecure=insecure)
     if not resolve.is_index(found):
         return [_entry(repository, image, found)]
     entries = []
+    left_bytes = _LIST_BYTES_MAX
     for described in documents.parse_index(found.content)["manifests"]:
         if described["mediaType"] in documents.INDEX_TYPES:
             continue
+        left_bytes -= described["size"]
+        if left_bytes < 0:
+            raise RegistryError(f"{image.familiar}: more than {_LIST_BYTES_MAX} bytes of manifests")
         one = repository.manifest(described["digest"])
+        if len(one.content) != described["size"]:
+            raise DigestMismatchError(
+                f"manifest {described['digest']} has {len(one.content)} bytes, and not"
+                f" {described['size']} as the list says"
+            )
+        documents.parse_manifest(one.content)
         name = Reference(image.domain, image.path, digest=described["digest"])
         entries.append(Entry(name, described, one.content))
     return entries

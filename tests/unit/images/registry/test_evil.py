@@ -117,7 +117,8 @@ def test_lists_of_manifests(liar: Evil, lies: list[Lie]) -> None:
         with tempfile.TemporaryDirectory() as directory:
             lists = ManifestLists({"DOCKER_CONFIG": directory})
             try:
-                manifest_lists.fetch_all(registries, name(liar, "/app:all"))
+                for entry in manifest_lists.fetch_all(registries, name(liar, "/app:all")):
+                    assert entry.document()
                 target = f"{liar.registry.host}/app:list"
                 manifest_lists.create(lists, registries, target, [str(name(liar))])
                 manifest_lists.annotate(lists, target, str(name(liar)), {"variant": "v1"})
