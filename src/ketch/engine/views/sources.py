@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from io import FileIO
+    from typing import Any
 
 _DOWNLOAD_TIMEOUT_SECONDS = 60
 
@@ -38,10 +39,7 @@ class Source:
             if self._name == "-":
                 self._open(open(0, "rb", buffering=0, closefd=False))
             elif self._name.startswith(("http://", "https://")):
-                from urllib.request import urlopen  # noqa: PLC0415 - rarely used and large
-
-                response = urlopen(self._name, timeout=_DOWNLOAD_TIMEOUT_SECONDS)
-                self._read, self._close = response.read, response.close
+                self._download()
             else:
                 self._open(open(self._name, "rb", buffering=0))
         except FileNotFoundError as error:
@@ -52,6 +50,36 @@ class Source:
 
     def _open(self, file: "FileIO") -> None:
         self._read, self._close = functools.partial(sparse.read, file.fileno()), file.close
+
+    def _download(self) -> None:
+        # Rarely used and large.
+        from http.client import HTTPException, IncompleteRead  # noqa: PLC0415
+        from urllib.request import HTTPRedirectHandler, Request, build_opener  # noqa: PLC0415
+
+        class Redirects(HTTPRedirectHandler):
+            """Follows nobody to FTP, nor to a connection less safe than this one."""
+
+            def redirect_request(
+                self, req: Request, fp: "Any", code: int, msg: str, headers: "Any", newurl: str
+            ) -> Request | None:
+                schemes = ("https://",) if req.type == "https" else ("https://", "http://")
+                if not newurl.lower().startswith(schemes):
+                    raise ValueError(f"it leads to {newurl[:200]}, where nobody follows")
+                return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+        try:
+            opener = build_opener(Redirects)
+            response = opener.open(self._name, timeout=_DOWNLOAD_TIMEOUT_SECONDS)
+        except HTTPException as error:
+            raise InvalidArgumentError(f"open {self._name}: the answer is not HTTP") from error
+
+        def read(size: int) -> bytes:
+            content: bytes = response.read(size)
+            if not content and response.length:  # http.client takes any end for the end
+                raise IncompleteRead(b"", response.length)
+            return content
+
+        self._read, self._close = read, response.close
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
