@@ -1,6 +1,7 @@
 """Answers checked against the Docker Engine API's own description (OpenAPI 2)."""
 
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -26,11 +27,24 @@ class Description:
             answer: its document.
         """
         responses = self._document["paths"][path][method]["responses"]
-        # It does not list every error that dockerd has.
-        response = responses.get(status, responses[500]) if status >= 400 else responses[status]
+        if status >= 400:  # it does not list every error that dockerd has
+            response = responses.get(status) or {"schema": {"$ref": "#/definitions/ErrorResponse"}}
+        else:
+            response = responses[status]
         schema = {**self._json_schema(response["schema"]),
                   "definitions": self._json_schema(self._document["definitions"])}  # fmt: skip
         jsonschema.validate(answer, schema, cls=jsonschema.Draft4Validator)
+
+    def operations(self) -> "Iterator[tuple[str, str, dict[str, Any]]]":
+        """Yield method, path and description of every request."""
+        for path, methods in self._document["paths"].items():
+            for method, operation in methods.items():
+                yield method, path, operation
+
+    def definition(self, reference: str) -> dict[str, Any]:
+        """Return what a ``$ref`` refers to."""
+        found: dict[str, Any] = self._document["definitions"][reference.rpartition("/")[2]]
+        return found
 
     def check_request(self, method: str, target: str, status: int, answer: object) -> None:
         """Check an answer as ``check`` does, to a request for this path and query."""

@@ -42,7 +42,7 @@ def create(
         InvalidArgumentError: something in the request cannot be.
         ConflictError: the name is taken, or the identifier file exists.
     """
-    reference = request["Config"]["Image"]
+    reference = request["Config"].get("Image", "")
     image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
     request = _with_user_namespace(engine, request)

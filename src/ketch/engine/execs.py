@@ -41,7 +41,8 @@ class Exec:
     """
 
     __slots__ = (
-        "config", "container_id", "exit_status", "id", "is_running", "is_started", "pid",
+        "_last_pid", "config", "container_id", "exit_status", "id", "is_running", "is_started",
+        "pid",
     )  # fmt: skip
 
     def __init__(self, row: "sqlite3.Row", boot_id: str) -> None:
@@ -55,6 +56,7 @@ class Exec:
         alive = same_boot and procfs.is_running(row["pid"], row["start_time"])
         self.is_running = self.exit_status is None and (monitored or alive)
         self.pid: int = row["pid"] if self.is_running else 0
+        self._last_pid: int = row["pid"]
         if self.is_started and not self.is_running and self.exit_status is None:
             self.exit_status = _LOST_EXIT_STATUS
 
@@ -79,7 +81,7 @@ class Exec:
             "CanRemove": False,
             "ContainerID": self.container_id,
             "DetachKeys": config.get("DetachKeys", ""),
-            "Pid": self.pid,
+            "Pid": self._last_pid,  # as dockerd's, after the end as well
         }
 
 

@@ -37,6 +37,8 @@ STEPS: Steps = [
     ("GET", "/networks", None),
     ("POST", "/containers/create?name=alike", RUNNING),
     ("POST", "/containers/create?name=alike", RUNNING),
+    ("POST", "/containers/create", {"Env": []}),
+    ("GET", "/containers/alike/json", None),
     ("POST", "/containers/alike/start", None),
     ("POST", "/containers/alike/start", None),
     ("GET", "/containers/alike/json?size=1", None),

@@ -110,3 +110,34 @@ def test_refusals_as_dockerd_words_them(request: pytest.FixtureRequest, who: str
         if found != status or words not in json.loads(answer)["message"]:
             wrong.append((method, target, found, answer))
     assert not wrong
+
+
+def test_an_exec_keeps_its_pid_after_its_end(running: str, ask: Ask) -> None:
+    body = json.dumps({"Cmd": ["sh", "-c", "exit 3"]}).encode()
+    _, answer = ask("POST", f"/containers/{running}/exec", body, Content_Type="application/json")
+    name = json.loads(answer)["Id"]
+    assert json.loads(ask("GET", f"/exec/{name}/json")[1])["Pid"] == 0
+    ask("POST", f"/exec/{name}/start", b'{"Detach":true}', Content_Type="application/json")
+    deadline = time.monotonic() + 15
+    while (found := json.loads(ask("GET", f"/exec/{name}/json")[1]))["ExitCode"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert (found["ExitCode"], found["Running"]) == (3, False)
+    assert found["Pid"] > 0
+
+
+def test_what_is_hidden_is_told_before_the_first_start(ketch: Engine) -> None:
+    shown = "{{json .HostConfig.MaskedPaths}} {{json .HostConfig.ReadonlyPaths}}"
+    told = {}
+    for name, options in (
+        ("usual", []), ("all", ["--privileged"]),
+        ("open", ["--security-opt", "systempaths=unconfined"]),
+    ):  # fmt: skip
+        ketch.ok("create", "--name", name, *options, "busybox", "true")
+        before = ketch.ok("inspect", "--format", shown, name)
+        ketch.ok("start", "-a", name)
+        assert ketch.ok("inspect", "--format", shown, name) == before
+        told[name] = before
+        ketch.ok("rm", name)
+    assert told["usual"].startswith('["/proc/asound",')
+    assert (told["all"], told["open"]) == ("null null", "[] []")

@@ -180,6 +180,22 @@ def _capability_sets(chosen: int, uid: int) -> "CapabilitySets":
     return {"bounding": names, "effective": names, "permitted": names}
 
 
+def hidden_paths(resources: "HostConfig", host: "Host") -> tuple[list[str], list[str]]:
+    """Returns which paths of /proc and /sys a container that is not privileged does not see.
+
+    Args:
+        resources: what it asks of the host.
+        host: this machine.
+
+    Returns:
+        Those that are covered, and those that cannot be written to.
+    """
+    return (
+        resources.get("MaskedPaths", [*_MASKED_PATHS, *host.thermal_paths]),
+        resources.get("ReadonlyPaths", [*_READONLY_PATHS]),
+    )
+
+
 def _linux(
     request: "Request",
     container_id: str,
@@ -197,8 +213,7 @@ def _linux(
         "devices": devices.nodes,
     }
     if not resources.get("Privileged"):
-        linux["maskedPaths"] = resources.get("MaskedPaths", [*_MASKED_PATHS, *host.thermal_paths])
-        linux["readonlyPaths"] = resources.get("ReadonlyPaths", [*_READONLY_PATHS])
+        linux["maskedPaths"], linux["readonlyPaths"] = hidden_paths(resources, host)
     propagation = {
         point["Propagation"].removeprefix("r") for point in bundle_mounts.points(request)
     }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.records import Container
+    from ketch.spec.container import HostConfig
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
@@ -46,7 +47,7 @@ _HOST_CONFIG: "dict[str, Any]" = {
 }  # fmt: skip
 _LISTS = (
     "Binds", "CapAdd", "CapDrop", "DeviceCgroupRules", "DeviceRequests", "ExtraHosts", "GroupAdd",
-    "Links", "SecurityOpt", "VolumesFrom",
+    "Links", "MaskedPaths", "ReadonlyPaths", "SecurityOpt", "VolumesFrom",
 )  # fmt: skip
 _OPTIONAL = ("ExposedPorts", "Healthcheck")
 
@@ -137,20 +138,26 @@ def _moment(moment_ns: int) -> str:
     return rfc3339(moment_ns) if moment_ns else _NEVER
 
 
+def _hidden_paths(asked: "HostConfig") -> "tuple[list[str] | None, list[str] | None]":
+    if asked.get("Privileged"):
+        return None, None
+    from ketch.engine import host  # noqa: PLC0415 - only for containers that never ran
+    from ketch.engine.configuration import bundle  # noqa: PLC0415
+
+    return bundle.hidden_paths(asked, host.examine())
+
+
 def _host_config(directory: str, container: "Container") -> Struct:
     """What was asked of the host, and which paths of /proc and /sys are hidden for it."""
     asked = container.record.get("HostConfig", {})
-    paths: dict[str, Any] = {"MaskedPaths": [], "ReadonlyPaths": []}
     try:
         with open(f"{directory}/config.json", encoding="utf-8") as file:
             linux = json.load(file)["linux"]
     except (OSError, ValueError, KeyError):
-        pass  # it was never started
+        masked, read_only = _hidden_paths(asked)  # it was never started
     else:
-        paths = {
-            "MaskedPaths": linux.get("maskedPaths", []),
-            "ReadonlyPaths": linux.get("readonlyPaths", []),
-        }
+        masked, read_only = linux.get("maskedPaths"), linux.get("readonlyPaths")
+    paths = {"MaskedPaths": masked, "ReadonlyPaths": read_only}
     found = Struct({**_HOST_CONFIG, **asked, **paths})
     for name in _LISTS:
         if found[name] is None:
