@@ -33,10 +33,6 @@ _COMMON = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\t", b"\\t"), (b"\r", b"\\r"))
 _RARE_CODES = bytes(code for code in range(32) if code not in b"\t\n\r")
 _ALL = (*_COMMON, *((bytes([code]), b"\\u%04x" % code) for code in _RARE_CODES))
 
-# Stands for a newline in the other way of encoding; a noncharacter, so hardly in any text.
-_STAND_IN = "\uffff"
-_ENCODED_STAND_IN = "\\uffff"
-
 
 class Writer:
     """Writes a container's log; its only writer.
@@ -155,8 +151,4 @@ def encode(data: bytes, tail: bytes) -> bytes:
             data = data.replace(plain, escaped)
         return data.replace(b"\n", tail + _HEAD)
     between = tail.decode() + _HEAD.decode()
-    if _STAND_IN in text or _ENCODED_STAND_IN in text:
-        lines = [encode_basestring_ascii(line)[1:-1] for line in text.split("\n")]
-        return between.join(lines).encode()
-    text = encode_basestring_ascii(text.replace("\n", _STAND_IN))[1:-1]
-    return text.replace(_ENCODED_STAND_IN, between).encode()
+    return between.join([encode_basestring_ascii(line)[1:-1] for line in text.split("\n")]).encode()
