@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import subprocess
 import tarfile
 from collections.abc import Iterator
 
@@ -211,3 +212,55 @@ def test_a_commit_of_nothing_has_no_layer(engine: Engine) -> None:
     finally:
         engine.ok("rm", "idle")
         engine.ok("rmi", "idle")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_container_is_not_started_amid_a_copy(ketch: Engine, run_name: str, killed: bool) -> None:
+    """Its start waits for whoever writes to its files, but for nobody who is no more."""
+    size_bytes = 2 * 1024 * 1024
+    ketch.ok("create", "--name", run_name, "busybox", "sh", "-c", "wc -c < /new; ls /new*")
+    header = tarfile.TarInfo("new")
+    header.size = size_bytes
+    with subprocess.Popen(
+        [*ketch.prefix, "cp", "-", f"{run_name}:/"], stdin=subprocess.PIPE
+    ) as copy:
+        assert copy.stdin is not None
+        # More than a pipe holds, so that it is being unpacked when this returns.
+        copy.stdin.write(header.tobuf() + bytes(size_bytes // 2))
+        copy.stdin.flush()
+        with subprocess.Popen(
+            [*ketch.prefix, "start", "-a", run_name], stdout=subprocess.PIPE, text=True
+        ) as start:
+            with pytest.raises(subprocess.TimeoutExpired):
+                start.wait(1)
+            if killed:
+                copy.kill()
+            else:
+                copy.stdin.write(bytes(size_bytes // 2 + 1024))
+            copy.stdin.close()
+            said, _ = start.communicate(timeout=30)
+            assert start.returncode == 0
+            if not killed:
+                assert copy.wait(30) == 0
+                assert said.split()[0] == str(size_bytes)
+    ketch.ok("rm", run_name)
+
+
+def test_a_start_that_waits_for_a_copy_can_be_called_off(ketch: Engine, run_name: str) -> None:
+    ketch.ok("create", "--name", run_name, "busybox", "true")
+    header = tarfile.TarInfo("new")
+    header.size = 1024 * 1024
+    with subprocess.Popen(
+        [*ketch.prefix, "cp", "-", f"{run_name}:/"], stdin=subprocess.PIPE
+    ) as copy:
+        assert copy.stdin is not None
+        copy.stdin.write(header.tobuf() + bytes(header.size // 2))
+        copy.stdin.flush()
+        with subprocess.Popen([*ketch.prefix, "start", "-a", run_name]) as start:
+            with pytest.raises(subprocess.TimeoutExpired):
+                start.wait(1)
+            start.terminate()
+            assert start.wait(30) == 128 + 15
+        copy.kill()
+    assert ketch.ok("start", "-a", run_name) == ""
+    ketch.ok("rm", run_name)

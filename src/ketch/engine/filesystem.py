@@ -2,7 +2,8 @@
 
 Of a running container they are what its first process has for a root. A stopped one's are mounted,
 volumes included, in a mount namespace that a thread of this process has for as long as they are
-needed: nothing shows in the host's mount table, and nothing is left whatever dies.
+needed: nothing shows in the host's mount table, and nothing is left whatever dies. Meanwhile it
+cannot be started.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import os
 import stat
 import threading
 
+from ketch.engine import at_rest
 from ketch.errors import ConflictError, KetchError, UnavailableError
 from ketch.linux import beneath, libc, mount, namespaces, procfs
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def opened(engine: "Engine", container: "Container") -> "Iterator[int]":
-    """Open the root of a container's files.
+    """Open the root of a container's files; one that does not run is not started meanwhile.
 
     Args:
         engine: where it is.
@@ -37,14 +39,16 @@ def opened(engine: "Engine", container: "Container") -> "Iterator[int]":
         UnavailableError: it cannot be mounted.
         ConflictError: the container ended meanwhile.
     """
-    if container.is_active and container.init_pid:
+    with contextlib.ExitStack() as held:
+        if not _has_process(container):
+            held.enter_context(at_rest.kept(engine.settings.container_directory(container.id)))
+            container = engine.containers.read(container.id)
+        if not _has_process(container):
+            yield held.enter_context(_Mounted(engine, container))
+            return
+        held.close()
         root = _root_of_process(container)
-        try:
-            yield root
-        finally:
-            os.close(root)
-        return
-    with _Mounted(engine, container) as root:
+        held.callback(os.close, root)
         yield root
 
 
@@ -62,6 +66,10 @@ def volume_at(container: "Container", path: str) -> "dict[str, Any] | None":
         if covers and (best is None or len(place) > len(best["Destination"])):
             best = point
     return best
+
+
+def _has_process(container: "Container") -> bool:
+    return container.is_active and bool(container.init_pid)
 
 
 def _root_of_process(container: "Container") -> int:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 
 from ketch import cgroups
 from ketch.cgroups import oom
-from ketch.engine import host, launch, user_namespaces, wire
+from ketch.engine import at_rest, host, launch, user_namespaces, wire
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
@@ -101,8 +101,11 @@ def start(engine: "Engine", container: "Container", channel: "Channel", manner: 
         KetchError: something that the container needs cannot be had.
         OSError: the kernel refused a step.
     """
+    directory = engine.settings.container_directory(container.id)
+    look = manner.client.check_interest if manner.client is not None else _go_on
     with ExitStack() as held:
         try:
+            held.enter_context(at_rest.left(directory, look))
             _start(engine, container, channel, manner, held)
         except BaseException as error:
             held.close()
@@ -324,6 +327,10 @@ def _give_up(created: create.Container) -> None:
     with suppress(ProcessLookupError):
         process.pidfd_send_signal(created.pidfd, signal.SIGKILL)
     created.close()
+
+
+def _go_on() -> None:
+    """Nobody is there who could lose interest."""
 
 
 def _keep_quiet(_words: str) -> None:
