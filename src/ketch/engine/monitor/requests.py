@@ -14,7 +14,7 @@ from ketch.engine.launch import ERROR_LOG
 from ketch.engine.ledger import Keeper
 from ketch.engine.monitor import execution, handover, running
 from ketch.engine.networks import resolution
-from ketch.engine.processes import open_process
+from ketch.engine.processes import await_readable, open_process
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
 from ketch.spec import environment, options
@@ -91,6 +91,8 @@ def register(fields: "Fields", channel: "Channel") -> None:
         if alive is None:
             return
         namespace = os.open(f"/proc/{container.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        if await_readable(alive, 0):
+            return  # the pid may have been another process's by then
         connection = resolution.register(engine.settings, container.id, namespace)
         channel.tell({"at": "registered"}, [connection.fileno()])
 

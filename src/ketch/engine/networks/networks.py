@@ -227,24 +227,13 @@ class Networks:
     ) -> None:
         if record["IPAM"]["Driver"] == "null":
             return
-        asked = [dict(entry) for entry in record["asked"]]
-        versions = {ip_network(entry["Subnet"]).version for entry in asked}
-        for version, wanted in ((4, record["EnableIPv4"]), (6, record["EnableIPv6"])):
-            if wanted and version not in versions:
-                chosen = pools.free_subnet(connection, self._settings, version)
-                asked.append({"Subnet": str(chosen), "chosen": True})
-        if not record["EnableIPv4"]:
-            if not record["EnableIPv6"]:
-                raise InvalidArgumentError("IPv4 or IPv6 must be enabled")
-            asked = [entry for entry in asked if ip_network(entry["Subnet"]).version == 6]
-        asked.sort(key=lambda entry: ip_network(entry["Subnet"]).version)
         every = [
             (other, subnet.subnet)
             for other in records.every(connection)
             for subnet in other.subnets
             if other.driver == "bridge" or driver != "bridge"
         ]
-        for position, entry in enumerate(asked):
+        for position, entry in enumerate(self._completed(connection, record)):
             subnet = ip_network(entry["Subnet"])
             for other, taken in every:
                 if other.id != network_id and ipam.overlap(subnet, taken):
@@ -255,22 +244,40 @@ class Networks:
             if driver == "bridge" and not entry.get("chosen"):
                 _check_routes(subnet, host, record)
             gateway = entry.get("Gateway", "")
-            if not gateway and not (driver != "bridge" and record["Internal"]):
-                ip_range = entry.get("IPRange")
-                reserved = {
-                    ip_address(one) for one in (entry.get("AuxiliaryAddresses") or {}).values()
-                }
-                gateway = str(
-                    ipam.gateway_of(
-                        subnet, ip_network(ip_range, strict=False) if ip_range else None, reserved
-                    )
-                )
+            if not gateway and (driver == "bridge" or not record["Internal"]):
+                gateway = str(_gateway(entry))
             connection.execute(
                 "INSERT INTO subnet (network_id, position, subnet, gateway, ip_range, auxiliary,"
                 " chosen) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (network_id, position, str(subnet), gateway, entry.get("IPRange", ""),
                  json.dumps(entry.get("AuxiliaryAddresses") or {}), bool(entry.get("chosen"))),
             )  # fmt: skip
+
+    def _completed(
+        self, connection: sqlite3.Connection, record: "dict[str, Any]"
+    ) -> "list[dict[str, Any]]":
+        """The subnets that are asked for, and one of the pools for each IP version without any."""
+        asked = [dict(entry) for entry in record["asked"]]
+        versions = {ip_network(entry["Subnet"]).version for entry in asked}
+        for version, wanted in ((4, record["EnableIPv4"]), (6, record["EnableIPv6"])):
+            if wanted and version not in versions:
+                chosen = pools.free_subnet(connection, self._settings, version)
+                asked.append({"Subnet": str(chosen), "chosen": True})
+        if not record["EnableIPv4"]:
+            if not record["EnableIPv6"]:
+                raise InvalidArgumentError("IPv4 or IPv6 must be enabled")
+            asked = [entry for entry in asked if ip_network(entry["Subnet"]).version == 6]
+        return sorted(asked, key=lambda entry: ip_network(entry["Subnet"]).version)
+
+
+def _gateway(entry: "Mapping[str, Any]") -> ipam.Address:
+    """The gateway of a subnet that is asked for without one."""
+    ip_range = entry.get("IPRange")
+    return ipam.gateway_of(
+        ip_network(entry["Subnet"]),
+        ip_network(ip_range, strict=False) if ip_range else None,
+        {ip_address(one) for one in (entry.get("AuxiliaryAddresses") or {}).values()},
+    )
 
 
 def _event(connection: sqlite3.Connection, action: str, network: Network) -> None:
