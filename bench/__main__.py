@@ -1,8 +1,4 @@
-"""Time ``run --rm busybox true`` with ketch and with the engines installed beside it.
-
-Everything, this script included, runs in network and mount namespaces of its own, so that no
-engine's bridge, rules or mounts touch the machine and all share the same conditions.
-"""
+"""Time ``run --rm busybox true`` with ketch and with the engines installed beside it."""
 
 import argparse
 import contextlib
@@ -13,28 +9,16 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
 
+from bench.machine import engines, machine
 from bench.timing import Case, FailedError, run_in_turns, works
-from tests.support import peers
-from tests.support.commands import Engine
 from tests.support.images import busybox_archive
-
-_INSIDE = "KETCH_BENCH_INSIDE"
 
 
 def main() -> int:
     """Run the benchmark, print a table or JSON."""
     options = _parse()
-    if os.geteuid() != 0:
-        print("bench: needs root", file=sys.stderr)
-        return 1
-    enter_namespaces("bench")
-    with contextlib.ExitStack() as stack:
-        scratch = pathlib.Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-bench-"))
-        )
+    with machine("bench") as (stack, scratch):
         cases, notes = _cases(stack, scratch)
         try:
             rounds = run_in_turns(cases, rounds=options.rounds, seconds=options.seconds)
@@ -46,35 +30,6 @@ def main() -> int:
         else:
             print(_table(cases, rounds, notes))
     return 0
-
-
-def enter_namespaces(module: str) -> None:
-    """Run a module's command line anew in network and mount namespaces of its own, once."""
-    if _INSIDE not in os.environ:
-        os.environ[_INSIDE] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private",
-                              sys.executable, "-m", module, *sys.argv[1:]])  # fmt: skip
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    if os.path.ismount("/sys/fs/cgroup/unified"):
-        # crun refuses a machine that has cgroup v1 and v2 side by side; none of these needs both.
-        subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=True)
-
-
-def engines(
-    stack: contextlib.ExitStack, scratch: pathlib.Path, names: Sequence[str]
-) -> tuple[list[Engine], list[str]]:
-    """Start ketch and what is installed of the peers; return them and what is not there."""
-    found = [stack.enter_context(_ketch(scratch))]
-    notes = []
-    starts = {"docker": peers.docker, "podman": peers.podman}
-    for name in names:
-        directory = scratch / name
-        directory.mkdir()
-        try:
-            found.append(stack.enter_context(starts[name](directory)))
-        except peers.PeerUnavailableError as error:
-            notes.append(str(error))
-    return found, notes
 
 
 def _parse() -> argparse.Namespace:
@@ -107,20 +62,6 @@ def _cases(stack: contextlib.ExitStack, scratch: pathlib.Path) -> tuple[list[Cas
         else:
             cases.append(case)
     return cases, notes
-
-
-@contextlib.contextmanager
-def _ketch(scratch: pathlib.Path) -> Iterator[Engine]:
-    program = pathlib.Path(sys.executable).with_name("ketch")
-    places = [
-        "--root",
-        str(scratch / "ketch" / "root"),
-        "--state",
-        str(scratch / "ketch" / "state"),
-    ]
-    engine = Engine("ketch", [str(program), *places])
-    engine.ok("import", str(busybox_archive()), "busybox")
-    yield engine
 
 
 def _bare(name: str, program: str, scratch: pathlib.Path) -> Case:

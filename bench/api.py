@@ -14,11 +14,10 @@ import shutil
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from bench.__main__ import enter_namespaces
+from bench.machine import machine
 from tests.support import leftovers, peers, serving
 from tests.support.commands import Engine
 from tests.support.images import busybox_archive
@@ -34,14 +33,7 @@ def main() -> int:
     parser.add_argument("--running", type=int, default=50, help="containers for memory and starts")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("bench.api: needs root", file=sys.stderr)
-        return 1
-    enter_namespaces("bench.api")
-    with contextlib.ExitStack() as stack:
-        scratch = pathlib.Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-bench-"))
-        )
+    with machine("bench.api") as (stack, scratch):
         engines = {"ketch": stack.enter_context(_ketch(scratch / "ketch"))}
         try:
             (scratch / "docker").mkdir()

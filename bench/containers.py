@@ -6,18 +6,16 @@ network and mount namespaces of its own.
 
 import argparse
 import concurrent.futures
-import contextlib
 import os
 import pathlib
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 
-from bench.__main__ import engines, enter_namespaces
+from bench.machine import engines, machine
 from tests.support.commands import Engine
 
 _STOPS_AT_TERM = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
@@ -31,14 +29,7 @@ def main() -> int:
     parser.add_argument("--many", type=int, default=1000, help="containers that there are for ps")
     parser.add_argument("--alone", action="store_true", help="ketch without its peers")
     options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("bench: needs root", file=sys.stderr)
-        return 1
-    enter_namespaces("bench.containers")
-    with contextlib.ExitStack() as stack:
-        scratch = pathlib.Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-bench-"))
-        )
+    with machine("bench.containers") as (stack, scratch):
         started, notes = engines(stack, scratch, () if options.alone else ("docker", "podman"))
         _show("exec true, ms", started, lambda each: exec_ms(each, options.rounds))
         _show("stop of what ends at SIGTERM, ms", started, lambda each: stop_ms(each, 5))

@@ -19,19 +19,18 @@ import statistics
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
+from bench.machine import machine
 from tests.support import peers
 from tests.support import registry as registries
 from tests.support.commands import Engine
 from tests.support.images import debian_archive
 
-_INSIDE = "KETCH_BENCH_INSIDE"
 _LAYERS = 10
 _MIB = 1 << 20
 
@@ -89,19 +88,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="scenes whose name begins so")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("bench.images: needs root", file=sys.stderr)
-        return 1
-    if _INSIDE not in os.environ:
-        os.environ[_INSIDE] = "1"
-        os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private",
-                              sys.executable, "-m", "bench.images", *sys.argv[1:]])  # fmt: skip
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
-    with contextlib.ExitStack() as stack:
-        scratch = pathlib.Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-bench-images-"))
-        )
+    with machine("bench.images") as (stack, scratch):
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
         host = stack.enter_context(registries.docker_registry(scratch / "registry"))
         archives = _publish(scratch, host)
         cases, notes = _cases(stack, scratch, host)

@@ -6,17 +6,14 @@ them under way at a time, about the name of another container.
 
 import argparse
 import os
-import pathlib
 import socket
 import statistics
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 
 import dnslib
 
-from bench.__main__ import engines, enter_namespaces
+from bench.machine import engines, machine
 from ketch.linux import namespaces
 from ketch.network.nameserver import ADDRESS, PORT
 from tests.support.commands import Engine
@@ -32,9 +29,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--questions", type=int, default=5000, help="in each round")
     options = parser.parse_args()
-    enter_namespaces("bench.names")
-    with ExitStack() as stack:
-        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-b-")))
+    with machine("bench.names") as (stack, scratch):
         found, notes = engines(stack, scratch, ("docker",))
         askers = {engine.name: _asker(engine) for engine in found}
         rates: dict[str, list[float]] = {name: [] for name in askers}

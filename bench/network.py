@@ -14,12 +14,10 @@ import pathlib
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
-from bench.__main__ import engines, enter_namespaces
+from bench.machine import engines, machine
 from bench.timing import Case, run_in_turns
 from ketch.linux import namespaces
 from tests.support.commands import Engine
@@ -44,9 +42,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=3000, help="for each rate")
     parser.add_argument("--megabytes", type=int, default=1024, help="for each throughput")
     options = parser.parse_args()
-    enter_namespaces("bench.network")
-    with ExitStack() as stack:
-        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-b-")))
+    with machine("bench.network") as (stack, scratch):
         found, notes = engines(stack, scratch, ("docker",))
         _starts(found, options.rounds, options.seconds)
         _traffic(found, scratch, options.connections, options.megabytes)

@@ -11,11 +11,9 @@ import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 
-from bench.__main__ import engines, enter_namespaces
+from bench.machine import engines, machine
 from ketch.engine.engine import Engine as Library
 from ketch.engine.names import new_id
 from ketch.engine.settings import Settings
@@ -37,9 +35,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--containers", type=int, default=1000)
     options = parser.parse_args()
-    enter_namespaces("bench.watching")
-    with ExitStack() as stack:
-        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ketch-b-")))
+    with machine("bench.watching") as (stack, scratch):
         found, notes = engines(stack, scratch, ("docker", "podman"))
         print(f"MB a second that a program writes, median of {options.rounds} rounds")
         for scene, script in _SCENES.items():

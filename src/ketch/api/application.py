@@ -17,7 +17,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from ketch import __version__
 from ketch.api import errors, router
-from ketch.api.http import NOTHING, ClientGoneError, clean_text, parse
+from ketch.api.encoding import clean_text, parse
+from ketch.api.http import NOTHING, ClientGoneError
 from ketch.engine.engine import Engine
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError, KetchError

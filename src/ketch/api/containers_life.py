@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ketch.api import hub
-from ketch.api.http import encode
+from ketch.api.encoding import encode
 from ketch.engine import unlinking
 from ketch.engine.records import no_such
 from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError

@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ketch.api import hub
-from ketch.api.http import encode
+from ketch.api.encoding import encode
 from ketch.engine import events
 from ketch.errors import InvalidArgumentError
 from ketch.spec import timestamps

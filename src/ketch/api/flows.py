@@ -6,7 +6,8 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from ketch.api.http import ClientGoneError, encode
+from ketch.api.encoding import encode
+from ketch.api.http import ClientGoneError
 from ketch.errors import UnavailableError
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.api.http import parse
+from ketch.api.encoding import parse
 from ketch.engine.images import inspection, listing
 from ketch.engine.views import sizes
 from ketch.errors import InvalidArgumentError

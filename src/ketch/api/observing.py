@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from ketch.api.http import encode
+from ketch.api.encoding import encode
 from ketch.engine import renaming
 from ketch.engine.views import process_list, statistics
 from ketch.errors import InvalidArgumentError, NotFoundError

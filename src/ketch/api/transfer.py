@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch.api import errors
+from ketch.api.encoding import parse
 from ketch.api.flows import Inlet, Outlet, body_descriptor, line
-from ketch.api.http import parse
 from ketch.api.images import platform_asked, with_tag
 from ketch.engine.images import archive, ingest, saving
 from ketch.engine.views.sources import Source
