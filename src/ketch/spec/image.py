@@ -184,8 +184,12 @@ def parse_manifest(content: bytes) -> "Manifest":
     _expect_type(document, MANIFEST_TYPES, "image manifest")
     layers = document["layers"] = _list(document, "layers", "image manifest", LAYERS_MAX)
     _descriptor(document.get("config"), "image manifest: config")
+    sizes: dict[str, int] = {}
     for number, layer in enumerate(layers):
-        _descriptor(layer, f"image manifest: layers[{number}]")
+        where = f"image manifest: layers[{number}]"
+        _descriptor(layer, where)
+        if sizes.setdefault(layer["digest"], layer["size"]) != layer["size"]:
+            raise InvalidArgumentError(f"{where}: a blob with two sizes")
     return document  # type: ignore[return-value]
 
 

@@ -82,6 +82,11 @@ def test_what_is_built_parses_and_keeps_its_bytes() -> None:
         (image.parse_manifest, b"[" * 100_000, "not JSON"),
         (image.parse_manifest, b"1" * 10_000, "not JSON"),
         (image.parse_manifest, b"[]", "not a JSON object"),
+        (
+            image.parse_manifest,
+            changed(MANIFEST, layers=[DESCRIPTOR, {**DESCRIPTOR, "size": 4}]),
+            r"layers\[1\]: a blob with two sizes",
+        ),
         (image.parse_config, changed(CONFIG, x=float("nan")), "not JSON: NaN"),
         (image.parse_manifest, b" " * (image.DOCUMENT_SIZE_MAX + 1), "larger than"),
         (image.parse_manifest, changed(MANIFEST, schemaVersion=1), "schemaVersion"),
