@@ -175,6 +175,8 @@ images -f until=1h
 images -f dangling=true
 images -f dangling=false
 images -f dangling=perhaps
+images -f dangling=x -f dangling=y
+images --filter=
 images -f reference=ma* -f reference=busybox
 images -f reference=made:*
 images -f nothing=1

@@ -331,6 +331,10 @@ def test_a_registry_that_wants_a_password(fleet: Fleet, docker: Engine) -> None:
         done = ketch("login", "--username", USER, "--password-stdin", host, stdin=f"{PASSWORD}\n")
         assert (done.status, done.out) == (0, "Login Succeeded\n")
         assert "stored unencrypted" in done.err
+        again = ketch("login", host)
+        assert (again.status, again.out) == (0, "Login Succeeded\n")
+        assert "Authenticating with existing credentials... [Username: alice]" in again.err
+        assert "stored unencrypted" not in again.err
         ketch.ok("push", f"{host}/ours")
         assert_logins_alike(ketch, docker, host)
         # Others read the same file.

@@ -147,6 +147,13 @@ def test_options_of_the_local_driver(engine: Engine, tmp_path: pathlib.Path) -> 
     refused = engine("run", "--rm", "-v", "no:/x", "busybox", "true")
     assert refused.status
     assert "failed to mount local volume: mount /not/there:" in refused.err
+    assert "no.source" not in refused.err
+    options = ("type=nfs", "device=:/export", "o=addr=nowhere.invalid,ro")
+    engine.ok("volume", "create", *(f"-o={one}" for one in options), "far")
+    refused = engine("run", "--rm", "-v", "far:/x", "busybox", "true")
+    assert "error resolving passed in network volume address: " in refused.err
+    assert "nowhere.invalid" in refused.err
+    assert "Errno" not in refused.err
 
 
 @pytest.mark.usefixtures("clean")

@@ -67,6 +67,8 @@ def import_(settings: "Settings", arguments: list[str]) -> int:
     """Make an image from an archive and print its ID."""
     parsed = parse(_IMPORT, arguments)
     source = parsed.arguments[0]
+    # An image goes to others: where a file was on this machine is none of their business.
+    origin = source if source.startswith(("http://", "https://")) else "-"
     reference = parsed.arguments[1] if len(parsed.arguments) > 1 else ""
     with Source(source) as stream:
         image_id = ingest.import_image(
@@ -74,7 +76,7 @@ def import_(settings: "Settings", arguments: list[str]) -> int:
             stream,
             reference,
             changes=parsed.items("change"),
-            message=parsed.text("message") or f"Imported from {source}",
+            message=parsed.text("message") or f"Imported from {origin}",
             platform=parsed.text("platform"),
         )
     print(image_id)

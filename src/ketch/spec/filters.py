@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 def pair(text: str) -> str:
     """Check that an option's value is ``name=value``, and bring it to its normal form.
 
+    An empty one, such as a script's empty variable, filters nothing and stays empty.
+
     Raises:
         InvalidArgumentError: it is not.
     """
     name, equals, value = text.partition("=")
+    if not text:
+        return ""
     if not equals:
         raise InvalidArgumentError("bad format of filter (expected name=value)")
     return f"{name.strip().lower()}={value.strip()}"
@@ -39,7 +43,7 @@ class Filters:
     def __init__(self, pairs: "Iterable[str]", known: "Iterable[str]") -> None:
         self._values: dict[str, list[str]] = {}
         names = set(known)
-        for text in pairs:
+        for text in filter(None, pairs):
             name, _, value = text.partition("=")
             if name not in names:
                 raise InvalidArgumentError(f"invalid filter '{name}'")

@@ -17,6 +17,10 @@ def test_pairs() -> None:
         filters.pair("name")
 
 
+def test_an_empty_one_filters_nothing() -> None:
+    assert made("", "name=x").values("name") == ["x"]
+
+
 def test_an_unknown_name() -> None:
     with pytest.raises(InvalidArgumentError, match=r"^invalid filter 'nope'$"):
         made("nope=1")

@@ -130,7 +130,7 @@ def _truth(chosen: Filters, name: str) -> bool | None:
         return None
     truths = {_TRUTHS.get(value.lower()) for value in values}
     if None in truths or len(truths) > 1:
-        raise InvalidArgumentError(f"invalid filter '{name}={values}'")
+        raise InvalidArgumentError(f"invalid filter '{name}=[{' '.join(values)}]'")
     return truths.pop()
 
 

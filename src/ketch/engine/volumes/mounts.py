@@ -86,6 +86,7 @@ def mount_(volume: "Volume") -> None:
         ).execute(root)
     except (KetchError, OSError) as error:
         reason = error.message if isinstance(error, KetchError) else str(error)
+        reason = reason.removeprefix(f"{volume.name}.source: ")
         data = f", data: {options['o']}" if options.get("o") else ""
         raise InvalidArgumentError(
             f"error while mounting volume '{volume.mountpoint}': failed to mount local volume: "
@@ -112,6 +113,7 @@ def _resolved(word: str) -> str:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise InvalidArgumentError(
-            f"error resolving passed in network volume address: {error}"
+            f"error resolving passed in network volume address: {name}: "
+            f"{(error.strerror or str(error)).lower()}"
         ) from error
     return f"addr={found[0][4][0]}"
