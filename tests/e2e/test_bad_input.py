@@ -34,6 +34,27 @@ def test_a_name_in_use(engine: Engine) -> None:
     engine.ok("rm", "taken")
 
 
+@pytest.mark.parametrize(
+    "command", ["inspect", "rm", "start", "logs", "cp . {}:/", "exec {} true", "network rm",
+                "volume inspect"],
+)  # fmt: skip
+def test_a_name_that_is_no_utf8(ketch: Engine, command: str) -> None:
+    words = command.split() if "{}" in command else [*command.split(), "{}"]
+    result = ketch(*(word.replace("{}", os.fsdecode(b"no\xff")) for word in words))
+    assert result.status == 1
+    assert "no\\udcff" in result.err
+    assert "internal error" not in result.err
+
+
+def test_output_that_cannot_be_written_is_told_of(ketch: Engine) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*ketch.prefix, "images"], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, **ketch.environment},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "ketch: No space left on device\n")
+
+
 @pytest.mark.parametrize("name", ["-x", "a/b", "ä", "a b"])
 def test_a_malformed_name(engine: Engine, name: str) -> None:
     result = engine("run", f"--name={name}", "busybox", "true")

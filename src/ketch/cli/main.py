@@ -218,7 +218,7 @@ def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
             raise
         status = ENGINE_FAILED if command() in _STARTS else 1
         if isinstance(error, OSError):
-            return _say(f"{error}", "", status)
+            return _say(str(error).removeprefix(f"[Errno {error.errno}] "), "", status)
         hint = "This is a bug of ketch. With KETCH_DEBUG=1 in the environment it tells where it is."
         return _say(f"internal error: {error!r}", hint, status)
 

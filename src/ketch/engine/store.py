@@ -15,7 +15,7 @@ import os
 import sqlite3
 from collections.abc import Generator
 
-from ketch.errors import PermissionDeniedError, UnavailableError
+from ketch.errors import NotFoundError, PermissionDeniedError, UnavailableError
 
 BUSY_TIMEOUT_SECONDS = 30
 
@@ -230,6 +230,7 @@ class Store:
         """Read one consistent state, whatever others write meanwhile.
 
         Raises:
+            NotFoundError: a text that is no Unicode is asked for.
             UnavailableError: the database is damaged.
             PermissionDeniedError: the caller may not use this engine's state.
         """
@@ -269,6 +270,9 @@ class Store:
                 raise
         except sqlite3.OperationalError as error:
             raise self._unavailable(error) from error
+        except UnicodeEncodeError as error:
+            # Half a character, as a command line's bytes that are no UTF-8 become, is in no name.
+            raise NotFoundError(f"nothing is called {error.object!a}: it is no UTF-8") from error
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:
                 raise

@@ -115,7 +115,7 @@ def test_groups_lead_to_commands() -> None:
     ("error", "status", "told"),
     [
         (RuntimeError("boom"), 125, "ketch: internal error: RuntimeError('boom')"),
-        (PermissionError(13, "Permission denied", "/x"), 125, "ketch: [Errno 13] Permission"),
+        (PermissionError(13, "Permission denied", "/x"), 125, "ketch: Permission"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )

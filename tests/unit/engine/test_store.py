@@ -12,7 +12,7 @@ import pytest
 
 from ketch.engine import store as store_module
 from ketch.engine.store import Store
-from ketch.errors import PermissionDeniedError, UnavailableError
+from ketch.errors import NotFoundError, PermissionDeniedError, UnavailableError
 
 ADD_IMAGE = (
     "INSERT INTO image (id, manifest_digest, created_ns, size_bytes) VALUES (?, 'sha256:m', 1, 2)"
@@ -249,6 +249,12 @@ def test_another_user_is_told_so(store: Store) -> None:
 
     child = in_child(work)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_nothing_has_a_name_that_is_no_unicode(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="no UTF-8"), store.reading() as connection:
+        connection.execute("SELECT * FROM image WHERE id = ?", (os.fsdecode(b"a\xff"),))
+    assert images(store) == []
 
 
 def test_opening_is_quick(store: Store) -> None:

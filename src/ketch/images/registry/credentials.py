@@ -10,6 +10,7 @@ import binascii
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -61,11 +62,29 @@ class Credentials:
         return f"Credentials({self.user!r})"
 
 
+def docker_directory(environment: "Mapping[str, str]") -> str:
+    """Returns where the docker command, and all who share its files, keep a user's settings.
+
+    Args:
+        environment: ``DOCKER_CONFIG`` is the directory, else ``$HOME/.docker``. Where there is no
+            ``HOME``, as in a system's service, it is the one that passwd(5) has.
+    """
+    if directory := environment.get("DOCKER_CONFIG"):
+        return directory
+    home = environment.get("HOME")
+    if not home:
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:  # a user without a name
+            home = ""
+    return f"{home}/.docker"
+
+
 class CredentialFile:
     """One ``config.json``.
 
     Args:
-        environment: ``DOCKER_CONFIG`` is its directory, else ``$HOME/.docker``.
+        environment: as ``docker_directory`` takes it.
 
     Attributes:
         path: where it is, or would be.
@@ -77,8 +96,7 @@ class CredentialFile:
     __slots__ = ("_document", "_environment", "path")
 
     def __init__(self, environment: "Mapping[str, str]") -> None:
-        directory = environment.get("DOCKER_CONFIG") or f"{environment.get('HOME', '/')}/.docker"
-        self.path = f"{directory}/config.json"
+        self.path = f"{docker_directory(environment)}/config.json"
         self._environment = environment
         self._document = self._read()
 

@@ -20,6 +20,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.images.registry import resolve
+from ketch.images.registry.credentials import docker_directory
 from ketch.images.registry.repository import Document, verify
 from ketch.spec import image as documents
 from ketch.spec import reference as references
@@ -86,13 +87,13 @@ class ManifestLists:
     """The lists of one user.
 
     Args:
-        environment: ``DOCKER_CONFIG`` is the directory that they are below, else ``$HOME/.docker``.
+        environment: says which ``docker_directory`` they are below.
     """
 
     __slots__ = ("_root",)
 
     def __init__(self, environment: "Mapping[str, str]") -> None:
-        base = environment.get("DOCKER_CONFIG") or f"{environment.get('HOME', '/')}/.docker"
+        base = docker_directory(environment)
         self._root = f"{base}/manifests"
 
     def __contains__(self, name: Reference) -> bool:

@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import pathlib
+import pwd
 import stat
 
 import pytest
@@ -58,6 +59,13 @@ def test_what_other_tools_wrote_is_found(environment: dict[str, str], key: str) 
     found = CredentialFile(environment).get("r:5000")
     assert (found.user, found.password) == ("me", "pass:word")
     assert not CredentialFile(environment).get("r:5001")
+
+
+def test_without_home_the_accounts_directory_counts() -> None:
+    account = pwd.getpwuid(os.getuid())
+    assert CredentialFile({}).path == f"{account.pw_dir}/.docker/config.json"
+    assert CredentialFile({"HOME": "/h"}).path == "/h/.docker/config.json"
+    assert CredentialFile({"HOME": "/h", "DOCKER_CONFIG": "/d"}).path == "/d/config.json"
 
 
 def test_docker_hub_has_a_key_of_its_own(environment: dict[str, str]) -> None:
