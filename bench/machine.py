@@ -4,6 +4,7 @@ Everything, the script included, runs in network and mount namespaces of its own
 engine's bridge, rules or mounts touch the machine and all share the same conditions.
 """
 
+import compileall
 import contextlib
 import os
 import pathlib
@@ -12,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
+import ketch
 from tests.support import peers
 from tests.support.commands import Engine
 from tests.support.images import busybox_archive
@@ -75,6 +77,8 @@ def _ketch(scratch: pathlib.Path) -> Iterator[Engine]:
         "--state",
         str(scratch / "ketch" / "state"),
     ]
+    # As pip does when it installs: else each command compiles what has changed in a checkout.
+    compileall.compile_dir(pathlib.Path(ketch.__file__).parent, quiet=1)
     engine = Engine("ketch", [str(program), *places])
     engine.ok("import", str(busybox_archive()), "busybox")
     yield engine
