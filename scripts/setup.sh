@@ -58,6 +58,9 @@ make_venv() {
         .venv/bin/python -m pip uninstall -q -y setuptools >>"$log" 2>&1 || true
         touch .venv/.ketch
     fi
+    # As pip does with what it copies: where PYTHONDONTWRITEBYTECODE is set, each command would
+    # compile all of a checkout anew.
+    .venv/bin/python -m compileall -q src
 }
 
 make_development_venv() {
@@ -113,7 +116,7 @@ case $goal in
         start_no_daemons
         install_missing dockerd=docker.io podman=podman runc=runc crun=crun skopeo=skopeo \
             /usr/lib/podman/netavark=netavark umoci=umoci docker-registry=docker-registry \
-            docker-compose=docker-compose criu=criu hyperfine=hyperfine
+            docker-compose=docker-compose criu=criu hyperfine=hyperfine zsh=zsh fish=fish
         ;;
     *) fail "unknown goal $goal" ;;
 esac
