@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import zstandard
@@ -143,6 +144,30 @@ def test_an_image_of_three_layers(
     engine.pull()
     assert engine.told.lines[-1] == f"Status: Image is up to date for {registry.host}/app:1"
     assert [method for method, _, _ in registry.requests[requests:]] in (["GET", "HEAD"], ["HEAD"])
+
+
+def test_an_image_that_is_deleted_while_the_registry_is_asked_is_pulled_anew(
+    engine: Engine, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found unchanged, it was recorded again without what had been deleted of it."""
+    registry.add_image("app", "1", BASE, MIDDLE)
+    name = engine.pull()
+    unchanged = Puller._unchanged
+
+    def slowly(self: Puller, *arguments: Any) -> str:
+        digest = unchanged(self, *arguments)
+        if digest:
+            engine.images.remove(name)
+            assert engine.left() == []
+        return digest
+
+    monkeypatch.setattr(Puller, "_unchanged", slowly)
+    assert engine.pull() == name
+    image = engine.images.resolve(name)
+    manifest = json.loads(engine.images.content.read(image.manifest_digest))
+    assert all(layer["digest"] in engine.images.content for layer in manifest["layers"])
+    assert all(map(engine.images.snapshotter.exists, image.chain_ids))
+    assert engine.told.lines[-1] == f"Status: Downloaded newer image for {name}"
 
 
 def test_layers_that_are_here_are_not_fetched(engine: Engine, registry: FakeRegistry) -> None:

@@ -195,14 +195,19 @@ def test_killed_at_any_line(tmp_path: pathlib.Path, host: str, what: str) -> Non
     def work() -> None:
         do(Work(settings, host))
 
-    before(Work(settings, host))
+    def prepare() -> None:
+        work = Work(settings, host)
+        before(work)
+        work.engine.store.close()
+
+    prepare()
     while killed_in_any_thread(number, work):
         kills += 1
         # Whatever the next command is, it finds what is complete, and takes the rest away.
         victim.engine.images.collect_garbage()
         victim.check(keep=True)
         assert victim.engine.images.resolve(f"{host}/app:{kept}")
-        before(Work(settings, host))
+        prepare()
         number += 1 + number // (4 if WIDE == 1 else 100)
     assert kills > 15
     for container in victim.engine.containers.list(all=True):

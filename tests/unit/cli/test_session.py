@@ -338,6 +338,7 @@ def test_the_terminal_is_restored_however_the_session_ends(ending: str) -> None:
     while termios.tcgetattr(terminal) == before:
         assert time.monotonic() < deadline, "the terminal was never made raw"
         time.sleep(0.01)
+    assert select.select([ours], [], [], 20)[0], "the terminal's size was never told"
     expected = 125
     if ending.startswith("SIG"):
         number = signal.Signals[ending]

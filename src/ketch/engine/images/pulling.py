@@ -121,13 +121,12 @@ class Puller:
     def _pull_from(self, repository: "Repository", name: Reference) -> bool:
         known = self._known(name)
         if known is not None and not name.digest and (digest := self._unchanged(repository, name)):
-            self._tell_begin(name)
-            self._progress.say("", f"Digest: {digest}")
-            self._images.record(
-                known.id, known.manifest_digest, known.created_ns, known.size_bytes,
-                told=[("pull", name.familiar, {**known.labels, "name": name.familiar_name})],
-            )  # fmt: skip
-            return False
+            digested = Reference(name.domain, name.path, digest=digest)
+            if self._record_again(known, [digested, name]):
+                self._tell_begin(name)
+                self._progress.say("", f"Digest: {digest}")
+                return False
+            known = None
         target = resolve.resolve(repository, name.digest or name.tag, self._platform)
         self._tell_begin(name)
         digested = Reference(name.domain, name.path, digest=target.digest)
@@ -193,6 +192,23 @@ class Puller:
             ):
                 return digest
         return ""
+
+    def _record_again(self, image: "Image", names: list[Reference]) -> bool:
+        """Record an image that is here; False where somebody has deleted it meanwhile."""
+        told = ("pull", names[-1].familiar, {**image.labels, "name": names[-1].familiar_name})
+        try:
+            with self._images.adding():
+                if not self._is_whole(image):
+                    return False
+                self._images.record(
+                    image.id, image.manifest_digest, image.created_ns, image.size_bytes, names,
+                    [told],
+                )  # fmt: skip
+        except KetchError:
+            return False
+        finally:
+            self._images.collect_garbage()
+        return True
 
     def _complete(self, target: "Target") -> "Image | None":
         """Returns the image that a registry has where it is here already, whole."""
