@@ -31,7 +31,10 @@ def locked_name(settings: "Settings", name: str) -> "Iterator[None]":
     """The same for a volume by its name."""
     while True:
         directory = os.path.dirname(make_data_directory(settings, name))
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # removed since the line above
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Whoever had the lock may have removed the volume, and its directory with it.

@@ -62,15 +62,18 @@ def make_data_directory(settings: "Settings", name: str) -> str:
     """Make sure that a volume has a place for its data; returns the place."""
     path = data_directory(settings, name)
     try:
-        os.makedirs(f"{settings.root}/volumes", 0o711, exist_ok=True)
-        os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
-        try:
-            os.mkdir(path, 0o755)
-            os.chmod(path, 0o755)
-        except FileExistsError:
-            pass
+        while True:
+            os.makedirs(f"{settings.root}/volumes", 0o711, exist_ok=True)
+            os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
+            try:
+                os.mkdir(path, 0o755)
+                os.chmod(path, 0o755)
+            except FileExistsError:
+                return path
+            except FileNotFoundError:
+                continue  # removed since the lines above
+            return path
     except OSError as error:
         raise UnavailableError(
             f"error while creating volume root path '{path}': {(error.strerror or '').lower()}"
         ) from error
-    return path
