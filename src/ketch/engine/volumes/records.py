@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 
 from ketch.errors import UnavailableError
 
@@ -64,7 +65,8 @@ def make_data_directory(settings: "Settings", name: str) -> str:
     try:
         while True:
             os.makedirs(f"{settings.root}/volumes", 0o711, exist_ok=True)
-            os.makedirs(os.path.dirname(path), 0o711, exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path), 0o711)
             try:
                 os.mkdir(path, 0o755)
                 os.chmod(path, 0o755)
