@@ -136,6 +136,16 @@ TYPED = [
 ]
 
 
+def typed(shell: "pexpect.spawn[str]", keys: str) -> str:
+    """Type keys into a shell that is about to be ready; return the line that it has then."""
+    shell.expect("ready")
+    for part in re.split("(?<=\t)", keys):
+        shell.send(part)
+    shell.send("\x0f")
+    shell.expect("<<(.*)>>")
+    return str(shell.match[1])  # type: ignore[index]
+
+
 @pytest.mark.parametrize(("keys", "line"), TYPED, ids=[line for _, line in TYPED])
 def test_bash_completes_at_the_tab_key(
     there: Engine, directory: pathlib.Path, keys: str, line: str
@@ -147,12 +157,7 @@ def test_bash_completes_at_the_tab_key(
     try:
         shell.sendline("source <(ketch completion bash); show() { echo \"<<$READLINE_LINE>>\"; }; "
                        "bind -x '\"\\C-o\": show'; echo rea''dy")  # fmt: skip
-        shell.expect("ready")
-        for part in re.split("(?<=\t)", keys):
-            shell.send(part)
-        shell.send("\x0f")
-        shell.expect("<<(.*)>>")
-        assert shell.match[1] == line  # type: ignore[index]
+        assert typed(shell, keys) == line
     finally:
         shell.close(force=True)
 
@@ -171,12 +176,7 @@ def test_zsh_completes_at_the_tab_key(
                        "source <(ketch completion zsh); "
                        "show() { print -r \"<<$BUFFER>>\" }; zle -N show; "
                        "bindkey -e; bindkey '^O' show; echo rea''dy")  # fmt: skip
-        shell.expect("ready")
-        for part in re.split("(?<=\t)", keys):
-            shell.send(part)
-        shell.send("\x0f")
-        shell.expect("<<(.*)>>")
-        assert shell.match[1] == line  # type: ignore[index]
+        assert typed(shell, keys) == line
     finally:
         shell.close(force=True)
 

@@ -3,7 +3,7 @@
 import json
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec import user_namespaces
+from ketch.spec import endpoints, user_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def user_namespace(settings: "Settings") -> str:
     """
     mode = read(settings).get("userns", "")
     where = f"{settings.configuration_path}: userns"
-    if not isinstance(mode, str) or user_namespaces.is_container(mode):
+    if not isinstance(mode, str) or endpoints.names_container(mode):
         raise InvalidArgumentError(f"{where}: not a mode: {mode}", "one of host, auto, auto:size=N")
     try:
         user_namespaces.check(mode)

@@ -132,10 +132,7 @@ class Tree:
                 continue  # replaced later in the archive
             try:
                 if os.fstat(descriptor).st_ino == inode:
-                    os.fchown(descriptor, entry.uid, entry.gid)
-                    os.fchmod(descriptor, entry.mode)
-                    attributes.write(descriptor, entry.xattrs)
-                    os.utime(descriptor, ns=_times(entry))
+                    _give_metadata(descriptor, entry)
             finally:
                 os.close(descriptor)
 
@@ -190,11 +187,7 @@ class Tree:
             else:
                 for piece in reader.data():
                     sparse.append(descriptor, piece)
-            # In this order: a change of owner takes setuid bits and capabilities away.
-            os.fchown(descriptor, entry.uid, entry.gid)
-            os.fchmod(descriptor, entry.mode)
-            attributes.write(descriptor, entry.xattrs)
-            os.utime(descriptor, ns=_times(entry))
+            _give_metadata(descriptor, entry)
         finally:
             os.close(descriptor)
         self.size_bytes += entry.size_bytes
@@ -371,6 +364,14 @@ class Tree:
 def proc_path(parent: int, name: bytes = b"") -> bytes:
     """Returns a path for the calls that take no descriptor of a directory."""
     return b"/proc/self/fd/%d/%s" % (parent, name) if name else b"/proc/self/fd/%d" % parent
+
+
+def _give_metadata(descriptor: int, entry: tar.Entry) -> None:
+    # In this order: a change of owner takes setuid bits and capabilities away.
+    os.fchown(descriptor, entry.uid, entry.gid)
+    os.fchmod(descriptor, entry.mode)
+    attributes.write(descriptor, entry.xattrs)
+    os.utime(descriptor, ns=_times(entry))
 
 
 def _times(entry: tar.Entry) -> tuple[int, int]:

@@ -35,6 +35,11 @@ def is_container(mode: str) -> bool:
     return mode == "container" or mode.startswith("container:")
 
 
+def names_container(mode: str) -> bool:
+    """Whether it also says which."""
+    return mode.startswith("container:") and mode != "container:"
+
+
 def container_of(mode: str) -> str:
     """The container that a mode such as ``container:web`` names; empty where it names none."""
     return mode.partition(":")[2] if is_container(mode) else ""

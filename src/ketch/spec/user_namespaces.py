@@ -7,6 +7,7 @@ nobody says otherwise, systemd's UIDS-GIDS.md, "Special systemd UID ranges".
 import re
 
 from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.spec.endpoints import names_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def check(mode: str) -> None:
     Raises:
         InvalidArgumentError: it is another one.
     """
-    if mode not in _HOST and not is_container(mode):
+    if mode not in _HOST and not names_container(mode):
         count(mode)
 
 
@@ -47,7 +48,7 @@ def count(mode: str) -> int:
     Raises:
         InvalidArgumentError: there is no such mode.
     """
-    if mode in _HOST or is_container(mode):
+    if mode in _HOST or names_container(mode):
         return 0
     match = _AUTO.fullmatch(mode)
     if match is None or int(match[1] or COUNT) > _COUNT_MAX:
@@ -56,11 +57,6 @@ def count(mode: str) -> int:
             "one of host, auto, auto:size=N, container:NAME",
         )
     return int(match[1] or COUNT)
-
-
-def is_container(mode: str) -> bool:
-    """Whether a mode names a container whose ids are to be had."""
-    return mode.startswith("container:") and mode != "container:"
 
 
 def is_apart(mode: str) -> bool:

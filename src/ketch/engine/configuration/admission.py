@@ -10,6 +10,7 @@ from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec import (
     capabilities,
     devices,
+    endpoints,
     environment,
     hosts,
     mounts,
@@ -176,13 +177,13 @@ def _check_block(resources: "HostConfig") -> None:
 
 def _check_namespaces(config: "Config", resources: "HostConfig") -> None:
     ipc = resources.get("IpcMode", "")
-    if ipc not in _IPC_MODES and not _names_container(ipc):
+    if ipc not in _IPC_MODES and not endpoints.names_container(ipc):
         raise InvalidArgumentError(
             f"invalid IPC mode: {ipc}",
             f"one of {', '.join(filter(None, _IPC_MODES))}, container:NAME",
         )
     pid = resources.get("PidMode", "")
-    if pid not in {"", "host"} and not _names_container(pid):
+    if pid not in {"", "host"} and not endpoints.names_container(pid):
         raise InvalidArgumentError(f"invalid PID mode: {pid}", "one of host, container:NAME")
     for kind, mode, allowed in (
         ("UTS", resources.get("UTSMode", ""), ("", "host")),
@@ -223,15 +224,11 @@ def _check_user_namespace(resources: "HostConfig") -> None:
                 f"cannot share the host's {words} namespace when user namespaces are enabled",
                 "say --userns host",
             )
-        if _names_container(shared) and mode != shared:
+        if endpoints.names_container(shared) and mode != shared:
             raise InvalidArgumentError(
                 f"cannot share another container's {words} namespace with ids of one's own",
                 f"have its ids as well: --userns {shared}",
             )
-
-
-def _names_container(mode: str) -> bool:
-    return mode.startswith("container:") and mode != "container:"
 
 
 _UNDEFINED = "This would result in undefined behavior"
@@ -251,7 +248,7 @@ def _check_network(config: "Config", resources: "HostConfig") -> None:
             ports.host_range(binding.get("HostPort", ""))
     if mode != "container" and not mode.startswith("container:"):
         return
-    if not _names_container(mode):
+    if not endpoints.names_container(mode):
         raise InvalidArgumentError(
             "Invalid network mode: invalid container format container:<name|id>"
         )
