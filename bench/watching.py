@@ -15,7 +15,7 @@ import time
 
 from bench.machine import engines, machine
 from ketch.engine.engine import Engine as Library
-from ketch.engine.names import new_id
+from ketch.engine.records.names import new_id
 from ketch.engine.settings import Settings
 from ketch.linux import procfs
 from tests.support.commands import Engine

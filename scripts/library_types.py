@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-from ketch.engine import updating
+from ketch.engine.containers import updating
 from ketch.library.options import ALIASES, KNOWN
 from ketch.spec.flag import Flag
 

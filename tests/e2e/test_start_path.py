@@ -21,7 +21,8 @@ PROGRAM = pathlib.Path(sys.executable).with_name("ketch")
 CLIENT_MODULES = {
     "_socket", "apport_python_hook", "binascii", "errno", "select", "sitecustomize", "termios",
     "ketch", "ketch.cli", "ketch.cli.flags", "ketch.cli.main", "ketch.cli.run", "ketch.cli.session",
-    "ketch.engine", "ketch.engine.launch", "ketch.engine.settings", "ketch.engine.wire",
+    "ketch.engine", "ketch.engine.requests", "ketch.engine.requests.launch",
+    "ketch.engine.requests.wire", "ketch.engine.settings",
     "ketch.errors", "ketch.spec", "ketch.spec.detach_keys", "ketch.spec.devices",
     "ketch.spec.environment", "ketch.spec.flag",
     "ketch.spec.hosts", "ketch.spec.mounts", "ketch.spec.options", "ketch.spec.sysctls",

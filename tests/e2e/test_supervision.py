@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ketch.engine.containers import Containers
-from ketch.engine.records import Container
+from ketch.engine.containers.containers import Containers
+from ketch.engine.records.rows import Container
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from tests.support.commands import Engine, finish
 
 POLITE = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
@@ -331,7 +331,8 @@ def test_wait_for_several(engine: Engine) -> None:
 
 HOLDER = """
 import sys
-from ketch.engine import launch, wire
+from ketch.engine.requests import launch
+from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
 
 root, state, name = sys.argv[1:]

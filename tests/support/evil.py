@@ -24,7 +24,7 @@ from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from ketch.cli.main import main
-from ketch.engine import creation
+from ketch.engine.containers import creation
 from ketch.engine.engine import Engine
 from ketch.engine.settings import Settings
 from ketch.engine.views import sizes

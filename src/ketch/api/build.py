@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ketch.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
 
 

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 from ketch.api import sessions
-from ketch.engine import checkpoints, wire
+from ketch.engine.containers import checkpoints
+from ketch.engine.requests import wire
 from ketch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
 

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ketch.api.documents import conform
-from ketch.engine import creation, pruning, updating
+from ketch.engine import pruning
+from ketch.engine.containers import creation, updating
 from ketch.engine.views import inspection, listing, sizes
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, NotFoundError
 from ketch.spec import container as vocabulary
@@ -12,7 +13,7 @@ from ketch.spec.template_functions import plain
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
     from ketch.spec.container import Request

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api.documents import conform
 from ketch.api.flows import Inlet, Outlet
-from ketch.engine import committing, files
+from ketch.engine.files import committing, files
 from ketch.errors import InvalidArgumentError
 from ketch.spec.container import Config
 from ketch.spec.timestamps import rfc3339
@@ -15,10 +15,10 @@ from ketch.spec.timestamps import rfc3339
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.files import PathStat
+    from ketch.engine.files.files import PathStat
 
 TAR = "application/x-tar"
 _RAW = "application/octet-stream"

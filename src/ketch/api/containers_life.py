@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 from ketch.api import hub
 from ketch.api.encoding import encode
-from ketch.engine import unlinking
-from ketch.engine.records import no_such
+from ketch.engine.containers import unlinking
+from ketch.engine.records.rows import no_such
 from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError
 
 if TYPE_CHECKING:
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 
 def _find(engine: "Engine", reference: str) -> "Container":

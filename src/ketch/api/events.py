@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from ketch.api import hub
 from ketch.api.encoding import encode
-from ketch.engine import events
+from ketch.engine.records import events
 from ketch.errors import InvalidArgumentError
 from ketch.spec import timestamps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.events import Event
+    from ketch.engine.records.events import Event
 
 
 async def stream(call: "Call") -> None:

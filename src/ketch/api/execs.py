@@ -6,17 +6,17 @@ from ketch.api import sessions
 from ketch.api.documents import conform
 from ketch.api.logs import content_type
 from ketch.api.streams import size
-from ketch.engine import wire
+from ketch.engine.requests import wire
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 from ketch.spec.container import ExecConfig
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
+    from ketch.engine.containers.execs import Exec
     from ketch.engine.engine import Engine
-    from ketch.engine.execs import Exec
 
 
 async def create(call: "Call") -> None:

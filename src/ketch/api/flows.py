@@ -13,7 +13,7 @@ from ketch.errors import UnavailableError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
 
 _PIPE_BYTES = 1 << 20
 

@@ -10,8 +10,8 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ketch.engine import events
-from ketch.engine.events import KEPT, Event
+from ketch.engine.records import events
+from ketch.engine.records.events import KEPT, Event
 from ketch.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
 
 if TYPE_CHECKING:

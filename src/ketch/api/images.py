@@ -12,7 +12,7 @@ from ketch.spec.timestamps import SECOND_NS, UNKNOWN_NS
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
     from ketch.engine.images.removal import Events

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 from ketch.api.events import moment
 from ketch.api.http import RAW_STREAM
-from ketch.engine import logs, wire
+from ketch.engine import logs
+from ketch.engine.requests import wire
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.spec import timestamps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
     from ketch.engine.logs.reading import Entry
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 STREAMS = {"stdout": wire.OUTPUT, "stderr": wire.ERRORS}

@@ -12,7 +12,7 @@ from ketch.spec.container import EndpointSettings
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
 

@@ -4,14 +4,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ketch.api.encoding import encode
-from ketch.engine import renaming
+from ketch.engine.containers import renaming
 from ketch.engine.views import process_list, statistics
 from ketch.errors import InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
 

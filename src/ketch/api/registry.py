@@ -13,7 +13,7 @@ from ketch.spec import reference as references
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
     from ketch.images.registry.credentials import Credentials

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
 
     Handler = Callable[[Call], Awaitable[None]]
     # (method, path with places, handler); a place is {name}, and {name*} may hold slashes.

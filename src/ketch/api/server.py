@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import resource
 import signal
 import time
 from typing import TYPE_CHECKING
 
+from ketch.api import answering
 from ketch.api.http import Connection
 
 if TYPE_CHECKING:
@@ -125,7 +127,8 @@ class Server:
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         connection = Connection(reader, writer)
         with contextlib.suppress(asyncio.CancelledError):
-            await connection.serve(self._application.handle, self._application.headers)
+            handle = functools.partial(answering.handle, self._application)
+            await connection.serve(handle, self._application.headers)
 
 
 def run(application: "Application", listeners: "Sequence[Listener]", idle_seconds: int = 0) -> None:

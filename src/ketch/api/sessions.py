@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import hub
 from ketch.api.http import ClientGoneError
-from ketch.engine import launch, wire
+from ketch.engine.requests import launch, wire
 from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
 from ketch.spec import detach_keys
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ketch.api.application import Application
-    from ketch.engine.execs import Exec
-    from ketch.engine.records import Container
+    from ketch.engine.containers.execs import Exec
+    from ketch.engine.records.rows import Container
 
     class Stream(Protocol):
         """What a client's end looks like: a raw connection, or a websocket."""

@@ -6,10 +6,10 @@ from ketch.api import sessions
 from ketch.errors import NotModifiedError
 
 if TYPE_CHECKING:
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 
 def _find(engine: "Engine", reference: str) -> "Container":

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 from ketch.api import hub, sessions
 from ketch.api.logs import STREAMS, Form, content_type, has_terminal, show
 from ketch.api.websocket import accept
-from ketch.engine import wire
+from ketch.engine.requests import wire
 from ketch.errors import ConflictError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.api.sessions import Stream
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 
 def _find(engine: "Engine", reference: str) -> "Container":

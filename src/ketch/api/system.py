@@ -8,7 +8,7 @@ from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
 
 _NOT_KEPT = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}

@@ -22,7 +22,7 @@ from ketch.spec.sizes import bar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.api.application import Call
+    from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
     from ketch.engine.images.archive import Loaded

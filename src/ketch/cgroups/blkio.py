@@ -6,8 +6,8 @@ blkio-controller.rst, cgroup-v2.rst "IO Interface Files", Documentation/block/bf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.cgroups.resources import Facts, Write
-    from ketch.cgroups.statistics import BlockStatistics
+    from ketch.cgroups.facts import Facts, Write
+    from ketch.cgroups.figures import BlockStatistics
     from ketch.spec.runtime import BlockIo, Resources, ThrottleDevice
 
 # OCI name of a throttle -> v1 file, v2 key.

@@ -11,8 +11,8 @@ from ketch.errors import InvalidArgumentError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.cgroups.resources import Facts, Write
-    from ketch.cgroups.statistics import CpuStatistics
+    from ketch.cgroups.facts import Facts, Write
+    from ketch.cgroups.figures import CpuStatistics
     from ketch.spec.runtime import Cpu, Resources
 
 _DEFAULT_PERIOD_US = "100000"

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ketch.cgroups.devices import Policy
+    from ketch.cgroups.facts import Write
+    from ketch.cgroups.figures import Statistics
     from ketch.cgroups.freezer import V1Freezer, V2Freezer
     from ketch.cgroups.layout import Layout
-    from ketch.cgroups.resources import Write
-    from ketch.cgroups.statistics import Statistics
     from ketch.spec.runtime import Resources
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -138,12 +138,8 @@ class Manager:
     def _decide(self, resources: "Resources") -> "tuple[list[Write], Policy | None]":
         """What ``set`` writes, and the device policy that it compiles to a program."""
         # Most commands of a runtime limit nothing, and pay for what they load.
-        from ketch.cgroups.resources import (  # noqa: PLC0415
-            Facts,
-            device_policy,
-            plan,
-            v2_controllers,
-        )
+        from ketch.cgroups.facts import Facts  # noqa: PLC0415
+        from ketch.cgroups.resources import device_policy, plan, v2_controllers  # noqa: PLC0415
 
         unified = self._unified()
         if unified is not None and (needed := v2_controllers(resources, self.layout)):
@@ -304,9 +300,9 @@ class Manager:
 
     def statistics(self) -> "Statistics":
         """What the cgroup has used; see ``ketch.cgroups.statistics``."""
-        from ketch.cgroups import resources, statistics  # noqa: PLC0415 as in set
+        from ketch.cgroups import facts, statistics  # noqa: PLC0415 as in set
 
-        return statistics.collect(self.layout, resources.Facts(self._read))
+        return statistics.collect(self.layout, facts.Facts(self._read))
 
     # Freezing and killing
 

@@ -11,8 +11,8 @@ from ketch.errors import ConflictError, InvalidArgumentError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.cgroups.resources import Facts, Write
-    from ketch.cgroups.statistics import MemoryStatistics
+    from ketch.cgroups.facts import Facts, Write
+    from ketch.cgroups.figures import MemoryStatistics
     from ketch.spec.runtime import Memory, Resources
 
 _UNSET_SWAPPINESS = (1 << 64) - 1  # how Docker's -1 arrives

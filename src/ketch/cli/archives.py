@@ -10,7 +10,7 @@ from ketch.cli.progress import shown_on
 from ketch.engine.images import archive as image_archive
 from ketch.engine.images import saving
 from ketch.engine.images.images import Images
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import archive
 from ketch.images.registry.progress import Progress

@@ -7,17 +7,18 @@ from contextlib import suppress
 from ketch.cli import session
 from ketch.cli.flags import Command, Flag, UsageError, parse
 from ketch.cli.run import detach_keys, require_terminal
-from ketch.engine import launch, starts, states
-from ketch.engine.containers import Containers
-from ketch.engine.store import Store
+from ketch.engine.containers.containers import Containers
+from ketch.engine.records import states
+from ketch.engine.records.store import Store
+from ketch.engine.requests import launch, starts
 from ketch.errors import ConflictError, KetchError, NotModifiedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.flags import Parsed
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
+    from ketch.engine.requests.wire import Value
     from ketch.engine.settings import Settings
-    from ketch.engine.wire import Value
 
 _DETACH_KEYS = Flag("detach-keys", help="Override the key sequence for detaching a container")
 START = Command(

@@ -5,7 +5,7 @@ A table that another module has is named here, and loaded when it is asked for: 
 
 import os
 
-from ketch.engine import states
+from ketch.engine.records import states
 from ketch.spec import endpoints, restart
 from ketch.spec import reference as references
 
@@ -186,7 +186,7 @@ def _checkpoints(place: Place) -> Answer:
         return Answer()
     container = engine.containers.find(place.arguments[0])
     directory = os.path.abspath(text) if (text := place.given.get("checkpoint-dir")) else ""
-    from ketch.engine import checkpoints  # noqa: PLC0415 - loads what makes them, too
+    from ketch.engine.containers import checkpoints  # noqa: PLC0415 - loads what makes them, too
 
     return Answer(checkpoints.list_(place.settings, container, directory))
 
@@ -293,7 +293,7 @@ _OF_FLAGS: "dict[str, Callable[[Place], Answer]]" = {
     "--env-file": _files,
     "container prune --filter": _filters("engine.pruning:FILTERS"),
     "events --filter": _filters(
-        "engine.events:FILTERS",
+        "engine.records.events:FILTERS",
         container=_any_container, image=_images, network=_networks, volume=_volumes,
         type=_table("cli.inspect:TYPES"),
     ),

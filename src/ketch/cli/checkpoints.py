@@ -3,13 +3,14 @@
 from ketch.cli.attach import checkpoint_directory
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
-from ketch.engine import checkpoints, starts
-from ketch.engine.containers import Containers
-from ketch.engine.store import Store
+from ketch.engine.containers import checkpoints
+from ketch.engine.containers.containers import Containers
+from ketch.engine.records.store import Store
+from ketch.engine.requests import starts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
 
 _DIRECTORY = Flag("checkpoint-dir", help="Use a custom checkpoint storage directory")

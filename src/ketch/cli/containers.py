@@ -2,8 +2,8 @@
 
 from ketch.cli.each import for_each
 from ketch.cli.flags import Command, Flag, parse
-from ketch.engine.containers import Containers
-from ketch.engine.store import Store
+from ketch.engine.containers.containers import Containers
+from ketch.engine.records.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
 
     def remove(reference: str) -> str:
         if parsed.enabled("link"):
-            from ketch.engine.unlinking import unlink  # noqa: PLC0415 - rarely asked for
+            from ketch.engine.containers.unlinking import unlink  # noqa: PLC0415 - rarely asked for
 
             unlink(Store(settings.root), containers, reference)
             return reference
@@ -94,14 +94,14 @@ def stop(settings: "Settings", arguments: list[str]) -> int:
 
 def restart(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch restart``."""
-    from ketch.engine import starts  # noqa: PLC0415 - of no use to the others
+    from ketch.engine.containers import restarting  # noqa: PLC0415 - of no use to the others
 
     parsed = parse(RESTART, arguments)
     containers = _containers(settings)
     timeout_seconds = parsed.number("timeout") if "timeout" in parsed.given else None
 
     def restart_one(reference: str) -> str:
-        starts.restart(settings, containers, reference, timeout_seconds, parsed.text("signal"))
+        restarting.restart(settings, containers, reference, timeout_seconds, parsed.text("signal"))
         return reference
 
     return for_each(parsed.arguments, restart_one)

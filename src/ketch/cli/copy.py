@@ -5,8 +5,8 @@ import sys
 
 from ketch.cli.archives import write
 from ketch.cli.flags import Command, Flag, parse
-from ketch.engine import copying, files
 from ketch.engine.engine import Engine
+from ketch.engine.files import copying, files
 from ketch.errors import InvalidArgumentError
 from ketch.spec import copy_paths
 from ketch.spec.sizes import size

@@ -5,8 +5,8 @@ import time
 
 from ketch.cli import usual_flags
 from ketch.cli.flags import Command, Flag, parse
-from ketch.engine import events as record
-from ketch.engine.store import Store
+from ketch.engine.records import events as record
+from ketch.engine.records.store import Store
 from ketch.errors import InvalidArgumentError
 from ketch.spec import timestamps
 
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.engine.events import Event
+    from ketch.engine.records.events import Event
     from ketch.engine.settings import Settings
 
 EVENTS = Command(

@@ -3,7 +3,7 @@
 from ketch.cli import session
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.run import about_caller, detach_keys, require_terminal
-from ketch.engine import launch
+from ketch.engine.requests import launch
 from ketch.spec import environment
 
 TYPE_CHECKING = False

@@ -6,9 +6,9 @@ import sys
 
 from ketch.cli.archives import output, write
 from ketch.cli.flags import Command, Flag, parse
-from ketch.engine import committing
-from ketch.engine import files as engine_files
 from ketch.engine.engine import Engine
+from ketch.engine.files import committing
+from ketch.engine.files import files as engine_files
 from ketch.linux import sparse
 
 TYPE_CHECKING = False

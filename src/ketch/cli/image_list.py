@@ -8,7 +8,7 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
 from ketch.engine.images import listing
 from ketch.engine.images.images import Images
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
 from ketch.errors import InvalidArgumentError
 from ketch.spec import reference as references
 from ketch.spec import timestamps
@@ -16,7 +16,7 @@ from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.images.images import Image
+    from ketch.engine.images.image import Image
     from ketch.engine.settings import Settings
 
 _IMAGES = Command(

@@ -9,7 +9,7 @@ from ketch.cli.tables import shortened, table
 from ketch.cli.usual_flags import DOCUMENT_FORMAT, LIST_FORMAT
 from ketch.engine.images import inspection
 from ketch.engine.images.images import Images
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
 from ketch.spec import image as documents
 from ketch.spec import timestamps
 from ketch.spec.sizes import size

@@ -7,7 +7,7 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.engine.images import ingest, listing
 from ketch.engine.images.images import Images
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
 from ketch.engine.views.sources import Source
 from ketch.errors import KetchError, NotFoundError
 from ketch.spec import image as documents

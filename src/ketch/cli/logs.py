@@ -5,9 +5,9 @@ import time
 
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine import logs as log
-from ketch.engine.containers import Containers
-from ketch.engine.logs import following
-from ketch.engine.store import Store
+from ketch.engine.containers.containers import Containers
+from ketch.engine.records.store import Store
+from ketch.engine.views import following
 from ketch.errors import InvalidArgumentError
 from ketch.spec import timestamps
 

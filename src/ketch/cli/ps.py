@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
 
 PS = Command(

@@ -6,7 +6,7 @@ import sys
 from ketch.cli.flags import Command, Flag, Parsed, parse
 from ketch.cli.progress import shown_on
 from ketch.engine.images.images import Images
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, UnsupportedError
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.registries import Registries

@@ -1,9 +1,9 @@
 """``ketch rename``."""
 
 from ketch.cli.flags import Command, parse
-from ketch.engine import renaming
-from ketch.engine.containers import Containers
-from ketch.engine.store import Store
+from ketch.engine.containers import renaming
+from ketch.engine.containers.containers import Containers
+from ketch.engine.records.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

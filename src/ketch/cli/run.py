@@ -8,7 +8,7 @@ import os
 
 from ketch.cli import session
 from ketch.cli.flags import Command, UsageError, parse
-from ketch.engine import launch, wire
+from ketch.engine.requests import launch, wire
 from ketch.errors import ImageNotFoundError, InvalidArgumentError
 from ketch.spec.detach_keys import DEFAULT, parse_detach_keys
 from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
@@ -16,8 +16,8 @@ from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.flags import Parsed
+    from ketch.engine.requests.wire import Value
     from ketch.engine.settings import Settings
-    from ketch.engine.wire import Value
 
 RUN = Command(
     "ketch run [OPTIONS] IMAGE [COMMAND] [ARG...]",

@@ -9,7 +9,7 @@ import select
 import sys
 import termios
 
-from ketch.engine import wire
+from ketch.engine.requests import wire
 from ketch.spec.detach_keys import DetachKeys
 
 TYPE_CHECKING = False

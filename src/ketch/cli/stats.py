@@ -14,7 +14,7 @@ from ketch.spec.sizes import binary_size, size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cli.flags import Parsed
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
 
 STATS = Command(

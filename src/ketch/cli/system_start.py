@@ -3,7 +3,7 @@
 import sys
 
 from ketch.cli.flags import Command, parse
-from ketch.engine import rebooting
+from ketch.engine.containers import rebooting
 from ketch.engine.engine import Engine
 
 TYPE_CHECKING = False

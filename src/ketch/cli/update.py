@@ -3,7 +3,7 @@
 import sys
 
 from ketch.cli.flags import Command, UsageError, parse
-from ketch.engine import updating
+from ketch.engine.containers import updating
 from ketch.engine.engine import Engine
 from ketch.errors import KetchError
 

@@ -1,16 +1,16 @@
 """One engine: its places, its database, and what works on them."""
 
-from ketch.engine.containers import Containers
-from ketch.engine.execs import Execs
+from ketch.engine.containers.containers import Containers
+from ketch.engine.containers.execs import Execs
 from ketch.engine.images.images import Images
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.networks.networks import Networks
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
 from ketch.engine.volumes.volumes import Volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.ledger import Keeper
+    from ketch.engine.containers.ledger import Keeper
     from ketch.engine.settings import Settings
 
 

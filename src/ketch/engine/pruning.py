@@ -2,7 +2,7 @@
 
 import time
 
-from ketch.engine import events
+from ketch.engine.records import events
 from ketch.engine.views import sizes, summary
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.spec import timestamps

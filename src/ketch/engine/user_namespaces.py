@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
 
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.runtime import IdMapping
     from ketch.spec.user_namespaces import Range
 

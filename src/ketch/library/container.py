@@ -6,9 +6,10 @@ import os
 import time
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
-from ketch.engine import committing, copying, files, renaming, updating, wire
-from ketch.engine.logs import following
-from ketch.engine.views import inspection, process_list, statistics
+from ketch.engine.containers import renaming, updating
+from ketch.engine.files import committing, copying, files
+from ketch.engine.requests import wire
+from ketch.engine.views import following, inspection, process_list, statistics
 from ketch.errors import NotFoundError
 from ketch.library import sessions
 from ketch.library.archives import Archive
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Any, Unpack
 
-    from ketch.engine.records import Container as Record
+    from ketch.engine.records.rows import Container as Record
     from ketch.images.tar import Stream
     from ketch.library.keywords import UpdateOptions
     from ketch.library.places import Places

@@ -3,7 +3,9 @@
 import json
 from typing import TYPE_CHECKING, Literal, overload
 
-from ketch.engine import creation, pruning, wire
+from ketch.engine import pruning
+from ketch.engine.containers import creation
+from ketch.engine.requests import wire
 from ketch.engine.views import listing
 from ketch.errors import ImageNotFoundError, ProgramFailedError
 from ketch.library import sessions

@@ -4,7 +4,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ketch.engine import events
+from ketch.engine.records import events
 from ketch.engine.settings import Settings
 from ketch.engine.views import disk_usage, information
 from ketch.images.registry import login as registry_login

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
-    from ketch.engine.images.images import Image as Record
+    from ketch.engine.images.image import Image as Record
     from ketch.engine.images.removal import Events
     from ketch.images.registry.search import Found
     from ketch.images.tar import Stream

@@ -5,7 +5,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from ketch.engine import launch, wire
+from ketch.engine.requests import launch, wire
 from ketch.errors import UnavailableError
 
 if TYPE_CHECKING:

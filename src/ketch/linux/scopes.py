@@ -1,8 +1,10 @@
-"""What a ``with`` block owns: contextlib's ExitStack and suppress, as far as a start needs them.
+"""What a ``with`` block owns: descriptors, and contextlib's ExitStack and suppress for a start.
 
 Importing contextlib brings functools, collections and types along, 5 ms of a runtime command whose
 whole life should be 25.
 """
+
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,3 +64,28 @@ class suppress:  # noqa: N801 - contextlib's name
     ) -> bool:
         """Tell whether the error is of these kinds."""
         return kind is not None and issubclass(kind, self._kinds)
+
+
+class owned:  # noqa: N801 - reads like the others
+    """Owns a descriptor: gives it at the block's beginning, closes it at its end.
+
+    ``with owned(os.open(path, flags)) as descriptor:``
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> int:
+        """Returns the descriptor."""
+        return self._descriptor
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: "TracebackType | None",
+    ) -> None:
+        """Close it."""
+        os.close(self._descriptor)

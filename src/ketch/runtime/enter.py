@@ -21,8 +21,8 @@ from ketch.runtime import create, init
 from ketch.runtime.create import Container
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
-from ketch.runtime.namespaces import JoinKeyring
 from ketch.runtime.process import ProcessSetup, set_limits, set_oom_score
+from ketch.runtime.steps import JoinKeyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from ketch.linux.openat2 import openat2
 from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
-from ketch.runtime.namespaces import JoinKeyring, join
+from ketch.runtime.namespaces import join
 from ketch.runtime.plan import explain_namespace
 from ketch.runtime.process import ProcessSetup, run_under_init
+from ketch.runtime.steps import JoinKeyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,23 +25,15 @@ from ketch.runtime.filesystem import (
     WriteSysctl,
 )
 from ketch.runtime.mounts import MountOperation
-from ketch.runtime.namespaces import SetDomainName, SetHostName, SwitchLoopbackOn
+from ketch.runtime.steps import SetDomainName, SetHostName, SwitchLoopbackOn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
     from ketch.cgroups.layout import Layout
+    from ketch.runtime.steps import Step
     from ketch.spec.runtime import Config, IdMapping, TimeOffset
-
-    class Step(Protocol):
-        """Something that a process does to itself or to its namespaces."""
-
-        def describe(self) -> str:
-            """What it does, in words, with its system call."""
-
-        def execute(self) -> None:
-            """Do it."""
 
     class Operation(Protocol):
         """Something that init does to the container's file system."""

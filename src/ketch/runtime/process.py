@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.runtime.plan import Step
     from ketch.runtime.seccomp import Filter
+    from ketch.runtime.steps import Step
     from ketch.runtime.tuning import SetLabel
     from ketch.spec.runtime import Linux, Process
 

@@ -6,8 +6,8 @@ the field by its path. Whether the host has what the document asks for is not de
 """
 
 from ketch.errors import InvalidArgumentError
-from ketch.runtime import shape
 from ketch.runtime.filesystem import sysctl_path
+from ketch.spec import shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ketch import cgroups
-from ketch.engine import names
-from ketch.engine.containers import Containers
-from ketch.engine.ledger import LOST_ERROR, LOST_EXIT_STATUS
+from ketch.engine.containers.containers import Containers
+from ketch.engine.containers.ledger import LOST_ERROR, LOST_EXIT_STATUS
+from ketch.engine.records import names
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -335,7 +335,7 @@ def test_a_directory_that_cannot_go_makes_it_dead(
     def refuse(path: str) -> None:
         raise OSError(16, "Device or resource busy", path)
 
-    monkeypatch.setattr("ketch.engine.ledger.remove_tree", refuse)
+    monkeypatch.setattr("ketch.engine.containers.ledger.remove_tree", refuse)
     with pytest.raises(UnavailableError, match="Device or resource busy"):
         engine.containers.remove("web")
     assert engine.containers.find("web").status == "dead"
@@ -466,7 +466,7 @@ def test_many_look_while_one_ends(engine: Engine) -> None:
 
 
 def test_events_do_not_pile_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ketch.engine.events.KEPT", 3)
+    monkeypatch.setattr("ketch.engine.records.events.KEPT", 3)
     for _ in range(4):
         engine.containers.remove(engine.create())
     with engine.containers._store.reading() as connection:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ketch.engine import committing
 from ketch.engine.engine import Engine
+from ketch.engine.files import committing
 from ketch.engine.images import archive as image_archive
 from ketch.engine.images import ingest, saving
 from ketch.engine.settings import Settings

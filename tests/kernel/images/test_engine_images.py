@@ -13,12 +13,13 @@ from types import FrameType
 import pytest
 import zstandard
 
-from ketch.engine import names
-from ketch.engine.containers import Containers
+from ketch.engine.containers.containers import Containers
 from ketch.engine.images import ingest
-from ketch.engine.images.images import Image, Images
+from ketch.engine.images.image import Image
+from ketch.engine.images.images import Images
+from ketch.engine.records import names
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.images import lock, tar
 from ketch.linux import procfs

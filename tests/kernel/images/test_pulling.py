@@ -19,8 +19,8 @@ import zstandard
 
 from ketch.engine.images.images import Images
 from ketch.engine.images.pulling import Puller
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from ketch.errors import (
     DigestMismatchError,
     InvalidArgumentError,

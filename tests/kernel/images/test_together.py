@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from ketch.engine import committing, creation
+from ketch.engine.containers import creation
 from ketch.engine.engine import Engine
+from ketch.engine.files import committing
 from ketch.engine.images import archive as image_archive
 from ketch.engine.images import ingest, listing, saving
 from ketch.engine.images.pulling import Puller

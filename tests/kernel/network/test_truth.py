@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ketch.engine.engine import Engine
 from ketch.engine.networks import releasing, wiring
-from ketch.engine.records import Container
+from ketch.engine.records.rows import Container
 from ketch.engine.settings import Settings
 from ketch.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import nftables

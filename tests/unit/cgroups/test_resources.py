@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from ketch.cgroups.cpu import weight_of_shares
+from ketch.cgroups.facts import Facts
 from ketch.cgroups.layout import Hierarchy, Layout
-from ketch.cgroups.resources import Facts, device_policy, plan, v2_controllers
+from ketch.cgroups.resources import device_policy, plan, v2_controllers
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,

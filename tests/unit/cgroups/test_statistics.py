@@ -1,7 +1,7 @@
 """Figures out of control files of both versions."""
 
+from ketch.cgroups.facts import Facts
 from ketch.cgroups.layout import Hierarchy, Layout
-from ketch.cgroups.resources import Facts
 from ketch.cgroups.statistics import collect
 
 V1 = {

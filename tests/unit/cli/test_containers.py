@@ -14,11 +14,11 @@ from ketch.cli.flags import UsageError
 from ketch.cli.inspect import inspect
 from ketch.cli.logs import logs
 from ketch.cli.ps import ps
-from ketch.engine.containers import Containers
+from ketch.engine.containers.containers import Containers
 from ketch.engine.logs.json_file import Writer
 from ketch.engine.networks.endpoints import Endpoints
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.spec.log_drivers import Rotation
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.cli import session
-from ketch.engine import wire
+from ketch.engine.requests import wire
 from ketch.spec import detach_keys
 
 # Few different bytes, so that sequences overlap themselves and each other.

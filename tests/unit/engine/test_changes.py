@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ketch.engine import renaming, updating
+from ketch.engine.containers import renaming, updating
 from ketch.engine.engine import Engine
 from ketch.engine.settings import Settings
 from ketch.errors import NotFoundError
@@ -49,6 +49,6 @@ def test_a_container_that_goes_while_it_is_renamed_is_not_found(
             connection.execute("DELETE FROM container")
         return name
 
-    monkeypatch.setattr("ketch.engine.names.check_name", meanwhile)
+    monkeypatch.setattr("ketch.engine.records.names.check_name", meanwhile)
     with pytest.raises(NotFoundError, match="No such container: web"):
         renaming.rename(engine.store, engine.containers, "web", "new")

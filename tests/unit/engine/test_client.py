@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ketch.engine import client as clients
-from ketch.engine import wire
+from ketch.engine.requests import client as clients
+from ketch.engine.requests import wire
 from ketch.errors import NotFoundError, StartError
 
 Pair = tuple[clients.Client, socket.socket]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ketch.engine import events
-from ketch.engine.store import Store
+from ketch.engine.records import events
+from ketch.engine.records.store import Store
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from ketch.engine import launch
+from ketch.engine.requests import launch
 from ketch.engine.settings import Settings
 from ketch.errors import UnavailableError
 
-NAME = "from ketch.engine.launch import zygote_name; print(zygote_name())"
+NAME = "from ketch.engine.requests.launch import zygote_name; print(zygote_name())"
 
 
 def name_under(*prefix: str, **options: object) -> str:
@@ -53,7 +53,7 @@ def test_callers_who_differ_in_what_is_inherited_do_not(prefix: list[str]) -> No
 
 def test_descriptors_stay_clear_of_those_to_be_filled() -> None:
     program = (
-        "import os; from ketch.engine.launch import _above\n"
+        "import os; from ketch.engine.requests.launch import _above\n"
         "os.closerange(0, 5)\n"
         "moved = [_above(os.open('/dev/null', os.O_RDWR)) for _ in range(3)]\n"
         "os._exit(0 if min(moved) > 3 and len(set(moved)) == 3 else 1)"

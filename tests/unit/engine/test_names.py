@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import names
+from ketch.engine.records import names
 from ketch.errors import InvalidArgumentError
 
 

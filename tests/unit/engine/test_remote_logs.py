@@ -10,8 +10,8 @@ import pytest
 
 from ketch.engine import logs
 from ketch.engine.logs import remote
-from ketch.engine.records import Container
-from ketch.engine.store import Store
+from ketch.engine.records.rows import Container
+from ketch.engine.records.store import Store
 from ketch.errors import UnavailableError, UnsupportedError
 
 NOW = 1_136_214_245_123_456_789

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from ketch.engine import states
-from ketch.engine.states import Facts, derive, next_state
+from ketch.engine.records import states
+from ketch.engine.records.states import Facts, derive, next_state
 from ketch.errors import ConflictError
 
 # Paused is never recorded: the freezer says so.

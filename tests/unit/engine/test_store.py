@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ketch.engine import store as store_module
-from ketch.engine.store import Store
+from ketch.engine.records import store as store_module
+from ketch.engine.records.store import Store
 from ketch.errors import NotFoundError, PermissionDeniedError, UnavailableError
 
 ADD_IMAGE = (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.engine import wire
+from ketch.engine.requests import wire
 
 FRAMES = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=8)
 # What the bytes of an argument or a variable can be once Python has decoded them.

@@ -8,9 +8,9 @@ hand before a start; ``volumes.uses.detach`` lets go of them after the end.
 import os
 from contextlib import ExitStack
 
-from ketch.engine import events
 from ketch.engine.configuration import selinux
 from ketch.engine.configuration.bundle_mounts import Source
+from ketch.engine.records import events
 from ketch.engine.volumes import mounts, records, uses, volumes
 from ketch.engine.volumes.population import populate
 from ketch.errors import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.engine.user_namespaces import UserNamespace
     from ketch.spec.container import Mount, MountPoint, Request
     from ketch.spec.passwd import User

@@ -9,9 +9,10 @@ import os
 import stat
 from signal import pidfd_send_signal
 
-from ketch.engine import states, user_namespaces
+from ketch.engine import user_namespaces
 from ketch.engine.configuration.bundle_mounts import Files, Source
 from ketch.engine.processes import open_process
+from ketch.engine.records import states
 from ketch.engine.user_namespaces import UserNamespace
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import beneath, mount, statfs
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import Request
 
 _MODES = (

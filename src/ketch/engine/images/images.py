@@ -11,7 +11,8 @@ import re
 import sqlite3
 import time
 
-from ketch.engine import events
+from ketch.engine.images.image import Image
+from ketch.engine.records import events
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import drivers, lock
 from ketch.images.content import ContentStore
@@ -24,72 +25,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ketch.engine.images.removal import Events, Removal
+    from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.engine.store import Store
     from ketch.images.archive import TarSource
     from ketch.images.snapshots import Snapshotter
-    from ketch.spec.image import ContainerConfig, ImageConfig, Platform
+    from ketch.spec.image import Platform
     from ketch.spec.reference import Reference
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
-
-
-class Image:
-    """One image at the moment it was read.
-
-    Attributes:
-        id: digest of its configuration.
-        manifest_digest: digest of its manifest.
-        created_ns: when it was made, in nanoseconds since the epoch.
-        size_bytes: bytes of the files in its layers.
-        parent_id: the image that it was committed on, or empty.
-        tagged_ns: when it was last given a name, 0 for never.
-        names: its names in normal form, sorted.
-    """
-
-    __slots__ = ("_content", "_document", "created_ns", "id", "manifest_digest", "names",
-                 "parent_id", "size_bytes", "tagged_ns")  # fmt: skip
-
-    def __init__(self, content: ContentStore, row: sqlite3.Row, names: "Sequence[str]") -> None:
-        self.id: str = row["id"]
-        self.manifest_digest: str = row["manifest_digest"]
-        self.created_ns: int = row["created_ns"]
-        self.size_bytes: int = row["size_bytes"]
-        self.parent_id: str = row["parent_id"]
-        self.tagged_ns: int = row["tagged_ns"]
-        self.names = names
-        self._content = content
-        self._document: ImageConfig | None = None
-
-    @property
-    def short_id(self) -> str:
-        """The start of its ID that people are shown."""
-        return self.id.partition(":")[2][:12]
-
-    @property
-    def document(self) -> "ImageConfig":
-        """Its whole configuration; the first access reads it."""
-        if self._document is None:
-            self._document = documents.parse_config(self._content.read(self.id))
-        return self._document
-
-    @property
-    def config(self) -> "ContainerConfig":
-        """What its containers run with unless told otherwise."""
-        return self.document.get("config") or {}
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels that it carries; none where its configuration is damaged."""
-        try:
-            return self.config.get("Labels") or {}
-        except KetchError:
-            return {}
-
-    @property
-    def chain_ids(self) -> list[str]:
-        """The chain IDs of its layers, the lowest first."""
-        return documents.chain_ids(self.document["rootfs"]["diff_ids"])
 
 
 class Images:

@@ -9,7 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.engine.images.images import Image, Images
+    from ketch.engine.images.image import Image
+    from ketch.engine.images.images import Images
 
 # The fields of a configuration in the order of Docker's; an absent or empty one is not shown.
 _CONFIG_FIELDS = (

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-    from ketch.engine.images.images import Image, Images
+    from ketch.engine.images.image import Image
+    from ketch.engine.images.images import Images
     from ketch.engine.images.removal import Events
 
 LIST_FILTERS = ("before", "dangling", "label", "reference", "since", "until")

@@ -21,7 +21,8 @@ from ketch.spec.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.images.images import Image, Images
+    from ketch.engine.images.image import Image
+    from ketch.engine.images.images import Images
     from ketch.images.registry.download import Download
     from ketch.images.registry.registries import Registries
     from ketch.images.registry.repository import Repository

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-    from ketch.engine.images.images import Image, Images
-    from ketch.engine.store import Store
+    from ketch.engine.images.image import Image
+    from ketch.engine.images.images import Images
+    from ketch.engine.records.store import Store
     from ketch.images.registry.registries import Registries
     from ketch.images.registry.repository import Repository
     from ketch.spec.image import Descriptor

@@ -5,8 +5,8 @@ Source: moby, daemon/images/image_delete.go, whose order of checks and messages 
 
 import sqlite3
 
-from ketch.engine import events as history
-from ketch.engine.records import Container
+from ketch.engine.records import events as history
+from ketch.engine.records.rows import Container
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 from ketch.linux import procfs
 from ketch.spec import reference as references
@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.engine.images.images import Image
-    from ketch.engine.store import Store
+    from ketch.engine.images.image import Image
+    from ketch.engine.records.store import Store
     from ketch.spec.reference import Reference
 
     Events = list[tuple[str, str]]

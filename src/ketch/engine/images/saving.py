@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Protocol
 
-    from ketch.engine.images.images import Image, Images
+    from ketch.engine.images.image import Image
+    from ketch.engine.images.images import Images
     from ketch.spec.image import Descriptor, Manifest
     from ketch.spec.reference import Reference
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from ketch.engine.logs.reading import Reader
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import LogConfig
 
     class Writer(Protocol):

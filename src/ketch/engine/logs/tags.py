@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 _SHORT = 12
 

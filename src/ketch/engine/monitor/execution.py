@@ -5,12 +5,13 @@ import os
 from contextlib import ExitStack, suppress
 
 from ketch import cgroups
-from ketch.engine import host, launch, user_namespaces, wire
-from ketch.engine.execs import check_running
+from ketch.engine import host, user_namespaces
+from ketch.engine.containers.execs import check_running
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.networks import linking
 from ketch.engine.processes import open_process
+from ketch.engine.requests import launch, wire
 from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError
 from ketch.runtime import enter, seccomp
 from ketch.runtime.process import ProcessSetup
@@ -21,11 +22,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from ketch.engine.client import Client
+    from ketch.engine.containers.execs import Exec
     from ketch.engine.engine import Engine
-    from ketch.engine.execs import Exec
     from ketch.engine.monitor.supervision import Log
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
+    from ketch.engine.requests.client import Client
     from ketch.engine.settings import Settings
     from ketch.spec.container import ExecConfig, Request
     from ketch.spec.runtime import Config, Process

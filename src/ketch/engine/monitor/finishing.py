@@ -6,10 +6,11 @@ Done by a process that the monitor forks for it.
 import time
 
 from ketch import cgroups
-from ketch.engine import mishaps, releasing, wire
+from ketch.engine import mishaps
+from ketch.engine.containers import releasing, restarts
+from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
-from ketch.engine.ledger import Keeper
-from ketch.engine.monitor import restarts
+from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
 from ketch.errors import KetchError
 from ketch.network import sandbox
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ketch.engine.monitor.handover import Channel
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import HostConfig
 
     Fields = Mapping[str, wire.Value]

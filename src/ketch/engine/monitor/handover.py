@@ -25,7 +25,7 @@ import _socket
 import os
 import struct
 
-from ketch.engine import wire
+from ketch.engine.requests import wire
 from ketch.linux import process, signals
 
 TYPE_CHECKING = False

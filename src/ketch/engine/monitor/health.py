@@ -1,6 +1,6 @@
 """What a health check is, and what its results make of a container. Pure.
 
-Source: Docker's daemon/health.go. ``engine.probing`` runs the checks.
+Source: Docker's daemon/health.go. ``probing`` runs the checks.
 """
 
 import json
@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec import container as api
     from ketch.spec.image import Healthcheck
 

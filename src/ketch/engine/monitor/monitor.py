@@ -2,7 +2,7 @@
 
 Forked from the zygote, or started by itself, it costs private memory for each page that it writes,
 so it loads nothing, decides little, and leaves the work to the processes that it forks; see
-``engine.handover``. Its client may leave at any time.
+``handover``. Its client may leave at any time.
 """
 
 import _socket
@@ -12,12 +12,13 @@ import time
 from contextlib import suppress
 
 from ketch.cgroups import oom
-from ketch.engine import logs, mishaps, wire
-from ketch.engine.client import Client
+from ketch.engine import logs, mishaps
 from ketch.engine.logs import json_file
 from ketch.engine.monitor import finishing, handover, probing, requests, scribe, shortage
 from ketch.engine.monitor.subject import Subject
 from ketch.engine.monitor.supervision import Streams, Supervisor
+from ketch.engine.requests import wire
+from ketch.engine.requests.client import Client
 from ketch.linux import process
 
 TYPE_CHECKING = False

@@ -7,9 +7,12 @@ import os
 import time
 from contextlib import ExitStack, suppress
 
-from ketch.engine import mishaps, starts, states, wire
+from ketch.engine import mishaps
+from ketch.engine.containers import restarting
 from ketch.engine.engine import Engine
 from ketch.engine.monitor import execution, handover, health
+from ketch.engine.records import states
+from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError
 from ketch.linux import process
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.monitor.supervision import Supervisor
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import ExecConfig
     from ketch.spec.image import Healthcheck
 
@@ -152,7 +155,7 @@ def _act(engine: Engine, settings: Settings, container: "Container", action: str
     elif action == "stop":
         engine.containers.stop(container.id)
     elif action == "restart":
-        starts.restart(settings, engine.containers, container.id)
+        restarting.restart(settings, engine.containers, container.id)
 
 
 def _run(

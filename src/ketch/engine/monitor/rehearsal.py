@@ -10,11 +10,11 @@ import _socket
 import functools
 import os
 
-from ketch.engine import wire
 from ketch.engine.logs import json_file
 from ketch.engine.monitor import handover, scribe
 from ketch.engine.monitor.monitor import Monitor
 from ketch.engine.monitor.supervision import Streams
+from ketch.engine.requests import wire
 from ketch.linux import mount, process
 from ketch.spec import log_drivers
 

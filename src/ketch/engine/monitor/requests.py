@@ -7,14 +7,16 @@ import json
 import os
 from contextlib import suppress
 
-from ketch.engine import creation, mishaps, wire
-from ketch.engine.client import Client
+from ketch.engine import mishaps
+from ketch.engine.containers import creation
+from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
-from ketch.engine.launch import ERROR_LOG
-from ketch.engine.ledger import Keeper
 from ketch.engine.monitor import execution, handover, running
 from ketch.engine.networks import resolution
 from ketch.engine.processes import await_readable, open_process
+from ketch.engine.requests import wire
+from ketch.engine.requests.client import Client
+from ketch.engine.requests.launch import ERROR_LOG
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
 from ketch.spec import environment, options
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ketch.engine.monitor.handover import Channel
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import ExecConfig, Request
 
     Fields = Mapping[str, wire.Value]
@@ -156,7 +158,7 @@ def _find_checkpoint(engine: Engine, reference: str, fields: "Fields") -> str:
     name = fields.get("checkpoint")
     if not name:
         return ""
-    from ketch.engine import checkpoints  # noqa: PLC0415 wanted by few
+    from ketch.engine.containers import checkpoints  # noqa: PLC0415 wanted by few
 
     container = engine.containers.find(reference)
     place = _text(fields, "checkpoint-dir")
@@ -167,7 +169,7 @@ def _find_checkpoint(engine: Engine, reference: str, fields: "Fields") -> str:
 
 def _checkpoint(client: Client, fields: "Fields") -> None:
     """Save a running container: by criu, so in a process of one thread."""
-    from ketch.engine import checkpoints  # noqa: PLC0415 wanted by few
+    from ketch.engine.containers import checkpoints  # noqa: PLC0415 wanted by few
 
     checkpoints.create(
         _engine(fields),

@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack
 
-from ketch.engine import checkpoints
+from ketch.engine.containers import checkpoints
 from ketch.errors import SyscallError
 from ketch.linux import mount, namespaces
 from ketch.linux.libc import AT_RECURSIVE
@@ -13,7 +13,7 @@ from ketch.runtime.filesystem import WriteSysctl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.cgroups import Manager
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
     from ketch.runtime import create
     from ketch.spec.runtime import Config

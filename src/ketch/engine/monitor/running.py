@@ -14,12 +14,14 @@ from contextlib import ExitStack, suppress
 
 from ketch import cgroups
 from ketch.cgroups import oom
-from ketch.engine import at_rest, host, launch, user_namespaces, wire
+from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
+from ketch.engine.containers.releasing import remove_cgroup
+from ketch.engine.files import at_rest
 from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import releasing, resolution, wiring
-from ketch.engine.releasing import remove_cgroup
+from ketch.engine.requests import launch, wire
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.network import names, nameserver
@@ -34,10 +36,10 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
-    from ketch.engine.client import Client
     from ketch.engine.engine import Engine
     from ketch.engine.monitor.handover import Channel
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
+    from ketch.engine.requests.client import Client
     from ketch.engine.settings import Settings
     from ketch.engine.user_namespaces import UserNamespace
     from ketch.spec import container as api

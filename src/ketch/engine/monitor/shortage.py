@@ -4,8 +4,8 @@ import os
 
 from ketch.cgroups import oom
 from ketch.engine import mishaps
+from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
-from ketch.engine.ledger import Keeper
 from ketch.engine.monitor import handover
 from ketch.engine.settings import Settings
 
@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ketch.engine import wire
     from ketch.engine.monitor.supervision import Supervisor
+    from ketch.engine.requests import wire
 
     Fields = Mapping[str, wire.Value]
 

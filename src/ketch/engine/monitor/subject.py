@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ketch.engine import wire
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
+    from ketch.engine.requests import wire
 
 
 class Subject:

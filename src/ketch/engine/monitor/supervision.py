@@ -12,8 +12,8 @@ import os
 import select
 import time
 
-from ketch.engine import wire
-from ketch.engine.client import Client
+from ketch.engine.requests import wire
+from ketch.engine.requests.client import Client
 from ketch.linux import malloc, process, tty
 
 TYPE_CHECKING = False

@@ -14,7 +14,7 @@ import struct
 import sys
 from contextlib import suppress
 
-from ketch.engine import launch
+from ketch.engine.requests import launch
 from ketch.errors import UnavailableError
 from ketch.linux import libc, malloc, mount, process, signals
 
@@ -117,7 +117,7 @@ def _fork_for(listener: _socket.socket, serve: "Serve") -> None:
         if user == os.getuid() and os.fork() == 0:
             _become_monitor(connection, listener, serve)
     except OSError as error:
-        from ketch.engine.client import Client  # noqa: PLC0415 - loaded; a cycle at the top
+        from ketch.engine.requests.client import Client  # noqa: PLC0415 - loaded; a cycle at the top
 
         Client(connection).failed(UnavailableError(f"cannot fork: {error.strerror}"))
     finally:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 
 def connect(

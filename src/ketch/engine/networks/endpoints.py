@@ -25,7 +25,7 @@ from ketch.engine.networks import (
 from ketch.engine.networks.members import Member
 from ketch.engine.networks.plan import Plan, choose_gateways
 from ketch.engine.networks.records import Network
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ketch.engine.networks.records import Network
+    from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.engine.store import Store
     from ketch.linux.nftables import Transaction
     from ketch.network.parent import Parent
     from ketch.network.ports import Port

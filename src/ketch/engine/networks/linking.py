@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.networks.members import Member
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 
 class Link:

@@ -4,8 +4,8 @@ import json
 import sqlite3
 from ipaddress import ip_address, ip_interface
 
-from ketch.engine import events
 from ketch.engine.networks.records import Network
+from ketch.engine.records import events
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.spec.endpoints import is_user_defined
 

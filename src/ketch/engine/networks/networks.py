@@ -12,12 +12,12 @@ import sqlite3
 import time
 from ipaddress import ip_address, ip_network
 
-from ketch.engine import events
 from ketch.engine.networks import kernel, pools, records
 from ketch.engine.networks.default import built_in
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, not_found, select
+from ketch.engine.records import events
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,

@@ -4,7 +4,7 @@ import _socket
 import os
 import sys
 
-from ketch.engine import launch, wire
+from ketch.engine.requests import launch, wire
 from ketch.errors import UnavailableError
 from ketch.linux import process
 from ketch.network import names, nameserver

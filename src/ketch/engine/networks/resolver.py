@@ -11,8 +11,8 @@ import socket
 import sys
 from ipaddress import ip_interface
 
-from ketch.engine import launch
-from ketch.engine.store import Store
+from ketch.engine.records.store import Store
+from ketch.engine.requests import launch
 from ketch.linux import process
 from ketch.network import names, resolver
 from ketch.network.dns import Directory, Endpoint

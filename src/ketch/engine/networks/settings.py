@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ketch.engine.networks.endpoints import Endpoints
     from ketch.engine.networks.members import Member
     from ketch.engine.networks.records import Network
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.network.ports import Port
 
 _DEFAULT = "bridge"

@@ -3,9 +3,9 @@
 import json
 import time
 
-from ketch.engine import states
 from ketch.engine.logs import log_path
 from ketch.engine.networks import settings
+from ketch.engine.records import states
 from ketch.engine.views import listing, sizes, summary
 from ketch.spec.template_functions import NilSlice, Struct
 from ketch.spec.timestamps import SECOND_NS, rfc3339
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import HostConfig
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time

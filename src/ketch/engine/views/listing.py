@@ -1,7 +1,7 @@
 """Which containers a list shows: ``ps`` and its filters, for every face of ketch alike."""
 
-from ketch.engine import states
 from ketch.engine.networks import settings
+from ketch.engine.records import states
 from ketch.engine.views import summary
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec.values import boolean, unsigned16
@@ -10,10 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.engine.containers import Containers
+    from ketch.engine.containers.containers import Containers
     from ketch.engine.engine import Engine
     from ketch.engine.images.images import Images
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.filters import Filters
 
     Test = Callable[[Container], bool]

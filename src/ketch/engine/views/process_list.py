@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import time
 
-from ketch.engine import events
 from ketch.engine.configuration import cgroup_paths
+from ketch.engine.records import events
 from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError
 
 TYPE_CHECKING = False

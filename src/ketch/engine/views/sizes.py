@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ketch.engine.engine import Engine
-    from ketch.engine.images.images import Image, Images
-    from ketch.engine.records import Container
+    from ketch.engine.images.image import Image
+    from ketch.engine.images.images import Images
+    from ketch.engine.records.rows import Container
 
 _BLOCK_BYTES = 512  # stat(2), st_blocks
 

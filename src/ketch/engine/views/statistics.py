@@ -13,9 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.cgroups.figures import BlockStatistics, Statistics
     from ketch.cgroups.layout import Layout
-    from ketch.cgroups.statistics import BlockStatistics, Statistics
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
 
 _NEVER = "0001-01-01T00:00:00Z"

@@ -2,15 +2,15 @@
 
 import time
 
-from ketch.engine import states
 from ketch.engine.networks import settings
+from ketch.engine.records import states
 from ketch.spec.timestamps import SECOND_NS, spoken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.network.ports import Port
 
 SHORT_ID_LENGTH = 12

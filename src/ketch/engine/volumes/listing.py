@@ -2,7 +2,7 @@
 
 import time
 
-from ketch.engine import events
+from ketch.engine.records import events
 from ketch.engine.volumes import volumes
 from ketch.errors import InvalidArgumentError
 from ketch.spec.filters import Filters

@@ -1,13 +1,13 @@
 """Containers' uses of volumes: mounted while they run, on record until they are removed."""
 
-from ketch.engine import events
+from ketch.engine.records import events
 from ketch.engine.volumes import volumes
 from ketch.errors import ConflictError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.engine.store import Store
 
 
 def is_in_use(store: "Store", name: str) -> bool:

@@ -9,7 +9,7 @@ import json
 import os
 import time
 
-from ketch.engine import events
+from ketch.engine.records import events
 from ketch.engine.volumes import records
 from ketch.engine.volumes.records import ANONYMOUS_LABEL, Volume, make_data_directory
 from ketch.errors import (
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
+    from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.engine.store import Store
 
 LOCAL = "local"
 

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cgroups import Manager
-    from ketch.cgroups.statistics import Statistics
+    from ketch.cgroups.figures import Statistics
 
 _NO_LIMIT = 2**64 - 1
 _CPUSET_FLAGS = (

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ketch.engine import launch, wire
 from ketch.engine.monitor import zygote
+from ketch.engine.requests import launch, wire
 from ketch.engine.settings import Settings
 
 pytestmark = pytest.mark.root

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ketch.engine import wire
-from ketch.engine.client import Client
+from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
-from ketch.engine.ledger import Keeper
 from ketch.engine.monitor import finishing, handover, monitor, requests
+from ketch.engine.requests import wire
+from ketch.engine.requests.client import Client
 from ketch.engine.settings import Settings
 from ketch.errors import ConflictError, StartError, UnavailableError
 
@@ -111,7 +111,7 @@ def test_the_exit_status_is_recorded_though_cleaning_up_fails(
     def refuse(*_arguments: object, **_options: object) -> None:
         raise OSError(16, "Device or resource busy", "/sys/fs/cgroup/none")
 
-    monkeypatch.setattr("ketch.engine.releasing.release", refuse)
+    monkeypatch.setattr("ketch.engine.containers.releasing.release", refuse)
     ours, theirs = handover.Channel.pair()
     fields: dict[str, wire.Value] = {
         "root": settings.root, "state": settings.state, "container": "c0ffee", "cgroup": "/none",

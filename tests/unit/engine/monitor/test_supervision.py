@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ketch.engine import wire
-from ketch.engine.client import Client
 from ketch.engine.monitor.supervision import Streams, Supervisor
+from ketch.engine.requests import wire
+from ketch.engine.requests.client import Client
 
 
 class Memory:

@@ -13,8 +13,8 @@ from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.networks.networks import Networks
 from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import Network
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,

@@ -11,8 +11,8 @@ from ketch.engine import configuration_file
 from ketch.engine.networks import default
 from ketch.engine.networks.networks import Networks
 from ketch.engine.networks.records import Network
+from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from ketch.engine.store import Store
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,

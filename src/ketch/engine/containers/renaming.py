@@ -1,13 +1,13 @@
 """Giving a container another name."""
 
-from ketch.engine import events, names
-from ketch.engine.records import no_such
+from ketch.engine.records import events, names
+from ketch.engine.records.rows import no_such
 from ketch.errors import AlreadyExistsError, InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.containers import Containers
-    from ketch.engine.store import Store
+    from ketch.engine.containers.containers import Containers
+    from ketch.engine.records.store import Store
 
 _ALLOCATING = "Error when allocating new name: "
 

@@ -2,14 +2,14 @@
 
 import json
 
-from ketch.engine.records import no_such
+from ketch.engine.records.rows import no_such
 from ketch.errors import ConflictError, NotFoundError
 from ketch.spec import links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.containers import Containers
-    from ketch.engine.store import Store
+    from ketch.engine.containers.containers import Containers
+    from ketch.engine.records.store import Store
 
 
 def unlink(store: "Store", containers: "Containers", reference: str) -> None:

@@ -9,10 +9,10 @@ import time
 from contextlib import suppress
 from signal import SIGKILL, SIGTERM, pidfd_send_signal
 
-from ketch.engine import records, states
-from ketch.engine.ledger import LOST_EXIT_STATUS, RECORD_TIMEOUT_SECONDS, Ledger
+from ketch.engine.containers.ledger import LOST_EXIT_STATUS, RECORD_TIMEOUT_SECONDS, Ledger
+from ketch.engine.containers.releasing import release
 from ketch.engine.processes import await_readable, open_process
-from ketch.engine.releasing import release
+from ketch.engine.records import rows, states
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -25,7 +25,7 @@ from ketch.spec import signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch import cgroups
-    from ketch.engine.records import Columns, Container
+    from ketch.engine.records.rows import Columns, Container
 
 STOP_TIMEOUT_SECONDS = 10
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
@@ -232,15 +232,15 @@ class Containers(Ledger):
             return False
         with open_process(container.monitor_pid, container.monitor_start_time) as pidfd:
             with self._store.transaction() as connection:
-                current = records.select(connection, container.id, self._boot_id)
+                current = rows.select(connection, container.id, self._boot_id)
                 if current.state != states.RESTARTING:
                     return False
                 columns: Columns = {
                     "state": states.next_state(current.state, "exit"), "stopped_by_hand": 1,
                     "on_end": "stay", "monitor_pid": 0, "monitor_start_time": 0,
                 }  # fmt: skip
-                records.update(connection, container.id, columns)
-                records.record_event(connection, "stop", current)
+                rows.update(connection, container.id, columns)
+                rows.record_event(connection, "stop", current)
             if pidfd is not None:
                 with suppress(ProcessLookupError):
                     pidfd_send_signal(pidfd, SIGTERM)

@@ -2,10 +2,11 @@
 
 import json
 
-from ketch.engine import host, states
+from ketch.engine import host
 from ketch.engine.configuration import admission, devices, limits
-from ketch.engine.records import record_event, select
-from ketch.engine.records import update as update_row
+from ketch.engine.records import states
+from ketch.engine.records.rows import record_event, select
+from ketch.engine.records.rows import update as update_row
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import procfs
 from ketch.spec import options, restart
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import HostConfig
     from ketch.spec.flag import Value
 

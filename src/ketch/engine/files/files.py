@@ -9,7 +9,8 @@ import os
 import posixpath
 import stat
 
-from ketch.engine import events, filesystem
+from ketch.engine.files import filesystem
+from ketch.engine.records import events
 from ketch.engine.user_namespaces import of_process as ids_of_process
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import compression, extraction, tree
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.images.layered import Change
     from ketch.images.tar import Stream
     from ketch.images.tree import Owned

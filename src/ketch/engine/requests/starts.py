@@ -1,14 +1,13 @@
 """Starting and saving containers from any process: ask for who does it, hear that it is done.
 
-For those who do not attach; see ``engine.wire`` for those who do.
+For those who do not attach; see ``wire`` for those who do.
 """
 
-from ketch.engine import launch, wire
+from ketch.engine.requests import launch, wire
 from ketch.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ketch.engine.containers import Containers
     from ketch.engine.settings import Settings
 
 _CHUNK_BYTES = 64 * 1024
@@ -69,29 +68,3 @@ def _ask(settings: "Settings", fields: "dict[str, wire.Value]", awaited: int) ->
         f"the process that was asked about container {fields['container']} has gone",
         f"{launch.ERROR_LOG} in the state directory tells more",
     )
-
-
-def restart(
-    settings: "Settings",
-    containers: "Containers",
-    reference: str,
-    timeout_seconds: int | None = None,
-    signal: str = "",
-) -> None:
-    """Stop a container, if it runs, and start it.
-
-    Args:
-        settings: the engine's places.
-        containers: the engine's containers.
-        reference: the container.
-        timeout_seconds: as ``Containers.stop`` takes it.
-        signal: as ``Containers.stop`` takes it.
-
-    Raises:
-        KetchError: as ``Containers.stop`` and ``start`` do.
-    """
-    container = containers.find(reference)
-    # It is not to be removed in between, even if it is to be once it ends.
-    containers.stop(container.id, timeout_seconds, signal, on_end="keep")
-    start(settings, container.id)
-    containers.note(container.id, "restart")

@@ -1,8 +1,8 @@
 """After a reboot: what is true of the containers, and which of them are started again."""
 
-from ketch.engine import starts
 from ketch.engine.configuration import sharing
-from ketch.engine.monitor import restarts
+from ketch.engine.containers import restarts
+from ketch.engine.requests import starts
 from ketch.errors import KetchError, NotModifiedError
 
 TYPE_CHECKING = False

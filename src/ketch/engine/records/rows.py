@@ -3,7 +3,7 @@
 import json
 import os
 
-from ketch.engine import events, states
+from ketch.engine.records import events, states
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
 
@@ -27,7 +27,7 @@ class Container:
         image_reference: the image as the user wrote it.
         created_ns: when it was made, in nanoseconds since the epoch; so all ``_ns``.
         auto_remove: whether it goes as soon as it ends.
-        state: outcome of the last recorded event, one of ``engine.states``.
+        state: outcome of the last recorded event, one of ``states``.
         status: what it is now, derived from the state and from living processes.
         left_behind: whether the process in charge died before its work was done.
         init_pid: its first process, with ``init_start_time`` in clock ticks since boot; 0 for none.

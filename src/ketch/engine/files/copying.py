@@ -8,7 +8,7 @@ import contextlib
 import os
 import stat
 
-from ketch.engine import files
+from ketch.engine.files import files
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import extraction, tree
 from ketch.images.pieces import Pieces

@@ -10,9 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ketch.engine.containers import Containers
+    from ketch.engine.containers.containers import Containers
     from ketch.engine.logs.reading import Entry
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 
 def entries(

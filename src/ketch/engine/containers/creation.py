@@ -3,8 +3,9 @@
 import os
 from contextlib import contextmanager, suppress
 
-from ketch.engine import configuration_file, host, names
+from ketch.engine import configuration_file, host
 from ketch.engine.configuration import configuration, devices, mounts, sharing, storage
+from ketch.engine.records import names
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 from ketch.spec import user_namespaces
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.container import Request
 
 

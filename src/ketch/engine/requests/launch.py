@@ -95,7 +95,7 @@ def exec_socket(exec_id: str) -> str:
 
 
 def reach_monitor(settings: "Settings", container_id: str, name: str = MONITOR) -> _socket.socket:
-    """Connect to the monitor of a container that runs; see ``engine.wire``.
+    """Connect to the monitor of a container that runs; see ``wire``.
 
     Args:
         settings: the engine's places.

@@ -6,8 +6,8 @@ Source of the rules: moby, daemon/commit.go (``merge``) and image/image.go (``Ne
 import contextlib
 import time
 
-from ketch.engine import events, states
 from ketch.engine.images import ingest
+from ketch.engine.records import events, states
 from ketch.errors import ConflictError, NotFoundError
 from ketch.images import changes as change
 from ketch.images import tar_writer
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.engine import Engine
-    from ketch.engine.images.images import Image
+    from ketch.engine.images.image import Image
     from ketch.engine.images.ingest import Layer
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.spec.image import ContainerConfig, Descriptor, History, ImageConfig
 
 _UNIONS = ("ExposedPorts", "Volumes", "Labels")

@@ -11,9 +11,10 @@ import os
 import sqlite3
 import time
 
-from ketch.engine import names, records, states, user_namespaces
-from ketch.engine.records import Container
-from ketch.engine.releasing import release
+from ketch.engine import user_namespaces
+from ketch.engine.containers.releasing import release
+from ketch.engine.records import names, rows, states
+from ketch.engine.records.rows import Container
 from ketch.engine.volumes.uses import forget_container
 from ketch.errors import (
     AlreadyExistsError,
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self
 
-    from ketch.engine.records import Columns
+    from ketch.engine.records.rows import Columns
+    from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.engine.store import Store
 
 
 # Docker's, for a container whose end nobody saw.
@@ -92,10 +93,10 @@ class Ledger:
             InvalidArgumentError: the start fits several.
         """
         with self._store.reading() as connection:
-            found = records.find(connection, reference, self._boot_id)
+            found = rows.find(connection, reference, self._boot_id)
         container = self._settle(found)
         if container is None or container.state == states.CREATING:
-            raise records.no_such(reference)
+            raise rows.no_such(reference)
         return container
 
     def read(self, container_id: str) -> Container:
@@ -105,7 +106,7 @@ class Ledger:
             NotFoundError: there is none.
         """
         with self._store.reading() as connection:
-            return records.select(connection, container_id, self._boot_id)
+            return rows.select(connection, container_id, self._boot_id)
 
     def list(self, *, all: bool = False) -> list[Container]:  # noqa: A002 - Docker's word
         """Returns the containers, newest first: all, or those that are active."""
@@ -179,7 +180,7 @@ class Ledger:
                  keeper.pid, keeper.start_time, self._boot_id,
                  user_namespaces.choose(connection, ids), ids),
             )  # fmt: skip
-            container = records.select(connection, container_id, self._boot_id)
+            container = rows.select(connection, container_id, self._boot_id)
         # Not before: a directory without a record would never be found again.
         os.makedirs(self._settings.container_directory(container_id), 0o700)
         return container
@@ -195,13 +196,13 @@ class Ledger:
             attached: whether somebody is attached to it from its start on.
         """
         with self._store.transaction() as connection:
-            container = records.select(connection, container_id, self._boot_id)
+            container = rows.select(connection, container_id, self._boot_id)
             columns: Columns = {"state": states.next_state(container.state, "create")}
-            records.update(connection, container_id, columns if keep else columns | _NO_PROCESS)
-            records.record_event(connection, "create", container)
+            rows.update(connection, container_id, columns if keep else columns | _NO_PROCESS)
+            rows.record_event(connection, "create", container)
             if attached:
-                records.record_event(connection, "attach", container)
-            return records.select(connection, container_id, self._boot_id)
+                rows.record_event(connection, "attach", container)
+            return rows.select(connection, container_id, self._boot_id)
 
     def discard(self, container_id: str) -> None:
         """Take away a container whose creation has failed."""
@@ -227,7 +228,7 @@ class Ledger:
         while True:
             container = self.find(reference)
             with self._store.transaction() as connection:
-                current = records.select(connection, container.id, self._boot_id)
+                current = rows.select(connection, container.id, self._boot_id)
                 _check_startable(current)
                 if not self._is_kept(current):
                     keeper = self._myself()
@@ -236,10 +237,10 @@ class Ledger:
                         "boot_id": self._boot_id, "stopped_by_hand": 0, "on_end": "",
                         "restart_count": 0,
                     }  # fmt: skip
-                    records.update(connection, container.id, columns)
+                    rows.update(connection, container.id, columns)
                     if attached:
-                        records.record_event(connection, "attach", current)
-                    return records.select(connection, container.id, self._boot_id)
+                        rows.record_event(connection, "attach", current)
+                    return rows.select(connection, container.id, self._boot_id)
             self._wait_for_keeper(current, deadline)
 
     def resume(self, container_id: str) -> Container:
@@ -299,10 +300,10 @@ class Ledger:
             NotFoundError: the container is gone.
         """
         with self._store.transaction() as connection:
-            container = records.select(connection, container_id, self._boot_id)
+            container = rows.select(connection, container_id, self._boot_id)
             if container.init_pid:
-                records.update(connection, container_id, {"oom_killed": 1})
-                records.record_event(connection, "oom", container)
+                rows.update(connection, container_id, {"oom_killed": 1})
+                rows.record_event(connection, "oom", container)
 
     def mark_exited(
         self,
@@ -331,9 +332,9 @@ class Ledger:
             ConflictError: it was not running.
         """
         with self._store.transaction() as connection:
-            container = records.select(connection, container_id, self._boot_id)
+            container = rows.select(connection, container_id, self._boot_id)
             if oom_killed and not container.oom_killed:
-                records.record_event(connection, "oom", container)
+                rows.record_event(connection, "oom", container)
             event = "exit-to-restart" if restarting else "exit"
             columns: Columns = {
                 "state": states.next_state(container.state, event),
@@ -342,10 +343,10 @@ class Ledger:
                 "restart_count": container.restart_count + restarting,
             }  # fmt: skip
             columns |= {"init_pid": 0, "init_start_time": 0} if restarting else _NO_PROCESS
-            records.update(connection, container_id, columns)
+            rows.update(connection, container_id, columns)
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             ran_seconds = max(0, finished_ns - container.started_ns) // 10**9
-            records.record_event(
+            rows.record_event(
                 connection, "die", container,
                 exitCode=str(exit_status), execDuration=str(ran_seconds),
             )  # fmt: skip
@@ -364,7 +365,7 @@ class Ledger:
         """
         with self._store.transaction() as connection:
             try:
-                current = records.select(connection, container.id, self._boot_id)
+                current = rows.select(connection, container.id, self._boot_id)
             except NotFoundError:
                 return None
             known = current.health
@@ -375,20 +376,20 @@ class Ledger:
             ):
                 return None
             found = judge(known)
-            records.update(connection, container.id, {"health": json.dumps(found)})
+            rows.update(connection, container.id, {"health": json.dumps(found)})
             if found["Status"] != known["Status"]:
-                records.record_event(connection, f"health_status: {found['Status']}", current)
+                rows.record_event(connection, f"health_status: {found['Status']}", current)
             return found["Status"], known["Status"]
 
     def note(self, container_id: str, action: str = "", /, *, columns: "Columns | None" = None,
              **attributes: str) -> None:  # fmt: skip
         """Record an event about a container, or a fact, or both in one transaction."""
         with self._store.transaction() as connection:
-            container = records.select(connection, container_id, self._boot_id)
+            container = rows.select(connection, container_id, self._boot_id)
             if columns:
-                records.update(connection, container_id, columns)
+                rows.update(connection, container_id, columns)
             if action:
-                records.record_event(connection, action, container, **attributes)
+                rows.record_event(connection, action, container, **attributes)
 
     # Records
 
@@ -421,20 +422,20 @@ class Ledger:
     def _read(self, container_id: str) -> Container | None:
         try:
             with self._store.reading() as connection:
-                return records.select(connection, container_id, self._boot_id)
+                return rows.select(connection, container_id, self._boot_id)
         except NotFoundError:
             return None
 
     def _mark(self, container_id: str, event: str, **columns: int | str) -> None:
         """Change a container's state in the name of its keeper."""
         with self._store.transaction() as connection:
-            container = records.select(connection, container_id, self._boot_id)
+            container = rows.select(connection, container_id, self._boot_id)
             columns["state"] = states.next_state(container.state, event)
             if not self._is_mine(container):
                 raise ConflictError(f"container {container.name} has got into other hands")
-            records.update(connection, container_id, columns)
+            rows.update(connection, container_id, columns)
             if event == "start":
-                records.record_event(connection, "start", container)
+                rows.record_event(connection, "start", container)
 
     # Ends and left-overs
 
@@ -448,7 +449,7 @@ class Ledger:
             return container
         with self._store.transaction() as connection:
             try:
-                container = records.select(connection, container.id, self._boot_id)
+                container = rows.select(connection, container.id, self._boot_id)
             except NotFoundError:
                 return None
             if not container.left_behind:
@@ -464,24 +465,24 @@ class Ledger:
                     "exit_status": LOST_EXIT_STATUS, "error": LOST_ERROR,
                     "finished_ns": time.time_ns(),
                 }  # fmt: skip
-                records.record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
-            records.update(connection, container.id, columns)
+                rows.record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
+            rows.update(connection, container.id, columns)
         release(self._settings, self._store, container, left_behind=True)
         if container.auto_remove or container.state in {states.REMOVING, states.CREATING}:
             self._begin_removal(container.id)
             self._finish_removal(container.id)
             return None
         with self._store.transaction() as connection:
-            records.update(connection, container.id, dict(_NO_PROCESS))
+            rows.update(connection, container.id, dict(_NO_PROCESS))
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container.id,))
-            return records.select(connection, container.id, self._boot_id)
+            return rows.select(connection, container.id, self._boot_id)
 
     def _begin_removal(self, container_id: str) -> None:
         """Become the keeper of a container that does not run, to remove it."""
         deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
         while True:
             with self._store.transaction() as connection:
-                container = records.select(connection, container_id, self._boot_id)
+                container = rows.select(connection, container_id, self._boot_id)
                 if not self._is_kept(container):
                     keeper = self._myself()
                     columns: Columns = {
@@ -489,7 +490,7 @@ class Ledger:
                         "boot_id": self._boot_id, "monitor_pid": keeper.pid,
                         "monitor_start_time": keeper.start_time,
                     }  # fmt: skip
-                    records.update(connection, container_id, columns)
+                    rows.update(connection, container_id, columns)
                     return
                 if container.status == states.REMOVING:
                     raise ConflictError(
@@ -510,12 +511,12 @@ class Ledger:
                 message, "remove what is mounted there, then try again"
             ) from error
         with self._store.transaction() as connection:
-            container = records.select(connection, container_id, self._boot_id)
+            container = rows.select(connection, container_id, self._boot_id)
             connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
             connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             if container.is_whole:
-                records.record_event(connection, "destroy", container)
+                rows.record_event(connection, "destroy", container)
         anonymous = volumes or container.auto_remove
         forget_container(self._settings, self._store, container_id, anonymous=anonymous)
 

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 
-from ketch.engine import at_rest
+from ketch.engine.files import at_rest
 from ketch.errors import ConflictError, KetchError, UnavailableError
 from ketch.linux import beneath, libc, mount, namespaces, procfs
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
 
 
 @contextlib.contextmanager

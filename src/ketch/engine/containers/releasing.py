@@ -12,9 +12,9 @@ from ketch.linux.removetree import remove_tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch import cgroups
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
+    from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.engine.store import Store
 
 
 def release(

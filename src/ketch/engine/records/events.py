@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from ketch.engine.store import Store
+    from ketch.engine.records.store import Store
     from ketch.linux.inotify import Inotify
 
 KEPT = 4096

@@ -11,8 +11,8 @@ import json
 import os
 import subprocess
 
-from ketch.engine import names, states
 from ketch.engine.processes import open_process
+from ketch.engine.records import names, states
 from ketch.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -28,7 +28,7 @@ from ketch.spec.user_namespaces import is_apart
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
-    from ketch.engine.records import Container
+    from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
     from ketch.spec.container import HostConfig
     from ketch.spec.runtime import Config

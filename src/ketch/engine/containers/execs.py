@@ -7,9 +7,9 @@ while even after its own end, so that its exit status can be asked for.
 import json
 import time
 
-from ketch.engine import names, states
-from ketch.engine.ledger import Keeper
-from ketch.engine.records import Container, record_event
+from ketch.engine.containers.ledger import Keeper
+from ketch.engine.records import names, states
+from ketch.engine.records.rows import Container, record_event
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import sqlite3
     from typing import Any
 
-    from ketch.engine.containers import Containers
-    from ketch.engine.store import Store
+    from ketch.engine.containers.containers import Containers
+    from ketch.engine.records.store import Store
     from ketch.spec.container import ExecConfig
 
 # Docker's: how long an ended session can still be asked about.

@@ -7,7 +7,7 @@ import signal
 import struct
 import time
 
-from ketch.engine import wire
+from ketch.engine.requests import wire
 from ketch.errors import KetchError, StartError
 
 _CHUNK_BYTES = 64 * 1024

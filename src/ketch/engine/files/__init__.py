@@ -1,0 +1,1 @@
+"""A container's files: reached, copied, compared, committed."""
