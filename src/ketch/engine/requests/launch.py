@@ -155,7 +155,7 @@ def command_line(state: str, name: str, *, sealed: bool = False) -> list[str]:
 
 def package_directory() -> str:
     """The directory in which the package is: what an interpreter that is to load it looks in."""
-    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return os.path.abspath(__file__).rsplit("/", 4)[0]
 
 
 def _open_directory(state: str) -> int:
