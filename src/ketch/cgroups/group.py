@@ -14,6 +14,7 @@ from ketch.errors import (
     SyscallError,
     UnsupportedError,
 )
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,14 +221,11 @@ class Group:
 def read(path: str) -> str | None:
     """A control file's whole text; None when it, or its cgroup, is not there."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with owned(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
             text = part = os.read(descriptor, _READ_BYTES)
             while len(part) == _READ_BYTES:
                 part = os.read(descriptor, _READ_BYTES)
                 text += part
-        finally:
-            os.close(descriptor)
     except OSError as error:
         # ENODEV: the cgroup was removed after its file was opened. EOPNOTSUPP: a v2 file that
         # this type of cgroup has not (cgroup.procs of a threaded one).
@@ -238,11 +236,8 @@ def read(path: str) -> str | None:
 
 
 def _write(path: str, value: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as descriptor:
         os.write(descriptor, value.encode())
-    finally:
-        os.close(descriptor)
 
 
 def _tree(directory: str) -> list[str]:

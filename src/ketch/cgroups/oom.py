@@ -11,6 +11,7 @@ import os
 
 from ketch.cgroups.memory import keyed
 from ketch.linux import inotify
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,15 +42,11 @@ def watch(cgroup: "Manager") -> tuple[int, int] | None:
         queue.watch(f"{directory}/memory.events", inotify.IN_MODIFY)
         return queue.fileno(), os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
     told = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        place = os.open(f"{directory}/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(place, f"{told} {control}".encode())
-        finally:
-            os.close(place)
-    finally:
-        os.close(control)
+    with (
+        owned(os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)) as control,
+        owned(os.open(f"{directory}/cgroup.event_control", os.O_WRONLY | os.O_CLOEXEC)) as place,
+    ):
+        os.write(place, f"{told} {control}".encode())
     return told, NO_COUNTER
 
 

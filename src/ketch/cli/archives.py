@@ -15,6 +15,7 @@ from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import archive
 from ketch.images.registry.progress import Progress
 from ketch.linux import sparse
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,10 +124,8 @@ def _input(name: str) -> "Iterator[int]":
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise InvalidArgumentError(f"open {name}: {reason}") from error
-    try:
+    with owned(descriptor):
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from ketch.images import compression, tar
 from ketch.images.tar_writer import Writer
 from ketch.linux import sparse
 from ketch.linux.openat2 import RESOLVE_BENEATH, openat2
+from ketch.linux.scopes import owned
 from ketch.spec.image import DOCUMENT_SIZE_MAX
 
 TYPE_CHECKING = False
@@ -169,10 +170,8 @@ class DirectorySource:
             descriptor = self._open(name, os.O_PATH)
         except (OSError, ValueError):
             return False
-        try:
+        with owned(descriptor):
             return stat.S_ISREG(os.fstat(descriptor).st_mode)
-        finally:
-            os.close(descriptor)
 
     def document(self, name: str) -> bytes | None:
         """Return a small file's content, None where there is none of that name."""
@@ -197,11 +196,8 @@ class DirectorySource:
 
     def _open(self, name: str, flags: int) -> int:
         """Open a file beneath the directory: its author's symlinks lead nowhere else."""
-        top = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with owned(os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
             return openat2(top, os.fsencode(_clean(name)), flags, resolve=RESOLVE_BENEATH)
-        finally:
-            os.close(top)
 
 
 def seekable(descriptor: int, directory: str, limit_bytes: int) -> int:
@@ -299,12 +295,11 @@ class DirectorySink:
 
     def add_blob(self, name: str, descriptor: int) -> None:
         """Write a file from another."""
-        target = os.open(self._target(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-        try:
+        with owned(
+            os.open(self._target(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
+        ) as target:
             for _ in sparse.copy(descriptor, target, os.fstat(descriptor).st_size):
                 pass
-        finally:
-            os.close(target)
 
     def finish(self) -> None:
         """Do nothing: all of it is written."""

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 
 from ketch.errors import DigestMismatchError, NotFoundError, UnavailableError
+from ketch.linux.scopes import owned
 from ketch.spec import digest as digests
 from ketch.spec.image import DOCUMENT_SIZE_MAX
 
@@ -86,8 +87,7 @@ class ContentStore:
             DigestMismatchError: its content has changed on the disk.
             UnavailableError: it is larger than the limit.
         """
-        descriptor = self.open(digest)
-        try:
+        with owned(self.open(digest)) as descriptor:
             size = os.fstat(descriptor).st_size
             if size > limit_bytes:
                 raise UnavailableError(
@@ -96,8 +96,6 @@ class ContentStore:
             content = b""
             while len(content) < size and (piece := os.read(descriptor, size - len(content))):
                 content += piece
-        finally:
-            os.close(descriptor)
         _verify(hashlib.new(digest.partition(":")[0], content).hexdigest(), digest)
         return content
 
@@ -151,16 +149,14 @@ class ContentStore:
     def _replace(self, name: str, content: bytes) -> None:
         temporary = f"{self.root}/ingest/{os.urandom(12).hex()}"
         try:
-            descriptor = os.open(temporary, _NEW, 0o644)
-            try:
-                _write_all(descriptor, content)
-                os.fsync(descriptor)
-                os.rename(temporary, f"{self.root}/{name}")
-            except BaseException:
-                os.unlink(temporary)
-                raise
-            finally:
-                os.close(descriptor)
+            with owned(os.open(temporary, _NEW, 0o644)) as descriptor:
+                try:
+                    _write_all(descriptor, content)
+                    os.fsync(descriptor)
+                    os.rename(temporary, f"{self.root}/{name}")
+                except BaseException:
+                    os.unlink(temporary)
+                    raise
         except OSError as error:
             raise _unwritable(self.root, error) from error
 
@@ -270,11 +266,8 @@ def _names(directory: str) -> list[str]:
 
 
 def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _verify(digits: str, digest: str) -> None:

@@ -28,6 +28,7 @@ from ketch.linux.openat2 import (
     openat2,
 )
 from ketch.linux.removetree import remove_tree
+from ketch.linux.scopes import owned
 
 # Archives of a million files exist; a directory's metadata is held in memory until the end.
 ENTRIES_MAX = 10_000_000
@@ -130,11 +131,9 @@ class Tree:
                 if error.errno not in GONE:
                     raise
                 continue  # replaced later in the archive
-            try:
+            with owned(descriptor):
                 if os.fstat(descriptor).st_ino == inode:
                     _give_metadata(descriptor, entry)
-            finally:
-                os.close(descriptor)
 
     def _place(self, path: bytes, name: bytes, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make a member at a path, whose last name is given too, in place of whatever is there."""
@@ -180,16 +179,13 @@ class Tree:
 
     def _make_file(self, parent: int, name: bytes, entry: tar.Entry, reader: tar.Reader) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o600, dir_fd=parent)
-        try:
+        with owned(os.open(name, flags, 0o600, dir_fd=parent)) as descriptor:
             if entry.segments is not None:
                 _write_segments(descriptor, entry, reader)
             else:
                 for piece in reader.data():
                     sparse.append(descriptor, piece)
             _give_metadata(descriptor, entry)
-        finally:
-            os.close(descriptor)
         self.size_bytes += entry.size_bytes
         if self.size_bytes > _SIZE_MAX:
             raise self._refused(entry.name, f"the files have more than {_SIZE_MAX} bytes")

@@ -18,6 +18,7 @@ import threading
 
 from ketch.errors import SyscallError, UnsupportedError
 from ketch.linux import fsuid, libc, mount, namespaces
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,8 +88,5 @@ def _cover(places: "Sequence[str]", user_namespace: int) -> None:
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mount.mount("", "/", flags=mount.MS_REC | mount.MS_PRIVATE)
     for place in places:
-        tree = clone(place, user_namespace)
-        try:
+        with owned(clone(place, user_namespace)) as tree:
             mount.move_mount(tree, libc.AT_FDCWD, place)
-        finally:
-            os.close(tree)

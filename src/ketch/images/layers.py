@@ -20,6 +20,7 @@ from ketch.linux.openat2 import (
     RESOLVE_NO_XDEV,
     openat2,
 )
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,22 +124,18 @@ class _Layer(Tree):
         """Describe a directory that the archive does not: as the layers below have it."""
         entry = super()._inherited(path)
         for tree in self._lower:
-            root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                found = openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW)
-            except OSError as error:
-                if error.errno == errno.ENOENT:
-                    continue
-                break  # hidden, or not a directory there
-            finally:
-                os.close(root)
-            try:
+            with owned(os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+                try:
+                    found = openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW)
+                except OSError as error:
+                    if error.errno == errno.ENOENT:
+                        continue
+                    break  # hidden, or not a directory there
+            with owned(found):
                 status = os.fstat(found)
                 entry.mode = stat.S_IMODE(status.st_mode)
                 entry.uid, entry.gid = status.st_uid, status.st_gid
                 entry.mtime_ns = status.st_mtime_ns
                 entry.xattrs = attributes.read(found)
-            finally:
-                os.close(found)
             break
         return entry

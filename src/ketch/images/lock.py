@@ -10,6 +10,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from ketch.linux.scopes import owned
+
 
 @contextlib.contextmanager
 def shared(root: str) -> Iterator[None]:
@@ -40,7 +42,5 @@ def _file(root: str) -> Iterator[int]:
     except FileNotFoundError:
         os.makedirs(root, 0o700, exist_ok=True)
         descriptor = os.open(path, flags, 0o600)
-    try:
+    with owned(descriptor):
         yield descriptor
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from ketch.images import lock
 from ketch.images.snapshots import Snapshotter, make_upper, record_layers, unwritable
 from ketch.linux import libc, mount
 from ketch.linux.removetree import remove_tree
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,10 +89,8 @@ class OverlaySnapshotter(Snapshotter):
             upper = os.open(f"{directory}/upper", _DIRECTORY)
         except OSError as error:
             raise unwritable(directory, error) from error
-        try:
+        with owned(upper):
             yield upper, self._stack(directory), False
-        finally:
-            os.close(upper)
 
     def _mount(
         self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False
@@ -118,8 +117,7 @@ _OPTIONS: "Options" = {"redirect_dir": "nofollow", "metacopy": "off", "index": "
 def _mount_appending(
     directory: str, lower: Sequence[str], writable: bool, options: "Options"
 ) -> int:
-    context = mount.fsopen("overlay")
-    try:
+    with owned(mount.fsopen("overlay")) as context:
         mount.fsconfig(context, "source", "overlay")
         for tree in lower:
             mount.fsconfig(context, "lowerdir+", tree)
@@ -129,8 +127,6 @@ def _mount_appending(
         for key, value in options.items():
             mount.fsconfig(context, key, value)
         return mount.fsmount(context)
-    finally:
-        os.close(context)
 
 
 def _escaped(path: str) -> str:
@@ -168,14 +164,11 @@ def _mount_by_short_names(
             )
             mount.mount("overlay", "mounted", "overlay", data=data)
             return mount.open_tree(libc.AT_FDCWD, "mounted", mount.OPEN_TREE_CLONE)
-        context = mount.fsopen("overlay")
-        try:
+        with owned(mount.fsopen("overlay")) as context:
             mount.fsconfig(context, "source", "overlay")
             for key, value in options.items():
                 mount.fsconfig(context, key, value)
             return mount.fsmount(context)
-        finally:
-            os.close(context)
     finally:
         os.fchdir(here)
         os.close(here)

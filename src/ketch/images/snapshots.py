@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from ketch.errors import NotFoundError, UnavailableError
 from ketch.linux import inodeflags
 from ketch.linux.removetree import remove_tree
+from ketch.linux.scopes import owned
 from ketch.linux.syncfs import syncfs
 from ketch.spec import digest as digests
 
@@ -100,11 +101,8 @@ class Snapshotter(ABC):
         path = self._new_path()
         try:
             os.makedirs(f"{path}/diff", 0o755)
-            directory = os.open(f"{path}/diff", _DIRECTORY)
-            try:
+            with owned(os.open(f"{path}/diff", _DIRECTORY)) as directory:
                 yield Ingest(self, path, directory, lower)
-            finally:
-                os.close(directory)
         finally:
             remove_tree(path)
 
@@ -115,8 +113,7 @@ class Snapshotter(ABC):
             with open(f"{path}/size", "x", encoding="utf-8") as file:
                 file.write(f"{size_bytes}\n")
             os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
-            descriptor = os.open(os.path.dirname(target), _DIRECTORY)
-            try:
+            with owned(os.open(os.path.dirname(target), _DIRECTORY)) as descriptor:
                 syncfs(descriptor)
                 try:
                     os.rename(path, target)
@@ -124,8 +121,6 @@ class Snapshotter(ABC):
                     if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                         raise
                 os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise unwritable(self.root, error) from error
 
@@ -316,11 +311,8 @@ def _spread(directory: str) -> None:
     ``rmi`` takes twice as long, and more with each round (Linux, fs/ext4/ialloc.c,
     ``recently_deleted``).
     """
-    descriptor = os.open(directory, _DIRECTORY)
-    try:
+    with owned(os.open(directory, _DIRECTORY)) as descriptor:
         inodeflags.change(descriptor, add=inodeflags.TOPDIR)
-    finally:
-        os.close(descriptor)
 
 
 def _names(directory: str) -> list[str]:

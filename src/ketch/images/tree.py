@@ -13,6 +13,7 @@ import stat
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.images import attributes, tar, tar_writer
 from ketch.linux import sparse
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,8 +190,7 @@ def _entry(shown: bytes, status: os.stat_result) -> tar.Entry:
 
 
 def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
-    descriptor = os.open(name, _FILE, dir_fd=parent)
-    try:
+    with owned(os.open(name, _FILE, dir_fd=parent)) as descriptor:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return
@@ -211,17 +211,12 @@ def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
             yield piece
         if padding:
             yield padding
-    finally:
-        os.close(descriptor)
 
 
 def _directory(parent: int, name: bytes, entry: tar.Entry) -> bytes:
     entry.kind = tar.DIRECTORY
-    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-    try:
+    with owned(os.open(name, _DIRECTORY, dir_fd=parent)) as descriptor:
         entry.xattrs = attributes.read(descriptor)
-    finally:
-        os.close(descriptor)
     return tar_writer.header(entry)
 
 

@@ -13,6 +13,7 @@ from ketch.errors import PermissionDeniedError, UnavailableError, UnsupportedErr
 from ketch.images import lock
 from ketch.images.snapshots import Snapshotter, make_upper, record_layers, unwritable
 from ketch.linux import libc, mount, sparse
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,10 +79,8 @@ class CopySnapshotter(Snapshotter):
             upper = os.open(f"{directory}/merged", _DIRECTORY)
         except OSError as error:
             raise unwritable(directory, error) from error
-        try:
+        with owned(upper):
             yield upper, self._stack(directory), True
-        finally:
-            os.close(upper)
 
     def description(
         self, chain_ids: Sequence[str], directory: str = ""
@@ -135,16 +134,12 @@ def _copy(source: bytes, path: bytes, status: os.stat_result) -> None:
 
 def _copy_content(source: bytes, path: bytes, size_bytes: int) -> None:
     """Copy a file within the kernel, holes as holes."""
-    read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        write = os.open(path, _NEW, 0o600)
-        try:
-            for _ in sparse.copy(read, write, size_bytes):
-                pass
-        finally:
-            os.close(write)
-    finally:
-        os.close(read)
+    with (
+        owned(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as read,
+        owned(os.open(path, _NEW, 0o600)) as write,
+    ):
+        for _ in sparse.copy(read, write, size_bytes):
+            pass
 
 
 def _copy_metadata(source: bytes, path: bytes, status: os.stat_result) -> None:

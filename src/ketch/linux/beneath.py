@@ -10,6 +10,7 @@ import stat
 from ketch.errors import SyscallError
 from ketch.linux.openat2 import RESOLVE_IN_ROOT as IN_ROOT
 from ketch.linux.openat2 import RESOLVE_NO_SYMLINKS, openat2
+from ketch.linux.scopes import owned
 
 _LINKS_MAX = 40  # as many symlinks as the kernel itself follows in one path: path_resolution(7)
 
@@ -49,12 +50,10 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     except FileNotFoundError:
         pass
     parent, name = _open_parent(root, path, mode)
-    try:
+    with owned(parent):
         _make_directory(parent, name, mode)
         # The name was made in this very directory: a symlink there now was put in the way.
         return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
-    finally:
-        os.close(parent)
 
 
 def make_file(root: int, path: str, mode: int = 0o644) -> int:
@@ -76,12 +75,10 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
     except FileNotFoundError:
         pass
     parent, name = _open_parent(root, path, 0o755)
-    try:
+    with owned(parent):
         flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(name, flags, mode, dir_fd=parent))
         return openat2(parent, name, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)
-    finally:
-        os.close(parent)
 
 
 def read_file(root: int, path: str, bytes_max: int) -> bytes:
@@ -102,21 +99,17 @@ def read_file(root: int, path: str, bytes_max: int) -> bytes:
         place = open_path(root, path)
     except OSError:
         return b""
-    try:
+    with owned(place):
         if not stat.S_ISREG(os.fstat(place).st_mode):
             return b""
         # This very file, whatever its name means by now.
         file = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(place)
-    try:
+    with owned(file):
         parts = []
         while bytes_max > 0 and (part := os.read(file, bytes_max)):
             parts.append(part)
             bytes_max -= len(part)
         return b"".join(parts)
-    finally:
-        os.close(file)
 
 
 def _open_parent(root: int, path: str, mode: int) -> tuple[int, str]:
@@ -144,8 +137,7 @@ def _make_directory(parent: int, name: str, mode: int) -> None:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
         return
-    directory = openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
-    try:
+    with owned(
+        openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
+    ) as directory:
         os.fchmod(directory, mode)
-    finally:
-        os.close(directory)

@@ -5,6 +5,7 @@ import os
 import stat
 
 from ketch.linux import sparse
+from ketch.linux.scopes import owned
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _FLAGS
@@ -68,20 +69,18 @@ class _Links:
 
 
 def _copy_directory(source: int, target: int, links: _Links) -> None:
-    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
-    try:
+    with owned(
+        os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
+    ) as directory:
         before = os.fstat(directory)
         with os.scandir(directory) as entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 _copy_entry(directory, target, entry.name, status, links)
-        into = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
-        try:
+        with owned(
+            os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
+        ) as into:
             _copy_metadata(directory, into, before)
-        finally:
-            os.close(into)
-    finally:
-        os.close(directory)
 
 
 def _copy_entry(source: int, target: int, name: str, status: os.stat_result, links: _Links) -> None:
@@ -93,43 +92,34 @@ def _copy_entry(source: int, target: int, name: str, status: os.stat_result, lin
         os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
     elif kind == stat.S_IFDIR:
         os.mkdir(name, 0o700, dir_fd=target)
-        read = os.open(name, _DIRECTORY, dir_fd=source)
-        try:
-            write = os.open(name, _DIRECTORY, dir_fd=target)
-            try:
-                _copy_directory(read, write, links)
-            finally:
-                os.close(write)
-        finally:
-            os.close(read)
+        with (
+            owned(os.open(name, _DIRECTORY, dir_fd=source)) as read,
+            owned(os.open(name, _DIRECTORY, dir_fd=target)) as write,
+        ):
+            _copy_directory(read, write, links)
     elif kind == stat.S_IFREG:
         if not links.make(status, name, target):
             _copy_file(source, target, name, status, links)
     elif kind != stat.S_IFSOCK:
         os.mknod(name, kind | 0o600, status.st_rdev, dir_fd=target)
-        made = os.open(name, os.O_PATH | _FLAGS, dir_fd=target)
-        try:
+        with owned(os.open(name, os.O_PATH | _FLAGS, dir_fd=target)) as made:
             if stat.S_IFMT(os.fstat(made).st_mode) == kind:
                 os.chown(f"/proc/self/fd/{made}", status.st_uid, status.st_gid)
                 os.chmod(f"/proc/self/fd/{made}", stat.S_IMODE(status.st_mode))
-        finally:
-            os.close(made)
 
 
 def _copy_file(source: int, target: int, name: str, status: os.stat_result, links: _Links) -> None:
-    read = os.open(name, os.O_RDONLY | _FLAGS, dir_fd=source)
-    try:
-        write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=target)
-        try:
-            before = os.fstat(read)  # reading changes when it was last read
-            for _ in sparse.copy(read, write, before.st_size):
-                pass
-            _copy_metadata(read, write, before)
-            links.add(status, write)
-        finally:
-            os.close(write)
-    finally:
-        os.close(read)
+    with (
+        owned(os.open(name, os.O_RDONLY | _FLAGS, dir_fd=source)) as read,
+        owned(
+            os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=target)
+        ) as write,
+    ):
+        before = os.fstat(read)  # reading changes when it was last read
+        for _ in sparse.copy(read, write, before.st_size):
+            pass
+        _copy_metadata(read, write, before)
+        links.add(status, write)
 
 
 def _copy_metadata(source: int, target: int, status: os.stat_result) -> None:

@@ -6,6 +6,7 @@ import stat
 
 from ketch.linux import inodeflags
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from ketch.linux.scopes import owned
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
@@ -29,30 +30,25 @@ def remove_tree(path: str) -> None:
         top = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return
-    try:
+    with owned(top):
         _clear_flags(top)
         while names := os.listdir(top):
             for name in names:
                 if not _remove(top, name):
                     _empty(top, name)
                     os.rmdir(name, dir_fd=top)
-    finally:
-        os.close(top)
     os.rmdir(path)
 
 
 def _empty(top: int, name: str) -> None:
     """Empty a directory in the top one; its own directories that are not empty go to the top."""
-    directory = openat2(top, name, _DIRECTORY, resolve=_RESOLVE)
-    try:
+    with owned(openat2(top, name, _DIRECTORY, resolve=_RESOLVE)) as directory:
         _clear_flags(directory)
         for inner in os.listdir(directory):
             if not _remove(directory, inner):
                 # Any name will do that the container cannot have guessed.
                 aside = f".removing-{os.urandom(8).hex()}"
                 os.rename(inner, aside, src_dir_fd=directory, dst_dir_fd=top)
-    finally:
-        os.close(directory)
 
 
 def _remove(directory: int, name: str) -> bool:
@@ -64,11 +60,8 @@ def _remove(directory: int, name: str) -> bool:
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise
     # chattr +i or +a, which a privileged container may have set.
-    entry = openat2(directory, name, os.O_RDONLY, resolve=_RESOLVE)
-    try:
+    with owned(openat2(directory, name, os.O_RDONLY, resolve=_RESOLVE)) as entry:
         _clear_flags(entry)
-    finally:
-        os.close(entry)
     return _remove_plainly(directory, name)
 
 

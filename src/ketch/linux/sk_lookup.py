@@ -7,6 +7,7 @@ import ctypes
 import os
 
 from ketch.linux import bpf
+from ketch.linux.scopes import owned
 
 # Fields of ``struct bpf_sk_lookup``, <linux/bpf.h>, by their offset in bytes.
 PROTOCOL = 12
@@ -103,13 +104,12 @@ def attach(namespace: int, instructions: bytes) -> int:
     Raises:
         SyscallError: EPERM without CAP_BPF and CAP_NET_ADMIN; EINVAL before Linux 5.9.
     """
-    program = bpf.load_program(
-        _PROG_TYPE_SK_LOOKUP, _SK_LOOKUP, "ketch_names", instructions, license="GPL"
-    )
-    try:
+    with owned(
+        bpf.load_program(
+            _PROG_TYPE_SK_LOOKUP, _SK_LOOKUP, "ketch_names", instructions, license="GPL"
+        )
+    ) as program:
         return bpf.call(
             _LINK_CREATE, "LINK_CREATE, socket lookup",
             _LinkCreate(prog_fd=program, target_fd=namespace, attach_type=_SK_LOOKUP),
         )  # fmt: skip
-    finally:
-        os.close(program)

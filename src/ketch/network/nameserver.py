@@ -15,6 +15,7 @@ import sys
 
 from ketch.errors import SyscallError
 from ketch.linux import namespaces, sk_lookup
+from ketch.linux.scopes import owned
 from ketch.spec import bpf
 
 ADDRESS = "127.0.0.11"  # Docker's
@@ -138,11 +139,8 @@ def _close(sockets: list[_socket.socket]) -> None:
 
 def _lead(namespace: int, udp: int, tcp: int) -> int:
     """Lead what arrives for our address and port to these sockets, as long as the result lives."""
-    chosen = sk_lookup.socket_map([udp, tcp])
-    try:
+    with owned(sk_lookup.socket_map([udp, tcp])) as chosen:
         return sk_lookup.attach(namespace, _program(chosen))
-    finally:
-        os.close(chosen)
 
 
 def _program(sockets: int) -> bytes:

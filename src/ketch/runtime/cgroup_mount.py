@@ -12,7 +12,7 @@ import os
 
 from ketch.linux import beneath, mount
 from ketch.linux.libc import AT_FDCWD
-from ketch.linux.scopes import ExitStack
+from ketch.linux.scopes import ExitStack, owned
 from ketch.runtime.mounts import MountOptions
 
 TYPE_CHECKING = False
@@ -87,15 +87,12 @@ class CgroupMount:
             tree = mount.open_tree(AT_FDCWD, hierarchy.mountpoint + own, mount.OPEN_TREE_CLONE)
             mount.mount_setattr(tree, set_attributes=attributes)
             return tree
-        context = mount.fsopen(hierarchy.filesystem)
-        try:
+        with owned(mount.fsopen(hierarchy.filesystem)) as context:
             mount.fsconfig(context, "source", hierarchy.filesystem)
             for option in filter(None, hierarchy.options.split(",")):
                 key, equals, value = option.partition("=")
                 mount.fsconfig(context, key, value if equals else None)
             return mount.fsmount(context, attributes)
-        finally:
-            os.close(context)
 
 
 def _own_cgroup(hierarchy: "Hierarchy") -> str:

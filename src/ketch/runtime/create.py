@@ -12,7 +12,7 @@ from ketch.errors import (
 )
 from ketch.linux import capabilities, process, signals
 from ketch.linux.namespaces import CLONE_NEWNET, CLONE_NEWUSER
-from ketch.linux.scopes import ExitStack, suppress
+from ketch.linux.scopes import ExitStack, owned, suppress
 from ketch.runtime import init, mappings, namespaces
 from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
@@ -369,11 +369,8 @@ def _connect(birth: init.Birth, container: Container) -> None:
         from ketch.runtime import netdevices  # noqa: PLC0415 wanted by few
 
         path = dict(plan.joins).get("network", f"/proc/{container.pid}/ns/net")
-        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with owned(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as namespace:
             netdevices.move(devices, namespace, birth.say)
-        finally:
-            os.close(namespace)
 
 
 def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> None:
@@ -411,10 +408,8 @@ def hand_over(container: Container, number: int, linux: "Linux", state: "State")
             f"linux.seccomp: the listener cannot be taken over: {error}",
             "notifications need a runtime with CAP_SYS_PTRACE",
         ) from error
-    try:
+    with owned(descriptor):
         listener.hand_over(linux["seccomp"], descriptor, container.pid, state)
-    finally:
-        os.close(descriptor)
 
 
 def tune(pid: int, specification: "Process", say: "Callable[[str], None]") -> None:

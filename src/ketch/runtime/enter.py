@@ -16,7 +16,7 @@ import struct
 from ketch import cgroups
 from ketch.errors import ConflictError, UnavailableError
 from ketch.linux import namespaces, process
-from ketch.linux.scopes import ExitStack
+from ketch.linux.scopes import ExitStack, owned
 from ketch.runtime import create, init
 from ketch.runtime.create import Container
 from ketch.runtime.handshake import Channel, run_child
@@ -169,7 +169,7 @@ def enter(
 def _fork_across(entry: _Entry, ours: Channel) -> int:
     """Fork the process in between and reap it; returns the pid of the one that it left inside."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
+    with owned(reader):
         between = os.fork()
         if between == 0:
             ours.close()
@@ -177,8 +177,6 @@ def _fork_across(entry: _Entry, ours: Channel) -> int:
         os.close(writer)
         told = os.read(reader, 4)
         os.waitpid(between, 0)
-    finally:
-        os.close(reader)
     if not told:
         entry.channel.close()
         try:

@@ -12,6 +12,7 @@ import stat
 from ketch.errors import InvalidArgumentError
 from ketch.linux import beneath, libc, mount
 from ketch.linux.libc import AT_FDCWD
+from ketch.linux.scopes import owned
 from ketch.runtime import null_device
 
 TYPE_CHECKING = False
@@ -69,15 +70,12 @@ class MakeDevices:
         """
         for device in self.devices:
             parent_path, name = os.path.split(device["path"])
-            parent = beneath.make_directories(root, parent_path)
-            try:
+            with owned(beneath.make_directories(root, parent_path)) as parent:
                 # A fifo is no device: everyone may make one.
                 if self.bind and device["type"] != "p":
                     _bind_device(root, device["path"])
                 else:
                     _make_device(root, parent, name, device)
-            finally:
-                os.close(parent)
 
 
 def _make_device(root: int, parent: int, name: str, device: "Device") -> None:
@@ -103,15 +101,11 @@ def _make_device(root: int, parent: int, name: str, device: "Device") -> None:
 
 
 def _bind_device(root: int, path: str) -> None:
-    source = mount.open_tree(AT_FDCWD, path, mount.OPEN_TREE_CLONE)
-    try:
-        target = beneath.make_file(root, path)
-        try:
-            mount.move_mount(source, target)
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
+    with (
+        owned(mount.open_tree(AT_FDCWD, path, mount.OPEN_TREE_CLONE)) as source,
+        owned(beneath.make_file(root, path)) as target,
+    ):
+        mount.move_mount(source, target)
 
 
 class MakeDeviceLinks:
@@ -125,8 +119,7 @@ class MakeDeviceLinks:
 
     def execute(self, root: int) -> None:
         """Make the links; one that is there already stays, but ``ptmx`` must be ours."""
-        directory = beneath.make_directories(root, "/dev")
-        try:
+        with owned(beneath.make_directories(root, "/dev")) as directory:
             for name, target in _DEVICE_LINKS:
                 try:
                     os.symlink(target, name, dir_fd=directory)
@@ -134,8 +127,6 @@ class MakeDeviceLinks:
                     if name == "ptmx":
                         os.unlink(name, dir_fd=directory)
                         os.symlink(target, name, dir_fd=directory)
-        finally:
-            os.close(directory)
 
 
 class MaskPath:
@@ -161,14 +152,8 @@ def _cover(root: int, path: str, make: "Callable[[int], int]") -> None:
         target = beneath.open_path(root, path)
     except (FileNotFoundError, NotADirectoryError):
         return
-    try:
-        cover = make(target)
-        try:
-            mount.move_mount(cover, target)
-        finally:
-            os.close(cover)
-    finally:
-        os.close(target)
+    with owned(target), owned(make(target)) as cover:
+        mount.move_mount(cover, target)
 
 
 def _blank(target: int) -> int:
@@ -179,14 +164,11 @@ def _blank(target: int) -> int:
 
 
 def _empty_directory() -> int:
-    context = mount.fsopen("tmpfs")
-    try:
+    with owned(mount.fsopen("tmpfs")) as context:
         mount.fsconfig(context, "source", "tmpfs")
         mount.fsconfig(context, "size", "0k")
         mount.fsconfig(context, "mode", "755")
         return mount.fsmount(context, mount.MOUNT_ATTR_RDONLY)
-    finally:
-        os.close(context)
 
 
 class ReadOnlyPath:
@@ -231,11 +213,8 @@ class ReadOnlyMount:
 
     def execute(self, root: int) -> None:
         """Set the mount's read-only attribute."""
-        target = beneath.open_path(root, self.path)
-        try:
+        with owned(beneath.open_path(root, self.path)) as target:
             mount.mount_setattr(target, set_attributes=mount.MOUNT_ATTR_RDONLY)
-        finally:
-            os.close(target)
 
 
 class WriteSysctl:
@@ -279,8 +258,5 @@ def sysctl_path(name: str) -> str:
 
 def write_text(path: str, text: str) -> None:
     """Write a kernel file in one write(2), as such files want it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as descriptor:
         os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ import time
 
 from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
 from ketch.linux import process, signals
+from ketch.linux.scopes import owned
 from ketch.runtime.process import restore_signals
 from ketch.spec import json_text
 
@@ -165,8 +166,7 @@ def _await(pid: int, timeout_seconds: int | None) -> int | None:
     """A child's exit status, negative for a signal; None where it had to be killed."""
     expired = False
     if timeout_seconds is not None:
-        pidfd = process.pidfd_open(pid)
-        try:
+        with owned(process.pidfd_open(pid)) as pidfd:
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             deadline = time.monotonic() + timeout_seconds
@@ -176,7 +176,5 @@ def _await(pid: int, timeout_seconds: int | None) -> int | None:
             if not ready:
                 expired = True
                 process.pidfd_send_signal(pidfd, signals.SIGKILL)
-        finally:
-            os.close(pidfd)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return None if expired else status

@@ -10,7 +10,7 @@ import os
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import capabilities, process, signals
 from ketch.linux.namespaces import CLONE_NEWUSER
-from ketch.linux.scopes import suppress
+from ketch.linux.scopes import owned, suppress
 from ketch.spec.capabilities import mask
 
 TYPE_CHECKING = False
@@ -101,16 +101,14 @@ def _is_single(mappings: "list[IdMapping]", own: int) -> bool:
 
 
 def _write(path: str, words: str, field: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, words.encode())
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"{field}: {words.strip()!r}: {(error.strerror or '').lower()}",
-            "ids outside must be mapped in the runtime's own user namespace, to which they belong",
-        ) from error
-    finally:
-        os.close(descriptor)
+    with owned(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as descriptor:
+        try:
+            os.write(descriptor, words.encode())
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"{field}: {words.strip()!r}: {(error.strerror or '').lower()}",
+                "ids outside must be mapped in the runtime's own user namespace, where they belong",
+            ) from error
 
 
 def _ask(program: str, pid: int, mappings: "list[IdMapping]", field: str) -> None:
@@ -125,12 +123,10 @@ def _ask(program: str, pid: int, mappings: "list[IdMapping]", field: str) -> Non
     arguments = [program, str(pid), *text(mappings).split()]
     said, writer = os.pipe2(os.O_CLOEXEC)
     with open(said, encoding="utf-8", errors="replace") as output:
-        try:
+        with owned(writer):
             child = os.posix_spawn(
                 path, arguments, {}, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 2)]
             )
-        finally:
-            os.close(writer)
         words = output.read(4096)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:

@@ -13,7 +13,7 @@ import stat
 from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import beneath, mount, statfs
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
-from ketch.linux.scopes import ExitStack
+from ketch.linux.scopes import ExitStack, owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -288,13 +288,10 @@ class MountOperation:
                 mount.mount_setattr(own, propagation=kind, recursive=recursive)
 
     def _remount(self, root: int) -> None:
-        target = beneath.open_path(root, self.destination)
-        try:
+        with owned(beneath.open_path(root, self.destination)) as target:
             self._change_attributes(target)
             for kind, recursive in self.options.propagation:
                 mount.mount_setattr(target, propagation=kind, recursive=recursive)
-        finally:
-            os.close(target)
 
     def _refused(self, error: OSError) -> InvalidArgumentError:
         hint = ""
@@ -377,7 +374,7 @@ class MountOperation:
                     f"{self.where}.type: this kernel has no file system {self.type}"
                 ) from error
             raise
-        try:
+        with owned(context):
             if self.source:
                 mount.fsconfig(context, "source", self.source)
             for option in [*self._covered_mode(root), *self.options.data]:
@@ -386,8 +383,6 @@ class MountOperation:
             if self.label and self.type not in _UNLABELLED:
                 mount.fsconfig(context, "context", self.label)
             made = mount.fsmount(context, self.options.set_attributes)
-        finally:
-            os.close(context)
         if self.options.set_recursive or self.options.clear_recursive:
             self._change_attributes(made)
         return made
@@ -400,10 +395,8 @@ class MountOperation:
             covered = beneath.open_path(root, self.destination)
         except FileNotFoundError:
             return []
-        try:
+        with owned(covered):
             return [f"mode={stat.S_IMODE(os.fstat(covered).st_mode):o}"]
-        finally:
-            os.close(covered)
 
     def _change_attributes(self, tree: int) -> None:
         options = self.options

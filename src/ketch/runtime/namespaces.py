@@ -17,6 +17,7 @@ import os
 from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import process
 from ketch.linux.namespaces import CLONE_NEWTIME, CLONE_NEWUSER, KINDS, setns, unshare
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,15 +147,12 @@ def visit(pidfd: int, flag: int, step: "Step") -> None:
         step: what to do there.
     """
     name = next(name for each, name in KINDS.values() if each == flag)
-    home = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)) as home:
         setns(pidfd, flag)
         try:
             step.execute()
         finally:
             setns(home, flag)
-    finally:
-        os.close(home)
 
 
 def write_time_offsets(pid: int, offsets: "dict[str, TimeOffset]") -> None:
@@ -171,13 +169,11 @@ def write_time_offsets(pid: int, offsets: "dict[str, TimeOffset]") -> None:
         f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
         for clock, offset in offsets.items()
     ]
-    descriptor = os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, "".join(lines).encode())
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"linux.timeOffsets: {' '.join(lines).strip()!r}: {(error.strerror or '').lower()}",
-            "a shifted clock must stand between zero and 146 years: time_namespaces(7)",
-        ) from error
-    finally:
-        os.close(descriptor)
+    with owned(os.open(f"/proc/{pid}/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)) as descriptor:
+        try:
+            os.write(descriptor, "".join(lines).encode())
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"linux.timeOffsets: {' '.join(lines).strip()!r}: {(error.strerror or '').lower()}",
+                "a shifted clock must stand between zero and 146 years: time_namespaces(7)",
+            ) from error

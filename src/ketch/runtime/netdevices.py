@@ -11,6 +11,7 @@ import os
 
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, SyscallError
 from ketch.linux import namespaces, rtnetlink
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,12 +76,9 @@ def _move(
 
 def _socket_of(namespace: int) -> rtnetlink.Socket:
     """A socket that speaks to another namespace; the caller, of one thread, steps in and back."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with owned(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as home:
         namespaces.setns(namespace, namespaces.CLONE_NEWNET)
         try:
             return rtnetlink.Socket()
         finally:
             namespaces.setns(home, namespaces.CLONE_NEWNET)
-    finally:
-        os.close(home)

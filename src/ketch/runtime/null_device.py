@@ -11,6 +11,7 @@ import stat
 from ketch.errors import UnavailableError
 from ketch.linux import mount
 from ketch.linux.libc import AT_FDCWD
+from ketch.linux.scopes import owned
 
 NUMBER = os.makedev(1, 3)
 
@@ -56,7 +57,5 @@ def open_unchangeable() -> int:
         tree = clone()
     except PermissionError:
         return -1
-    try:
+    with owned(tree):
         return os.open(f"/proc/self/fd/{tree}", os.O_RDWR | os.O_CLOEXEC)
-    finally:
-        os.close(tree)

@@ -13,6 +13,7 @@ import stat
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.linux import beneath, mount
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
+from ketch.linux.scopes import owned
 from ketch.runtime import null_device
 from ketch.runtime.filesystem import DEFAULT_DEVICES
 from ketch.runtime.mounts import MountOptions
@@ -44,16 +45,13 @@ def mounts(config: "Config", rootfs: str, cgroup: "Manager | None") -> list[tupl
     linux = config.get("linux", {})
     kinds = {each["type"] for each in linux.get("namespaces", [])}
     found = []
-    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         for entry in config.get("mounts", []):
             place = _resolved(root, entry["destination"])
             if MountOptions(entry.get("options", [])).bind:
                 found.append((place, entry["source"]))
             elif entry.get("type") in {"cgroup", "cgroup2"} and cgroup and "cgroup" not in kinds:
                 found += _cgroups(place, cgroup)
-    finally:
-        os.close(root)
     if "user" in kinds:
         # Not made there, but bound.
         devices = {each["path"] for each in (*DEFAULT_DEVICES, *(linux.get("devices") or []))}
@@ -67,10 +65,8 @@ def _resolved(root: int, path: str) -> str:
         descriptor = beneath.open_path(root, path)
     except OSError:
         return os.path.normpath(path)  # below another mount
-    try:
+    with owned(descriptor):
         real = os.readlink(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
     # Of another mount namespace's root, or a detached one, it is just the slash.
     return real.removeprefix(os.readlink(f"/proc/self/fd/{root}").rstrip("/")) or "/"
 

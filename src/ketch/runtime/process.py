@@ -11,6 +11,7 @@ import stat
 from ketch.errors import InvalidArgumentError, StartError
 from ketch.linux import capabilities, process, seccomp, signals
 from ketch.linux.openat2 import openat2
+from ketch.linux.scopes import owned
 from ketch.runtime import null_device, program
 from ketch.spec import passwd
 from ketch.spec.capabilities import resolve
@@ -314,17 +315,15 @@ def set_oom_score(adjustment: int, pid: int | str = "self") -> None:
     Raises:
         InvalidArgumentError: lowering it needs CAP_SYS_RESOURCE.
     """
-    descriptor = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if int(os.read(descriptor, 16)) != adjustment:
-            os.write(descriptor, str(adjustment).encode())
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"process.oomScoreAdj: {adjustment}: {(error.strerror or '').lower()}",
-            "lowering it needs CAP_SYS_RESOURCE; the range is -1000 to 1000",
-        ) from error
-    finally:
-        os.close(descriptor)
+    with owned(os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)) as descriptor:
+        try:
+            if int(os.read(descriptor, 16)) != adjustment:
+                os.write(descriptor, str(adjustment).encode())
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"process.oomScoreAdj: {adjustment}: {(error.strerror or '').lower()}",
+                "lowering it needs CAP_SYS_RESOURCE; the range is -1000 to 1000",
+            ) from error
 
 
 def restore_signals() -> None:

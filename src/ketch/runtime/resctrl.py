@@ -8,6 +8,7 @@ import os
 
 from ketch.errors import ConflictError, InvalidArgumentError, UnsupportedError
 from ketch.linux.procfs import unescape
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,11 +135,10 @@ class Group:
 
     def _write(self, file: str, words: str) -> None:
         try:
-            descriptor = os.open(f"{self.directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
-            try:
+            with owned(
+                os.open(f"{self.directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+            ) as descriptor:
                 os.write(descriptor, words.encode())
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise InvalidArgumentError(
                 f"linux.intelRdt: {words.strip()!r} in {file}: {self._last_error(error)}"

@@ -6,6 +6,7 @@ from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import libc, mount
 from ketch.linux.libc import AT_FDCWD
 from ketch.linux.procfs import unescape
+from ketch.linux.scopes import owned
 
 # Of the host's tree in the new mount namespace. Unless the configuration wants it shared, nothing
 # that is mounted inside may travel to the host.
@@ -87,16 +88,13 @@ def pivot(root: int, propagation: str) -> None:
         root: descriptor of the new root, a mount point in this mount namespace.
         propagation: ``linux.rootfsPropagation``.
     """
-    old_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as old_root:
         os.fchdir(root)
         libc.syscall("pivot_root", "onto the container's root", b".", b".")
         os.fchdir(old_root)
         # Unmounting must not travel to the host's own mount tree.
         mount.mount("", ".", flags=mount.MS_SLAVE | mount.MS_REC)
         mount.umount2(".", mount.MNT_DETACH)
-    finally:
-        os.close(old_root)
     os.chdir("/")
     _propagate_finally(root, propagation)
 

@@ -30,6 +30,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.linux import procfs
+from ketch.linux.scopes import owned
 from ketch.spec import json_text
 
 TYPE_CHECKING = False
@@ -243,10 +244,8 @@ class Entry:
             if error.errno != errno.ENXIO:
                 raise
             raise UnavailableError("the container's init has ended") from error
-        try:
+        with owned(descriptor):
             os.write(descriptor, b"0")
-        finally:
-            os.close(descriptor)
         os.unlink(path)
 
     def remove_own(self) -> bool:
@@ -292,14 +291,12 @@ class States:
         os.makedirs(self.root, 0o711, exist_ok=True)
         self._sweep(path)
         # The root's lock, since a directory without record is open to be swept until it is locked.
-        root = _lock(self.root)
-        try:
-            os.mkdir(path, 0o711)
-            descriptor = _lock(path)
-        except FileExistsError:
-            raise AlreadyExistsError("container with given ID already exists") from None
-        finally:
-            os.close(root)
+        with owned(_lock(self.root)):
+            try:
+                os.mkdir(path, 0o711)
+                descriptor = _lock(path)
+            except FileExistsError:
+                raise AlreadyExistsError("container with given ID already exists") from None
         return Entry(path, descriptor)
 
     def lock(self, container_id: str) -> Entry:

@@ -9,6 +9,7 @@ import os
 
 from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import mempolicy, personality, scheduler
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,10 +220,8 @@ class SetLabel:
                     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
                 except FileNotFoundError:
                     continue
-                try:
+                with owned(descriptor):
                     os.write(descriptor, self._label.encode())
-                finally:
-                    os.close(descriptor)
                 return
         except OSError as error:
             raise InvalidArgumentError(

@@ -20,6 +20,7 @@ from ketch.errors import (
 )
 from ketch.linux import mount, openat2, procfs
 from ketch.linux.libc import AT_RECURSIVE
+from ketch.linux.scopes import owned
 from ketch.spec import mount_flag
 from ketch.spec import mounts as requests
 from ketch.spec.values import quoted
@@ -211,11 +212,8 @@ def _volume_source(point: "MountPoint", held: "ExitStack") -> Source:
     subpath = point["Spec"].get("VolumeOptions", {}).get("Subpath", "")
     if not subpath:
         return Source(point["Source"])
-    data = os.open(point["Source"], _DIRECTORY)
-    try:
+    with owned(os.open(point["Source"], _DIRECTORY)) as data:
         return _part(data, subpath, f"volume {point['Name']}", held)
-    finally:
-        os.close(data)
 
 
 def _part(tree: int, subpath: str, whose: str, held: "ExitStack") -> Source:
@@ -229,10 +227,8 @@ def _part(tree: int, subpath: str, whose: str, held: "ExitStack") -> Source:
             f"cannot access path {subpath} of {whose}: {os.strerror(error.errno or 0).lower()}",
             "a subpath must exist when the container starts, and no symlink may lead out of it",
         ) from error
-    try:
+    with owned(place):
         return _hold(mount.open_tree(place, "", mount.OPEN_TREE_CLONE | AT_RECURSIVE), held)
-    finally:
-        os.close(place)
 
 
 def _hold(tree: int, held: "ExitStack") -> Source:
@@ -272,11 +268,8 @@ def _part_of_attached(
 ) -> Source:
     place = f"{directory}/mounted"
     os.makedirs(place, 0o700, exist_ok=True)
-    target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:
         mount.move_mount(tree, target)
-    finally:
-        os.close(target)
     try:
         return _part(tree, subpath, f"image {point['Spec']['Source']}", held)
     finally:

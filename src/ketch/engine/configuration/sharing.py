@@ -17,6 +17,7 @@ from ketch.engine.user_namespaces import UserNamespace
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import beneath, mount, statfs
 from ketch.linux.namespaces import CLONE_NEWNS, KINDS, setns
+from ketch.linux.scopes import owned
 from ketch.spec import endpoints
 from ketch.spec import user_namespaces as user_ids
 
@@ -197,15 +198,11 @@ def _shared_memory(pidfd: int, donor: "Container") -> int:
     try:
         setns(pidfd, CLONE_NEWNS)
         try:
-            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                place = beneath.open_path(root, "/dev/shm", follow=False)
-                try:
-                    tree = mount.open_tree(place, "", mount.OPEN_TREE_CLONE)
-                finally:
-                    os.close(place)
-            finally:
-                os.close(root)
+            with (
+                owned(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root,
+                owned(beneath.open_path(root, "/dev/shm", follow=False)) as place,
+            ):
+                tree = mount.open_tree(place, "", mount.OPEN_TREE_CLONE)
         finally:
             setns(home, CLONE_NEWNS)
             os.fchdir(here)

@@ -5,6 +5,7 @@ import os
 
 from ketch.errors import SyscallError, UnsupportedError
 from ketch.linux import quota
+from ketch.linux.scopes import owned
 from ketch.spec.values import size
 
 TYPE_CHECKING = False
@@ -51,12 +52,9 @@ def _limit(directory: str, number: int, size_bytes: int) -> None:
         path = f"{directory}/{name}"
         if not os.path.isdir(path):
             raise SyscallError(errno.EOPNOTSUPP, "quotactl_fd", path)
-        descriptor = os.open(path, _DIRECTORY)
-        try:
+        with owned(os.open(path, _DIRECTORY)) as descriptor:
             quota.set_project(descriptor, number)
             quota.limit_project(descriptor, number, size_bytes)
-        finally:
-            os.close(descriptor)
 
 
 def project(container_id: str) -> int:

@@ -10,6 +10,8 @@ import os
 import time
 from contextlib import contextmanager
 
+from ketch.linux.scopes import owned
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,12 +29,9 @@ def kept(directory: str) -> "Generator[None, None, None]":
     Raises:
         OSError: it is gone.
     """
-    descriptor = _open(directory)
-    try:
+    with owned(_open(directory)) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -46,8 +45,7 @@ def left(directory: str, look: "Callable[[], None]") -> "Generator[None, None, N
     Raises:
         OSError: it is gone.
     """
-    descriptor = _open(directory)
-    try:
+    with owned(_open(directory)) as descriptor:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,8 +54,6 @@ def left(directory: str, look: "Callable[[], None]") -> "Generator[None, None, N
                 look()
                 time.sleep(_PAUSE_SECONDS)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _open(directory: str) -> int:

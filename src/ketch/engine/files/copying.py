@@ -12,6 +12,7 @@ from ketch.engine.files import files
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import extraction, tree
 from ketch.images.pieces import Pieces
+from ketch.linux.scopes import owned
 from ketch.spec import copy_paths
 from ketch.spec.copy_paths import CopyInfo
 
@@ -63,14 +64,11 @@ def out_of(
             renames = (copy_paths.split_entry(source)[1], rebase_name)
         directory, change = copy_paths.place(info, _local_target(target))
         owner = (os.geteuid(), os.getegid())
-        root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with owned(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             extraction.extract(
                 root, b"", stream, owned=None if archive else lambda *_: owner,
                 rename=lambda name: copy_paths.renamed(copy_paths.renamed(name, renames), change),
             )  # fmt: skip
-        finally:
-            os.close(root)
     return stream.read_bytes
 
 

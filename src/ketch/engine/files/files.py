@@ -16,6 +16,7 @@ from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images import compression, extraction, tree
 from ketch.linux import fsuid
 from ketch.linux.openat2 import openat2
+from ketch.linux.scopes import owned
 from ketch.spec import user_namespaces
 
 TYPE_CHECKING = False
@@ -197,12 +198,9 @@ def exported(engine: "Engine", reference: str) -> "Iterator[Iterator[bytes]]":
     """
     container = engine.containers.find(reference)
     directory = engine.settings.container_directory(container.id)
-    root = engine.images.snapshotter.view(directory)
-    try:
+    with owned(engine.images.snapshotter.view(directory)) as root:
         _record(engine, container, "export")
         yield tree.archive(root, b".", b"", crosses=lambda _: False)
-    finally:
-        os.close(root)
 
 
 def changes(engine: "Engine", reference: str) -> "Iterator[Change]":
@@ -255,12 +253,10 @@ def _link(root: int, path: str) -> str | None:
         found = openat2(root, path, os.O_PATH | os.O_NOFOLLOW)
     except OSError:
         return None
-    try:
+    with owned(found):
         if not stat.S_ISLNK(os.fstat(found).st_mode):
             return None
         return os.readlink("", dir_fd=found)
-    finally:
-        os.close(found)
 
 
 def _stat(root: int, path: str, reference: str) -> PathStat:
@@ -269,10 +265,8 @@ def _stat(root: int, path: str, reference: str) -> PathStat:
         found = openat2(root, absolute, os.O_PATH | os.O_NOFOLLOW)
     except OSError as error:
         raise _unusable(error, path, reference) from error
-    try:
+    with owned(found):
         status = os.fstat(found)
-    finally:
-        os.close(found)
     target = evaluated(root, absolute) if stat.S_ISLNK(status.st_mode) else ""
     return PathStat(_base(absolute), status, target)
 

@@ -14,6 +14,7 @@ import threading
 from ketch.engine.files import at_rest
 from ketch.errors import ConflictError, KetchError, UnavailableError
 from ketch.linux import beneath, libc, mount, namespaces, procfs
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,10 +140,8 @@ class _Mounted:
         detached = snapshotter.mount(directory)
         place = f"{directory}/rootfs"
         os.makedirs(place, 0o700, exist_ok=True)
-        try:
+        with owned(detached):
             mount.move_mount(detached, libc.AT_FDCWD, place)
-        finally:
-            os.close(detached)
         root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         points = self._container.record.get("Mounts", ())
         try:
@@ -162,14 +161,12 @@ def _bind(root: int, point: "dict[str, Any]") -> None:
     except OSError:
         return  # it is made, or missed, at the next start
     make = beneath.make_directories if is_directory else beneath.make_file
-    target = make(root, point["Destination"])
-    try:
-        tree = mount.open_tree(libc.AT_FDCWD, source, mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE)
-        try:
-            if not point.get("RW", True):
-                mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY, recursive=True)
-            mount.move_mount(tree, target)
-        finally:
-            os.close(tree)
-    finally:
-        os.close(target)
+    with (
+        owned(make(root, point["Destination"])) as target,
+        owned(
+            mount.open_tree(libc.AT_FDCWD, source, mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE)
+        ) as tree,
+    ):
+        if not point.get("RW", True):
+            mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY, recursive=True)
+        mount.move_mount(tree, target)

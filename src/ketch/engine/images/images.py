@@ -16,6 +16,7 @@ from ketch.engine.records import events
 from ketch.errors import ImageNotFoundError, InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import drivers, lock
 from ketch.images.content import ContentStore
+from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 
@@ -145,11 +146,10 @@ class Images:
 
         os.makedirs(self.root, 0o700, exist_ok=True)
         room = os.statvfs(self.root)
-        opened = archive.seekable(descriptor, f"{self.root}/ingest", room.f_bavail * room.f_frsize)
-        try:
+        with owned(
+            archive.seekable(descriptor, f"{self.root}/ingest", room.f_bavail * room.f_frsize)
+        ) as opened:
             yield archive.TarSource(opened)
-        finally:
-            os.close(opened)
 
     def record_event(self, action: str, image: Image) -> None:
         """Tell in ``events`` what was done with an image."""

@@ -14,6 +14,7 @@ from ketch.images.registry import push as blobs
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.workers import AbandonedError, Workers
 from ketch.linux import sparse
+from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 from ketch.spec import platforms
 from ketch.spec import reference as references
@@ -257,15 +258,12 @@ class Pusher:
         """Send an image's configuration."""
         if repository.has_blob(digest):
             return
-        descriptor = self._images.content.open(digest)
-        try:
+        with owned(self._images.content.open(digest)) as descriptor:
             size_bytes = os.fstat(descriptor).st_size
             blobs.send(
                 repository, digest, descriptor, size_bytes,
                 attempts=self._registries.configuration.attempts, sent=lambda _: None,
             )  # fmt: skip
-        finally:
-            os.close(descriptor)
 
     def _sources(self, name: Reference) -> dict[str, list[str]]:
         """Returns, by blob, the repositories of the same registry that are known to have it.

@@ -7,10 +7,10 @@ umoci and skopeo take no others there. Blobs are those of the store in either.
 
 import contextlib
 import json
-import os
 
 from ketch.engine.images.layout import NAME_ANNOTATION, REFERENCE_ANNOTATION, blob_path
 from ketch.errors import InvalidArgumentError
+from ketch.linux.scopes import owned
 from ketch.spec import digest as digests
 from ketch.spec import docker_archive
 from ketch.spec import image as documents
@@ -169,8 +169,5 @@ def _as_oci(manifest: "Manifest") -> "Manifest":
 
 
 def _add_blob(images: "Images", sink: "Sink", digest: str) -> None:
-    descriptor = images.content.open(digest)
-    try:
+    with owned(images.content.open(digest)) as descriptor:
         sink.add_blob(blob_path(digest), descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from ketch.engine.networks import linking
 from ketch.engine.processes import open_process
 from ketch.engine.requests import launch, wire
 from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError
+from ketch.linux.scopes import owned
 from ketch.runtime import enter, seccomp
 from ketch.runtime.process import ProcessSetup
 from ketch.spec import capabilities, environment, passwd
@@ -173,12 +174,11 @@ def _specify(
     if not asked["Cmd"][0]:
         raise InvalidArgumentError("the program's name is empty")
     user_name = asked.get("User") or request["Config"].get("User", "")
-    root = os.open(f"/proc/{container.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(
+        os.open(f"/proc/{container.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    ) as root:
         group_text = read_beneath(root, "/etc/group")
         user = passwd.look_up(user_name, read_beneath(root, "/etc/passwd"), group_text)
-    finally:
-        os.close(root)
     if asked.get("User"):
         groups = list(dict.fromkeys([user.gid, *user.groups]))
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": groups}

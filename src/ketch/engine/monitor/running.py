@@ -24,6 +24,7 @@ from ketch.engine.networks import releasing, resolution, wiring
 from ketch.engine.requests import launch, wire
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
+from ketch.linux.scopes import owned
 from ketch.network import names, nameserver
 from ketch.runtime import create, init, seccomp
 from ketch.runtime.plan import Plan
@@ -241,11 +242,8 @@ def _listen(settings: "Settings", container_id: str) -> "_socket.socket":
     """Make the socket where the monitor takes clients."""
     place = settings.runtime_directory(container_id)
     os.makedirs(place, mode=0o700, exist_ok=True)
-    directory = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
         return launch.listen(directory, launch.MONITOR)
-    finally:
-        os.close(directory)
 
 
 def _create(

@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Generator
 
 from ketch.errors import NotFoundError, PermissionDeniedError, UnavailableError
+from ketch.linux.scopes import owned
 
 BUSY_TIMEOUT_SECONDS = 30
 
@@ -332,7 +333,7 @@ class Store:
             raise UnavailableError(
                 f"state directory {self.root}: {error.strerror}", "choose another with --root"
             ) from error
-        try:
+        with owned(directory):
             fcntl.flock(directory, fcntl.LOCK_EX)
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -354,8 +355,6 @@ class Store:
                 connection.close()  # which rolls back before anybody else tries
                 raise
             return connection
-        finally:
-            os.close(directory)
 
     def _unavailable(self, error: sqlite3.DatabaseError) -> Exception:
         code = error.sqlite_errorcode & 0xFF

@@ -7,6 +7,7 @@ import os
 from ketch.engine.volumes.records import make_data_directory
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.linux import mount, procfs
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +36,12 @@ def locked_name(settings: "Settings", name: str) -> "Iterator[None]":
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # removed since the line above
-        try:
+        with owned(descriptor):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Whoever had the lock may have removed the volume, and its directory with it.
             if _is_at(descriptor, directory):
                 yield
                 return
-        finally:
-            os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: str) -> bool:
@@ -76,27 +75,25 @@ def mount_(volume: "Volume") -> None:
         words = [_resolved(word) for word in words]
     bound = kind in {"none", "bind"} and ("bind" in words or "rbind" in words)
     directory, name = os.path.split(volume.mountpoint)
-    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        MountOperation(
-            {
-                "destination": f"/{name}",
-                "source": device,
-                "type": "bind" if bound else kind,
-                "options": words,
-            },
-            volume.name,
-        ).execute(root)
-    except (KetchError, OSError) as error:
-        reason = error.message if isinstance(error, KetchError) else str(error)
-        reason = reason.removeprefix(f"{volume.name}.source: ")
-        data = f", data: {options['o']}" if options.get("o") else ""
-        raise InvalidArgumentError(
-            f"error while mounting volume '{volume.mountpoint}': failed to mount local volume: "
-            f"mount {device}:{volume.mountpoint}{data}: {reason}"
-        ) from error
-    finally:
-        os.close(root)
+    with owned(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        try:
+            MountOperation(
+                {
+                    "destination": f"/{name}",
+                    "source": device,
+                    "type": "bind" if bound else kind,
+                    "options": words,
+                },
+                volume.name,
+            ).execute(root)
+        except (KetchError, OSError) as error:
+            reason = error.message if isinstance(error, KetchError) else str(error)
+            reason = reason.removeprefix(f"{volume.name}.source: ")
+            data = f", data: {options['o']}" if options.get("o") else ""
+            raise InvalidArgumentError(
+                f"error while mounting volume '{volume.mountpoint}': failed to mount local volume: "
+                f"mount {device}:{volume.mountpoint}{data}: {reason}"
+            ) from error
 
 
 def unmount(volume: "Volume") -> None:

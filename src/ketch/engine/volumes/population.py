@@ -8,6 +8,7 @@ from ketch.engine.volumes import mounts, uses
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import beneath
 from ketch.linux.removetree import remove_tree
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
     if not wanted:
         return
     directory = engine.settings.container_directory(container_id)
-    root = engine.images.snapshotter.mount(directory)
-    try:
+    with owned(engine.images.snapshotter.mount(directory)) as root:
         for point, volume in wanted:
             place = _in_image(root, point["Destination"])
             if place is not None:
@@ -59,8 +59,6 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
                     ) from error
                 finally:
                     os.close(place)
-    finally:
-        os.close(root)
 
 
 def _fill(engine: "Engine", place: int, volume: "Volume") -> None:
@@ -94,14 +92,11 @@ def _fill_at_once(place: int, volume: "Volume") -> None:
 
 
 def _copy(place: int, path: str) -> None:
-    target = os.open(path, _DIRECTORY)
-    try:
+    with owned(os.open(path, _DIRECTORY)) as target:
         if not os.listdir(target):
             from ketch.linux.copytree import copy_tree  # noqa: PLC0415 - few starts fill a volume
 
             copy_tree(place, target)
-    finally:
-        os.close(target)
 
 
 def _in_image(root: int, path: str) -> int | None:
@@ -110,12 +105,10 @@ def _in_image(root: int, path: str) -> int | None:
         place = beneath.open_path(root, path)
     except OSError:
         return None
-    try:
+    with owned(place):
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             raise InvalidArgumentError(
                 f"cannot mount volume over existing file, file exists {path}",
                 "mount a single file of the host with -v, or choose another target",
             )
         return os.open(f"/proc/self/fd/{place}", _DIRECTORY)
-    finally:
-        os.close(place)

@@ -16,6 +16,7 @@ import stat
 import subprocess
 
 from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.linux.scopes import owned
 from ketch.spec.reference import DEFAULT_DOMAIN
 
 TYPE_CHECKING = False
@@ -261,18 +262,18 @@ class CredentialFile:
             mode = 0o600
             with contextlib.suppress(FileNotFoundError):
                 mode = stat.S_IMODE(os.stat(path).st_mode) & 0o700
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                os.fchmod(descriptor, mode | 0o600)
-                with open(descriptor, "wb", closefd=False) as file:
-                    file.write(content)
-                os.fsync(descriptor)
-                os.rename(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-            finally:
-                os.close(descriptor)
+            with owned(
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            ) as descriptor:
+                try:
+                    os.fchmod(descriptor, mode | 0o600)
+                    with open(descriptor, "wb", closefd=False) as file:
+                        file.write(content)
+                    os.fsync(descriptor)
+                    os.rename(temporary, path)
+                except BaseException:
+                    os.unlink(temporary)
+                    raise
         except OSError as error:
             raise UnavailableError(f"cannot write {path}: {error.strerror}") from error
 

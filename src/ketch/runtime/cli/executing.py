@@ -4,6 +4,7 @@ import os
 
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, StartError
 from ketch.linux import process as processes
+from ketch.linux.scopes import owned
 from ketch.runtime import enter
 from ketch.runtime.cli import handover, seal
 from ketch.runtime.process import ProcessSetup
@@ -68,27 +69,25 @@ def _enter(
     preserved: int,
 ) -> "Container":
     cgroup = _cgroup(record, options)
-    pidfd = processes.pidfd_open(record.pid)
-    try:
-        if not record.is_alive():
-            raise ConflictError("cannot exec in a stopped container")
-        return enter.enter(
-            record.pid,
-            pidfd,
-            setup.specification,
-            setup,
-            cgroup,  # type: ignore[arg-type] # of a manager only the ways in are used
-            (0, 1, 2),
-            config=config,
-            container_id=record.id,
-            bundle=record.bundle,
-            preserved=preserved,
-            explain=handover.explainer(settings, options),
-        )
-    except StartError as error:
-        raise handover.in_callers_words(error) from error
-    finally:
-        os.close(pidfd)
+    with owned(processes.pidfd_open(record.pid)) as pidfd:
+        try:
+            if not record.is_alive():
+                raise ConflictError("cannot exec in a stopped container")
+            return enter.enter(
+                record.pid,
+                pidfd,
+                setup.specification,
+                setup,
+                cgroup,  # type: ignore[arg-type] # of a manager only the ways in are used
+                (0, 1, 2),
+                config=config,
+                container_id=record.id,
+                bundle=record.bundle,
+                preserved=preserved,
+                explain=handover.explainer(settings, options),
+            )
+        except StartError as error:
+            raise handover.in_callers_words(error) from error
 
 
 def _process(options: "Parsed", config: "Config") -> "Process":

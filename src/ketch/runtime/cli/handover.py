@@ -5,6 +5,7 @@ import os
 
 from ketch.errors import InvalidArgumentError, StartError, UnavailableError
 from ketch.linux import process
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,11 +93,8 @@ def write_pid_file(path: str, pid: int) -> None:
     """Write a pid file, whole from the moment it can be seen."""
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o666)
-    try:
+    with owned(os.open(temporary, flags, 0o666)) as descriptor:
         os.write(descriptor, str(pid).encode())
-    finally:
-        os.close(descriptor)
     os.rename(temporary, path)
 
 

@@ -13,6 +13,7 @@ import os
 import select
 
 from ketch.linux import process
+from ketch.linux.scopes import owned
 from ketch.runtime.state import NOTIFY
 
 TYPE_CHECKING = False
@@ -56,12 +57,10 @@ class Listener:
         # By the directory's descriptor, since a socket's path may have at most 107 bytes: unix(7).
         place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._socket = _socket.socket(_socket.AF_UNIX, kind)
-        try:
+        with owned(place):
             self._socket.bind(f"/proc/self/fd/{place}/{_SOCKET}")
             # Whoever the program is in there.
             os.chmod(_SOCKET, 0o777, dir_fd=place)
-        finally:
-            os.close(place)
 
     def __enter__(self) -> "Listener":
         """Returns the listener."""

@@ -6,6 +6,7 @@ import time
 from ketch.cgroups import members
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, UnsupportedError
 from ketch.linux import signals as kernel_signals
+from ketch.linux.scopes import owned
 from ketch.runtime.state import (
     CREATED,
     CREATING,
@@ -119,14 +120,11 @@ def signal_init(record: Record, number: int, *, may_be_gone: bool = False) -> No
         ConflictError: it has ended.
     """
     try:
-        pidfd = os.pidfd_open(record.pid)
-        try:
+        with owned(os.pidfd_open(record.pid)) as pidfd:
             # The pid is init's as long as its start time says so after it was opened.
             if not record.is_alive():
-                raise ProcessLookupError
+                raise ProcessLookupError  # noqa: TRY301 - as the call below does
             kernel_signals.pidfd_send_signal(pidfd, number)
-        finally:
-            os.close(pidfd)
     except ProcessLookupError:
         if not may_be_gone:
             raise ConflictError("container not running") from None

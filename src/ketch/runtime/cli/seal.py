@@ -21,6 +21,7 @@ import os
 import sys
 
 from ketch.linux import libc, mount, process
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def _keep(script: str, interpreter: str) -> str:
     library = os.path.dirname(os.path.dirname(os.__file__))
     sealed = f"{_PLACE}/bin/{os.path.basename(interpreter)}"
     os.makedirs(f"{_PLACE}/bin", 0o755, exist_ok=True)
-    lock = os.open(_PLACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(_PLACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (os.path.exists(sealed) and os.path.samefile(sealed, interpreter)):
             _bind(interpreter, sealed)
@@ -87,8 +87,6 @@ def _keep(script: str, interpreter: str) -> str:
                  "package": _words(sealed)[5], "boot": BOOT}  # fmt: skip
         text = "".join(f"{name}={_shell_word(value)}\n" for name, value in facts.items())
         _replace(f"{_PLACE}/start", lambda path: _write(path, text))
-    finally:
-        os.close(lock)
     return sealed
 
 
@@ -102,13 +100,10 @@ def _bind(interpreter: str, target: str) -> None:
                 raise
             break
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o755))
-    tree = _detached(interpreter)
-    try:
+    with owned(_detached(interpreter)) as tree:
         # Private, so that no container or other namespace gets a copy to keep.
         mount.mount_setattr(tree, propagation=mount.MS_PRIVATE)
         mount.move_mount(tree, libc.AT_FDCWD, target)
-    finally:
-        os.close(tree)
 
 
 def _detached(path: str) -> int:
