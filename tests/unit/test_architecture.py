@@ -35,3 +35,17 @@ def test_no_module_is_a_drawer() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc", "shared"}
     modules = (CHECKOUT / "src").rglob("*.py")
     assert [str(path) for path in modules if path.stem in drawers] == []
+
+
+def test_types_are_named_in_one_way_on_the_start_path_and_in_one_off_it() -> None:
+    # Importing typing takes longer than a command that starts a container may. These rooms load
+    # asyncio or HTTP, and with them typing, in any case.
+    off = {"api", "library", "registry"}
+    wrong = []
+    for path in (CHECKOUT / "src").rglob("*.py"):
+        text = path.read_text()
+        spare = "\nTYPE_CHECKING = False\n" in text
+        usual = "\nfrom typing import TYPE_CHECKING" in text
+        if (spare if path.parent.name in off else usual) or "from __future__" in text:
+            wrong.append(str(path))
+    assert wrong == []

@@ -1,9 +1,10 @@
 """One table from ketch's errors to HTTP's status codes, and the body that tells of one."""
 
+from typing import TYPE_CHECKING
+
 from ketch import errors
 from ketch.api.http import TooLargeError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.errors import KetchError
 

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     import ssl
@@ -100,9 +101,8 @@ def inherited(environment: "Mapping[str, str]", tls: Tls) -> list[Listener]:
     """
     if environment.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = environment.get("LISTEN_FDS", "")
     found = []
-    for number in range(int(count) if count.isdecimal() else 0):
+    for number in range(decimal(environment.get("LISTEN_FDS", ""), 4) or 0):
         descriptor = _FIRST_INHERITED + number
         os.set_inheritable(descriptor, False)
         listening = socket.socket(fileno=descriptor)
@@ -172,12 +172,13 @@ def _remove_stale(path: str) -> None:
 
 def _listen_tcp(address: str, rest: str, tls: Tls) -> Listener:
     host, _, port = rest.rstrip("/").rpartition(":")
-    if not port.isdecimal() or not host:
+    number = decimal(port, 5)
+    if number is None or not host:
         raise InvalidArgumentError(f"invalid --host: {address}", "write tcp://HOST:PORT")
     context = tls.context()
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.strip("[]"), number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

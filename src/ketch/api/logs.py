@@ -11,6 +11,7 @@ from ketch.engine import logs
 from ketch.engine.requests import wire
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.spec import timestamps
+from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -181,7 +182,7 @@ def _take(
 
 def _tail(text: str) -> int | None:
     """Read ``tail``; what is no number, or a negative one, means all, as in Docker."""
-    return int(text) if text.isascii() and text.isdecimal() else None
+    return decimal(text)
 
 
 def _since(text: str) -> int | None:

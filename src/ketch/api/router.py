@@ -1,10 +1,10 @@
 """Which handler answers which path. A topic's module is loaded by the first request for it."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from ketch.errors import NotFoundError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 

@@ -11,6 +11,7 @@ from ketch.cgroups import cpu, devices
 from ketch.errors import InvalidArgumentError
 from ketch.spec import gvariant
 from ketch.spec.dbus import Variant
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -293,10 +294,11 @@ def bitmap(text: str) -> list[int]:
     bits = 0
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        last = last if dash else first
-        if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= _NUMBER_MAX):
+        low = decimal(first)
+        high = decimal(last) if dash else low
+        if low is None or high is None or not low <= high <= _NUMBER_MAX:
             raise InvalidArgumentError(f"{text!r} is not a list of numbers such as 0-3,7")
-        for number in range(int(first), int(last) + 1):
+        for number in range(low, high + 1):
             bits |= 1 << number
     return list(bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
 
@@ -305,10 +307,10 @@ def version_number(text: str) -> int:
     """Systemd's version: of ``v245.4-1.fc32`` 245; 0 where it cannot be read."""
     digits = ""
     for character in text.lstrip('"v'):
-        if not character.isdigit():
+        if character not in "0123456789":
             break
         digits += character
-    return int(digits or 0)
+    return decimal(digits) or 0
 
 
 def _unsigned(value: "Any") -> Variant:

@@ -10,6 +10,7 @@ from ketch.engine.records.store import Store
 from ketch.engine.views import following
 from ketch.errors import InvalidArgumentError
 from ketch.spec import timestamps
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class _Output:
 
 def _tail(text: str) -> int | None:
     """Read ``--tail``; what is no number, or a negative one, means all, as in Docker."""
-    return int(text) if text.isascii() and text.isdecimal() else None
+    return decimal(text)
 
 
 def moment_flag(parsed: "Parsed", name: str) -> int | None:

@@ -13,6 +13,7 @@ from ketch.engine.engine import Engine
 from ketch.engine.volumes import listing
 from ketch.errors import InvalidArgumentError
 from ketch.spec import environment
+from ketch.spec.digits import decimal
 from ketch.spec.sizes import size
 from ketch.spec.template_functions import Struct
 
@@ -121,9 +122,7 @@ def ls(settings: "Settings", arguments: list[str]) -> int:
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     """The order of names in which numbers count as such."""
     parts = re.split(r"([0-9]+)", name)
-    return [
-        (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts if part
-    ]
+    return [(decimal(part) is None, decimal(part) or 0, part) for part in parts if part]
 
 
 def _row(volume: "Volume") -> Struct:

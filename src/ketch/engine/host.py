@@ -3,6 +3,7 @@
 import os
 
 from ketch.spec import capabilities
+from ketch.spec.digits import decimal
 
 _CPU = "/sys/devices/system/cpu"
 
@@ -118,6 +119,6 @@ def _line(path: str) -> str:
 
 def _directory(path: str) -> list[str]:
     try:
-        return sorted(entry for entry in os.listdir(path) if entry[3:].isdigit())
+        return sorted(entry for entry in os.listdir(path) if decimal(entry[3:]) is not None)
     except OSError:
         return []

@@ -11,6 +11,7 @@ import re
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import signals, timestamps
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -227,9 +228,10 @@ def _expose(config: "ContainerConfig", text: str) -> None:
 
 
 def _port(digits: str, shown: str) -> int:
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 6 and int(digits) <= _PORT_MAX):
+    port = decimal(digits, 5)
+    if port is None or port > _PORT_MAX:
         raise InvalidArgumentError(f"Invalid containerPort: {shown}")
-    return int(digits)
+    return port
 
 
 def _volume(config: "ContainerConfig", text: str) -> None:
@@ -302,9 +304,10 @@ def _healthcheck(config: "ContainerConfig", text: str) -> None:
 def _healthcheck_option(check: "Healthcheck", text: str) -> None:
     name, _, value = text.partition("=")
     if name == "retries":
-        if not (value.isascii() and value.isdigit() and len(value) < 10):
+        retries = decimal(value, 9)
+        if retries is None:
             raise InvalidArgumentError(f"--retries must be a number, not {value!r}")
-        check["Retries"] = int(value)
+        check["Retries"] = retries
         return
     duration_ns = timestamps.duration(value)
     if 0 < duration_ns < 1_000_000 or duration_ns < 0:

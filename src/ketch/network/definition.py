@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from ketch.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError
 from ketch.linux import rtnetlink
 from ketch.network.ipam import Network
+from ketch.spec.digits import decimal
 from ketch.spec.values import boolean, quoted
 
 TYPE_CHECKING = False
@@ -110,7 +111,7 @@ def check_options(driver: str, options: "Mapping[str, str]") -> None:
             )
         if key in _TRUTHS:
             _truth(key, options[key])
-    if MTU in options and not (options[MTU].isdecimal() and 68 <= int(options[MTU]) <= 65535):
+    if MTU in options and not 68 <= (decimal(options[MTU]) or 0) <= 65535:
         raise InvalidArgumentError(f"failed to parse {MTU} value: {quoted(options[MTU])}")
     if driver == "bridge":
         _check_bridge(options)

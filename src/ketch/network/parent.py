@@ -9,6 +9,7 @@ import errno
 from ketch.errors import ConflictError, NotFoundError, SyscallError, UnsupportedError
 from ketch.linux import rtnetlink
 from ketch.linux.netlink import Request
+from ketch.spec.digits import decimal
 
 
 class Parent:
@@ -58,13 +59,14 @@ class Parent:
         if self.dummy:
             return self._made(host, rtnetlink.add_dummy(self.name), "dummy"), True
         under, dot, tag = self.name.rpartition(".")
-        below = host.link(under) if dot and tag.isdecimal() and 0 < int(tag) < 4095 else None
+        number = decimal(tag, 4) or 0
+        below = host.link(under) if dot and 0 < number < 4095 else None
         if below is None:
             raise NotFoundError(
                 f"-o parent={self.name}: the requested parent interface was not found on this host",
                 "look at the output of `ip link`",
             )
-        request = rtnetlink.add_vlan(self.name, below.index, int(tag))
+        request = rtnetlink.add_vlan(self.name, below.index, number)
         return self._made(host, request, "VLAN (8021q)"), True
 
     def attach(self, host: rtnetlink.Socket, interface: str, *, namespace: int, mac: str) -> None:

@@ -7,8 +7,6 @@ first and fall back to old ones on ENOSYS alone, so that EPERM would break progr
 newer than the profile. runc does the same (libcontainer/seccomp/patchbpf).
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os
@@ -121,7 +119,7 @@ class Libseccomp:
         )
         return token
 
-    def compile(self, section: Seccomp) -> bytes:
+    def compile(self, section: "Seccomp") -> bytes:
         """The program of ``linux.seccomp``, which has been validated.
 
         System calls that the library does not know are left out, as in runc.
@@ -179,7 +177,7 @@ class Libseccomp:
                 tokens.append(token)
         return tokens
 
-    def _add_rule(self, context: int, rule: SeccompRule, path: str, default: int) -> None:
+    def _add_rule(self, context: int, rule: "SeccompRule", path: str, default: int) -> None:
         action = _action(rule["action"], rule.get("errnoRet"))
         if action == default:
             return
@@ -221,7 +219,7 @@ class Libseccomp:
             stream.seek(0)
             return stream.read()
 
-    def _last_numbers(self, tokens: list[int], rules: list[SeccompRule]) -> dict[int, int]:
+    def _last_numbers(self, tokens: list[int], rules: "list[SeccompRule]") -> dict[int, int]:
         """The highest number that the rules name, for each architecture of which they name any."""
         names = {name for rule in rules for name in rule["names"]}
         lasts = {

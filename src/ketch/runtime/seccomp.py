@@ -4,8 +4,6 @@ Compiling takes libseccomp tens of milliseconds; reading back what it made takes
 and does not load the library.
 """
 
-from __future__ import annotations
-
 import os
 
 # hashlib loads OpenSSL, which takes longer than all that is hashed here.
@@ -50,7 +48,7 @@ class Filter:
         self.flags = flags
 
 
-def prepare(section: Seccomp, cache: str) -> Filter:
+def prepare(section: "Seccomp", cache: str) -> Filter:
     """Compile a section, or find it compiled.
 
     Args:
@@ -70,7 +68,7 @@ def prepare(section: Seccomp, cache: str) -> Filter:
     return Filter(program, filter_flags(section))
 
 
-def filter_flags(section: Seccomp) -> int:
+def filter_flags(section: "Seccomp") -> int:
     """The FILTER_FLAG_* with which a section is to be loaded."""
     if "flags" in section:
         flags = 0
@@ -85,7 +83,7 @@ def filter_flags(section: Seccomp) -> int:
     return flags & ~seccomp.FILTER_FLAG_WAIT_KILLABLE_RECV
 
 
-def _key(section: Seccomp) -> str:
+def _key(section: "Seccomp") -> str:
     """The name of a section's entry: everything but the library that its program depends on."""
     kernel = os.uname()
     program = {
@@ -101,7 +99,7 @@ def _digest(content: bytes) -> bytes:
     return blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
-def _compile(section: Seccomp, path: str) -> bytes:
+def _compile(section: "Seccomp", path: str) -> bytes:
     from ketch.runtime.libseccomp import Libseccomp  # noqa: PLC0415 not in a warm start
 
     program = Libseccomp().compile(section)

@@ -1,6 +1,7 @@
 """Block I/O options: weights and throttles of single devices."""
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 from ketch.spec.values import size, unsigned16
 
 TYPE_CHECKING = False
@@ -36,12 +37,13 @@ def byte_rate(text: str) -> "ThrottleDevice":
 def operation_rate(text: str) -> "ThrottleDevice":
     """Reads ``--device-read-iops path:number`` and its like, in operations a second."""
     path, rate = _split(text)
-    if not (rate.isascii() and rate.isdigit() and int(rate) < 1 << 64):
+    number = decimal(rate, 20)
+    if number is None or number >= 1 << 64:
         raise InvalidArgumentError(
             f"invalid rate for device: {text}. The correct format is "
             "<device-path>:<number>. Number must be a positive integer"
         )
-    return {"Path": path, "Rate": int(rate)}
+    return {"Path": path, "Rate": number}
 
 
 def _split(text: str) -> tuple[str, str]:

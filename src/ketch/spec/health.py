@@ -1,6 +1,7 @@
 """Health checks: ``--health-*`` and ``--no-healthcheck``. Times are nanoseconds."""
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 from ketch.spec.timestamps import duration
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ ON_FAILURE = ("none", "kill", "restart", "stop")
 def period(text: str) -> int:
     """Reads a duration such as ``1m30s``."""
     digits = text.lstrip("+-")
-    if digits != "0" and digits.replace(".", "", 1).isdigit():
+    if digits != "0" and decimal(digits.replace(".", "", 1)) is not None:
         raise InvalidArgumentError(f'time: missing unit in duration "{text}"')
     return duration(text)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import digest as digests
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -338,7 +339,7 @@ def parse_platform(text: str) -> "Platform":
 def _architecture(name: str, variant: str = "") -> tuple[str, str]:
     """Returns an architecture and its variant under their usual names."""
     architecture, implied = _ARCHITECTURE_ALIASES.get(name, (name, ""))
-    if variant.isdigit() and architecture in {"arm", "arm64"}:
+    if decimal(variant) is not None and architecture in {"arm", "arm64"}:
         variant = f"v{variant}"
     return architecture, variant or implied
 

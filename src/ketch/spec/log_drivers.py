@@ -5,6 +5,7 @@ Words and messages are Docker's. Pure.
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,9 +199,10 @@ def address(text: str) -> tuple[str, str, int]:
         port_text = port_text.removeprefix(":")
     elif rest.count(":") == 1:
         host, _, port_text = host.partition(":")
-    if not host or (port_text and not port_text.isdecimal()) or int(port_text or 1) > 65535:
+    port = decimal(port_text, 5) if port_text else _DEFAULT_PORT
+    if not host or port is None or port > 65535:
         raise InvalidArgumentError(f"invalid syslog-address: {text}")
-    return transport, host, int(port_text or _DEFAULT_PORT)
+    return transport, host, port
 
 
 def facility(text: str) -> int:
@@ -212,8 +214,9 @@ def facility(text: str) -> int:
     text = text or "daemon"
     if text in FACILITIES:
         return FACILITIES.index(text)
-    if text.isdecimal() and int(text) < len(FACILITIES):
-        return int(text)
+    number = decimal(text)
+    if number is not None and number < len(FACILITIES):
+        return number
     raise InvalidArgumentError("invalid syslog facility")
 
 

@@ -4,8 +4,6 @@ A profile lists what is allowed; all else fails with EPERM. The facts are those 
 profile, version of Docker 28.2, and a test compares them rule by rule.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 TYPE_CHECKING = False
@@ -136,7 +134,7 @@ _COMPANIONS = {
 }
 
 
-def default_profile() -> dict[str, Any]:
+def default_profile() -> "dict[str, Any]":
     """The profile in Docker's format, for ``ketch.spec.seccomp.to_oci``."""
     without_admin = {"caps": ["CAP_SYS_ADMIN"]}
     always = " ".join((
@@ -199,10 +197,10 @@ def default_profile() -> dict[str, Any]:
 
 
 def _allow(
-    names: str, args: Sequence[dict[str, Any]] = (), **conditions: dict[str, Any]
-) -> dict[str, Any]:
+    names: str, args: "Sequence[dict[str, Any]]" = (), **conditions: "dict[str, Any]"
+) -> "dict[str, Any]":
     return {"names": names.split(), "action": "SCMP_ACT_ALLOW", "args": list(args), **conditions}
 
 
-def _argument(index: int, operator: str, value: int) -> dict[str, Any]:
+def _argument(index: int, operator: str, value: int) -> "dict[str, Any]":
     return {"index": index, "value": value, "op": f"SCMP_CMP_{operator}"}

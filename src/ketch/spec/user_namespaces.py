@@ -7,6 +7,7 @@ nobody says otherwise, systemd's UIDS-GIDS.md, "Special systemd UID ranges".
 import re
 
 from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.spec.digits import decimal
 from ketch.spec.endpoints import names_container
 
 TYPE_CHECKING = False
@@ -70,8 +71,9 @@ def delegated(text: str) -> "list[tuple[str, Range]]":
     for line in text.splitlines():
         name, _, rest = line.partition(":")
         first, _, number = rest.partition(":")
-        if first.isdigit() and number.isdigit():
-            found.append((name, (int(first), int(number))))
+        start, count = decimal(first), decimal(number)
+        if start is not None and count is not None:
+            found.append((name, (start, count)))
     return found
 
 

@@ -12,6 +12,7 @@ import time
 from ketch.engine.configuration import cgroup_paths
 from ketch.engine.records import events
 from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,9 +110,10 @@ def parse(output: str, pids: "Collection[int]") -> tuple[list[str], list[list[st
         if len(fields) <= column:
             raise UnavailableError(f"unexpected line of ps: {line}")
         if fields[column] != "-":
-            if not fields[column].isdecimal():
+            pid = decimal(fields[column])
+            if pid is None:
                 raise UnavailableError(f"Unexpected pid '{fields[column]}'")
-            ours = int(fields[column]) in pids
+            ours = pid in pids
         if ours:
             last = len(titles) - 1
             rows.append([*fields[:last], " ".join(fields[last:])])

@@ -14,12 +14,12 @@ import base64
 import json
 import time
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from ketch.errors import RegistryError, UnauthenticatedError
 from ketch.images.registry import answers
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, TypeGuard

@@ -22,12 +22,12 @@ A certificate directory holds a directory for each registry, ``HOST:PORT/``, wit
 import ipaddress
 import json
 import os
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec.reference import DEFAULT_DOMAIN
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any

@@ -14,12 +14,12 @@ import pwd
 import shutil
 import stat
 import subprocess
+from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux.scopes import owned
 from ketch.spec.reference import DEFAULT_DOMAIN
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any

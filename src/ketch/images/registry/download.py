@@ -10,13 +10,13 @@ import contextlib
 import functools
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from ketch.errors import DigestMismatchError, RegistryError, UnavailableError
 from ketch.images.registry.transport import BrokenOffError, UnreachableError
 from ketch.images.registry.workers import AbandonedError, Workers
 from ketch.linux import sparse
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -3,8 +3,10 @@
 import re
 import time
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
+from ketch.spec.digits import decimal
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -18,8 +20,8 @@ _TOKEN_68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|$)")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _LINK = re.compile(r'[\s,]*<([^<>]*)>((?:\s*;\s*[A-Za-z*-]+\s*=\s*(?:"[^"]*"|[^\s",;]+))*)')
 _RELATION = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s",;]+))', re.IGNORECASE)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
-_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})", re.ASCII)
 
 
 class Challenge:
@@ -84,8 +86,8 @@ def retry_after_seconds(field: str, limit_seconds: float) -> float | None:
     text = field.strip()
     if not text or len(text) > 64:
         return None
-    if text.isascii() and text.isdigit():
-        return min(float(text), limit_seconds)
+    if (seconds := decimal(text, 64)) is not None:
+        return min(float(seconds), limit_seconds)
     try:
         moment = parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError, IndexError, TypeError):

@@ -1,5 +1,7 @@
 """Finding out whether a registry believes somebody, before that is kept."""
 
+from typing import TYPE_CHECKING
+
 from ketch.errors import InvalidArgumentError, UnauthenticatedError
 from ketch.images.registry import answers
 from ketch.images.registry.auth import Bearer
@@ -8,7 +10,6 @@ from ketch.images.registry.session import ERROR_DOCUMENT_MAX, Session
 from ketch.spec import reference as references
 from ketch.spec.reference import DEFAULT_DOMAIN
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.images.registry.registries import Registries
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 from ketch.errors import (
     ConflictError,
@@ -26,7 +27,6 @@ from ketch.spec import image as documents
 from ketch.spec import reference as references
 from ketch.spec.reference import Reference
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any

@@ -8,8 +8,8 @@ both have an end.
 import http.client
 import io
 import time
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 

@@ -1,6 +1,7 @@
 """What somebody who waits for a transfer is told."""
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

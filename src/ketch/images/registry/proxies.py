@@ -4,11 +4,12 @@ Source: golang.org/x/net/http/httpproxy. Added: ``ALL_PROXY``, as curl has it.
 """
 
 import ipaddress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -72,12 +73,12 @@ def _matches(
             return address in ipaddress.ip_network(entry, strict=False)
         except ValueError:
             return False
-    name, only_port = entry, ""
+    name, only_port = entry, None
     if _address(entry) is None:
         head, colon, tail = entry.rpartition(":")
-        if colon and tail.isdigit():
-            name, only_port = head, tail
-    if only_port and int(only_port) != port:
+        if colon and (number := decimal(tail, 5)) is not None:
+            name, only_port = head, number
+    if only_port is not None and only_port != port:
         return False
     if address is not None:
         return _address(name.strip("[]")) == address

@@ -1,12 +1,12 @@
 """Blobs on their way to a registry: not at all where it has them, whole, or what is missing."""
 
 import contextlib
+from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError, RegistryError, UnavailableError
 from ketch.images.registry.repository import FilePart
 from ketch.images.registry.transport import BrokenOffError, UnreachableError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -1,5 +1,7 @@
 """All registries, as one user of this machine reaches them: where everything begins."""
 
+from typing import TYPE_CHECKING
+
 from ketch.images.registry import configuration
 from ketch.images.registry.configuration import Endpoint
 from ketch.images.registry.credentials import CredentialFile, Credentials
@@ -7,7 +9,6 @@ from ketch.images.registry.repository import Repository
 from ketch.images.registry.session import Session
 from ketch.images.registry.transport import Transport
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

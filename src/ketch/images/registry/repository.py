@@ -8,6 +8,7 @@ import copy
 import json
 import os
 from hashlib import new as new_hash
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 from ketch.errors import (
@@ -22,6 +23,7 @@ from ketch.images.registry.headers import content_range, next_page, received_byt
 from ketch.images.registry.session import redirected
 from ketch.images.registry.transport import BrokenOffError, origin
 from ketch.spec import digest as digests
+from ketch.spec.digits import decimal
 from ketch.spec.image import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -30,7 +32,6 @@ from ketch.spec.image import (
     OCI_MANIFEST,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
@@ -405,8 +406,8 @@ class Repository:
         ) as answer:
             if answer.status == 201:
                 return None
-            least = answer.field("OCI-Chunk-Min-Length")
-            upload = Upload(answer.url, int(least) if least.isdigit() and len(least) < 12 else 0)
+            least = decimal(answer.field("OCI-Chunk-Min-Length"), 11)
+            upload = Upload(answer.url, least or 0)
             if not answer.field("Location"):
                 raise RegistryError(f"repository {self.shown}: no place to upload to was named")
             self._move(upload, answer)

@@ -5,6 +5,7 @@ its digest, its size and its type, the layers against the configuration that nam
 """
 
 import json
+from typing import TYPE_CHECKING
 
 from ketch.errors import (
     DigestMismatchError,
@@ -17,7 +18,6 @@ from ketch.images import compression
 from ketch.spec import image as documents
 from ketch.spec import platforms
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.images.registry.repository import Document, Repository
     from ketch.spec.image import Descriptor, ImageConfig, Manifest, Platform

@@ -5,7 +5,7 @@ asked for its catalogue (distribution specification, ``_catalog``), which tells 
 """
 
 import json
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode
 
 from ketch.errors import InvalidArgumentError, RegistryError
@@ -13,10 +13,10 @@ from ketch.images.registry.configuration import Endpoint
 from ketch.images.registry.headers import next_page
 from ketch.images.registry.login import registry_host
 from ketch.images.registry.repository import next_target
+from ketch.spec.digits import decimal
 from ketch.spec.reference import DEFAULT_DOMAIN
 from ketch.spec.values import boolean
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -169,9 +169,10 @@ def _test(filters: "Filters | None") -> "Callable[[Found], bool]":
     )
     least = 0
     for text in filters.values("stars"):
-        if not (text.isascii() and text.isdigit()):
+        stars = decimal(text)
+        if stars is None:
             raise InvalidArgumentError(f"invalid filter 'stars={text}'")
-        least = max(least, int(text))
+        least = max(least, stars)
     return lambda image: (
         official <= {image.official} and automated <= {image.automated} and image.stars >= least
     )

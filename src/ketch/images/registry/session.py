@@ -1,6 +1,7 @@
 """One endpoint of a registry: requests that log in, wait, follow redirects and say what failed."""
 
 import threading
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from ketch.errors import RegistryError
@@ -9,7 +10,6 @@ from ketch.images.registry.auth import Anonymous
 from ketch.images.registry.headers import challenges, retry_after_seconds
 from ketch.images.registry.transport import BrokenOffError, UnreachableError, origin
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 

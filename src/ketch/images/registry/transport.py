@@ -10,6 +10,7 @@ import ssl
 import time
 import warnings
 from http.client import BadStatusLine, IncompleteRead, RemoteDisconnected, UnknownProtocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import urllib3
@@ -29,8 +30,8 @@ from urllib3.exceptions import (
 from ketch.errors import InvalidArgumentError, RegistryError, UnavailableError
 from ketch.images.registry.pace import Response
 from ketch.images.registry.proxies import proxy_for
+from ketch.spec.digits import decimal
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Protocol, Self
@@ -123,8 +124,7 @@ class Answer:
     @property
     def length_bytes(self) -> int | None:
         """The body's length, where the registry says it."""
-        text = self.field("Content-Length")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+        return decimal(self.field("Content-Length"), 18)
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes of the body, none at its end; fewer where they come slowly.

@@ -8,10 +8,10 @@ import queue
 import threading
 import time
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from ketch.errors import UnavailableError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar

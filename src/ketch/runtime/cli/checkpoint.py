@@ -10,6 +10,7 @@ from ketch.runtime.checkpoint import restore as bring_back
 from ketch.runtime.cli.removing import destroy, end
 from ketch.runtime.cli.starting import Making, stay
 from ketch.runtime.state import CREATED, CRIU, STOPPED, States
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,9 +115,10 @@ def _asked(settings: "Settings", options: "Parsed") -> Options:
         asked.status_fd = _number(text, "status-fd")
     if text := options.text("page-server"):
         address, colon, port = text.rpartition(":")
-        if not (colon and address and port.isdigit()):
+        number = decimal(port, 5)
+        if not colon or not address or number is None:
             raise InvalidArgumentError("Use --page-server ADDRESS:PORT to specify page server")
-        asked.page_server = address, int(port)
+        asked.page_server = address, number
     for kind in options.items("empty-ns"):
         if kind not in _EMPTY_NAMESPACES & KINDS.keys():
             raise InvalidArgumentError(f'namespace "{kind}" is not supported', "say network")

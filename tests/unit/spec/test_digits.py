@@ -1,0 +1,23 @@
+"""Digits that others wrote."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ketch.spec.digits import DIGITS_MAX, decimal
+
+
+@given(st.integers(0, 10**DIGITS_MAX - 1))
+def test_a_number_is_read(number: int) -> None:
+    assert decimal(str(number)) == number
+
+
+@given(st.text())
+def test_nothing_but_ascii_digits_is_a_number(text: str) -> None:
+    ascii_digits = text != "" and set(text) <= set("0123456789") and len(text) <= DIGITS_MAX
+    assert (decimal(text) is not None) == ascii_digits
+
+
+@pytest.mark.parametrize("text", ["", "²", "٣", "1²", "-1", "+1", " 1", "1_0", "1" * 20, "1\n"])
+def test_what_int_or_isdigit_would_take_is_none(text: str) -> None:
+    assert decimal(text) is None
