@@ -23,7 +23,7 @@ from ketch.engine.settings import Settings
 
 pytestmark = pytest.mark.root
 
-PACKAGE = pathlib.Path(launch.__file__).parents[1]
+PACKAGE = pathlib.Path(launch.__file__).parents[2]
 
 
 @pytest.fixture
@@ -231,7 +231,8 @@ def test_new_code_is_used_at_once(state: pathlib.Path, tmp_path: pathlib.Path) -
     program = tmp_path / "ask.py"
     program.write_text(
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from ketch.engine import launch, wire\nfrom ketch.engine.settings import Settings\n"
+        "from ketch.engine.requests import launch, wire\n"
+        "from ketch.engine.settings import Settings\n"
         "s = launch.connect(Settings('/', sys.argv[1]))\n"
         "s.sendall(wire.frame(wire.REQUEST, wire.encode({'action': 'exec', 'state': '/'})))\n"
         "print(s.recv(1000))\n"
