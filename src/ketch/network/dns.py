@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-import dnslib
+from ketch.network import dns_message as message
 
 Address = IPv4Address | IPv6Address
 
@@ -17,8 +17,8 @@ TTL_SECONDS = 0
 
 _DATAGRAM_BYTES = 512  # without EDNS: RFC 1035, 2.3.4
 _DATAGRAM_BYTES_MAX = 4096
-_OPT = 41
 _HEADER_BYTES = 12
+_FAILURES = {message.SERVFAIL, message.NOTIMP, message.REFUSED}
 
 
 class Endpoint:
@@ -57,18 +57,24 @@ class Endpoint:
 class Directory:
     """All endpoints of an engine at one moment, and who may know of whom.
 
+    What a question costs does not depend on how many there are.
+
     Args:
         endpoints: a container's in the order in which its networks are asked.
     """
 
-    __slots__ = ("_networks", "_of_container")
+    __slots__ = ("_addressed", "_called", "_of_container")
 
     def __init__(self, endpoints: "Iterable[Endpoint]") -> None:
         self._of_container: dict[str, list[Endpoint]] = {}
-        self._networks: dict[str, list[Endpoint]] = {}
+        self._called: dict[tuple[str, str], list[Endpoint]] = {}
+        self._addressed: dict[tuple[str, Address], Endpoint] = {}
         for endpoint in endpoints:
             self._of_container.setdefault(endpoint.container_id, []).append(endpoint)
-            self._networks.setdefault(endpoint.network, []).append(endpoint)
+            for name in dict.fromkeys(endpoint.names):
+                self._called.setdefault((endpoint.network, name), []).append(endpoint)
+            for address in endpoint.addresses if endpoint.names else ():
+                self._addressed.setdefault((endpoint.network, address), endpoint)
 
     def addresses(self, asker: str, name: str) -> "list[Address] | None":
         """Addresses behind a name, as one container may know it.
@@ -82,27 +88,27 @@ class Directory:
             None where no container on the asker's networks is called so.
         """
         name = _folded(name)
-        own = self._of_container.get(asker, ())
-        for endpoint in own:
-            neighbours = self._networks[endpoint.network]
+        for endpoint in self._of_container.get(asker, ()):
+            network = endpoint.network
             linked = endpoint.links.get(name)
             if linked is not None:
-                found = [other for other in neighbours if other.container_id == linked]
-            else:
-                bare = name.removesuffix(f".{_folded(endpoint.network)}")
                 found = [
-                    other for other in neighbours if name in other.names or bare in other.names
+                    one for one in self._of_container.get(linked, ()) if one.network == network
                 ]
+            else:
+                bare = name.removesuffix(f".{_folded(network)}")
+                names = dict.fromkeys((name, bare))
+                found = [one for called in names for one in self._called.get((network, called), ())]
             if found:
-                return [address for other in found for address in other.addresses]
+                return list(dict.fromkeys(address for one in found for address in one.addresses))
         return None
 
     def name(self, asker: str, address: Address) -> str | None:
         """What a container on one of the asker's networks is called, with the network's name."""
         for endpoint in self._of_container.get(asker, ()):
-            for other in self._networks[endpoint.network]:
-                if address in other.addresses and other.names:
-                    return f"{other.names[0]}.{endpoint.network}"
+            found = self._addressed.get((endpoint.network, address))
+            if found is not None:
+                return f"{found.names[0]}.{endpoint.network}"
         return None
 
     def leads_out(self, asker: str) -> bool:
@@ -120,35 +126,28 @@ class Query:
         ValueError: it is no message that anybody should answer.
     """
 
-    __slots__ = ("_record", "data")
+    __slots__ = ("_asked", "data")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        try:
-            self._record = dnslib.DNSRecord.parse(data)
-        except Exception as error:  # the library raises whatever comes first
-            raise ValueError(f"not a DNS message: {error}") from error
-        if self._record.header.qr:
-            raise ValueError("an answer where a question was due")
+        self._asked = message.Question(data)
 
     @property
     def question(self) -> bytes:
         """The question section, which an answer must repeat."""
-        name = self._record.questions[0].qname
-        end = _HEADER_BYTES + sum(len(label) + 1 for label in name.label) + 1 + 4
-        return self.data[_HEADER_BYTES:end]
+        return self._asked.section
 
     def refused(self) -> bytes | None:
         """The answer to what no server here does: other operations, several questions."""
-        if self._record.header.opcode != dnslib.OPCODE.QUERY:
-            return self._empty("NOTIMP")
-        if len(self._record.questions) != 1:
-            return self._empty("FORMERR")
+        if self._asked.operation:
+            return self._reply(message.NOTIMP)
+        if self._asked.count != 1:
+            return self._reply(message.FORMERR)
         return None
 
     def failed(self) -> bytes:
         """The answer where nobody gave one."""
-        return self._empty("SERVFAIL")
+        return self._reply(message.SERVFAIL)
 
     def answer(self, directory: Directory, asker: str) -> bytes | None:
         """What the directory says, of any length.
@@ -160,60 +159,43 @@ class Query:
         Returns:
             None where the question is not about a container on the asker's networks.
         """
-        question = self._record.questions[0]
-        name = str(question.qname).rstrip(".")
-        if question.qtype == dnslib.QTYPE.PTR:
+        asked = self._asked
+        if asked.kind != message.IN or any(b"." in label for label in asked.labels):
+            return None
+        name = b".".join(asked.labels).decode("utf-8", "surrogateescape")
+        if asked.type == message.PTR:
             address = _reversed(name)
             target = directory.name(asker, address) if address else None
-            return self._with([dnslib.PTR(target)]) if target else None
-        if question.qclass != dnslib.CLASS.IN:
-            return None
+            called = message.encoded(target) if target else None
+            return self._with([called]) if called else None
         found = directory.addresses(asker, name)
         if found is None:
             return None
-        version = {dnslib.QTYPE.A: 4, dnslib.QTYPE.AAAA: 6}.get(question.qtype)
-        addresses = [address for address in found if address.version == version]
+        version = {message.A: 4, message.AAAA: 6}.get(asked.type)
+        addresses = [address.packed for address in found if address.version == version]
         random.shuffle(addresses)  # several containers with one alias share the load
-        kind = dnslib.A if version == 4 else dnslib.AAAA
-        return self._with([kind(str(address)) for address in addresses])
+        return self._with(addresses)
 
     def datagram(self, answer: bytes) -> bytes:
         """An answer cut to what fits into the asker's datagrams: RFC 1035 4.2.1, RFC 6891 6.2.3."""
         limit = _DATAGRAM_BYTES
-        extended = self._extended()
-        if extended is not None:
-            limit = max(limit, min(extended, _DATAGRAM_BYTES_MAX))
-        if len(answer) <= limit:
-            return answer
-        short = self._reply()
-        short.header.tc = 1
-        return bytes(short.pack())
+        if self._asked.extended is not None:
+            limit = max(limit, min(self._asked.extended, _DATAGRAM_BYTES_MAX))
+        return answer if len(answer) <= limit else self._reply(truncated=True)
 
-    def _extended(self) -> int | None:
-        """How large the asker's datagrams may be, where it speaks EDNS."""
-        sizes = [extra.rclass for extra in self._record.ar if extra.rtype == _OPT]
-        return sizes[0] if sizes else None
+    def _reply(
+        self, status: int = message.NOERROR, records: "Sequence[bytes]" = (), *,
+        truncated: bool = False,
+    ) -> bytes:  # fmt: skip
+        return message.reply(
+            self._asked, status, records, own_size=_DATAGRAM_BYTES_MAX, truncated=truncated
+        )
 
-    def _reply(self) -> dnslib.DNSRecord:
-        reply = self._record.reply(ra=1, aa=0)
-        if self._extended() is not None:
-            reply.add_ar(dnslib.EDNS0(udp_len=_DATAGRAM_BYTES_MAX))
-        return reply
-
-    def _empty(self, status: str) -> bytes:
-        reply = self._reply()
-        reply.header.rcode = getattr(dnslib.RCODE, status)
-        return bytes(reply.pack())
-
-    def _with(self, data: "list[dnslib.RD]") -> bytes:
+    def _with(self, data: "Sequence[bytes]") -> bytes:
         """An answer with this data; none of it means that the name has nothing of this type."""
-        reply = self._reply()
-        question = self._record.questions[0]
-        for entry in data:
-            reply.add_answer(
-                dnslib.RR(question.qname, question.qtype, ttl=TTL_SECONDS, rdata=entry)
-            )
-        return bytes(reply.pack())
+        return self._reply(
+            records=[message.record(self._asked.type, entry, TTL_SECONDS) for entry in data]
+        )
 
 
 def matches(query: Query, sent_id: bytes, answer: bytes) -> bool:
@@ -235,7 +217,7 @@ def matches(query: Query, sent_id: bytes, answer: bytes) -> bool:
 
 def is_failure(answer: bytes) -> bool:
     """Whether another server may do better: SERVFAIL, NOTIMP or REFUSED."""
-    return answer[3] & 0x0F in {2, 4, 5}
+    return answer[3] & 0x0F in _FAILURES
 
 
 def _folded(name: str) -> str:

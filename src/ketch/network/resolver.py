@@ -13,28 +13,35 @@ it could speak to anyone by way of its questions (CVE-2024-29018).
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import struct
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
-from typing import Any
 
-from ketch.linux import namespaces
-from ketch.network import dns, nameserver
+from ketch.network import dns, dns_message, nameserver
+from ketch.network.forwarding import (
+    SERVERS_MAX,
+    UPSTREAM_PORT,
+    UPSTREAM_SECONDS,
+    Forward,
+    Forwarder,
+    socket_in,
+)
+from ketch.network.shares import Shares
 
 IDLE_SECONDS = 2.0
-UPSTREAM_SECONDS = 4.0  # Docker's
-_UPSTREAM_PORT = 53
-_SERVERS_MAX = 3  # resolv.conf(5)
-_PENDING_MAX = 512  # questions of one container that wait for a server's answer
-_CONNECTIONS_MAX = 64  # of one container
+CONNECTIONS_MAX = 64  # of one container
+_CONNECTIONS_TOTAL = 1024  # of all containers, beside what each is sure of
+_CONNECTIONS_SURE = 4
 _CONNECTION_SECONDS = 10.0
 _MESSAGE_BYTES_MAX = 65535
+_VAIN_MAX = 8  # messages in a server's stream that answer nothing
 _DESCRIPTORS_MAX = 5
 _NAME_BYTES_MAX = 256
-_DATAGRAMS_AT_ONCE = 32
-_ANSWERS_MAX = 1024
+_DATAGRAMS_AT_ONCE = 16
+_ANSWERS_MAX = 256
 _KEPT_BYTES_MAX = 512
 
 
@@ -91,8 +98,7 @@ class Registered:
         server: its sockets.
     """
 
-    __slots__ = ("answers", "connection", "connections", "container_id", "namespace", "pending",
-                 "server", "tasks")  # fmt: skip
+    __slots__ = ("answers", "connection", "container_id", "namespace", "server", "tasks")
 
     def __init__(
         self,
@@ -105,8 +111,6 @@ class Registered:
         self.connection = connection
         self.namespace = namespace
         self.server = server
-        self.pending = 0
-        self.connections = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.answers = Answers()
 
@@ -154,8 +158,8 @@ class Resolver:
         host_servers: the host's name servers.
     """
 
-    __slots__ = ("_directories", "_host_servers", "_idle_since", "_listener", "_loop",
-                 "_registered")  # fmt: skip
+    __slots__ = ("_connections", "_directories", "_forwarder", "_host_servers", "_idle_since",
+                 "_listener", "_loop", "_registered")  # fmt: skip
 
     def __init__(
         self,
@@ -168,11 +172,15 @@ class Resolver:
         self._host_servers = host_servers
         self._registered: set[Registered] = set()
         self._loop: asyncio.AbstractEventLoop
+        self._forwarder: Forwarder
+        self._connections = Shares(_CONNECTIONS_TOTAL, CONNECTIONS_MAX, _CONNECTIONS_SURE)
         self._idle_since = time.monotonic()
 
     async def serve(self, idle_seconds: float = IDLE_SECONDS) -> None:
         """Answer until nobody has been registered for a while."""
         self._loop = asyncio.get_running_loop()
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._forwarder = Forwarder(self._loop, descriptors)
         self._listener.setblocking(False)
         self._loop.add_reader(self._listener, self._accept)
         try:
@@ -226,16 +234,12 @@ class Resolver:
             self._loop.remove_reader(reader)
         for task in served.tasks:
             task.cancel()
+        self._forwarder.forget(served)
         served.connection.close()
         served.server.close()
         os.close(served.namespace)
         self._registered.discard(served)
         self._idle_since = time.monotonic()
-
-    def _start(self, served: Registered, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        served.tasks.add(task)
-        task.add_done_callback(served.tasks.discard)
 
     # Questions
 
@@ -243,7 +247,8 @@ class Resolver:
         directory = self._directories.names()
         for _ in range(_DATAGRAMS_AT_ONCE):
             try:
-                data, peer = served.server.udp.recvfrom(_MESSAGE_BYTES_MAX)
+                # One byte more than there may be: so what is longer shows, and is no question.
+                data, peer = served.server.udp.recvfrom(dns_message.BYTES_MAX + 1)
                 told = served.answers.find(directory, data)
                 if told is not None:
                     _send(served, told, peer)
@@ -258,90 +263,96 @@ class Resolver:
                 answer = query.datagram(answer)
                 served.answers.keep(data, answer)
                 _send(served, answer, peer)
-            elif served.pending < _PENDING_MAX:
-                self._start(served, self._pass_on(served, query, peer))
             else:
-                _send(served, query.failed(), peer)
+                self._pass_on(served, query, peer)
 
-    async def _pass_on(self, served: Registered, query: dns.Query, peer: tuple[str, int]) -> None:
-        answer = await self._ask_others(served, query, stream=False)
-        _send(served, query.datagram(answer), peer)
+    def _pass_on(self, served: Registered, query: dns.Query, peer: tuple[str, int]) -> None:
+        def done(answer: bytes) -> None:
+            _send(served, query.datagram(answer), peer)
+
+        servers, namespace = self._others(served)
+        if not servers or not self._forwarder.ask(Forward(served, query, servers, namespace, done)):
+            done(query.failed())
 
     def _connection(self, served: Registered) -> None:
         try:
             connection = socket.socket(fileno=served.server.accept())
         except OSError:
             return
-        if served.connections < _CONNECTIONS_MAX:
-            self._start(served, self._converse(served, connection))
+        if self._connections.take(served):
+            self._start(served, connection)
         else:
             connection.close()
 
+    def _start(self, served: Registered, connection: socket.socket) -> None:
+        def end(task: asyncio.Task[None]) -> None:  # also of one that never began
+            served.tasks.discard(task)
+            self._connections.give(served)
+            connection.close()
+
+        task = self._loop.create_task(self._converse(served, connection))
+        served.tasks.add(task)
+        task.add_done_callback(end)
+
     async def _converse(self, served: Registered, connection: socket.socket) -> None:
         """Answer the questions that come by one connection, one after the other: RFC 7766."""
-        served.connections += 1
         connection.setblocking(False)
-        try:
+        with contextlib.suppress(OSError, TimeoutError, ValueError):  # it has left, or is silent
             while True:
+                # Where there is always something to read, nothing below waits.
+                await asyncio.sleep(0)
                 async with asyncio.timeout(_CONNECTION_SECONDS):
-                    query = dns.Query(await self._receive_framed(connection))
+                    query = dns.Query(await self._receive_framed(connection, dns_message.BYTES_MAX))
                 answer = _known(self._directories.names(), served, query)
                 if answer is None:
-                    answer = await self._ask_others(served, query, stream=True)
+                    answer = await self._ask_others(served, query)
                 async with asyncio.timeout(_CONNECTION_SECONDS):
                     await self._loop.sock_sendall(connection, _framed(answer))
-        except (OSError, TimeoutError, ValueError):
-            pass  # it has left, says nothing, or says nonsense
-        finally:
-            served.connections -= 1
-            connection.close()
 
     # Others' answers
 
-    async def _ask_others(self, served: Registered, query: dns.Query, *, stream: bool) -> bytes:
+    def _others(self, served: Registered) -> tuple[Sequence[str], int | None]:
+        """Whom to ask what is no container's name, and from which network namespace."""
         if not self._directories.names().leads_out(served.container_id):
-            return query.failed()
+            return [], None
         own = self._directories.servers(served.container_id)
+        if own:
+            # Our own address would mean to ask ourselves, for ever.
+            servers = [server for server in own[:SERVERS_MAX] if server != nameserver.ADDRESS]
+            return servers, served.namespace
+        return self._host_servers()[:SERVERS_MAX], None
+
+    async def _ask_others(self, served: Registered, query: dns.Query) -> bytes:
+        """Ask others by stream, as the asker does."""
         answer = query.failed()
-        served.pending += 1
-        try:
-            for server in (own or self._host_servers())[:_SERVERS_MAX]:
-                if own and server == nameserver.ADDRESS:
-                    continue  # that would be asking ourselves, for ever
-                with contextlib.suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(UPSTREAM_SECONDS):
-                        namespace = served.namespace if own else None
-                        answer = await self._ask(query, server, namespace, stream=stream)
-                    if not dns.is_failure(answer):
-                        break
-        finally:
-            served.pending -= 1
+        servers, namespace = self._others(served)
+        for server in servers:
+            with contextlib.suppress(OSError, TimeoutError, ValueError):
+                async with asyncio.timeout(UPSTREAM_SECONDS):
+                    answer = await self._ask(query, server, namespace)
+                if not dns.is_failure(answer):
+                    break
         return answer
 
-    async def _ask(
-        self, query: dns.Query, server: str, namespace: int | None, *, stream: bool
-    ) -> bytes:
+    async def _ask(self, query: dns.Query, server: str, namespace: int | None) -> bytes:
         """Pass a question on, from a port and under a number that nobody can foresee."""
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
         number = os.urandom(2)
-        message = number + query.data[2:]
-        with _socket_in(namespace, family, kind) as asking:
+        with socket_in(namespace, family, socket.SOCK_STREAM) as asking:
             asking.setblocking(False)
-            await self._loop.sock_connect(asking, (server, _UPSTREAM_PORT))
-            await self._loop.sock_sendall(asking, _framed(message) if stream else message)
-            while True:
-                answer = (
-                    await self._receive_framed(asking)
-                    if stream
-                    else await self._loop.sock_recv(asking, _MESSAGE_BYTES_MAX)
-                )
+            await self._loop.sock_connect(asking, (server, UPSTREAM_PORT))
+            await self._loop.sock_sendall(asking, _framed(number + query.data[2:]))
+            for _ in range(_VAIN_MAX):
+                answer = await self._receive_framed(asking, _MESSAGE_BYTES_MAX)
                 if dns.matches(query, number, answer):
                     return query.data[:2] + answer[2:]
+        raise ValueError("a server that answers other questions")
 
-    async def _receive_framed(self, connection: socket.socket) -> bytes:
+    async def _receive_framed(self, connection: socket.socket, bytes_max: int) -> bytes:
         """One message of a stream: RFC 1035, 4.2.2."""
         length = int.from_bytes(await self._receive_exactly(connection, 2), "big")
+        if length > bytes_max:
+            raise ValueError(f"a message of {length} bytes")
         return await self._receive_exactly(connection, length)
 
     async def _receive_exactly(self, connection: socket.socket, count: int) -> bytes:
@@ -384,14 +395,6 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
         connection, _NAME_BYTES_MAX, _DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
     )
     return name, descriptors
-
-
-def _socket_in(namespace: int | None, family: int, kind: int) -> socket.socket:
-    """A socket of a network namespace, or of this process's own where that is None."""
-    if namespace is None:
-        return socket.socket(family, kind)
-    with namespaces.network_entered(namespace):
-        return socket.socket(family, kind)
 
 
 def _state_of(path: str) -> tuple[int, int, int]:

@@ -38,9 +38,9 @@ class Service:
             dns.Endpoint(WEB, "net", ["web"], [IPv4Address("172.17.0.2")]),
             dns.Endpoint(INNER, "inner", ["inner"], [IPv4Address("10.9.0.2")], leads_out=False),
         ]
-        self._own = own
+        self.own: dict[str, list[str]] = {}
         directories = resolver.Directories(
-            lambda: dns.Directory(self.endpoints), lambda _container: self._own
+            lambda: dns.Directory(self.endpoints), lambda container: self.own.get(container, own)
         )
         self._resolver = resolver.Resolver(listener, directories, lambda: servers)
         self.thread = threading.Thread(

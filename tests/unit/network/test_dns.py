@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.network import dns
+from ketch.network import dns, dns_message
 
 WEB, DB, OTHER = "a" * 64, "b" * 64, "c" * 64
 
@@ -151,6 +151,66 @@ def test_an_answer_is_matched_by_number_and_question() -> None:
     other = dnslib.DNSRecord.question("wed").reply().pack()
     assert not dns.matches(query, number, number + other[2:])
     assert not dns.matches(query, number, right[:11])
+
+
+def test_more_containers_than_fit_into_any_message() -> None:
+    containers, _ = many(5000)
+    query = dns.Query(dnslib.DNSRecord.question("all").pack())
+    answer = query.answer(containers, f"{0:064x}")
+    assert answer is not None
+    assert len(answer) < 65536
+    assert len(dnslib.DNSRecord.parse(answer).rr) > 3000
+
+
+LABELS = st.lists(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1,
+                          max_size=63), max_size=6)  # fmt: skip
+
+
+TYPES = st.sampled_from(["A", "AAAA", "PTR", "MX", "ANY"])
+
+
+@given(LABELS, TYPES, st.none() | st.integers(0, 65535), st.booleans())
+def test_questions_are_read_as_others_write_them(
+    labels: list[str], kind: str, size: int | None, recursion: bool
+) -> None:
+    question = dnslib.DNSRecord.question(".".join(labels), kind)
+    question.header.rd = recursion
+    if size is not None:
+        question.add_ar(dnslib.EDNS0(udp_len=size))
+    try:
+        data = question.pack()
+    except dnslib.DNSError:
+        return
+    if sum(len(label) + 1 for label in labels) > 254:
+        with pytest.raises(ValueError, match="longer name"):
+            dns_message.Question(data)
+        return
+    read = dns_message.Question(data)
+    assert [label.decode() for label in read.labels] == labels
+    assert (read.type, read.kind, read.extended) == (question.q.qtype, 1, size)
+    failed = dnslib.DNSRecord.parse(dns.Query(data).failed())
+    assert (failed.header.id, failed.header.rd) == (question.header.id, recursion)
+    assert failed.header.rcode == dnslib.RCODE.SERVFAIL
+    assert str(failed.q.qname) == str(question.q.qname)
+    assert len(failed.ar) == (size is not None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"\xc0\x0c", b"\xc0\x0e\xc0\x0c", b"\x01a\xc0\x0c", b"\x3f" + b"a" * 63, b"\x40a\0",
+     (b"\x3f" + b"a" * 63) * 4 + b"\0"],
+)  # fmt: skip
+def test_names_that_go_round_or_on_and_on_are_none(name: bytes) -> None:
+    header = b"\0\1\1\0\0\1" + bytes(6)
+    with pytest.raises(ValueError, match=r"name|cut off"):
+        dns.Query(header + name + b"\0\1\0\1")
+
+
+def test_longer_messages_than_anybody_needs_are_not_looked_at() -> None:
+    question = dnslib.DNSRecord.question("web").pack()
+    assert dns.Query(question + bytes(dns_message.BYTES_MAX - len(question))).refused() is None
+    with pytest.raises(ValueError, match="4097 bytes"):
+        dns.Query(question + bytes(dns_message.BYTES_MAX + 1 - len(question)))
 
 
 @given(st.binary(max_size=600))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.settings import Settings
 
-# -I: nothing of the caller's environment counts; site-packages does, where the DNS library is.
+# -I: nothing of the caller's environment counts; the package is where this one was found.
 _BOOT = (
     "import sys; sys.path.append(sys.argv[4]); "
     "from ketch.engine.networks.resolver import main; main()"

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import socket
 import sys
 from ipaddress import ip_interface
@@ -32,6 +33,9 @@ def main() -> None:
     os.chdir("/")
     process.set_name("ketch-names")
     os.set_inheritable(launch.SOCKET, False)
+    # A socket each question that is passed on; whoever started this may have been short of them.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     known = Known(Store(root))
     service = resolver.Resolver(
         socket.socket(fileno=launch.SOCKET),
