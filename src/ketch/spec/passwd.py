@@ -1,17 +1,20 @@
 """Users and groups, looked up in the text of an image's own /etc/passwd and /etc/group.
 
 No NSS: its modules would be loaded from the container's files. Source: passwd(5), group(5); the
-rules are those of the field's ``user:group`` syntax (``GetExecUser`` in moby/sys/user).
+rules are those of the field's ``user:group`` syntax (``GetExecUser`` in moby/sys/user). A number is
+an id and never a name, however long: an image whose files name somebody ``1000`` or ``4294967296``
+cannot make root of who asked for a number (CVE-2016-3697, CVE-2026-46680).
 """
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_MAXIMUM = (1 << 31) - 1
-_DIGITS_MAX = 20  # int() refuses thousands of them
+ID_MAX = (1 << 31) - 1
+"""The largest id that can be asked for, Docker's limit."""
 
 
 class User:
@@ -48,16 +51,18 @@ def look_up(specification: str, passwd: str, group: str) -> User:
         InvalidArgumentError: no such user or group, or a number out of range.
     """
     user_part, group_part = [*specification.split(":"), ""][:2]
-    number = _number(user_part)
-    uid, gid, home, name = number if number is not None else 0, 0, "/", ""
+    number = id_of(user_part) if user_part else 0
+    uid, gid, home, name = number or 0, 0, "/", ""
     for fields in _entries(passwd, 7):
-        wanted = fields[0] == user_part or fields[2] == (user_part or "0")
-        if wanted and _is_id(fields[2]) and _is_id(fields[3]):
-            name, uid, gid = fields[0], int(fields[2]), int(fields[3])
+        own, primary = decimal(fields[2]), decimal(fields[3])
+        if own is None or primary is None:
+            continue
+        if fields[0] == user_part if number is None else own == number:
+            name, uid, gid = fields[0], own, primary
             home = fields[5] or "/"
             break
     else:
-        if user_part and number is None:
+        if number is None:
             raise InvalidArgumentError(
                 f"unable to find user {user_part}: no matching entries in passwd file",
                 "a number needs no entry",
@@ -67,18 +72,33 @@ def look_up(specification: str, passwd: str, group: str) -> User:
         gid = _group(group_part, group)
     elif name:
         groups = [
-            int(fields[2])
+            member
             for fields in _entries(group, 4)
-            if _is_id(fields[2]) and name in fields[3].split(",")
+            if (member := decimal(fields[2])) is not None and name in fields[3].split(",")
         ]
-    _check_range(uid, gid)
+    _check_range(uid, gid, *groups)
     return User(uid, gid, groups, home)
+
+
+def id_of(text: str) -> int | None:
+    """Returns the id that a user or group is given as; None for a name.
+
+    Raises:
+        InvalidArgumentError: it is a number, and no id.
+    """
+    digits = text[1:] if text[:1] in {"+", "-"} else text
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    number = decimal(digits.lstrip("0") or "0")
+    if number is None or number > ID_MAX or (number and text[0] == "-"):
+        raise _out_of_range()
+    return number
 
 
 def home(uid: int, passwd: str) -> str:
     """Returns a user's home directory, ``/`` where it has no entry."""
     for fields in _entries(passwd, 7):
-        if fields[2] == str(uid):
+        if decimal(fields[2]) == uid:
             return fields[5] or "/"
     return "/"
 
@@ -98,30 +118,26 @@ def group_ids(specifications: "Iterable[str]", group: str) -> list[int]:
 
 
 def _group(specification: str, group: str, unable: str = "unable") -> int:
+    number = id_of(specification)
+    if number is not None:
+        return number
     for fields in _entries(group, 4):
-        if specification in {fields[0], fields[2]} and _is_id(fields[2]):
-            return int(fields[2])
-    number = _number(specification)
-    if number is None:
-        raise InvalidArgumentError(
-            f"{unable} to find group {specification}: no matching entries in group file",
-            "a number needs no entry",
-        )
-    return number
-
-
-def _number(text: str) -> int | None:
-    return int(text) if _is_id(text.removeprefix("-")) else None
-
-
-def _is_id(text: str) -> bool:
-    """Whether it is a number that may be an id, out of range included."""
-    return text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+        gid = decimal(fields[2])
+        if fields[0] == specification and gid is not None:
+            return gid
+    raise InvalidArgumentError(
+        f"{unable} to find group {specification}: no matching entries in group file",
+        "a number needs no entry",
+    )
 
 
 def _check_range(*ids: int) -> None:
-    if not all(0 <= number <= _MAXIMUM for number in ids):
-        raise InvalidArgumentError(f"uids and gids must be in range 0-{_MAXIMUM}")
+    if any(number > ID_MAX for number in ids):
+        raise _out_of_range()
+
+
+def _out_of_range() -> InvalidArgumentError:
+    return InvalidArgumentError(f"uids and gids must be in range 0-{ID_MAX}")
 
 
 def _entries(text: str, fields: int) -> "Iterator[list[str]]":
@@ -129,7 +145,8 @@ def _entries(text: str, fields: int) -> "Iterator[list[str]]":
 
     One with a NUL in it is none: no environment could hold such a home directory.
     """
-    for line in text.splitlines():
+    # No other character ends a line, whatever Unicode has of them.
+    for line in text.split("\n"):
         parts = line.strip().split(":")
         if parts[0] and not line.startswith("#") and "\0" not in line:
             yield (parts + [""] * fields)[:fields]

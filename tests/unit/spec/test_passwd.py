@@ -37,6 +37,10 @@ audio:x:29:games,bin
         ("1000", 1000, 0, [], "/"),
         ("1000:1001", 1000, 1001, [], "/"),
         ("0:0:0", 0, 0, [], "/root"),
+        ("0005", 5, 60, [29], "/usr/games"),
+        ("+5:+29", 5, 29, [], "/usr/games"),
+        ("-0", 0, 0, [], "/root"),
+        ("2147483647:2147483647", 2147483647, 2147483647, [], "/"),
     ],
 )
 def test_users_are_those_of_the_image(
@@ -62,6 +66,17 @@ def test_an_image_without_files_has_root_and_numbers() -> None:
         ("-1", "uids and gids must be in range 0-2147483647"),
         ("5000000000", "uids and gids must be in range 0-2147483647"),
         ("0:5000000000", "uids and gids must be in range 0-2147483647"),
+        ("2147483648", "uids and gids must be in range 0-2147483647"),
+        ("0:2147483648", "uids and gids must be in range 0-2147483647"),
+        ("4294967295", "uids and gids must be in range 0-2147483647"),
+        ("4294967296", "uids and gids must be in range 0-2147483647"),
+        ("9" * 5000, "uids and gids must be in range 0-2147483647"),
+        ("5:-60", "uids and gids must be in range 0-2147483647"),
+        ("\u00b2", "unable to find user \u00b2: no matching entries in passwd file"),
+        ("\u0661:0", "unable to find user \u0661: no matching entries in passwd file"),
+        ("1_0", "unable to find user 1_0: no matching entries in passwd file"),
+        (" 5", "unable to find user  5: no matching entries in passwd file"),
+        ("games:\u00b2", "unable to find group \u00b2: no matching entries in group file"),
     ],
 )
 def test_refusals_have_dockers_words(specification: str, message: str) -> None:
@@ -74,6 +89,71 @@ def test_added_groups() -> None:
     assert passwd.group_ids(["audio", "77"], GROUP) == [29, 77]
     with pytest.raises(InvalidArgumentError, match="Unable to find group nope"):
         passwd.group_ids(["nope"], GROUP)
+
+
+# Names that are numbers, entries whose ids are out of range, and two for one number.
+_POISONED_PASSWD = """\
+1000:x:0:0::/evil:/bin/sh
+4294967296:x:0:0::/evil:/bin/sh
+-1:x:0:0::/evil:/bin/sh
++7:x:0:0::/evil:/bin/sh
+wide:x:4294967296:0::/:/bin/sh
+tall:x:9:4294967296::/:/bin/sh
+long:x:99999999999999999999:0::/:/bin/sh
+second:x:050:51::/second:/bin/sh
+third:x:50:0::/third:/bin/sh
+member:x:60:60::/:/bin/sh
+"""
+_POISONED_GROUP = """\
+50:x:0:
+4294967296:x:0:
+named:x:4294967296:
+second:x:52:second
+1000:x:0:1000
+far:x:4294967296:member
+"""
+
+
+@pytest.mark.parametrize(
+    ("specification", "uid", "gid", "groups", "home"),
+    [
+        ("1000", 1000, 0, [], "/"),
+        ("1000:1000", 1000, 1000, [], "/"),
+        ("0:50", 0, 50, [], "/evil"),
+        ("7", 7, 0, [], "/"),
+        ("50", 50, 51, [52], "/second"),
+        ("second:second", 50, 52, [], "/second"),
+        ("tall:5", 9, 5, [], "/"),
+    ],
+)
+def test_a_number_is_an_id_whoever_is_named_so(
+    specification: str, uid: int, gid: int, groups: list[int], home: str
+) -> None:
+    user = passwd.look_up(specification, _POISONED_PASSWD, _POISONED_GROUP)
+    assert (user.uid, user.gid, user.groups, user.home) == (uid, gid, groups, home)
+    assert passwd.home(user.uid, _POISONED_PASSWD) == home
+
+
+@pytest.mark.parametrize(
+    "specification", ["4294967296", "-1", "wide", "tall", "0:named", "0:4294967296", "member"]
+)
+def test_no_entry_leads_around_the_largest_id(specification: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="must be in range 0-2147483647"):
+        passwd.look_up(specification, _POISONED_PASSWD, _POISONED_GROUP)
+
+
+def test_added_groups_are_ids_too() -> None:
+    assert passwd.group_ids(["50", "second", "2147483647"], _POISONED_GROUP) == [50, 52, 2147483647]
+    for beyond in ("4294967296", "2147483648", "-1", "named"):
+        with pytest.raises(InvalidArgumentError, match="must be in range 0-2147483647"):
+            passwd.group_ids([beyond], _POISONED_GROUP)
+
+
+def test_a_line_ends_where_the_file_says() -> None:
+    sly = "a:x:3:3:\x85root2:x:0:0::/:\u2028root3:x:0:0::/\x0broot4:x:0:0\n"
+    for name in ("root2", "root3", "root4"):
+        with pytest.raises(InvalidArgumentError, match="unable to find user"):
+            passwd.look_up(name, sly, "")
 
 
 @given(st.text(max_size=30), st.text(), st.text())

@@ -17,7 +17,7 @@ from ketch.images import compression, extraction, tree
 from ketch.linux import fsuid
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
-from ketch.spec import user_namespaces
+from ketch.spec import passwd, user_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -293,9 +293,8 @@ def _is_volume(container: "Container", path: str) -> bool:
 
 def _owner(container: "Container") -> tuple[int, int] | None:
     user, _, group = container.record.get("Config", {}).get("User", "").partition(":")
-    if not user.isdigit():
-        return None
-    return int(user), int(group) if group.isdigit() else int(user)
+    uid, gid = passwd.id_of(user), passwd.id_of(group)
+    return None if uid is None else (uid, uid if gid is None else gid)
 
 
 def _ids(container: "Container") -> "tuple[IdMap, IdMap] | None":

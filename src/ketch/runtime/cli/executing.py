@@ -11,6 +11,7 @@ from ketch.runtime.process import ProcessSetup
 from ketch.runtime.state import CREATING, PAUSED, STOPPED, Record, States
 from ketch.runtime.validate import validate_process
 from ketch.spec import json_text
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,9 +152,10 @@ def _change(process: "Process", options: "Parsed") -> None:
 
 
 def _id(text: str, kind: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    number = decimal(text)
+    if number is None:
         raise InvalidArgumentError(f"parsing {text} as int for {kind} failed", "give a number")
-    return int(text)
+    return number
 
 
 def _cgroup(record: Record, options: "Parsed") -> "Manager | _SubCgroups":
