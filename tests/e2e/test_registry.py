@@ -144,9 +144,8 @@ def test_ketch_pulls_what_docker_pushed(fleet: Fleet, docker: Engine) -> None:
         subprocess.run(["umoci", "unpack", "--image", f"{saved}-oci-dir:latest",
                         f"{saved}-bundle"], check=True, capture_output=True)  # fmt: skip
         assert (fleet.directory / "saved-bundle/rootfs/bin/busybox").exists()
-    if layouts.SCHEMAS.exists():
-        index = json.loads((fleet.directory / "saved-oci-dir/index.json").read_bytes())
-        layouts.validate("image-index-schema.json", index)
+    index = json.loads((fleet.directory / "saved-oci-dir/index.json").read_bytes())
+    layouts.validate("image-index-schema.json", index)
     # The store's own index tells of it what it is.
     root = pathlib.Path(fleet.ketch.prefix[-3])
     for entry in json.loads((root / "index.json").read_bytes())["manifests"]:
@@ -265,11 +264,10 @@ def test_a_list_for_several_platforms(fleet: Fleet, docker: Engine) -> None:
     ketch.ok("manifest", "annotate", *annotation, name, f"{name}:arm64")
     local = ketch.ok("manifest", "inspect", name)
     digest = ketch.ok("manifest", "push", "--purge", name)
-    if layouts.SCHEMAS.exists():
-        for image in (f"{name}:arm64", name):
-            schema = "image-manifest-schema.json" if ":arm" in image else "image-index-schema.json"
-            told = fleet.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{image}")
-            layouts.validate(schema, json.loads(told))
+    for image in (f"{name}:arm64", name):
+        schema = "image-manifest-schema.json" if ":arm" in image else "image-index-schema.json"
+        told = fleet.skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{image}")
+        layouts.validate(schema, json.loads(told))
     theirs = f"{name}:by-docker"
     docker.ok("manifest", "create", "--insecure", theirs, f"{name}:amd64", f"{name}:arm64")
     docker.ok("manifest", "annotate", *annotation, theirs, f"{name}:arm64")

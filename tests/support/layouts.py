@@ -10,7 +10,7 @@ import jsonschema
 import referencing
 import referencing.jsonschema
 
-SCHEMAS = pathlib.Path(__file__).parents[3] / "shared/specs/oci-image"
+SCHEMAS = pathlib.Path(__file__).parents[1] / "reference/oci_image.json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 
@@ -67,23 +67,12 @@ def _blob(layout: pathlib.Path, descriptor: dict[str, Any]) -> bytes:
 
 
 def _validators() -> dict[str, jsonschema.Draft4Validator]:
-    documents = {path.name: json.loads(path.read_bytes()) for path in SCHEMAS.glob("*.json")}
+    documents: dict[str, Any] = json.loads(SCHEMAS.read_bytes())
     registry: Any = referencing.Registry().with_resources(
-        (name, referencing.jsonschema.DRAFT4.create_resource(_without_ids(document)))
+        (name, referencing.jsonschema.DRAFT4.create_resource(document))
         for name, document in documents.items()
     )
     return {
-        name: jsonschema.Draft4Validator(_without_ids(document), registry=registry)
+        name: jsonschema.Draft4Validator(document, registry=registry)
         for name, document in documents.items()
     }
-
-
-def _without_ids(document: Any) -> Any:
-    """Return a schema whose references lead to the files beside it, not to the network."""
-    if isinstance(document, dict):
-        return {
-            key: _without_ids(value)
-            for key, value in document.items()
-            if key != "id" or not isinstance(value, str)
-        }
-    return [_without_ids(one) for one in document] if isinstance(document, list) else document

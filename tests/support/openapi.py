@@ -1,21 +1,20 @@
-"""Answers checked against the Docker Engine API's own description (OpenAPI 2)."""
+"""Answers checked against the Docker Engine API's own description (OpenAPI 2), its facts."""
 
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
-import yaml  # type: ignore[import-untyped]
 
-DESCRIPTION = pathlib.Path(__file__).parents[3] / "shared/specs/docker/engine-api-v1.50.yaml"
+DESCRIPTION = pathlib.Path(__file__).parents[1] / "reference/engine_api.json"
 
 
 class Description:
-    """The API's description, from its file."""
+    """The API's description, from its table."""
 
     def __init__(self) -> None:
-        with DESCRIPTION.open(encoding="utf-8") as file:
-            self._document: dict[str, Any] = yaml.load(file, yaml.CSafeLoader)
+        self._document: dict[str, Any] = json.loads(DESCRIPTION.read_bytes())
 
     def check(self, method: str, path: str, status: int, answer: object) -> None:
         """Check an answer; what is required, typed or enumerated otherwise is an error.
@@ -28,9 +27,11 @@ class Description:
         """
         responses = self._document["paths"][path][method]["responses"]
         if status >= 400:  # it does not list every error that dockerd has
-            response = responses.get(status) or {"schema": {"$ref": "#/definitions/ErrorResponse"}}
+            response = responses.get(str(status)) or {
+                "schema": {"$ref": "#/definitions/ErrorResponse"}
+            }
         else:
-            response = responses[status]
+            response = responses[str(status)]
         schema = {**self._json_schema(response["schema"]),
                   "definitions": self._json_schema(self._document["definitions"])}  # fmt: skip
         jsonschema.validate(answer, schema, cls=jsonschema.Draft4Validator)

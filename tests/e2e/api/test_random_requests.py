@@ -151,9 +151,6 @@ def socket(scratch: pathlib.Path, run_name: str) -> Iterator[pathlib.Path]:
     leftovers.stop_zygotes(run_name)
 
 
-@pytest.mark.skipif(
-    not openapi.DESCRIPTION.exists(), reason=f"no description of the API at {openapi.DESCRIPTION}"
-)
 def test_whatever_is_asked_is_answered_in_form(socket: pathlib.Path, scratch: pathlib.Path) -> None:
     description = openapi.Description()
     seed = int(os.environ.get("KETCH_TEST_SEED") or random.randrange(1 << 32))
