@@ -13,7 +13,8 @@ import os
 from ketch.linux import beneath, mount
 from ketch.linux.libc import AT_FDCWD
 from ketch.linux.scopes import ExitStack, owned
-from ketch.runtime.mounts import MountOptions
+from ketch.runtime.mount_options import MountOptions
+from ketch.runtime.mounts import place_beneath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,15 +48,14 @@ class CgroupMount:
         """Mount beneath the container's root; the caller must be in the container's cgroup.
 
         Raises:
+            InvalidArgumentError: its place is the root itself.
             SyscallError: the kernel refused.
         """
         with ExitStack() as stack:
             if self.layout.mode == "v2":
                 tree = self._hierarchy(self.layout.hierarchies[0])
                 stack.callback(os.close, tree)
-                target = beneath.make_directories(root, self.destination)
-                stack.callback(os.close, target)
-                mount.move_mount(tree, target)
+                mount.move_mount(tree, self._mount_point(root, stack))
                 return
             context = mount.fsopen("tmpfs")
             stack.callback(os.close, context)
@@ -64,9 +64,7 @@ class CgroupMount:
             attributes = self.options.set_attributes
             top = mount.fsmount(context, attributes & ~mount.MOUNT_ATTR_RDONLY)
             stack.callback(os.close, top)
-            target = beneath.make_directories(root, self.destination)
-            stack.callback(os.close, target)
-            mount.move_mount(top, target)
+            mount.move_mount(top, self._mount_point(root, stack))
             for hierarchy in self.layout.hierarchies:
                 tree = self._hierarchy(hierarchy)
                 stack.callback(os.close, tree)
@@ -79,13 +77,20 @@ class CgroupMount:
             if attributes & mount.MOUNT_ATTR_RDONLY:
                 mount.mount_setattr(top, set_attributes=mount.MOUNT_ATTR_RDONLY)
 
+    def _mount_point(self, root: int, stack: ExitStack) -> int:
+        target = beneath.make_directories(root, self.destination)
+        stack.callback(os.close, target)
+        place_beneath(root, target, "mounts", self.destination)
+        return target
+
     def _hierarchy(self, hierarchy: "Hierarchy") -> int:
         """Returns a detached mount of one hierarchy, as the container is to see it."""
         attributes = self.options.set_attributes
         if not self.namespaced:
             own = _own_cgroup(hierarchy)
             tree = mount.open_tree(AT_FDCWD, hierarchy.mountpoint + own, mount.OPEN_TREE_CLONE)
-            mount.mount_setattr(tree, set_attributes=attributes)
+            # What is mounted on it later must not appear in the host's.
+            mount.mount_setattr(tree, set_attributes=attributes, propagation=mount.MS_PRIVATE)
             return tree
         with owned(mount.fsopen(hierarchy.filesystem)) as context:
             mount.fsconfig(context, "source", hierarchy.filesystem)

@@ -238,10 +238,12 @@ def _open_sources(birth: init.Birth, stack: ExitStack) -> None:
         if operation.options.id_map:
             namespace = _mapped_namespace(plan.joins, operation.mappings, plan.id_maps)
         try:
-            stack.callback(os.close, operation.prepare(namespace))
+            tree = operation.prepare(namespace)
         finally:
             if namespace is not None:
                 os.close(namespace)
+        if tree is not None:
+            stack.callback(os.close, tree)
     if plan.in_user_namespace and privileged and birth.rootfs is None:
         birth.rootfs = rootfs.clone(birth.root_path())
         stack.callback(os.close, birth.rootfs)

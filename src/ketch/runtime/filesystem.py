@@ -105,6 +105,7 @@ def _bind_device(root: int, path: str) -> None:
         owned(mount.open_tree(AT_FDCWD, path, mount.OPEN_TREE_CLONE)) as source,
         owned(beneath.make_file(root, path)) as target,
     ):
+        mount.mount_setattr(source, propagation=mount.MS_PRIVATE)
         mount.move_mount(source, target)
 
 
@@ -115,18 +116,24 @@ class MakeDeviceLinks:
 
     def describe(self) -> str:
         """What the operation does, in words, with its system call."""
-        return "link /dev/" + " /dev/".join(name for name, _ in _DEVICE_LINKS) + " · symlink(2)"
+        return "link /dev/" + " /dev/".join(name for name, _ in _device_links()) + " · symlink(2)"
 
     def execute(self, root: int) -> None:
         """Make the links; one that is there already stays, but ``ptmx`` must be ours."""
         with owned(beneath.make_directories(root, "/dev")) as directory:
-            for name, target in _DEVICE_LINKS:
+            for name, target in _device_links():
                 try:
                     os.symlink(target, name, dir_fd=directory)
                 except FileExistsError:
                     if name == "ptmx":
                         os.unlink(name, dir_fd=directory)
                         os.symlink(target, name, dir_fd=directory)
+
+
+def _device_links() -> "list[tuple[str, str]]":
+    """The links, less the one that would lead nowhere: not every kernel shows its memory."""
+    has_memory = os.path.exists("/proc/kcore")
+    return [link for link in _DEVICE_LINKS if link[0] != "core" or has_memory]
 
 
 class MaskPath:

@@ -13,6 +13,7 @@ from ketch import cgroups
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.linux import beneath, mount, namespaces, process, signals, tty
 from ketch.linux.openat2 import openat2
+from ketch.linux.scopes import owned
 from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
@@ -102,7 +103,6 @@ class Birth:
         self.no_pivot = no_pivot
         self.sibling = sibling
         self.entrances: list[int] = []
-        plan.resolve_sources(bundle)
         setup.settle(plan.config.get("linux", {}), in_user_namespace=plan.in_user_namespace)
         if plan.config.get("hooks"):
             # Init may import nothing.
@@ -311,13 +311,12 @@ def _bind_console(root: int, slave: int) -> None:
     By descriptor: what the image has at /dev/pts/0 or /dev/console counts for nothing here
     (CVE-2025-52565).
     """
-    tree = mount.open_tree(slave, "", mount.OPEN_TREE_CLONE)
-    target = beneath.make_file(root, "/dev/console")
-    try:
+    with (
+        owned(mount.open_tree(slave, "", mount.OPEN_TREE_CLONE)) as tree,
+        owned(beneath.make_file(root, "/dev/console")) as target,
+    ):
+        mount.mount_setattr(tree, propagation=mount.MS_PRIVATE)
         mount.move_mount(tree, target)
-    finally:
-        os.close(tree)
-        os.close(target)
 
 
 def arrange_descriptors(

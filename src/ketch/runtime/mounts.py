@@ -1,9 +1,9 @@
 """A configuration's mounts: what their options mean, and how each comes to its place.
 
-Options are turned into attributes and file system parameters by pure code. A mount is then built
-detached (fsopen(2) or open_tree(2)) and attached to the *descriptor* of its mount point, which was
-found beneath the container's root: no path is resolved twice, so nothing can be exchanged between
-a check and its use (CVE-2021-30465, CVE-2023-27561).
+What their options mean, ``mount_options`` says. A mount is built detached (fsopen(2) or
+open_tree(2)) and attached to the *descriptor* of its mount point, which was found beneath the
+container's root: no path is resolved twice, so nothing can be exchanged between a check and its
+use (CVE-2021-30465, CVE-2023-27561).
 """
 
 import errno
@@ -14,137 +14,22 @@ from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import beneath, mount, statfs
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 from ketch.linux.scopes import ExitStack, owned
+from ketch.runtime.mount_options import MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.spec.runtime import Mount
 
-# Option: (attributes set, attributes cleared). mount(8), mount_setattr(2).
-_ATTRIBUTES = {
-    "ro": (mount.MOUNT_ATTR_RDONLY, 0),
-    "rw": (0, mount.MOUNT_ATTR_RDONLY),
-    "nosuid": (mount.MOUNT_ATTR_NOSUID, 0),
-    "suid": (0, mount.MOUNT_ATTR_NOSUID),
-    "nodev": (mount.MOUNT_ATTR_NODEV, 0),
-    "dev": (0, mount.MOUNT_ATTR_NODEV),
-    "noexec": (mount.MOUNT_ATTR_NOEXEC, 0),
-    "exec": (0, mount.MOUNT_ATTR_NOEXEC),
-    "noatime": (mount.MOUNT_ATTR_NOATIME, mount.MOUNT_ATTR__ATIME),
-    "atime": (0, mount.MOUNT_ATTR__ATIME),
-    "relatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),
-    "norelatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),  # the kernel's default
-    "strictatime": (mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR__ATIME),
-    "nostrictatime": (mount.MOUNT_ATTR_RELATIME, mount.MOUNT_ATTR__ATIME),
-    "nodiratime": (mount.MOUNT_ATTR_NODIRATIME, 0),
-    "diratime": (0, mount.MOUNT_ATTR_NODIRATIME),
-    "nosymfollow": (mount.MOUNT_ATTR_NOSYMFOLLOW, 0),
-    "symfollow": (0, mount.MOUNT_ATTR_NOSYMFOLLOW),
-}
-_PROPAGATION = {
-    "private": mount.MS_PRIVATE,
-    "shared": mount.MS_SHARED,
-    "slave": mount.MS_SLAVE,
-    "unbindable": mount.MS_UNBINDABLE,
-}
 # What lxcfs and checkpoint/restore cover inside /proc, as runc lets them.
 _COVERABLE = frozenset({
     "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
     "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/net/dev",
     "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
 })  # fmt: skip
-# No-ops of mount(8) that callers write down all the same.
-_IGNORED = frozenset(
-    {"defaults", "nobind", "silent", "loud", "iversion", "noiversion", "acl", "noacl"}
-)
-# Options of a file system as a whole, which a bind of a part of it cannot change.
-_OF_SUPERBLOCK = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"})
 # Made with the kernel's own labels, or with none.
 _UNLABELLED = frozenset({"proc", "sysfs"})
 _HELD = "/proc/self/fd/"
 _OWNED_BY = {"proc": "PID", "sysfs": "network", "mqueue": "IPC", "cgroup": "cgroup"}
-
-
-class MountOptions:
-    """A mount's options, told apart.
-
-    Attributes:
-        bind: whether it binds a path instead of making a file system.
-        recursive_bind: whether mounts below the bound path come along.
-        set_attributes: ``MOUNT_ATTR_*`` of this mount to set.
-        clear_attributes: those to clear.
-        set_recursive: those to set on it and all mounts below.
-        clear_recursive: those to clear there.
-        propagation: ``(MS_* type, recursive)`` changes, in order.
-        data: the file system's own parameters, ``key`` or ``key=value``.
-        copy_up: what has a tmpfs begin with what it covers (``tmpcopyup``), or None.
-        id_map: whether ids are mapped on the way; ``idmap``, or ``ridmap`` for mounts below too.
-        remount: whether the mount that is there already is to be changed.
-    """
-
-    __slots__ = (
-        "bind",
-        "clear_attributes",
-        "clear_recursive",
-        "copy_up",
-        "data",
-        "id_map",
-        "propagation",
-        "recursive_bind",
-        "remount",
-        "set_attributes",
-        "set_recursive",
-    )
-
-    def __init__(self, options: list[str]) -> None:
-        self.bind = self.recursive_bind = self.remount = False
-        self.copy_up: Callable[[int, int], None] | None = None
-        self.id_map = ""
-        self.set_attributes = self.clear_attributes = 0
-        self.set_recursive = self.clear_recursive = 0
-        self.propagation: list[tuple[int, bool]] = []
-        self.data: list[str] = []
-        for option in options:
-            self._take(option)
-        if self.bind:
-            self.data = [option for option in self.data if option not in _OF_SUPERBLOCK]
-
-    def _take(self, option: str) -> None:
-        if option in {"bind", "rbind"}:
-            self.bind = True
-            self.recursive_bind |= option == "rbind"
-        elif option in _ATTRIBUTES:
-            change = _ATTRIBUTES[option]
-            self.set_attributes, self.clear_attributes = _merge(
-                self.set_attributes, self.clear_attributes, change
-            )
-        elif option[:1] == "r" and option[1:] in _ATTRIBUTES:
-            change = _ATTRIBUTES[option[1:]]
-            self.set_recursive, self.clear_recursive = _merge(
-                self.set_recursive, self.clear_recursive, change
-            )
-        elif option in _PROPAGATION:
-            self.propagation.append((_PROPAGATION[option], False))
-        elif option[:1] == "r" and option[1:] in _PROPAGATION:
-            self.propagation.append((_PROPAGATION[option[1:]], True))
-        elif option == "tmpcopyup":
-            # Here, since init, which copies, has nowhere to load it from.
-            from ketch.linux.copytree import copy_tree  # noqa: PLC0415 - few ask for it
-
-            self.copy_up = copy_tree
-        elif option in {"idmap", "ridmap"}:
-            self.id_map = option
-        elif option == "remount":
-            self.remount = True
-        elif option not in _IGNORED:
-            self.data.append(option)
-
-
-def _merge(to_set: int, to_clear: int, change: tuple[int, int]) -> tuple[int, int]:
-    """Apply one option after others: the last one to name an attribute wins."""
-    adds, removes = change
-    return (to_set & ~removes) | adds, (to_clear | removes) & ~(adds & ~mount.MOUNT_ATTR__ATIME)
 
 
 class MountOperation:
@@ -156,12 +41,19 @@ class MountOperation:
         label: the SELinux context of what file systems made here hold, or empty.
 
     Attributes:
+        apart: how a bind leaves the peer group of its source: ``MS_SLAVE``, ``MS_PRIVATE``, or 0
+            to stay in it.
+        inside: where its source is beneath the container's root, or empty where it is elsewhere.
+        is_late: whether that is in what an earlier mount brings.
         warning: what of it will have no effect, or empty.
     """
 
     __slots__ = (
         "_prepared",
+        "apart",
         "destination",
+        "inside",
+        "is_late",
         "label",
         "mappings",
         "options",
@@ -175,9 +67,12 @@ class MountOperation:
         self.destination = specification["destination"]
         self.source = specification.get("source", "")
         self.type = specification.get("type", "")
-        self.options = MountOptions(specification.get("options", []))
+        self.options = MountOptions(specification.get("options", []), is_bind=self.type == "bind")
         self.where = where
         self.label = label
+        self.apart = mount.MS_SLAVE
+        self.inside = ""
+        self.is_late = False
         self.mappings = (
             specification.get("uidMappings") or [],
             specification.get("gidMappings") or [],
@@ -186,8 +81,6 @@ class MountOperation:
         options = self.options
         if self.mappings[0] and not options.id_map:
             options.id_map = "idmap"
-        if self.type == "bind" and not options.bind:
-            options.bind = options.recursive_bind = True
         self.warning = ""
         if options.bind and options.data:
             # mount(2) takes no file system's own options with a bind, and runc tells nobody.
@@ -217,14 +110,15 @@ class MountOperation:
             return f"bind {self.source}{mapped} to {self.destination} · {calls}move_mount(2)"
         return f"mount {self.type} on {self.destination} · fsopen(2), fsmount(2), move_mount(2)"
 
-    def prepare(self, user_namespace: int | None = None) -> int:
+    def prepare(self, user_namespace: int | None = None) -> int | None:
         """Take a bind's source while it is in reach, before the container's init is made.
 
         Args:
             user_namespace: descriptor of the namespace whose maps ``idmap`` applies, or None.
 
         Returns:
-            The detached mount's descriptor, which the caller closes once init has its copy.
+            The detached mount's descriptor, which the caller closes once init has its copy; None
+            where the source is beneath the root and only earlier mounts will bring it there.
 
         Raises:
             InvalidArgumentError: there is no such source.
@@ -232,6 +126,10 @@ class MountOperation:
         """
         try:
             tree = self._bound()
+        except FileNotFoundError as error:
+            if self.inside and not self.options.id_map:
+                return None
+            raise self._without_source() from error
         except SyscallError as error:
             raise self._refused(error) from error
         try:
@@ -275,14 +173,15 @@ class MountOperation:
         with ExitStack() as stack:
             own = self._prepared
             if own is None:
-                own = self._bound() if self.options.bind else self._made(root)
+                own = self._bound_by_init(root) if self.options.bind else self._made(root)
             stack.callback(os.close, own)
             directory = stat.S_ISDIR(os.fstat(own).st_mode)
             target = self._mount_point(root, directory)
             stack.callback(os.close, target)
-            self._spare_procfs(root, target, own)
+            self._check_place(root, target, own)
             if self.options.copy_up:
                 self.options.copy_up(target, own)
+                self._change_attributes(own)
             mount.move_mount(own, target)
             for kind, recursive in self.options.propagation:
                 mount.mount_setattr(own, propagation=kind, recursive=recursive)
@@ -331,14 +230,13 @@ class MountOperation:
             )
         return target
 
-    def _spare_procfs(self, root: int, target: int, own: int) -> None:
-        """Refuse to cover procfs, where labels are asked for and paths are masked.
+    def _check_place(self, root: int, target: int, own: int) -> None:
+        """Refuse to cover procfs, where labels are asked for and paths are masked, and the root.
 
         What runc refuses, and by the place that was found, since a symlink may lead there:
         CVE-2019-16884, CVE-2019-19921.
         """
-        top, place = (os.readlink(f"/proc/self/fd/{number}") for number in (root, target))
-        inside = place.removeprefix(top.rstrip("/"))
+        inside = place_beneath(root, target, f"{self.where}.destination", self.destination)
         if not f"{inside}/".startswith("/proc/") or inside in _COVERABLE:
             return
         if inside == "/proc" and statfs.kind(own) == statfs.PROC_SUPER_MAGIC:
@@ -349,19 +247,34 @@ class MountOperation:
             "mount it elsewhere",
         )
 
-    def _bound(self) -> int:
+    def _bound_by_init(self, root: int) -> int:
+        try:
+            if not self.inside:
+                return self._bound()
+            # Its place in the tree as it is by now, however little of the way there init may go.
+            with owned(beneath.open_path(root, self.inside)) as place:
+                return self._bound(place, "")
+        except FileNotFoundError as error:
+            raise self._without_source() from error
+
+    def _without_source(self) -> InvalidArgumentError:
+        return InvalidArgumentError(
+            f"{self.where}.source: {self.source} does not exist", "make it, or mend the path"
+        )
+
+    def _bound(self, directory: int = AT_FDCWD, path: str | None = None) -> int:
         flags = mount.OPEN_TREE_CLONE | (AT_RECURSIVE if self.options.recursive_bind else 0)
         try:
-            tree = mount.open_tree(AT_FDCWD, self.source, flags)
-        except FileNotFoundError as error:
-            raise InvalidArgumentError(
-                f"{self.where}.source: {self.source} does not exist", "make it, or mend the path"
-            ) from error
+            tree = mount.open_tree(directory, self.source if path is None else path, flags)
         except SyscallError as error:
             if error.errno != errno.EINVAL or not self.is_held:
                 raise
             # Before Linux 6.15 a detached tree cannot be cloned. This one is nobody else's.
             tree = os.dup(int(self.source.removeprefix(_HELD)))
+        # First of all: what is mounted on a peer of the host's mount appears on the host, and
+        # what is unmounted goes from there.
+        if self.apart:
+            mount.mount_setattr(tree, propagation=self.apart, recursive=True)
         self._change_attributes(tree)
         return tree
 
@@ -382,6 +295,8 @@ class MountOperation:
                 mount.fsconfig(context, key, value if equals else None)
             if self.label and self.type not in _UNLABELLED:
                 mount.fsconfig(context, "context", self.label)
+            if self.options.copy_up:  # written to first, and then made what it should be
+                return mount.fsmount(context)
             made = mount.fsmount(context, self.options.set_attributes)
         if self.options.set_recursive or self.options.clear_recursive:
             self._change_attributes(made)
@@ -413,3 +328,24 @@ class MountOperation:
                 clear_attributes=options.clear_recursive,
                 recursive=True,
             )
+
+
+def place_beneath(root: int, target: int, field: str, wanted: str) -> str:
+    """Where a mount point is beneath the container's root, once links have been followed.
+
+    Args:
+        root: descriptor of the container's root directory.
+        target: of the mount point.
+        field: what asks for it, for errors.
+        wanted: the path by which it was found.
+
+    Raises:
+        InvalidArgumentError: it is the root itself, and all that is beneath it would be covered.
+    """
+    top, place = (os.readlink(f"/proc/self/fd/{number}") for number in (root, target))
+    if place == top:
+        raise InvalidArgumentError(
+            f"{field}: {wanted} is the container's root itself",
+            "root.path says what is mounted there",
+        )
+    return place.removeprefix(top.rstrip("/"))

@@ -16,7 +16,7 @@ from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 from ketch.linux.scopes import owned
 from ketch.runtime import null_device
 from ketch.runtime.filesystem import DEFAULT_DEVICES
-from ketch.runtime.mounts import MountOptions
+from ketch.runtime.mount_options import MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ does, with the system call behind it, so that what is explained is what is done.
 
 import os
 
-from ketch.errors import UnsupportedError
+from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.linux import mount
 from ketch.linux.namespaces import (
     CLONE_NEWCGROUP,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ketch.cgroups.layout import Layout
     from ketch.runtime.steps import Step
-    from ketch.spec.runtime import Config, IdMapping, TimeOffset
+    from ketch.spec.runtime import Config, Device, IdMapping, Mount, TimeOffset
 
     class Operation(Protocol):
         """Something that init does to the container's file system."""
@@ -101,7 +101,7 @@ class Plan:
         "warnings",
     )
 
-    def __init__(self, config: "Config", layout: "Layout | None") -> None:
+    def __init__(self, config: "Config", layout: "Layout | None", bundle: str) -> None:
         linux = config.get("linux", {})
         self.config = config
         self.clone_flags = 0
@@ -143,7 +143,7 @@ class Plan:
         self.operations: list[Operation] = []
         self.closing: list[Operation] = []
         self.warnings: list[str] = []
-        self._lay_out(config, layout)
+        self._lay_out(config, layout, bundle)
 
     def _steps(self, config: "Config") -> "list[Step]":
         steps: list[Step] = []
@@ -155,23 +155,32 @@ class Plan:
             steps.append(SetDomainName(name))
         return steps
 
-    def _lay_out(self, config: "Config", layout: "Layout | None") -> None:
+    def _lay_out(self, config: "Config", layout: "Layout | None", bundle: str) -> None:
         linux = config.get("linux", {})
+        rootfs = os.path.normpath(os.path.join(bundle, config["root"]["path"]))
         label = linux.get("mountLabel", "")
         if label:
             from ketch.runtime import tuning  # noqa: PLC0415 wanted by few
 
             tuning.require_selinux("linux.mountLabel")
         made_dev = False
-        for index, entry in enumerate(config.get("mounts", [])):
+        made: list[str] = []
+        for index, given in enumerate(config.get("mounts", [])):
+            # Some callers name a mount point by its path on the host, which runc strips.
+            place = beneath(given["destination"], rootfs)
+            entry: Mount = {**given, "destination": place}
             if entry.get("type") in {"cgroup", "cgroup2"} and layout is not None:
                 namespaced = self.new_cgroup_namespace
                 self.operations.append(CgroupMount(entry, layout, namespaced=namespaced))
+                made.append(place)
                 continue
             operation = MountOperation(entry, f"mounts[{index}]", label)
             if operation.warning:
                 self.warnings.append(operation.warning)
-            if entry["destination"].rstrip("/") == "/dev" and not operation.options.bind:
+            if operation.options.bind:
+                self._place_source(operation, bundle, rootfs, made)
+            made.append(place)
+            if place == "/dev" and not operation.options.bind:
                 made_dev = True
                 if operation.options.set_attributes & mount.MOUNT_ATTR_RDONLY:
                     # Its nodes have to be made first.
@@ -180,26 +189,62 @@ class Plan:
             self.operations.append(operation)
         # A /dev that is the host's, or the image's own, is left alone, as runc does.
         if made_dev:
-            devices = linux.get("devices") or []
+            devices: list[Device] = [
+                {**device, "path": os.path.normpath(device["path"])}
+                for device in linux.get("devices") or []
+            ]
             self.operations.append(MakeDevices(devices, bind=self.in_user_namespace))
             self.operations.append(MakeDeviceLinks())
         sysctls = linux.get("sysctl") or {}
         self.closing += [WriteSysctl(name, value) for name, value in sysctls.items()]
-        self.closing += [ReadOnlyPath(path) for path in linux.get("readonlyPaths") or []]
-        self.closing += [MaskPath(path) for path in linux.get("maskedPaths") or []]
+        self._cover(_once(linux.get("readonlyPaths") or []), _once(linux.get("maskedPaths") or []))
 
-    def resolve_sources(self, bundle: str) -> None:
-        """Make the sources of binds absolute that are relative to the bundle."""
-        for operation in self.operations:
-            if isinstance(operation, MountOperation) and operation.options.bind:
-                operation.source = os.path.join(bundle, operation.source)
+    def _cover(self, read_only: list[str], masked: list[str]) -> None:
+        for path in read_only:
+            if os.path.normpath(path) == "/":
+                self.read_only_root = True
+            else:
+                self.closing.append(ReadOnlyPath(path))
+        for path in masked:
+            if os.path.normpath(path) == "/":
+                raise InvalidArgumentError(f"linux.maskedPaths: {path} is the container's root")
+            self.closing.append(MaskPath(path))
+
+    def _place_source(
+        self, bind: MountOperation, bundle: str, rootfs: str, made: list[str]
+    ) -> None:
+        """Say where a bind's source is, and how far it stays with its host's mount.
+
+        Args:
+            bind: the operation.
+            bundle: what a relative source begins at.
+            rootfs: where the root file system is.
+            made: the mount points of the operations before it.
+        """
+        bind.source = os.path.join(bundle, bind.source)
+        source = os.path.normpath(bind.source)
+        if source.startswith(f"{rootfs.rstrip('/')}/") and rootfs != "/":
+            inside = beneath(source, rootfs)
+            bind.inside = inside
+            bind.is_late = any(f"{inside}/".startswith(f"{place}/") for place in made)
+        options = bind.options
+        if self.in_user_namespace:
+            options.keep_locked()
+        # As a namespace with ids of its own has all its mounts from the kernel: slaves, whatever
+        # the configuration says. Else who asks twice for a place in the host's group has it.
+        asked = any(kind == mount.MS_SHARED for kind, _ in options.propagation)
+        if asked and self.propagation in {"shared", "rshared"} and not self.in_user_namespace:
+            bind.apart = 0
+        elif self.propagation and self.propagation not in {"shared", "rshared", "slave", "rslave"}:
+            bind.apart = mount.MS_PRIVATE
 
     def early_binds(self, *, privileged: bool) -> list[MountOperation]:
         """The binds whose sources the parent has to open.
 
         Those with mapped ids, which init may not ask for, and in a user namespace all: its root
         may not even reach them; and those whose sources are held open, which belong to the parent's
-        mount namespace. Without privileges the parent can do no better than init.
+        mount namespace. Without privileges the parent can do no better than init, and no better
+        than it where the source is in what is mounted by then.
 
         Args:
             privileged: whether the parent may clone mounts.
@@ -212,7 +257,9 @@ class Plan:
         return [
             bind
             for bind in binds
-            if bind.options.id_map or bind.is_held or (self.in_user_namespace and privileged)
+            if bind.options.id_map
+            or bind.is_held
+            or (self.in_user_namespace and privileged and not bind.is_late)
         ]
 
     def explain_birth(self) -> list[str]:
@@ -236,6 +283,29 @@ class Plan:
         lines += [f"join the {kind} namespace {path} · setns(2)" for kind, path in self.joins]
         lines += [step.describe() for step in self.steps]
         return lines + [each.describe() for each in (*self.operations, *self.closing)]
+
+
+def beneath(path: str, rootfs: str) -> str:
+    """A path in the container, given with or without the path of its root on the host.
+
+    Args:
+        path: the path.
+        rootfs: absolute path of the root file system on the host.
+
+    Returns:
+        It from the container's root on, without ``.``, ``..`` and slashes that say nothing.
+    """
+    clean = os.path.normpath(f"/{path}").replace("//", "/")
+    if rootfs != "/" and f"{clean}/".startswith(f"{rootfs}/"):
+        return clean[len(rootfs) :] or "/"
+    return clean
+
+
+def _once(paths: list[str]) -> list[str]:
+    """The paths, each named once, however it is spelt."""
+    # Where a symlink goes before "..", text does not tell.
+    clean = (path if ".." in path.split("/") else os.path.normpath(path) for path in paths)
+    return list(dict.fromkeys(clean))
 
 
 def explain_namespace(kind: str, call: str) -> str:

@@ -29,17 +29,18 @@ LOOKING = BASE | {
 # Loaded by what makes a container with device rules alone.
 CREATING = LOOKING - {"ketch.cgroups.freezer"} | {
     "_socket", "select",
-    *(f"ketch.cgroups.{name}" for name in ("blkio", "cpu", "devices", "resources")),
+    *(f"ketch.cgroups.{name}" for name in ("blkio", "cpu", "devices", "facts", "resources")),
     *(f"ketch.linux.{name}" for name in (
         "beneath", "capabilities", "keyring", "loopback", "mount", "namespaces",
         "openat2", "process", "seccomp", "signals", "statfs", "tty", "uts",
     )),
     *(f"ketch.runtime.{name}" for name in (
-        "cgroup_mount", "create", "filesystem", "handshake", "init", "mappings", "mounts",
-        "namespaces", "null_device", "plan", "process", "program", "root", "shape", "validate",
+        "cgroup_mount", "create", "filesystem", "handshake", "init", "mappings", "mount_options",
+        "mounts", "namespaces", "null_device", "plan", "process", "program", "root", "steps",
+        "validate",
         "cli.handover", "cli.seal", "cli.starting",
     )),
-    *(f"ketch.spec.{name}" for name in ("capabilities", "passwd", "seccomp")),
+    *(f"ketch.spec.{name}" for name in ("capabilities", "digits", "passwd", "seccomp", "shape")),
 }  # fmt: skip
 CHANGING = {
     "_socket",

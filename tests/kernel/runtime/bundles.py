@@ -80,7 +80,7 @@ class Bundle:
         section = valid["linux"].get("seccomp")
         filter_ = seccomp.prepare(section, str(self.directory / "seccomp")) if section else None
         setup = ProcessSetup(valid["process"], filter_)
-        plan = Plan(valid, cgroups.detect())
+        plan = Plan(valid, cgroups.detect(), str(self.directory))
         return init.Birth(plan, setup, str(self.directory), **options)
 
     @contextmanager

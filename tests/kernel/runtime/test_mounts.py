@@ -354,3 +354,134 @@ def test_nothing_is_left_in_the_host_s_mount_table(bundle: Bundle) -> None:
     with bundle.container(configuration("sleep", "60")) as container:
         container.start()
         assert mounts(os.getpid()).keys() == before
+
+
+def attributes(bundle: Bundle, config: Config, path: str = "/mnt") -> str:
+    with bundle.container(config) as container:
+        return mounts(container.pid)[path].split()[5]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "outside", "mapped"),
+    [
+        ("ro,noexec", [], "ro,noexec,relatime", "ro,noexec,relatime"),
+        ("ro,noexec", ["rprivate"], "ro,noexec,relatime", "ro,noexec,relatime"),
+        ("ro,noexec", ["nosuid", "nodev"], "rw,nosuid,nodev,relatime",
+         "ro,nosuid,nodev,noexec,relatime"),
+        ("ro,nosuid", ["rw"], "rw,relatime", "ro,nosuid,relatime"),
+        ("nodev,noexec", ["ro"], "ro,relatime", "ro,nodev,noexec,relatime"),
+        ("noatime", ["atime"], "rw,noatime", "rw,noatime"),
+        ("noatime", ["nosuid"], "rw,nosuid,noatime", "rw,nosuid,noatime"),
+        ("noatime,nodiratime", ["relatime"], "rw,relatime", "rw,relatime"),
+        ("strictatime", ["diratime"], "rw", "rw"),
+        ("noatime", ["nodiratime"], "rw,nodiratime,relatime", "rw,nodiratime,relatime"),
+    ],
+)  # fmt: skip
+def test_a_bind_loses_what_is_not_named_but_not_in_a_user_namespace(
+    bundle: Bundle, tree: pathlib.Path, source: str, options: list[str], outside: str, mapped: str
+) -> None:
+    (bundle.rootfs / "mnt").mkdir()
+    subprocess.run(["mount", "-o", f"remount,bind,{source}", tree], check=True)
+    config = bind(configuration("sleep", "60"), tree, "bind", *options)
+    assert attributes(bundle, config) == outside
+    assert attributes(bundle, in_user_namespace(config)) == mapped
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_bind_of_what_an_earlier_mount_brought(bundle: Bundle, *, mapped: bool) -> None:
+    config = configuration("cat", "/copy/inner", "/again/a")
+    # Below a directory that the container's root may not enter on the host.
+    hidden = bundle.directory / "hidden"
+    hidden.mkdir(mode=0o700)
+    bundle.rootfs.rename(hidden / "rootfs")
+    config["root"]["path"] = "hidden/rootfs"
+    source = bundle.directory / "source"
+    source.mkdir()
+    (source / "inner").write_text("brought\n")
+    rootfs = hidden / "rootfs"
+    for name in ("copy", "data", "again"):
+        (rootfs / name).mkdir()
+    (rootfs / "data" / "inner").write_text("covered\n")
+    (rootfs / "again" / "a").write_text("of the image\n")
+    bind(config, source, "bind", destination="/data")
+    bind(config, f"{rootfs}/data", "bind", destination="/copy")
+    bind(config, f"{rootfs}/again", "bind", destination="/again")
+    if mapped:
+        config = in_user_namespace(config)
+    assert bundle.output(config) == "brought\nof the image\n"
+    bind(config, f"{rootfs}/data/nothing", "bind", destination="/tmp")
+    with pytest.raises(InvalidArgumentError, match=r"mounts\[6\]\.source: .*nothing does not"):
+        bundle.run(config)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_source_in_the_container_is_looked_up_there(bundle: Bundle, *, mapped: bool) -> None:
+    config = configuration("cat", "/mnt/hostname")
+    (bundle.rootfs / "mnt").mkdir()
+    (bundle.rootfs / "etc" / "hostname").write_text("the image's\n")
+    config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    (bundle.directory / "link").symlink_to("/etc")
+    bind(config, bundle.directory / "link", "bind", destination="/srv")  # the host's, as ever
+    (bundle.rootfs / "srv").mkdir()
+    # A symlink that an earlier mount brings is the container's, and leads nowhere else.
+    brought = bundle.directory / "brought"
+    brought.mkdir()
+    (brought / "way").symlink_to("/etc")
+    (bundle.rootfs / "data").mkdir()
+    bind(config, brought, "bind", destination="/data")
+    bind(config, bundle.rootfs / "data" / "way", "bind")
+    assert bundle.output(in_user_namespace(config) if mapped else config) == "the image's\n"
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_destinations_that_begin_with_the_root_s_path(bundle: Bundle, *, mapped: bool) -> None:
+    config = configuration("sh", "-c", "test -c /dev/null && cat /etc/group && mount | grep /tmp")
+    (bundle.directory / "near").write_text("near\n")
+    for entry in config["mounts"]:
+        entry["destination"] = f"{bundle.rootfs}{entry['destination']}/"
+    bind(config, "near", "bind", destination=f"{bundle.rootfs}//etc/./group")
+    config["mounts"].append({"destination": f"{bundle.rootfs}/../rootfs/tmp", "type": "tmpfs"})
+    first, second = bundle.output(in_user_namespace(config) if mapped else config).splitlines()
+    assert first == "near"
+    assert " on /tmp " in second
+    assert not (bundle.rootfs / "tmp" / "pytest").exists()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_read_only_tmpfs_is_filled_first(bundle: Bundle, *, mapped: bool) -> None:
+    config = configuration("sh", "-c", "cat /srv/file; mount | grep ' /srv '; touch /srv/new")
+    (bundle.rootfs / "srv").mkdir()
+    (bundle.rootfs / "srv" / "file").write_text("of the image\n")
+    config["mounts"].append(
+        {"destination": "/srv", "type": "tmpfs", "source": "tmpfs",
+         "options": ["", "ro", "nosuid", "tmpcopyup", "rnoexec", "size=1m"]}
+    )  # fmt: skip
+    status, output = bundle.run(in_user_namespace(config) if mapped else config)
+    assert output.startswith("of the image\n")
+    assert "(ro,nosuid,noexec,relatime" in output
+    assert "Read-only file system" in output
+    assert status == 1
+
+
+def test_paths_that_say_the_same_are_covered_once(bundle: Bundle) -> None:
+    config = configuration("sh", "-c", "cat /proc/self/mountinfo; ls -l /dev/mine")
+    config["linux"]["maskedPaths"] = [
+        "/proc/version",
+        "/proc/version",
+        "/proc//version/",
+        "/proc/acpi",
+    ]
+    config["linux"]["readonlyPaths"] = ["/proc/sys", "/proc/sys/", "/proc/sys"]
+    config["linux"]["devices"] = [{"path": "/dev/mine/", "type": "c", "major": 1, "minor": 3}]
+    output = bundle.output(config)
+    assert output.count(" /proc/version ") == 1
+    assert output.count(" /proc/sys ") == 1
+    assert "/dev/mine" in output
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_links_of_dev_lead_somewhere(bundle: Bundle, *, mapped: bool) -> None:
+    config = configuration("sh", "-c", "ls -l /dev; test -e /dev/core || test ! -L /dev/core")
+    output = bundle.output(in_user_namespace(config) if mapped else config)
+    assert "ptmx -> pts/ptmx" in output
+    assert ("core -> /proc/kcore" in output) == os.path.exists("/proc/kcore")

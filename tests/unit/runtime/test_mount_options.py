@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError
 from ketch.linux import mount
-from ketch.runtime.mounts import MountOperation, MountOptions
+from ketch.runtime.mount_options import MountOptions
+from ketch.runtime.mounts import MountOperation
 
 ATTRIBUTES = {
     "ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "nodiratime": "diratime",
@@ -24,16 +25,55 @@ ATTRIBUTES = {
         (["nosuid", "nodev"], mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV, 0),
         (["noatime"], mount.MOUNT_ATTR_NOATIME, mount.MOUNT_ATTR__ATIME),
         (["noatime", "strictatime"], mount.MOUNT_ATTR_STRICTATIME, mount.MOUNT_ATTR__ATIME),
-        (["strictatime", "relatime"], 0, mount.MOUNT_ATTR__ATIME),
-        (["defaults"], 0, 0),
+        (["relatime"], 0, mount.MOUNT_ATTR__ATIME),
+        (["defaults", ""], 0, 0),
     ],
 )
 def test_attributes(options: list[str], to_set: int, to_clear: int) -> None:
     parsed = MountOptions(options)
-    assert (parsed.set_attributes, parsed.clear_attributes) == (to_set, to_clear)
-    recursive = MountOptions([f"r{option}" for option in options if option != "defaults"])
+    times = mount.MOUNT_ATTR__ATIME | mount.MOUNT_ATTR_NODIRATIME
+    assert parsed.set_attributes == to_set
+    assert parsed.clear_attributes & ~times == to_clear & ~times
+    recursive = MountOptions([f"r{option}" for option in options if option not in {"defaults", ""}])
     assert (recursive.set_recursive, recursive.clear_recursive) == (to_set, to_clear)
     assert (recursive.set_attributes, recursive.clear_attributes) == (0, 0)
+
+
+ALL = (
+    mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+    | mount.MOUNT_ATTR_NOEXEC | mount.MOUNT_ATTR_NOSYMFOLLOW
+)  # fmt: skip
+TIMES = mount.MOUNT_ATTR__ATIME | mount.MOUNT_ATTR_NODIRATIME
+
+
+@pytest.mark.parametrize("how", ["bind", "remount"])
+@pytest.mark.parametrize(
+    ("options", "to_set", "to_clear"),
+    [
+        ([], 0, 0),
+        (["rprivate"], 0, 0),
+        (["rro"], 0, 0),
+        (["nosuid", "nodev"], mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV,
+         ALL & ~mount.MOUNT_ATTR_NOSUID & ~mount.MOUNT_ATTR_NODEV),
+        (["rw"], 0, ALL),
+        (["exec"], 0, ALL),
+        (["atime"], 0, ALL),
+        (["norelatime"], 0, ALL),
+        (["noatime", "atime"], 0, ALL),
+        (["relatime"], 0, ALL | TIMES),
+        (["noatime"], mount.MOUNT_ATTR_NOATIME, ALL | TIMES),
+        (["nodiratime"], mount.MOUNT_ATTR_NODIRATIME, ALL | mount.MOUNT_ATTR__ATIME),
+        (["strictatime", "relatime"], mount.MOUNT_ATTR_STRICTATIME, ALL | TIMES),
+    ],
+)  # fmt: skip
+def test_a_bind_has_what_was_named_and_no_more(
+    how: str, options: list[str], to_set: int, to_clear: int
+) -> None:
+    parsed = MountOptions([how, *options])
+    assert (parsed.set_attributes, parsed.clear_attributes) == (to_set, to_clear)
+    if how == "bind":
+        parsed.keep_locked()
+        assert parsed.clear_attributes == to_clear & ~(ALL & ~mount.MOUNT_ATTR_NOSYMFOLLOW)
 
 
 @given(st.lists(st.sampled_from([*ATTRIBUTES, *ATTRIBUTES.values()])))

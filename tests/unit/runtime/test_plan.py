@@ -18,7 +18,7 @@ def plan(*kinds: str, joins: tuple[tuple[str, str], ...] = (), **fields: Any) ->
     linux["namespaces"] = [{"type": kind} for kind in kinds]
     linux["namespaces"] += [{"type": kind, "path": path} for kind, path in joins]
     config: Any = {"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "linux": linux, **fields}
-    return Plan(config, LAYOUT)
+    return Plan(config, LAYOUT, "/bundle")
 
 
 def test_namespaces_are_made_at_birth_but_for_that_of_cgroups() -> None:
@@ -100,7 +100,6 @@ def test_sources_are_relative_to_the_bundle() -> None:
         {"destination": "/b", "type": "bind", "source": "/far"},
         {"destination": "/c", "type": "tmpfs", "source": "name"},
     ])  # fmt: skip
-    made.resolve_sources("/bundle")
     operations = [o for o in made.operations if isinstance(o, MountOperation)]
     assert [o.source for o in operations] == ["/bundle/near", "/far", "name"]
 

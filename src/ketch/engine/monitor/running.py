@@ -306,7 +306,7 @@ def _create(
             held.callback(_give_up, parts.init)
             return
         birth = init.Birth(
-            Plan(config, layout),
+            Plan(config, layout, directory),
             ProcessSetup(config["process"], filter_),
             directory,
             rootfs=rootfs,

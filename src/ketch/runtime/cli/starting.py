@@ -191,7 +191,7 @@ class Making:
         cgroup = self._make_cgroup()
         fifo = self.entry.make_fifo() if waits_for_start else None
         birth = init.Birth(
-            Plan(config, cgroup.layout if cgroup else _layout()),
+            Plan(config, cgroup.layout if cgroup else _layout(), self.record.bundle),
             setup,
             self.record.bundle,
             fifo=fifo,
