@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 _CAPABILITY = b"security.capability"
 
 
-def read(target: int | bytes) -> dict[bytes, bytes]:
+def read(target: int | bytes, *, follow: bool = False) -> dict[bytes, bytes]:
     """Returns the attributes of a file.
 
     Args:
-        target: a descriptor, or a path whose last symlink is not followed.
+        target: a descriptor, or a path.
+        follow: whether a symlink that the path ends with is followed.
     """
     found: dict[bytes, bytes] = {}
-    follow = isinstance(target, int)
+    follow = follow or isinstance(target, int)
     try:
         names = os.listxattr(target, follow_symlinks=follow)
     except OSError:
@@ -34,21 +35,25 @@ def read(target: int | bytes) -> dict[bytes, bytes]:
     return found
 
 
-def write(target: int | bytes, attributes: "Mapping[bytes, bytes]") -> None:
+def write(
+    target: int | bytes, attributes: "Mapping[bytes, bytes]", *, follow: bool = False
+) -> None:
     """Give a file attributes.
 
     Args:
-        target: a descriptor, or a path whose last symlink is not followed.
+        target: a descriptor, or a path.
         attributes: any; those that are left out are passed over.
+        follow: whether a symlink that the path ends with is followed.
 
     Raises:
         OSError: one cannot be set, such as file capabilities by whoever may not.
     """
+    follow = follow or isinstance(target, int)
     for name, value in attributes.items():
         if not _is_kept(name):
             continue
         try:
-            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+            os.setxattr(target, name, value, follow_symlinks=follow)
         except OSError as error:
             # Docker passes over these as well: the file system has no such attribute, or not on
             # this kind of file.

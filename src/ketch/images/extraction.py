@@ -10,10 +10,15 @@ import os
 import stat
 import time
 
-from ketch.errors import InvalidArgumentError
+from ketch.errors import InvalidArgumentError, KetchError
 from ketch.images import tar
-from ketch.images.filling import Tree
-from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS
+from ketch.images.filling import GONE, Tree
+from ketch.linux.openat2 import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    openat2,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +112,19 @@ class _Extractor(Tree):
             raise InvalidArgumentError(
                 f'cannot overwrite non-directory "{shown}" with directory "{shown}"'
             )
+
+    def _lose(self, path: bytes, entry: tar.Entry) -> None:
+        """Say so, as Docker does; whatever else is at the path now is as good as it."""
+        try:
+            os.close(openat2(self._directory, path, os.O_PATH, resolve=self.resolve))
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            raise KetchError(
+                f"archive entry {os.fsdecode(entry.name)!r}: no such file or directory: a later "
+                "entry has replaced what led to it",
+                "leave one of the two out of the archive",
+            ) from error
 
     def _inherited(self, path: bytes) -> tar.Entry:
         """Describe a directory that the archive does not."""

@@ -19,7 +19,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.images import attributes, tar
-from ketch.linux import sparse
+from ketch.linux import contested, sparse
 from ketch.linux.openat2 import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
@@ -75,9 +75,10 @@ class Tree:
         # Directories by the path that led to them, the least recently used first.
         self._open: dict[bytes, int] = {}
         self._open_is_stale = False
-        # Directories by path: inode and description. They get their metadata last, since adding
-        # to a directory changes its times, and its setgid bit or default ACL what is added.
-        self._described: dict[bytes, tuple[int, tar.Entry]] = {}
+        # Directories by path: which they are, their description, and whether the archive has it.
+        # They get their metadata last, since adding to a directory changes its times, and its
+        # setgid bit or default ACL what is added.
+        self._described: dict[bytes, tuple[tuple[int, int], tar.Entry, bool]] = {}
         self._described_bytes = 0
 
     def fill(self, stream: "tar.Stream") -> None:
@@ -119,7 +120,7 @@ class Tree:
 
     def _finish(self) -> None:
         """Give directories their metadata."""
-        for path, (inode, entry) in self._described.items():
+        for path, (identity, entry, is_member) in self._described.items():
             try:
                 descriptor = openat2(
                     self._directory,
@@ -130,10 +131,15 @@ class Tree:
             except OSError as error:
                 if error.errno not in GONE:
                     raise
-                continue  # replaced later in the archive
+                if is_member:
+                    self._lose(path, entry)
+                continue
             with owned(descriptor):
-                if os.fstat(descriptor).st_ino == inode:
+                if _identity(descriptor) == identity:
                     _give_metadata(descriptor, entry)
+
+    def _lose(self, path: bytes, entry: tar.Entry) -> None:
+        """A directory that the archive has is not at its path any more: replaced further on."""
 
     def _place(self, path: bytes, name: bytes, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make a member at a path, whose last name is given too, in place of whatever is there."""
@@ -165,17 +171,15 @@ class Tree:
                 raise self._refused(entry.name, "a hard link to a directory") from error
             return
         if entry.kind == tar.SYMLINK:
-            os.symlink(entry.link, name, dir_fd=parent)
+            made = contested.symlink(entry.link, name, parent)
         elif entry.kind == tar.FIFO:
-            os.mkfifo(name, 0o600, dir_fd=parent)
+            made = contested.node(name, stat.S_IFIFO | 0o600, 0, parent)
         else:
             kind = stat.S_IFCHR if entry.kind == tar.CHARACTER else stat.S_IFBLK
-            os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        if entry.kind != tar.SYMLINK:
-            os.chmod(name, entry.mode, dir_fd=parent)
-        attributes.write(proc_path(parent, name), entry.xattrs)
-        os.utime(name, ns=_times(entry), dir_fd=parent, follow_symlinks=False)
+            number = os.makedev(entry.major, entry.minor)
+            made = contested.node(name, kind | 0o600, number, parent)
+        with owned(made):
+            _give_metadata(contested.path(made), entry)
 
     def _make_file(self, parent: int, name: bytes, entry: tar.Entry, reader: tar.Reader) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -207,8 +211,10 @@ class Tree:
         """Make a directory that the archive did not mention, where none can be opened."""
         os.mkdir(name, 0o700, dir_fd=parent)
 
-    def _describe(self, path: bytes, parent: int, name: bytes, entry: tar.Entry) -> None:
-        inode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
+    def _describe(
+        self, path: bytes, parent: int, name: bytes, entry: tar.Entry, *, is_member: bool = True
+    ) -> None:
+        """Give a directory owner and mode, and remember what else it is to have in the end."""
         self._described_bytes += len(path)
         for key, value in entry.xattrs.items():
             self._described_bytes += len(key) + len(value) + _ATTRIBUTE_BYTES
@@ -218,8 +224,13 @@ class Tree:
                 "names and extended attributes of directories take more than"
                 f" {DIRECTORIES_BYTES_MAX >> 20} MiB",
             )
+        with owned(os.open(name, _PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as made:
+            # At once: a member that comes later may take the way here away.
+            os.chown(contested.path(made), entry.uid, entry.gid)
+            os.chmod(contested.path(made), entry.mode)
+            identity = _identity(made)
         self._described.pop(path, None)  # the last description counts, in the order of the archive
-        self._described[path] = (inode, entry)
+        self._described[path] = (identity, entry, is_member)
 
     def _is_link_itself(self, parent: int, name: bytes, entry: tar.Entry) -> bool:
         """Whether a hard link's place already holds the file that it is to share."""
@@ -268,7 +279,8 @@ class Tree:
                 if error.errno not in GONE:
                     raise
                 self._make_missing(directory, name)
-                self._describe(path[:end], directory, name, self._inherited(path[:end]))
+                inherited = self._inherited(path[:end])
+                self._describe(path[:end], directory, name, inherited, is_member=False)
                 directory = self._open_step(directory, name, path[:end])
         return directory
 
@@ -350,6 +362,11 @@ class Tree:
         """Returns what an error of the kernel means for whoever gave us the archive."""
         reason = os.strerror(error.errno) if error.errno else str(error)
         message = f"{self.what} entry {_shown(entry.name)}: {reason.lower()}"
+        if error.errno == errno.ESTALE:
+            return UnavailableError(
+                f"{self.what} entry {_shown(entry.name)}: {error.strerror}",
+                "a program is at work in the same place: try again, or pause it",
+            )
         if error.errno in _NO_ROOM:
             return UnavailableError(message, "the disk or the process has run out of something")
         if error.errno in {errno.EPERM, errno.EACCES}:
@@ -362,12 +379,19 @@ def proc_path(parent: int, name: bytes = b"") -> bytes:
     return b"/proc/self/fd/%d/%s" % (parent, name) if name else b"/proc/self/fd/%d" % parent
 
 
-def _give_metadata(descriptor: int, entry: tar.Entry) -> None:
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _give_metadata(file: int | bytes, entry: tar.Entry) -> None:
+    """Give a file what the archive says of it; it is a descriptor, or one's path in procfs."""
     # In this order: a change of owner takes setuid bits and capabilities away.
-    os.fchown(descriptor, entry.uid, entry.gid)
-    os.fchmod(descriptor, entry.mode)
-    attributes.write(descriptor, entry.xattrs)
-    os.utime(descriptor, ns=_times(entry))
+    os.chown(file, entry.uid, entry.gid)
+    if entry.kind != tar.SYMLINK:
+        os.chmod(file, entry.mode)
+    attributes.write(file, entry.xattrs, follow=True)
+    os.utime(file, ns=_times(entry))
 
 
 def _times(entry: tar.Entry) -> tuple[int, int]:

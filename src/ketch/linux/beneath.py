@@ -1,7 +1,9 @@
 """Making things beneath a directory that a hostile container may have prepared.
 
 Every name is looked up with openat2(2) under RESOLVE_IN_ROOT and then used by descriptor, so a
-symlink put in the way leads to another place inside the root and never out of it.
+symlink put in the way leads to another place inside the root and never out of it. What is made
+has its mode from the call that makes it: a chmod(2) afterwards might meet another file. So the
+umask is changed for the moment, which must not be shared with other threads.
 """
 
 import os
@@ -10,7 +12,7 @@ import stat
 from ketch.errors import SyscallError
 from ketch.linux.openat2 import RESOLVE_IN_ROOT as IN_ROOT
 from ketch.linux.openat2 import RESOLVE_NO_SYMLINKS, openat2
-from ketch.linux.scopes import owned
+from ketch.linux.scopes import owned, suppress, umask
 
 _LINKS_MAX = 40  # as many symlinks as the kernel itself follows in one path: path_resolution(7)
 
@@ -37,7 +39,7 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
         root: descriptor of the root directory.
         path: path inside the root; symlinks in it are followed beneath the root, dangling ones
             to the place that they name.
-        mode: permission bits of what is made, whatever the umask.
+        mode: permission bits of what is made, whatever the umask; a setgid bit comes from above.
 
     Returns:
         An O_PATH descriptor of the directory, which the caller owns.
@@ -51,7 +53,8 @@ def make_directories(root: int, path: str, mode: int = 0o755) -> int:
         pass
     parent, name = _open_parent(root, path, mode)
     with owned(parent):
-        _make_directory(parent, name, mode)
+        with suppress(FileExistsError), umask(0):
+            os.mkdir(name, mode, dir_fd=parent)
         # The name was made in this very directory: a symlink there now was put in the way.
         return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
 
@@ -62,7 +65,7 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
     Args:
         root: descriptor of the root directory.
         path: path inside the root, followed as by ``make_directories``.
-        mode: permission bits of a file that is made, before the umask.
+        mode: permission bits of a file that is made, whatever the umask.
 
     Returns:
         An O_PATH descriptor of the file, which the caller owns.
@@ -76,8 +79,10 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
         pass
     parent, name = _open_parent(root, path, 0o755)
     with owned(parent):
-        flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(name, flags, mode, dir_fd=parent))
+        # A file of our own or none: a fifo in the way would keep us waiting, and a device act.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with suppress(FileExistsError), umask(0):
+            os.close(os.open(name, flags, mode, dir_fd=parent))
         return openat2(parent, name, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)
 
 
@@ -130,14 +135,3 @@ def _open_parent(root: int, path: str, mode: int) -> tuple[int, str]:
         os.close(parent)
         path = os.path.join(parent_path, target)
     raise SyscallError(40, "openat2", path)
-
-
-def _make_directory(parent: int, name: str, mode: int) -> None:
-    try:
-        os.mkdir(name, mode, dir_fd=parent)
-    except FileExistsError:
-        return
-    with owned(
-        openat2(parent, name, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
-    ) as directory:
-        os.fchmod(directory, mode)

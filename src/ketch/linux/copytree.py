@@ -1,14 +1,21 @@
-"""Copying a directory tree by descriptor, with owners, modes, times, attributes and hard links."""
+"""Copying a directory tree by descriptor, with owners, modes, times, attributes and hard links.
+
+It may be of any depth, and others may write to either side meanwhile.
+"""
 
 import errno
 import os
 import stat
 
-from ketch.linux import sparse
+from ketch.linux import contested, sparse
+from ketch.linux.descent import Descent
 from ketch.linux.scopes import owned
 
-_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | _FLAGS
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # How many files with further names may be held open at once; those beyond are copied anew.
 _HELD_MAX = 256
@@ -30,7 +37,8 @@ def copy_tree(source: int, target: int) -> None:
     """
     links = _Links()
     try:
-        _copy_directory(source, target, links)
+        with Descent(source) as read, Descent(target) as write:
+            _copy(read, write, links)
     finally:
         links.close()
 
@@ -46,14 +54,14 @@ class _Links:
         if status.st_nlink > 1 and len(self._held) < _HELD_MAX:
             self._held[(status.st_dev, status.st_ino)] = (os.dup(copy), status.st_nlink - 1)
 
-    def make(self, status: os.stat_result, name: str, target: int) -> bool:
+    def make(self, status: os.stat_result, name: bytes, target: int) -> bool:
         """Make a further name of a copied file; returns whether there was one."""
         key = (status.st_dev, status.st_ino)
         if status.st_nlink < 2 or key not in self._held:
             return False
         descriptor, left = self._held[key]
         # By descriptor: what its name in the target means by now is not for us to say.
-        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=target, follow_symlinks=True)
+        os.link(contested.path(descriptor), name, dst_dir_fd=target, follow_symlinks=True)
         if left > 1:
             self._held[key] = (descriptor, left - 1)
         else:
@@ -68,52 +76,63 @@ class _Links:
         self._held.clear()
 
 
-def _copy_directory(source: int, target: int, links: _Links) -> None:
-    with owned(
-        os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
-    ) as directory:
-        before = os.fstat(directory)
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                status = entry.stat(follow_symlinks=False)
-                _copy_entry(directory, target, entry.name, status, links)
-        with owned(
-            os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
-        ) as into:
-            _copy_metadata(directory, into, before)
+def _copy(read: Descent, write: Descent, links: _Links) -> None:
+    # Of each directory that is being copied what it was like, and what is left of it.
+    begun = [_begin(read.directory)]
+    while True:
+        before, names = begun[-1]
+        name = next(names, None)
+        if name is not None:
+            status = os.stat(name, dir_fd=read.directory, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                read.enter(name)
+                write.enter(name, contested.directory(name, write.directory))
+                begun.append(_begin(read.directory))
+            else:
+                _copy_entry(read.directory, write.directory, name, status, links)
+            continue
+        _copy_metadata(read.directory, write.directory, before)
+        begun.pop()
+        if not begun:
+            return
+        found = read.leave(), write.leave()
+        if not all(found):
+            raise contested.exchanged("..")
 
 
-def _copy_entry(source: int, target: int, name: str, status: os.stat_result, links: _Links) -> None:
+def _begin(directory: int) -> "tuple[os.stat_result, Iterator[bytes]]":
+    # Reading changes when it was last read.
+    return os.fstat(directory), iter(list(map(os.fsencode, os.listdir(directory))))
+
+
+def _copy_entry(
+    source: int, target: int, name: bytes, status: os.stat_result, links: _Links
+) -> None:
     kind = stat.S_IFMT(status.st_mode)
-    if kind == stat.S_IFLNK:
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
-        times = (status.st_atime_ns, status.st_mtime_ns)
-        os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
-    elif kind == stat.S_IFDIR:
-        os.mkdir(name, 0o700, dir_fd=target)
-        with (
-            owned(os.open(name, _DIRECTORY, dir_fd=source)) as read,
-            owned(os.open(name, _DIRECTORY, dir_fd=target)) as write,
-        ):
-            _copy_directory(read, write, links)
-    elif kind == stat.S_IFREG:
+    if kind == stat.S_IFREG:
         if not links.make(status, name, target):
             _copy_file(source, target, name, status, links)
-    elif kind != stat.S_IFSOCK:
-        os.mknod(name, kind | 0o600, status.st_rdev, dir_fd=target)
-        with owned(os.open(name, os.O_PATH | _FLAGS, dir_fd=target)) as made:
-            if stat.S_IFMT(os.fstat(made).st_mode) == kind:
-                os.chown(f"/proc/self/fd/{made}", status.st_uid, status.st_gid)
-                os.chmod(f"/proc/self/fd/{made}", stat.S_IMODE(status.st_mode))
+        return
+    if kind == stat.S_IFSOCK:
+        return
+    if kind == stat.S_IFLNK:
+        made = contested.symlink(os.readlink(name, dir_fd=source), name, target)
+    else:
+        made = contested.node(name, kind | 0o600, status.st_rdev, target)
+    with owned(made):
+        path = contested.path(made)
+        os.chown(path, status.st_uid, status.st_gid)
+        if kind != stat.S_IFLNK:
+            os.chmod(path, stat.S_IMODE(status.st_mode))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _copy_file(source: int, target: int, name: str, status: os.stat_result, links: _Links) -> None:
+def _copy_file(
+    source: int, target: int, name: bytes, status: os.stat_result, links: _Links
+) -> None:
     with (
-        owned(os.open(name, os.O_RDONLY | _FLAGS, dir_fd=source)) as read,
-        owned(
-            os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=target)
-        ) as write,
+        owned(contested.open_file(name, source)) as read,
+        owned(os.open(name, _NEW, 0o600, dir_fd=target)) as write,
     ):
         before = os.fstat(read)  # reading changes when it was last read
         for _ in sparse.copy(read, write, before.st_size):

@@ -89,3 +89,25 @@ class owned:  # noqa: N801 - reads like the others
     ) -> None:
         """Close it."""
         os.close(self._descriptor)
+
+
+class umask:  # noqa: N801 - os's name
+    """Has another umask for the length of the block: the process's, or that of who shares it."""
+
+    __slots__ = ("_mask",)
+
+    def __init__(self, mask: int) -> None:
+        self._mask = mask
+
+    def __enter__(self) -> None:
+        """Change it."""
+        self._mask = os.umask(self._mask)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: "TracebackType | None",
+    ) -> None:
+        """Change it back."""
+        os.umask(self._mask)

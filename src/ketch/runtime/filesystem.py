@@ -10,9 +10,9 @@ import os
 import stat
 
 from ketch.errors import InvalidArgumentError
-from ketch.linux import beneath, libc, mount
+from ketch.linux import beneath, contested, libc, mount
 from ketch.linux.libc import AT_FDCWD
-from ketch.linux.scopes import owned
+from ketch.linux.scopes import owned, umask
 from ketch.runtime import null_device
 
 TYPE_CHECKING = False
@@ -63,7 +63,9 @@ class MakeDevices:
         return f"make {paths} · " + ("open_tree(2), move_mount(2)" if self.bind else "mknod(2)")
 
     def execute(self, root: int) -> None:
-        """Make the nodes, replacing nothing that is already the same node.
+        """Make the nodes; what is there already stays as it is.
+
+        It may be the host's own node, bound there: what was not made here is not changed.
 
         Raises:
             SyscallError: a node cannot be made.
@@ -81,23 +83,24 @@ class MakeDevices:
 def _make_device(root: int, parent: int, name: str, device: "Device") -> None:
     kind = _NODE_TYPES[device["type"]]
     number = os.makedev(device.get("major", 0), device.get("minor", 0))
-    mode = device.get("fileMode", 0o666)
-    mode = 0o666 if mode is None else mode
+    mode = device.get("fileMode")
+    mode = 0o666 if mode is None else stat.S_IMODE(mode)
     try:
-        os.mknod(name, kind | stat.S_IMODE(mode), number, dir_fd=parent)
+        with umask(0):
+            made = contested.node(name, kind | mode, number, parent)
     except FileExistsError:
-        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if stat.S_IFMT(there.st_mode) != kind or there.st_rdev != number:
-            raise
+        return
     except PermissionError:
         # So it is where the runtime itself is in a user namespace.
         _bind_device(root, device["path"])
         return
-    # Not the umask's business, and mknod with a mode cannot get round it.
-    os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
-    owner, group = device.get("uid") or 0, device.get("gid") or 0
-    if owner or group:
-        os.chown(name, owner, group, dir_fd=parent, follow_symlinks=False)
+    with owned(made):
+        owner, group = device.get("uid") or 0, device.get("gid") or 0
+        if owner or group:
+            os.chown(contested.path(made), owner, group)
+        # A default ACL of the directory, or a change of owner, takes bits away.
+        if stat.S_IMODE(os.fstat(made).st_mode) != mode:
+            os.chmod(contested.path(made), mode)
 
 
 def _bind_device(root: int, path: str) -> None:

@@ -372,12 +372,13 @@ def run_under_init(start: "Callable[[], None]") -> None:
 def _own_standard_streams(uid: int) -> None:
     """Give the standard streams to the user, so that it may open /dev/stdout again.
 
-    A null device is shared with everyone and stays as it is, as does what is on a read-only or
-    foreign file system.
+    A device that is no terminal, such as the null device, is shared with everyone and stays as it
+    is, as does what is on a read-only or foreign file system.
     """
     for descriptor in range(3):
         status = os.fstat(descriptor)
-        if status.st_uid == uid or status.st_rdev == null_device.NUMBER:
+        is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+        if status.st_uid == uid or (is_device and not os.isatty(descriptor)):
             continue
         try:
             os.fchown(descriptor, uid, -1)

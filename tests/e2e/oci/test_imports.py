@@ -31,7 +31,7 @@ CREATING = LOOKING - {"ketch.cgroups.freezer"} | {
     "_socket", "select",
     *(f"ketch.cgroups.{name}" for name in ("blkio", "cpu", "devices", "facts", "resources")),
     *(f"ketch.linux.{name}" for name in (
-        "beneath", "capabilities", "keyring", "loopback", "mount", "namespaces",
+        "beneath", "capabilities", "contested", "keyring", "loopback", "mount", "namespaces",
         "openat2", "process", "seccomp", "signals", "statfs", "tty", "uts",
     )),
     *(f"ketch.runtime.{name}" for name in (

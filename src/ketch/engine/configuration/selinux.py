@@ -2,13 +2,18 @@
 
 import errno
 import os
+import stat
 
 from ketch.errors import InvalidArgumentError
+from ketch.linux import contested, descent
+from ketch.linux.scopes import owned
 
 ATTRIBUTE = "security.selinux"
 
 CONTEXT = "system_u:object_r:container_file_t:s0"
 """What container policies let containers read and write."""
+
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # Relabelling these would lock the host out of itself; go-selinux's list.
 _EXCLUDED = (
@@ -33,23 +38,39 @@ def relabel(source: str, context: str = CONTEXT) -> None:
     Raises:
         InvalidArgumentError: the host itself needs that path with its own label.
     """
-    if os.path.realpath(source) in _EXCLUDED:
-        raise InvalidArgumentError(f"SELinux relabeling of {source} is not allowed")
     value = context.encode() + b"\0"
-    _set(source, value)
-    if os.path.islink(source):
-        return
-    for directory, names, files in os.walk(source):
-        for name in (*names, *files):
-            _set(os.path.join(directory, name), value)
+    with owned(_open(source)) as top:
+        opened = os.fsdecode(os.readlink(contested.path(top)))
+        if opened in _EXCLUDED or os.path.realpath(source) in _EXCLUDED:
+            raise InvalidArgumentError(f"SELinux relabeling of {source} is not allowed")
+        _set(contested.path(top), source, value)
+        if not stat.S_ISDIR(os.fstat(top).st_mode):
+            return
+        # A container may have it mounted, and exchange its files for symlinks to the host's.
+        for directory, name, _ in descent.statuses(top):
+            try:
+                place = os.open(name, _PATH, dir_fd=directory)
+            except FileNotFoundError:
+                continue
+            with owned(place):
+                _set(contested.path(place), os.fsdecode(name), value)
 
 
-def _set(path: str, value: bytes) -> None:
+def _open(source: str) -> int:
     try:
-        os.setxattr(path, ATTRIBUTE, value, follow_symlinks=False)
+        return os.open(source, _PATH)
     except OSError as error:
-        # It is gone meanwhile, or on a file system without labels.
-        if error.errno not in {errno.ENOENT, errno.ENOTSUP}:
-            raise InvalidArgumentError(
-                f"SELinux relabeling of {path}: {os.strerror(error.errno or 0).lower()}"
-            ) from error
+        raise _failed(source, error) from error
+
+
+def _set(path: bytes, shown: str, value: bytes) -> None:
+    try:
+        os.setxattr(path, ATTRIBUTE, value)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # as on a file system without labels
+            raise _failed(shown, error) from error
+
+
+def _failed(path: str, error: OSError) -> InvalidArgumentError:
+    reason = os.strerror(error.errno or 0).lower()
+    return InvalidArgumentError(f"SELinux relabeling of {path}: {reason}")

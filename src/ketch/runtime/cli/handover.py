@@ -91,11 +91,16 @@ def hand_over(options: "Parsed", container: "Container") -> None:
 
 def write_pid_file(path: str, pid: int) -> None:
     """Write a pid file, whole from the moment it can be seen."""
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    # A name that nobody has prepared: the directory may be /tmp.
+    temporary = os.path.join(os.path.dirname(path), f".pid-{os.urandom(8).hex()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with owned(os.open(temporary, flags, 0o666)) as descriptor:
-        os.write(descriptor, str(pid).encode())
-    os.rename(temporary, path)
+        try:
+            os.write(descriptor, str(pid).encode())
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def _send(path: str, name: bytes, descriptor: int, flag: str) -> None:
