@@ -73,8 +73,10 @@ class Connection(http.client.HTTPConnection):
     def ask(
         self, method: str, target: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, bytes]:
-        """Return an answer's status and body."""
+        """Return an answer's status and body; what is sent is called JSON unless headers differ."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            named.setdefault("Content-Type", "application/json")
         self.request(method, target, body, named)
         answer = self.getresponse()
         return answer.status, answer.read()

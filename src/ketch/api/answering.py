@@ -4,24 +4,35 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from ketch.api import errors, router
+from ketch.api import errors, origins, router
 from ketch.api.call import Call
 from ketch.api.http import NOTHING, ClientGoneError
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.api.application import Application
     from ketch.api.http import Exchange
 
 _SILENT_PATHS = ("/_ping",)
 
 
-async def handle(application: "Application", exchange: "Exchange") -> None:
-    """Answer one request, whatever comes of it."""
+async def handle(
+    application: "Application", names: "Sequence[str] | None", exchange: "Exchange"
+) -> None:
+    """Answer one request, whatever comes of it.
+
+    Args:
+        application: what answers.
+        names: what the server may be called there, as ``origins.check`` takes it.
+        exchange: the request and its answer.
+    """
     application.active += 1
     began = time.monotonic()
     cause: BaseException | None = None
     try:
+        origins.check(exchange, names)
         await _answer(application, exchange)
     except ClientGoneError as error:
         cause = error

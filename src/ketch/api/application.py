@@ -2,7 +2,8 @@
 
 The server's one asyncio loop never waits for a disk or a lock. Engine calls run in threads, a few
 for what is quick and a bounded crowd for what waits for others (a stop, a pull), each with a store
-of its own, since a connection to SQLite belongs to one thread.
+of its own, since a connection to SQLite belongs to one thread. What copies to or from a client
+has threads apart.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 QUICK_THREADS = 4
 SLOW_THREADS = 64
+TRANSFER_THREADS = 64
 
 LEVELS = ("debug", "info", "warn", "error")
 _SILENT_PATHS = ("/_ping",)
@@ -57,6 +59,7 @@ class Application:
         self._level = LEVELS.index(log_level)
         self._quick = ThreadPoolExecutor(QUICK_THREADS, "quick")
         self._slow = ThreadPoolExecutor(SLOW_THREADS, "slow")
+        self._transfers = ThreadPoolExecutor(TRANSFER_THREADS, "transfer")
         self._local = threading.local()
         self.shared: dict[str, object] = {}
         """What connections share as long as one needs it, such as the poll for events."""
@@ -79,6 +82,18 @@ class Application:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
             self._slow, lambda: function(self._engine(), *args, **kwargs)
+        )
+
+    async def transfer(
+        self, function: "Callable[Concatenate[Engine, P], R]", *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run what goes on as fast as its client sends or takes, in a thread that may wait for it.
+
+        However many such clients there are, nobody else's request waits for them.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._transfers, lambda: function(self._engine(), *args, **kwargs)
         )
 
     def _engine(self) -> Engine:

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
+from ketch.api import bodies
 from ketch.api.encoding import clean_text, parse
 from ketch.api.http import ClientGoneError
 from ketch.engine.views import information
@@ -12,6 +13,7 @@ from ketch.spec.filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
+    from typing import Any
 
     from ketch.api.application import Application
     from ketch.api.http import Exchange
@@ -57,6 +59,7 @@ class Call:
         self.reply = exchange.reply
         self.run = application.run
         self.run_slowly = application.run_slowly
+        self.transfer = application.transfer
 
     def __getitem__(self, name: str) -> str:
         """What the place of this name in the route's path stands for."""
@@ -139,6 +142,10 @@ class Call:
             pairs += [(name, value) for value in chosen]
         return pairs
 
+    async def document(self, wanted: "Any", *, typed: bool = True) -> "Any":
+        """Returns the body as a document of a kind, as ``bodies.document`` does."""
+        return await bodies.document(self.exchange, wanted, typed=typed)
+
     async def while_there(self, work: "Coroutine[None, None, R]") -> R:
         """Do something as long as the client is there; returns what comes of it.
 
@@ -150,6 +157,7 @@ class Call:
         try:
             await asyncio.wait((gone, working), return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
+                gone.result()
                 raise ClientGoneError
             return working.result()
         finally:

@@ -1,16 +1,23 @@
 """Routes of checkpoints, which a process of one thread makes, as criu needs it: not the server."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from ketch.api import sessions
 from ketch.engine.containers import checkpoints
 from ketch.engine.requests import wire
-from ketch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
+
+
+class CheckpointCreate(TypedDict, total=False):
+    """What is to be saved where, and whether the container ends with that."""
+
+    CheckpointID: str
+    CheckpointDir: str
+    Exit: bool
 
 
 async def list_(call: "Call") -> None:
@@ -25,18 +32,14 @@ def _list(engine: "Engine", reference: str, directory: str) -> list[str]:
 
 async def create(call: "Call") -> None:
     """Answer ``POST /containers/{id}/checkpoints``."""
-    body = await call.exchange.document()
-    texts = {key: body.get(key) or "" for key in ("CheckpointID", "CheckpointDir")}
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise InvalidArgumentError(f"{key}: not a string")
+    asked: CheckpointCreate = await call.document(CheckpointCreate)
     session = await sessions.ask_starter(
         call.application,
         {
             "action": "checkpoint", "container": call["id"],
-            "checkpoint": str(texts["CheckpointID"]),
-            "checkpoint-dir": str(texts["CheckpointDir"]),
-            "leave-running": not body.get("Exit"),
+            "checkpoint": asked.get("CheckpointID", ""),
+            "checkpoint-dir": asked.get("CheckpointDir", ""),
+            "leave-running": not asked.get("Exit", False),
         },
     )  # fmt: skip
     try:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.api.documents import conform
 from ketch.engine import pruning
 from ketch.engine.containers import creation, updating
 from ketch.engine.views import inspection, listing, sizes
@@ -51,32 +50,25 @@ def listed(document: "dict[str, Any]") -> "dict[str, Any]":
 
 async def create(call: "Call") -> None:
     """Answer ``POST /containers/create``."""
-    body = await call.exchange.document()
-    if not body:
-        raise InvalidArgumentError("Config cannot be empty in order to create a container")
-    request = request_from(body, call.text("platform"))
+    request = request_from(await call.document(vocabulary.Creation), call.text("platform"))
     answer = await call.run_slowly(_create, request, call.text("name"))
     await call.reply(201, answer)
 
 
-def request_from(body: "dict[str, Any]", platform: str = "") -> "Request":
+def request_from(asked: vocabulary.Creation, platform: str = "") -> "Request":
     """Returns the engine's request from the API's.
 
     Raises:
-        InvalidArgumentError: a field has the wrong type.
+        InvalidArgumentError: nothing is said of the container itself.
     """
-    config = conform(body, vocabulary.Config)
-    request: dict[str, Any] = {
-        "Config": config,
-        "HostConfig": conform(body.get("HostConfig") or {}, vocabulary.HostConfig, "HostConfig"),
-    }
+    config: dict[str, Any] = {**asked}
+    request: dict[str, Any] = {"Config": config, "HostConfig": config.pop("HostConfig", {})}
     # Where it says whose file it is, that is the client's.
     request["HostConfig"].pop("ContainerIDFile", None)
-    networking = getattr(vocabulary, "NetworkingConfig", None)
-    if networking is not None and body.get("NetworkingConfig"):
-        request["NetworkingConfig"] = conform(
-            body["NetworkingConfig"], networking, "NetworkingConfig"
-        )
+    if networking := config.pop("NetworkingConfig", {}):
+        request["NetworkingConfig"] = networking
+    if not config:
+        raise InvalidArgumentError("Config cannot be empty in order to create a container")
     if platform:
         request["Platform"] = platform
     return request  # type: ignore[return-value]
@@ -116,7 +108,7 @@ def _prune(engine: "Engine", pairs: list[str]) -> tuple[list[str], int]:
 
 async def update(call: "Call") -> None:
     """Answer ``POST /containers/{id}/update``."""
-    changes = conform(await call.exchange.document(), vocabulary.HostConfig)
+    changes = await call.document(vocabulary.HostConfig)
     warnings = await call.run_slowly(updating.update, call["id"], changes)
     await call.reply(200, {"Warnings": warnings or None})
 

@@ -5,7 +5,6 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from ketch.api.documents import conform
 from ketch.api.flows import Inlet, Outlet
 from ketch.engine.files import committing, files
 from ketch.errors import InvalidArgumentError
@@ -62,7 +61,7 @@ async def read(call: "Call") -> None:
             for piece in pieces:
                 outlet.write(piece)
 
-    await call.run_slowly(copy)
+    await call.transfer(copy)
     await outlet.end()
 
 
@@ -74,7 +73,7 @@ async def write(call: "Call") -> None:
     def copy(engine: "Engine") -> None:
         files.write_archive(engine, call["id"], path, inlet, keep_kinds=keep_kinds, chown=chown)
 
-    await call.run_slowly(copy)
+    await call.transfer(copy)
     await call.reply(200)
 
 
@@ -87,7 +86,7 @@ async def export(call: "Call") -> None:
             for piece in pieces:
                 outlet.write(piece)
 
-    await call.run_slowly(copy)
+    await call.transfer(copy)
     await outlet.end()
 
 
@@ -107,7 +106,7 @@ async def commit(call: "Call") -> None:
     """Answer ``POST /commit``."""
     if not call.text("container"):
         raise InvalidArgumentError("invalid container name or ID: value is empty")
-    config = conform(await call.exchange.document(), Config)
+    config = await call.document(Config)
     repository, tag = call.text("repo"), call.text("tag")
     name = f"{repository}:{tag}" if repository and tag else repository
 

@@ -93,9 +93,11 @@ async def _await_end(call: "Call", container: "Container", condition: str, newes
         if event is None:
             # A monitor that was killed records nothing: looking at its container settles that.
             try:
-                await call.run(_find, container.id)
+                found = await call.run(_find, container.id)
             except NotFoundError:
                 return status
+            if condition == "not-running" and not found.is_active:
+                return found.exit_status
         elif event.type == "container" and event.actor_id == container.id:
             if event.action == "die":
                 status = int(event.attributes.get("exitCode", 0))

@@ -1,7 +1,8 @@
 """A stranger's JSON brought to the types that the engine's documents have.
 
-As Go's decoder does it: fields that nobody knows are left out, null is the same as missing, and a
-value of another type than the field's is an error.
+As Go's decoder does it: fields that nobody knows are left out, those that are known may be spelt
+in any case, the last of several counts, null is the same as missing, and a value of another type
+than the field's is an error.
 """
 
 import sys
@@ -88,11 +89,24 @@ def _document(value: object, wanted: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _wrong(value, getattr(wanted, "__name__", "object"), where)
     prefix = f"{where}." if where else ""
-    return {
-        name: conform(value[name], kind, prefix + name, wanted.__module__)
-        for name, kind in wanted.__annotations__.items()
-        if value.get(name) is not None
-    }
+    kinds = wanted.__annotations__
+    folded = {_folded(name): name for name in kinds}
+    found: dict[str, Any] = {}
+    for given, item in value.items():
+        name = given if given in kinds else folded.get(_folded(given))
+        if name is None or item is None:
+            continue
+        brought = conform(item, kinds[name], prefix + name, wanted.__module__)
+        before = found.get(name)
+        # An object that comes in two parts is one, as Go fills in what is there already.
+        both = isinstance(before, dict) and isinstance(brought, dict)
+        found[name] = {**before, **brought} if both else brought  # type: ignore[dict-item]
+    return found
+
+
+def _folded(name: str) -> str:
+    """Returns a name as Go compares it: of other alphabets, two letters stand for ours."""
+    return name.replace("\u017f", "s").replace("\u212a", "k").lower()
 
 
 def _plain(value: object, wanted: Any, where: str) -> Any:

@@ -19,12 +19,23 @@ def parse(body: bytes) -> object:
         InvalidArgumentError: it is no JSON, nested too deeply, or a string holds a NUL.
     """
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_in_order)
     except RecursionError as error:
         raise InvalidArgumentError("invalid JSON: nested too deeply") from error
     except ValueError as error:
         raise InvalidArgumentError(f"invalid JSON: {error}") from error
     return _cleaned(found, 0)
+
+
+def _in_order(pairs: "list[tuple[str, object]]") -> dict[str, object]:
+    """Make an object in which a name that comes again stands where it came last."""
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        before = found.pop(name, None)
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = {**before, **value}  # noqa: PLW2901 - as Go fills in what is there already
+        found[name] = value
+    return found
 
 
 def _cleaned(value: object, depth: int) -> object:

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING
 
 from ketch import errors
-from ketch.api.http import TooLargeError
+from ketch.api.http import TooLargeError, TooSlowError
 
 if TYPE_CHECKING:
     from ketch.errors import KetchError
 
 _STATUS: "tuple[tuple[type[KetchError], int], ...]" = (
     (TooLargeError, 413),
+    (TooSlowError, 408),
     (errors.InvalidArgumentError, 400),
     (errors.NotFoundError, 404),
     (errors.AlreadyExistsError, 409),

@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING
 
 from ketch.api import sessions
-from ketch.api.documents import conform
 from ketch.api.logs import content_type
 from ketch.api.streams import size
 from ketch.engine.requests import wire
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
-from ketch.spec.container import ExecConfig
+from ketch.spec.container import ExecConfig, ExecStart
 
 if TYPE_CHECKING:
     from typing import Any
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 async def create(call: "Call") -> None:
     """Answer ``POST /containers/{id}/exec``."""
-    config = conform(await call.exchange.document(), ExecConfig)
+    config: ExecConfig = await call.document(ExecConfig)
     if config.get("DetachKeys"):
         sessions.sequence(config["DetachKeys"])
     session = await call.run(_create, call["id"], config)
@@ -38,12 +37,12 @@ def _find(engine: "Engine", reference: str) -> "Exec":
 
 async def start(call: "Call") -> None:
     """Answer ``POST /exec/{id}/start``."""
-    body = await call.exchange.document()
+    body: ExecStart = await call.document(ExecStart)
     exec_ = await call.run(_find, call["id"])
     if exec_.is_started:
         raise ConflictError(f"Error: Exec command {exec_.id} has already run")
     await call.run(_check_container, exec_)
-    detached = bool(body.get("Detach"))
+    detached = body.get("Detach", False)
     rows, columns = _console(body.get("ConsoleSize") or exec_.config.get("ConsoleSize"))
     fields: dict[str, wire.Value] = {
         "action": "exec-start", "exec": exec_.id, "detach": detached, "rows": rows,

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch.api.encoding import encode
-from ketch.api.http import ClientGoneError
+from ketch.api.http import STALL_SECONDS, ClientGoneError
 from ketch.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -58,10 +58,19 @@ class Outlet:
         self.write(line(document))
 
     async def send(self, data: bytes) -> None:
-        """Send a piece, in the loop."""
-        if not self._call.exchange.status:
-            await self._call.exchange.begin(self._type, headers=self.headers)
-        await self._call.exchange.write(data)
+        """Send a piece, in the loop.
+
+        Raises:
+            ClientGoneError: the client has left, or takes nothing for so long that it is cut off.
+        """
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                if not self._call.exchange.status:
+                    await self._call.exchange.begin(self._type, headers=self.headers)
+                await self._call.exchange.write(data)
+        except TimeoutError as error:
+            self._call.exchange.abort()
+            raise ClientGoneError from error
 
     async def end(self) -> None:
         """End the answer, which may be empty."""
@@ -100,7 +109,11 @@ class Inlet:
 
 @contextlib.asynccontextmanager
 async def body_descriptor(call: "Call") -> "AsyncIterator[int]":
-    """Give a descriptor from which a request's body can be read; it belongs to the block."""
+    """Give a descriptor from which a request's body can be read; it belongs to the block.
+
+    Raises:
+        KetchError: the body broke off: what was read ended too early.
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     with contextlib.suppress(OSError):  # a limit of pipe(7) for users with many
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -111,8 +124,11 @@ async def body_descriptor(call: "Call") -> "AsyncIterator[int]":
     finally:
         os.close(reading)
         feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
+        await asyncio.wait((feeding,))
         os.close(writing)
+        broken = None if feeding.cancelled() else feeding.exception()
+    if broken is not None:
+        raise broken
 
 
 async def _feed(call: "Call", writing: int) -> None:

@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from ketch.api.encoding import encode, parse
+from ketch.api.encoding import encode
 from ketch.errors import InvalidArgumentError, KetchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from ketch.api.rooms import Place
+
     Handler = Callable[["Exchange"], Awaitable[None]]
 
 HEAD_BYTES_MAX = 64 * 1024
-JSON_BYTES_MAX = 8 * 1024 * 1024
 HEAD_TIMEOUT_SECONDS = 30
 """How long a request's head may take from its first byte on."""
+STALL_SECONDS = 600
+"""How long nothing may come of a request's body, or be taken of an answer that is copied."""
 _CHUNK_BYTES = 64 * 1024
 # What a client may still send of a body that nobody wants before its connection is cut.
 _DRAIN_BYTES_MAX = 256 * 1024
@@ -47,17 +50,25 @@ class TooLargeError(KetchError):
     """The request is larger than anything that is asked for in earnest."""
 
 
+class TooSlowError(KetchError):
+    """The request takes longer than anybody may who does not want to be in the way."""
+
+
 class Connection:
     """One client's connection.
 
     Args:
         reader: what it sends.
         writer: what it is sent.
+        place: its place in the listener's room.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: "Place"
+    ) -> None:
         self.reader = reader
         self.writer = writer
+        self._place = place
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         self._ended = False  # the client sends nothing more
         self.hijacked = False
@@ -74,10 +85,12 @@ class Connection:
                 head = await self._head()
                 if head is None:
                     return
+                self._place.begin()
                 exchange = Exchange(self, head, headers)
                 await handle(exchange)
                 if self.hijacked or not await self._finish(exchange):
                     return
+                self._place.end()
         except (ClientGoneError, ConnectionError):
             pass
         except h11.RemoteProtocolError as error:
@@ -88,12 +101,18 @@ class Connection:
     async def close(self) -> None:
         """Send what is kept and close; a client that does not read is cut off."""
         self.writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
+        try:
             await asyncio.wait_for(self.writer.wait_closed(), _DRAIN_SECONDS)
+        except (OSError, TimeoutError):
+            self.abort()
+
+    def abort(self) -> None:
+        """Close without a word: nothing that is kept is sent."""
+        self.writer.transport.abort()
 
     async def _head(self) -> h11.Request | None:
         """Read a request's head; None when the client leaves instead."""
-        timeout = None
+        deadline = None
         while True:
             event = self._h11.next_event()
             if isinstance(event, h11.Request):
@@ -102,13 +121,14 @@ class Connection:
                 return None
             if event is not h11.NEED_DATA:
                 raise ClientGoneError
+            if deadline is None and self._h11.trailing_data[0]:
+                deadline = asyncio.get_running_loop().time() + HEAD_TIMEOUT_SECONDS
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout_at(deadline):
                     await self._receive()
             except TimeoutError:
                 error = h11.RemoteProtocolError("the request's head takes too long", 408)
                 raise error from None
-            timeout = HEAD_TIMEOUT_SECONDS
 
     async def _receive(self) -> None:
         data = await self.reader.read(_CHUNK_BYTES)
@@ -120,13 +140,18 @@ class Connection:
 
         Raises:
             ClientGoneError: the client left amid it.
+            InvalidArgumentError: what comes is no body as HTTP frames it.
+            TooSlowError: nothing comes.
         """
         while True:
             if self._h11.their_state is not h11.SEND_BODY:
                 return None
             if self._h11.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
-            event = self._h11.next_event()
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                raise InvalidArgumentError(f"bad request: {error}") from error
             if isinstance(event, h11.Data):
                 return bytes(event.data)
             if isinstance(event, h11.EndOfMessage):
@@ -134,7 +159,11 @@ class Connection:
             if event is h11.NEED_DATA:
                 if self._ended:
                     raise ClientGoneError
-                await self._receive()
+                try:
+                    async with asyncio.timeout(STALL_SECONDS):
+                        await self._receive()
+                except TimeoutError as error:
+                    raise TooSlowError("the request's body takes too long") from error
             else:
                 raise ClientGoneError
 
@@ -193,7 +222,7 @@ class Connection:
                     taken += len(data)
                     if taken > _DRAIN_BYTES_MAX:
                         return False
-        except (TimeoutError, ClientGoneError):
+        except (TimeoutError, ClientGoneError, KetchError):
             return False
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
@@ -244,11 +273,24 @@ class Exchange:
         self.headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers
         }
+        self._fields = head.headers
         self._common = headers
         self.status = 0
         self.answered = False
 
     # The request
+
+    def values(self, name: str) -> list[str]:
+        """Returns a header as often as it was given, by its lower-case name."""
+        wanted = name.encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._fields if key == wanted]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body is announced that is not empty: RFC 9112, section 6.3."""
+        return bool(
+            self.values("transfer-encoding") or any(int(n) for n in self.values("content-length"))
+        )
 
     async def chunks(self) -> "AsyncIterator[bytes]":
         """Yield the body as it comes."""
@@ -258,27 +300,6 @@ class Exchange:
     async def read(self) -> bytes:
         """Returns the next piece of the body, empty at its end."""
         return await self._connection.next_data() or b""
-
-    async def document(self) -> "dict[str, object]":
-        """Returns the body as a JSON object, empty where there is none.
-
-        Raises:
-            InvalidArgumentError: it is none, or nested too deeply.
-            TooLargeError: it is larger than JSON_BYTES_MAX.
-        """
-        body = bytearray()
-        async for data in self.chunks():
-            body += data
-            if len(body) > JSON_BYTES_MAX:
-                raise TooLargeError("request body too large")
-        if not body.strip():
-            return {}
-        found = parse(bytes(body))
-        if found is None:
-            return {}
-        if not isinstance(found, dict):
-            raise InvalidArgumentError("invalid JSON: the body is no object")
-        return found
 
     # The answer
 
@@ -331,6 +352,10 @@ class Exchange:
     async def gone(self) -> None:
         """Return when the client has left."""
         await self._connection.gone()
+
+    def abort(self) -> None:
+        """End the connection amid an answer, which is not whole then."""
+        self._connection.abort()
 
     async def hijack(self, content_type: str, *, upgrade: "Mapping[str, str] | None" = None,
                      ) -> "RawStream":  # fmt: skip

@@ -1,8 +1,8 @@
 """What happens to containers, images and networks, as it happens.
 
 Whichever process records an event writes to the database's log, and inotify(7) tells of that: one
-query for all who listen, and none while nothing happens. What is kept for slow listeners is one
-bounded list for all of them.
+query for all who listen, and none while nothing happens. Where the kernel cannot, the clock does.
+What is kept for slow listeners is one bounded list for all of them.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ketch.api.supervision import supervise
 from ketch.engine.records import events
 from ketch.engine.records.events import KEPT, Event
 from ketch.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # The log may be replaced unseen, and a dead monitor records nothing.
 _LOOK_SECONDS = 2.0
+_DEAF_LOOK_SECONDS = 0.1
 _SETTLE_SECONDS = 0.001
 
 
@@ -39,6 +41,7 @@ class Hub:
         self._changed = asyncio.Event()
         self._listeners = 0
         self._task: asyncio.Task[None] | None = None
+        self._deaf = False  # the kernel tells nothing, and that is known
 
     async def newest(self) -> int:
         """Returns the number of the newest event."""
@@ -52,11 +55,12 @@ class Hub:
         """
         self._listeners += 1
         try:
-            if self._task is None:
+            if self._task is None or self._task.done():
                 # Nobody looked until now: what happened meanwhile comes by the first query.
                 self._kept.clear()
                 self._last = after
-                self._task = asyncio.create_task(self._look())
+                looking = supervise(self._application, "looking for events", self._look)
+                self._task = asyncio.create_task(looking)
             elif not self._kept or self._kept[0].id > after + 1:
                 for event in await self._application.run(_since, after):
                     if event.id > self._last:
@@ -82,15 +86,16 @@ class Hub:
                 self._task = None
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        queue = Inotify()
+        """Look for events whenever the database was written to, and now and then besides."""
+        written = asyncio.Event()
+        queue: Inotify | None = None
         try:
-            queue.watch(self._application.settings.root, IN_MODIFY | IN_CREATE)
-            written = asyncio.Event()
-            loop.add_reader(queue.fileno(), written.set)
             while True:
+                # What fails for want of descriptors or watches may succeed soon.
+                queue = queue or self._watch(written)
                 written.clear()
-                queue.forget()
+                if queue:
+                    queue.forget()
                 found = await self._application.run(_since, self._last)
                 if found:
                     self._last = found[-1].id
@@ -98,12 +103,30 @@ class Hub:
                     changed, self._changed = self._changed, asyncio.Event()
                     changed.set()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_SECONDS):
+                    async with asyncio.timeout(_LOOK_SECONDS if queue else _DEAF_LOOK_SECONDS):
                         await written.wait()
                 await asyncio.sleep(_SETTLE_SECONDS)
         finally:
-            loop.remove_reader(queue.fileno())
-            queue.close()
+            if queue:
+                asyncio.get_running_loop().remove_reader(queue.fileno())
+                queue.close()
+
+    def _watch(self, written: asyncio.Event) -> Inotify | None:
+        """Have the kernel tell of writes to the database; None where it cannot."""
+        with contextlib.ExitStack() as owned:
+            try:
+                queue = Inotify()
+                owned.callback(queue.close)
+                queue.watch(self._application.settings.root, IN_MODIFY | IN_CREATE)
+            except OSError as error:
+                if not self._deaf:
+                    self._application.log("warn", "events are looked for", cause=str(error))
+                self._deaf = True
+                return None
+            asyncio.get_running_loop().add_reader(queue.fileno(), written.set)
+            self._deaf = False
+            owned.pop_all()
+            return queue
 
 
 def of(application: "Application") -> Hub:

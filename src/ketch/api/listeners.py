@@ -7,11 +7,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.spec import certificates
 from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 BACKLOG = 512
 SOCKET_MODE = 0o660
@@ -61,6 +62,19 @@ class Tls:
             raise InvalidArgumentError(f"TLS certificates: {error}") from error
         return context
 
+    def names(self) -> list[str]:
+        """Returns the names that the certificate vouches for."""
+        import ssl  # noqa: PLC0415 - only TCP needs it
+
+        try:
+            with open(self.certificate, encoding="ascii") as file:
+                # The server's own comes first.
+                first, _, _ = file.read().partition(ssl.PEM_FOOTER)
+            begin = first.index(ssl.PEM_HEADER)
+            return certificates.names(ssl.PEM_cert_to_DER_cert(f"{first[begin:]}{ssl.PEM_FOOTER}"))
+        except (OSError, ValueError):
+            return []
+
 
 class Listener:
     """One listening socket.
@@ -70,6 +84,8 @@ class Listener:
         name: what it is called in the log.
         tls: what connections prove themselves with, None on a Unix socket.
         path: the file to remove at the end, empty for none.
+        names: what the server may be called by who connects; None on a Unix socket, which has no
+            name.
     """
 
     def __init__(
@@ -78,11 +94,13 @@ class Listener:
         name: str,
         tls: "ssl.SSLContext | None" = None,
         path: str = "",
+        names: "Sequence[str] | None" = None,
     ) -> None:
         socket.setblocking(False)
         self.socket = socket
         self.name = name
         self.tls = tls
+        self.names = names
         self._path = path
         self._place = _place(path)
 
@@ -106,8 +124,12 @@ def inherited(environment: "Mapping[str, str]", tls: Tls) -> list[Listener]:
         descriptor = _FIRST_INHERITED + number
         os.set_inheritable(descriptor, False)
         listening = socket.socket(fileno=descriptor)
-        secure = None if listening.family == socket.AF_UNIX else tls.context()
-        found.append(Listener(listening, f"fd://{descriptor}", secure))
+        name = f"fd://{descriptor}"
+        if listening.family == socket.AF_UNIX:
+            found.append(Listener(listening, name))
+        else:
+            names = [socket.gethostname().lower(), *tls.names()]
+            found.append(Listener(listening, name, tls.context(), names=names))
     return found
 
 
@@ -186,7 +208,8 @@ def _listen_tcp(address: str, rest: str, tls: Tls) -> Listener:
     except (OSError, OverflowError) as error:
         raise UnavailableError(f"cannot listen on {address}: {error}") from error
     listening.listen(BACKLOG)
-    return Listener(listening, address, context)
+    names = [host.strip("[]").lower(), socket.gethostname().lower(), *tls.names()]
+    return Listener(listening, address, context, names=names)
 
 
 def group_id(name: str) -> int | None:

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.api.documents import conform
 from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.errors import ConflictError, InvalidArgumentError, PermissionDeniedError
 from ketch.spec import network as vocabulary
-from ketch.spec.container import EndpointSettings
+from ketch.spec.container import EndpointChange
 
 if TYPE_CHECKING:
     from typing import Any
@@ -41,8 +40,7 @@ def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
 
 async def create(call: "Call") -> None:
     """Answer ``POST /networks/create``."""
-    body = await call.exchange.document()
-    document = conform(body, vocabulary.NetworkCreate)
+    document = await call.document(vocabulary.NetworkCreate)
     if not document.get("Name"):
         raise InvalidArgumentError("network name cannot be empty")
     identifier, warnings = await call.run_slowly(_create, document)
@@ -70,10 +68,9 @@ def _remove(engine: "Engine", reference: str) -> None:
 
 async def connect(call: "Call") -> None:
     """Answer ``POST /networks/{id}/connect``."""
-    body = await call.exchange.document()
-    container = _container(body)
-    settings = conform(body.get("EndpointConfig") or {}, EndpointSettings, "EndpointConfig")
-    await call.run_slowly(_connect, call["id"], container, settings)
+    asked = await call.document(EndpointChange)
+    settings = asked.get("EndpointConfig", {})
+    await call.run_slowly(_connect, call["id"], _container(asked), settings)
     await call.reply(200)
 
 
@@ -83,8 +80,8 @@ def _connect(engine: "Engine", network: str, container: str, settings: "dict[str
 
 async def disconnect(call: "Call") -> None:
     """Answer ``POST /networks/{id}/disconnect``."""
-    body = await call.exchange.document()
-    await call.run_slowly(_disconnect, call["id"], _container(body), bool(body.get("Force")))
+    asked = await call.document(EndpointChange)
+    await call.run_slowly(_disconnect, call["id"], _container(asked), asked.get("Force", False))
     await call.reply(200)
 
 
@@ -92,11 +89,10 @@ def _disconnect(engine: "Engine", network: str, container: str, force: bool) -> 
     connecting.disconnect(engine, network, container, force=force)
 
 
-def _container(body: "dict[str, Any]") -> str:
-    container = body.get("Container")
-    if not isinstance(container, str) or not container:
+def _container(asked: EndpointChange) -> str:
+    if not asked.get("Container"):
         raise InvalidArgumentError("invalid JSON: Container is wanted")
-    return container
+    return asked["Container"]
 
 
 async def prune(call: "Call") -> None:

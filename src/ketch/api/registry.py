@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from ketch.api.transfer import credentials, from_document
+from ketch.api.transfer import AuthConfig, credentials, from_document
 from ketch.images.registry import search as registry_search
 from ketch.images.registry.login import log_in, registry_host
 from ketch.images.registry.registries import Registries
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 async def auth(call: "Call") -> None:
     """Answer ``POST /auth``: whether a registry believes somebody; nothing is kept here."""
-    body = await call.exchange.document()
-    who = from_document(body)
-    address = body.get("serveraddress") or ""
-    kept = await call.run_slowly(_log_in, str(address), who)
+    # dockerd asks for no type here.
+    asked: AuthConfig = await call.document(AuthConfig, typed=False)
+    kept = await call.run_slowly(_log_in, asked.get("serveraddress", ""), from_document(asked))
     await call.reply(200, {"Status": "Login Succeeded", "IdentityToken": kept.identity_token})
 
 

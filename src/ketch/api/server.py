@@ -7,11 +7,14 @@ import functools
 import os
 import resource
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
 from ketch.api import answering
 from ketch.api.http import Connection
+from ketch.api.rooms import Place, Room
+from ketch.api.supervision import supervise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 CONNECTIONS_MAX = 1000
 _DESCRIPTORS_EACH = 4  # a connection may need its own, the monitor's and a log's
 _TLS_SECONDS = 10
+_ABSENCE_SECONDS = 60
 _GRACE_SECONDS = 2
 _READ_BUFFER_BYTES = 64 * 1024
 _WRITE_BUFFER_BYTES = 256 * 1024
@@ -44,8 +48,7 @@ class Server:
         self._idle_seconds = idle_seconds
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = max(8, (soft - 64) // _DESCRIPTORS_EACH) if soft > 0 else CONNECTIONS_MAX
-        # Who comes while so many are there waits in the kernel's queue.
-        self._room = asyncio.Semaphore(min(CONNECTIONS_MAX, room))
+        self._room_size = max(4, min(CONNECTIONS_MAX, room) // max(1, len(listeners)))
         self._connections: set[asyncio.Task[None]] = set()
         self._told = asyncio.Event()
 
@@ -54,12 +57,18 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told.set)
-        accepting = [asyncio.create_task(self._accept(one)) for one in self._listeners]
+        accepting = [
+            asyncio.create_task(
+                supervise(self._application, f"accepting on {one.name}", self._accept, one)
+            )
+            for one in self._listeners
+        ]
         for listener in self._listeners:
             self._application.log("info", "listening", address=listener.name)
         try:
             if self._idle_seconds:
-                accepting.append(asyncio.create_task(self._await_idleness()))
+                waiting = supervise(self._application, "awaiting idleness", self._await_idleness)
+                accepting.append(asyncio.create_task(waiting))
             await self._told.wait()
         finally:
             for task in accepting:
@@ -86,49 +95,75 @@ class Server:
 
     async def _accept(self, listener: "Listener") -> None:
         loop = asyncio.get_running_loop()
+        room = Room(self._room_size)
         while True:
-            await self._room.acquire()
             try:
                 client, _ = await loop.sock_accept(listener.socket)
             except OSError as error:
-                self._room.release()
                 if error.errno not in {errno.ECONNABORTED, errno.EINTR}:
                     self._application.log("error", "accept", cause=str(error))
                     await asyncio.sleep(0.1)  # no descriptor, no memory: some may come free
                 continue
+            try:
+                # Who comes while nobody can give way waits here, others in the kernel's queue.
+                await room.await_space()
             except BaseException:
-                self._room.release()
+                client.close()
                 raise
-            task = asyncio.create_task(self._serve(client, listener))
-            self._connections.add(task)
-            task.add_done_callback(self._forget)
+            self._admit(client, listener, room)
+
+    def _admit(self, client: socket.socket, listener: "Listener", room: Room) -> None:
+        place = Place(room, proven=listener.tls is None)
+        task = asyncio.create_task(self._serve(client, listener, place))
+        self._connections.add(task)
+
+        def forget(_: "asyncio.Task[None]") -> None:
+            room.leave(place)
+            self._forget(task)
+
+        task.add_done_callback(forget)
+        room.enter(place, task.cancel)
 
     def _forget(self, task: "asyncio.Task[None]") -> None:
         self._connections.discard(task)
-        self._room.release()
         if not task.cancelled() and (error := task.exception()):
             self._application.log("error", "connection", cause=repr(error))
 
-    async def _serve(self, client: "object", listener: "Listener") -> None:
+    async def _serve(self, client: socket.socket, listener: "Listener", place: Place) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_READ_BUFFER_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
+            if listener.tls:
+                _notice_absence(client)
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol,
-                client,  # type: ignore[arg-type]
+                client,
                 ssl=listener.tls,
                 ssl_handshake_timeout=_TLS_SECONDS if listener.tls else None,
             )
         except OSError as error:  # ssl.SSLError is one
+            client.close()
             self._application.log("info", "refused", address=listener.name, cause=str(error))
             return
+        except BaseException:
+            client.close()
+            raise
+        place.proven = True
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        connection = Connection(reader, writer)
+        connection = Connection(reader, writer, place)
         with contextlib.suppress(asyncio.CancelledError):
-            handle = functools.partial(answering.handle, self._application)
+            handle = functools.partial(answering.handle, self._application, listener.names)
             await connection.serve(handle, self._application.headers)
+
+
+def _notice_absence(client: socket.socket) -> None:
+    """Have the kernel ask for who is silent: a peer that has vanished says nothing, tcp(7)."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _ABSENCE_SECONDS)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _ABSENCE_SECONDS // 4)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def run(application: "Application", listeners: "Sequence[Listener]", idle_seconds: int = 0) -> None:

@@ -176,9 +176,9 @@ class Attachment:
         typed = asyncio.ensure_future(self._pass_input(session))
         shown = asyncio.ensure_future(self._pass_output(session))
         try:
-            await asyncio.wait((typed, shown), return_when=asyncio.FIRST_COMPLETED)
-            if shown.done():
-                shown.result()
+            done, _ = await asyncio.wait((typed, shown), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             for task in (typed, shown):
                 task.cancel()
@@ -254,6 +254,10 @@ async def await_start(
         await asyncio.wait(
             (attachment.session, elsewhere, gone), return_when=asyncio.FIRST_COMPLETED
         )
+        if not attachment.session.done():
+            for task in (elsewhere, gone):
+                if task.done():
+                    task.result()
         done = attachment.session.done() and attachment.session.exception() is None
         return attachment.session.result() if done else None
     finally:

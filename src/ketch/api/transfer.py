@@ -3,9 +3,10 @@
 import base64
 import binascii
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from ketch.api import errors
+from ketch.api.documents import conform
 from ketch.api.encoding import parse
 from ketch.api.flows import Inlet, Outlet, body_descriptor, line
 from ketch.api.images import platform_asked, with_tag
@@ -29,7 +30,19 @@ if TYPE_CHECKING:
     from ketch.images.tar import Stream
 
 JSON = "application/json"
+
 TAR = "application/x-tar"
+
+
+class AuthConfig(TypedDict, total=False):
+    """Who somebody is at a registry."""
+
+    username: str
+    password: str
+    auth: str  # both, in base64
+    serveraddress: str
+    identitytoken: str
+    registrytoken: str
 
 
 class Told(Progress):
@@ -74,7 +87,7 @@ async def told(
     """
     outlet = Outlet(call, JSON)
     try:
-        await call.run_slowly(work, outlet)
+        await call.transfer(work, outlet)
     except (KetchError, OSError) as error:
         if not call.exchange.status and not promised:
             raise
@@ -84,46 +97,34 @@ async def told(
 
 
 def credentials(text: str) -> Credentials:
-    """Returns what the header X-Registry-Auth shows.
+    """Returns what the header X-Registry-Auth shows; one that makes no sense shows nothing.
 
-    Raises:
-        InvalidArgumentError: it is malformed.
+    So dockerd has it: clients send ``null``, ``[]`` and words there, for nobody.
     """
-    if not text:
-        return Credentials()
     try:
         content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError) as error:
-        raise InvalidArgumentError(f"invalid X-Registry-Auth header: {error}") from error
-    found = parse(content) if content else {}
-    return from_document(found)
+        found = parse(content) if content else {}
+        return from_document(conform(found, AuthConfig))
+    except (binascii.Error, ValueError, InvalidArgumentError):
+        return Credentials()
 
 
-def from_document(found: object) -> Credentials:
+def from_document(found: AuthConfig) -> Credentials:
     """Returns the credentials in an ``AuthConfig``.
 
     Raises:
-        InvalidArgumentError: it is malformed.
+        InvalidArgumentError: they are malformed.
     """
-    if not isinstance(found, dict):
-        raise InvalidArgumentError("invalid X-Registry-Auth header: no JSON object")
-    values = {
-        name: found.get(name) or ""
-        for name in ("username", "password", "identitytoken", "registrytoken", "auth")
-    }
-    if not all(isinstance(value, str) for value in values.values()):
-        raise InvalidArgumentError("invalid X-Registry-Auth header: a value is no text")
-    if values["auth"] and not values["username"]:
+    user, password = found.get("username", ""), found.get("password", "")
+    if found.get("auth") and not user:
         try:
-            user, _, password = base64.b64decode(values["auth"]).decode().partition(":")
+            user, _, password = base64.b64decode(found["auth"]).decode().partition(":")
         except ValueError as error:
-            raise InvalidArgumentError(f"invalid X-Registry-Auth header: {error}") from error
-        values["username"], values["password"] = user, password
-    if not is_encodable(*values.values()):
-        raise InvalidArgumentError("invalid X-Registry-Auth header: a value is no Unicode text")
-    return Credentials(
-        values["username"], values["password"], values["identitytoken"], values["registrytoken"]
-    )
+            raise InvalidArgumentError(f"invalid credentials: {error}") from error
+    tokens = found.get("identitytoken", ""), found.get("registrytoken", "")
+    if not is_encodable(user, password, *tokens):
+        raise InvalidArgumentError("invalid credentials: a value is no Unicode text")
+    return Credentials(user, password, *tokens)
 
 
 async def create(call: "Call") -> None:
@@ -240,7 +241,7 @@ async def _save(call: "Call", names: list[str]) -> None:
                 engine.images.resolve(name)
         saving.save(engine.images, names, TarSink(outlet.write), platform=platform)
 
-    await call.run_slowly(write)
+    await call.transfer(write)
     await outlet.end()
 
 

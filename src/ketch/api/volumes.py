@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ketch.api.documents import conform
 from ketch.engine.volumes import listing
 from ketch.errors import UnavailableError
 
@@ -35,7 +34,7 @@ def _list(engine: "Engine", pairs: list[str]) -> "list[dict[str, Any]]":
 
 async def create(call: "Call") -> None:
     """Answer ``POST /volumes/create``."""
-    asked = conform(await call.exchange.document(), VolumeCreate)
+    asked: VolumeCreate = await call.document(VolumeCreate)
     await call.reply(201, await call.run_slowly(_create, asked))
 
 

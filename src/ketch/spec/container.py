@@ -124,6 +124,13 @@ class HostConfig(TypedDict, total=False):
     VolumesFrom: list[str]
 
 
+class Creation(Config, total=False):
+    """What a client asks for, in one document: the body of ``ContainerCreate``."""
+
+    HostConfig: "HostConfig"
+    NetworkingConfig: "NetworkingConfig"
+
+
 class NetworkingConfig(TypedDict, total=False):
     """The networks that the container is connected to at its start, by name."""
 
@@ -278,6 +285,22 @@ class TmpfsOptions(TypedDict, total=False):
     SizeBytes: int
     Mode: int
     Options: list[list[str]]
+
+
+class EndpointChange(TypedDict, total=False):
+    """Which container is connected to a network, or disconnected from it."""
+
+    Container: str
+    EndpointConfig: EndpointSettings
+    Force: bool
+
+
+class ExecStart(TypedDict, total=False):
+    """How an exec session is started."""
+
+    Detach: bool
+    Tty: bool
+    ConsoleSize: list[int]  # rows, columns
 
 
 class ExecConfig(TypedDict, total=False):

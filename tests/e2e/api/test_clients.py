@@ -239,33 +239,6 @@ def test_who_may_use_the_socket(
     assert "never served to clients without certificates" in refused.err
 
 
-def test_mutual_tls(ketch: Engine, tmp_path: pathlib.Path) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl to make certificates with")
-    for command in (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem"
-        " -subj /CN=authority -days 2",
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out csr.pem"
-        " -subj /CN=localhost",
-        "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2",
-    ):
-        subprocess.run(["openssl", *command.split()], cwd=tmp_path, check=True, capture_output=True)
-    with sockets.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    files = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
-    options = [f"--{name}={tmp_path / file}" for name, file in files.items()]
-    path = tmp_path / "api.sock"
-    address = f"tcp://127.0.0.1:{port}"
-    with serving.served([*ketch.prefix], path, tmp_path / "log", "--host", address, *options):
-        trusted = Engine("docker", ["docker", "--host", address, "--tls", *options])
-        assert "busybox" in trusted.ok("images")
-        stranger = Engine("docker", ["docker", "--host", address, "--tls", options[0]])
-        assert stranger("images").status == 1
-        plain = Engine("docker", ["docker", "--host", address])
-        assert plain("images").status == 1
-
-
 def _server_pid(socket: pathlib.Path) -> int:
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -18,7 +18,7 @@ async def served(directory: pathlib.Path, *, idle_seconds: int = 0) -> AsyncIter
     """Serve an engine below a directory; give the socket's path."""
     settings = Settings(str(directory / "root"), str(directory / "state"))
     path = str(directory / "api.sock")
-    application = Application(settings, "error")
+    application = Application(settings, "warn")
     listener = listen(f"unix://{path}", Tls(), "root", lambda _: None)
     task = asyncio.create_task(Server(application, [listener], idle_seconds).run())
     try:
@@ -42,15 +42,21 @@ class Answer:
         return json.loads(self.body)
 
 
-async def answer(reader: asyncio.StreamReader, *, head_only: bool = False) -> Answer:
-    """Read one answer."""
+async def answer_head(reader: asyncio.StreamReader) -> Answer:
+    """Read the head of an answer."""
     start = await reader.readline()
     assert start.startswith(b"HTTP/1.1 "), start
     headers = {}
     while line := (await reader.readline()).strip():
         name, _, value = line.decode().partition(": ")
         headers[name.lower()] = value
-    body = b""
+    return Answer(int(start.split()[1]), headers, b"")
+
+
+async def answer(reader: asyncio.StreamReader, *, head_only: bool = False) -> Answer:
+    """Read one answer."""
+    head = await answer_head(reader)
+    headers, body = head.headers, b""
     if head_only:
         pass
     elif headers.get("transfer-encoding") == "chunked":
@@ -60,7 +66,7 @@ async def answer(reader: asyncio.StreamReader, *, head_only: bool = False) -> An
         await reader.readline()
     elif "content-length" in headers:
         body = await reader.readexactly(int(headers["content-length"]))
-    return Answer(int(start.split()[1]), headers, body)
+    return Answer(head.status, headers, body)
 
 
 async def ask(path: str, request: bytes, *, half_close: bool = False) -> tuple[Answer, bytes]:
@@ -80,6 +86,8 @@ async def ask(path: str, request: bytes, *, half_close: bool = False) -> tuple[A
 
 
 def get(target: str, *, method: str = "GET", headers: str = "", body: bytes = b"") -> bytes:
-    """Write a request."""
+    """Write a request; a body is called JSON unless the headers say otherwise."""
     length = f"Content-Length: {len(body)}\r\n" if body else ""
+    if "Content-Type" not in headers and (body or "chunked" in headers):
+        length += "Content-Type: application/json\r\n"
     return f"{method} {target} HTTP/1.1\r\nHost: x\r\n{headers}{length}\r\n".encode() + body
