@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_SYMLINK_NOFOLLOW = 0x100
+AT_EACCESS = 0x200
 AT_RECURSIVE = 0x8000
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -34,7 +35,7 @@ _OLDER_NUMBERS = {
 _NUMBERS = {
     "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431,
     "fsmount": 432, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437,
-    "pidfd_getfd": 438, "mount_setattr": 442, "quotactl_fd": 443,
+    "pidfd_getfd": 438, "faccessat2": 439, "mount_setattr": 442, "quotactl_fd": 443,
     **_OLDER_NUMBERS.get(os.uname().machine, {}),
 }  # fmt: skip
 

@@ -30,6 +30,10 @@ _SIGCHLD = 17
 _prctl = libc.function(
     "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
 )
+_ALL_PROCESSORS = b"\xff" * 1024  # as many as a kernel can be built for
+_sched_setaffinity = libc.function(
+    "sched_setaffinity", ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p
+)
 
 
 class _CloneArgs(ctypes.Structure):
@@ -105,6 +109,14 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 def prctl(option: int, second: int = 0, third: int = 0) -> int:
     """Operate on the calling process: prctl(2)."""
     return _prctl(f"option {option}", option, second, third, 0, 0)
+
+
+def allow_all_processors() -> None:
+    """Let the calling process run wherever its cpuset lets it: sched_setaffinity(2).
+
+    Else it is bound as its parent is, since Linux 6.2 also once it is in another cpuset.
+    """
+    _sched_setaffinity("all", 0, len(_ALL_PROCESSORS), _ALL_PROCESSORS)
 
 
 def set_name(name: str) -> None:

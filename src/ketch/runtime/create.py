@@ -75,7 +75,7 @@ class Container:
                 self.console = descriptor
             elif word == "created":
                 return
-            elif word in {"hooks", "listener"}:
+            elif word in {"hooks", "limits", "listener"}:
                 serve(word, rest)
                 self._channel.go(word)
             else:
@@ -338,18 +338,15 @@ def _furnish(birth: init.Birth, container: Container, cgroup: "Manager | None") 
         cgroup.adopt(pid)
     if not plan.crosses and plan.clone_flags & CLONE_NEWUSER:
         _map_ids(birth, pid)
-    _limit(birth, pid)
+    _tell_kernel(birth, pid)
     _connect(birth, container)
     if plan.crosses or plan.in_user_namespace:
         container.begin()
 
 
-def _limit(birth: init.Birth, pid: int) -> None:
+def _tell_kernel(birth: init.Birth, pid: int) -> None:
     config = birth.plan.config
     specification = config["process"]
-    for limit in specification.get("rlimits") or []:
-        birth.say(f"limit {limit['type']} to {limit['soft']}:{limit['hard']} · prlimit(2)")
-    set_limits(pid, specification)
     if (adjustment := specification.get("oomScoreAdj")) is not None:
         birth.say(f"out-of-memory score {adjustment:+} · proc_pid_oom_score_adj(5)")
         set_oom_score(adjustment, pid)
@@ -381,6 +378,9 @@ def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> Non
     state = birth.state("creating", container.pid)
     if word == "listener":
         hand_over(container, int(rest), config.get("linux", {}), state)
+        return
+    if word == "limits":
+        set_limits(container.pid, config["process"])
         return
     from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
 

@@ -153,9 +153,10 @@ def enter(
 
             state = hooks.state(config, container_id, bundle, "running", init_pid)
             create.hand_over(entered, int(rest), linux, state)
+        elif word == "limits":
+            set_limits(pid, specification)
 
     try:
-        set_limits(pid, specification)
         cgroup.adopt(pid)
         entered.begin()
         entered.await_created(serve)
@@ -242,6 +243,7 @@ def _cross(entry: _Entry, writer: int) -> None:
 def _become(entry: _Entry) -> None:
     channel, setup = entry.channel, entry.setup
     channel.await_go("begin")
+    process.allow_all_processors()
     if entry.flags & namespaces.CLONE_NEWUSER:
         become_root()
         process.prctl(process.PR_SET_DUMPABLE, 0)
@@ -262,7 +264,7 @@ def _become(entry: _Entry) -> None:
     needed = {channel.fileno(), *setup.held()}
     streams = setup.unchangeable(entry.streams)
     init.arrange_descriptors(streams, terminal, entry.preserved, needed)
-    setup.become_user(entry.say, channel.hand_over)
+    setup.become_user(entry.say, channel.hand_over, limit=channel.be_limited)
     path = setup.find_program()
     channel.reached("created")
     channel.await_go("start")

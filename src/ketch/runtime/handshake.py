@@ -4,11 +4,13 @@ One SOCK_SEQPACKET pair, one JSON object a message, at most one descriptor besid
 
     parent                                              init
       │  clone3(2) ─────────────────────────────────────▶ │  cgroup
-      │  {"go": "begin"}  its maps and limits are written  │  only in a user namespace, and after
+      │  {"go": "begin"}  its maps are written             │  only in a user namespace, and after
       │                                                   │  a birth through a process between
       │ ◀─────────────────────────────── {"at": "hooks"} ─ │  all is mounted; only with hooks
       │  {"go": "hooks"}  prestart, createRuntime have run │  createContainer, then pivot_root
       │ ◀──── {"at": "console"} + the terminal's master ─ │  only with a terminal
+      │ ◀──────────────────────────── {"at": "limits"} ── │  only with limits, in a user namespace
+      │  {"go": "limits"}  they are set                   │
       │ ◀───────────────────────── {"at": "listener N"} ─ │  only with a filter that notifies: its
       │  {"go": "listener"}  it was handed to supervisor  │  descriptor is N in init
       │ ◀──────────────────────────── {"at": "created"} ─ │  ready; the program was found
@@ -100,6 +102,11 @@ class Channel:
         """Init: have its filter's listener given to the supervisor, and wait until it has been."""
         self.reached(f"listener {listener}")
         self.await_go("listener")
+
+    def be_limited(self) -> None:
+        """Init: have the parent set the resource limits, which it alone may raise."""
+        self.reached("limits")
+        self.await_go("limits")
 
     def failed(self, error: BaseException) -> None:
         """Init: tell the parent why it gives up."""

@@ -145,7 +145,12 @@ def _live(birth: Birth, channel: Channel) -> None:
     if birth.fifo is not None:
         needed.add(birth.fifo)
     arrange_descriptors(setup.unchangeable(birth.streams), terminal, birth.preserved, needed)
-    setup.become_user(birth.say, channel.hand_over, die_with_parent=birth.die_with_parent)
+    setup.become_user(
+        birth.say,
+        channel.hand_over,
+        limit=channel.be_limited,
+        die_with_parent=birth.die_with_parent,
+    )
     path = setup.find_program()
     channel.reached("created")
     _await_start(birth, channel)
@@ -164,10 +169,13 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
     if not plan.in_user_namespace:
         process.prctl(process.PR_SET_DUMPABLE, 0)
     cgroups.enter(birth.entrances)
-    # By whoever started us, as who can reach it: a mapped root may not.
-    place = rootfs.open_place(birth.root_path())
+    process.allow_all_processors()
     if plan.in_user_namespace or plan.crosses:
         channel.await_go("begin")
+    # Neither before, without maps to be privileged by, nor after: the way there may lead through
+    # directories of the mapped root, and through those of whoever started us.
+    in_place = plan.crosses or not plan.joins_mounts
+    place = rootfs.open_place(birth.root_path()) if in_place else -1
     if plan.in_user_namespace:
         birth.say("become the root of the user namespace · setresuid(2), setresgid(2)")
         become_root()
@@ -189,11 +197,8 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
     for step in steps:
         birth.say(step.describe())
         step.execute()
-    if plan.joins_mounts:
-        # What the caller sees at the root's path is in another mount namespace.
-        os.close(place)
-        place = rootfs.open_place(birth.root_path())
-    return place
+    # Before, what is at the root's path is in another mount namespace.
+    return place if in_place else rootfs.open_place(birth.root_path())
 
 
 def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:

@@ -85,6 +85,8 @@ class ProcessSetup:
         self.in_user_namespace = False
         self.null = -1
         self.steps: list[Step] = []
+        if specification.get("rlimits"):
+            import resource  # noqa: F401, PLC0415 - where they are set, nothing can be imported
         self.labels: list[SetLabel] = []
         profile, label = specification.get("apparmorProfile"), specification.get("selinuxLabel")
         if profile or label:
@@ -139,7 +141,8 @@ class ProcessSetup:
         Args:
             root: descriptor of the container's root directory.
         """
-        if any(entry.startswith("HOME=") and entry != "HOME=" for entry in self.environment):
+        homes = [entry for entry in self.environment if entry.startswith("HOME=")]
+        if homes and homes[-1] != "HOME=":
             return
         try:
             # A fifo in its place must not hold the start up, nor a terminal become ours.
@@ -151,13 +154,14 @@ class ProcessSetup:
                 regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
                 text = file.read(_PASSWD_BYTES_MAX) if regular else ""
         home = passwd.home(self.uid, text)
-        self.environment = [e for e in self.environment if e != "HOME="] + [f"HOME={home}"]
+        self.environment = [e for e in self.environment if e not in homes] + [f"HOME={home}"]
 
     def become_user(
         self,
         say: "Callable[[str], None]" = _say_nothing,
         report: "Callable[[int], None] | None" = None,
         *,
+        limit: "Callable[[], None]",
         die_with_parent: bool = False,
     ) -> None:
         """Take on the user, the capabilities and the system call filter; lose all else.
@@ -165,6 +169,7 @@ class ProcessSetup:
         Args:
             say: takes a description of each step.
             report: takes the filter's listener, where it has one, and hands it over.
+            limit: has the resource limits set from outside of a user namespace.
             die_with_parent: whether the process is to end when its parent does.
 
         Raises:
@@ -178,6 +183,7 @@ class ProcessSetup:
             say(step.describe())
             step.execute()
         entered = self._enter_directory()
+        self._limit(say, limit)
         # Without no_new_privs only CAP_SYS_ADMIN may load a filter, which leaves below.
         if not self.no_new_privileges:
             self._load_filter(say, report)
@@ -222,6 +228,18 @@ class ProcessSetup:
         if not self.arguments:
             raise StartError("process.args: empty: there is no program to run")
         return program.find(self.arguments[0], self.environment)
+
+    def _limit(self, say: "Callable[[str], None]", from_outside: "Callable[[], None]") -> None:
+        """Set the resource limits: once nothing is left to be made, and before privileges go."""
+        limits = self.specification.get("rlimits") or []
+        for limit in limits:
+            say(f"limit {limit['type']} to {limit['soft']}:{limit['hard']} · prlimit(2)")
+        if not limits:
+            return
+        if self.in_user_namespace:
+            from_outside()  # where the privilege is to raise them
+        else:
+            set_limits(0, self.specification)
 
     def _change_ids(self) -> None:
         try:
@@ -278,10 +296,10 @@ class ProcessSetup:
 
 
 def set_limits(pid: int, specification: "Process") -> None:
-    """Set a process's resource limits from outside, where the privilege to raise them is.
+    """Set a process's resource limits.
 
     Args:
-        pid: a child of the caller, so that the pid cannot be another's.
+        pid: a child of the caller, so that the pid cannot be another's; 0 for the caller.
         specification: the configuration's ``process``.
 
     Raises:

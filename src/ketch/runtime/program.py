@@ -9,7 +9,8 @@ import os
 import stat
 import struct
 
-from ketch.errors import StartError
+from ketch.errors import StartError, SyscallError
+from ketch.linux import libc
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -118,12 +119,27 @@ def _check(path: str) -> None:
         ) from error
     if stat.S_ISDIR(status.st_mode):
         raise StartError(f'"{path}": is a directory', exit_status=NOT_EXECUTABLE)
-    if not os.access(path, os.X_OK):
+    if not _may_execute(path, status):
         raise StartError(
             f'"{path}": permission denied',
             f"it is not executable for this user: chmod +x {path}",
             exit_status=NOT_EXECUTABLE,
         )
+
+
+def _may_execute(path: str, status: os.stat_result) -> bool:
+    """Whether the kernel would let this process execute a file, with the capabilities it has.
+
+    access(2) answers for the real user without any: CAP_DAC_OVERRIDE would count for nothing.
+    """
+    try:
+        libc.syscall("faccessat2", path, libc.AT_FDCWD, os.fsencode(path), os.X_OK, libc.AT_EACCESS)
+    except SyscallError as error:
+        if error.errno in {errno.ENOSYS, errno.EPERM}:
+            # An older kernel, or a filter that does not know the call: execve(2) will tell.
+            return bool(status.st_mode & 0o111)
+        return False
+    return True
 
 
 def _script_error(path: str, head: bytes) -> StartError:
