@@ -61,7 +61,7 @@ def _remove(engine: "Engine", reference: str, name: str, directory: str) -> None
 
 
 ROUTES: "Routes" = (
-    ("GET", "/containers/{id}/checkpoints", list_),
-    ("POST", "/containers/{id}/checkpoints", create),
-    ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", remove),
+    ("GET", "/containers/{id*}/checkpoints", list_),
+    ("POST", "/containers/{id*}/checkpoints", create),
+    ("DELETE", "/containers/{id*}/checkpoints/{checkpoint}", remove),
 )

@@ -117,6 +117,6 @@ ROUTES: "Routes" = (
     ("GET", "/containers/json", list_),
     ("POST", "/containers/create", create),
     ("POST", "/containers/prune", prune),
-    ("GET", "/containers/{id}/json", inspect),
-    ("POST", "/containers/{id}/update", update),
+    ("GET", "/containers/{id*}/json", inspect),
+    ("POST", "/containers/{id*}/update", update),
 )

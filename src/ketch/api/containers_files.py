@@ -122,10 +122,10 @@ async def commit(call: "Call") -> None:
 
 
 ROUTES: "Routes" = (
-    ("HEAD", "/containers/{id}/archive", stat),
-    ("GET", "/containers/{id}/archive", read),
-    ("PUT", "/containers/{id}/archive", write),
-    ("GET", "/containers/{id}/export", export),
-    ("GET", "/containers/{id}/changes", changes),
+    ("HEAD", "/containers/{id*}/archive", stat),
+    ("GET", "/containers/{id*}/archive", read),
+    ("PUT", "/containers/{id*}/archive", write),
+    ("GET", "/containers/{id*}/export", export),
+    ("GET", "/containers/{id*}/changes", changes),
     ("POST", "/commit", commit),
 )

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ketch.api import hub
 from ketch.api.encoding import encode
 from ketch.engine.containers import unlinking
-from ketch.engine.records.rows import no_such
 from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError
 
 if TYPE_CHECKING:
@@ -51,21 +50,12 @@ async def remove(call: "Call") -> None:
     await call.reply(204)
 
 
-async def remove_link(call: "Call") -> None:
-    """Answer ``DELETE /containers/{id}/{alias}?link=1``."""
-    reference = f"{call['id']}/{call['alias']}"
-    if not call.flag("link"):
-        raise no_such(reference)
-    await call.run(_unlink, reference)
-    await call.reply(204)
-
-
 def _remove(engine: "Engine", reference: str, *, force: bool, volumes: bool) -> None:
     engine.containers.remove(reference, force=force, volumes=volumes)
 
 
 def _unlink(engine: "Engine", reference: str) -> None:
-    unlinking.unlink(engine.store, engine.containers, reference)
+    unlinking.unlink(engine, reference)
 
 
 async def wait(call: "Call") -> None:
@@ -109,9 +99,8 @@ async def _await_end(call: "Call", container: "Container", condition: str, newes
 
 
 ROUTES: "Routes" = (
-    ("POST", "/containers/{id}/stop", stop),
-    ("POST", "/containers/{id}/kill", kill),
-    ("POST", "/containers/{id}/wait", wait),
-    ("DELETE", "/containers/{id}", remove),
-    ("DELETE", "/containers/{id}/{alias}", remove_link),
+    ("POST", "/containers/{id*}/stop", stop),
+    ("POST", "/containers/{id*}/kill", kill),
+    ("POST", "/containers/{id*}/wait", wait),
+    ("DELETE", "/containers/{id*}", remove),
 )

@@ -133,7 +133,7 @@ async def resize(call: "Call") -> None:
 
 
 ROUTES: "Routes" = (
-    ("POST", "/containers/{id}/exec", create),
+    ("POST", "/containers/{id*}/exec", create),
     ("POST", "/exec/{id}/start", start),
     ("POST", "/exec/{id}/resize", resize),
     ("GET", "/exec/{id}/json", inspect),

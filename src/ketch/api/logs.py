@@ -189,4 +189,4 @@ def _since(text: str) -> int | None:
     return None if text in {"", "0"} else moment(text)
 
 
-ROUTES: "Routes" = (("GET", "/containers/{id}/logs", answer),)
+ROUTES: "Routes" = (("GET", "/containers/{id*}/logs", answer),)

@@ -107,6 +107,7 @@ def _prune(engine: "Engine", pairs: list[str]) -> list[str]:
 
 ROUTES: "Routes" = (
     ("GET", "/networks", list_),
+    ("GET", "/networks/", list_),
     ("POST", "/networks/create", create),
     ("POST", "/networks/prune", prune),
     ("GET", "/networks/{id}", inspect),

@@ -72,7 +72,7 @@ def _sample(engine: "Engine", sampler: statistics.Sampler, reference: str) -> "d
 
 
 ROUTES: "Routes" = (
-    ("GET", "/containers/{id}/top", top),
-    ("GET", "/containers/{id}/stats", stats),
-    ("POST", "/containers/{id}/rename", rename),
+    ("GET", "/containers/{id*}/top", top),
+    ("GET", "/containers/{id*}/stats", stats),
+    ("POST", "/containers/{id*}/rename", rename),
 )

@@ -71,8 +71,8 @@ def _note(engine: "Engine", container_id: str) -> None:
 
 
 ROUTES: "Routes" = (
-    ("POST", "/containers/{id}/start", start),
-    ("POST", "/containers/{id}/restart", restart),
-    ("POST", "/containers/{id}/pause", pause),
-    ("POST", "/containers/{id}/unpause", unpause),
+    ("POST", "/containers/{id*}/start", start),
+    ("POST", "/containers/{id*}/restart", restart),
+    ("POST", "/containers/{id*}/pause", pause),
+    ("POST", "/containers/{id*}/unpause", unpause),
 )

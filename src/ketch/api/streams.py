@@ -117,7 +117,7 @@ def size(call: "Call") -> tuple[int, int]:
 
 
 ROUTES: "Routes" = (
-    ("POST", "/containers/{id}/attach", attach),
-    ("GET", "/containers/{id}/attach/ws", attach_websocket),
-    ("POST", "/containers/{id}/resize", resize),
+    ("POST", "/containers/{id*}/attach", attach),
+    ("GET", "/containers/{id*}/attach/ws", attach_websocket),
+    ("POST", "/containers/{id*}/resize", resize),
 )

@@ -68,8 +68,9 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     def remove(reference: str) -> str:
         if parsed.enabled("link"):
             from ketch.engine.containers.unlinking import unlink  # noqa: PLC0415 - rarely asked for
+            from ketch.engine.engine import Engine  # noqa: PLC0415
 
-            unlink(Store(settings.root), containers, reference)
+            unlink(Engine(settings), reference)
             return reference
         containers.remove(reference, force=force, volumes=parsed.enabled("volumes"))
         return reference

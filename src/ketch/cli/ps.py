@@ -8,6 +8,7 @@ from ketch.cli import usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
 from ketch.engine.engine import Engine
+from ketch.engine.records import links
 from ketch.engine.views import listing, sizes, summary
 from ketch.spec.filters import Filters
 from ketch.spec.sizes import size
@@ -102,6 +103,14 @@ def columns(engine: Engine, *, whole: bool, sized: bool) -> "dict[str, Callable[
     now_ns = time.time_ns()
     published, networks = engine.endpoints.ports(), engine.endpoints.network_names()
     images = listing.ImageNames(engine.images)
+    linked: dict[str, list[str]] = {}
+    if whole:
+        with engine.store.reading() as connection:
+            linked = links.names(connection)
+
+    def names(container: "Container") -> str:
+        found = sorted([f"/{container.name}", *linked.get(container.id, ())])
+        return ",".join(name[1:] for name in found)
 
     def command(container: "Container") -> str:
         text = summary.command(container)
@@ -123,7 +132,7 @@ def columns(engine: Engine, *, whole: bool, sized: bool) -> "dict[str, Callable[
         "Labels": labels,
         "LocalVolumes": lambda container: str(summary.volume_count(container)),
         "Mounts": mounts,
-        "Names": lambda container: container.name,
+        "Names": names,
         "Networks": lambda container: ",".join(sorted(networks.get(container.id, ()))),
         "Ports": lambda container: summary.ports(container, published.get(container.id, ())),
         "RunningFor": lambda container: f"{summary.age(container, now_ns)} ago",

@@ -67,10 +67,6 @@ def check(document: "Mapping[str, Any]") -> None:
         raise PermissionDeniedError(
             f"operation is not permitted on predefined {name} network", "choose another name"
         )
-    if name[0] not in _FIRST or not _NAME.issuperset(name):
-        raise InvalidArgumentError(
-            f"invalid network name {quoted(name)}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* is allowed"
-        )
     driver = document.get("Driver") or "bridge"
     if driver in {"host", "null"}:
         raise PermissionDeniedError(
@@ -205,7 +201,7 @@ def _range_errors(text: str, subnet: Network) -> list[str]:
         return [f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"]
     if ip_range.prefixlen < subnet.prefixlen:
         return [f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"]
-    if str(ip_range) != text:
+    if ip_interface(text).ip != ip_range.network_address or "/" not in text:
         return [f"invalid ip-range {text}: it should be {ip_range}"]
     if not ip_range.overlaps(subnet):
         return [f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"]
@@ -224,7 +220,3 @@ def _address_errors(what: str, text: str, subnet: Network) -> list[str]:
     if address not in subnet:
         return [f"invalid {what} {text}: parent subnet {subnet} doesn't contain this address"]
     return []
-
-
-_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-_NAME = _FIRST | frozenset("_.-")

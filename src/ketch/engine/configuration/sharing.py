@@ -14,7 +14,7 @@ from ketch.engine.configuration.bundle_mounts import Files, Source
 from ketch.engine.processes import open_process
 from ketch.engine.records import states
 from ketch.engine.user_namespaces import UserNamespace
-from ketch.errors import ConflictError, InvalidArgumentError
+from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.linux import beneath, mount, statfs
 from ketch.linux.namespaces import CLONE_NEWNS, KINDS, setns
 from ketch.linux.scopes import owned
@@ -45,31 +45,31 @@ class Shared:
     Attributes:
         joined: paths of namespaces to join, by the runtime's kinds.
         sources: the other's /dev/shm, under that name.
-        network_donor: the container whose network it is in, or None.
+        network_home: the container whose network it is in, which that one has of nobody; or None.
         user_namespace: the other's user namespace, or None.
     """
 
-    __slots__ = ("joined", "network_donor", "sources", "user_namespace")
+    __slots__ = ("joined", "network_home", "sources", "user_namespace")
 
     def __init__(self) -> None:
         self.joined: dict[str, str] = {}
         self.sources: dict[str, Source] = {}
-        self.network_donor: Container | None = None
+        self.network_home: Container | None = None
         self.user_namespace: UserNamespace | None = None
 
     def request(self, request: "Request") -> "Request":
         """Returns a request with the host name of whose network the container is in."""
-        if self.network_donor is None:
+        if self.network_home is None:
             return request
-        donor = self.network_donor.record["Config"]
-        names = {key: donor.get(key, "") for key in ("Hostname", "Domainname")}
+        home = self.network_home.record["Config"]
+        names = {key: home.get(key, "") for key in ("Hostname", "Domainname")}
         return {**request, "Config": {**request["Config"], **names}}  # type: ignore[typeddict-item]
 
     def files(self, engine: "Engine") -> Files | None:
         """Returns the files under /etc that it shares with whose network it is in, or None."""
-        if self.network_donor is None:
+        if self.network_home is None:
             return None
-        directory = engine.settings.container_directory(self.network_donor.id)
+        directory = engine.settings.container_directory(self.network_home.id)
         return Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
 
 
@@ -79,11 +79,14 @@ def donors(record: "Mapping[str, Any]") -> list[str]:
     return [reference for mode in modes if (reference := endpoints.container_of(mode))]
 
 
-def in_order(containers: "Iterable[Container]") -> "list[Container]":
+def in_order(
+    containers: "Iterable[Container]", linked: "Mapping[str, Iterable[str]] | None" = None
+) -> "list[Container]":
     """Returns containers in an order in which they can be started: donors before others.
 
     Args:
         containers: the containers; those that do not need each other stay in their order.
+        linked: the ids of those that must run as well, by the id of who has links to them.
     """
     found = list(containers)
     ordered: dict[str, Container] = {}
@@ -91,7 +94,7 @@ def in_order(containers: "Iterable[Container]") -> "list[Container]":
     def add(container: "Container", asking: tuple[str, ...]) -> None:
         if container.id in ordered or container.id in asking:
             return
-        for reference in donors(container.record):
+        for reference in (*donors(container.record), *(linked or {}).get(container.id, ())):
             for other in found:
                 if other.name == reference.removeprefix("/") or other.id.startswith(reference):
                     add(other, (*asking, container.id))
@@ -150,8 +153,58 @@ def join(engine: "Engine", request: "Request", held: "ExitStack") -> Shared:
                 raise _not_running(donor, kind) from error
         shared.joined[kind] = f"/proc/self/fd/{descriptor}"
         if kind == "network":
-            shared.network_donor = donor
+            shared.network_home = network_home(engine, donor) or donor
+            if endpoints.is_container(shared.network_home.record["HostConfig"]["NetworkMode"]):
+                raise ConflictError(
+                    f"cannot join network of container {donor.id}: the container that it has its "
+                    "network from was removed"
+                )
     return shared
+
+
+def by_id(engine: "Engine", request: "Request") -> "Request":
+    """A request in which other containers are named by their ids, which stay when names change.
+
+    Raises:
+        InvalidArgumentError: there is no such container; but the one whose network a container
+            is to be in is looked for when it starts, as in Docker.
+    """
+    changed: dict[str, str] = {}
+    for _, key in _MODES:
+        reference = endpoints.container_of(request["HostConfig"].get(key) or "")  # type: ignore[arg-type]
+        if not reference:
+            continue
+        try:
+            changed[key] = f"container:{engine.containers.find(reference).id}"
+        except NotFoundError as error:
+            if key != "NetworkMode":
+                raise InvalidArgumentError(error.message, error.hint) from error
+    if not changed:
+        return request
+    return {**request, "HostConfig": {**request["HostConfig"], **changed}}  # type: ignore[typeddict-item]
+
+
+def network_home(engine: "Engine", container: "Container") -> "Container | None":
+    """The container at the end of a chain of those that have each other's network.
+
+    Args:
+        engine: where they are recorded.
+        container: one that may have its network from another.
+
+    Returns:
+        None where it has its own, or where one of the chain is no more.
+    """
+    found: Container | None = None
+    seen = {container.id}
+    while reference := endpoints.container_of(container.record["HostConfig"]["NetworkMode"]):
+        try:
+            found = container = engine.containers.find(reference)
+        except NotFoundError:
+            return None
+        if container.id in seen:
+            return None
+        seen.add(container.id)
+    return found
 
 
 def _require_running(donor: "Container", kind: str) -> None:

@@ -5,8 +5,9 @@ from contextlib import contextmanager, suppress
 
 from ketch.engine import configuration_file, host
 from ketch.engine.configuration import configuration, devices, mounts, sharing, storage
+from ketch.engine.networks import linking
 from ketch.engine.records import names
-from ketch.errors import ConflictError, InvalidArgumentError, KetchError
+from ketch.errors import ConflictError, InvalidArgumentError, KetchError, NotFoundError
 from ketch.spec import user_namespaces
 
 TYPE_CHECKING = False
@@ -46,8 +47,10 @@ def create(
     reference = request["Config"].get("Image", "")
     image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
-    request = _with_user_namespace(engine, request)
+    request = _with_user_namespace(engine, sharing.by_id(engine, request))
+    linked = linking.resolve(engine, request)
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
+    complete["HostConfig"].pop("Links", None)  # on record by the others' ids, in rows of their own
     points = mounts.resolve(engine, complete)
     if complete["HostConfig"].get("DeviceRequests"):
         devices.gather(complete["HostConfig"])  # whether there are such devices
@@ -69,7 +72,7 @@ def create(
             ids=user_namespaces.count(complete["HostConfig"].get("UsernsMode", "")),
         )
         try:
-            engine.endpoints.declare(container_id, complete)
+            engine.endpoints.declare(container_id, complete, linked)
             directory = engine.settings.container_directory(container_id)
             os.mkdir(f"{directory}/rootfs", 0o700)
             engine.images.snapshotter.prepare(directory, image.chain_ids)
@@ -94,7 +97,10 @@ def _with_user_namespace(engine: "Engine", request: "Request") -> "Request":
     if not user_namespaces.is_apart(mode):
         return request
     for reference in sharing.donors(request):
-        donor = engine.containers.find(reference)
+        try:
+            donor = engine.containers.find(reference)
+        except NotFoundError:
+            continue  # that is said when it starts
         apart = user_namespaces.is_apart(donor.record["HostConfig"].get("UsernsMode", ""))
         mode = f"container:{reference}" if apart else "host"
     return {**request, "HostConfig": {**resources, "UsernsMode": mode}}

@@ -13,7 +13,7 @@ import time
 
 from ketch.engine import user_namespaces
 from ketch.engine.containers.releasing import release
-from ketch.engine.records import names, rows, states
+from ketch.engine.records import links, names, rows, states
 from ketch.engine.records.rows import Container
 from ketch.engine.volumes.uses import forget_container
 from ketch.errors import (
@@ -515,6 +515,7 @@ class Ledger:
             connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
             connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
+            links.forget(connection, container_id)
             if container.is_whole:
                 rows.record_event(connection, "destroy", container)
         anonymous = volumes or container.auto_remove

@@ -2,6 +2,7 @@
 
 from ketch.engine.configuration import sharing
 from ketch.engine.containers import restarts
+from ketch.engine.records import links
 from ketch.engine.requests import starts
 from ketch.errors import KetchError, NotModifiedError
 
@@ -28,8 +29,12 @@ def start_wanted(engine: "Engine", failed: "Callable[[str, KetchError], None]") 
         The names of those that were started.
     """
     started = []
-    # The oldest first, but for those that are to be in the namespaces of younger ones.
-    for container in sharing.in_order(reversed(engine.containers.list(all=True))):
+    linked: dict[str, list[str]] = {}
+    with engine.store.reading() as connection:
+        for link in links.every(connection):
+            linked.setdefault(link.container_id, []).append(link.target_id)
+    # The oldest first, but for those that need younger ones: their namespaces, or links to them.
+    for container in sharing.in_order(reversed(engine.containers.list(all=True)), linked):
         policy: HostConfig = container.record["HostConfig"]
         end = restarts.End(
             container.exit_status,

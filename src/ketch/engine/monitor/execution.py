@@ -184,7 +184,8 @@ def _specify(
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
     process["env"] = environment.of_container(
         [*linked, *request["Config"].get("Env", ()), *(asked.get("Env") or ())],
-        hostname=request["Config"]["Hostname"],
+        # Of whose network it is in, where it has none of its own; of the host, with its names.
+        hostname=request["Config"].get("Hostname") or config.get("hostname") or os.uname().nodename,
         home=user.home,
         terminal=terminal,
     )

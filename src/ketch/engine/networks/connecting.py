@@ -5,13 +5,13 @@ releases what is on record then, and whoever has connected it looks afterwards w
 runs, and else takes that back.
 """
 
-import fcntl
 import os
 from contextlib import ExitStack, contextmanager
 
-from ketch.engine.networks import kernel, publishing, resolution
+from ketch.engine.networks import hosts_file, kernel, linking, publishing, resolution
 from ketch.engine.networks.members import Member, member_of
 from ketch.engine.networks.plan import choose_gateways, endpoint
+from ketch.engine.networks.records import BRIDGE
 from ketch.engine.networks.releasing import withdraw
 from ketch.engine.processes import await_readable, open_process
 from ketch.errors import ConflictError, NotFoundError, UnavailableError
@@ -41,7 +41,7 @@ def connect(
 
     Raises:
         NotFoundError: there is no such network or container.
-        AlreadyExistsError: it is connected.
+        PermissionDeniedError: it runs and is connected.
         ConflictError: its other networks exclude this one; an address is taken.
         KetchError, OSError: the kernel refused a step.
     """
@@ -83,6 +83,8 @@ def connect(
         if named:
             _change_resolv_conf(engine, container)
         _change_hosts(engine, container, add=member)
+    if network.name == BRIDGE:
+        linking.tell(engine, container)
 
 
 def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bool = False) -> None:
@@ -191,13 +193,7 @@ def _running(
     with ExitStack() as held:
         pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
         check()
-        # Of the host's directory, which nobody in the container can lock.
-        directory = os.open(
-            engine.settings.container_directory(container.id),
-            os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC,
-        )
-        held.callback(os.close, directory)
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        held.enter_context(hosts_file.locked(engine.settings, container.id))
         path = f"/proc/{container.init_pid}/ns/net"
         sandbox = held.enter_context(Sandbox(existing=path))
         check()  # else the pid may have been another process's by the time
@@ -211,23 +207,14 @@ def _change_hosts(
     add: Member | None = None,
     remove: Member | None = None,
 ) -> None:
-    """Change a running container's /etc/hosts, in place: it is mounted there."""
-    path = f"{engine.settings.container_directory(container.id)}/hosts"
+    """Change a running container's own lines of /etc/hosts."""
     gone = {str(one.ip) for one in remove.addresses} if remove else set()
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return  # the container has ended meanwhile
-    with open(descriptor, "r+", encoding="utf-8", errors="surrogateescape") as file:
-        lines = [line for line in file if line.split(None, 1)[:1] not in [[one] for one in gone]]
-        if add:
-            config = container.record["Config"]
-            names = hostnames(config.get("Hostname", ""), config.get("Domainname", ""))
-            lines += [f"{one.ip}\t{names}\n" for one in add.addresses]
-        text = "".join(lines)
-        file.seek(0)
-        file.write(text)
-        file.truncate()
+    added = ""
+    if add:
+        config = container.record["Config"]
+        names = hostnames(config.get("Hostname", ""), config.get("Domainname", ""))
+        added = "".join(f"{one.ip}\t{names}\n" for one in add.addresses)
+    hosts_file.change(engine.settings, container.id, lambda address, _: address in gone, added)
 
 
 def _change_resolv_conf(engine: "Engine", container: "Container") -> None:

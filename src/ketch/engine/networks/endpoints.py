@@ -25,11 +25,12 @@ from ketch.engine.networks import (
 from ketch.engine.networks.members import Member
 from ketch.engine.networks.plan import Plan, choose_gateways
 from ketch.engine.networks.records import Network
+from ketch.engine.records import links
 from ketch.engine.records.store import Store
 from ketch.errors import (
-    AlreadyExistsError,
     ConflictError,
     InvalidArgumentError,
+    PermissionDeniedError,
 )
 from ketch.linux import procfs
 from ketch.network import definition, ipam
@@ -118,12 +119,18 @@ class Endpoints:
             rows = connection.execute("SELECT DISTINCT network_id FROM endpoint WHERE id != ''")
             return {row["network_id"] for row in rows}
 
-    def declare(self, container_id: str, request: "Mapping[str, Any]") -> None:
-        """Record the networks that a new container is to be on.
+    def declare(
+        self,
+        container_id: str,
+        request: "Mapping[str, Any]",
+        linked: "Iterable[tuple[str, str]]" = (),
+    ) -> None:
+        """Record the networks that a new container is to be on, and its links there.
 
         Args:
             container_id: the container's.
             request: the API's, with ``HostConfig.NetworkMode`` and ``NetworkingConfig``.
+            linked: others' ids, and what it calls them on the default network.
 
         Raises:
             InvalidArgumentError: a network cannot give what is asked of it.
@@ -132,25 +139,24 @@ class Endpoints:
         mode = host.get("NetworkMode") or records.BRIDGE
         if is_container(mode) or request["Config"].get("NetworkDisabled"):
             return
-        asked = dict((request.get("NetworkingConfig") or {}).get("EndpointsConfig") or {})
-        mode = records.BRIDGE if mode == "default" else mode
-        settings = {
-            records.BRIDGE if name == "default" else name: value or {}
-            for name, value in asked.items()
-        }
-        ordered = {mode: settings.pop(mode, {}), **settings}
+        asked: Mapping[str, Any] = (request.get("NetworkingConfig") or {}).get(
+            "EndpointsConfig"
+        ) or {}
         with self._store.transaction() as connection:
-            seen: set[str] = set()
-            for position, (name, given) in enumerate(ordered.items()):
+            links.declare(connection, container_id, linked)
+            # A network may be named here by its name, there by its id or the start of that.
+            found: dict[str, tuple[str, Network | None, dict[str, Any]]] = {}
+            for name, given in ((mode, None), *asked.items()):
+                name = records.BRIDGE if name == "default" else name  # noqa: PLW2901
                 network = records.select(connection, name)
                 if network is None and name in {records.BRIDGE, records.HOST, records.NONE}:
                     network = default.built_in(connection, self._settings, name)
+                known = found.setdefault(network.id if network else name, (name, network, {}))
+                _merge(known[2], given or {})
+            for position, (name, network, settings) in enumerate(found.values()):
                 if network is not None:
-                    members.check_settings(network, given)
-                    if network.id in seen:
-                        continue
-                    seen.add(network.id)
-                members.declare(connection, container_id, name, network, given, position)
+                    members.check_settings(network, settings)
+                members.declare(connection, container_id, name, network, settings, position)
 
     # Start and end
 
@@ -245,6 +251,8 @@ class Endpoints:
     ) -> Member:
         """Make a container a member of one more network, with addresses where it runs.
 
+        For one that does not run and is a member already nothing changes, as in Docker.
+
         Args:
             container_id: the container's.
             network: the network.
@@ -254,7 +262,7 @@ class Endpoints:
             interfaces: names of the links that it has.
 
         Raises:
-            AlreadyExistsError: it is a member.
+            PermissionDeniedError: it is a member, and runs.
             ConflictError: its other networks exclude this one; an address is taken.
             UnavailableError: no address is free.
         """
@@ -262,17 +270,24 @@ class Endpoints:
         with self._store.transaction() as connection:
             leases.notice_reboot(connection, self._boot_id)
             found = connection.execute(
-                "SELECT name, driver FROM endpoint JOIN network ON network.id = network_id "
+                "SELECT driver FROM endpoint JOIN network ON network.id = network_id "
                 "WHERE container_id = ?", (container_id,),
             ).fetchall()  # fmt: skip
             members.check_company({row["driver"] for row in found}, network)
-            if network.name in {row["name"] for row in found}:
+            before = next(
+                (one for one in members.of(connection, container_id)
+                 if network.id == one.network_id or network.name == one.network_name), None,
+            )  # fmt: skip
+            if before is not None and running:
                 name = connection.execute(
                     "SELECT name FROM container WHERE id = ?", (container_id,)
                 ).fetchone()["name"]
-                raise AlreadyExistsError(
-                    f"endpoint with name {name} already exists in network {network.name}"
+                raise PermissionDeniedError(
+                    f"endpoint with name {name} already exists in network {network.name}",
+                    "disconnect it first",
                 )
+            if before is not None:
+                return before
             query = "SELECT max(position) FROM endpoint WHERE container_id = ?"
             last = connection.execute(query, (container_id,)).fetchone()[0]
             position = -1 if last is None else last
@@ -385,6 +400,16 @@ class Endpoints:
         publishing.choose(
             connection, container_id, asked, ways, owner, plan.ports, plan.taken, held
         )
+
+
+def _merge(settings: "dict[str, Any]", more: "Mapping[str, Any]") -> None:
+    """Adds what is said of a network under another of its names."""
+    for key, value in more.items():
+        if settings.get(key) and value and settings[key] != value:
+            raise InvalidArgumentError(
+                f"conflicting options: {key} is given twice for one network, by several names of it"
+            )
+        settings[key] = value or settings.get(key)
 
 
 def _names(member: Member, record: "Mapping[str, Any]") -> list[str]:

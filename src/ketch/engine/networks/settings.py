@@ -231,7 +231,7 @@ def _endpoint(
             "IPAMConfig": Struct(asked) if asked else None,
             "Links": settings.get("Links"),
             "Aliases": settings.get("Aliases"),
-            "MacAddress": member.mac if member and running else "",
+            "MacAddress": member.mac if member and running else settings.get("MacAddress") or "",
             "DriverOpts": settings.get("DriverOpts"),
             "GwPriority": settings.get("GwPriority") or 0,
             "NetworkID": _network_id(member),

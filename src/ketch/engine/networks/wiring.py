@@ -7,8 +7,7 @@ waits for nft. ``ketch.engine.networks.releasing`` takes it all away.
 
 from contextlib import ExitStack
 
-from ketch.engine.networks import kernel, publishing
-from ketch.engine.networks.linking import Link, links_of
+from ketch.engine.networks import kernel, linking, publishing
 from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import BRIDGE
 from ketch.errors import KetchError, UnavailableError
@@ -47,7 +46,7 @@ class Wiring:
         self.sandbox: Sandbox | None = None
         self.addresses: list[str] = []
         self.gateways: list[str] = []
-        self.links: list[Link] = []
+        self.links: list[linking.Link] = []
         self.taken: list[int] = []
         self._transaction: Transaction | None = None
         self._localhost: list[str] = []
@@ -144,7 +143,8 @@ def prepare(
         wiring.addresses = [
             str(address.ip) for member in plan.members for address in member.addresses
         ]
-        wiring.links = links_of(engine, container)
+        wiring.links = linking.links_of(engine, container)
+        linking.tell(engine, container)
         undo.pop_all()
         plan.turn.close()
     return wiring

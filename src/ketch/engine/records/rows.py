@@ -3,7 +3,7 @@
 import json
 import os
 
-from ketch.engine.records import events, states
+from ketch.engine.records import events, links, states
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
 
@@ -132,7 +132,7 @@ def select(connection: "sqlite3.Connection", container_id: str, boot_id: str) ->
 
 
 def find(connection: "sqlite3.Connection", reference: str, boot_id: str) -> Container:
-    """A container by its identifier, name or unique start of an identifier.
+    """A container by its identifier, name, unique start of an identifier or a link's name.
 
     Args:
         connection: of the store.
@@ -155,6 +155,8 @@ def find(connection: "sqlite3.Connection", reference: str, boot_id: str) -> Cont
             "SELECT * FROM container WHERE id >= ? AND id < ? LIMIT 2",
             (reference, reference + "g"),
         ).fetchall()
+    if not rows and (linked := links.find(connection, name)):
+        rows = connection.execute("SELECT * FROM container WHERE id = ?", (linked,)).fetchall()
     if not rows:
         raise no_such(reference)
     if len(rows) > 1:

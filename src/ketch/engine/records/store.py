@@ -189,6 +189,24 @@ _MIGRATIONS = (
     ALTER TABLE container ADD COLUMN id_count INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX container_ids ON container (id_first, id_count) WHERE id_first > 0;
     """,
+    """
+    CREATE TABLE link (                  -- by --link, between containers of the default network
+        container_id TEXT NOT NULL,      -- who has it
+        alias TEXT NOT NULL,             -- what it calls the other
+        target_id TEXT NOT NULL,         -- the other, which may be no more
+        position INTEGER NOT NULL,       -- order in which they were asked for
+        PRIMARY KEY (container_id, alias)
+    ) WITHOUT ROWID;
+    CREATE INDEX link_target ON link (target_id);
+    INSERT OR IGNORE INTO link (container_id, alias, target_id, position)
+        SELECT container.id,
+            CASE instr(asked.value, ':') WHEN 0 THEN asked.value
+                ELSE substr(asked.value, instr(asked.value, ':') + 1) END,
+            other.id, asked.key
+        FROM container, json_each(container.record, '$.HostConfig.Links') AS asked
+        JOIN container AS other ON other.name IN (asked.value,
+            substr(asked.value, 1, instr(asked.value, ':') - 1));
+    """,
 )
 
 # The oldest format whose programs can go on with a database of this one, since all that came after

@@ -3,10 +3,12 @@
 import json
 import time
 
+from ketch.engine.configuration import sharing
 from ketch.engine.logs import log_path
 from ketch.engine.networks import settings
-from ketch.engine.records import states
+from ketch.engine.records import links, states
 from ketch.engine.views import listing, sizes, summary
+from ketch.spec import endpoints
 from ketch.spec.template_functions import NilSlice, Struct
 from ketch.spec.timestamps import SECOND_NS, rfc3339
 
@@ -63,6 +65,13 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
     directory = engine.settings.container_directory(container.id)
     record = container.record
     config = Struct(_CONFIG | record.get("Config", {}), optional=_OPTIONAL)
+    home = sharing.network_home(engine, container) if container.started_ns else None
+    if home is not None:
+        own = home.record["Config"]
+        config.update(Hostname=own.get("Hostname", ""), Domainname=own.get("Domainname", ""))
+    elif endpoints.is_container(summary.network(container)):
+        config["Hostname"] = container.id[: summary.SHORT_ID_LENGTH]
+    named = engine.settings.container_directory((home or container).id)
     for name in _OPTIONAL:
         if not config[name]:
             del config[name]
@@ -78,9 +87,9 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "Args": record.get("Args", []),
             "State": _state(container),
             "Image": container.image_id,
-            "ResolvConfPath": f"{directory}/resolv.conf",
-            "HostnamePath": f"{directory}/hostname",
-            "HostsPath": f"{directory}/hosts",
+            "ResolvConfPath": f"{named}/resolv.conf",
+            "HostnamePath": f"{named}/hostname",
+            "HostsPath": f"{named}/hosts",
             "LogPath": log_path(container, directory),
             "Name": f"/{container.name}",
             "RestartCount": container.restart_count,
@@ -90,7 +99,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "ProcessLabel": "",
             "AppArmorProfile": "",
             "ExecIDs": engine.execs.running(container.id) or None,
-            "HostConfig": _host_config(directory, container),
+            "HostConfig": _host_config(engine, directory, container),
             "GraphDriver": Struct(
                 snapshotter.description(snapshotter.prepared_on(directory), directory)
             ),
@@ -147,7 +156,7 @@ def _hidden_paths(asked: "HostConfig") -> "tuple[list[str] | None, list[str] | N
     return bundle.hidden_paths(asked, host.examine())
 
 
-def _host_config(directory: str, container: "Container") -> Struct:
+def _host_config(engine: "Engine", directory: str, container: "Container") -> Struct:
     """What was asked of the host, and which paths of /proc and /sys are hidden for it."""
     asked = container.record.get("HostConfig", {})
     try:
@@ -157,8 +166,14 @@ def _host_config(directory: str, container: "Container") -> Struct:
         masked, read_only = _hidden_paths(asked)  # it was never started
     else:
         masked, read_only = linux.get("maskedPaths"), linux.get("readonlyPaths")
-    paths = {"MaskedPaths": masked, "ReadonlyPaths": read_only}
-    found = Struct({**_HOST_CONFIG, **asked, **paths})
+    with engine.store.reading() as connection:
+        linked = links.of(connection, container.id)
+    made = {
+        "Links": [f"/{one.target_name}:/{container.name}/{one.alias}" for one in linked] or None,
+        "MaskedPaths": masked,
+        "ReadonlyPaths": read_only,
+    }
+    found = Struct({**_HOST_CONFIG, **asked, **made})
     for name in _LISTS:
         if found[name] is None:
             found[name] = NilSlice()
@@ -188,10 +203,12 @@ def summaries(engine: "Engine", containers: "list[Container]") -> "list[dict[str
     published = engine.endpoints.ports()
     names = listing.ImageNames(engine.images)
     networks = settings.networks_of(engine, containers)
+    with engine.store.reading() as connection:
+        linked = links.names(connection)
     return [
         {
             "Id": container.id,
-            "Names": [f"/{container.name}"],
+            "Names": sorted([f"/{container.name}", *linked.get(container.id, ())]),
             "Image": names.shown(container, whole=True),
             "ImageID": container.image_id,
             "Command": summary.command(container),

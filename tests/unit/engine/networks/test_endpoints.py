@@ -16,10 +16,10 @@ from ketch.engine.networks.records import Network
 from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
 from ketch.errors import (
-    AlreadyExistsError,
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
     UnavailableError,
 )
 
@@ -179,11 +179,14 @@ def test_joining_and_leaving(engine: Endpoints) -> None:
     )
     assert (str(member.addresses[0]), member.interface) == ("10.9.0.2/24", "eth2")
     assert "db" in member.names
-    with pytest.raises(AlreadyExistsError, match="endpoint with name web already exists in"):
+    with pytest.raises(PermissionDeniedError, match="endpoint with name web already exists in"):
         engine.join("one", own, {}, record=record, running=True)
     host = Networks(engine._settings, engine._store).find("host")
     with pytest.raises(ConflictError, match="connected to host network"):
         engine.join("one", host, {}, record=record, running=True)
+    # For one that does not run nothing changes.
+    again = engine.join("one", own, {"Aliases": ["else"]}, record=record, running=False)
+    assert (again.id, again.settings) == (member.id, {"Aliases": ["db"]})
     engine.leave(member, own)
     assert [member.network_name for member in engine.of("one")] == ["bridge"]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,26 @@ def test_gateways_ranges_and_auxiliary_addresses(engine: Networks) -> None:
 
 
 @pytest.mark.parametrize(
+    ("subnet", "ip_range"),
+    [("2001:389::/32", "2001:389::0/96"), ("2001:0389::/32", "2001:389:0:0::/64"),
+     ("2001:389::/32", "2001:0389:00::ffff:0/112")],
+)  # fmt: skip
+def test_ranges_are_numbers_not_texts(engine: Networks, subnet: str, ip_range: str) -> None:
+    config = {"Subnet": subnet, "IPRange": ip_range, "Gateway": "2001:389:0::0001"}
+    network, _ = engine.create({"Name": "six", "EnableIPv6": True, "IPAM": {"Config": [config]}})
+    shown = next(one.document() for one in network.subnets if one.subnet.version == 6)
+    assert shown["Gateway"] == "2001:389::1"
+    assert ip_network(shown["IPRange"]) == ip_network(ip_range)
+    config["IPRange"] = "2001:389::1/112"
+    asked = {"Name": "x", "EnableIPv6": True, "IPAM": {"Config": [config]}}
+    with pytest.raises(InvalidArgumentError, match="it should be 2001:389::/112"):
+        engine.create(asked)
+
+
+@pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"Name": "a b"}, "invalid network name"),
-        ({"Name": " "}, "name is empty"),
+        ({"Name": " "}, "invalid network name: name is empty"),
         ({"Name": "bridge"}, "not permitted on predefined bridge network"),
         ({"Name": "x", "Driver": "weave"}, 'plugin "weave" not found'),
         ({"Name": "x", "Driver": "host"}, 'only one instance of "host" network is allowed'),
