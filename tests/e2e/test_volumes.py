@@ -277,3 +277,32 @@ def test_files_made_through_an_id_mapped_mount_belong_to_its_owner(
     assert refused.status == 1
     exact = f"type=bind,src={theirs},dst=/x,idmap=uids=5-1000-1;gids=6-1001-1"
     assert run(engine, "--mount", exact, "busybox", "stat", "-c", "%u:%g", "/x") == "5:6"
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.ketch_only("a docker with a limit of its own on descriptors would be another daemon")
+def test_trees_deeper_than_recursion_and_descriptors_go(
+    engine: Engine, tmp_path: pathlib.Path
+) -> None:
+    """A volume is filled, measured and removed however deep its directories are."""
+    packed = tmp_path / "deep.tar"
+    packed.write_bytes(images.busybox_archive().read_bytes())
+    with tarfile.open(packed, "a") as tar:
+        file = tarfile.TarInfo("/".join(["ddd"] * 500 + ["file"]))
+        file.size = 3
+        tar.addfile(file, io.BytesIO(b"abc"))
+    engine.ok("import", str(packed), "deep")
+    limited = Engine(engine.name, ["sh", "-c", 'ulimit -n 200; exec "$0" "$@"', *engine.prefix])
+    script = "i=0; while [ $i -lt 500 ]; do cd ddd || exit; i=$((i+1)); done; cat file"
+    assert run(limited, "-v", "filled:/ddd", "deep", "sh", "-c", script) == "abc"
+    mountpoint = engine.ok("volume", "inspect", "-f", "{{.Mountpoint}}", "filled")
+    # Deeper still: no path leads there.
+    script = "i=0; while [ $i -lt 1500 ]; do mkdir below; cd below; i=$((i+1)); done; echo x >file"
+    run(engine, "-v", "filled:/v", "-w", "/v", "busybox", "sh", "-c", script)
+    assert os.path.isdir(f"{mountpoint}/below/below")
+    rows = [line.split() for line in limited.ok("system", "df", "-v").splitlines()]
+    assert ["filled", "0", "5B"] in rows
+    pruned = limited.ok("volume", "prune", "-af")
+    assert "filled" in pruned
+    assert not os.path.exists(mountpoint)
+    engine.ok("rmi", "deep")

@@ -242,14 +242,17 @@ def _write(path: str, value: str) -> None:
 
 def _tree(directory: str) -> list[str]:
     found: list[str] = []
-    try:
-        with os.scandir(directory) as entries:
-            children = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return found
-    for child in children:
-        found += _tree(child)
-    return [*found, directory]
+    waiting = [directory]
+    while waiting:  # a container may have nested them deeper than Python calls itself
+        group = waiting.pop()
+        try:
+            with os.scandir(group) as entries:
+                waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            continue
+        found.append(group)
+    found.reverse()
+    return found
 
 
 def _inherit_cpuset(directory: str, mountpoint: str) -> None:

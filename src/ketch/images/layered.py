@@ -6,12 +6,11 @@ directory. Which differences count, and in which order they are told, is Docker'
 pkg/archive/changes.go.
 """
 
-import errno
 import os
 import stat
 
-from ketch.errors import UnavailableError
 from ketch.images import attributes, tar, tar_writer, tree
+from ketch.linux.descent import Descent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ OPAQUE = b"trusted.overlay.opaque"
 # What stands for these in an archive.
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Directory:
@@ -111,23 +108,22 @@ class Change:
 class _Frame:
     """A directory that is being compared."""
 
-    __slots__ = ("change", "is_told", "lower", "names", "prefix", "upper")
+    __slots__ = ("is_told", "lower", "name", "names", "status")
 
     def __init__(
         self,
         upper: int,
         lower: Directory,
-        prefix: bytes,
-        change: Change | None,
+        change: Change | None = None,
         *,
         complete: bool,
         markers: bool,
     ) -> None:
-        self.upper = upper
         self.lower = lower
-        self.prefix = prefix
-        self.change = change  # its own, to be told before the first one in it
-        self.is_told = change is None
+        self.name = change.name if change else b""
+        self.status = change.status if change else None
+        # One that is the same itself is told of before the first change in it.
+        self.is_told = change is None or change.kind != SAME
         found = set(map(os.fsencode, os.listdir(upper)))
         # No layer's archive can hold files of such names: they would hide others.
         names = {name for name in found if not name.startswith(WHITEOUT_PREFIX)}
@@ -169,44 +165,47 @@ def changes(
         markers: whether the tree has ``.wh..wh..opq`` files, as fuse-overlayfs makes them.
         linked: whether files with several names are told of that are as they were.
 
-    Raises:
-        UnavailableError: its directories are nested too deeply to be held open.
     """
-    stack: list[_Frame] = []
-    try:
-        stack.append(_Frame(os.dup(upper), lower, b"", None, complete=complete, markers=markers))
+    with Descent(upper) as way:
+        stack = [_Frame(way.directory, lower, complete=complete, markers=markers)]
+        prefix = b""
         while stack:
             frame = stack[-1]
             name = next(frame.names, None)
             if name is None:
-                os.close(frame.upper)
                 stack.pop()
+                prefix = prefix[: -len(frame.name) - 1]
+                while stack and not way.leave():  # moved away meanwhile
+                    prefix = prefix[: -len(stack.pop().name) - 1]
                 continue
-            change, below = _compare(frame, name)
-            if change is not None and _is_mount_point(change):
+            change, below = _compare(frame.lower, prefix + name, way.directory, name)
+            if change is None or _is_mount_point(change):
                 continue
-            if change is not None and change.kind == SAME and linked and _is_linked(change.status):
+            if change.kind != SAME:
+                yield from _untold(way, stack)
                 yield change
-            if change is not None and change.kind != SAME:
-                for above in stack:
-                    if not above.is_told and above.change is not None:
-                        yield above.change  # modified: with what is in it, its times are
-                        above.is_told = True
+            elif linked and _is_linked(change.status):
                 yield change
-            if change is not None and change.status is not None and (
-                stat.S_ISDIR(change.status.st_mode)
-            ):  # fmt: skip
-                inner = _open(frame.upper, name)
-                if inner < 0:
-                    continue
-                own = None if change.kind != SAME else _modified(change)
-                stack.append(
-                    _Frame(inner, below, change.path + b"/", own, complete=complete,
-                           markers=markers)
-                )  # fmt: skip
-    finally:
-        for frame in stack:
-            os.close(frame.upper)
+            if change.status is not None and stat.S_ISDIR(change.status.st_mode):
+                try:
+                    inner = way.enter(name)
+                except OSError:
+                    continue  # gone meanwhile
+                stack.append(_Frame(inner, below, change, complete=complete, markers=markers))
+                prefix = change.path + b"/"
+
+
+def _untold(way: Descent, stack: list[_Frame]) -> "Iterator[Change]":
+    """Yield the directories on the way that are modified: with what is in them, their times are."""
+    first = next((number for number, frame in enumerate(stack) if not frame.is_told), 0)
+    if not first:
+        return
+    path = b"/".join(frame.name for frame in stack[1:first])
+    for parent, frame in zip(way.retraced(first - 1), stack[first:], strict=False):
+        path = path + b"/" + frame.name if path else frame.name
+        yield Change(MODIFIED, path, parent, frame.name, frame.status)
+    for frame in stack[first:]:
+        frame.is_told = True
 
 
 def _is_mount_point(change: Change) -> bool:
@@ -218,17 +217,18 @@ def _is_mount_point(change: Change) -> bool:
     return kind == _MOUNT_POINTS[change.path] and is_empty
 
 
-def _compare(frame: _Frame, name: bytes) -> tuple[Change | None, Directory]:
+def _compare(
+    lower: Directory, path: bytes, upper: int, name: bytes
+) -> tuple[Change | None, Directory]:
     """Returns what is to be said of a name, if anything, and the directory below it.
 
     Of a directory, or a file with several names, that is the same a change SAME is returned.
     """
-    path, upper = frame.prefix + name, frame.upper
     try:
         status: os.stat_result | None = os.stat(name, dir_fd=upper, follow_symlinks=False)
     except FileNotFoundError:
         status = None
-    found = frame.lower.find(name)
+    found = lower.find(name)
     if status is None or is_whiteout(status):
         gone = Change(DELETED, path, upper, name, None) if found else None
         return gone, Directory()
@@ -239,28 +239,13 @@ def _compare(frame: _Frame, name: bytes) -> tuple[Change | None, Directory]:
     if kind == SAME and not is_directory and not _is_linked(status):
         return None, Directory()
     both = is_directory and stat.S_ISDIR(found[1].st_mode)
-    below = frame.lower.child(name) if both else Directory()
+    below = lower.child(name) if both else Directory()
     return Change(kind, path, upper, name, status), below
 
 
 def _is_linked(status: os.stat_result | None) -> bool:
     """Whether this file may have more names."""
     return status is not None and status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode)
-
-
-def _modified(change: Change) -> Change:
-    return Change(MODIFIED, change.path, change.parent, change.name, change.status)
-
-
-def _open(parent: int, name: bytes) -> int:
-    try:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
-    except OSError as error:
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
-            raise UnavailableError(
-                "directories are nested too deeply to be compared", "raise the limit: ulimit -n"
-            ) from error
-        return -1  # gone meanwhile
 
 
 def diff(

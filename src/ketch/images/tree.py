@@ -12,7 +12,8 @@ import stat
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.images import attributes, tar, tar_writer
-from ketch.linux import sparse
+from ketch.linux import contested, sparse
+from ketch.linux.descent import Descent
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     Owned = Callable[[int, int], tuple[int, int]]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH_MAX = 4095
 _VANISHED = {errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP}
 _KINDS = {
@@ -92,9 +93,7 @@ class Archiver:
             else:
                 yield _special(parent, name, entry, status)
         except OSError as error:
-            if error.errno in _VANISHED:
-                return  # the container was quicker
-            raise UnavailableError(f"cannot read {shown[:200]!r}: {error.strerror}") from error
+            _check_vanished(error, shown)
 
 
 def archive(
@@ -138,42 +137,45 @@ def _walk(
     crosses: "Callable[[bytes], bool] | None",
 ) -> "Iterator[bytes]":
     """Yield the members of a directory's content, in the order of their names."""
-    stack: list[tuple[int, bytes, Iterator[bytes], int]] = []
     try:
-        directory = _open(name, parent, prefix)
-        stack.append((directory, prefix, iter(_names(directory)), os.fstat(directory).st_dev))
-        while stack:
-            directory, prefix, names, device = stack[-1]
+        top = os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError as error:
+        _check_vanished(error, prefix)
+        return
+    with owned(top), Descent(top) as way:
+        # Of each directory on the way down: its members' prefix, what is left of it, its device.
+        begun = [(prefix, iter(_names(top)), os.fstat(top).st_dev)]
+        while begun:
+            prefix, names, device = begun[-1]
             inner = next(names, None)
             if inner is None:
-                os.close(directory)
-                stack.pop()
+                begun.pop()
+                while begun and not way.leave():
+                    begun.pop()  # moved away meanwhile
                 continue
             shown = prefix + inner
             try:
-                status = os.stat(inner, dir_fd=directory, follow_symlinks=False)
+                status = os.stat(inner, dir_fd=way.directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            yield from archiver.member(directory, inner, shown, status)
+            yield from archiver.member(way.directory, inner, shown, status)
             if not stat.S_ISDIR(status.st_mode):
                 continue
             if crosses is not None and status.st_dev != device and not crosses(shown):
                 continue
-            below = _open(inner, directory, shown)
-            if below >= 0:
-                stack.append((below, shown + b"/", iter(_names(below)), status.st_dev))
-    finally:
-        for directory, *_ in stack:
-            os.close(directory)
+            try:
+                below = way.enter(inner)
+            except OSError as error:
+                _check_vanished(error, shown)
+                continue
+            is_same = os.path.samestat(os.fstat(below), status)
+            found = _names(below) if is_same else ()  # else exchanged for another
+            begun.append((shown + b"/", iter(found), status.st_dev))
 
 
-def _open(name: bytes, parent: int, shown: bytes) -> int:
-    """Open a directory; returns -1 where it went away meanwhile."""
-    try:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
-    except OSError as error:
-        if error.errno in _VANISHED:
-            return -1
+def _check_vanished(error: OSError, shown: bytes) -> None:
+    """Raise unless the error says that the container was quicker."""
+    if error.errno not in _VANISHED:
         raise UnavailableError(f"cannot read {shown[:200]!r}: {error.strerror}") from error
 
 
@@ -190,11 +192,8 @@ def _entry(shown: bytes, status: os.stat_result) -> tar.Entry:
 
 
 def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
-    with owned(os.open(name, _FILE, dir_fd=parent)) as descriptor:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return
-        entry.size_bytes = size = status.st_size
+    with owned(contested.open_file(name, parent)) as descriptor:
+        entry.size_bytes = size = os.fstat(descriptor).st_size
         entry.xattrs = attributes.read(descriptor)
         head = tar_writer.header(entry)
         padding = bytes(-size % tar.BLOCK)
@@ -221,11 +220,14 @@ def _directory(parent: int, name: bytes, entry: tar.Entry) -> bytes:
 
 
 def _special(parent: int, name: bytes, entry: tar.Entry, status: os.stat_result) -> bytes:
-    entry.kind = _KINDS[stat.S_IFMT(status.st_mode)]
-    if entry.kind == tar.SYMLINK:
-        entry.link = os.readlink(name, dir_fd=parent)
-        entry.mode = 0o777
-    elif entry.kind != tar.FIFO:
-        entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    entry.xattrs = attributes.read(b"/proc/self/fd/%d/%s" % (parent, name))
+    with owned(os.open(name, _PATH, dir_fd=parent)) as descriptor:
+        if not os.path.samestat(os.fstat(descriptor), status):
+            raise contested.exchanged(name)
+        entry.kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        if entry.kind == tar.SYMLINK:
+            entry.link = os.readlink(b"", dir_fd=descriptor)
+            entry.mode = 0o777
+        elif entry.kind != tar.FIFO:
+            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        entry.xattrs = attributes.read(contested.path(descriptor), follow=True)
     return tar_writer.header(entry)

@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BLOCK_BYTES = 512
+"""What st_blocks counts: stat(2)."""
+
 _OPEN_MAX = 32
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -191,10 +194,7 @@ def usage(path: str) -> tuple[int, int]:
                     seen.add((status.st_dev, status.st_ino))
                 size_bytes += status.st_size
             blocks += status.st_blocks
-    return size_bytes, blocks * _BLOCK_BYTES
-
-
-_BLOCK_BYTES = 512  # stat(2), st_blocks
+    return size_bytes, blocks * BLOCK_BYTES
 
 
 def _names(directory: int) -> list[bytes]:

@@ -1,13 +1,16 @@
 """Walking trees deeper than paths, descriptors and recursion go, and that are moved meanwhile."""
 
+import io
 import os
 import stat
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ketch.images import layered, tree
 from ketch.linux import descent
 from ketch.linux.copytree import copy_tree
 from ketch.linux.descent import Descent
@@ -149,3 +152,51 @@ def test_files_with_several_names_count_once(tmp_path: Path) -> None:
     assert size_bytes == 5_000
     one = (tmp_path / "one").stat().st_blocks + (tmp_path / "directory").stat().st_blocks
     assert on_disk == one * 512
+
+
+def test_a_deep_tree_is_compared_and_archived(memory: Path) -> None:
+    """``diff``, ``commit`` and ``export``: each change once, in order, few descriptors."""
+    upper = memory / "upper"
+    deepen(upper, 700)
+    lower = memory / "lower"
+    deepen(lower, 600)
+    os.chmod(lower.joinpath(*[NAME] * 3), 0o700)
+    before = len(os.listdir("/proc/self/fd"))
+    seen = []
+    with owned(os.open(upper, _DIRECTORY)) as top:
+        found = layered.changes(top, layered.Directory([os.fsencode(lower)]), complete=False)
+        for change in found:
+            if change.status is not None:
+                status = os.stat(change.name, dir_fd=change.parent, follow_symlinks=False)
+                assert os.path.samestat(status, change.status)
+            seen.append((change.kind, change.path))
+            assert len(os.listdir("/proc/self/fd")) - before < 50
+        paths = [b"/".join([NAME.encode()] * number) for number in range(1, 701)]
+        assert seen == [
+            *((layered.MODIFIED, path) for path in paths[:600]),
+            *((layered.ADDED, path) for path in paths[600:]),
+            (layered.ADDED, paths[-1] + b"/file"),
+        ]
+        content = io.BytesIO(b"".join(tree.archive(top, b".", b"")))
+        with tarfile.open(fileobj=content) as archive:
+            assert archive.getnames() == [
+                *map(os.fsdecode, paths),
+                os.fsdecode(paths[-1]) + "/file",
+            ]
+
+
+def test_a_directory_exchanged_for_another_is_not_archived(tmp_path: Path) -> None:
+    """``cp`` and ``export`` of a running container see what was there when they looked, or none."""
+    top, other = tmp_path / "top", tmp_path / "other"
+    for name in "ab":
+        (top / name).mkdir(parents=True)
+    (other / "secret").mkdir(parents=True)
+    names = []
+    with owned(os.open(top, _DIRECTORY)) as directory:
+        for piece in tree.archive(directory, b".", b""):
+            names.append(piece[-512:][:100].rstrip(b"\0"))
+            if names[-1].rstrip(b"/") == b"b":
+                (top / "b").rmdir()
+                other.rename(top / "b")
+    assert [name.rstrip(b"/") for name in names[:2]] == [b"a", b"b"]
+    assert not [name for name in names if b"secret" in name]

@@ -193,20 +193,26 @@ def _from_path(source: str, target: str) -> "list[Device]":
 def of_host(directory: str, skipped: tuple[str, ...] = _SKIPPED) -> "list[Device]":
     """Returns the device nodes below a directory; those that vanish meanwhile are left out."""
     found: list[Device] = []
-    with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name in skipped:
+    waiting = _entries(directory)
+    while waiting:
+        path = waiting.pop()
+        if os.path.basename(path) in skipped:
+            continue
+        try:
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                waiting += _entries(path)
                 continue
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    found += of_host(entry.path, skipped)
-                    continue
-                node = describe(entry.path, entry.path, follow=False)
-            except OSError:
-                continue
-            if node is not None and (node["major"], node["minor"]) != _CONTROLLING_TERMINAL:
-                found.append(node)
+            node = describe(path, path, follow=False)
+        except OSError:
+            continue
+        if node is not None and (node["major"], node["minor"]) != _CONTROLLING_TERMINAL:
+            found.append(node)
     return found
+
+
+def _entries(directory: str) -> list[str]:
+    """Returns the paths of what is in a directory, the last one first."""
+    return [os.path.join(directory, name) for name in sorted(os.listdir(directory), reverse=True)]
 
 
 def describe(source: str, target: str, *, follow: bool = True) -> "Device | None":

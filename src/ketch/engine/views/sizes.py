@@ -3,6 +3,8 @@
 import os
 import stat
 
+from ketch.linux import descent
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -11,38 +13,6 @@ if TYPE_CHECKING:
     from ketch.engine.images.image import Image
     from ketch.engine.images.images import Images
     from ketch.engine.records.rows import Container
-
-_BLOCK_BYTES = 512  # stat(2), st_blocks
-
-
-def tree(directory: str) -> int:
-    """Returns the bytes of the files below a directory, those with several names once.
-
-    What cannot be read, or goes away meanwhile, counts as nothing.
-    """
-    total = 0
-    seen: set[tuple[int, int]] = set()
-    pending = [directory]
-    while pending:
-        try:
-            entries = os.scandir(pending.pop())
-        except OSError:
-            continue
-        with entries:
-            for entry in entries:
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                if status.st_nlink > 1:
-                    if (status.st_dev, status.st_ino) in seen:
-                        continue
-                    seen.add((status.st_dev, status.st_ino))
-                total += status.st_size
-    return total
 
 
 def store(root: str) -> int:
@@ -55,7 +25,7 @@ def store(root: str) -> int:
     """
     places = [f"{root}/blobs", f"{root}/snapshots"]
     found = [entry for place in places for entry in _entries(place)]
-    return _blocks([path for entry in found for path in _entries(entry)]) * _BLOCK_BYTES
+    return _on_disk([path for entry in found for path in _entries(entry)])
 
 
 def in_use(engine: "Engine") -> int:
@@ -74,26 +44,20 @@ def in_use(engine: "Engine") -> int:
             image = every.get(image.parent_id)
     blobs, layers = images.referred(used.values())
     paths = [*map(images.content.path, blobs), *map(images.snapshotter.path, layers)]
-    return _blocks(paths) * _BLOCK_BYTES
+    return _on_disk(paths)
 
 
-def _blocks(paths: list[str]) -> int:
-    """Returns the blocks of some files and directories and all that is in them."""
+def _on_disk(paths: list[str]) -> int:
+    """Returns the bytes of the blocks of some files and directories and all that is in them."""
     total = 0
-    seen: set[tuple[int, int]] = set()
-    while paths:
-        path = paths.pop()
+    for path in paths:
         try:
             status = os.lstat(path)
         except OSError:
             continue
+        total += status.st_blocks * descent.BLOCK_BYTES
         if stat.S_ISDIR(status.st_mode):
-            paths += _entries(path)
-        elif status.st_nlink > 1:
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-        total += status.st_blocks
+            total += descent.usage(path)[1]
     return total
 
 
@@ -106,7 +70,7 @@ def _entries(directory: str) -> list[str]:
 
 def container(engine: "Engine", found: "Container") -> tuple[int, int]:
     """Returns the bytes of what a container has written, and of all its files together."""
-    own = tree(f"{engine.settings.container_directory(found.id)}/upper")
+    own, _ = descent.usage(f"{engine.settings.container_directory(found.id)}/upper")
     return own, own + layers(engine, found)
 
 

@@ -5,6 +5,7 @@ import time
 from ketch.engine.records import events
 from ketch.engine.volumes import volumes
 from ketch.errors import InvalidArgumentError
+from ketch.linux import descent
 from ketch.spec.filters import Filters
 from ketch.spec.template_functions import Struct
 from ketch.spec.values import boolean
@@ -41,7 +42,7 @@ def document(volume: "Volume") -> Struct:
 
 def usage(volume: "Volume") -> Struct:
     """Returns the same, with how much it takes and how many containers have it."""
-    counted = {"Size": volumes.size(volume), "RefCount": len(volume.users)}
+    counted = {"Size": descent.usage(volume.mountpoint)[0], "RefCount": len(volume.users)}
     return Struct({**document(volume), "UsageData": Struct(counted)})
 
 

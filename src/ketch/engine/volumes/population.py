@@ -52,7 +52,7 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
             if place is not None:
                 try:
                     _fill(engine, place, volume)
-                except (OSError, RecursionError) as error:
+                except OSError as error:
                     raise UnavailableError(
                         f"failed to copy {point['Destination']} of the image into volume "
                         f"{volume.name}: {error}"

@@ -18,6 +18,7 @@ from ketch.errors import (
     NotFoundError,
     UnavailableError,
 )
+from ketch.linux import descent
 from ketch.linux.removetree import remove_tree
 from ketch.spec.values import quoted
 
@@ -178,7 +179,7 @@ class Volumes:
                 continue
             if keep is not None and keep(volume):
                 continue
-            size_bytes = size(volume)
+            size_bytes, _ = descent.usage(volume.mountpoint)
             try:
                 self.remove(volume.name)
             except (ConflictError, NotFoundError):
@@ -254,23 +255,6 @@ def add(
     if cursor.rowcount:
         events.record(connection, "volume", "create", name, {"driver": LOCAL})
     return bool(cursor.rowcount)
-
-
-def size(volume: Volume) -> int:
-    """Returns how many bytes a volume's data takes on the disk."""
-    total = 0
-    seen: set[tuple[int, int]] = set()
-    for directory, _, names in os.walk(volume.mountpoint):
-        for name in (".", *names):
-            try:
-                status = os.lstat(os.path.join(directory, name))
-            except OSError:
-                continue
-            if name == "." or (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            total += status.st_size
-    return total
 
 
 def remove_left_behind(settings: "Settings") -> None:

@@ -1,0 +1,88 @@
+"""Files that ketch makes while a hostile container is at work in the same directory."""
+
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.security.hostile import program, volumes
+from tests.support.archives import CHARACTER, DIRECTORY, FIFO, archive, member
+from tests.support.commands import Engine
+
+
+@pytest.fixture
+def victim(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Return a program of the host's, whose mode, owner and times are the same at the end."""
+    file = tmp_path / "victim"
+    file.write_text("#!/bin/sh\n", encoding="ascii")
+    file.chmod(0o750)
+    os.utime(file, ns=(1, 1))
+    yield file
+    assert unchanged(file)
+
+
+def unchanged(file: pathlib.Path) -> bool:
+    status = file.stat()
+    return (status.st_mode & 0o7777, status.st_uid, status.st_mtime_ns) == (0o750, 0, 1)
+
+
+@pytest.fixture
+def racer(
+    ketch: Engine, attacker: str, shared: pathlib.Path, victim: pathlib.Path
+) -> Iterator[str]:
+    """Return a container that keeps putting symlinks to the host's file at /shared/node."""
+    mount = ["-v", f"{shared}:/shared"]
+    ketch.ok("run", "-d", "--name", "racer", "--network", "none", *mount, *volumes(),
+             attacker, *program("relink", "/shared/node", str(victim)))  # fmt: skip
+    yield "racer"
+    ketch.ok("rm", "-f", "racer")
+
+
+def test_the_target_of_a_copy_is_exchanged(ketch: Engine, racer: str, victim: pathlib.Path) -> None:
+    """A symlink comes in place of what ``cp`` has made: mode and owner must not go where it leads.
+
+    What is made is opened at once, checked, and meant by its descriptor.
+    """
+    kinds = (FIFO, 0o4777, (0, 0)), (CHARACTER, 0o6777, (1, 3)), (DIRECTORY, 0o2777, (0, 0))
+    until = time.monotonic() + 3
+    reasons = set()
+    while time.monotonic() < until and unchanged(victim):
+        for kind, mode, device in kinds:
+            made = member(b"node", kind, mode=mode, uid=5, mtime=7, device=device)
+            result = ketch("cp", "-", f"{racer}:/shared", stdin=archive(*[made] * 10))
+            assert result.status in {0, 1}, str(result)
+            reasons.add(result.err)
+    assert any("exchanged by somebody else" in reason for reason in reasons), reasons
+
+
+def test_the_place_of_a_device_is_exchanged(
+    ketch: Engine, racer: str, shared: pathlib.Path, victim: pathlib.Path
+) -> None:
+    """A neighbour does the same where ``--device`` makes a node in a volume that both have."""
+    until = time.monotonic() + 3
+    while time.monotonic() < until and unchanged(victim):
+        result = ketch("run", "--rm", "--network", "none", "-v", f"{shared}:/volume",
+                       "--device", "/dev/zero:/volume/node", "busybox", "true")  # fmt: skip
+        assert result.status in {0, 125}, str(result)
+    assert racer
+
+
+def test_nodes_of_the_host_stay_as_they_are(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    """What is bound over a default node is the host's own, and no mode is set on it."""
+    node = tmp_path / "zero"
+    os.mknod(node, 0o020640, os.makedev(1, 5))
+    node.chmod(0o640)
+    os.chown(node, 0, 6)
+    for options in (
+        ["-v", f"{node}:/dev/zero"],
+        ["-v", f"{node}:/dev/zero", "--device", "/dev/zero"],
+        ["-v", f"{node}:/dev/zero", "--privileged"],
+        ["-v", f"{node}:/dev/zero", "--device", f"{node}:/dev/zero"],
+    ):
+        script = "stat -c %a:%g /dev/zero; head -c 1 /dev/zero | wc -c"
+        text = ketch.ok("run", "--rm", "--network", "none", *options, "busybox", "sh", "-c", script)
+        assert text.splitlines() == ["640:6", "1"], options
+        status = node.stat()
+        assert (status.st_mode, status.st_gid) == (0o020640, 6), options
