@@ -7,6 +7,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from ketch.engine.networks import default
+from ketch.linux import namespaces
 from tests.support import images, leftovers
 from tests.support.commands import Engine
 
@@ -392,3 +394,61 @@ def test_published_ports_follow_the_way_out(ketch: Engine) -> None:
         ketch("rm", "-f", web)
         for name in ("beta", "alpha"):
             ketch("network", "rm", name)
+
+
+def _host_addresses(engine: Engine, network: str) -> list[str]:
+    """Return the host's addresses on a network."""
+    config = inspect(engine, "network", "inspect", network)["IPAM"]["Config"]
+    return [entry["Gateway"] for entry in config]
+
+
+@pytest.mark.ketch_only("docker's own network is in another namespace here")
+def test_datagrams_that_come_before_a_port_is_published_go_on_to_it(engine: Engine) -> None:
+    """A sender who never stops, from one port of its own, is heard by each who has the port."""
+    engine.ok("network", "create", "--ipv6", "busy")
+    port = free_port()
+    options = ["--network", "busy", "-p", f"{port}:77/udp"]
+    sleep = ["busybox", "sleep", "60"]
+    stopped = threading.Event()
+
+    def send(sending: socket.socket, address: str) -> None:
+        while not stopped.wait(0.02):
+            with contextlib.suppress(OSError):
+                sending.sendto(b"x", (address, port))
+
+    def heard(container: str) -> None:
+        pid = engine.ok("inspect", "-f", "{{.State.Pid}}", container)
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        try:
+            with namespaces.network_entered(namespace):
+                hearing = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        finally:
+            os.close(namespace)
+        with hearing:
+            hearing.settimeout(10)
+            hearing.bind(("::", 77))
+            assert hearing.recv(10) == b"x", address
+
+    try:
+        for address in ("127.0.0.1", *_host_addresses(engine, "busy")):
+            stopped.clear()
+            kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(kind, socket.SOCK_DGRAM) as sending:
+                sender = threading.Thread(target=send, args=(sending, address), daemon=True)
+                sender.start()
+                time.sleep(0.1)
+                engine.ok("run", "-d", "--name", "first", *options, *sleep)
+                heard("first")
+                engine.ok("restart", "-t", "0", "first")
+                heard("first")
+                engine.ok("rm", "-f", "first")
+                time.sleep(0.1)  # it sends to nobody, and is known for that
+                engine.ok("run", "-d", "--name", "second", *options, *sleep)
+                heard("second")
+                engine.ok("rm", "-f", "second")
+                stopped.set()
+                sender.join()
+    finally:
+        stopped.set()
+        engine("rm", "-f", "first", "second")
+        engine.ok("network", "rm", "busy")

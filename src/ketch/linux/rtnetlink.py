@@ -94,6 +94,7 @@ RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTPROT_BOOT = 3
 RTN_UNICAST = 1
+RTN_LOCAL = 2
 
 # linux/if.h: IFNAMSIZ counts the final zero byte.
 NAME_BYTES = 15

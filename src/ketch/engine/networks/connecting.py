@@ -167,6 +167,7 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
             )
             if transaction is not None:
                 transaction.wait()
+            publishing.settle(plan.ports)
             for name in plan.localhost():
                 bridges.serve_localhost(name)
     finally:

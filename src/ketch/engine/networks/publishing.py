@@ -9,11 +9,13 @@ import errno
 import os
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 
 from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError
+from ketch.linux import conntrack, rtnetlink
 from ketch.network import ipam
-from ketch.network.ports import Port, bind, holder
+from ketch.network.ports import NUMBERS, Port, bind, holder
 from ketch.spec import ports as grammar
 
 TYPE_CHECKING = False
@@ -178,6 +180,41 @@ def reserve(connection: sqlite3.Connection, container_id: str, kept: "Collection
             for protocol, address, number, port in kept
         ],
     )
+
+
+def settle(ports: "Sequence[Port]") -> None:
+    """Have ports that are published from now on lead to their containers for everybody.
+
+    Who has sent datagrams to one before is known as a connection to the host, or to whoever had
+    the port then, and would be for as long as it goes on sending.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    stale: dict[tuple[str, int], dict[int, set[ipam.Address]]] = {}
+    for port in ports:
+        if not port.routed and port.protocol != "tcp":  # there, a new beginning shows as one
+            places = stale.setdefault((port.protocol, port.host_address.version), {})
+            places.setdefault(port.host_port, set()).add(port.host_address)
+    for (protocol, version), places in stale.items():
+        with rtnetlink.Socket() as host:
+            every = host.routes(version)
+        own = [route.destination for route in every if route.kind == rtnetlink.RTN_LOCAL]
+        conntrack.forget_ports(
+            NUMBERS[protocol], places.keys(), version, partial(_is_meant, places, own)
+        )
+
+
+def _is_meant(
+    places: "Mapping[int, set[ipam.Address]]",
+    own: "Sequence[ipam.Network]",
+    address: ipam.Address,
+    number: int,
+) -> bool:
+    """Whether an address and a port of a packet are among those that are published."""
+    asked = places.get(number, set())
+    everywhere = any(one.is_unspecified for one in asked)
+    return address in asked or (everywhere and any(address in network for network in own))
 
 
 def let_go(taken: list[int]) -> None:

@@ -19,12 +19,13 @@ from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Self
 
     from ketch.engine.engine import Engine
     from ketch.engine.records.rows import Container
     from ketch.linux.nftables import Transaction
+    from ketch.network.ports import Port
 
 
 class Wiring:
@@ -39,8 +40,8 @@ class Wiring:
             open nobody else of the host can have these ports; nothing else depends on them.
     """
 
-    __slots__ = ("_localhost", "_opened", "_transaction", "addresses", "gateways", "links",
-                 "sandbox", "taken")  # fmt: skip
+    __slots__ = ("_localhost", "_opened", "_ports", "_transaction", "addresses", "gateways",
+                 "links", "sandbox", "taken")  # fmt: skip
 
     def __init__(self) -> None:
         self.sandbox: Sandbox | None = None
@@ -50,6 +51,7 @@ class Wiring:
         self.taken: list[int] = []
         self._transaction: Transaction | None = None
         self._localhost: list[str] = []
+        self._ports: Sequence[Port] = ()
         self._opened = ExitStack()
 
     def __enter__(self) -> "Self":
@@ -68,10 +70,12 @@ class Wiring:
         Raises:
             PermissionDeniedError: the caller may not change the packet filter.
             UnavailableError: nft failed.
+            OSError: the kernel refused.
         """
         if self._transaction is not None:
             transaction, self._transaction = self._transaction, None
             transaction.wait()
+        publishing.settle(self._ports)
         while self._localhost:
             bridges.serve_localhost(self._localhost.pop())
 
@@ -129,7 +133,7 @@ def prepare(
             wiring._transaction = kernel.let_through(
                 engine.settings, engine.store, plan.links(), plan.ports
             )
-            wiring._localhost = plan.localhost()
+            wiring._localhost, wiring._ports = plan.localhost(), plan.ports
             has_ipv6 = any(
                 address.version == 6 for one in plan.members for address in one.addresses
             )
