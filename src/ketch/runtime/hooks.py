@@ -11,6 +11,10 @@ poststart        after the program started   the runtime's          the containe
 poststop         after it was deleted        the runtime's          a warning, the rest run
 ===============  ==========================  =====================  =========================
 
+One whose ``env`` is absent has the environment of who runs it: of the runtime, or, in the
+container's namespaces, of the container. What the host's variables say is not for whom a container
+may have put in a program's place. runc does the same.
+
 ``create.create`` runs the first three and init the fourth. Who starts runs ``poststart``, and who
 deletes ``poststop``, also for a container whose creation failed.
 
@@ -71,7 +75,11 @@ def state(
 
 
 def run(
-    config: "Config", kind: "Kind", told: "State", say: "Callable[[str], None] | None" = None
+    config: "Config",
+    kind: "Kind",
+    told: "State",
+    say: "Callable[[str], None] | None" = None,
+    environment: "list[str] | None" = None,
 ) -> None:
     """Run the hooks of a kind, in their order, until one fails.
 
@@ -80,6 +88,7 @@ def run(
         kind: which hooks.
         told: what they read on standard input.
         say: takes a description of each before it runs.
+        environment: what those have that name none; the caller's own where it is None.
 
     Raises:
         UnavailableError: one failed, or took longer than its timeout.
@@ -87,7 +96,7 @@ def run(
     for index, hook in enumerate(config.get("hooks", {}).get(kind, [])):
         if say:
             say(f"{kind} hook: {' '.join(hook.get('args') or [hook['path']])} · execve(2)")
-        _run(kind, index, hook, told)
+        _run(kind, index, hook, told, environment)
 
 
 def run_all(config: "Config", kind: "Kind", told: "State") -> list[KetchError]:
@@ -98,13 +107,15 @@ def run_all(config: "Config", kind: "Kind", told: "State") -> list[KetchError]:
     failures = []
     for index, hook in enumerate(config.get("hooks", {}).get(kind, [])):
         try:
-            _run(kind, index, hook, told)
+            _run(kind, index, hook, told, None)
         except KetchError as error:
             failures.append(error)
     return failures
 
 
-def _run(kind: "Kind", index: int, hook: "Hook", told: "State") -> None:
+def _run(
+    kind: "Kind", index: int, hook: "Hook", told: "State", environment: "list[str] | None"
+) -> None:
     where = f"hooks.{kind}[{index}]"
     # In the container the bundle is out of sight, and init is where the hook is to be.
     directory = "" if kind in {"createContainer", "startContainer"} else told["bundle"]
@@ -119,7 +130,7 @@ def _run(kind: "Kind", index: int, hook: "Hook", told: "State") -> None:
         os.lseek(given, 0, os.SEEK_SET)
         pid = os.fork()
         if pid == 0:
-            _become(hook, given, output, directory)
+            _become(hook, given, output, directory, environment)
         status = _await(pid, timeout)
         if status == 0:
             return
@@ -137,7 +148,9 @@ def _run(kind: "Kind", index: int, hook: "Hook", told: "State") -> None:
     )
 
 
-def _become(hook: "Hook", given: int, output: int, directory: str) -> "NoReturn":
+def _become(
+    hook: "Hook", given: int, output: int, directory: str, inherited: "list[str] | None"
+) -> "NoReturn":
     """In the child: become the hook's program."""
     try:
         os.dup2(given, 0)
@@ -148,8 +161,7 @@ def _become(hook: "Hook", given: int, output: int, directory: str) -> "NoReturn"
         if directory:
             os.chdir(directory)
         arguments = hook.get("args") or [hook["path"]]
-        variables = hook.get("env")
-        # Without a list of its own a hook has the runtime's environment, as under runc.
+        variables = hook.get("env", inherited)
         environment = (
             os.environ
             if variables is None

@@ -258,7 +258,8 @@ def _run_hooks(birth: Birth, kind: "Literal['createContainer', 'startContainer']
         return
     from ketch.runtime import hooks  # noqa: PLC0415 loaded by Birth
 
-    hooks.run(birth.plan.config, kind, birth.state(status, os.getpid()), birth.say)
+    told = birth.state(status, os.getpid())
+    hooks.run(birth.plan.config, kind, told, birth.say, birth.setup.environment)
 
 
 def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:

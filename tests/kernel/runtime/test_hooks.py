@@ -92,6 +92,29 @@ def test_kinds_run_in_order_where_they_should(bundle: Bundle, script: pathlib.Pa
     assert started["state"] == state | {"pid": 1, "status": "created"}
 
 
+def test_hooks_have_the_environment_of_where_they_run(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who runs in the container's namespaces learns of the container's variables alone."""
+    monkeypatch.setenv("OF_THE_CALLER", "secret")
+    config = configuration("true")
+    config["process"]["env"] = ["PATH=/bin", "INSIDE=yes"]
+    kinds = ("prestart", "createRuntime", "createContainer", "startContainer")
+    config["hooks"] = {}
+    for kind in kinds:
+        log = f"{'' if kind == 'startContainer' else bundle.rootfs}/told.{kind}"
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", f"{{ export -p; echo --; }} >> {log}"]}
+        config["hooks"][kind] = [hook, {**hook, "env": []}, {**hook, "env": ["GIVEN=yes"]}]
+    bundle.output(config)
+    for kind in kinds:
+        told = (bundle.rootfs / f"told.{kind}").read_text().split("--\n")
+        found = [
+            [name for name in ("OF_THE_CALLER", "INSIDE", "GIVEN") if name in text] for text in told
+        ]
+        inherited = "OF_THE_CALLER" if kind in {"prestart", "createRuntime"} else "INSIDE"
+        assert found == [[inherited], [], ["GIVEN"], []], kind
+
+
 def test_create_container_hooks_see_both_file_systems(bundle: Bundle, script: pathlib.Path) -> None:
     """What they mount beneath the root is in the container and not on the host."""
     config = configuration("cat", "/injected/file")
