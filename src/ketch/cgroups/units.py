@@ -9,7 +9,7 @@ Source: runc's docs/systemd.md, systemd.scope(5), systemd.slice(5), systemd.reso
 
 from ketch.cgroups import cpu, devices
 from ketch.errors import InvalidArgumentError
-from ketch.spec import gvariant
+from ketch.spec import gvariant, number_lists
 from ketch.spec.dbus import Variant
 from ketch.spec.digits import decimal
 
@@ -25,7 +25,7 @@ _INFINITY = (1 << 64) - 1
 _DEFAULT_PERIOD_US = 100_000
 # systemd rounds a quota to this many microseconds a second: one hundredth of a processor.
 _QUOTA_STEP_US = 10_000
-_NUMBER_MAX = 1 << 13  # of processors, in any kernel
+_SHOWN = 60  # characters of a text in a message
 _ANNOTATION = "org.systemd.property."
 _UNIFIED_LIMITS = {
     "memory.high": "MemoryHigh", "memory.low": "MemoryLow", "memory.min": "MemoryMin",
@@ -291,15 +291,12 @@ def bitmap(text: str) -> list[int]:
     Raises:
         InvalidArgumentError: the text is none.
     """
-    bits = 0
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        low = decimal(first)
-        high = decimal(last) if dash else low
-        if low is None or high is None or not low <= high <= _NUMBER_MAX:
-            raise InvalidArgumentError(f"{text!r} is not a list of numbers such as 0-3,7")
-        for number in range(low, high + 1):
-            bits |= 1 << number
+    try:
+        bits = number_lists.bits(number_lists.without_blanks(text))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(
+            f"{text[:_SHOWN]!r} is not a list of numbers such as 0-3,7: {error.message[:_SHOWN]}"
+        ) from error
     return list(bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
 
 

@@ -10,6 +10,7 @@ import os
 from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import mempolicy, personality, scheduler
 from ketch.linux.scopes import owned
+from ketch.spec.number_lists import number_list, without_blanks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,12 +79,8 @@ def _prioritise(pid: int, wanted: "IoPriority") -> None:
 
 
 def numbers(listed: str) -> set[int]:
-    """The members of a list such as ``0-3,7``: cpuset(7) "List format"."""
-    found: set[int] = set()
-    for element in filter(None, listed.split(",")):
-        first, _, last = element.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
+    """The members of a list such as ``0-3,7``, which has been validated."""
+    return number_list(without_blanks(listed)) if listed else set()
 
 
 def set_affinity(pid: int, cpus: str, field: str) -> None:

@@ -7,7 +7,7 @@ the field by its path. Whether the host has what the document asks for is not de
 
 from ketch.errors import InvalidArgumentError
 from ketch.runtime.filesystem import sysctl_path
-from ketch.spec import shape
+from ketch.spec import number_lists, shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,11 +214,15 @@ def _is_number(text: str) -> bool:
 
 
 def _check_list(path: str, value: str) -> None:
-    """A list of CPUs or memory nodes, cpuset(7)'s list format."""
-    for element in value.split(","):
-        first, dash, last = (part.strip() for part in element.partition("-"))
-        if not _is_number(first) or (dash and not (_is_number(last) and int(first) <= int(last))):
-            raise _fault(path, f"must be a list such as 0-3,7, not {shape.shown(value)}")
+    """A list of CPUs or memory nodes."""
+    try:
+        number_lists.bits(number_lists.without_blanks(value))
+    except InvalidArgumentError as error:
+        raise _fault(
+            path,
+            f"must be a list such as 0-3,7, of numbers up to {number_lists.MAXIMUM}, "
+            f"not {shape.shown(value)}",
+        ) from error
 
 
 def _check_mounts(config: "Config") -> None:

@@ -130,7 +130,7 @@ def test_bitmaps(numbers: set[int]) -> None:
     assert {8 * i + b for i, byte in enumerate(bits) for b in range(8) if byte >> b & 1} == numbers
 
 
-@pytest.mark.parametrize("text", ["a", "3-1", "1-", "-1", ",", "1,,2"])
+@pytest.mark.parametrize("text", ["a", "3-1", "1-", "-1", ",", "1,,2", "0-40000000", "\u00b2"])
 def test_no_bitmaps(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="list of numbers"):
         units.bitmap(text)

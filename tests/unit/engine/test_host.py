@@ -1,13 +1,13 @@
 import os
 
 from ketch.engine import host
-from ketch.spec import values
+from ketch.spec import number_lists
 
 
 def test_this_machine() -> None:
     facts = host.examine()
-    assert len(values.number_list(facts.cpus)) >= len(os.sched_getaffinity(0))
-    assert 0 in values.number_list(facts.memory_nodes)
+    assert len(number_lists.number_list(facts.cpus)) >= len(os.sched_getaffinity(0))
+    assert 0 in number_lists.number_list(facts.memory_nodes)
     assert facts.machine == os.uname().machine
     assert facts.hostname == os.uname().nodename
     assert set(facts.sysctls) <= set(host.DEFAULT_SYSCTLS)

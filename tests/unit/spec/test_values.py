@@ -130,23 +130,6 @@ def test_integers_out_of_range() -> None:
         values.unsigned16("-1")
 
 
-def test_number_lists() -> None:
-    assert values.number_list("") == set()
-    assert values.number_list("0") == {0}
-    assert values.number_list("0-2,7,7") == {0, 1, 2, 7}
-
-
-@pytest.mark.parametrize("text", ["x", "3-1", "1,", ",", "1-", "-1", "1-2-3", " 1"])
-def test_malformed_number_lists(text: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="invalid format"):
-        values.number_list(text)
-
-
-def test_a_number_list_is_bounded() -> None:
-    with pytest.raises(InvalidArgumentError, match="maximum is 8192"):
-        values.number_list("0-999999999999")
-
-
 def test_ulimits() -> None:
     assert values.ulimit("nofile=5") == {"Name": "nofile", "Soft": 5, "Hard": 5}
     assert values.ulimit("nofile=5:9") == {"Name": "nofile", "Soft": 5, "Hard": 9}

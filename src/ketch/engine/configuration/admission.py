@@ -19,6 +19,7 @@ from ketch.spec import (
     user_namespaces,
     values,
 )
+from ketch.spec.number_lists import number_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _check_cpu(resources: "HostConfig", host: "Host") -> None:
             raise InvalidArgumentError(
                 f"Conflicting options: Nano CPUs and CPU {other} cannot both be set"
             )
-    available = values.number_list(host.cpus)
+    available = number_list(host.cpus)
     if nanos < 0 or nanos > len(available) * 10**9:
         raise InvalidArgumentError(
             f"Range of CPUs is from 0.01 to {len(available)}.00, "
@@ -157,12 +158,12 @@ def _check_cpu(resources: "HostConfig", host: "Host") -> None:
         ("memory nodes", "mems", resources.get("CpusetMems", ""), host.memory_nodes),
     ):
         try:
-            numbers = values.number_list(wanted)
+            numbers = number_list(wanted)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(
                 f"Invalid value {wanted} for cpuset {kind}: {error.message}"
             ) from error
-        if not numbers <= values.number_list(there):
+        if not numbers <= number_list(there):
             raise InvalidArgumentError(
                 f"Requested {what} are not available - requested {wanted}, available: {there}"
             )

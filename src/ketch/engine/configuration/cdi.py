@@ -53,7 +53,12 @@ def names(
                 f"ketch takes GPUs from a CDI specification in {' or '.join(DIRECTORIES)}, such as "
                 "nvidia-ctk cdi generate writes",
             )
-        count = wanted.get("Count", 0)
+        # One more than there are fails like any number more, by its name.
+        there = sum(
+            len(document.get("devices") or ())
+            for document in _specifications(directories) if document.get("kind") == kind
+        )  # fmt: skip
+        count = min(wanted.get("Count", 0), there + 1)
         devices = wanted.get("DeviceIDs") or (
             ["all"] if count < 0 else [str(number) for number in range(count)]
         )

@@ -1,6 +1,7 @@
 """What a container uses, in the shape in which runc's ``events`` prints it."""
 
 from ketch.cgroups.group import read
+from ketch.spec.number_lists import number_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,23 +52,13 @@ def _cpu(found: "Statistics") -> "dict[str, Any]":
 def _cpuset(directory: str) -> "dict[str, Any]":
     prefix = f"{directory}/cpuset"
     found: dict[str, Any] = {}
-    if directory and (cpus := _numbers(read(f"{prefix}.cpus") or "")):
+    if directory and (cpus := sorted(number_list((read(f"{prefix}.cpus") or "").strip()))):
         found["cpus"] = cpus
-    mems = _numbers(read(f"{prefix}.mems") or "") if directory else []
+    mems = sorted(number_list((read(f"{prefix}.mems") or "").strip())) if directory else []
     for name in _CPUSET_FLAGS:
         found[name] = int((directory and read(f"{prefix}.{name}")) or 0)
         if name == "cpu_exclusive" and mems:
             found["mems"] = mems
-    return found
-
-
-def _numbers(text: str) -> list[int]:
-    """A list such as ``0-3,7``, each number by itself."""
-    found: list[int] = []
-    for part in text.strip().split(","):
-        if part:
-            first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
     return found
 
 
