@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 
+import pexpect
 import pytest
 
 from tests.support.commands import Engine, finish
@@ -278,6 +279,25 @@ def test_init_reaps_orphans_and_passes_signals_and_status_on(engine: Engine) -> 
     assert (result.out.strip(), result.status) == ("0", 9)
     pid = engine.ok("run", "--rm", "--init", "busybox", "sh", "-c", "echo $$")
     assert int(pid) > 1
+    told = ("cat", "/proc/1/cmdline", "/proc/1/environ")
+    words = engine.ok("run", "--rm", "--init", "-e", "A=b", "busybox", *told).split("\0")
+    assert words[:5] == ["/sbin/docker-init", "--", *told]
+    assert "A=b" in words
+    killed = engine("run", "--rm", "--init", "busybox", "sh", "-c", "kill -TERM 1; sleep 20")
+    assert killed.status == 128 + signal.SIGTERM
+
+
+@pytest.mark.ketch_only("docker needs its own docker-init, which Debian has as tini")
+def test_the_terminal_under_init_is_the_programs(engine: Engine) -> None:
+    child = engine.terminal("run", "--rm", "-it", "--init", "busybox", "sh", "-c",
+                            "trap 'echo interrupted; exit 4' INT; echo there > /dev/tty; "
+                            "while :; do sleep 0.1; done")  # fmt: skip
+    child.expect("there")
+    child.sendintr()
+    child.expect("interrupted")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 4
 
 
 def test_pid_1_is_the_users_program(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -146,12 +147,39 @@ def test_watching_who_enters(
         assert {"exe", "fd", "cwd", "ptrace", "mem"} <= set(found["got"])
 
 
-def test_pid_1_of_ketchs_own(ketch: Engine, attacker: str) -> None:
-    """With --init, PID 1 stays ketch's for as long as the container lives; it is non-dumpable."""
-    found = attack(ketch, attacker, "look_at_init", options=("--init",))
-    assert found["name"].startswith("ketch"), "PID 1 is not ketch's"
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_pid_1_of_ketchs_own(ketch: Engine, attacker: str, user: str) -> None:
+    """With --init, PID 1 can be looked at by whom it belongs to, and has nothing of the host."""
+    words = [ketch.prefix[2], "ketch", "site-packages", "zygote"]
+    options = ("--init", "--user", user, "--env", "MINE=yes", "--hostname", "boxed")
+    found = attack(
+        ketch, attacker, "look_at_init", *(word[::-1] for word in words), options=options
+    )
+    assert found["comm"] == "docker-init"
+    assert found["cmdline"].startswith("/sbin/docker-init -- ")
+    assert "MINE=yes" in found["environ"]
+    assert found["outcomes"].pop("fd/0") == "No such file or directory", "it holds descriptors"
+    assert set(found["outcomes"].values()) == {"opened"}, found
+    assert found["bytes"] > 100_000, "its memory was not read"
+    assert found["words"] == [], "it has memory of ketch's"
+
+
+def test_pid_1_where_the_filter_lets_it_execute_nothing(
+    ketch: Engine, attacker: str, tmp_path: pathlib.Path
+) -> None:
+    """Then it stays a process of ketch's, which is closed to those inside, under the same name."""
+    profile = tmp_path / "profile.json"
+    refused = {"names": ["memfd_create"], "action": "SCMP_ACT_ERRNO"}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}))
+    options = ("--init", "--security-opt", f"seccomp={profile}")
+    found = attack(ketch, attacker, "look_at_init", options=options)
+    assert found["comm"] == "docker-init"
+    assert found["cmdline"].startswith("/sbin/docker-init -- ")
+    assert str(ketch.prefix[2]) not in found["cmdline"]
     assert found["outcomes"].pop("fd/0") == "No such file or directory", "it holds descriptors"
     assert set(found["outcomes"].values()) == {"Permission denied"}, found
+    done = ketch("run", "--rm", *options, "--network", "none", "busybox", "sh", "-c", "kill -9 $$")
+    assert done.status == 128 + signal.SIGKILL
 
 
 def test_taking_descriptors_with_ptrace(ketch: Engine, attacker: str, shared: pathlib.Path) -> None:

@@ -19,7 +19,7 @@ from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
 from ketch.runtime.namespaces import join
 from ketch.runtime.plan import explain_namespace
-from ketch.runtime.process import ProcessSetup, run_under_init
+from ketch.runtime.process import ProcessSetup
 from ketch.runtime.steps import JoinKeyring
 
 TYPE_CHECKING = False
@@ -107,6 +107,8 @@ class Birth:
         if plan.config.get("hooks"):
             # Init may import nothing.
             from ketch.runtime import hooks  # noqa: F401, PLC0415
+        if under_init:
+            from ketch.runtime import pid_one  # noqa: F401, PLC0415
 
     def say(self, words: str) -> None:
         """Explain a step, if anyone asked."""
@@ -263,6 +265,8 @@ def _run_hooks(birth: Birth, kind: "Literal['createContainer', 'startContainer']
 
 
 def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:
+    from ketch.runtime import pid_one  # noqa: PLC0415 loaded by Birth
+
     def start() -> None:
         try:
             birth.setup.execute(path)
@@ -270,7 +274,7 @@ def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:
             channel.failed(error)
         os._exit(127)
 
-    run_under_init(start)
+    pid_one.stay(start, birth.setup.arguments, birth.setup.environment)
 
 
 def forbid_imports() -> None:

@@ -355,38 +355,6 @@ def restore_signals() -> None:
     signals.pthread_sigmask(signals.SIG_SETMASK, ())
 
 
-def run_under_init(start: "Callable[[], None]") -> None:
-    """Stay as PID 1 of the container: start the program, pass signals on, reap orphans.
-
-    What ``--init`` asks for. Ends with the program's own exit status, or 128 + n for signal n.
-
-    Args:
-        start: executes the program; called in the child, does not return.
-    """
-    every = signals.valid_signals()
-    signals.pthread_sigmask(signals.SIG_BLOCK, every)
-    program_pid = os.fork()
-    if program_pid == 0:
-        os.setsid()
-        start()
-    process.close_all_but(set())
-    while True:
-        caught = signals.sigwaitinfo(every)
-        if caught.si_signo != signals.SIGCHLD:
-            os.kill(program_pid, caught.si_signo)
-            continue
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            if pid == program_pid:
-                code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else 128 - code)
-
-
 def _own_standard_streams(uid: int) -> None:
     """Give the standard streams to the user, so that it may open /dev/stdout again.
 
