@@ -68,3 +68,21 @@ def write_bundle(directory: pathlib.Path, config: dict[str, Any]) -> str:
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return str(directory)
+
+
+def configuration_of(bundle: str, *arguments: str) -> dict[str, Any]:
+    """Return a bundle's configuration for another program, with a cgroup but no terminal."""
+    text = pathlib.Path(bundle, "config.json").read_text(encoding="utf-8")
+    config: dict[str, Any] = json.loads(text)
+    config["process"] |= {"args": list(arguments), "terminal": False}
+    config["linux"]["cgroupsPath"] += "-other"
+    return config
+
+
+def cgroup_file(controller: str, name: str) -> str | None:
+    """Return what a file of the plain container's v1 cgroup says, or None where there is none."""
+    path = f"/sys/fs/cgroup/{controller}/ketch-test-oci-{os.getpid()}/{name}"
+    try:
+        return pathlib.Path(path).read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None

@@ -51,11 +51,20 @@ def v1(resources: "Resources", facts: "Facts") -> "list[Write]":
         if shares > _SHARES_MAX:
             raise InvalidArgumentError(f"the maximum allowed cpu-shares is {_SHARES_MAX}")
         writes.append(("cpu", "cpu.shares", str(shares)))
-    if period := cpu.get("realtimePeriod", 0):
+    return writes + _v1_realtime(cpu, facts) + _v1_bandwidth(cpu, facts)
+
+
+def _v1_realtime(cpu: "Cpu", facts: "Facts") -> "list[Write]":
+    runtime, period = cpu.get("realtimeRuntime", 0), cpu.get("realtimePeriod", 0)
+    writes: list[Write] = []
+    if period:
         writes.append(("cpu", "cpu.rt_period_us", str(period)))
-    if runtime := cpu.get("realtimeRuntime", 0):
+    if runtime:
         writes.append(("cpu", "cpu.rt_runtime_us", str(runtime)))
-    return writes + _v1_bandwidth(cpu, facts)
+    # The runtime may at no moment exceed the period, nor their ratio the parent's: as below.
+    if len(writes) == 2 and period < int(facts.value("cpu", "cpu.rt_period_us", "1000000")):
+        writes.reverse()
+    return writes
 
 
 def _v1_bandwidth(cpu: "Cpu", facts: "Facts") -> "list[Write]":

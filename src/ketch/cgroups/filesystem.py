@@ -87,7 +87,7 @@ class Manager:
         something fails.
 
         Raises:
-            ConflictError: it exists and has processes.
+            ConflictError: it exists and has processes, or is frozen.
             PermissionDeniedError: a hierarchy cannot be written.
         """
         made: list[Group] = []
@@ -106,13 +106,22 @@ class Manager:
             raise
 
     def _take_over(self) -> None:
-        """Make sure that a cgroup that was there before is empty, and let it run."""
+        """Make sure that a cgroup that was there before is empty, and not frozen by somebody."""
         if held := self.processes():
             raise ConflictError(
                 f"cgroup {self.path} is in use by {_names(held)}",
                 "choose another cgroup path, or end these processes",
             )
-        self._thaw_if_frozen()
+        self._refuse_frozen()
+
+    def _refuse_frozen(self) -> None:
+        """What would enter a frozen cgroup would never get any further."""
+        with suppress(UnavailableError):
+            if self.frozen():
+                raise ConflictError(
+                    f"cgroup {self.path} is frozen",
+                    "choose another cgroup path, or thaw it where it was frozen",
+                )
 
     def set(self, resources: "Resources") -> None:
         """Limit the cgroup; what ``resources`` does not name stays as it is.

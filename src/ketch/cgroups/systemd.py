@@ -131,6 +131,7 @@ class UnitManager(Manager):
                 f"cgroup {self.path} is in use by {members.names(held)}",
                 "choose another cgroup path, or end these processes",
             )
+        self._refuse_frozen()
 
     def set(self, resources: "Resources") -> None:
         """Limit the unit; see ``Manager.set``."""

@@ -168,11 +168,13 @@ def test_paths_that_name_no_cgroup_of_their_own(layout: Layout, path: str) -> No
         cgroups.manager(path, layout)
 
 
-def test_an_empty_leftover_is_used_again_even_a_frozen_one(manager: Manager) -> None:
-    manager.freeze()
+def test_an_empty_leftover_is_used_again_but_no_frozen_one(manager: Manager) -> None:
     again = cgroups.manager(manager.path, manager.layout)
     again.create()
-    assert not again.frozen()
+    manager.freeze()
+    with pytest.raises(ConflictError, match="is frozen"):
+        again.create()
+    assert manager.frozen()
 
 
 def test_a_cgroup_in_use_is_not_taken_over(manager: Manager) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -39,6 +40,15 @@ def await_status(runtime: Engine, wanted: str, name: str = "c") -> None:
     while status(runtime, name) != wanted:
         assert time.monotonic() < deadline, f"still {status(runtime, name)}"
         time.sleep(0.05)
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process that is no zombie."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
 
 
 class TestRun:
@@ -88,6 +98,27 @@ class TestRun:
         terminal.expect_exact("got-typed")
         assert finish(terminal) == 3
 
+    def test_a_terminals_output_in_a_file(
+        self, runtime: Engine, bundle: Bundle, tmp_path: pathlib.Path
+    ) -> None:
+        files = tmp_path / "run", tmp_path / "exec"
+        prefix = shlex.join(runtime.prefix)
+        path = bundle("sh", "-c", "printf 'a\\nb\\n'", terminal=True)
+        idle = oci.write_bundle(tmp_path / "idle", oci.configuration_of(path, "sleep", "100"))
+        run_detached(runtime, "-b", idle, "d")
+        script = (
+            f"{prefix} run -b {path} c > {files[0]}; "
+            f"{prefix} exec -t d sh -c 'printf \"a\\nb\\n\"; tty' > {files[1]}; "
+            f"{prefix} exec -t d printf 'a\\nb\\n'; stty -a"
+        )
+        terminal = Engine("sh", ["sh"]).terminal("-c", script, columns=200)
+        # On a terminal lines end as they should, and it is afterwards as it was.
+        terminal.expect_exact("a\r\nb\r\n")
+        terminal.expect(r" onlcr")
+        assert finish(terminal) == 0
+        assert files[0].read_bytes() == b"a\nb\n"
+        assert files[1].read_bytes() == b"a\nb\n/dev/pts/0\n"
+
     def test_resizing_a_terminal(self, runtime: Engine, bundle: Bundle) -> None:
         script = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.1; done"
         terminal = runtime.terminal("run", "-b", bundle("sh", "-c", script, terminal=True), "c")
@@ -117,7 +148,7 @@ class TestRun:
         result = runtime("run", "--preserve-fds", "2", "-b", bundle("true"), "c")
         assert result.status == 1
         assert "please check that preserved-fd 0 (of 2) is present" in result.err
-        assert runtime.ok("list", "-q") == ""
+        assert runtime("list", "-q").out == ""
 
     def test_home_comes_from_the_containers_users(self, runtime: Engine, bundle: Bundle) -> None:
         assert runtime.ok("run", "-b", bundle("sh", "-c", "echo $HOME"), "c") == "/root"
@@ -389,6 +420,79 @@ class TestControl:
         assert (directory / "memory.limit_in_bytes").read_text() == f"{32 << 20}\n"
         stats = json.loads(runtime.ok("events", "--stats", "c"))
         assert stats["data"]["memory"]["usage"]["limit"] == 32 << 20
+
+    @pytest.mark.parametrize(("option", "limit"), [("0", "1"), ("-1", "max"), ("9", "9")])
+    def test_update_of_the_number_of_processes(
+        self, runtime: Engine, bundle: Bundle, option: str, limit: str
+    ) -> None:
+        if runtime.name == "runc" and option == "0":
+            pytest.skip("runc before 1.4 takes 0 for no change")
+        run_detached(runtime, "-b", bundle("sleep", "100"), "c")
+        runtime.ok("update", "--pids-limit", "50", "c")
+        runtime.ok("update", f"--pids-limit={option}", "c")
+        runtime.ok("update", "--cpu-share", "100", "c")  # which leaves the other as it is
+        assert oci.cgroup_file("pids", "pids.max") == limit
+
+    def test_update_of_realtime_in_every_direction(self, runtime: Engine, bundle: Bundle) -> None:
+        run_detached(runtime, "-b", bundle("sleep", "100"), "c")
+        if oci.cgroup_file("cpu", "cpu.rt_runtime_us") is None:
+            pytest.skip("this kernel gives cgroups no real-time")
+        if runtime.name == "runc":
+            pytest.skip("runc does since 1.2")
+        # Longer and shorter, more and less, each way; little, since what has just been removed
+        # still counts with the kernel.
+        for period, taken in (
+            (1_000_000, 200_000), (10_000, 1_000), (10_000, 2_000), (1_000_000, 9_000),
+            (10_000, 2_000), (500_000, 100_000), (400_000, 40_000), (30_000, 6_000),
+        ):  # fmt: skip
+            runtime.ok("update", f"--cpu-rt-period={period}", f"--cpu-rt-runtime={taken}", "c")
+            assert oci.cgroup_file("cpu", "cpu.rt_period_us") == str(period)
+            assert oci.cgroup_file("cpu", "cpu.rt_runtime_us") == str(taken)
+
+    @pytest.mark.parametrize("words", [["kill", "c", "KILL"], ["delete", "--force", "c"]])
+    @pytest.mark.parametrize("init", ["lives", "has ended"])
+    def test_without_a_pid_namespace_all_are_killed(
+        self, runtime: Engine, bundle: Bundle, words: list[str], init: str
+    ) -> None:
+        if runtime.name == "runc" and words[0] == "kill":
+            pytest.skip("runc does since 1.2")
+
+        def share(config: Any) -> None:
+            namespaces = config["linux"]["namespaces"]
+            namespaces[:] = [each for each in namespaces if each["type"] != "pid"]
+
+        script = "sleep 1000 & sleep 1001 & exec sleep 1002"
+        run_detached(runtime, "-b", bundle("sh", "-c", script, change=share), "c")
+        pids = [int(pid) for pid in json.loads(runtime.ok("ps", "-f", "json", "c"))]
+        while len(pids) < 3:
+            pids = [int(pid) for pid in json.loads(runtime.ok("ps", "-f", "json", "c"))]
+        if init == "has ended":
+            runtime.ok("kill", "c", "TERM")
+            await_status(runtime, "stopped")
+        runtime.ok(*words)
+        deadline = time.monotonic() + 10
+        while any(running(pid) for pid in pids):
+            assert time.monotonic() < deadline, [pid for pid in pids if running(pid)]
+            time.sleep(0.02)
+
+    def test_a_frozen_cgroup_is_left_alone(self, runtime: Engine, bundle: Bundle) -> None:
+        name = f"/ketch-test-oci-{os.getpid()}"
+        frozen = pathlib.Path(f"/sys/fs/cgroup/freezer{name}")
+        if not frozen.parent.is_dir():
+            pytest.skip("the freezer is looked for in cgroup v1")
+        frozen.mkdir()
+        try:
+            (frozen / "freezer.state").write_text("FROZEN")
+            failed = runtime("run", "-b", bundle("true"), "c")
+            assert failed.status == 1
+            assert "frozen" in failed.err
+            if runtime.name == "ketch-oci":
+                assert (frozen / "freezer.state").read_text() == "FROZEN\n"
+                assert runtime.ok("list", "-q") == ""
+        finally:
+            if frozen.exists():
+                (frozen / "freezer.state").write_text("THAWED")
+                frozen.rmdir()
 
     def test_events_until_the_end(self, runtime: Engine, bundle: Bundle) -> None:
         run_detached(runtime, "-b", bundle("sleep", "100"), "c")

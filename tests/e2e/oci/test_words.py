@@ -170,10 +170,41 @@ def test_list(running: Both) -> None:
     assert shown[0] == shown[1]
 
 
-def test_an_empty_list(both: Both) -> None:
+def test_an_empty_list(both: Both, tmp_path: pathlib.Path) -> None:
+    for name in ("runc", "ketch"):
+        (tmp_path / name).mkdir()
     assert same(both, "list", "-f", "json") == "null\n"
     same(both, "list")
     same(both, "list", "-q")
+    # runc 1.1 makes the directory; later ones do not, and say so.
+    (tmp_path / "ketch").rmdir()
+    for words in (["list"], ["list", "-q"], ["list", "-f", "json"]):
+        failed = both[1](*words)
+        assert (failed.status, failed.out) == (1, "")
+        assert f"open {tmp_path}/ketch: no such file or directory" in failed.err
+    assert not (tmp_path / "ketch").exists()
+
+
+def test_the_version_as_callers_read_it(both: Both) -> None:
+    for words in (["--version"], ["-v"]):
+        lines = [engine.ok(*words).splitlines() for engine in both]
+        for name, found in zip(("runc", "ketch-oci"), lines, strict=True):
+            # What dockerd and go-runc look for: moby's parseRuntimeVersion, parseVersion.
+            assert re.fullmatch(rf"{name} version \d+\.\d+\.\d+\S*", found[0])
+            assert re.fullmatch(r"commit: \S+", found[1])
+            assert re.fullmatch(r"spec: \d+\.\d+\.\d+\S*", found[2])
+            assert re.fullmatch(r"libseccomp: \d+\.\d+\.\d+", found[-1])
+    help_ = both[1].ok("--help")
+    assert f"VERSION:\n   {lines[1][0].split()[-1]}\n{lines[1][1]}\n" in help_
+
+
+def test_help_has_the_sections_of_runcs(both: Both) -> None:
+    texts = [engine.ok("--help") for engine in both]
+    sections = [re.findall(r"^([A-Z ]+):$", text, re.MULTILINE) for text in texts]
+    assert sections[0] == sections[1]
+    options = [text.split("GLOBAL OPTIONS:")[1] for text in texts]
+    for flag in ("--help, -h", "--version, -v"):
+        assert all(flag in text for text in options)
 
 
 def test_the_shape_of_statistics(running: Both) -> None:

@@ -203,8 +203,8 @@ def test_v1_cpu_fields() -> None:
         "cpuset.cpus=0-1",
         "cpuset.mems=0",
         "cpu.shares=512",
-        "cpu.rt_period_us=7",
         "cpu.rt_runtime_us=6",
+        "cpu.rt_period_us=7",
     ]
 
 

@@ -164,7 +164,7 @@ def _from_flags(options: "Parsed") -> "Resources":
     found: Any = {
         "cpu": cpu,
         "memory": memory,
-        "pids": {"limit": options.number("pids-limit")} if options.number("pids-limit") else {},
+        "pids": {"limit": options.number("pids-limit")} if "pids-limit" in options.given else {},
         "blockIO": (
             {"weight": options.number("blkio-weight")} if options.number("blkio-weight") else {}
         ),

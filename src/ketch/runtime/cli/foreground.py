@@ -54,6 +54,7 @@ class Foreground:
             process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
         if container.console is not None:
             os.set_blocking(container.console, False)
+            _leave_line_ends(container.console)
             self._terminal = _find_terminal()
             self._saved = termios.tcgetattr(self._terminal)
             _make_raw(self._terminal)
@@ -202,14 +203,28 @@ def _find_terminal() -> int:
         ) from error
 
 
+def _leave_line_ends(console: int) -> None:
+    """Have the container's terminal leave ends of lines as they are.
+
+    A terminal shows them right by itself, and a file or a pipe is not to hold carriage returns that
+    the program never wrote.
+    """
+    attributes = termios.tcgetattr(console)
+    attributes[1] &= ~termios.ONLCR
+    termios.tcsetattr(console, termios.TCSANOW, attributes)
+
+
 def _make_raw(terminal: int) -> None:
-    """Pass every key on as it is: cfmakeraw(3), but for the processing of output."""
+    """Pass every key on as it is: cfmakeraw(3), but for the processing of output.
+
+    What arrives here ends its lines by a line feed alone, see ``_leave_line_ends``.
+    """
     attributes = termios.tcgetattr(terminal)
     attributes[0] &= ~(
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
         | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
     )  # fmt: skip
-    attributes[1] &= ~termios.OPOST
+    attributes[1] |= termios.OPOST
     attributes[2] = (attributes[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
     attributes[3] &= ~(
         termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN

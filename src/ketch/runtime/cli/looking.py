@@ -38,6 +38,8 @@ def list_(settings: "Settings", options: "Parsed") -> int:
     """Print all containers."""
     form = _form(options)
     states = States(settings.root)
+    if not settings.is_default_root:
+        os.stat(settings.root)  # the default one is made for the first container
     found = [_state(states, record) | {"owner": _owner(record)} for record in states.all()]
     if options.enabled("quiet"):
         for each in found:

@@ -3,9 +3,10 @@
 import os
 import sys
 
-from ketch.errors import KetchError
+from ketch.errors import KetchError, UnavailableError
 from ketch.runtime.cli import commands, grammar
 from ketch.runtime.cli.log import Log
+from ketch.spec.flag import Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
 PROGRAM = "ketch-oci"
 _NO_COMMAND = 3  # exit status, runc's
 _EXEC_FAILED = 255
+_HELP = Flag("help", "h", "bool", "show this")
+_DESCRIPTION = f"""\
+{PROGRAM} runs containers as the Open Container Initiative's specifications have them: a bundle is a
+directory with a configuration, "config.json", and a root file system.
+
+To start a container:
+
+    # {PROGRAM} run [ -b bundle ] <container-id>
+
+Its name must be unique on this machine. Without "-b" the bundle is the current directory."""
 _FAILED_PREFIX = {
     "create": f"{PROGRAM} create failed: ",
     "exec": "exec failed: ",
@@ -27,19 +38,21 @@ class Settings:
 
     Attributes:
         root: directory of the containers' state.
+        is_default_root: whether nobody chose it.
         log: where messages go.
         rootless: whether to go on where cgroups may not be made.
         systemd: whether systemd makes the cgroups.
         criu: path of criu.
     """
 
-    __slots__ = ("criu", "log", "root", "rootless", "systemd")
+    __slots__ = ("criu", "is_default_root", "log", "root", "rootless", "systemd")
 
     def __init__(
-        self, root: str, log: Log, *, rootless: bool = False, systemd: bool = False,
-        criu: str = "criu",
+        self, root: str, log: Log, *, is_default_root: bool = False, rootless: bool = False,
+        systemd: bool = False, criu: str = "criu",
     ) -> None:  # fmt: skip
         self.root = root
+        self.is_default_root = is_default_root
         self.log = log
         self.rootless = rootless
         self.systemd = systemd
@@ -114,7 +127,7 @@ def _global_options(words: list[str]) -> grammar.Parsed | None:
             error.message, f"Incorrect Usage. {error.message}\n\n{_help()}"
         ) from error
     if parsed.enabled("version"):
-        print(_version())
+        print(f"{PROGRAM} version {_version()}")
         return None
     if parsed.help or not parsed.arguments or parsed.arguments[0] in {"help", "h"}:
         topic = "".join(parsed.arguments[1:2])
@@ -156,7 +169,8 @@ def _settings(parsed: grammar.Parsed, log: Log) -> Settings:
     rootless = asked == "true" or (asked != "false" and _is_rootless())
     return Settings(
         os.path.abspath(parsed.text("root") or _default_root()), log,
-        rootless=rootless, systemd=parsed.enabled("systemd-cgroup"), criu=parsed.text("criu"),
+        is_default_root=not parsed.text("root"), rootless=rootless,
+        systemd=parsed.enabled("systemd-cgroup"), criu=parsed.text("criu"),
     )  # fmt: skip
 
 
@@ -174,10 +188,17 @@ def _is_rootless() -> bool:
 
 
 def _version() -> str:
-    from ketch import __version__  # noqa: PLC0415
+    """The version in runc's form: its callers look for these lines, dockerd for the commit."""
+    from ketch import __version__  # noqa: PLC0415 - few ask
+    from ketch.runtime import libseccomp  # noqa: PLC0415
     from ketch.spec.features import OCI_VERSION  # noqa: PLC0415
 
-    return f"{PROGRAM} version {__version__}\nspec: {OCI_VERSION}"
+    lines = [__version__, f"commit: {__version__}", f"spec: {OCI_VERSION}"]
+    try:  # noqa: SIM105 contextlib is not loaded without need
+        lines.append(f"libseccomp: {libseccomp.Libseccomp().version()}")
+    except UnavailableError:
+        pass
+    return "\n".join(lines)
 
 
 def _help() -> str:
@@ -185,8 +206,9 @@ def _help() -> str:
         f"   {name:<12}{commands.command(name).summary}" for name in commands.FUNCTIONS
     )
     return (
-        f"NAME:\n   {PROGRAM} - Open Container Initiative runtime\n\n"
+        f"NAME:\n   {PROGRAM} - Open Container Initiative runtime\n\n{_DESCRIPTION}\n\n"
         f"USAGE:\n   {PROGRAM} [global options] command [command options] [arguments...]\n\n"
+        f"VERSION:\n   {_version()}\n\n"
         f"COMMANDS:\n{rows}\n   {'help, h':<12}show this, or help for one command\n\n"
-        f"GLOBAL OPTIONS:\n{grammar.option_lines(commands.GLOBAL)}\n"
+        f"GLOBAL OPTIONS:\n{grammar.option_lines((*commands.GLOBAL, _HELP))}\n"
     )

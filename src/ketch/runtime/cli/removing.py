@@ -40,8 +40,12 @@ def kill(settings: "Settings", options: "Parsed") -> int:
     cgroup = record.manager()
     everyone = options.enabled("all")
     # In a PID namespace that is not its own a container's other processes outlive init.
-    shared = number == _SIGKILL and cgroup is not None and not _has_pid_namespace(states, record)
-    if cgroup is not None and (everyone or (shared and status == STOPPED)):
+    whole = number == _SIGKILL and status != CREATING and not _has_pid_namespace(states, record)
+    if cgroup is not None and whole:
+        if not cgroup.exists():
+            raise ConflictError("container not running")
+        cgroup.kill()
+    elif cgroup is not None and everyone:
         if cgroup.exists():
             members.signal(cgroup.processes, number)
     elif status in {CREATING, STOPPED}:

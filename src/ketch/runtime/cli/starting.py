@@ -4,6 +4,8 @@ import os
 
 from ketch import cgroups
 from ketch.errors import (
+    AlreadyExistsError,
+    ConflictError,
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
@@ -226,7 +228,11 @@ class Making:
         # Without rules of its own a container has the devices that every container has.
         resources: Resources = {"devices": [], **linux.get("resources", {})}
         try:
-            cgroup.create()
+            try:
+                cgroup.create()
+            except (AlreadyExistsError, ConflictError):
+                self.record.cgroup = ""  # somebody else's, to be left as it is
+                raise
             self.record.owns_cgroup = True
             self.entry.write(self.record)
             self._limit(cgroup, resources)
