@@ -6,6 +6,7 @@ once, and reads links, addresses and routes back.
 
 import _socket
 import errno
+import os
 import struct
 import sys
 from ipaddress import (
@@ -51,6 +52,7 @@ IFLA_MASTER = 10
 IFLA_OPERSTATE = 16
 IFLA_LINKMODE = 17
 IFLA_LINKINFO = 18
+IFLA_IFALIAS = 20
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
 IFLA_NUM_TX_QUEUES = 31
@@ -122,12 +124,13 @@ class Link:
         flags: IFF_* of netdevice(7).
         kind: ``bridge``, ``veth``..., empty for hardware and loopback.
         mac: link-layer address, ``02:42:...``, empty where it has none.
+        alias: what somebody has written to it, see ``set_alias``.
         mtu_bytes: largest packet.
         master: index of the bridge it is a port of, or 0.
         peer: index of the other end or lower link, maybe in another namespace, or 0.
     """
 
-    __slots__ = ("flags", "index", "kind", "mac", "master", "mtu_bytes", "name", "peer")
+    __slots__ = ("alias", "flags", "index", "kind", "mac", "master", "mtu_bytes", "name", "peer")
 
     index: int
     flags: int
@@ -137,6 +140,7 @@ class Link:
         values = dict(netlink.attributes(message.payload, _LINK.size))
         self.name = netlink.string(values[IFLA_IFNAME])
         self.mac = values.get(IFLA_ADDRESS, b"").hex(":")
+        self.alias = os.fsdecode(values.get(IFLA_IFALIAS, b"").rstrip(b"\0"))
         self.mtu_bytes = netlink.number(values.get(IFLA_MTU, b""))
         self.master = netlink.number(values.get(IFLA_MASTER, b""))
         self.peer = netlink.number(values.get(IFLA_LINK, b""))
@@ -421,6 +425,12 @@ def set_link(
     detail = f"set link {link}: {', '.join(changes)}"
     # RTM_NEWLINK without NLM_F_CREATE changes; RTM_SETLINK takes no flags by name.
     return Request("RTM_NEWLINK", RTM_NEWLINK, 0, payload, detail)
+
+
+def set_alias(index: int, alias: str) -> Request:
+    """Write something to a link for others to read: ip-link(8), ``alias``; at most 255 bytes."""
+    payload = _LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_IFALIAS, os.fsencode(alias))
+    return Request("RTM_SETLINK", RTM_SETLINK, 0, payload, f"write to link {index}")
 
 
 def delete_link(index: int) -> Request:

@@ -8,7 +8,7 @@ runs, and else takes that back.
 import os
 from contextlib import ExitStack, contextmanager
 
-from ketch.engine.networks import hosts_file, kernel, linking, publishing, resolution
+from ketch.engine.networks import hosts_file, kernel, linking, publishing, reclaiming, resolution
 from ketch.engine.networks.members import Member, member_of
 from ketch.engine.networks.plan import choose_gateways, endpoint
 from ketch.engine.networks.records import BRIDGE
@@ -65,7 +65,9 @@ def connect(
                 transaction = kernel.let_through(engine.settings, engine.store, [network.link()])
                 if transaction is not None:
                     transaction.wait()
+                new = reclaiming.missing([network.link()])
                 sandbox.connect(endpoint(member, network))
+                reclaiming.mark(engine.settings, new)
             _rewire(engine, container, sandbox)
             first = member.addresses and not any(
                 one.addresses for one in engine.endpoints.of(container.id) if one.id != member.id

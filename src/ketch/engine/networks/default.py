@@ -13,7 +13,7 @@ import zlib
 from ipaddress import ip_interface, ip_network
 
 from ketch.engine import configuration_file
-from ketch.engine.networks import pools
+from ketch.engine.networks import pools, reclaiming
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, select
 from ketch.errors import InvalidArgumentError
 from ketch.network import bridge as bridges
@@ -138,6 +138,7 @@ def _set_default(connection: sqlite3.Connection, settings: "Settings", network_i
 def _chosen(
     connection: sqlite3.Connection, settings: "Settings", version: int
 ) -> tuple[str, str, bool]:
+    reclaiming.reclaim()
     subnet = pools.free_subnet(connection, settings, version)
     return str(subnet), str(ipam.gateway_of(subnet)), True
 

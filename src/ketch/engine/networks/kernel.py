@@ -3,7 +3,7 @@
 It is not recorded: each start makes what is missing.
 """
 
-from ketch.engine.networks import publishing, records
+from ketch.engine.networks import publishing, reclaiming, records
 from ketch.engine.networks.default import default_bridge
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
@@ -41,6 +41,8 @@ def make(settings: "Settings", store: "Store", network: "Network", host: rtnetli
         transaction = let_through(settings, store, [link])
         try:
             bridges.ensure(host, link)
+            if not link.kept:
+                reclaiming.mark(settings, [link.name])
         except BaseException:
             if not network.record["kept"]:
                 bridges.delete(host, link.name)

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from ipaddress import ip_address, ip_network
 
-from ketch.engine.networks import kernel, pools, records
+from ketch.engine.networks import kernel, pools, reclaiming, records
 from ketch.engine.networks.default import built_in
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, not_found, select
 from ketch.engine.records import events
@@ -95,6 +95,7 @@ class Networks:
         with rtnetlink.Socket() as host, contextlib.ExitStack() as turn:
             with self._store.transaction() as connection:
                 turn.enter_context(turns.turn())  # after the database's, as in ``in_place``
+                reclaiming.reclaim()
                 # It has the first choice of subnets, whenever it is first used.
                 built_in(connection, self._settings, BRIDGE)
                 network = self._insert(connection, document, host)

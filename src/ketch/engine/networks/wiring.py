@@ -7,7 +7,7 @@ waits for nft. ``ketch.engine.networks.releasing`` takes it all away.
 
 from contextlib import ExitStack
 
-from ketch.engine.networks import kernel, linking, publishing
+from ketch.engine.networks import kernel, linking, publishing, reclaiming
 from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import BRIDGE
 from ketch.errors import KetchError, UnavailableError
@@ -138,9 +138,12 @@ def prepare(
                 address.version == 6 for one in plan.members for address in one.addresses
             )
             wiring.sandbox = wiring._opened.enter_context(Sandbox(ipv6=has_ipv6, owner=owner))
+            new = reclaiming.missing(plan.links())
             for one in plan.endpoints():
                 _say_link(say, one)
                 wiring.sandbox.connect(one)
+            if new:
+                reclaiming.mark(engine.settings, new)
             plan.turn.close()
             for port in plan.ports:
                 say(f"publish {publishing.spoken(port)} · nft(8)")

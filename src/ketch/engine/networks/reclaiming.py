@@ -1,0 +1,108 @@
+"""Bridges of engines that are no more: who made one, whether that one is gone, and what then.
+
+An engine whose root directory was deleted has nobody who would take its bridges away, and their
+subnets would be missing for ever. So each bridge says whose it is (ifalias, ip-link(8)), and who
+looks for a subnet deletes those that are surely nobody's: with no port, and made from where the
+caller is as well, for a root that is missing on the very file system on which it was. A root that
+is not mounted, or lies in another mount namespace, is not missed.
+
+Should an engine be wronged nevertheless, its next start makes the bridge anew, as after a reboot.
+"""
+
+import contextlib
+import os
+
+from ketch.errors import KetchError
+from ketch.linux import rtnetlink
+from ketch.network import bridge as bridges
+from ketch.network import firewall
+from ketch.network.bridge import Bridge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ketch.engine.settings import Settings
+    from ketch.network.parent import Parent
+
+_PREFIX = "ketch root"
+_ALIAS_BYTES_MAX = 255  # linux/if.h: IFALIASZ counts the final zero byte
+
+
+def missing(links: "Iterable[Bridge | Parent]") -> list[str]:
+    """Names of the bridges among some links that will have to be made."""
+    return [
+        link.name
+        for link in links
+        if isinstance(link, Bridge) and not link.kept and not bridges.exists(link.name)
+    ]
+
+
+def mark(settings: "Settings", names: "Iterable[str]") -> None:
+    """Have bridges that were just made say whose they are; one that has gone again will do.
+
+    Raises:
+        SyscallError: the kernel refused.
+    """
+    names = list(names)
+    alias = _alias(settings.root) if names else ""
+    if len(os.fsencode(alias)) > _ALIAS_BYTES_MAX:
+        return  # whether such a root is gone cannot be told
+    with rtnetlink.Socket() as host:
+        for name in names:
+            link = host.link(name)
+            if link is not None:
+                host.attempt(rtnetlink.set_alias(link.index, alias))
+
+
+def reclaim() -> None:
+    """Delete bridges of engines that are gone; to be called by whose turn it is to choose."""
+    with rtnetlink.Socket() as host:
+        links = host.links()
+        busy = {link.master for link in links}
+        for link in links:
+            if link.kind == "bridge" and link.index not in busy and _is_gone(link.alias):
+                host.attempt(rtnetlink.delete_link(link.index))
+                with contextlib.suppress(KetchError):  # what is left of it there harms nobody
+                    firewall.forget(link.name)
+
+
+def made_by(settings: "Settings") -> list[str]:
+    """Names of the bridges that an engine has made, as far as they say so."""
+    with rtnetlink.Socket() as host:
+        return [one.name for one in host.links() if one.alias == _alias(settings.root)]
+
+
+def _alias(root: str) -> str:
+    """Whose a bridge is: from where it was made, on which device its root is, and where."""
+    return f"{_PREFIX} {_place()} {os.stat(root).st_dev} {root}"
+
+
+def _place() -> str:
+    """From where paths are seen: the mount namespace, and the root directory in it."""
+    facts = os.stat("/")
+    return f"{os.stat('/proc/self/ns/mnt').st_ino}-{facts.st_dev}-{facts.st_ino}"
+
+
+def _is_gone(alias: str) -> bool:
+    if not alias.startswith(f"{_PREFIX} {_place()} "):
+        return False
+    device, _, root = alias.removeprefix(f"{_PREFIX} {_place()} ").partition(" ")
+    if not os.path.isabs(root):
+        return False
+    try:
+        os.lstat(root)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    else:
+        return False
+    while True:
+        root = os.path.dirname(root)
+        try:
+            return str(os.stat(root).st_dev) == device
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
