@@ -26,8 +26,15 @@ KINDS = {
     "mount": (CLONE_NEWNS, "mnt"),
 }
 
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+
 _unshare = libc.function("unshare", ctypes.c_int)
 _setns = libc.function("setns", ctypes.c_int, ctypes.c_int)
+
+
+def in_initial_user_namespace() -> bool:
+    """Whether the caller is in the machine's first user namespace: PROC_USER_INIT_INO."""
+    return os.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
 
 
 def unshare(flags: int) -> None:

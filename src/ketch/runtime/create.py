@@ -155,6 +155,9 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
         ours.hear = birth.explain
         stack.callback(theirs.close)
         into = None
+        for kind, path in plan.joins:
+            if kind == "user" and any(plan.id_maps):
+                mappings.require_same(path, *plan.id_maps)
         if cgroup:
             birth.say(f"enter the control group {cgroup.path} · cgroups(7)")
             into = cgroup.descriptor()

@@ -125,7 +125,11 @@ def enter(
         root, flags = _open_container(init_pid, init_pidfd)
         stack.callback(os.close, root)
         in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
-        setup.settle(linux, in_user_namespace=in_user_namespace)
+        setup.settle(
+            linux,
+            in_user_namespace=in_user_namespace,
+            nested=not namespaces.in_initial_user_namespace(),
+        )
         ours, theirs = Channel.pair()
         stack.callback(theirs.close)
         entry = _Entry(setup, theirs, streams, init_pidfd, root, flags)

@@ -103,7 +103,14 @@ class Birth:
         self.no_pivot = no_pivot
         self.sibling = sibling
         self.entrances: list[int] = []
-        setup.settle(plan.config.get("linux", {}), in_user_namespace=plan.in_user_namespace)
+        nested = not namespaces.in_initial_user_namespace()
+        if plan.visit is not None and nested:
+            # Who is below it may not go back into the network that it came from.
+            plan.steps.insert(0, plan.visit)
+            plan.visit = None
+        setup.settle(
+            plan.config.get("linux", {}), in_user_namespace=plan.in_user_namespace, nested=nested
+        )
         if plan.config.get("hooks"):
             # Init may import nothing.
             from ketch.runtime import hooks  # noqa: F401, PLC0415

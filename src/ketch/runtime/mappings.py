@@ -5,12 +5,13 @@ ordinary user may map only its own id, and the ranges that /etc/subuid and /etc/
 through newuidmap(1) and newgidmap(1).
 """
 
+import _socket
 import os
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import capabilities, process, signals
-from ketch.linux.namespaces import CLONE_NEWUSER
-from ketch.linux.scopes import owned, suppress
+from ketch.linux.namespaces import CLONE_NEWUSER, setns
+from ketch.linux.scopes import ExitStack, owned, suppress
 from ketch.spec.capabilities import mask
 
 TYPE_CHECKING = False
@@ -76,6 +77,63 @@ def open_namespace(uids: "list[IdMapping]", gids: "list[IdMapping]") -> int:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def require_same(path: str, uids: "list[IdMapping]", gids: "list[IdMapping]") -> None:
+    """Make sure that a user namespace that is to be joined has the maps that are also given.
+
+    Args:
+        path: of the namespace.
+        uids: ``linux.uidMappings``, empty where they are not given.
+        gids: ``linux.gidMappings``, likewise.
+
+    Raises:
+        InvalidArgumentError: it has others, or is none.
+    """
+    with ExitStack() as stack:
+        try:
+            namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InvalidArgumentError(
+                f"linux.namespaces: user namespace {path}: {(error.strerror or '').lower()}"
+            ) from error
+        stack.callback(os.close, namespace)
+        for field, file, given in (
+            ("linux.uidMappings", "uid_map", uids), ("linux.gidMappings", "gid_map", gids),
+        ):  # fmt: skip
+            there = _of(namespace, file)
+            if given and sorted(text(given).splitlines()) != sorted(there):
+                raise InvalidArgumentError(
+                    f"{field}: {', '.join(text(given).splitlines())} is not what the user "
+                    f"namespace {path} has, {', '.join(there) or 'nothing'}",
+                    "leave the field out, and what the namespace has counts",
+                )
+
+
+def _of(namespace: int, file: str) -> list[str]:
+    """A user namespace's map as it is seen here: a process there shows it."""
+    ours, theirs = _socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        with suppress(BaseException):
+            ours.close()
+            if not os.path.samestat(os.fstat(namespace), os.stat("/proc/self/ns/user")):
+                setns(namespace, CLONE_NEWUSER)
+            theirs.send(b"1")
+            theirs.recv(1)  # until the parent has read, or is gone
+        os._exit(0)
+    theirs.close()
+    try:
+        if not ours.recv(1):
+            raise InvalidArgumentError(
+                "linux.namespaces: the user namespace cannot be joined",
+                "its path must be of a user namespace below the runtime's own",
+            )
+        with open(f"/proc/{pid}/{file}", encoding="ascii") as lines:
+            return [" ".join(line.split()) for line in lines]
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
 
 
 def become_root() -> None:

@@ -143,6 +143,10 @@ class Plan:
         self.operations: list[Operation] = []
         self.closing: list[Operation] = []
         self.warnings: list[str] = []
+        if "user" in joined and any(self.id_maps):
+            self.warnings.append(
+                "linux.uidMappings, linux.gidMappings: those of the joined user namespace count"
+            )
         self._lay_out(config, layout, bundle)
 
     def _steps(self, config: "Config") -> "list[Step]":

@@ -51,6 +51,7 @@ class ProcessSetup:
         "gid",
         "groups",
         "in_user_namespace",
+        "is_mapped",
         "labels",
         "no_new_privileges",
         "null",
@@ -82,7 +83,7 @@ class ProcessSetup:
         )
         self.filter = filter_
         self.specification = specification
-        self.in_user_namespace = False
+        self.in_user_namespace = self.is_mapped = False
         self.null = -1
         self.steps: list[Step] = []
         if specification.get("rlimits"):
@@ -97,14 +98,16 @@ class ProcessSetup:
             if label:
                 self.labels.append(tuning.selinux(label))
 
-    def settle(self, linux: "Linux", *, in_user_namespace: bool) -> None:
+    def settle(self, linux: "Linux", *, in_user_namespace: bool, nested: bool) -> None:
         """Take in what the container as a whole asks of each of its processes.
 
         Args:
             linux: the configuration's ``linux``.
             in_user_namespace: whether it runs in a user namespace of the container's, where it
                 has all capabilities, whatever the runtime has outside.
+            nested: whether the runtime is in a user namespace itself.
         """
+        self.is_mapped = in_user_namespace or nested
         if linux.get("personality") is not None or linux.get("memoryPolicy") is not None:
             from ketch.runtime import tuning  # noqa: PLC0415 wanted by few
 
@@ -246,7 +249,7 @@ class ProcessSetup:
             os.setgroups(self.groups)
         except PermissionError as error:
             # An unprivileged user's namespace has given setgroups(2) up: user_namespaces(7).
-            if self.groups or not self.in_user_namespace:
+            if self.groups or not self.is_mapped:
                 raise InvalidArgumentError(
                     "process.user.additionalGids: this user namespace may not change its groups",
                     "map a range of groups, or leave additionalGids out",

@@ -291,8 +291,6 @@ def _check_namespaces(config: "Config") -> None:
     ):
         if mappings:
             _require_namespace(config, "user", field)
-            if namespaces["user"]:
-                raise _fault(field, "the user namespace that is joined has its own")
             _check_mappings(field, mappings)
         elif namespaces.get("user") == "":
             raise _fault(field, "is required for a new user namespace")

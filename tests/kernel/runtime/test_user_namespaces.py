@@ -177,6 +177,32 @@ def test_a_joined_user_namespace(bundle: Bundle) -> None:
             assert other.output().split() == ["0", "0", "200000", "65536"]
 
 
+def test_maps_beside_a_joined_user_namespace_must_be_its_own(bundle: Bundle) -> None:
+    first = in_user_namespace(configuration("sleep", "60"))
+    extra = {"containerID": 70_000, "hostID": 7, "size": 1}
+    first["linux"]["uidMappings"] = [*MAPPED, extra]
+    with bundle.container(first) as container:
+        second = configuration("cat", "/proc/self/uid_map")
+        join(second, "user", f"/proc/{container.pid}/ns/user")
+        # As pods have it whose ids are not the host's: both say the same, in whatever order.
+        second["linux"] |= {"uidMappings": [extra, *MAPPED], "gidMappings": MAPPED}
+        assert bundle.output(second).split()[:3] == ["0", "200000", "65536"]
+        assert "those of the joined user namespace count" in bundle.birth(second).plan.warnings[0]
+        for field, maps in (
+            ("uidMappings", MAPPED),
+            ("gidMappings", [{"containerID": 0, "hostID": 200_001, "size": 65_536}]),
+        ):
+            other = {**second, "linux": {**second["linux"], field: maps}}
+            with pytest.raises(InvalidArgumentError, match=rf"linux\.{field}: .* is not what the"):
+                bundle.run(other)
+        join(second, "user", f"/proc/{container.pid}/ns/uts")
+        with pytest.raises(InvalidArgumentError, match="the user namespace cannot be joined"):
+            bundle.run(second)
+        join(second, "user", "/nowhere")
+        with pytest.raises(InvalidArgumentError, match="user namespace /nowhere: no such file"):
+            bundle.run(second)
+
+
 def test_maps_of_several_ranges(bundle: Bundle) -> None:
     config = in_user_namespace(configuration("cat", "/proc/self/gid_map"))
     config["linux"]["gidMappings"] = [*MAPPED, {"containerID": 70_000, "hostID": 7, "size": 1}]
