@@ -8,6 +8,11 @@ only the command line prints and exits. A layer that can add a phrase of context
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 ENGINE_FAILED = 125
 """Exit status for a failure of ketch itself, as distinct from the program's (Docker's)."""
 
@@ -40,6 +45,18 @@ class KetchError(Exception):
         self.message = spelt_out(message)
         self.hint = spelt_out(hint)
         super().__init__(self.message)
+
+    def __reduce__(self) -> "tuple[Callable[..., KetchError], tuple[Any, ...]]":
+        """How it crosses over to another process, as from a pool's: whole, whatever made it."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[KetchError], args: "tuple[Any, ...]", facts: "dict[str, Any]"
+) -> KetchError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class InvalidArgumentError(KetchError):
@@ -137,6 +154,10 @@ class SyscallError(OSError):
         super().__init__(errno, f"{call}({detail}): {os.strerror(errno)}")
         self.call = call
         self.detail = detail
+
+    def __reduce__(self) -> "tuple[type[SyscallError], tuple[int | None, str, str]]":
+        """How it crosses over to another process."""
+        return type(self), (self.errno, self.call, self.detail)
 
     def __str__(self) -> str:
         """The message without OSError's "[Errno 22]", which the words beside it say already."""

@@ -1,0 +1,82 @@
+"""Errors cross from process to process whole, as pools and queues hand them over."""
+
+import copy
+import errno
+import importlib
+import inspect
+import pickle
+import pkgutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+import ketch
+from ketch import errors
+from ketch.errors import KetchError, ProgramFailedError, StartError, SyscallError
+
+_FAILED = ProgramFailedError("it ended", exit_status=3, stdout=b"out\xff", stderr=b"err")
+
+
+def _kinds(kind: type[KetchError]) -> Iterator[type[KetchError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
+
+
+def _load_everything() -> None:
+    for module in pkgutil.walk_packages(ketch.__path__, "ketch."):
+        importlib.import_module(module.name)
+
+
+def _made(kind: type[KetchError]) -> KetchError:
+    """Make an error with a fact more than its arguments, as layers on its way out add them."""
+    if kind is ProgramFailedError:
+        return copy.copy(_FAILED)
+    parameters = inspect.signature(kind).parameters.values()
+    wanted = {one.name: 77 for one in parameters if one.kind is one.KEYWORD_ONLY}
+    error = kind("what\x1b failed", "what to do", **wanted)
+    error.exit_status = 77  # type: ignore[attr-defined]
+    return error
+
+
+def _facts(error: BaseException) -> tuple[object, ...]:
+    return type(error), str(error), error.args, error.__dict__
+
+
+def test_every_error_of_the_tree_is_pickled_whole() -> None:
+    _load_everything()
+    kinds = set(_kinds(KetchError))
+    assert len(kinds) > 20
+    for kind in kinds:
+        error = _made(kind)
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            assert _facts(pickle.loads(pickle.dumps(error, protocol))) == _facts(error)
+        assert _facts(copy.copy(error)) == _facts(error)
+
+
+def test_a_failed_system_call_is_pickled_whole() -> None:
+    error = SyscallError(errno.EPERM, "mount", "proc on /proc")
+    found = pickle.loads(pickle.dumps(error))
+    assert isinstance(found, SyscallError)
+    assert (found.errno, found.call, found.detail) == (errno.EPERM, "mount", "proc on /proc")
+    assert (found.strerror, str(found)) == (error.strerror, str(error))
+
+
+def _fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [_FAILED, StartError("no such program", "look", exit_status=127),
+     SyscallError(errno.ENOENT, "open", "/nowhere"), errors.NotFoundError("gone", "look again")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_a_process_pool_raises_what_was_raised_in_it(error: BaseException) -> None:
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        raised = pool.submit(_fail, error).exception(timeout=30)
+        assert raised is not None
+        assert _facts(raised) == _facts(error)
+        assert pool.submit(abs, -1).result(timeout=30) == 1
