@@ -49,7 +49,7 @@ class Session:
 
     Each item is a stream's name, ``stdout`` or ``stderr``, and bytes; at the end ``exit_status``
     says what the program ended with. As a context manager it lets go of the program at the end,
-    which goes on.
+    which goes on. One thread may write while another reads.
 
     Attributes:
         id: of the container or the exec.
@@ -77,6 +77,14 @@ class Session:
         """
     async def read(self) -> tuple[bytes, bytes]:
         """Returns all of the program's output, on stdout and on stderr, once it has ended."""
+    async def communicate(self, data: bytes = b"") -> tuple[bytes, bytes]:
+        """Give the program input, and the end of it, while its output is read.
+
+        A program may end, or close its input, before it has read all of that.
+
+        Returns:
+            All of its output, on stdout and on stderr, once it has ended.
+        """
     async def wait(self) -> int:
         """Wait for the program's end, whatever it writes; returns its exit status."""
     async def write(self, data: bytes) -> None:
@@ -398,7 +406,7 @@ class Container:
         """
     async def get_archive(self, path: str) -> Archive:
         """Returns a file, or a directory with all that is in it, as a tar archive."""
-    async def put_archive(self, path: str, archive: bytes | Stream | IO[bytes]) -> None:
+    async def put_archive(self, path: str, archive: bytes | Archive | Stream | IO[bytes]) -> None:
         """Unpack a tar archive, plain or compressed, into one of its directories.
 
         Args:
@@ -442,7 +450,10 @@ class Container:
         privileged: bool = False,
         stdin: bytes = b"",
     ) -> Result:
-        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``."""
+        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``.
+
+        Where waiting for it is interrupted, the program is killed.
+        """
     async def attach(
         self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True
     ) -> Session:

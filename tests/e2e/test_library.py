@@ -75,6 +75,31 @@ def test_what_the_command_line_sees(library: "ketch.Engine", ketch: Command) -> 
     assert not library.containers.list(all=True, filters={"label": "of=library"})
 
 
+_MUCH = bytes(range(256)) * (4 << 12)  # 4 MiB: more than pipes and sockets hold
+_READERS = {
+    "all of it": ("cat", len(_MUCH)),
+    "none of it, and ends": ("true", 0),
+    "none of it, and stays": ("sleep 0.3; echo over", 5),
+    "a little": ("head -c 10", 10),
+    "nothing, for its input is closed": ("exec 0<&-; sleep 0.3; echo over", 5),
+    "all of it, after it has said as much": ("head -c 4000000 /dev/zero; wc -c", 4_000_008),
+}
+
+
+@pytest.mark.parametrize("reader", _READERS)
+def test_input_streams_while_output_is_taken(library: "ketch.Engine", reader: str) -> None:
+    script, output_bytes = _READERS[reader]
+    command = ["sh", "-c", script]
+    output = library.containers.run("busybox", command, stdin=_MUCH, rm=True)
+    assert len(output) == output_bytes
+    assert script != "cat" or output == _MUCH
+    with library.containers.run("busybox", ["sleep", "1000"], detach=True) as container:
+        result = container.exec_run(command, stdin=_MUCH)
+        assert (result.exit_status, result.stdout) == (0, output)
+        result = container.exec_run(["sh", "-c", f"({script}) >&2; exit 3"], stdin=_MUCH)
+        assert (result.exit_status, result.stdout, result.stderr) == (3, b"", output)
+
+
 def test_an_engine_serves_many_threads(library: "ketch.Engine") -> None:
     outputs: list[bytes] = []
 

@@ -5,6 +5,7 @@ from ketch.engine.containers.execs import Execs
 from ketch.engine.images.images import Images
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.networks.networks import Networks
+from ketch.engine.processes import ENDLESS, Patience
 from ketch.engine.records.store import Store
 from ketch.engine.volumes.volumes import Volumes
 
@@ -20,16 +21,24 @@ class Engine:
     Args:
         settings: the engine's places.
         keeper: in whose name containers are kept; the calling process where None.
+        patience: how the caller waits for what may take long.
     """
 
     __slots__ = (
-        "containers", "endpoints", "execs", "images", "networks", "settings", "store", "volumes",
+        "containers", "endpoints", "execs", "images", "networks", "patience", "settings", "store",
+        "volumes",
     )  # fmt: skip
 
-    def __init__(self, settings: "Settings", keeper: "Keeper | None" = None) -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        keeper: "Keeper | None" = None,
+        patience: Patience = ENDLESS,
+    ) -> None:
         self.settings = settings
+        self.patience = patience
         self.store = Store(settings.root)
-        self.containers = Containers(settings, self.store, keeper)
+        self.containers = Containers(settings, self.store, keeper, patience)
         self.execs = Execs(self.store, self.containers)
         self.images = Images(settings, self.store)
         self.networks = Networks(settings, self.store)

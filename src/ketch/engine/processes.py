@@ -1,4 +1,4 @@
-"""Waiting for processes of others, named by pid and start time and held by descriptor."""
+"""Waiting: for processes of others, named by pid and start time and held by descriptor."""
 
 import contextlib
 import os
@@ -41,7 +41,37 @@ def await_readable(pidfd: int | None, milliseconds: int | None) -> bool:
     Returns:
         Whether it has ended.
     """
-    poll = select.poll()
-    if pidfd is not None:
-        poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(milliseconds))
+    return ENDLESS.wait(milliseconds, pidfd)
+
+
+class Patience:
+    """How a caller waits for what may take long: to the end.
+
+    One whose call may be called off by another thread has a kind of its own, by which all that
+    waits for others without limit waits.
+    """
+
+    __slots__ = ()
+
+    def wait(self, milliseconds: int | None, *descriptors: int | None) -> bool:
+        """Wait until one of some descriptors can be read.
+
+        Args:
+            milliseconds: how long at most, None for ever.
+            descriptors: which; None is none.
+
+        Returns:
+            Whether one can.
+        """
+        watched = [(one, select.POLLIN) for one in descriptors if one is not None]
+        return bool(self.poll(milliseconds, *watched))
+
+    def poll(self, milliseconds: int | None, *watched: tuple[int, int]) -> list[tuple[int, int]]:
+        """Wait as poll(2) does: descriptors, and events of each, to what has come of these."""
+        poll = select.poll()
+        for descriptor, events in watched:
+            poll.register(descriptor, events)
+        return poll.poll(milliseconds)
+
+
+ENDLESS = Patience()

@@ -10,12 +10,13 @@ from ketch.engine.containers import renaming, updating
 from ketch.engine.files import committing, copying, files
 from ketch.engine.requests import wire
 from ketch.engine.views import following, inspection, process_list, statistics
-from ketch.errors import NotFoundError
+from ketch.errors import KetchError, NotFoundError
 from ketch.library import sessions
 from ketch.library.archives import Archive
 from ketch.library.images import Image
 from ketch.library.options import read
 from ketch.library.resources import Resource
+from ketch.library.sessions import Session
 from ketch.spec import timestamps
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ketch.images.tar import Stream
     from ketch.library.keywords import UpdateOptions
     from ketch.library.places import Places
-    from ketch.library.sessions import Session
 
     Command = str | Iterable[str] | None
 
@@ -129,8 +129,8 @@ class Container(Resource):
 
     def start(self) -> None:
         """Start it."""
-        fields = {"action": "start", "container": self.id}
-        sessions.start(self._places.settings, fields).close()
+        fields: dict[str, wire.Value] = {"action": "start", "container": self.id}
+        sessions.start(self._places, fields, Session.close).close()
         self.reload()
 
     def stop(self, *, timeout: int | None = None, signal: str = "") -> None:
@@ -287,6 +287,7 @@ class Container(Resource):
             tail=tail,
             since_ns=timestamps.moment(since, now_ns) if since else None,
             until_ns=timestamps.moment(until, now_ns) if until else None,
+            patience=self._places.patience,
         )
         return (LogEntry(*entry) for entry in entries)
 
@@ -303,7 +304,7 @@ class Container(Resource):
             except NotFoundError:
                 return
             yield sampler.sample(record)
-            time.sleep(interval)
+            self._places.patience.wait(int(interval * 1000))
 
     # Its files
 
@@ -347,7 +348,7 @@ class Container(Resource):
 
         return Archive(pieces())
 
-    def put_archive(self, path: str, archive: "bytes | Stream | IO[bytes]") -> None:
+    def put_archive(self, path: str, archive: "bytes | Archive | Stream | IO[bytes]") -> None:
         """Unpack a tar archive, plain or compressed, into one of its directories.
 
         Args:
@@ -380,7 +381,7 @@ class Container(Resource):
         tty: bool = False,
         privileged: bool = False,
         stdin: bool = False,
-    ) -> "Session":
+    ) -> Session:
         """Run another program in it; returns its streams, to iterate over.
 
         Args:
@@ -399,7 +400,7 @@ class Container(Resource):
             "--env-file": [], "--user": user, "--workdir": workdir, "--tty": tty,
             "--interactive": stdin, "--detach": False, "--privileged": privileged,
         }  # fmt: skip
-        return sessions.start(self._places.settings, fields)
+        return sessions.start(self._places, fields, Session._kill)
 
     def exec_run(
         self,
@@ -412,21 +413,28 @@ class Container(Resource):
         privileged: bool = False,
         stdin: bytes = b"",
     ) -> Result:
-        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``."""
-        with self.exec(
+        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``.
+
+        Where waiting for it is interrupted, the program is killed.
+        """
+        session = self.exec(
             command, env=env, user=user, workdir=workdir, tty=tty, privileged=privileged,
             stdin=bool(stdin),
-        ) as session:  # fmt: skip
-            session.write(stdin)
-            session.end_input()
-            stdout, stderr = session.read()
-            assert session.exit_status is not None
-            return Result(session.exit_status, stdout, stderr)
+        )  # fmt: skip
+        try:
+            stdout, stderr = session.communicate(stdin)
+        except KetchError:
+            raise
+        except BaseException:
+            session._kill()
+            raise
+        finally:
+            session.close()
+        assert session.exit_status is not None
+        return Result(session.exit_status, stdout, stderr)
 
-    def attach(self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> "Session":
+    def attach(self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Session:
         """Attach to its program's streams; what it wrote before is in its log."""
-        session = sessions.attach(
-            self._places.settings, self.id, stdin=stdin, stdout=stdout, stderr=stderr
-        )
+        session = sessions.attach(self._places, self.id, stdin=stdin, stdout=stdout, stderr=stderr)
         self._places.engine.containers.note(self.id, "attach")
         return session

@@ -1,5 +1,6 @@
 """The library's containers."""
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -7,7 +8,7 @@ from ketch.engine import pruning
 from ketch.engine.containers import creation
 from ketch.engine.requests import wire
 from ketch.engine.views import listing
-from ketch.errors import ImageNotFoundError, ProgramFailedError
+from ketch.errors import ImageNotFoundError, KetchError, ProgramFailedError
 from ketch.library import sessions
 from ketch.library.container import Container
 from ketch.library.options import as_filters, make_request
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeVar, Unpack
 
+    from ketch.engine.records.rows import Container as Record
     from ketch.library.container import Command
     from ketch.library.images import Images
     from ketch.library.keywords import RunOptions
@@ -60,11 +62,14 @@ class Containers(Collection):
     ) -> Container | bytes:
         """Create a container and start it.
 
+        Where waiting for the program is interrupted, by Ctrl-C or by a task's cancellation, the
+        container is killed and removed.
+
         Args:
             image: its image.
             command: the program and its arguments; the image's where None.
             detach: whether to return as soon as the program runs; else its output is waited for.
-            stdin: what the program gets to read.
+            stdin: what the program gets to read, while its output is taken.
             lifetime: ``process`` binds the container's life to this Python program's: when that
                 ends, even by SIGKILL, the container is killed, and removed with ``rm=True``.
             options: as those of ``ketch run``, with ``_`` for ``-``: ``memory="64m"``,
@@ -84,11 +89,15 @@ class Containers(Collection):
             return self.get(session.id)
         if stdin is not None:
             options["interactive"] = True
-        with self._run(image, command, options, lifetime) as session:
-            if stdin is not None:
-                session.write(stdin)
-                session.end_input()
-            stdout, stderr = session.read()
+        session = self._run(image, command, options, lifetime)
+        try:
+            with session:
+                stdout, stderr = session.read() if stdin is None else session.communicate(stdin)
+        except KetchError:
+            raise
+        except BaseException:  # nobody waits for it any more, and nobody else knows of it
+            self._end(session)
+            raise
         if session.exit_status:
             raise ProgramFailedError(
                 f"container {session.id[:12]}: the program ended with status {session.exit_status}",
@@ -121,20 +130,36 @@ class Containers(Collection):
         request, name = make_request(image, command, options, detach=detach)
         fields: dict[str, wire.Value] = {
             "action": "run", "request": json.dumps(request), "--name": name, "lifetime": lifetime,
-            "--detach": detach,
+            "--detach": detach, "forget": True,
         }  # fmt: skip
-        settings = self._places.settings
-        return self._with_image(image, options, lambda: sessions.start(settings, fields))
+        return self._with_image(
+            image, options, lambda: sessions.start(self._places, fields, self._end)
+        )
+
+    def _end(self, session: "Session") -> None:
+        """End and remove a container that was started for somebody who does not want it any more.
+
+        As subprocess.run() kills its program when it is interrupted.
+        """
+        session.close()
+        self._forget(session.id)
+
+    def _forget(self, container_id: str) -> None:
+        with self._places.uninterrupted(), contextlib.suppress(KetchError):
+            self._places.engine.containers.remove(container_id, force=True, volumes=True)
 
     def create(
         self, image: str, command: "Command" = None, **options: "Unpack[RunOptions]"
     ) -> Container:
         """Create a container without starting it; arguments as for ``start``."""
         request, name = make_request(image, command, options)
-        engine = self._places.engine
-        record = self._with_image(
-            image, options, lambda: creation.create(engine, request, name=name)
-        )
+
+        def make() -> "Record":
+            with self._places.uninterrupted():
+                return creation.create(self._places.engine, request, name=name)
+
+        record = self._with_image(image, options, make)
+        self._places.unless_delivered(lambda: self._forget(record.id))
         return Container(self._places, record)
 
     def _with_image(self, image: str, options: "RunOptions", make: "Callable[[], T]") -> "T":

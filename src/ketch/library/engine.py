@@ -9,7 +9,7 @@ from ketch.engine.settings import Settings
 from ketch.engine.views import disk_usage, information
 from ketch.images.registry import login as registry_login
 from ketch.images.registry.credentials import Credentials
-from ketch.images.registry.registries import Registries
+from ketch.library import registries
 from ketch.library.containers import Containers
 from ketch.library.images import Images
 from ketch.library.networks import Networks
@@ -118,14 +118,14 @@ class Engine:
             UnauthenticatedError: the registry does not believe them.
         """
         host = registry_login.registry_host(registry)
-        with Registries(os.environ) as registries:
-            kept = registry_login.log_in(registries, host, Credentials(user, password))
-            registries.credential_file().set(host, kept)
+        with registries.opened(self._places) as reached:
+            kept = registry_login.log_in(reached, host, Credentials(user, password))
+            reached.credential_file().set(host, kept)
 
     def logout(self, registry: str = "") -> None:
         """Forget the credentials for a registry; for Docker Hub where empty."""
-        with Registries(os.environ) as registries:
-            registries.credential_file().erase(registry_login.registry_host(registry))
+        with registries.opened(self._places) as reached:
+            reached.credential_file().erase(registry_login.registry_host(registry))
 
     def events(
         self,
@@ -147,5 +147,6 @@ class Engine:
             self._places.engine.store,
             since_ns=timestamps.moment(since, now_ns) if since else None,
             until_ns=timestamps.moment(until, now_ns) if until else None,
+            patience=self._places.patience,
         ):
             yield from (event.document() for event in found if fits(event))

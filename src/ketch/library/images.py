@@ -1,7 +1,6 @@
 """The library's images."""
 
 import contextlib
-import os
 import tempfile
 from typing import IO, TYPE_CHECKING
 
@@ -12,8 +11,9 @@ from ketch.images.archive import TarSink
 from ketch.images.registry import search as registry_search
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
-from ketch.images.registry.registries import Registries
+from ketch.library import registries
 from ketch.library.options import as_filters
+from ketch.library.registries import WhileWanted
 from ketch.library.resources import Collection, Resource
 from ketch.spec.filters import Filters
 
@@ -200,9 +200,10 @@ class Images(Collection):
         """
         from ketch.engine.images.pulling import Puller  # noqa: PLC0415 - urllib3 and all
 
-        with Registries(os.environ, credentials=credentials) as registries:
+        with registries.opened(self._places, credentials) as reached:
             images = self._places.engine.images
-            pulled = Puller(images, registries, progress, platform=platform).pull(name)
+            told = WhileWanted(self._places, progress)
+            pulled = Puller(images, reached, told, platform=platform).pull(name)
         return self.get(str(pulled))
 
     def push(
@@ -216,8 +217,9 @@ class Images(Collection):
         from ketch.engine.images.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
 
         engine = self._places.engine
-        with Registries(os.environ, credentials=credentials) as registries:
-            return Pusher(engine.images, engine.store, registries, progress).push(name).digest
+        with registries.opened(self._places, credentials) as reached:
+            told = WhileWanted(self._places, progress)
+            return Pusher(engine.images, engine.store, reached, told).push(name).digest
 
     def save(
         self, names: "str | Iterable[str]", output: "str | IO[bytes]", *, platform: str = ""
@@ -259,8 +261,9 @@ class Images(Collection):
                 file = held.enter_context(open(source, "rb"))
             else:
                 file = source
+            told = WhileWanted(self._places, progress)
             archive = held.enter_context(images.opened_archive(file.fileno()))
-            loaded = image_archive.load(images, archive, platform=platform, progress=progress)
+            loaded = image_archive.load(images, archive, platform=platform, progress=told)
         return [self.get(one.id) for one in loaded]
 
     def search(
@@ -274,5 +277,5 @@ class Images(Collection):
             filters: as those of ``ketch search``; a value may be a list.
         """
         chosen = Filters(as_filters(filters), registry_search.FILTERS)
-        with Registries(os.environ) as registries:
-            return registry_search.search(registries, term, limit, chosen)
+        with registries.opened(self._places) as reached:
+            return registry_search.search(reached, term, limit, chosen)

@@ -2,18 +2,23 @@
 
 import contextlib
 import os
+import select
+import signal
 import socket
+import threading
+import time
 from typing import TYPE_CHECKING
 
+from ketch.engine.containers.ledger import RECORD_TIMEOUT_SECONDS
 from ketch.engine.requests import launch, wire
-from ketch.errors import UnavailableError
+from ketch.errors import KetchError, UnavailableError
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-    from ketch.engine.settings import Settings
+    from ketch.library.places import Places
 
 _CHUNK_BYTES = 64 * 1024
 _NAMES = {wire.OUTPUT: "stdout", wire.ERRORS: "stderr"}
@@ -24,7 +29,7 @@ class Session:
 
     Each item is a stream's name, ``stdout`` or ``stderr``, and bytes; at the end ``exit_status``
     says what the program ended with. As a context manager it lets go of the program at the end,
-    which goes on.
+    which goes on. One thread may write while another reads.
 
     Attributes:
         id: of the container or the exec.
@@ -32,10 +37,13 @@ class Session:
         warnings: what the engine had to say of the request.
     """
 
-    def __init__(self, connection: "_socket.socket") -> None:
+    def __init__(self, places: "Places", connection: "_socket.socket") -> None:
+        self._places = places
         self._socket = socket.socket(fileno=connection.detach())
         self._decoder = wire.Decoder()
         self._frames: list[tuple[int, bytes]] = []
+        self._sending = threading.Lock()
+        self._unsent = b""  # a frame that was begun is ended, whoever was called off meanwhile
         self.id = ""
         self.exit_status: int | None = None
         self.warnings: list[str] = []
@@ -66,10 +74,17 @@ class Session:
 
     def read(self) -> tuple[bytes, bytes]:
         """Returns all of the program's output, on stdout and on stderr, once it has ended."""
-        found = {"stdout": bytearray(), "stderr": bytearray()}
-        for name, data in self:
-            found[name] += data
-        return bytes(found["stdout"]), bytes(found["stderr"])
+        return _gathered(self)
+
+    def communicate(self, data: bytes = b"") -> tuple[bytes, bytes]:
+        """Give the program input, and the end of it, while its output is read.
+
+        A program may end, or close its input, before it has read all of that.
+
+        Returns:
+            All of its output, on stdout and on stderr, once it has ended.
+        """
+        return _gathered(self._exchange(data))
 
     def wait(self) -> int:
         """Wait for the program's end, whatever it writes; returns its exit status."""
@@ -99,62 +114,172 @@ class Session:
 
     def expect(self, *kinds: int) -> bytes:
         """Returns the next frame of one of these kinds; warnings before it are kept."""
+        return self._expect(kinds, None)
+
+    def _expect(self, kinds: tuple[int, ...], deadline: float | None) -> bytes:
         while True:
-            kind, payload = self._next()
+            kind, payload = self._next(deadline)
             if kind in kinds:
                 return payload
             if kind == wire.ERRORS:
                 self.warnings.append(os.fsdecode(payload).strip())
 
-    def _next(self) -> tuple[int, bytes]:
+    def _exchange(self, data: bytes) -> "Iterator[tuple[str, bytes]]":
+        """Yield output as it comes, while input goes where it came from."""
+        starts = iter(range(0, len(data), _CHUNK_BYTES))
+        giving = True
+        while self.exit_status is None:
+            while giving and not self._unsent:
+                start = next(starts, None)
+                piece = b"" if start is None else data[start : start + _CHUNK_BYTES]
+                giving = start is not None
+                self._begin(wire.INPUT, piece)
+            if not self._frames:
+                events = self._await(select.POLLIN | (select.POLLOUT if self._unsent else 0))
+                if events & select.POLLOUT:
+                    with self._sending:
+                        self._flush()
+                if events & ~select.POLLOUT:
+                    self._receive()
+            while self._frames and self.exit_status is None:
+                kind, payload = self._next()
+                if kind in _NAMES:
+                    yield _NAMES[kind], payload
+                elif kind == wire.EXIT:
+                    self.exit_status = int(payload)
+
+    # The connection
+
+    def _next(self, deadline: float | None = None) -> tuple[int, bytes]:
         while not self._frames:
-            try:
-                data = self._socket.recv(_CHUNK_BYTES)
-            except OSError:
-                data = b""
-            if not data:
-                raise UnavailableError("the process that watches the program has gone")
-            self._frames += self._decoder.feed(data)
+            self._await(select.POLLIN, deadline)
+            self._receive()
         kind, payload = self._frames.pop(0)
         if kind == wire.FAILED:
             raise wire.error(payload)
         return kind, payload
 
+    def _receive(self) -> None:
+        """Take what has come, after its coming has been waited for."""
+        try:
+            data = self._socket.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            raise UnavailableError("the process that watches the program has gone")
+        self._frames += self._decoder.feed(data)
+
     def _send(self, kind: int, payload: bytes) -> None:
-        # Where the other end has gone, what is still to be read says why.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(wire.frame(kind, payload))
+        self._begin(kind, payload)
+        while self._unsent:
+            self._await(select.POLLOUT)
+            with self._sending:
+                self._flush()
+
+    def _begin(self, kind: int, payload: bytes) -> None:
+        """Send as much of a frame as is taken at once."""
+        with self._sending:
+            self._unsent += wire.frame(kind, payload)
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            sent = self._socket.send(self._unsent, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The other end has gone; what is still to be read says why.
+            self._unsent = b""
+            return
+        self._unsent = self._unsent[sent:]
+
+    def _await(self, events: int, deadline: float | None = None) -> int:
+        """Wait for one of some events of poll(2) on the connection; returns which came.
+
+        Raises:
+            UnavailableError: none came in time, or the session is closed.
+        """
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            raise UnavailableError("the session is closed")
+        left_ms = None if deadline is None else max(0, int(1000 * (deadline - time.monotonic())))
+        found = dict(self._places.patience.poll(left_ms, (descriptor, events)))
+        if descriptor not in found and left_ms is not None:
+            raise UnavailableError("the process that watches the program does not answer")
+        return found.get(descriptor, 0)
+
+    # What is not wanted any more
+
+    def _withdraw(self) -> bool:
+        """Call off what was asked for; returns whether it has come about nevertheless."""
+        deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
+        with self._places.uninterrupted(), contextlib.suppress(KetchError):
+            self._send(wire.SIGNAL, b"%d" % signal.SIGTERM)
+            self.id = self._expect((wire.STARTED,), deadline).decode()
+        return bool(self.id)
+
+    def _kill(self) -> None:
+        """Kill the program, wait for its end, and let go of it."""
+        deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
+        with self._places.uninterrupted(), contextlib.suppress(KetchError):
+            self._send(wire.SIGNAL, b"%d" % signal.SIGKILL)
+            if self.exit_status is None:
+                self.exit_status = int(self._expect((wire.EXIT,), deadline))
+        self.close()
 
 
-def start(settings: "Settings", fields: "Mapping[str, wire.Value]") -> Session:
+def _gathered(output: "Iterator[tuple[str, bytes]] | Session") -> tuple[bytes, bytes]:
+    found = {"stdout": bytearray(), "stderr": bytearray()}
+    for name, data in output:
+        found[name] += data
+    return bytes(found["stdout"]), bytes(found["stderr"])
+
+
+def start(
+    places: "Places", fields: "Mapping[str, wire.Value]", undo: "Callable[[Session], object]"
+) -> Session:
     """Ask a process that serves one request, forked by the zygote; returns when it has started.
+
+    Args:
+        places: the engine's.
+        fields: the request's.
+        undo: what ends that which has been started, where nobody wants it any more.
 
     Raises:
         KetchError: it cannot be done.
     """
-    session = Session(launch.connect(settings))
+    with places.uninterrupted():  # it may have to start a process, which waits for nobody
+        session = Session(places, launch.connect(places.settings))
     about: dict[str, wire.Value] = {
-        "root": settings.root, "state": settings.state, "directory": os.getcwd(),
+        "root": places.settings.root, "state": places.settings.state, "directory": os.getcwd(),
         "environment": [f"{name}={value}" for name, value in os.environ.items()],
     }  # fmt: skip
     try:
         session._send(wire.REQUEST, wire.encode({**fields, **about}))
         session.id = session.expect(wire.STARTED).decode()
-    except BaseException:
+    except KetchError:
         session.close()
         raise
+    except BaseException:
+        if session._withdraw():
+            undo(session)
+        session.close()
+        raise
+    places.unless_delivered(lambda: undo(session))
     return session
 
 
 def attach(
-    settings: "Settings", container_id: str, *, stdin: bool, stdout: bool, stderr: bool
+    places: "Places", container_id: str, *, stdin: bool, stdout: bool, stderr: bool
 ) -> Session:
     """Attach to a container that runs.
 
     Raises:
         ConflictError: it does not.
     """
-    session = Session(launch.reach_monitor(settings, container_id))
+    session = Session(places, launch.reach_monitor(places.settings, container_id))
     fields: dict[str, wire.Value] = {
         "action": "attach", "stdin": stdin, "stdout": stdout, "stderr": stderr,
     }  # fmt: skip
@@ -164,4 +289,5 @@ def attach(
     except BaseException:
         session.close()
         raise
+    places.unless_delivered(session.close)
     return session

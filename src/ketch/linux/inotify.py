@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import select
 
 from ketch.linux import libc
 
@@ -39,23 +38,6 @@ class Inotify:
             SyscallError: ENOENT where it is not there; ENOSPC when the user has too many watches.
         """
         _add(f"of {path}", self._descriptor, os.fsencode(path), events)
-
-    def wait(self, milliseconds: int | None, *others: int) -> bool:
-        """Wait for an event, or for another descriptor, and forget the events there are.
-
-        Args:
-            milliseconds: how long at most, None for ever.
-            others: descriptors whose readiness for reading ends the wait as well.
-
-        Returns:
-            Whether anything came.
-        """
-        poll = select.poll()
-        for descriptor in (self._descriptor, *others):
-            poll.register(descriptor, select.POLLIN)
-        came = bool(poll.poll(milliseconds))
-        self.forget()
-        return came
 
     def forget(self) -> None:
         """Take the events there are off the queue."""

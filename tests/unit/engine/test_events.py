@@ -69,8 +69,9 @@ def test_replay(store: Store) -> None:
     middle_ns = time.time_ns()
     record(store, "start")
 
-    def replayed(**options: int) -> list[str]:
-        return [event.action for found in events.stream(store, **options) for event in found]
+    def replayed(until_ns: int, since_ns: int | None = None) -> list[str]:
+        stream = events.stream(store, since_ns=since_ns, until_ns=until_ns)
+        return [event.action for found in stream for event in found]
 
     assert replayed(until_ns=time.time_ns()) == ["create", "start"]
     assert replayed(since_ns=middle_ns, until_ns=time.time_ns()) == ["start"]

@@ -95,9 +95,9 @@ class Containers(Ledger):
             return
         if container.status == states.RESTARTING:
             container = self.find(container.id)  # it runs by now
-        patience = None if timeout_seconds < 0 else float(timeout_seconds)
-        if self._signal(container, number, on_end=on_end, thaw=True) and not _await_init(
-            container, patience
+        limit = None if timeout_seconds < 0 else float(timeout_seconds)
+        if self._signal(container, number, on_end=on_end, thaw=True) and not self._await_init(
+            container, limit
         ):
             self._signal(container, SIGKILL, on_end=on_end, thaw=True)
         self._await_end(container, RECORD_TIMEOUT_SECONDS, on_end)
@@ -155,7 +155,7 @@ class Containers(Ledger):
             container = self._await_start(container)
         if not container.is_active:
             return container.exit_status
-        _await_init(container, None)
+        self._await_init(container, None)
         return self._await_exit(container)
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
@@ -248,6 +248,14 @@ class Containers(Ledger):
         release(self._settings, self._store, container)
         return True
 
+    def _await_init(self, container: "Container", timeout_seconds: float | None) -> bool:
+        """Wait for the end of a container's first process; returns whether it came in time."""
+        with open_process(container.init_pid, container.init_start_time) as pidfd:
+            if pidfd is None:
+                return True
+            milliseconds = None if timeout_seconds is None else int(timeout_seconds * 1000)
+            return self._patience.wait(milliseconds, pidfd)
+
     def _await_start(self, container: "Container") -> "Container":
         """Wait until a container has been started again; returns it as it is then or thereafter."""
         pause_ms = 1
@@ -255,7 +263,7 @@ class Containers(Ledger):
             current = self.find(container.id)
             if current.is_active or current.started_ns != container.started_ns:
                 return current
-            time.sleep(pause_ms / 1000)
+            self._patience.wait(pause_ms)
             pause_ms = min(pause_ms * 2, _LONGEST_PAUSE_MS)
 
     def _await_exit(self, container: "Container") -> int:
@@ -270,7 +278,7 @@ class Containers(Ledger):
                     return current.exit_status
                 if current.status == states.RESTARTING and container.status != states.RESTARTING:
                     return current.exit_status
-                await_readable(pidfd, pause_ms)
+                self._patience.wait(pause_ms, pidfd)
                 pause_ms = min(pause_ms * 2, _LONGEST_PAUSE_MS)
 
     def _await_end(
@@ -308,7 +316,7 @@ class Containers(Ledger):
                         f"{timeout_seconds:.0f} seconds",
                         f"look at its monitor, process {current.monitor_pid}",
                     )
-                await_readable(pidfd, pause_ms)
+                self._patience.wait(pause_ms, pidfd)
                 pause_ms = min(pause_ms * 2, _LONGEST_PAUSE_MS)
 
     def _await_removal(self, container: "Container", timeout_seconds: float | None) -> int:
@@ -323,7 +331,7 @@ class Containers(Ledger):
                     f"container {container.id} is not removed by its monitor, "
                     f"process {container.monitor_pid}"
                 )
-            time.sleep(pause_ms / 1000)
+            self._patience.wait(pause_ms)
             pause_ms = min(pause_ms * 2, _LONGEST_PAUSE_MS)
         return self._last_exit_status(container.id) if container.started_ns else status
 
@@ -356,12 +364,3 @@ def _same_keeper(one: "Container", other: "Container") -> bool:
     return (one.monitor_pid, one.monitor_start_time) == (
         other.monitor_pid, other.monitor_start_time,
     )  # fmt: skip
-
-
-def _await_init(container: "Container", timeout_seconds: float | None) -> bool:
-    """Wait for the end of a container's first process; returns whether it came in time."""
-    with open_process(container.init_pid, container.init_start_time) as pidfd:
-        if pidfd is None:
-            return True
-        milliseconds = None if timeout_seconds is None else int(timeout_seconds * 1000)
-        return await_readable(pidfd, milliseconds)

@@ -13,6 +13,7 @@ import time
 
 from ketch.engine import user_namespaces
 from ketch.engine.containers.releasing import release
+from ketch.engine.processes import ENDLESS, Patience
 from ketch.engine.records import links, names, rows, states
 from ketch.engine.records.rows import Container
 from ketch.engine.volumes.uses import forget_container
@@ -73,14 +74,22 @@ class Ledger:
         settings: the engine's places.
         store: the engine's database.
         keeper: in whose name the caller works; its own where None.
+        patience: how the caller waits for what may take long.
     """
 
-    __slots__ = ("_boot_id", "_keeper", "_settings", "_store")
+    __slots__ = ("_boot_id", "_keeper", "_patience", "_settings", "_store")
 
-    def __init__(self, settings: "Settings", store: "Store", keeper: Keeper | None = None) -> None:
+    def __init__(
+        self,
+        settings: "Settings",
+        store: "Store",
+        keeper: Keeper | None = None,
+        patience: Patience = ENDLESS,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._keeper = keeper
+        self._patience = patience
         self._boot_id = procfs.boot_id()
 
     # What is there

@@ -13,6 +13,7 @@ import zlib
 
 from ketch.engine.logs import local
 from ketch.engine.logs.files import numbered
+from ketch.engine.processes import ENDLESS, Patience
 from ketch.errors import InvalidArgumentError
 from ketch.linux import inotify
 from ketch.spec.timestamps import moment
@@ -189,6 +190,7 @@ class Reader:
         until_ns: int | None = None,
         ended: "Callable[[], bool] | None" = None,
         end_descriptor: int | None = None,
+        patience: Patience = ENDLESS,
     ) -> "Iterator[Entry]":
         """Read entries, oldest first.
 
@@ -202,6 +204,7 @@ class Reader:
             ended: says whether nothing more will be written; then new entries are waited for
                 until it does. Without it, what is there now is read.
             end_descriptor: becomes readable when ``ended`` is worth asking again.
+            patience: how the caller waits.
 
         Yields:
             Nanoseconds since the epoch; ``stdout`` or ``stderr``; data, which ends with a newline
@@ -210,7 +213,7 @@ class Reader:
         with contextlib.ExitStack() as held:
             held.callback(self._close, None)
             # Watched before it is read, so that nothing is missed between the two.
-            wait = self._watch(held, end_descriptor) if ended is not None else None
+            wait = self._watch(held, end_descriptor, patience) if ended is not None else None
             for entry in self._chosen(tail, since_ns, until_ns, ended, wait):
                 if entry is not None:
                     yield entry
@@ -289,18 +292,22 @@ class Reader:
                     wait(left_ms)
 
     def _watch(
-        self, held: contextlib.ExitStack, end_descriptor: int | None
+        self, held: contextlib.ExitStack, end_descriptor: int | None, patience: Patience
     ) -> "Callable[[int], object]":
         """Returns a function that waits, so many milliseconds at most, for something to read."""
-        others = [] if end_descriptor is None else [end_descriptor]
         try:
             queue = inotify.Inotify()
             held.callback(queue.close)
             events = inotify.IN_MODIFY | inotify.IN_MOVED_TO | inotify.IN_DELETE
             queue.watch(os.path.dirname(self._path), events)
         except OSError:  # too many watches, or no log yet
-            return lambda milliseconds: time.sleep(min(milliseconds, _WITHOUT_INOTIFY_MS) / 1000)
-        return lambda milliseconds: queue.wait(milliseconds, *others)
+            return lambda milliseconds: patience.wait(min(milliseconds, _WITHOUT_INOTIFY_MS))
+
+        def wait(milliseconds: int) -> None:
+            patience.wait(milliseconds, queue.fileno(), end_descriptor)
+            queue.forget()
+
+        return wait
 
     def _raw(self) -> "Iterator[bytes]":
         """Read whole entries up to the end of the file at hand."""

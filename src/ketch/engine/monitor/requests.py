@@ -121,19 +121,33 @@ def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
     )
-    _begin(engine, container, channel, manner)
+    _begin(engine, container, channel, manner, forget=bool(fields.get("forget")))
 
 
 def _begin(
-    engine: Engine, container: "Container", channel: "Channel", manner: running.Manner
+    engine: Engine,
+    container: "Container",
+    channel: "Channel",
+    manner: running.Manner,
+    *,
+    forget: bool = False,
 ) -> None:
-    """Start a container; with ``--rm``, one that cannot be started goes."""
+    """Start a container; with ``--rm``, one that cannot be started goes.
+
+    Args:
+        engine: where it is recorded.
+        container: the container.
+        channel: to its monitor.
+        manner: how.
+        forget: whether it goes too where the client does not want it any more.
+    """
     try:
         running.start(engine, container, channel, manner)
     except BaseException:
-        if container.auto_remove:
+        unwanted = forget and manner.client is not None and manner.client.withdrawn
+        if container.auto_remove or unwanted:
             with suppress(KetchError, OSError):
-                engine.containers.remove(container.id)
+                engine.containers.remove(container.id, volumes=unwanted)
         raise
 
 

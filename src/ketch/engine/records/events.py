@@ -8,6 +8,8 @@ kernel when anybody writes to the database's log file.
 import json
 import time
 
+from ketch.engine.processes import ENDLESS, Patience
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
@@ -193,12 +195,12 @@ class Follower:
             self._last_id = found[-1].id
         return found
 
-    def wait(self, milliseconds: int) -> None:
+    def wait(self, milliseconds: int, patience: Patience) -> None:
         """Wait until there may be news, but no longer than that."""
         if self._queue is None:
-            time.sleep(min(milliseconds, _WITHOUT_INOTIFY_MS) / 1000)
+            patience.wait(min(milliseconds, _WITHOUT_INOTIFY_MS))
         else:
-            self._queue.wait(milliseconds)
+            patience.wait(milliseconds, self._queue.fileno())
 
     def close(self) -> None:
         """Stop listening."""
@@ -223,7 +225,11 @@ def _watch(store: "Store") -> "Inotify | None":
 
 
 def stream(
-    store: "Store", *, since_ns: int | None = None, until_ns: int | None = None
+    store: "Store",
+    *,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    patience: Patience = ENDLESS,
 ) -> "Iterator[list[Event]]":
     """Replay events, then wait for more.
 
@@ -232,6 +238,7 @@ def stream(
         since_ns: replay from this moment on, in nanoseconds since the epoch; None to replay
             nothing, or, where ``until_ns`` is given, all there is.
         until_ns: end at this moment; None for never.
+        patience: how the caller waits.
 
     Yields:
         Events in order, some at a time.
@@ -255,6 +262,6 @@ def stream(
             left_ms = _LONGEST_WAIT_MS
             if end_ns is not None:
                 left_ms = min(left_ms, (end_ns - now_ns) // 1_000_000 + 1)
-            follower.wait(left_ms)
+            follower.wait(left_ms, patience)
     finally:
         follower.close()

@@ -31,6 +31,7 @@ class Client:
     Attributes:
         gone: whether it has left, or speaks nonsense.
         asked: whether its request has been read.
+        withdrawn: whether it was found not to want any more what it asked for.
         starter: whether it is the one that started the program.
         takes: kinds of output frames that it wants.
         gives: whether its input goes to the program.
@@ -39,6 +40,7 @@ class Client:
 
     __slots__ = (
         "_connection", "_decoder", "_out", "asked", "deadline", "gives", "gone", "starter", "takes",
+        "withdrawn",
     )  # fmt: skip
 
     def __init__(self, connection: "_socket.socket") -> None:
@@ -47,6 +49,7 @@ class Client:
         self._out = bytearray()
         self.gone = False
         self.asked = False
+        self.withdrawn = False
         self.starter = False
         self.takes: tuple[int, ...] = ()
         self.gives = False
@@ -127,12 +130,14 @@ class Client:
             self.gone = True
         for kind, payload in frames:
             if kind == wire.SIGNAL and payload.isdigit() and int(payload) in _ENDING_SIGNALS:
+                self.withdrawn = True
                 name = signal.Signals(int(payload)).name
                 raise StartError(
                     f"interrupted by {name} before the program was started",
                     exit_status=128 + int(payload),
                 )
         if self.gone:
+            self.withdrawn = True
             raise StartError(
                 "the command ended before the program was started", exit_status=128 + signal.SIGHUP
             )

@@ -20,7 +20,7 @@ connect to. ``launch.connect`` reaches a process that serves one request::
 ==============  ==================================================================================
 ``create``      ``request``, the API's document as JSON, and ``--name``; or a command line: its
                 flags as ``--NAME``, ``given``, ``arguments``, ``directory``, ``environment``
-``run``         the same, and ``--detach``, ``--explain``, ``hold``, ``lifetime``
+``run``         the same, and ``--detach``, ``--explain``, ``hold``, ``lifetime``, ``forget``
 ``start``       ``container``, ``attach``, ``stdin``, ``hold``, ``lifetime``, ``checkpoint``,
                 ``checkpoint-dir``
 ``checkpoint``  ``container``, ``checkpoint``, ``checkpoint-dir``, ``leave-running``; answered by
@@ -44,6 +44,7 @@ its monitor takes any number of connections, each with one REQUEST (``launch.rea
 ==========  =================================================  =================================
 
 An exec session with a terminal has such a socket too (``launch.exec_socket``), for ``resize``.
+With ``forget`` a container is removed whose start the client calls off, by SIGNAL or by leaving.
 With ``lifetime`` being ``process`` the container ends, and goes, when the client's process does.
 
 An INPUT frame without payload ends the input. A program whose container was made with StdinOnce

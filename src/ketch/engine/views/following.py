@@ -3,7 +3,7 @@
 import contextlib
 
 from ketch.engine import logs
-from ketch.engine.processes import open_process
+from ketch.engine.processes import ENDLESS, Patience, open_process
 from ketch.errors import NotFoundError
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ def entries(
     tail: int | None = None,
     since_ns: int | None = None,
     until_ns: int | None = None,
+    patience: Patience = ENDLESS,
 ) -> "Iterator[Entry]":
     """Read a container's log.
 
@@ -36,6 +37,7 @@ def entries(
         tail: how many entries from the end to begin at; None for all.
         since_ns: leave out what is older, in nanoseconds since the epoch.
         until_ns: stop at what is newer.
+        patience: how the caller waits.
 
     Yields:
         What ``reading.Reader.entries`` does.
@@ -64,6 +66,7 @@ def entries(
                 until_ns=until_ns,
                 ended=ended if follow else None,
                 end_descriptor=monitor,
+                patience=patience,
             )
 
     return read()

@@ -6,6 +6,7 @@ urllib3 keeps the connections. What it may not decide is taken from it: redirect
 
 import contextlib
 import os
+import socket
 import ssl
 import time
 import warnings
@@ -180,7 +181,7 @@ class Transport:
         sleep: how to wait; tests do it otherwise.
     """
 
-    __slots__ = ("_environment", "_lax", "_managers", "configuration", "sleep")
+    __slots__ = ("_aborted", "_environment", "_lax", "_managers", "_open", "configuration", "sleep")
 
     def __init__(
         self,
@@ -194,6 +195,8 @@ class Transport:
         self._environment = environment
         self._managers: dict[tuple[str, str, int], urllib3.PoolManager] = {}
         self._lax: set[str] = set()
+        self._open: list[socket.socket] = []  # another descriptor of each connection that was made
+        self._aborted = False
 
     def allow_insecure(self, host: str) -> None:
         """Accept any certificate of a host, because the caller said so."""
@@ -233,6 +236,22 @@ class Transport:
         """Close every connection."""
         for manager in self._managers.values():
             manager.clear()
+        while self._open:
+            self._open.pop().close()
+
+    def abort(self) -> None:
+        """Have every exchange break off, and none begin any more; from any thread."""
+        self._aborted = True
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):  # ended, or closed meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _note(self, connection: socket.socket) -> socket.socket:
+        """Keep a connection that has just been made in reach, whatever urllib3 does with it."""
+        self._open.append(connection.dup())
+        if self._aborted:
+            self.abort()
+        return connection
 
     def _manager(self, scheme: str, host: str, port: int, url: str) -> urllib3.PoolManager:
         key = (scheme, host, port)
@@ -241,9 +260,11 @@ class Transport:
             manager = self._new_manager(scheme, host, port)
             paced = type("Paced", (Response,), {"seconds": self.configuration.timeout_seconds})
             pool: Any = manager.connection_from_url(url)
+            base = pool.ConnectionCls
             pool.ConnectionCls = type(
-                "Connection", (pool.ConnectionCls,), {"response_class": paced}
-            )
+                "Connection", (base,),
+                {"response_class": paced, "_new_conn": lambda it: self._note(base._new_conn(it))},
+            )  # fmt: skip
             self._managers[key] = manager
         return manager
 
