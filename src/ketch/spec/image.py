@@ -124,6 +124,11 @@ DOCUMENT_SIZE_MAX = 4 << 20
 BLOB_SIZE_MAX = 1 << 46
 LAYERS_MAX = 500  # overlayfs stacks no more: fs/overlayfs/params.h, OVL_MAX_STACK
 MANIFESTS_MAX = 10_000
+# What an image may say of its containers: all of it is kept with each of them, told in their events
+# and listings, and handed to their programs.
+_WORD_MAX = 128 * 1024  # an argument or a variable: execve(2), MAX_ARG_STRLEN
+_CONFIG_TEXT_MAX = 2 << 20
+_VOLUMES_MAX = 256  # each is a directory of the host, and a mount
 _DEPTH_MAX = 64  # whoever shows a document, or writes it anew, does so by recursion
 
 # Go's names of the machines, as images use them, by the kernel's.
@@ -432,16 +437,43 @@ def _check_container_config(config: "Any", where: str) -> None:
     labels = config.get("Labels")
     if labels is not None and not _is_text_table(labels):
         raise InvalidArgumentError(f"{where}: Labels holds what is no text")
-    check = config.get("Healthcheck")
+    if len(config.get("Volumes") or ()) > _VOLUMES_MAX:
+        raise InvalidArgumentError(f"{where}: more than {_VOLUMES_MAX} Volumes")
+    _check_health(config.get("Healthcheck"), f"{where}: Healthcheck")
+    _check_sizes(config, where)
+
+
+def _check_health(check: "Any", where: str) -> None:
     if check is None:
         return
-    where = f"{where}: Healthcheck"
     if not isinstance(check, dict) or not _all_text(check.get("Test") or [], list):
         raise InvalidArgumentError(f"{where}: Test is not a list of text")
     for key in ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"):
         number = check.get(key)
         if number is not None and (type(number) is not int or not -(1 << 63) <= number < 1 << 63):
             raise InvalidArgumentError(f"{where}: {key} is not a number of 64 bits")
+
+
+def _check_sizes(config: "dict[str, Any]", where: str) -> None:
+    """Bound what each word, and what all of it, may take."""
+    total = sum(len(config.get(key) or "") for key in ("User", "WorkingDir", "StopSignal"))
+    lists = [("Healthcheck", (config.get("Healthcheck") or {}).get("Test"))]
+    lists += [(key, config.get(key)) for key in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")]
+    for key, words in lists:
+        lengths = [*map(len, words or ())]
+        if lengths and max(lengths) >= _WORD_MAX:
+            raise InvalidArgumentError(
+                f"{where}: {key} holds a text of {max(lengths)} characters: a program can be given "
+                f"{_WORD_MAX - 1}"
+            )
+        total += sum(lengths)
+    for key in ("ExposedPorts", "Volumes", "Labels"):
+        total += sum(map(len, config.get(key) or ()))
+    total += sum(map(len, (config.get("Labels") or {}).values()))
+    if total > _CONFIG_TEXT_MAX:
+        raise InvalidArgumentError(
+            f"{where}: {total} characters of text, at most {_CONFIG_TEXT_MAX} are possible"
+        )
 
 
 def _is_text_table(value: "Any") -> bool:

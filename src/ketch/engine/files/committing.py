@@ -86,7 +86,9 @@ def commit(
             created_ns = time.time_ns()
             document = _document(parent, merged, layer, created_ns, author, message)
             document["history"][-1]["created_by"] = " ".join(own.get("Cmd") or ())
-            image_id = images.content.write(documents.encode(document))
+            content = documents.encode(document)
+            documents.parse_config(content)  # what could not be read again is not written
+            image_id = images.content.write(content)
             below = _layers(engine, parent)
             manifest = documents.manifest(
                 documents.descriptor(

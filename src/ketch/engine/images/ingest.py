@@ -209,7 +209,9 @@ def import_image(
         with images.adding():
             layer = add_layer(images, stream)
             document = _new_document(machine, config, layer.diff_id, created_ns, message)
-            image_id = images.content.write(documents.encode(document))
+            content = documents.encode(document)
+            documents.parse_config(content)  # what could not be read again is not written
+            image_id = images.content.write(content)
             configuration = documents.descriptor(
                 documents.OCI_CONFIG, image_id, images.content.size_bytes(image_id)
             )

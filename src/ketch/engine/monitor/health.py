@@ -7,6 +7,7 @@ import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from ketch.engine.records.rows import Container
@@ -26,8 +27,8 @@ def check_of(container: "Container") -> "Healthcheck | None":
     """The check that a container has, None where it has none."""
     config: api.Config = container.record["Config"]
     check = config.get("Healthcheck") or {}
-    test = check.get("Test") or ["NONE"]
-    return None if test[0] == "NONE" or len(test) < 2 else check
+    test = check.get("Test") or ()
+    return check if len(test) > 1 and test[0] in {"CMD", "CMD-SHELL"} else None
 
 
 def beginning() -> str:
@@ -45,6 +46,26 @@ def schedule(check: "Healthcheck | None") -> list[str]:
         check.get("StartPeriod") or 0,
     )
     return [str(time_ns) for time_ns in times_ns]
+
+
+def pause(times: "Sequence[float]", passed: float, *, starting: bool, first: bool = False) -> float:
+    """Returns how long to wait for the next check, in the unit of what is given.
+
+    While a container is starting, its start interval counts; but the first check comes no later
+    than one interval after the start, and none later than one after the start period.
+
+    Args:
+        times: what ``schedule`` says.
+        passed: how long ago the container was started.
+        starting: whether it has not been healthy yet, nor unhealthy.
+        first: whether there has been no check yet.
+    """
+    interval, start_interval, start_period = times
+    if not starting or passed >= start_period:
+        return interval
+    if first:
+        return min(interval, start_interval)
+    return min(start_interval, start_period - passed + interval)
 
 
 def judge(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Fields = Mapping[str, wire.Value]
 
 _OUTPUT_BYTES_MAX = 4096
+_PAUSE_SECONDS = 0.02  # for each piece that is thrown away
 _DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
@@ -54,14 +55,12 @@ class Watch:
         self._status = health.STARTING
         self._ended: list[int] = []  # probers that have said all, and are to be reaped
         supervisor.on_time = self._probe
-        supervisor.due = self._next()
+        supervisor.due = self._next(first=True)
 
-    def _next(self) -> float:
-        interval, start_interval, start_period = self._times
+    def _next(self, *, first: bool = False) -> float:
         now = time.monotonic()
-        if self._status == health.STARTING and now - self._began < start_period:
-            interval = start_interval
-        return now + interval
+        starting = self._status == health.STARTING
+        return now + health.pause(self._times, now - self._began, starting=starting, first=first)
 
     def _probe(self) -> float | None:
         """Begin a check; returns when the next is due, None where the end of this one says that."""
@@ -88,7 +87,10 @@ class Watch:
 
 
 class _Output:
-    """A log that keeps the first bytes."""
+    """A log that keeps the first bytes; of what comes after them it takes its time to read on.
+
+    Else a check that writes without end would have the engine read without end, on the host's time.
+    """
 
     __slots__ = ("kept", "whole")
 
@@ -101,6 +103,8 @@ class _Output:
         room = _OUTPUT_BYTES_MAX - len(self.kept)
         self.kept += data[:room]
         self.whole &= len(data) <= room
+        if not room:
+            time.sleep(_PAUSE_SECONDS)
 
     def flush(self) -> bool:
         """Nothing is held back."""
@@ -186,8 +190,8 @@ def _run(
                 supervisor.due = time.monotonic() + timeout_ns / 1e9
                 status = supervisor.run()
         finally:
-            # Else a check that cannot be run would leave a session each time.
-            engine.execs.mark_ended(session, container, status)
+            # Nobody asks about it: else a container with many checks would have many records.
+            engine.execs.mark_ended(session, container, status, keep=False)
         text = output.text()
     except (KetchError, OSError) as error:
         status, text = getattr(error, "exit_status", -1), str(error)

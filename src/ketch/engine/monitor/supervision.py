@@ -36,6 +36,7 @@ _KINDS = {"stdout": wire.OUTPUT, "stderr": wire.ERRORS}
 _INPUT_BYTES_MAX = 1024 * 1024
 _REST_SECONDS = 1
 _MUCH_BYTES = 256 * 1024
+_LONGEST_WAIT_MS = 24 * 60 * 60 * 1000  # poll(2) takes an int, and a health check has time
 PATIENCE_SECONDS = 10  # with a client that attached and takes nothing
 _PIPE_BYTES_MAX = 1024 * 1024  # pipe(7): as large as anyone without privileges can make one
 
@@ -416,7 +417,7 @@ def _milliseconds_until(*moments: float | None) -> int | None:
             first = moment
     if first == math.inf:
         return None
-    return max(0, math.ceil((first - time.monotonic()) * 1000))
+    return min(max(0, math.ceil((first - time.monotonic()) * 1000)), _LONGEST_WAIT_MS)
 
 
 def _exit_status(pidfd: int) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ketch.linux.inotify import Inotify
 
 KEPT = 4096
+_ATTRIBUTES_MAX = 16 * 1024  # characters: an image's labels are told with each event
 
 _LONGEST_WAIT_MS = 10_000
 _WITHOUT_INOTIFY_MS = 100
@@ -85,13 +86,27 @@ def record(
         kind: ``container``, ``image``, ``network`` or ``volume``.
         action: Docker's word for it, such as ``start``.
         actor_id: identifier of what it happened to.
-        attributes: what else there is to tell.
+        attributes: what else there is to tell. Of more than there is room for, the first go first.
     """
+    text = json.dumps(attributes)
+    if len(text) > _ATTRIBUTES_MAX:
+        text = json.dumps(_fitting(attributes))
     cursor = connection.execute(
         "INSERT INTO event (time_ns, type, action, actor_id, attributes) VALUES (?, ?, ?, ?, ?)",
-        (time.time_ns(), kind, action, actor_id, json.dumps(attributes)),
+        (time.time_ns(), kind, action, actor_id, text),
     )
     connection.execute("DELETE FROM event WHERE id <= ?", ((cursor.lastrowid or 0) - KEPT,))
+
+
+def _fitting(attributes: dict[str, str]) -> dict[str, str]:
+    """Leave out what is too long: labels, since what ketch itself has to tell comes after them."""
+    room = _ATTRIBUTES_MAX
+    kept = []
+    for name, value in reversed(attributes.items()):
+        if (length := len(name) + len(value)) <= room:
+            room -= length
+            kept.append((name, value))
+    return dict(reversed(kept))
 
 
 def chooser(pairs: "Iterable[str]") -> "Callable[[Event], bool]":
