@@ -1,12 +1,15 @@
 """Routes of exec sessions: more programs in running containers."""
 
+import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from ketch.api import sessions
 from ketch.api.logs import content_type
 from ketch.api.streams import size
 from ketch.engine.requests import wire
-from ketch.errors import ConflictError, InvalidArgumentError, KetchError
+from ketch.errors import ConflictError, InvalidArgumentError, KetchError, NotFoundError
 from ketch.spec.container import ExecConfig, ExecStart
 
 if TYPE_CHECKING:
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
     from ketch.api.router import Routes
     from ketch.engine.containers.execs import Exec
     from ketch.engine.engine import Engine
+
+
+# Docker's: a client resizes as soon as it has asked for the start, and maybe before it is done.
+_START_SECONDS = 10
+_PAUSE_SECONDS = 0.02
 
 
 async def create(call: "Call") -> None:
@@ -56,14 +64,17 @@ async def start(call: "Call") -> None:
             session.close()
         await call.reply(200)
         return
-    await _attached(call, exec_, fields)
+    await _attached(call, exec_, fields, plain=bool(body.get("Tty")))
 
 
-async def _attached(call: "Call", exec_: "Exec", fields: "dict[str, wire.Value]") -> None:
+async def _attached(
+    call: "Call", exec_: "Exec", fields: "dict[str, wire.Value]", *, plain: bool
+) -> None:
+    """Carry a session's streams, as they are or in frames as the start wants it."""
     terminal = bool(exec_.config.get("Tty"))
     keys = sessions.sequence(exec_.config.get("DetachKeys", "")) if terminal else b""
     # The head goes first, as dockerd's does: docker-py loses what comes together with it.
-    stream = await call.exchange.hijack(content_type(call, terminal=terminal))
+    stream = await call.exchange.hijack(content_type(call, terminal=plain))
     try:
         session = await sessions.ask_starter(call.application, fields)
         try:
@@ -73,14 +84,18 @@ async def _attached(call: "Call", exec_: "Exec", fields: "dict[str, wire.Value]"
             raise
     except KetchError as error:
         text = f"{_told(error)}\r\n".encode()
-        await stream.write(text if terminal else wire.frame(wire.OUTPUT, text))
+        await stream.write(text if plain else wire.frame(wire.OUTPUT, text))
         return
     wanted = {
         "stdin": bool(exec_.config.get("AttachStdin")),
         "stdout": bool(exec_.config.get("AttachStdout")),
-        "stderr": bool(exec_.config.get("AttachStderr")),
+        # Without frames nothing would tell it from the output.
+        "stderr": bool(exec_.config.get("AttachStderr")) and not plain,
     }
-    await sessions.Attachment(stream, plain=terminal, wanted=wanted, keys=keys).pump(session)
+    if not any(wanted.values()):
+        session.close()
+        return
+    await sessions.Attachment(stream, plain=plain, wanted=wanted, keys=keys).pump(session)
 
 
 def _told(error: KetchError) -> str:
@@ -120,16 +135,33 @@ def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
 async def resize(call: "Call") -> None:
     """Answer ``POST /exec/{id}/resize``."""
     rows, columns = size(call)
-    exec_ = await call.run(_find, call["id"])
-    if not exec_.is_running:
-        raise ConflictError(f"exec {exec_.id} is not running")
     fields: dict[str, wire.Value] = {"action": "resize", "rows": rows, "columns": columns}
-    session = await sessions.ask_exec(call.application, exec_, fields)
-    try:
-        await session.expect(wire.EXIT)
-    finally:
-        session.close()
+    deadline = time.monotonic() + _START_SECONDS
+    while not await _resize(call, fields):
+        if time.monotonic() > deadline:
+            raise KetchError("timeout waiting for exec session ready")
+        await asyncio.sleep(_PAUSE_SECONDS)
     await call.reply(200)
+
+
+async def _resize(call: "Call", fields: "dict[str, wire.Value]") -> bool:
+    """Tell a session's terminal its size; False where the session has not been started yet."""
+    exec_ = await call.run(_find, call["id"])
+    await call.run(_check_container, exec_)
+    if not exec_.is_running:
+        if exec_.is_started:
+            raise NotFoundError(f"no such exec: {exec_.id} has ended")
+        return False
+    if not exec_.config.get("Tty"):
+        return bool(exec_.pid)
+    with contextlib.suppress(ConflictError):  # it does not listen yet
+        session = await sessions.ask_exec(call.application, exec_, fields)
+        try:
+            await session.expect(wire.EXIT)
+        finally:
+            session.close()
+        return True
+    return False
 
 
 ROUTES: "Routes" = (

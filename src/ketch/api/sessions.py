@@ -206,6 +206,8 @@ class Attachment:
                 if kind in {wire.EXIT, wire.FAILED}:
                     return
                 continue
+            if kind == wire.ERRORS and not self.wanted.get("stderr"):
+                continue
             # The frames are Docker's own, header and all.
             await self._stream.write(payload if self._plain else wire.frame(kind, payload))
 

@@ -95,6 +95,7 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
         "container": container.id, "attach": parsed.enabled("attach") or interactive,
         "stdin": interactive, "checkpoint": parsed.text("checkpoint"),
         "checkpoint-dir": checkpoint_directory(parsed),
+        **(session.window() if terminal else {}),
     }  # fmt: skip
     started = session.Session(
         lambda: launch.connect(settings), fields, session.Signals(every=not terminal)

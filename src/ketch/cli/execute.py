@@ -44,10 +44,16 @@ def exec_(settings: "Settings", arguments: list[str]) -> int:
             **about_caller(settings),
             "arguments": parsed.arguments,
             **{f"--{name}": value for name, value in parsed.values.items()},
+            **(session.window() if terminal else {}),
         },
         session.Signals(every=False),
     )
-    started.await_started()
+    try:
+        started.await_started()
+    except session.Failure as failure:
+        if detached:
+            failure.exit_status = 1  # no program's, as nobody waits for one
+        raise
     if detached:
         return 0
     return started.attach(

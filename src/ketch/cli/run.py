@@ -39,8 +39,8 @@ CREATE = Command(
 def create(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch create``."""
     parsed = parse(CREATE, arguments)
-    _, container_id = _ask(settings, parsed, "create", session.Signals(every=False))
-    print(container_id)
+    asked = _ask(settings, parsed, "create", session.Signals(every=False))
+    print(asked.id)
     return 0
 
 
@@ -52,12 +52,12 @@ def run(settings: "Settings", arguments: list[str]) -> int:
     if interactive and terminal and not detached:
         require_terminal()
     keys = detach_keys(parsed)
-    forward_signals = parsed.enabled("sig-proxy") and not terminal
+    forward_signals = parsed.enabled("sig-proxy")
     # Before anything is asked for, so that an interrupt never leaves it half done.
     signals = session.Signals(every=forward_signals and not detached)
-    started, container_id = _ask(settings, parsed, "run", signals)
+    started = _ask(settings, parsed, "run", signals)
     if detached:
-        print(container_id)
+        print(started.id)
         return 0
     return started.attach(
         interactive=interactive,
@@ -78,12 +78,8 @@ def _shown(attach: list[str]) -> tuple[int, ...]:
 
 def _ask(
     settings: "Settings", parsed: "Parsed", action: str, signals: session.Signals
-) -> tuple[session.Session, str]:
-    """Have a container made, of an image that is pulled first if that is asked for or needed.
-
-    Returns:
-        The session, and the container's identifier.
-    """
+) -> session.Session:
+    """Have a container made, of an image that is pulled first if that is asked for or needed."""
     try:
         policy = pull_policy(parsed.values)
     except InvalidArgumentError as error:
@@ -94,7 +90,9 @@ def _ask(
         "arguments": parsed.arguments,
         "given": sorted(parsed.given),
         **{f"--{name}": value for name, value in parsed.values.items()},
+        **(session.window() if parsed.enabled("tty") else {}),
     }
+    awaited = wire.CREATED if action == "create" else wire.STARTED
 
     def pull(*, missing: bool) -> None:
         from ketch.cli import missing as images  # noqa: PLC0415 - not for images that are here
@@ -104,17 +102,26 @@ def _ask(
             platform=parsed.text("platform"), quiet=parsed.enabled("quiet"), missing=missing,
         )  # fmt: skip
 
+    def ask() -> session.Session:
+        asked = session.Session(lambda: launch.connect(settings), request, signals)
+        try:
+            asked.await_started(awaited)
+        except session.Failure:
+            # It is there, though its start has failed, and a script can ask about it.
+            if asked.id:
+                print(asked.id)
+            raise
+        return asked
+
     if policy == "always":
         pull(missing=False)
-    asked = session.Session(lambda: launch.connect(settings), request, signals)
     try:
-        return asked, asked.await_started()
+        return ask()
     except session.Failure as failure:
         if policy != "missing" or failure.error_class != ImageNotFoundError.__name__:
             raise
     pull(missing=True)
-    asked = session.Session(lambda: launch.connect(settings), request, signals)
-    return asked, asked.await_started()
+    return ask()
 
 
 def about_caller(settings: "Settings") -> "dict[str, Value]":

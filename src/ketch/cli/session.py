@@ -113,11 +113,14 @@ class Session:
         connect: connects to a process that takes one request (``launch.connect``).
         request: the request's fields.
         signals: what the client is sent.
+
+    Attributes:
+        id: the container's or exec's identifier, empty as long as none is told.
     """
 
     __slots__ = (
         "_connect", "_connection", "_decoder", "_frames", "_pending", "_poll", "_request",
-        "_signals",
+        "_signals", "id",
     )  # fmt: skip
 
     def __init__(
@@ -131,6 +134,7 @@ class Session:
         self._decoder = wire.Decoder()
         self._frames: list[tuple[int, bytes]] = []
         self._signals = signals
+        self.id = ""
         self._ask()
 
     def _ask(self) -> None:
@@ -140,18 +144,19 @@ class Session:
         self._poll = select.poll()
         self._poll.register(self._signals, select.POLLIN)
 
-    def await_started(self) -> str:
+    def await_started(self, awaited: int = wire.STARTED) -> None:
         """Wait until the program runs, or the container is there if that is all that was asked for.
-
-        Returns the container's or exec's identifier.
 
         A signal that ends programs calls the start off; a second one does not wait for the answer.
 
+        Args:
+            awaited: the frame that says so: STARTED or CREATED.
+
         Raises:
-            Failure: it could not be started.
+            Failure: it could not be started; ``id`` is told if it was made all the same.
         """
         called_off = False
-        while not self._take_warnings():
+        while not self._take_first(awaited):
             for descriptor, events in self._wait():
                 if descriptor != self._signals.fileno():
                     self._exchange(events)
@@ -163,15 +168,22 @@ class Session:
                     self._request = b""
                     self._pending += wire.frame(wire.SIGNAL, b"%d" % number)
         kind, payload = self._frames.pop(0)
-        if kind not in {wire.STARTED, wire.CREATED}:
+        if kind != awaited:
             raise _failure(kind, payload)
-        return payload.decode()
+        self.id = payload.decode()
 
-    def _take_warnings(self) -> bool:
-        """Write the warnings that come before the start; returns whether more than that came."""
-        while self._frames and self._frames[0][0] == wire.ERRORS:
-            self._write(2, self._frames.pop(0)[1], forward_signals=False)
-        return bool(self._frames)
+    def _take_first(self, awaited: int) -> bool:
+        """Take what comes before the start, warnings and an id; returns whether more came."""
+        while self._frames:
+            kind, payload = self._frames[0]
+            if kind == wire.CREATED != awaited:
+                self.id = payload.decode()
+            elif kind == wire.ERRORS:
+                self._write(2, payload, forward_signals=False)
+            else:
+                return True
+            del self._frames[0]
+        return False
 
     def attach(
         self,
@@ -324,11 +336,19 @@ class Session:
                 sys.exit(128 + number)
 
     def _send_size(self) -> None:
+        if size := window():
+            self._pending += wire.frame(wire.RESIZE, b"%d %d" % (size["rows"], size["columns"]))
+
+
+def window() -> dict[str, int]:
+    """The size of the caller's terminal as a request tells it; empty where there is no terminal."""
+    for descriptor in (1, 0, 2):
         try:
-            columns, rows = os.get_terminal_size(1)
+            columns, rows = os.get_terminal_size(descriptor)
         except OSError:
-            return
-        self._pending += wire.frame(wire.RESIZE, b"%d %d" % (rows, columns))
+            continue
+        return {"rows": rows, "columns": columns}
+    return {}
 
 
 def set_raw(descriptor: int) -> None:

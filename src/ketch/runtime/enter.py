@@ -10,11 +10,12 @@ Whoever is inside may watch: both processes are non-dumpable before they enter, 
 their memory nor their descriptors can be opened, and what they execute from is read-only.
 """
 
+import errno
 import os
 import struct
 
 from ketch import cgroups
-from ketch.errors import ConflictError, UnavailableError
+from ketch.errors import ConflictError, SyscallError, UnavailableError
 from ketch.linux import namespaces, process
 from ketch.linux.scopes import ExitStack, owned
 from ketch.runtime import create, init
@@ -234,7 +235,7 @@ def _cross(entry: _Entry, writer: int) -> None:
     # host's, where the container was made in a chroot: pivot_root(2) moved only what lay there.
     os.fchdir(entry.root)
     os.chroot(".")
-    pid, _ = process.clone3(process.CLONE_PARENT, cgroup=entry.into)
+    pid = _clone(entry.into)
     if pid:
         os.write(writer, struct.pack("i", pid))
         os._exit(0)
@@ -242,6 +243,20 @@ def _cross(entry: _Entry, writer: int) -> None:
     if entry.into is not None:
         os.close(entry.into)
     run_child(entry.channel, lambda: _become(entry))
+
+
+def _clone(into: int | None) -> int:
+    try:
+        pid, _ = process.clone3(process.CLONE_PARENT, cgroup=into)
+    except SyscallError as error:
+        if error.errno != errno.EAGAIN:
+            raise
+        raise UnavailableError(
+            "the container has as many processes as it may have: its limit (--pids-limit), or the "
+            "machine's, is reached",
+            "raise the limit with update --pids-limit, or end some of its processes",
+        ) from error
+    return pid
 
 
 def _become(entry: _Entry) -> None:

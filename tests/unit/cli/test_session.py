@@ -129,7 +129,7 @@ class Monitor:
         return self.client.returncode, out, err
 
 
-START = "x = ask(True); print(x.await_started())"
+START = "x = ask(True); x.await_started(); print(x.id)"
 ATTACH = (
     "x = ask(%(forward)s); x.await_started(); "
     "sys.exit(x.attach(interactive=%(interactive)s, terminal=False, "
@@ -196,7 +196,8 @@ def test_a_request_is_made_again_only_if_nobody_has_read_it(read: bool) -> None:
             with pytest.raises(session.Failure, match="monitor has gone"):
                 client.await_started()
         else:
-            assert client.await_started() == "id"
+            client.await_started()
+            assert client.id == "id"
             assert list(wire.Decoder().feed(pairs[1][0].recv(4096))) == [
                 (wire.REQUEST, wire.encode({"a": "b"}))
             ]

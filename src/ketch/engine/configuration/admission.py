@@ -50,6 +50,8 @@ def check(config: "Config", resources: "HostConfig", host: "Host") -> None:
         raise InvalidArgumentError(
             f"the working directory '{directory}' is invalid, it needs to be an absolute path"
         )
+    if any(size < 0 for size in resources.get("ConsoleSize", ())):
+        raise InvalidArgumentError("invalid ConsoleSize: height and width cannot be negative")
     if config.get("StopSignal"):
         signals.number(config["StopSignal"])
     for entry in config["Env"]:

@@ -143,6 +143,9 @@ def _process(
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": resources.get("OomScoreAdj", 0),
     }
+    height, width = [*resources.get("ConsoleSize", ()), 0, 0][:2]
+    if terminal and 0 < height < 1 << 16 and 0 < width < 1 << 16:
+        process["consoleSize"] = {"height": height, "width": width}
     if security.apparmor and host.apparmor:
         process["apparmorProfile"] = security.apparmor
     if label := security.process_label():

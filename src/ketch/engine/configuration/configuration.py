@@ -4,6 +4,8 @@ Pure; what Docker's daemon does between receiving a request and making the conta
 is what ``inspect`` shows, and all that a bundle is built from.
 """
 
+import os.path
+
 from ketch.engine.configuration import admission
 from ketch.errors import InvalidArgumentError
 from ketch.spec import endpoints, health, log_drivers
@@ -46,6 +48,8 @@ def complete(
             resources[key] = [_capability_name(name) for name in resources[key]]
     if resources.get("Memory", 0) > 0 and not resources.get("MemorySwap"):
         resources["MemorySwap"] = resources["Memory"] * 2
+    if size := resources.get("ConsoleSize"):
+        resources["ConsoleSize"] = [*size, 0, 0][:2]
     resources["LogConfig"] = _log_config(resources)
     resources["ShmSize"] = resources.get("ShmSize") or SHM_SIZE_BYTES
     resources["IpcMode"] = resources.get("IpcMode") or "private"
@@ -113,7 +117,12 @@ def _log_config(resources: "HostConfig") -> "LogConfig":
 def _merge(config: "Config", image: "ContainerConfig") -> None:
     """Fills in what the image has and the request does not."""
     config["User"] = config.get("User") or image.get("User", "")
-    config["WorkingDir"] = config.get("WorkingDir") or image.get("WorkingDir", "")
+    # As Go's filepath.Clean has it, which knows no third meaning of two slashes.
+    if directory := config.get("WorkingDir") or image.get("WorkingDir", ""):
+        directory = os.path.normpath(directory)
+        config["WorkingDir"] = f"/{directory.lstrip('/')}" if directory[0] == "/" else directory
+    else:
+        config["WorkingDir"] = ""
     if stop_signal := config.get("StopSignal") or image.get("StopSignal", ""):
         config["StopSignal"] = stop_signal
     own = config.get("Env") or []

@@ -1,7 +1,7 @@
 """Exec sessions: other programs in running containers, each with an identifier and a record.
 
-A session is created, then started once; its record stays as long as its container runs, for a
-while even after its own end, so that its exit status can be asked for.
+A session is created, then started once; its record stays for a while after its own end, even where
+its container has ended as well, so that its exit status can be asked for.
 """
 
 import json
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 # Docker's: how long an ended session can still be asked about.
 _KEPT_NS = 5 * 60 * 10**9
+_KEPT_MAX = 1000  # of one container, whoever asks for more within that time
 _LOST_EXIT_STATUS = 255
+_EVENT_WORDS_MAX = 1024
 
 
 class Exec:
@@ -119,15 +121,16 @@ class Execs:
         now_ns, exec_id = time.time_ns(), names.new_id()
         with self._store.transaction() as connection:
             connection.execute(
-                "DELETE FROM exec WHERE exit_status IS NOT NULL AND ended_ns < ?",
-                (now_ns - _KEPT_NS,),
+                "DELETE FROM exec WHERE ended_ns > 0 AND (ended_ns < ? OR id IN"
+                " (SELECT id FROM exec WHERE container_id = ? AND ended_ns > 0"
+                "  ORDER BY ended_ns DESC LIMIT -1 OFFSET ?))",
+                (now_ns - _KEPT_NS, container.id, _KEPT_MAX),
             )
             connection.execute(
                 "INSERT INTO exec (id, container_id, created_ns, record) VALUES (?, ?, ?, ?)",
                 (exec_id, container.id, now_ns, json.dumps(config, separators=(",", ":"))),
             )
-            record_event(connection, f"exec_create: {' '.join(config['Cmd'])}", container,
-                         execID=exec_id)  # fmt: skip
+            record_event(connection, _action("exec_create", config), container, execID=exec_id)
         return self.find(exec_id)
 
     def find(self, reference: str) -> Exec:
@@ -180,16 +183,27 @@ class Execs:
                 "UPDATE exec SET pid = ?, start_time = ? WHERE id = ?",
                 (pid, start_time, session.id),
             )
-            words = " ".join(session.config["Cmd"])
-            record_event(connection, f"exec_start: {words}", container, execID=session.id)
+            action = _action("exec_start", session.config)
+            record_event(connection, action, container, execID=session.id)
 
-    def mark_ended(self, session: Exec, container: Container, exit_status: int) -> None:
-        """Record what a session's program ended with; with its container the record may be gone."""
+    def mark_ended(
+        self, session: Exec, container: Container, exit_status: int, *, keep: bool = True
+    ) -> None:
+        """Record what a session's program ended with; with its container the record may be gone.
+
+        Args:
+            session: the session.
+            container: its container.
+            exit_status: what it ended with.
+            keep: whether anybody is going to ask about it.
+        """
         with self._store.transaction() as connection:
             connection.execute(
                 "UPDATE exec SET exit_status = ?, ended_ns = ? WHERE id = ?",
                 (exit_status, time.time_ns(), session.id),
             )
+            if not keep:
+                connection.execute("DELETE FROM exec WHERE id = ?", (session.id,))
             # Its name may be another by now.
             row = connection.execute(
                 "SELECT * FROM container WHERE id = ?", (container.id,)
@@ -198,6 +212,14 @@ class Execs:
             record_event(
                 connection, "exec_die", current, execID=session.id, exitCode=str(exit_status)
             )
+
+
+def _action(name: str, config: "ExecConfig") -> str:
+    """What an event says of a session: an image's health check may be a megabyte long."""
+    words = " ".join(config["Cmd"])
+    if len(words) > _EVENT_WORDS_MAX:
+        words = f"{words[:_EVENT_WORDS_MAX]}..."
+    return f"{name}: {words}"
 
 
 def check_running(container: Container) -> None:

@@ -353,7 +353,7 @@ class Ledger:
             }  # fmt: skip
             columns |= {"init_pid": 0, "init_start_time": 0} if restarting else _NO_PROCESS
             rows.update(connection, container_id, columns)
-            connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
+            rows.end_sessions(connection, container_id)
             ran_seconds = max(0, finished_ns - container.started_ns) // 10**9
             rows.record_event(
                 connection, "die", container,
@@ -483,7 +483,7 @@ class Ledger:
             return None
         with self._store.transaction() as connection:
             rows.update(connection, container.id, dict(_NO_PROCESS))
-            connection.execute("DELETE FROM exec WHERE container_id = ?", (container.id,))
+            rows.end_sessions(connection, container.id)
             return rows.select(connection, container.id, self._boot_id)
 
     def _begin_removal(self, container_id: str) -> None:

@@ -12,7 +12,7 @@ from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.networks import linking
 from ketch.engine.processes import open_process
 from ketch.engine.requests import launch, wire
-from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError
+from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError, StartError
 from ketch.linux.scopes import owned
 from ketch.runtime import enter, seccomp
 from ketch.runtime.process import ProcessSetup
@@ -33,17 +33,18 @@ if TYPE_CHECKING:
     from ketch.spec.runtime import Config, Process
 
 
-def execute(
-    engine: "Engine", session: "Exec", client: "Client", *, detached: bool, gives: bool = False
-) -> int:
+_CANNOT_RUN = 126
+_KINDS = {"AttachStdout": wire.OUTPUT, "AttachStderr": wire.ERRORS}
+
+
+def execute(engine: "Engine", session: "Exec", client: "Client", *, detached: bool) -> int:
     """Run a session's program in its container until it ends.
 
     Args:
         engine: where the container is.
-        session: what to run; the caller has claimed it.
+        session: what to run, and which streams its client has; the caller has claimed it.
         client: who asked; is told when the program runs, and stays attached unless detached.
         detached: whether that is all the client wants.
-        gives: whether its input goes to the program.
 
     Returns:
         The program's exit status.
@@ -61,7 +62,9 @@ def execute(
                 client.close()
             else:
                 client.starter = True
-                supervisor.attach(client, gives=gives, takes=(wire.OUTPUT, wire.ERRORS))
+                asked = session.config
+                takes = tuple(kind for name, kind in _KINDS.items() if asked.get(name))
+                supervisor.attach(client, gives=bool(asked.get("AttachStdin")), takes=takes)
             status = supervisor.run()
     except BaseException as error:
         engine.execs.mark_ended(session, container, getattr(error, "exit_status", ENGINE_FAILED))
@@ -91,12 +94,33 @@ def start(
 
     Returns:
         Who watches over it, to be run.
+
+    Raises:
+        ConflictError: the container does not run.
+        KetchError: the program cannot be run; ``exit_status`` says what a shell would.
     """
-    asked = session.config
     check_running(container)
     pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
     if pidfd is None:
         raise ConflictError(f"container {container.id} is not running")
+    try:
+        return _start(engine, container, session, held, client, log, pidfd)
+    except KetchError as error:
+        if not isinstance(error, (ConflictError, StartError)):
+            error.exit_status = _CANNOT_RUN  # type: ignore[attr-defined]
+        raise
+
+
+def _start(
+    engine: "Engine",
+    container: "Container",
+    session: "Exec",
+    held: ExitStack,
+    client: "Client | None",
+    log: "Log | None",
+    pidfd: int,
+) -> Supervisor:
+    asked = session.config
     directory = engine.settings.container_directory(container.id)
     with open(f"{directory}/config.json", encoding="utf-8") as file:
         config: Config = json.load(file)
@@ -172,7 +196,11 @@ def _specify(
     if size := asked.get("ConsoleSize"):
         process["consoleSize"] = {"height": size[0], "width": size[1]}
     if not asked["Cmd"][0]:
-        raise InvalidArgumentError("the program's name is empty")
+        raise StartError('exec: "": executable file not found in $PATH', exit_status=127)
+    if asked.get("WorkingDir") and not os.path.isabs(asked["WorkingDir"]):
+        raise InvalidArgumentError(
+            f"the working directory {asked['WorkingDir']} is invalid: it must be an absolute path"
+        )
     user_name = asked.get("User") or request["Config"].get("User", "")
     with owned(
         os.open(f"/proc/{container.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -180,7 +208,8 @@ def _specify(
         group_text = read_beneath(root, "/etc/group")
         user = passwd.look_up(user_name, read_beneath(root, "/etc/passwd"), group_text)
     if asked.get("User"):
-        groups = list(dict.fromkeys([user.gid, *user.groups]))
+        added = passwd.group_ids(request["HostConfig"].get("GroupAdd") or (), group_text)
+        groups = list(dict.fromkeys([user.gid, *user.groups, *added]))
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
     process["env"] = environment.of_container(
         [*linked, *request["Config"].get("Env", ()), *(asked.get("Env") or ())],

@@ -112,6 +112,8 @@ def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
     engine = _engine(fields, Keeper.parent())
     detached = bool(fields["--detach"])
     container = _made(engine, client, fields, keep=True, attached=not detached)
+    if detached and not fields.get("hold"):
+        client.created(container.id)  # told whatever comes of its start
     config = container.record["Config"]
     manner = running.Manner(
         client=client,
@@ -163,6 +165,7 @@ def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
         checkpoint=checkpoint,
+        window=_window(fields),
     )
     _begin(engine, container, channel, manner)
 
@@ -234,6 +237,8 @@ def _request(fields: "Fields") -> "Request":
         # Whatever the command: what the command line itself could have found.
         error.exit_status = ENGINE_FAILED  # type: ignore[attr-defined]
         raise
+    if window := _window(fields):
+        request["HostConfig"]["ConsoleSize"] = window
     if path := request["HostConfig"].get("ContainerIDFile"):
         request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
     return request
@@ -248,7 +253,6 @@ def _exec(client: Client, fields: "Fields") -> None:
     variables += environment.resolve(_list(fields, "--env"), caller.environment)
     reference, *arguments = _list(fields, "arguments")
     detached = bool(fields["--detach"])
-    gives = bool(fields["--interactive"]) and not detached
     asked: ExecConfig = {
         "Cmd": arguments,
         "Env": variables,
@@ -256,24 +260,31 @@ def _exec(client: Client, fields: "Fields") -> None:
         "WorkingDir": _text(fields, "--workdir"),
         "Tty": bool(fields["--tty"]),
         "Privileged": bool(fields["--privileged"]),
-        "AttachStdin": gives,
+        "AttachStdin": bool(fields["--interactive"]) and not detached,
         "AttachStdout": not detached,
         "AttachStderr": not detached,
     }
+    if window := _window(fields):
+        asked["ConsoleSize"] = window
     engine = _engine(fields)
     session = engine.execs.claim(engine.execs.create(reference, asked).id)
-    client.ended(execution.execute(engine, session, client, detached=detached, gives=gives))
+    client.ended(execution.execute(engine, session, client, detached=detached))
 
 
 def _exec_start(client: Client, fields: "Fields") -> None:
     """Start a session that was created before."""
     engine = _engine(fields)
     session = engine.execs.claim(_text(fields, "exec"))
-    if rows := fields.get("rows"):
-        session.config["ConsoleSize"] = [int(str(rows)), int(str(fields["columns"]))]
+    if window := _window(fields):
+        session.config["ConsoleSize"] = window
     detached = bool(fields.get("detach"))
-    gives = session.config.get("AttachStdin", False) and not detached
-    client.ended(execution.execute(engine, session, client, detached=detached, gives=gives))
+    client.ended(execution.execute(engine, session, client, detached=detached))
+
+
+def _window(fields: "Fields") -> list[int] | None:
+    """The height and width that a terminal is to have; None where nobody says."""
+    sizes = [fields.get(name) for name in ("rows", "columns")]
+    return sizes if all(sizes) else None  # type: ignore[return-value] # both are numbers
 
 
 def _engine(fields: "Fields", keeper: Keeper | None = None) -> Engine:

@@ -62,10 +62,12 @@ class Manner:
         lifetime: whether the container ends when the client's process does.
         restarting: whether its monitor starts it again, and listens already.
         checkpoint: directory of the checkpoint that it goes on from, or empty.
+        window: height and width of its terminal, None for those that it was made with.
     """
 
     __slots__ = (
         "attached", "checkpoint", "client", "explain", "gives", "hold", "lifetime", "restarting",
+        "window",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +81,7 @@ class Manner:
         lifetime: bool = False,
         restarting: bool = False,
         checkpoint: str = "",
+        window: list[int] | None = None,
     ) -> None:
         self.client = client
         self.attached = attached
@@ -88,6 +91,7 @@ class Manner:
         self.lifetime = lifetime
         self.restarting = restarting
         self.checkpoint = checkpoint
+        self.window = window
 
 
 def start(engine: "Engine", container: "Container", channel: "Channel", manner: Manner) -> None:
@@ -260,6 +264,9 @@ def _create(
     directory = settings.container_directory(container.id)
     shared = sharing.join(engine, request, held)
     request = shared.request(request)
+    if manner.window:
+        sized = {**request["HostConfig"], "ConsoleSize": manner.window}
+        request = {**request, "HostConfig": sized}  # type: ignore[typeddict-item]
     apart = shared.user_namespace or user_namespaces.make(container, held)
     if apart is not None:
         if shared.user_namespace is None:

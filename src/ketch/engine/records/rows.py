@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 from ketch.engine.records import events, links, states
 from ketch.errors import InvalidArgumentError, NotFoundError
@@ -179,6 +180,20 @@ def record_event(
     labels = container.record.get("Config", {}).get("Labels") or {}
     named = {**labels, "image": container.image_reference, "name": container.name, **attributes}
     events.record(connection, "container", action, container.id, named)
+
+
+def end_sessions(connection: "sqlite3.Connection", container_id: str) -> None:
+    """Let go of the exec sessions of a container that has ended, but for those that were started.
+
+    These can still be asked about for a while: see ``Execs``.
+    """
+    connection.execute(
+        "DELETE FROM exec WHERE container_id = ? AND monitor_pid = 0", (container_id,)
+    )
+    connection.execute(
+        "UPDATE exec SET ended_ns = ? WHERE container_id = ? AND exit_status IS NULL",
+        (time.time_ns(), container_id),
+    )
 
 
 def no_such(reference: str) -> NotFoundError:

@@ -20,18 +20,21 @@ connect to. ``launch.connect`` reaches a process that serves one request::
 ==============  ==================================================================================
 ``create``      ``request``, the API's document as JSON, and ``--name``; or a command line: its
                 flags as ``--NAME``, ``given``, ``arguments``, ``directory``, ``environment``
-``run``         the same, and ``--detach``, ``--explain``, ``hold``, ``lifetime``, ``forget``
+``run``         the same, and ``--detach``, ``--explain``, ``hold``, ``lifetime``, ``forget``,
+                ``rows``, ``columns``
 ``start``       ``container``, ``attach``, ``stdin``, ``hold``, ``lifetime``, ``checkpoint``,
-                ``checkpoint-dir``
+                ``checkpoint-dir``, ``rows``, ``columns``
 ``checkpoint``  ``container``, ``checkpoint``, ``checkpoint-dir``, ``leave-running``; answered by
                 EXIT
-``exec``        a command line, as above
+``exec``        a command line, as above, ``rows``, ``columns``
 ``exec-start``  ``exec``, the session's id (``Execs.create``), ``detach``, ``rows``, ``columns``
 ==============  ==================================================================================
 
-``create`` answers with CREATED and is done. With ``hold``, ``run`` and ``start`` say CREATED when
-the container's socket listens and its program is about to be started, and wait for GO: whoever
-connects to that socket in between is attached before the program's first word.
+``rows`` and ``columns`` are the size of the caller's terminal, and so that of the program's before
+it looks. ``create`` answers with CREATED and is done; a ``run`` with ``--detach`` says it as well,
+so that the container can be named whose start fails. With ``hold``, ``run`` and ``start`` say
+CREATED when the container's socket listens and its program is about to be started, and wait for GO:
+whoever connects to that socket in between is attached before the program's first word.
 
 A container that runs or restarts has the socket ``monitor.socket`` in its runtime directory, where
 its monitor takes any number of connections, each with one REQUEST (``launch.reach_monitor``):
