@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from ketch.spec.flag import Value
 
 __all__ = [
-    "Command", "Flag", "HelpRequested", "Parsed", "UsageError", "help_text", "option_lines",
-    "parse", "screen_columns",
+    "Command", "Flag", "HelpRequested", "Parsed", "UsageError", "client_file", "help_text",
+    "option_lines", "parse", "screen_columns",
 ]  # fmt: skip
+
+
+_CLIENT_FILE_MAX = 1 << 20
 
 
 class UsageError(InvalidArgumentError):
@@ -353,6 +356,26 @@ def _wrapped(text: str, indent: int, columns: int) -> str:
         text = text[cut + 1 :]
     lines.append(text)
     return start + "\n".join(lines).replace("\n", "\n" + " " * indent)
+
+
+def client_file(*names: str) -> bytes:
+    """Returns docker's client configuration if it may have one of these settings, else nothing.
+
+    See ``client_configuration``, whose import takes too long to be done for nothing.
+    """
+    place = os.environ.get("DOCKER_CONFIG") or f"{os.environ.get('HOME', '')}/.docker"
+    try:
+        file = os.open(f"{place}/config.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        content = os.read(file, _CLIENT_FILE_MAX)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
+    found = content.lower()
+    return content if any(f'"{name.lower()}"'.encode() in found for name in names) else b""
 
 
 def screen_columns() -> int:

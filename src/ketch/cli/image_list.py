@@ -3,7 +3,7 @@
 import sys
 import time
 
-from ketch.cli import image_tree, usual_flags
+from ketch.cli import client_configuration, image_tree, usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
 from ketch.engine.images import listing
@@ -58,7 +58,9 @@ def images(settings: "Settings", arguments: list[str]) -> int:
                 raise InvalidArgumentError(f"--{flag} is not yet supported with --tree")
         image_tree.show(engine, found, every=parsed.enabled("all"))
         return 0
-    template = parsed.text("format")
+    template = client_configuration.list_format(
+        "imagesFormat", parsed.text("format"), quiet=parsed.enabled("quiet")
+    )
     digests = parsed.enabled("digests") or ".Digest" in template
     now_ns = time.time_ns()
     rows = [

@@ -3,7 +3,7 @@
 import sys
 from ipaddress import ip_address, ip_network
 
-from ketch.cli import formats, usual_flags
+from ketch.cli import client_configuration, formats, usual_flags
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
@@ -155,7 +155,9 @@ def ls(settings: "Settings", arguments: list[str]) -> int:
     found = listing.select(engine.networks, engine.endpoints, parsed.items("filter"))
     whole = parsed.enabled("no-trunc")
     rows = [_row(network, whole=whole) for network in found]
-    template = parsed.text("format")
+    template = client_configuration.list_format(
+        "networksFormat", parsed.text("format"), quiet=parsed.enabled("quiet")
+    )
     if parsed.enabled("quiet") and template in {"", "table"}:
         print("".join(f"{row['ID']}\n" for row in rows), end="")
     elif template in {"", "table"}:

@@ -4,7 +4,7 @@ import gc
 import sys
 import time
 
-from ketch.cli import usual_flags
+from ketch.cli import client_configuration, usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
 from ketch.engine.engine import Engine
@@ -70,7 +70,9 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
     last = 1 if parsed.enabled("latest") else parsed.number("last")
     found = listing.select(engine, chosen, everything=parsed.enabled("all"), last=max(last, 0))
     whole = parsed.enabled("no-trunc")
-    template = parsed.text("format")
+    template = client_configuration.list_format(
+        "psFormat", parsed.text("format"), quiet=parsed.enabled("quiet")
+    )
     if parsed.enabled("quiet"):
         if template:
             print(

@@ -7,7 +7,7 @@ zygote, does the rest and outlives the client.
 import os
 
 from ketch.cli import session
-from ketch.cli.flags import Command, UsageError, parse
+from ketch.cli.flags import Command, UsageError, client_file, parse
 from ketch.engine.requests import launch, wire
 from ketch.errors import ImageNotFoundError, InvalidArgumentError
 from ketch.spec.detach_keys import DEFAULT, parse_detach_keys
@@ -92,6 +92,11 @@ def _ask(
         **{f"--{name}": value for name, value in parsed.values.items()},
         **(session.window() if parsed.enabled("tty") else {}),
     }
+    if client_file("proxies"):
+        from ketch.cli import client_configuration  # noqa: PLC0415 - few have proxies
+
+        given = parsed.items("env")
+        request["--env"] = [*client_configuration.proxies(given), *given]
     awaited = wire.CREATED if action == "create" else wire.STARTED
 
     def pull(*, missing: bool) -> None:
@@ -153,12 +158,17 @@ def require_terminal() -> None:
 
 
 def detach_keys(parsed: "Parsed") -> bytes:
-    """The key sequence that ``--detach-keys`` names, Docker's own where it names none.
+    """The key sequence that ``--detach-keys`` names, or docker's configuration, or the usual one.
 
     Raises:
         InvalidArgumentError: that is no key sequence.
     """
-    text = parsed.text("detach-keys") or DEFAULT
+    text = parsed.text("detach-keys")
+    if not text and client_file("detachKeys"):
+        from ketch.cli import client_configuration  # noqa: PLC0415 - few have their own
+
+        text = client_configuration.text("detachKeys")
+    text = text or DEFAULT
     try:
         return parse_detach_keys(text)
     except ValueError as error:

@@ -3,6 +3,7 @@
 import sys
 import time
 
+from ketch.cli import client_configuration
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
 from ketch.cli.usual_flags import LIST_FORMAT
@@ -49,6 +50,7 @@ def stats(settings: "Settings", arguments: list[str]) -> int:
     names = parsed.arguments
     chosen = [(name, engine.containers.find(name).id) for name in names]
     once = parsed.enabled("no-stream")
+    template = client_configuration.list_format("statsFormat", parsed.text("format"))
 
     def look() -> "list[tuple[str, Container]]":
         if not names:
@@ -77,7 +79,7 @@ def stats(settings: "Settings", arguments: list[str]) -> int:
                 _row(name, container, Figures(sampler.sample(container)), parsed)
                 for name, container in found
             ]
-            _show(_text(rows, parsed.text("format")), again=not once)
+            _show(_text(rows, template), again=not once)
             if once:
                 return 0
     except KeyboardInterrupt:

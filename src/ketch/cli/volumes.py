@@ -3,7 +3,7 @@
 import re
 import sys
 
-from ketch.cli import usual_flags
+from ketch.cli import client_configuration, usual_flags
 from ketch.cli.documents import show
 from ketch.cli.each import for_each
 from ketch.cli.flags import Command, Flag, parse
@@ -100,7 +100,9 @@ def ls(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(LS, arguments)
     found = listing.select(Engine(settings).volumes, parsed.items("filter"))
     found.sort(key=lambda volume: _natural(volume.name))
-    template = parsed.text("format")
+    template = client_configuration.list_format(
+        "volumesFormat", parsed.text("format"), quiet=parsed.enabled("quiet")
+    )
     if parsed.enabled("quiet") and template in {"", "table"}:
         sys.stdout.write("".join(f"{volume.name}\n" for volume in found))
     elif template in {"", "table"}:
