@@ -291,7 +291,7 @@ class Container:
             signal: what to ask with; the container's own, or SIGTERM, where empty.
         """
     async def restart(self, *, timeout: int | None = None, signal: str = "") -> None:
-        """Stop it, and start it again."""
+        """Stop it, and start it again; one that goes once it ends does not go in between."""
     async def kill(self, signal: str = "KILL") -> None:
         """Send a signal to its first process; with SIGKILL, wait for its end."""
     async def wait(

@@ -287,10 +287,12 @@ def test_what_is_done_about_the_unhealthy(ketch: Engine, action: str) -> None:
     )
     if action == "restart":
         until(lambda: ketch.ok("logs", "ill").count("up") >= 2)
+        until(lambda: "restart" in told(ketch, "ill"))
     else:
         until(lambda: state(ketch, "ill", "State.Status") == "exited")
         assert state(ketch, "ill", "State.ExitCode") == {"kill": "137", "stop": "3"}[action]
-    ketch.ok("rm", "-f", "ill")
+    # It may be in the middle of its next restart.
+    until(lambda: ketch("rm", "-f", "ill").status == 0)
 
 
 # Exec, update, events
@@ -316,6 +318,55 @@ def test_update_changes_what_runs(engine: Engine) -> None:
     assert state(engine, "limited", "HostConfig.RestartPolicy") == "{on-failure 3}"
     assert state(engine, "limited", "HostConfig.PidsLimit") == "55"
     engine.ok("rm", "-f", "limited")
+
+
+@pytest.mark.vm
+@pytest.mark.ketch_only("Docker refuses, since a limit of 0 is less than any")
+def test_a_limit_can_be_set_where_none_was(ketch: Engine) -> None:
+    ketch.ok("run", "-d", "--name", "limited", "busybox", "sleep", "60")
+    ketch.ok("update", "-m", "10m", "limited")
+    shown = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"
+    assert ketch.ok("inspect", "-f", shown, "limited") == "10485760 20971520"  # as by run -m
+    files = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"
+    read = ("exec", "limited", "sh", "-c", f"cat {files} 2>&-")
+    assert ketch(*read).out.strip() == "10485760"
+    # Up and down: the two limits pass each other.
+    for memory, swap in (("100m", "200m"), ("8m", "16m"), ("64m", "-1"), ("128m", "")):
+        ketch.ok("update", "-m", memory, *(["--memory-swap", swap] if swap else []), "limited")
+        assert ketch(*read).out.strip() == str(int(memory[:-1]) << 20)
+    assert ketch.ok("inspect", "-f", shown, "limited") == "134217728 -1"
+    ketch.ok("rm", "-f", "limited")
+
+
+@pytest.mark.ketch_only("the library's and podman's ways are among them")
+def test_every_restart_is_told(ketch: Engine, served_engine: Engine, run_name: str) -> None:
+    import ketch as package
+
+    ketch.ok("run", "-d", "--rm", "--name", run_name, "busybox", "sleep", "1000")
+    ketch.ok("restart", "-t", "0", run_name)
+    served_engine.ok("restart", "-t", "0", run_name)
+    package.Engine(ketch.prefix[2], ketch.prefix[4]).containers.get(run_name).restart(timeout=0)
+    assert told(ketch, run_name).count("restart") == 3
+    ketch.ok("rm", "-f", run_name)
+
+
+def told(ketch: Engine, name: str) -> list[str]:
+    """What has happened to a container."""
+    return ketch.ok("events", "--since", "5m", "--until", "0s", "--filter", f"container={name}",
+                    "--format", "{{.Action}}").splitlines()  # fmt: skip
+
+
+@pytest.mark.ketch_only("podman's placeholders")
+def test_ps_knows_the_first_process(ketch: Engine, run_name: str) -> None:
+    ketch.ok("run", "-d", "--name", run_name, "busybox", "sleep", "1000")
+    pid = state(ketch, run_name, "State.Pid")
+    form = "{{.Pid}} {{.ExitCode}} {{.Restarts}} {{.Exited}} {{.AutoRemove}}"
+    assert ketch.ok("ps", "--format", form) == f"{pid} 0 0 false false"
+    assert ketch.ok("ps", "--format", "table {{.Pid}}").splitlines()[0] == "PID"
+    assert "Pid" not in json.loads(ketch.ok("ps", "--format", "json"))
+    ketch.ok("kill", run_name)
+    assert ketch.ok("ps", "-a", "--format", form) == "0 137 0 true false"
+    ketch.ok("rm", run_name)
 
 
 def test_wait_for_several(engine: Engine) -> None:

@@ -9,10 +9,10 @@ Source: docker/cli, cli/config/configfile/file.go.
 
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from ketch.cli.flags import client_file
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any

@@ -3,6 +3,7 @@
 import gc
 import sys
 import time
+from functools import partial
 
 from ketch.cli import client_configuration, usual_flags
 from ketch.cli.flags import Command, Flag, parse
@@ -12,6 +13,7 @@ from ketch.engine.records import links
 from ketch.engine.views import listing, sizes, summary
 from ketch.spec.filters import Filters
 from ketch.spec.sizes import size
+from ketch.spec.timestamps import SECOND_NS
 from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
@@ -50,6 +52,19 @@ _OTHERS = {
     "Mounts": "MOUNTS", "Networks": "NETWORKS", "Platform": "PLATFORM", "Size": "SIZE",
     "State": "STATE",
 }  # fmt: skip
+
+# podman's, for templates alone: Docker's JSON has them not.
+_PODMAN: "dict[str, Callable[[Container], object]]" = {
+    "AutoRemove": lambda container: container.auto_remove,
+    "Exited": lambda container: container.finished_ns > 0 and not container.is_active,
+    "ExitCode": lambda container: container.exit_status,
+    "ExitedAt": lambda container: container.finished_ns // SECOND_NS,
+    "ImageID": lambda container: container.image_id,
+    "Pid": lambda container: container.init_pid if container.is_active else 0,
+    "Restarts": lambda container: container.restart_count,
+    "StartedAt": lambda container: container.started_ns // SECOND_NS,
+}
+_PODMAN_HEADS = {"ExitCode": "EXIT CODE", "ImageID": "IMAGE ID", "Pid": "PID"}
 
 _RAW = {
     "ID": "container_id", "Image": "image", "Command": "command", "CreatedAt": "created_at",
@@ -163,6 +178,7 @@ def _formatted(
             {
                 **dict(sorted({**row, "Platform": None}.items())),
                 "Label": lambda name, of=container: summary.labels(of).get(name, ""),
+                **{name: partial(of, container) for name, of in _PODMAN.items()},
             },
             kind,
         )
@@ -170,7 +186,8 @@ def _formatted(
     ]
     heads = {name: HEADS.get(name, words) for name, words in (*HEADS.items(), *_OTHERS.items())}
     label_head = {"Label": lambda name: name.rpartition(".")[2]}
-    return formats.render(structs, template, Struct({**heads, **label_head}, kind))
+    others = {name: _PODMAN_HEADS.get(name, name.upper()) for name in _PODMAN}
+    return formats.render(structs, template, Struct({**heads, **label_head, **others}, kind))
 
 
 def _shown_id(container: "Container", whole: bool) -> str:

@@ -6,7 +6,7 @@ import os
 import time
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
-from ketch.engine.containers import renaming, updating
+from ketch.engine.containers import renaming, restarting, updating
 from ketch.engine.files import committing, copying, files
 from ketch.engine.requests import wire
 from ketch.engine.views import following, inspection, process_list, statistics
@@ -145,9 +145,10 @@ class Container(Resource):
         self._reread()
 
     def restart(self, *, timeout: int | None = None, signal: str = "") -> None:
-        """Stop it, and start it again."""
-        self.stop(timeout=timeout, signal=signal)
-        self.start()
+        """Stop it, and start it again; one that goes once it ends does not go in between."""
+        places = self._places
+        restarting.restart(places.settings, places.engine.containers, self.id, timeout, signal)
+        self._reread()
 
     def kill(self, signal: str = "KILL") -> None:
         """Send a signal to its first process; with SIGKILL, wait for its end."""

@@ -47,7 +47,7 @@ def complete(
         if resources.get(key):
             resources[key] = [_capability_name(name) for name in resources[key]]
     if resources.get("Memory", 0) > 0 and not resources.get("MemorySwap"):
-        resources["MemorySwap"] = resources["Memory"] * 2
+        resources["MemorySwap"] = swap_of(resources["Memory"])
     if size := resources.get("ConsoleSize"):
         resources["ConsoleSize"] = [*size, 0, 0][:2]
     resources["LogConfig"] = _log_config(resources)
@@ -100,6 +100,11 @@ def _endpoints(config: "Config", request: "Request") -> "dict[str, EndpointSetti
     if endpoints.DEFAULT in wanted:
         wanted["bridge"] = wanted.pop(endpoints.DEFAULT)
     return wanted
+
+
+def swap_of(memory_bytes: int) -> int:
+    """Returns the limit of memory and swap together where that of memory alone is given."""
+    return memory_bytes * 2
 
 
 def _capability_name(name: str) -> str:

@@ -3,7 +3,7 @@
 import json
 
 from ketch.engine import host
-from ketch.engine.configuration import admission, devices, limits
+from ketch.engine.configuration import admission, configuration, devices, limits
 from ketch.engine.records import states
 from ketch.engine.records.rows import record_event, select
 from ketch.engine.records.rows import update as update_row
@@ -81,6 +81,8 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
             )
         asked["RestartPolicy"] = policy
     _check_against(current, asked)
+    if asked.get("Memory") and not asked.get("MemorySwap") and not current.get("MemorySwap"):
+        asked["MemorySwap"] = configuration.swap_of(asked["Memory"])
     merged: HostConfig = {**current, **asked}
     admission.check(container.record["Config"], merged, host.examine())
     if container.is_active and container.status != states.RESTARTING:
@@ -107,7 +109,7 @@ def _check_against(current: "HostConfig", asked: "HostConfig") -> None:
                 f"Conflicting options: {words} cannot be updated as NanoCPUs has already been set"
             )
     memory, swap = asked.get("Memory", 0), current.get("MemorySwap", 0)
-    if memory > swap and swap != -1 and not asked.get("MemorySwap") and memory:
+    if memory > swap > 0 and not asked.get("MemorySwap"):
         raise ConflictError(
             "Memory limit should be smaller than already set memoryswap limit, "
             "update the memoryswap at the same time"
