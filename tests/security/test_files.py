@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from tests.security.hostile import program, volumes
 from tests.support.archives import CHARACTER, DIRECTORY, FIFO, archive, member
 from tests.support.commands import Engine
+from tests.support.images import busybox_archive
 
 
 @pytest.fixture
@@ -86,3 +88,34 @@ def test_nodes_of_the_host_stay_as_they_are(ketch: Engine, tmp_path: pathlib.Pat
         assert text.splitlines() == ["640:6", "1"], options
         status = node.stat()
         assert (status.st_mode, status.st_gid) == (0o020640, 6), options
+
+
+def test_an_open_root_is_closed_to_other_users(ketch: Engine, scratch: pathlib.Path) -> None:
+    """Another user runs no setuid program of a volume and reads no blob: CVE-2021-41091.
+
+    A directory that somebody else made open is closed whenever the engine opens it.
+    """
+    root, state = scratch / "open-root", scratch / "open-state"
+    for path in (root, state):
+        path.mkdir()
+        path.chmod(0o755)
+    own = Engine("ketch", [ketch.prefix[0], "--root", str(root), "--state", str(state)])
+    scratch.chmod(0o755)
+    own.ok("import", str(busybox_archive()), "busybox")
+    assert root.stat().st_mode & 0o777 == 0o710
+    root.chmod(0o755)
+    own.ok("run", "--rm", "--network", "none", "-v", "vv:/v", "busybox",
+           "sh", "-c", "cp /bin/busybox /v/sh && chmod 4755 /v/sh")  # fmt: skip
+    assert (root.stat().st_mode & 0o777, state.stat().st_mode & 0o777) == (0o710, 0o710)
+    program = root / "volumes" / "vv" / "_data" / "sh"
+    assert program.stat().st_mode & 0o7777 == 0o4755
+    other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    for words in (f"ls {root}", f"{program} true", f"ls {root}/blobs"):
+        command = [*other, "sh", "-c", words]
+        refused = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert "denied" in refused.stderr, words
+    # What is beneath it is closed by itself as well.
+    for name in ("blobs", "containers", "ingest", "snapshots", "volumes", "volumes/vv"):
+        assert (root / name).stat().st_mode & 0o777 == 0o700, name
+    own.ok("volume", "rm", "vv")
+    scratch.chmod(0o700)

@@ -41,3 +41,11 @@ class Settings:
     def runtime_directory(self, container_id: str) -> str:
         """Directory of one running container: its attach socket and pids."""
         return f"{self.state}/containers/{container_id}"
+
+
+def is_closed(status: os.stat_result) -> bool:
+    """Whether a directory of the engine's is this user's own and closed to others.
+
+    The group may pass through, as Docker has it.
+    """
+    return not status.st_mode & 0o067 and status.st_uid == os.geteuid()

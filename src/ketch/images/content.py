@@ -142,8 +142,8 @@ class ContentStore:
         if os.path.exists(f"{self.root}/oci-layout"):
             return
         os.makedirs(self.root, 0o700, exist_ok=True)
-        for name in ("blobs/sha256", "ingest"):
-            os.makedirs(f"{self.root}/{name}", exist_ok=True)
+        for name in ("blobs", "blobs/sha256", "ingest"):
+            os.makedirs(f"{self.root}/{name}", 0o700, exist_ok=True)
         self._replace("oci-layout", _LAYOUT)
 
     def _replace(self, name: str, content: bytes) -> None:
@@ -242,7 +242,7 @@ class BlobWriter:
             _verify(digest.partition(":")[2], expected)
         path = self._store.path(digest)
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             os.fchmod(self._descriptor, 0o644)
             os.fsync(self._descriptor)
             os.rename(self._path, path)

@@ -263,6 +263,7 @@ class Snapshotter(ABC):
     def _new_path(self) -> str:
         directory = f"{self.root}/snapshots/ingest"
         if not os.path.exists(directory):
+            os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
             os.makedirs(directory, 0o700, exist_ok=True)
             _spread(directory)
         return f"{directory}/{os.urandom(12).hex()}"

@@ -191,7 +191,12 @@ class Ledger:
             )  # fmt: skip
             container = rows.select(connection, container_id, self._boot_id)
         # Not before: a directory without a record would never be found again.
-        os.makedirs(self._settings.container_directory(container_id), 0o700)
+        directory = self._settings.container_directory(container_id)
+        try:
+            os.mkdir(directory, 0o700)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
+            os.mkdir(directory, 0o700)
         return container
 
     def mark_created(

@@ -15,6 +15,7 @@ import os
 import sqlite3
 from collections.abc import Generator
 
+from ketch.engine import places
 from ketch.errors import NotFoundError, PermissionDeniedError, UnavailableError
 from ketch.linux.scopes import owned
 
@@ -227,6 +228,9 @@ class Store:
     __slots__ = ("_connection", "_owner", "path", "root")
 
     def __init__(self, root: str) -> None:
+        # Where there is none it will be made, closed to others; what else is wrong says _open.
+        with contextlib.suppress(OSError):
+            places.check(root, os.stat(root))
         self.root = root
         self.path = f"{root}/ketch.db"
         self._connection: sqlite3.Connection | None = None

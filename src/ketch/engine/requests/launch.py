@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 
+from ketch.engine.settings import is_closed
 from ketch.errors import ConflictError, UnavailableError
 
 MONITOR = "monitor"  # name of the socket in a container's runtime directory
@@ -161,9 +162,19 @@ def package_directory() -> str:
 def _open_directory(state: str) -> int:
     try:
         os.makedirs(state, mode=0o700, exist_ok=True)
-        return os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise _unusable(state, error) from error
+    try:
+        status = os.fstat(directory)
+        if not is_closed(status):
+            from ketch.engine import places  # noqa: PLC0415 - at most once
+
+            places.check(state, status)
+    except BaseException:
+        os.close(directory)
+        raise
+    return directory
 
 
 def _read(name: str) -> bytes:

@@ -64,9 +64,9 @@ def make_data_directory(settings: "Settings", name: str) -> str:
     path = data_directory(settings, name)
     try:
         while True:
-            os.makedirs(f"{settings.root}/volumes", 0o711, exist_ok=True)
+            os.makedirs(f"{settings.root}/volumes", 0o700, exist_ok=True)
             with suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path), 0o711)
+                os.mkdir(os.path.dirname(path), 0o700)
             try:
                 os.mkdir(path, 0o755)
                 os.chmod(path, 0o755)
