@@ -140,6 +140,7 @@ def test_watching_who_enters(
     found = json.loads(out)
     assert found["seen"] > 0, "nobody was seen entering"
     if entry == "exec":
+        assert {"ketch"} <= set(found["words"]) <= {"ketch", ""}, "it tells of the host"
         assert found["got"] == {}
         assert set(found["denied"]) == {"exe", "fd", "cwd", "root", "environ", "maps", "mem",
                                         "ptrace", "pidfd_getfd"}  # fmt: skip

@@ -27,6 +27,9 @@ PR_CAP_AMBIENT = 47
 _CLOSE_RANGE_CLOEXEC = 4
 _SIGCHLD = 17
 
+# proc_pid_stat(5), counted from the state, the first field after the name.
+_ARG_START, _ARG_END = 45, 46
+
 _prctl = libc.function(
     "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
 )
@@ -123,6 +126,19 @@ def set_name(name: str) -> None:
     """Set the calling process's name as ps shows it, cut to 15 bytes: PR_SET_NAME."""
     buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def set_command_line(words: list[str]) -> None:
+    """Write a command line over the process's own, as far as there is room: proc_pid_cmdline(5).
+
+    Raises:
+        OSError: /proc is not to be seen.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1]
+    ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
 def close_on_exec_from(first: int) -> None:

@@ -281,12 +281,12 @@ def _clone_across(
         ours.close()
         if birth.explain is not None:
             birth.explain = theirs.say
-        run_child(
-            theirs,
-            lambda: namespaces.cross(
-                plan, theirs, into, birth.say, lambda: init.run(birth, theirs)
-            ),
-        )
+
+        def cross() -> None:
+            init.hide_command_line()
+            namespaces.cross(plan, theirs, into, birth.say, lambda: init.run(birth, theirs))
+
+        run_child(theirs, cross)
     try:
         theirs.close()  # so that the end of the process between is an end of file
         return (*_serve_between(birth, ours, between), between)

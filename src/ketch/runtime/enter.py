@@ -218,6 +218,7 @@ def _open_container(pid: int, pidfd: int) -> tuple[int, int]:
 def _cross(entry: _Entry, writer: int) -> None:
     """In the process between: enter, and clone the one that stays."""
     process.prctl(process.PR_SET_DUMPABLE, 0)
+    init.hide_command_line()
     init.forbid_imports()
     setup = entry.setup
     if setup.oom_score_adjustment is not None:

@@ -13,7 +13,7 @@ from ketch import cgroups
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.linux import beneath, mount, namespaces, process, signals, tty
 from ketch.linux.openat2 import openat2
-from ketch.linux.scopes import owned
+from ketch.linux.scopes import owned, suppress
 from ketch.runtime import root as rootfs
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
@@ -282,6 +282,15 @@ def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:
         os._exit(127)
 
     pid_one.stay(start, birth.setup.arguments, birth.setup.environment)
+
+
+def hide_command_line() -> None:
+    """Show nothing of the host to those whose PID namespace this process, or its child, enters.
+
+    A command line is all that they may read of a process that is non-dumpable.
+    """
+    with suppress(OSError):
+        process.set_command_line(["ketch"])
 
 
 def forbid_imports() -> None:

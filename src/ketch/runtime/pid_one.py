@@ -8,7 +8,6 @@ code for the machine, or the system call filter refuses, PID 1 stays a process o
 does the same, closed to those inside, and with the same command line.
 """
 
-import ctypes
 import errno
 import os
 import struct
@@ -51,9 +50,6 @@ _ET_EXEC, _PT_LOAD, _PT_GNU_STACK, _READ_EXECUTE, _READ_WRITE = 2, 1, 0x6474E551
 _BASE, _PAGE_BYTES_MAX = 0x400000, 0x10000
 _MFD_EXEC = 0x10
 
-# proc_pid_stat(5), counted from the state, the first field after the name.
-_ARG_START, _ARG_END = 45, 46
-
 
 def stay(start: "Callable[[], None]", arguments: list[str], environment: list[str]) -> "NoReturn":
     """Start the program as a child, and be the container's PID 1 from then on.
@@ -78,8 +74,9 @@ def stay(start: "Callable[[], None]", arguments: list[str], environment: list[st
         pairs = dict(entry.partition("=")[::2] for entry in environment)
         process.exec_descriptor(descriptor, words, pairs)
     process.close_all_but(set())
-    with suppress(OSError, ValueError):
-        _rename(words)
+    with suppress(OSError):
+        process.set_command_line(words)
+        process.set_name(_NAME.decode())
     _serve(program, every)
 
 
@@ -128,16 +125,6 @@ def _file(content: bytes) -> int:
         descriptor = os.memfd_create(_NAME.decode(), os.MFD_CLOEXEC)  # before Linux 6.3
     os.write(descriptor, content)
     return descriptor
-
-
-def _rename(words: list[str]) -> None:
-    """Write a command line over this process's own, as far as there is room."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
-    text = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1]
-    ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
-    process.set_name(_NAME.decode())
 
 
 def _serve(program: int, every: "Iterable[int]") -> "NoReturn":

@@ -73,6 +73,10 @@ def lay_hands_on(pid: str, known: set[str]) -> None:
     if name in known:
         return
     seen.add(f"{pid} {name}")
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
+        words = file.read().strip("\0")
+    if name_of(pid) == name:
+        called_with.add(words)
     for what, attempt in ATTEMPTS.items():
         try:
             result = attempt(pid)
@@ -85,6 +89,7 @@ def lay_hands_on(pid: str, known: set[str]) -> None:
 
 
 seen: set[str] = set()
+called_with: set[str] = set()
 denied: dict[str, int] = {}
 got: dict[str, str] = {}
 stop, *own_names = sys.argv[1:]
@@ -95,4 +100,5 @@ while not os.path.exists(stop):
         if entry.isdigit() and entry != own:
             with contextlib.suppress(OSError, IndexError):  # it has ended
                 lay_hands_on(entry, set(own_names))
-print(json.dumps({"seen": len(seen), "denied": denied, "got": got}))
+print(json.dumps({"seen": len(seen), "denied": denied, "got": got,
+                  "words": sorted(called_with)}))  # fmt: skip
