@@ -7,7 +7,7 @@ the field by its path. Whether the host has what the document asks for is not de
 
 from ketch.errors import InvalidArgumentError
 from ketch.runtime.filesystem import sysctl_path
-from ketch.spec import number_lists, shape
+from ketch.spec import number_lists, runtime_shape, shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def validate(document: object) -> "Config":
     Raises:
         InvalidArgumentError: the first fault found, by the path of its field.
     """
-    _fit(shape.CONFIG, document)
+    _fit(runtime_shape.CONFIG, document)
     config: Config = document  # type: ignore[assignment]
     for check in _CHECKS:
         check(config)
@@ -58,7 +58,7 @@ def validate(document: object) -> "Config":
 
 def validate_process(document: object) -> "Process":
     """Check a process that exec is to add, as ``validate`` does; paths begin with ``process``."""
-    _fit(shape.PROCESS, document, "process")
+    _fit(runtime_shape.PROCESS, document, "process")
     process: Process = document  # type: ignore[assignment]
     _check_process({"ociVersion": "1.0.0", "process": process})
     return process
@@ -66,7 +66,7 @@ def validate_process(document: object) -> "Process":
 
 def validate_resources(document: object) -> "Resources":
     """Check the resources that an update asks for; paths begin with ``linux.resources``."""
-    _fit(shape.RESOURCES, document, "linux.resources")
+    _fit(runtime_shape.RESOURCES, document, "linux.resources")
     resources: Resources = document  # type: ignore[assignment]
     _check_resources({"ociVersion": "1.0.0", "linux": {"resources": resources}})
     return resources

@@ -6,13 +6,27 @@ kernel version. https://docs.docker.com/engine/security/seccomp/
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import json_text
+from ketch.spec.digits import decimal
+from ketch.spec.shape import (
+    UINT32,
+    UINT64,
+    Misfit,
+    array,
+    choice,
+    integer,
+    record,
+    shown,
+    text,
+    texts,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-    from ketch.spec.runtime import Seccomp, SeccompArg, SeccompRule
+    from ketch.spec.runtime import Seccomp, SeccompRule
+    from ketch.spec.shape import Shape
 
 ACTIONS = (
     "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP",
@@ -50,15 +64,45 @@ _MACHINES = {
     "s390x": ("s390x", "SCMP_ARCH_S390X"),
 }
 
-_UINT32 = 0xFFFFFFFF
-_UINT64 = 0xFFFFFFFFFFFFFFFF
+_ACTION = choice(*ACTIONS)
+_ARCHITECTURE = choice(*ARCHITECTURES)
+_ARGUMENTS = array(record({
+    "index!": integer(0, 5), "value!": UINT64, "valueTwo": UINT64, "op!": choice(*OPERATORS),
+}))  # fmt: skip
+_COMMON: "dict[str, Shape]" = {
+    "defaultAction!": _ACTION,
+    "defaultErrnoRet": UINT32,
+    "flags": array(choice(*FLAGS)),
+    "listenerPath": text,
+    "listenerMetadata": text,
+    "architectures": array(_ARCHITECTURE),
+}
+_RULE: "dict[str, Shape]" = {"action!": _ACTION, "errnoRet": UINT32, "args": _ARGUMENTS}
+
+SECTION = record({**_COMMON, "syscalls": array(record({"names!": texts, **_RULE}))})
+"""The shape of ``linux.seccomp``."""
+
+_CONDITION = record({"caps": texts, "arches": texts, "minKernel": text})
+_PROFILE = record({
+    **_COMMON,
+    "archMap": array(record({
+        "architecture!": _ARCHITECTURE, "subArchitectures": array(_ARCHITECTURE),
+    })),
+    "syscalls": array(record({
+        "names": texts, "name": text, **_RULE, "includes": _CONDITION, "excludes": _CONDITION,
+    })),
+})  # fmt: skip
 
 
 def parse(text: str | bytes) -> "dict[str, Any]":
     """Read a profile file.
 
+    Returns:
+        The profile, of the shape that it should have; what it does not define is still there, what
+        is null is not. It is empty where it has neither default action nor rules.
+
     Raises:
-        InvalidArgumentError: not JSON, or not an object.
+        InvalidArgumentError: not JSON, or not of that shape; the message names the field.
     """
     try:
         profile = json_text.loads(text)
@@ -67,7 +111,20 @@ def parse(text: str | bytes) -> "dict[str, Any]":
             f"Decoding seccomp profile failed: {error}",
             "a profile is a JSON object, such as Docker's default.json",
         ) from error
-    return _object(profile, "the profile")
+    if not isinstance(profile, dict):
+        raise InvalidArgumentError("seccomp profile: the profile must be an object")
+    if not profile.get("defaultAction") and not profile.get("syscalls"):
+        return {}
+    try:
+        # What makes a filter at all is asked for first.
+        _ACTION(profile.get("defaultAction"))
+    except Misfit as misfit:
+        raise _malformed("defaultAction", misfit) from misfit
+    try:
+        _PROFILE(profile)
+    except Misfit as misfit:
+        raise _malformed("".join(reversed(misfit.path)).lstrip("."), misfit) from misfit
+    return profile
 
 
 def to_oci(
@@ -76,40 +133,37 @@ def to_oci(
     """Keep the rules whose conditions hold, in the runtime specification's form.
 
     Args:
-        profile: in Docker's format; what it does not define is ignored, null is absence.
+        profile: in Docker's format, as ``parse`` returns it.
         capabilities: the container's bounding set, by name.
         machine: the architecture as uname(2) has it.
         release: the kernel release as uname(2) has it.
 
     Returns:
-        The section; None for a profile without default action and rules, which Docker takes as
-        no confinement.
+        The section; None for an empty profile, which Docker takes as no confinement.
 
     Raises:
-        InvalidArgumentError: the profile is malformed; the message names the field.
+        InvalidArgumentError: a rule says one thing twice, or nothing; the message names it.
     """
-    rules = _array(profile, "syscalls", "")
-    if not profile.get("defaultAction") and not rules:
+    if not profile:
         return None
     name, architecture = _MACHINES.get(machine, (machine, ""))
-    section: Seccomp = {"defaultAction": _choice(profile, "defaultAction", "", ACTIONS)}
-    if profile.get("defaultErrnoRet") is not None:
-        section["defaultErrnoRet"] = _integer(profile, "defaultErrnoRet", "", _UINT32)
-    architectures = _architectures(profile, architecture)
-    if architectures:
+    section: Seccomp = {"defaultAction": profile["defaultAction"]}
+    if "defaultErrnoRet" in profile:
+        section["defaultErrnoRet"] = profile["defaultErrnoRet"]
+    if "flags" in profile:
+        section["flags"] = profile["flags"]
+    if architectures := _architectures(profile, architecture):
         section["architectures"] = architectures
-    if profile.get("flags") is not None:
-        section["flags"] = _choices(profile, "flags", "", FLAGS)
     if profile.get("listenerPath"):
-        section["listenerPath"] = _string(profile, "listenerPath", "")
+        section["listenerPath"] = profile["listenerPath"]
     if profile.get("listenerMetadata"):
-        section["listenerMetadata"] = _string(profile, "listenerMetadata", "")
+        section["listenerMetadata"] = profile["listenerMetadata"]
     conditions = _Conditions(capabilities, name, _release(release))
-    section["syscalls"] = kept = []
-    for index, rule in enumerate(rules):
-        path = f"syscalls[{index}]"
-        if conditions.hold(_object(rule, path), f"{path}."):
-            kept.append(_rule(rule, f"{path}."))
+    section["syscalls"] = [
+        _rule(rule, f"syscalls[{index}].")
+        for index, rule in enumerate(profile.get("syscalls", ()))
+        if conditions.hold(rule, f"syscalls[{index}].")
+    ]
     return section
 
 
@@ -147,24 +201,18 @@ class _Conditions:
         return True
 
     def _read(
-        self, condition: object, path: str
+        self, condition: "dict[str, Any]", path: str
     ) -> tuple[list[str], list[str], tuple[int, int] | None]:
-        checked = _object(condition, path)
-        return (
-            _strings(checked, "caps", f"{path}."),
-            _strings(checked, "arches", f"{path}."),
-            self._minimum(checked, f"{path}."),
-        )
-
-    @staticmethod
-    def _minimum(condition: "dict[str, Any]", path: str) -> tuple[int, int] | None:
-        if not condition.get("minKernel"):
-            return None
-        version = _string(condition, "minKernel", path)
-        major, _, minor = version.partition(".")
-        if not (_is_number(major) and _is_number(minor)) or version == "0.0":
-            raise _malformed(f"{path}minKernel", "a kernel version such as 4.8", version)
-        return int(major), int(minor)
+        minimum = None
+        if version := condition.get("minKernel"):
+            major, minor = (decimal(part, 3) for part in (*version.split(".", 1), "")[:2])
+            if major is None or minor is None or not major + minor:
+                raise InvalidArgumentError(
+                    f"seccomp profile: {path}.minKernel must be a kernel version such as 4.8, "
+                    f"not {shown(version)}"
+                )
+            minimum = major, minor
+        return condition.get("caps", []), condition.get("arches", []), minimum
 
 
 def _release(release: str) -> tuple[int, int]:
@@ -176,112 +224,44 @@ def _release(release: str) -> tuple[int, int]:
     return numbers[0], numbers[1] if len(numbers) > 1 else 0
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 3
-
-
 def _architectures(profile: "dict[str, Any]", native: str) -> list[str]:
     """The profile's own list, or the entry of its map that is for this machine."""
-    listed = _choices(profile, "architectures", "", ARCHITECTURES)
-    mapped = _array(profile, "archMap", "")
+    listed: list[str] = profile.get("architectures", [])
+    mapped = profile.get("archMap", [])
     if listed and mapped:
         raise InvalidArgumentError(
             "both 'architectures' and 'archMap' are specified in the seccomp profile, "
             "use either 'architectures' or 'archMap'"
         )
-    for index, entry in enumerate(mapped):
-        path = f"archMap[{index}]"
-        if _choice(_object(entry, path), "architecture", f"{path}.", ARCHITECTURES) == native:
-            return [native, *_choices(entry, "subArchitectures", f"{path}.", ARCHITECTURES)]
+    for entry in mapped:
+        if entry["architecture"] == native:
+            return [native, *entry.get("subArchitectures", ())]
     return listed
 
 
 def _rule(given: "dict[str, Any]", path: str) -> "SeccompRule":
-    names = _strings(given, "names", path)
+    names = given.get("names", [])
     if given.get("name"):
         if names:
             raise InvalidArgumentError(
                 f"{path}name: both 'name' and 'names' are specified in the seccomp profile, "
                 "use either 'name' or 'names'"
             )
-        names = [_string(given, "name", path)]
+        names = [given["name"]]
     if not names or not all(names):
-        raise _malformed(f"{path}names", "at least one system call's name", names)
-    rule: SeccompRule = {"names": names, "action": _choice(given, "action", path, ACTIONS)}
-    if given.get("errnoRet") is not None:
-        rule["errnoRet"] = _integer(given, "errnoRet", path, _UINT32)
-    args = _array(given, "args", path)
-    if args:
+        raise InvalidArgumentError(
+            f"seccomp profile: {path}names must have at least one system call's name"
+        )
+    rule: SeccompRule = {"names": names, "action": given["action"]}
+    if "errnoRet" in given:
+        rule["errnoRet"] = given["errnoRet"]
+    if given.get("args"):
         rule["args"] = [
-            _argument(_object(arg, f"{path}args[{index}]"), f"{path}args[{index}].")
-            for index, arg in enumerate(args)
+            {name: arg[name] for name in ("index", "value", "op", "valueTwo") if name in arg}  # type: ignore[misc]
+            for arg in given["args"]
         ]
     return rule
 
 
-def _argument(given: "dict[str, Any]", path: str) -> "SeccompArg":
-    arg: SeccompArg = {
-        "index": _integer(given, "index", path, 5),
-        "value": _integer(given, "value", path, _UINT64),
-        "op": _choice(given, "op", path, OPERATORS),
-    }
-    if given.get("valueTwo"):
-        arg["valueTwo"] = _integer(given, "valueTwo", path, _UINT64)
-    return arg
-
-
-def _malformed(path: str, wanted: str, given: object) -> InvalidArgumentError:
-    return InvalidArgumentError(f"seccomp profile: {path}: expected {wanted}, not {given!r}")
-
-
-def _object(value: object, path: str) -> "dict[str, Any]":
-    if not isinstance(value, dict):
-        raise _malformed(path, "an object", value)
-    return value
-
-
-def _array(parent: "dict[str, Any]", key: str, path: str) -> "list[Any]":
-    value = parent.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _malformed(f"{path}{key}", "an array", value)
-    return value
-
-
-def _string(parent: "dict[str, Any]", key: str, path: str) -> str:
-    value = parent.get(key)
-    if not isinstance(value, str):
-        raise _malformed(f"{path}{key}", "a string", value)
-    return value
-
-
-def _strings(parent: "dict[str, Any]", key: str, path: str) -> list[str]:
-    values = _array(parent, key, path)
-    # A profile has hundreds of names, and the path of each is needed only for an error.
-    if not all(isinstance(value, str) for value in values):
-        index = next(i for i, value in enumerate(values) if not isinstance(value, str))
-        raise _malformed(f"{path}{key}[{index}]", "a string", values[index])
-    return values
-
-
-def _choice(parent: "dict[str, Any]", key: str, path: str, known: tuple[str, ...]) -> str:
-    value = _string(parent, key, path)
-    if value not in known:
-        raise _malformed(f"{path}{key}", f"one of {', '.join(known)}", value)
-    return value
-
-
-def _choices(parent: "dict[str, Any]", key: str, path: str, known: tuple[str, ...]) -> list[str]:
-    values = _strings(parent, key, path)
-    for index, value in enumerate(values):
-        if value not in known:
-            raise _malformed(f"{path}{key}[{index}]", f"one of {', '.join(known)}", value)
-    return values
-
-
-def _integer(parent: "dict[str, Any]", key: str, path: str, maximum: int) -> int:
-    value = parent.get(key)
-    if type(value) is not int or not 0 <= value <= maximum:
-        raise _malformed(f"{path}{key}", f"an integer from 0 to {maximum}", value)
-    return value
+def _malformed(path: str, misfit: Misfit) -> InvalidArgumentError:
+    return InvalidArgumentError(f"seccomp profile: {path} {misfit.message}")
