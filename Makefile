@@ -28,7 +28,7 @@ lint: ## check form, types and import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-peers: ## install docker, podman, runc and crun to compare with, without starting them (root)
+peers: ## get docker, podman, runc and crun to compare with, without starting them (root)
 	@$(SETUP) peers
 
 bench: ## time starts, images, networks, names and the API against docker, podman and runc, where installed (root)

@@ -89,6 +89,24 @@ run_packages() {
     install_missing nft=nftables busybox=busybox-static '/usr/lib/*/libseccomp.so.2=libseccomp2'
 }
 
+# Debian 13 with the peers that people have today, as a tree that the tests enter; nothing of it is
+# installed or started on this machine. Made once, and again when what belongs into it changes.
+make_peers_tree() {
+    tree=.cache/peers-trixie
+    packages=docker.io,docker-cli,docker-buildx,docker-compose,podman,buildah,runc,crun,criu,passt
+    packages=$packages,containerd,skopeo,umoci,iptables,nftables,iproute2,conntrack,uidmap
+    packages=$packages,netavark,aardvark-dns,procps,kmod,fuse-overlayfs,ca-certificates,python3,libseccomp2
+    [ "$(cat "$tree.packages" 2>/dev/null)" != "$packages" ] || return 0
+    say "making a tree of Debian 13 with docker, podman and others of today (once, two minutes)"
+    rm -rf --one-file-system "$tree" "$tree.new"
+    # What an interrupted mmdebstrap leaves mounted goes with the mount namespace.
+    unshare --mount --propagation private mmdebstrap --variant=minbase --include="$packages" \
+        trixie "$tree.new" >>"$log" 2>&1 </dev/null ||
+        fail "cannot make a tree of Debian 13 (offline?): $(sed -n 's/^E: //p' "$log" | tail -n 1) Details: $log"
+    mv "$tree.new" "$tree"
+    printf '%s' "$packages" >"$tree.packages"
+}
+
 case $goal in
     run | test | peers)
         [ "$(id -u)" -eq 0 ] || fail "make $goal needs root, for packages, mounts and network links: run it as root"
@@ -116,7 +134,9 @@ case $goal in
         start_no_daemons
         install_missing dockerd=docker.io podman=podman runc=runc crun=crun skopeo=skopeo \
             /usr/lib/podman/netavark=netavark umoci=umoci docker-registry=docker-registry \
-            docker-compose=docker-compose criu=criu hyperfine=hyperfine zsh=zsh fish=fish
+            docker-compose=docker-compose criu=criu hyperfine=hyperfine zsh=zsh fish=fish \
+            mmdebstrap=mmdebstrap
+        make_peers_tree
         ;;
     *) fail "unknown goal $goal" ;;
 esac

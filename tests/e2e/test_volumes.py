@@ -96,6 +96,8 @@ def test_anonymous_volumes_go_with_their_container_if_asked(engine: Engine, imag
     engine.ok("rm", container)
     assert volumes(engine) == {first, *others}
     assert engine.ok("volume", "prune", "-f").splitlines()[0] == "Deleted Volumes:"
+    if engine.name == "docker":  # 26 takes the one of --mount for one with a name
+        engine.ok("volume", "prune", "-a", "-f")
     assert volumes(engine) == set()
     engine.ok("create", "--name", "again", "-v", "named:/n", image, "true")
     assert len(volumes(engine)) == 2

@@ -6,7 +6,6 @@ import io
 import json
 import pathlib
 import platform
-import shutil
 import signal
 import subprocess
 import tarfile
@@ -28,8 +27,6 @@ def containerd(directory: pathlib.Path) -> Iterator[Engine]:
     Args:
         directory: where all it stores is; its mounts stay in namespaces of its own.
     """
-    if not shutil.which("containerd") or not shutil.which("ctr"):
-        raise peers.PeerUnavailableError("containerd is not installed (Debian: containerd)")
     configuration = directory / "config.toml"
     # The shim's sockets are under /run/containerd whatever is said here; /run is private.
     configuration.write_text(
@@ -40,7 +37,9 @@ def containerd(directory: pathlib.Path) -> Iterator[Engine]:
     )
     image = directory / "busybox.tar"
     _write_image(image)
-    with peers.namespaces(directory) as enter, (directory / "log").open("wb") as log:
+    with peers.places(directory) as enter, (directory / "log").open("wb") as log:
+        if not peers.program("containerd", enter) or not peers.program("ctr", enter):
+            raise peers.PeerUnavailableError("containerd is not installed (Debian: containerd)")
         daemon = subprocess.Popen(
             [*enter, "containerd", "--config", str(configuration)], stdout=log, stderr=log
         )

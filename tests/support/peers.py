@@ -1,4 +1,8 @@
-"""Docker and podman of one's own: other directories, other namespaces, nothing on the host."""
+"""Docker and podman of one's own: other directories, other namespaces, nothing on the host.
+
+Those of Debian 13 where ``make peers`` has made a tree of it: then they run on that root, laid
+under a file system in memory, so that each finds it as it was made. Else those that the host has.
+"""
 
 import contextlib
 import os
@@ -6,14 +10,51 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
 from tests.support import leftovers
 from tests.support.commands import Engine
-from tests.support.images import busybox_archive
+from tests.support.images import CACHE, busybox_archive
 
 CGROUP = leftovers.PEERS_CGROUP
+
+TREE = CACHE / "peers-trixie"
+"""Debian 13 with the peers of today."""
+
+_RUNTIMES = {"runc": "/usr/sbin/runc", "ketch-oci": "/opt/ketch/bin/ketch-oci"}
+"""Where OCI runtimes are in the tree."""
+
+_CHECKOUT = pathlib.Path(__file__).parents[2]
+
+# In a mount namespace of its own: the tree with what is written kept in memory, what programs
+# expect of a host, and the directories that both sides see at the same place.
+_SETTLE = """
+set -e
+tree=$1 merged=$2 checkout=$3; shift 2
+mount -t tmpfs tmpfs "$merged"; mkdir "$merged/upper" "$merged/work" "$merged/root"
+root=$merged/root
+mount -t overlay overlay -o "lowerdir=$tree,upperdir=$merged/upper,workdir=$merged/work" "$root"
+for place in /dev /sys; do mount --rbind "$place" "$root$place"; done
+mount -t proc proc "$root/proc"
+for place in /run /opt; do mount -t tmpfs tmpfs "$root$place"; done
+# podman takes the hybrid's second hierarchy for its own, and finds no controllers there.
+[ ! -d "$root/sys/fs/cgroup/unified" ] || umount -l "$root/sys/fs/cgroup/unified"
+for place; do mkdir -p "$root$place"; mount --rbind "$place" "$root$place"; done
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+# ketch for this root's Python: a virtual environment of the checkout.
+ketch=$root/opt/ketch
+mkdir -p "$ketch/bin"
+for python in "$root"/usr/lib/python3.*; do
+    packages=$ketch/lib/${python##*/}/site-packages
+    mkdir -p "$packages"; echo "$checkout/src" >"$packages/ketch.pth"
+done
+echo "home = /usr/bin" >"$ketch/pyvenv.cfg"
+ln -s /usr/bin/python3 "$ketch/bin/python3"
+cp "$checkout/bin/ketch-oci" "$ketch/bin/ketch-oci"
+cd "$root"; mkdir .host; pivot_root . .host; umount -l /.host; rmdir /.host
+"""
 
 
 class PeerUnavailableError(Exception):
@@ -45,6 +86,49 @@ def namespaces(directory: pathlib.Path) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
+def places(directory: pathlib.Path, enter: Sequence[str] = ()) -> Iterator[list[str]]:
+    """Hold what a peer runs in; give the command prefix that enters it.
+
+    Args:
+        directory: where the peer's files are, at the same path inside.
+        enter: the command prefix of the network namespace to use, from ``namespaces``; a new one
+            where empty.
+    """
+    if not TREE.exists():
+        with contextlib.nullcontext(list(enter)) if enter else namespaces(directory) as inside:
+            yield inside
+        return
+    merged = pathlib.Path(tempfile.mkdtemp(prefix="tree-", dir=directory))
+    unshare = ["unshare", *([] if enter else ["--net"]), "--mount", "--propagation", "private"]
+    script = f"{_SETTLE}ip link set lo up; echo ready; exec sleep infinity"
+    holder = subprocess.Popen(
+        [*enter, *unshare, "sh", "-c", script, "sh", str(TREE), str(merged), str(_CHECKOUT),
+         tempfile.gettempdir(), str(directory)],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"ready\n":
+            raise PeerUnavailableError("the tree of Debian 13 cannot be entered here")
+        yield ["nsenter", "--target", str(holder.pid), "--net", "--mount", "--root", "--wdns=/"]
+    finally:
+        holder.kill()
+        holder.wait()
+        merged.rmdir()
+
+
+def runtime_inside(path: str) -> str:
+    """Tell where an OCI runtime of the host's, runc or ketch-oci, is for a peer."""
+    return _RUNTIMES.get(os.path.basename(path), path) if TREE.exists() else path
+
+
+def program(name: str, inside: Sequence[str]) -> str:
+    """Tell where a peer's program is, seen from inside; empty where it is not installed."""
+    words = [*inside, "sh", "-c", f"command -v {name}"]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
+
+
+@contextlib.contextmanager
 def docker(
     directory: pathlib.Path, runtime: str = "", enter: Sequence[str] = ()
 ) -> Iterator[Engine]:
@@ -58,14 +142,15 @@ def docker(
         enter: the command prefix of the namespaces to use, from ``namespaces``; new ones where
             empty.
     """
-    if not shutil.which("dockerd") or not shutil.which("docker"):
-        raise PeerUnavailableError("docker is not installed (Debian: docker.io)")
     socket = directory / "docker.sock"
-    runtimes = ["--add-runtime", f"other={runtime}", "--default-runtime", "other"]
+    other = f"other={runtime_inside(runtime)}"
+    runtimes = ["--add-runtime", other, "--default-runtime", "other"]
     with (
-        contextlib.nullcontext(list(enter)) if enter else namespaces(directory) as inside,
+        places(directory, enter) as inside,
         (directory / "dockerd.log").open("wb") as log,
     ):
+        if not program("dockerd", inside) or not shutil.which("docker"):
+            raise PeerUnavailableError("docker is not installed (Debian: docker.io)")
         daemon = subprocess.Popen(
             [*inside, "dockerd",
              "--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"),
@@ -106,8 +191,6 @@ def podman(
         enter: the command prefix of the namespaces to use, from ``namespaces``; new ones where
             empty.
     """
-    if not shutil.which("podman"):
-        raise PeerUnavailableError("podman is not installed (Debian: podman)")
     configuration = directory / "containers.conf"
     # Its own defaults for these limits exceed what a container's root may ask for.
     configuration.write_text(
@@ -116,15 +199,17 @@ def podman(
         '[engine]\nruntime_supports_json = ["runc", "crun", "ketch-oci"]\n',
         encoding="utf-8",
     )
-    runtime = runtime or shutil.which("runc") or ""
-    runtimes = ["--runtime", runtime] if runtime else []
-    with contextlib.nullcontext(list(enter)) if enter else namespaces(directory) as inside:
+    with places(directory, enter) as inside:
+        if not program("podman", inside):
+            raise PeerUnavailableError("podman is not installed (Debian: podman)")
+        runtime = runtime_inside(runtime) or program("runc", inside)
+        runtimes = ["--runtime", runtime] if runtime else []
         engine = Engine(
             "podman",
             [*inside, "podman", *runtimes, "--root", str(directory / "root"), "--runroot",
              str(directory / "run"), "--cgroup-manager", "cgroupfs", "--storage-driver",
              "overlay"],
-            {"CONTAINERS_CONF": str(configuration)},
+            {"CONTAINERS_CONF": str(configuration), "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
         )  # fmt: skip
         try:
             imported = engine("import", str(busybox_archive()), "busybox")

@@ -68,7 +68,7 @@ def request_from(asked: vocabulary.Creation, platform: str = "") -> "Request":
     if networking := config.pop("NetworkingConfig", {}):
         request["NetworkingConfig"] = networking
     if not config:
-        raise InvalidArgumentError("Config cannot be empty in order to create a container")
+        raise InvalidArgumentError("config cannot be empty in order to create a container")
     if platform:
         request["Platform"] = platform
     return request  # type: ignore[return-value]

@@ -13,7 +13,7 @@ from tests.support import alike, openapi, serving
 from tests.support.commands import Engine
 
 # As the oldest of both knows it, so that both answer in the same version.
-VERSION = "/v1.41"
+VERSION = "/v1.45"
 RUNNING = {
     "Image": "busybox",
     "Cmd": ["sleep", "100"],
@@ -114,6 +114,7 @@ KNOWN = {
     r"OomKillDisable: None": "null where nobody asked, which means the same",
     r"memory_stats\.stats\.": "all that the kernel tells",
     r"\.Runtimes\.|\.BuildTime": "ketch has one runtime, and is not built",
+    r"one-shot=1: \.(id|name): .* missing": "dockerd 26 alone leaves them out",
 }
 
 

@@ -81,7 +81,7 @@ ALIKE: list[tuple[str, str, dict[str, Any] | None, int, str]] = [
     ("POST", "/containers/nobody/start", None, 404, "No such container: nobody"),
     ("POST", "/containers/nobody/wait", None, 404, "No such container: nobody"),
     ("DELETE", "/containers/nobody", None, 404, "No such container: nobody"),
-    ("POST", "/containers/create", {}, 400, "Config cannot be empty in order to create a"),
+    ("POST", "/containers/create", {}, 400, "config cannot be empty in order to create a"),
     ("POST", "/containers/create", {"Image": "no-such"}, 404, "No such image: no-such:latest"),
     ("POST", "/containers/create?name=x", {"Image": "busybox", "Cmd": ["x"]}, 400, "[a-zA-Z0-9]"),
     ("GET", "/images/no-such/json", None, 404, "No such image: no-such:latest"),

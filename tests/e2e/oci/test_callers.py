@@ -212,7 +212,7 @@ class TestPodman:
 class TestContainerd:
     @pytest.fixture
     def run(self, program: str) -> list[str]:
-        return ["run", "--snapshotter", "native", "--runc-binary", program]
+        return ["run", "--snapshotter", "native", "--runc-binary", peers.runtime_inside(program)]
 
     @pytest.fixture
     def task(self, ctr: Engine, run: list[str]) -> Iterator[str]:
