@@ -308,3 +308,69 @@ def test_trees_deeper_than_recursion_and_descriptors_go(
     assert "filled" in pruned
     assert not os.path.exists(mountpoint)
     engine.ok("rmi", "deep")
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.ketch_only("Debian's dockerd has neither subpaths nor images as mounts")
+def test_copies_at_rest_see_what_a_start_mounts(engine: Engine, tmp_path: pathlib.Path) -> None:
+    """``cp`` of a container that does not run: parts of volumes, images, options of the driver."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "file").write_text("in the directory")
+    run(engine, "-v", "parts:/v", "busybox", "sh", "-c",
+        "mkdir -p /v/a/b; echo part >/v/a/b/file; echo whole >/v/file; ln -s /etc /v/out")  # fmt: skip
+    engine.ok(
+        "volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={here}", "bound"
+    )
+    engine.ok("create", "--name", "box",
+              "--mount", "type=volume,src=parts,dst=/part,volume-subpath=a/b",
+              "--mount", "type=image,src=busybox,dst=/image",
+              "--mount", "type=image,src=busybox,dst=/bin2,image-subpath=bin",
+              "-v", "bound:/bound", "busybox", "true")  # fmt: skip
+
+    def content(path: str) -> str:
+        with tarfile.open(fileobj=io.BytesIO(cat(path))) as archive:
+            members = archive.getmembers()
+            file = archive.extractfile(members[0])
+            return file.read().decode() if file else " ".join(m.name for m in members)
+
+    def cat(path: str) -> bytes:
+        return engine.ok("cp", f"box:{path}", "-").encode(errors="surrogateescape")
+
+    assert content("/part/file") == "part\n"
+    assert content("/part").split() == ["part", "part/file"]
+    assert content("/bound/file") == "in the directory"
+    assert "image/bin/busybox" in content("/image").split()
+    assert "bin2/busybox" in content("/bin2").split()
+    (tmp_path / "new").write_text("new")
+    for place in ("part", "bound", "image"):
+        engine.ok("cp", f"{tmp_path}/new", f"box:/{place}/new")
+    assert run(engine, "-v", "parts:/v", "busybox", "cat", "/v/a/b/new") == "new"
+    assert (here / "new").read_text() == "new"
+    assert content("/image/new") == "new"
+    assert not os.path.ismount(engine.ok("volume", "inspect", "-f", "{{.Mountpoint}}", "bound"))
+    # A part that is not there is missed as by a start.
+    run(engine, "-v", "parts:/v", "busybox", "sh", "-c", "rm -r /v/a; ln -s /etc /v/a")
+    refused = engine("cp", "box:/part/file", "-")
+    assert refused.status == 1
+    assert "cannot access path a/b" in refused.err
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.ketch_only("Debian's dockerd has no subpaths")
+def test_a_part_of_a_volume_is_filled_like_a_whole_one(engine: Engine, image: str) -> None:
+    script = "cd /v; mkdir new used nocopy; touch used/mine file; ln -s /etc out"
+    run(engine, "-v", "parts:/v", "busybox", "sh", "-c", script)
+
+    def shown(subpath: str, options: str = "") -> list[str]:
+        mounted = f"type=volume,src=parts,dst=/data,volume-subpath={subpath}{options}"
+        return run(engine, "--mount", mounted, image, "ls", "/data").split()
+
+    assert shown("new") == ["again", "below", "fifo", "file", "link"]
+    assert shown("used") == ["mine"]
+    assert shown("nocopy", ",volume-nocopy") == []
+    script = "stat -c %a:%u /v/new/file /v/new; ls /v/new/below; ls -d /v/again 2>/dev/null; true"
+    text = run(engine, "-v", "parts:/v", "busybox", "sh", "-c", script)
+    assert text.split() == ["4711:1000", "2750:1000", "empty"]
+    out = "type=volume,src=parts,dst=/data,volume-subpath=out"
+    assert engine("run", "--rm", "--network", "none", "--mount", out, image).status == 125

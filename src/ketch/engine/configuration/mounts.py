@@ -11,16 +11,13 @@ from contextlib import ExitStack
 from ketch.engine.configuration import selinux
 from ketch.engine.configuration.bundle_mounts import Source
 from ketch.engine.records import events
-from ketch.engine.volumes import mounts, records, uses, volumes
+from ketch.engine.volumes import mounts, records, sources, uses, volumes
 from ketch.engine.volumes.population import populate
 from ketch.errors import (
     InvalidArgumentError,
     NotFoundError,
-    SyscallError,
 )
-from ketch.linux import mount, openat2, procfs
-from ketch.linux.libc import AT_RECURSIVE
-from ketch.linux.scopes import owned
+from ketch.linux import procfs
 from ketch.spec import mount_flag
 from ketch.spec import mounts as requests
 from ketch.spec.values import quoted
@@ -158,10 +155,15 @@ def attach(
     for number, point in enumerate(points):
         source = None
         if point["Type"] == "volume":
-            source = _volume_source(point, held)
+            source = Source(point["Source"])
+            if sources.subpath(point):
+                source = _hold(sources.part_of_volume(point), held)
             source.mapped = apart is not None
         elif point["Type"] == "image":
-            source = _image_source(engine, container.id, number, point, held, apart)
+            user_namespace = apart.descriptor if apart else None
+            directory = sources.image_directory(engine, container.id, number, point)
+            snapshotter = engine.images.snapshotter
+            source = _hold(sources.of_image(snapshotter, directory, point, user_namespace), held)
         section = point["Spec"].get("BindOptions") or point["Spec"].get("VolumeOptions") or {}
         if id_map := section.get("IdMap"):
             source = source or Source(point["Source"])
@@ -208,72 +210,9 @@ def _mount_volumes(engine: "Engine", container_id: str, points: "Sequence[MountP
             mounts.mount_(engine.volumes.find(name))
 
 
-def _volume_source(point: "MountPoint", held: "ExitStack") -> Source:
-    subpath = point["Spec"].get("VolumeOptions", {}).get("Subpath", "")
-    if not subpath:
-        return Source(point["Source"])
-    with owned(os.open(point["Source"], _DIRECTORY)) as data:
-        return _part(data, subpath, f"volume {point['Name']}", held)
-
-
-def _part(tree: int, subpath: str, whose: str, held: "ExitStack") -> Source:
-    """A directory or file in a tree, which others may write to, as a detached tree of its own."""
-    try:
-        place = openat2.openat2(
-            tree, os.path.normpath(subpath), os.O_PATH, resolve=openat2.RESOLVE_BENEATH
-        )
-    except SyscallError as error:
-        raise InvalidArgumentError(
-            f"cannot access path {subpath} of {whose}: {os.strerror(error.errno or 0).lower()}",
-            "a subpath must exist when the container starts, and no symlink may lead out of it",
-        ) from error
-    with owned(place):
-        return _hold(mount.open_tree(place, "", mount.OPEN_TREE_CLONE | AT_RECURSIVE), held)
-
-
 def _hold(tree: int, held: "ExitStack") -> Source:
     held.callback(os.close, tree)
     return Source(f"/proc/self/fd/{tree}")
-
-
-def _image_source(
-    engine: "Engine",
-    container_id: str,
-    number: int,
-    point: "MountPoint",
-    held: "ExitStack",
-    apart: "UserNamespace | None",
-) -> Source:
-    """An image's file system, with a layer for what the container writes there."""
-    directory = f"{engine.settings.container_directory(container_id)}/image-{number}"
-    if not os.path.isdir(directory):
-        image = engine.images.resolve(point["Source"])
-        os.mkdir(directory, 0o700)
-        engine.images.snapshotter.prepare(directory, image.chain_ids)
-    tree = engine.images.snapshotter.mount(directory, apart.descriptor if apart else None)
-    subpath = point["Spec"].get("ImageOptions", {}).get("Subpath", "")
-    if not subpath:
-        return _hold(tree, held)
-    try:
-        return _part(tree, subpath, f"image {point['Spec']['Source']}", held)
-    except SyscallError:
-        # Before Linux 6.15 a detached tree cannot be cloned: it needs a place for the moment.
-        return _part_of_attached(tree, directory, subpath, point, held)
-    finally:
-        os.close(tree)
-
-
-def _part_of_attached(
-    tree: int, directory: str, subpath: str, point: "MountPoint", held: "ExitStack"
-) -> Source:
-    place = f"{directory}/mounted"
-    os.makedirs(place, 0o700, exist_ok=True)
-    with owned(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:
-        mount.move_mount(tree, target)
-    try:
-        return _part(tree, subpath, f"image {point['Spec']['Source']}", held)
-    finally:
-        mount.umount2(place, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
 
 
 _IDS = (1 << 32) - 1

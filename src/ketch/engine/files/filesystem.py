@@ -12,7 +12,8 @@ import stat
 import threading
 
 from ketch.engine.files import at_rest
-from ketch.errors import ConflictError, KetchError, UnavailableError
+from ketch.engine.volumes import mounts, sources
+from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
 from ketch.linux import beneath, libc, mount, namespaces, procfs
 from ketch.linux.scopes import owned
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.records.rows import Container
+    from ketch.engine.volumes.records import Volume
+    from ketch.spec.container import MountPoint
 
 
 @contextlib.contextmanager
@@ -97,6 +100,8 @@ class _Mounted:
     def __init__(self, engine: "Engine", container: "Container") -> None:
         self._engine = engine
         self._container = container
+        self._images: dict[int, str] = {}
+        self._volumes: dict[int, Volume] = {}
         self._root = -1
         self._error: BaseException | None = None
         self._ready = threading.Event()
@@ -104,6 +109,14 @@ class _Mounted:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> int:
+        # The database is this thread's.
+        for number, point in enumerate(self._container.record.get("Mounts", ())):
+            if point["Type"] == "image":
+                directory = sources.image_directory(self._engine, self._container.id, number, point)
+                self._images[number] = directory
+            elif point["Type"] == "volume":
+                with contextlib.suppress(NotFoundError):  # a start makes it anew
+                    self._volumes[number] = self._engine.volumes.find(point["Name"])
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -145,28 +158,44 @@ class _Mounted:
         root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         points = self._container.record.get("Mounts", ())
         try:
-            for point in sorted(points, key=lambda point: point["Destination"].count("/")):
-                _bind(root, point)
+            numbered = sorted(enumerate(points), key=lambda pair: pair[1]["Destination"].count("/"))
+            for number, point in numbered:
+                self._bind(root, number, point)
         except BaseException:
             os.close(root)
             raise
         return root
 
+    def _bind(self, root: int, number: int, point: "MountPoint") -> None:
+        """Mount a volume, an image or a file of the host's at its place, as a start would."""
+        tree = self._source(number, point)
+        if tree is None:
+            return  # it is made, or missed, at the next start
+        with owned(tree):
+            is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+            make = beneath.make_directories if is_directory else beneath.make_file
+            with owned(make(root, point["Destination"])) as target:
+                if not point.get("RW", True):
+                    mount.mount_setattr(
+                        tree, set_attributes=mount.MOUNT_ATTR_RDONLY, recursive=True
+                    )
+                mount.move_mount(tree, target)
 
-def _bind(root: int, point: "dict[str, Any]") -> None:
-    """Mount a volume or a directory of the host's at its place, as a start would."""
-    source = point.get("Source", "")
-    try:
-        is_directory = stat.S_ISDIR(os.stat(source).st_mode)
-    except OSError:
-        return  # it is made, or missed, at the next start
-    make = beneath.make_directories if is_directory else beneath.make_file
-    with (
-        owned(make(root, point["Destination"])) as target,
-        owned(
-            mount.open_tree(libc.AT_FDCWD, source, mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE)
-        ) as tree,
-    ):
-        if not point.get("RW", True):
-            mount.mount_setattr(tree, set_attributes=mount.MOUNT_ATTR_RDONLY, recursive=True)
-        mount.move_mount(tree, target)
+    def _source(self, number: int, point: "MountPoint") -> int | None:
+        """Returns a detached tree of what is mounted, None where there is no such thing."""
+        if point["Type"] == "image":
+            return sources.of_image(self._engine.images.snapshotter, self._images[number], point)
+        if point["Type"] == "volume":
+            if number in self._volumes:
+                mounts.mount_(self._volumes[number])
+            if sources.subpath(point):
+                return sources.part_of_volume(point)
+        elif point["Type"] != "bind":
+            return None
+        flags = mount.OPEN_TREE_CLONE
+        if not point["Spec"].get("BindOptions", {}).get("NonRecursive"):
+            flags |= libc.AT_RECURSIVE
+        try:
+            return mount.open_tree(libc.AT_FDCWD, point.get("Source", ""), flags)
+        except (FileNotFoundError, NotADirectoryError):
+            return None

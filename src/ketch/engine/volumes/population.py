@@ -4,9 +4,10 @@ import errno
 import os
 import stat
 
-from ketch.engine.volumes import mounts, uses
+from ketch.engine.volumes import mounts, sources, uses
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import beneath
+from ketch.linux.openat2 import RESOLVE_BENEATH, openat2
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 
@@ -35,13 +36,13 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
     """
     wanted = []
     for point in points:
-        options = point["Spec"].get("VolumeOptions", {})
-        if options.get("NoCopy") or options.get("Subpath"):
+        if point["Spec"].get("VolumeOptions", {}).get("NoCopy"):
             continue
         volume = engine.volumes.find(point["Name"])
         # Whoever is filling it now has it locked: half a copy is not to be taken for content.
         with mounts.locked(engine.settings, volume):
-            if not os.listdir(volume.mountpoint):
+            # What is not mounted yet shows nothing.
+            if volume.options or _is_to_be_filled(volume, point):
                 wanted.append((point, volume))
     if not wanted:
         return
@@ -51,7 +52,7 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
             place = _in_image(root, point["Destination"])
             if place is not None:
                 try:
-                    _fill(engine, place, volume)
+                    _fill(engine, place, volume, point)
                 except OSError as error:
                     raise UnavailableError(
                         f"failed to copy {point['Destination']} of the image into volume "
@@ -61,17 +62,18 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
                     os.close(place)
 
 
-def _fill(engine: "Engine", place: int, volume: "Volume") -> None:
+def _fill(engine: "Engine", place: int, volume: "Volume", point: "MountPoint") -> None:
     with mounts.locked(engine.settings, volume):
         if volume.options.get("type") == "tmpfs":
             return  # what it held would be gone before the container starts
-        if not volume.options and not uses.is_in_use(engine.store, volume.name):
+        is_unseen = not volume.options and not uses.is_in_use(engine.store, volume.name)
+        if is_unseen and not sources.subpath(point):
             _fill_at_once(place, volume)
             return
         was_mounted = not volume.options or mounts.is_mounted(volume)
         mounts.mount_(volume)
         try:
-            _copy(place, volume.mountpoint)
+            _copy(place, volume, point)
         finally:
             if not was_mounted:
                 mounts.unmount(volume)
@@ -82,7 +84,8 @@ def _fill_at_once(place: int, volume: "Volume") -> None:
     filling = f"{os.path.dirname(volume.mountpoint)}/filling"
     remove_tree(filling)
     os.mkdir(filling, 0o755)
-    _copy(place, filling)
+    with owned(os.open(filling, _DIRECTORY)) as target:
+        _copy_tree(place, target)
     try:
         os.rename(filling, volume.mountpoint)
     except OSError as error:
@@ -91,12 +94,36 @@ def _fill_at_once(place: int, volume: "Volume") -> None:
         remove_tree(filling)  # somebody was quicker
 
 
-def _copy(place: int, path: str) -> None:
-    with owned(os.open(path, _DIRECTORY)) as target:
-        if not os.listdir(target):
-            from ketch.linux.copytree import copy_tree  # noqa: PLC0415 - few starts fill a volume
+def _copy(place: int, volume: "Volume", point: "MountPoint") -> None:
+    target = _opened(volume, point)
+    if target is not None:
+        with owned(target):
+            if not os.listdir(target):
+                _copy_tree(place, target)
 
-            copy_tree(place, target)
+
+def _copy_tree(place: int, target: int) -> None:
+    from ketch.linux.copytree import copy_tree  # noqa: PLC0415 - few starts fill a volume
+
+    copy_tree(place, target)
+
+
+def _is_to_be_filled(volume: "Volume", point: "MountPoint") -> bool:
+    target = _opened(volume, point)
+    if target is None:
+        return False
+    with owned(target):
+        return not os.listdir(target)
+
+
+def _opened(volume: "Volume", point: "MountPoint") -> int | None:
+    """Open the directory that is mounted; None where the volume has no such part, or a file."""
+    with owned(os.open(volume.mountpoint, _DIRECTORY)) as data:
+        part = os.path.normpath(sources.subpath(point) or ".")
+        try:
+            return openat2(data, part, _DIRECTORY, resolve=RESOLVE_BENEATH)
+        except OSError:
+            return None  # a start says so
 
 
 def _in_image(root: int, path: str) -> int | None:
