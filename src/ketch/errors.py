@@ -26,9 +26,16 @@ def spelt_out(text: str) -> str:
         return text
     controls = (*range(9), *range(11, 32), *range(127, 160))
     table = {number: f"\\x{number:02x}" for number in controls}
+    # The same as bytes that are no UTF-8: surrogateescape.
+    table |= {0xDC00 + number: f"\\x{number:02x}" for number in range(128, 160)}
     for number in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)):
         table[number] = f"\\u{number:04x}"
     return text.translate(table)
+
+
+def on_one_line(text: str) -> str:
+    """Returns the same with tabs and newlines as escapes too: for what has a line or a cell."""
+    return spelt_out(text).translate({9: "\\t", 10: "\\n"})
 
 
 class KetchError(Exception):

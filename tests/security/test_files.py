@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.security.hostile import program, volumes
+from tests.security.hostile import make_image, program, volumes
 from tests.support.archives import CHARACTER, DIRECTORY, FIFO, archive, member
-from tests.support.commands import Engine
+from tests.support.commands import Engine, finish
 from tests.support.images import busybox_archive
 
 
@@ -119,3 +119,28 @@ def test_an_open_root_is_closed_to_other_users(ketch: Engine, scratch: pathlib.P
         assert (root / name).stat().st_mode & 0o777 == 0o700, name
     own.ok("volume", "rm", "vv")
     scratch.chmod(0o700)
+
+
+def test_names_do_not_speak_to_the_terminal(ketch: Engine) -> None:
+    """Files of a container, labels of an image: shown as what they are, not obeyed."""
+    evil = "\x1b]0;owned\x07\x1b[2Jx\x9b31m\ny"
+    make_image(ketch, "speaking", change=(f'LABEL evil="{evil[:-2]}"',))
+    ketch.ok("run", "--name", "box", "--network", "none", "speaking", "sh", "-c",
+             f"mkdir '/tmp/{evil}'; touch \"/tmp/$(printf 'raw\\233')\"")  # fmt: skip
+    lines = ketch.ok("diff", "box").splitlines()
+    shown = r"\x1b]0;owned\x07\x1b[2Jx\x9b31m"
+    assert f"A /tmp/{shown}\\ny" in lines
+    assert r"A /tmp/raw\x9b" in lines
+    template = '{{index .Config.Labels "evil"}}'
+    assert ketch.ok("inspect", "-f", template, "box") == evil[:-2]  # a program gets it as it is
+    terminal = ketch.terminal("inspect", "-f", template, "box")
+    assert terminal.read().strip() == shown
+    finish(terminal)
+    terminal = ketch.terminal("ps", "-a", "--format", "{{.Labels}}")
+    assert f"evil={shown}" in terminal.read()
+    finish(terminal)
+    ketch.ok("rm", "box")
+    told = ketch.ok("events", "--since", "5m", "--until", "0s")
+    assert f"evil={shown}" in told
+    assert "\x1b" not in told
+    assert "\x9b" not in told

@@ -7,7 +7,7 @@ from ketch.cli.archives import write
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.engine import Engine
 from ketch.engine.files import copying, files
-from ketch.errors import InvalidArgumentError
+from ketch.errors import InvalidArgumentError, on_one_line
 from ketch.spec import copy_paths
 from ketch.spec.sizes import size
 
@@ -95,7 +95,8 @@ def _split(text: str) -> tuple[str, str]:
 def _tell(parsed: "Parsed", size_bytes: int, place: str) -> None:
     quiet = parsed.enabled("quiet") if "quiet" in parsed.given else not sys.stdout.isatty()
     if not quiet:
-        print(f"Successfully copied {size(size_bytes)} to {place}", file=sys.stderr)
+        told = on_one_line(f"Successfully copied {size(size_bytes)} to {place}")
+        print(told, file=sys.stderr)
 
 
 class _Input:

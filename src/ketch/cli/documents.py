@@ -4,7 +4,7 @@ import json
 import sys
 
 from ketch.cli.flags import UsageError
-from ketch.errors import InvalidArgumentError, KetchError
+from ketch.errors import InvalidArgumentError, KetchError, spelt_out
 from ketch.spec.template_functions import Struct, legible, plain, to_json
 
 TYPE_CHECKING = False
@@ -46,6 +46,14 @@ def show(names: "Iterable[str]", find: "Callable[[str], Struct]", template: str)
     return 1 if failures else 0
 
 
+def for_screen(text: str) -> str:
+    """Returns what a template has made, for standard output.
+
+    A program gets it as it is; a terminal nothing that a stranger in it could say to the terminal.
+    """
+    return spelt_out(text) if sys.stdout.isatty() else text
+
+
 def _print_each(documents: list[Struct], template: str) -> None:
     from ketch.spec.template import ParseError, Template  # noqa: PLC0415 - only --format needs it
     from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
@@ -53,7 +61,7 @@ def _print_each(documents: list[Struct], template: str) -> None:
     try:
         parsed = Template(template)
         for document in documents:
-            print(parsed.execute(document))
+            print(for_screen(parsed.execute(document)))
     except ParseError as error:
         message = f"template parsing error: {error.message}"
         raise UsageError(message, "", exit_status=_UNREADABLE) from error

@@ -4,10 +4,11 @@ import sys
 import time
 
 from ketch.cli import usual_flags
+from ketch.cli.documents import for_screen
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.records import events as record
 from ketch.engine.records.store import Store
-from ketch.errors import InvalidArgumentError
+from ketch.errors import InvalidArgumentError, on_one_line
 from ketch.spec import timestamps
 
 TYPE_CHECKING = False
@@ -83,7 +84,7 @@ def _writer(template: str) -> "Callable[[Event], str]":
         )
         data.wire = Struct({**document, "Actor": actor})
         try:
-            return parsed.execute(data)
+            return for_screen(parsed.execute(data))
         except TemplateError as error:
             raise InvalidArgumentError(f"Error parsing format: {error.message}") from error
 
@@ -93,4 +94,4 @@ def _writer(template: str) -> "Callable[[Event], str]":
 def _line(event: "Event") -> str:
     told = ", ".join(f"{name}={event.attributes[name]}" for name in sorted(event.attributes))
     text = f"{timestamps.local(event.time_ns)} {event.type} {event.action} {event.actor_id}"
-    return f"{text} ({told})" if told else text
+    return on_one_line(f"{text} ({told})" if told else text)

@@ -9,6 +9,7 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.engine import Engine
 from ketch.engine.files import committing
 from ketch.engine.files import files as engine_files
+from ketch.errors import on_one_line
 from ketch.linux import sparse
 
 TYPE_CHECKING = False
@@ -48,7 +49,8 @@ def diff(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(_DIFF, arguments)
     engine = Engine(settings)
     for change in engine_files.changes(engine, parsed.arguments[0]):
-        sys.stdout.write(f"{_KINDS[change.kind]} /{os.fsdecode(change.path)}\n")
+        path = on_one_line(os.fsdecode(change.path))  # which the container has chosen
+        sys.stdout.write(f"{_KINDS[change.kind]} /{path}\n")
     return 0
 
 

@@ -1,5 +1,6 @@
 """What ``--format`` makes of rows: a table of chosen columns, JSON, or any text."""
 
+from ketch.cli.documents import for_screen
 from ketch.cli.tables import table
 from ketch.errors import InvalidArgumentError
 from ketch.spec.template import ParseError, Template
@@ -32,7 +33,7 @@ def raw(rows: "Iterable[Mapping[str, str]]", names: "Mapping[str, str]", *, quie
     shown = list(names.items())[:1] if quiet else names.items()
     end = "" if quiet else "\n"
     return "".join(
-        "".join(f"{name}: {row[field]}".rstrip() + "\n" for field, name in shown) + end
+        "".join(f"{name}: {for_screen(row[field])}".rstrip() + "\n" for field, name in shown) + end
         for row in rows
     )
 
@@ -65,6 +66,6 @@ def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:
     except (ParseError, TemplateError) as error:
         raise InvalidArgumentError(f"template parsing error: {error.message}") from error
     if not is_table:
-        return "".join(f"{line}\n" for line in lines)
+        return "".join(f"{for_screen(line)}\n" for line in lines)
     head = parsed.execute(heads)
     return table([line.split("\t") for line in (head, *lines)])

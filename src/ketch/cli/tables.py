@@ -1,6 +1,6 @@
 """Tables as Docker's command line lays them out."""
 
-from ketch.errors import spelt_out
+from ketch.errors import on_one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def table(rows: "Sequence[Sequence[str]]", minimum_width: int = _COLUMN_WIDTH_MI
     Returns:
         Lines, each with its newline.
     """
-    rows = [list(map(spelt_out, row)) for row in rows]
+    rows = [list(map(on_one_line, row)) for row in rows]
     widths = [
         max(minimum_width, max(map(len, column)) + _GAP)
         for column in zip(*(row[:-1] for row in rows), strict=True)
