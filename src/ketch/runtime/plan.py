@@ -205,12 +205,12 @@ class Plan:
 
     def _cover(self, read_only: list[str], masked: list[str]) -> None:
         for path in read_only:
-            if os.path.normpath(path) == "/":
+            if _clean(path) == "/":
                 self.read_only_root = True
             else:
                 self.closing.append(ReadOnlyPath(path))
         for path in masked:
-            if os.path.normpath(path) == "/":
+            if _clean(path) == "/":
                 raise InvalidArgumentError(f"linux.maskedPaths: {path} is the container's root")
             self.closing.append(MaskPath(path))
 
@@ -226,7 +226,7 @@ class Plan:
             made: the mount points of the operations before it.
         """
         bind.source = os.path.join(bundle, bind.source)
-        source = os.path.normpath(bind.source)
+        source = _clean(bind.source)
         if source.startswith(f"{rootfs.rstrip('/')}/") and rootfs != "/":
             inside = beneath(source, rootfs)
             bind.inside = inside
@@ -299,7 +299,7 @@ def beneath(path: str, rootfs: str) -> str:
     Returns:
         It from the container's root on, without ``.``, ``..`` and slashes that say nothing.
     """
-    clean = os.path.normpath(f"/{path}").replace("//", "/")
+    clean = _clean(path if path.startswith("/") else f"/{path}")
     if rootfs != "/" and f"{clean}/".startswith(f"{rootfs}/"):
         return clean[len(rootfs) :] or "/"
     return clean
@@ -308,8 +308,14 @@ def beneath(path: str, rootfs: str) -> str:
 def _once(paths: list[str]) -> list[str]:
     """The paths, each named once, however it is spelt."""
     # Where a symlink goes before "..", text does not tell.
-    clean = (path if ".." in path.split("/") else os.path.normpath(path) for path in paths)
-    return list(dict.fromkeys(clean))
+    return list(dict.fromkeys(path if "/.." in path else _clean(path) for path in paths))
+
+
+def _clean(path: str) -> str:
+    """An absolute path without ``.``, ``..`` and slashes that say nothing, as most are."""
+    if "/." in path or "//" in path or path[-1] == "/":
+        return os.path.normpath(path).replace("//", "/")
+    return path
 
 
 def explain_namespace(kind: str, call: str) -> str:
