@@ -485,3 +485,12 @@ def test_links_of_dev_lead_somewhere(bundle: Bundle, *, mapped: bool) -> None:
     output = bundle.output(in_user_namespace(config) if mapped else config)
     assert "ptmx -> pts/ptmx" in output
     assert ("core -> /proc/kcore" in output) == os.path.exists("/proc/kcore")
+
+
+def test_parents_of_mount_points_belong_to_the_group_of_a_setgid_directory(bundle: Bundle) -> None:
+    (bundle.rootfs / "srv").mkdir()
+    os.chown(bundle.rootfs / "srv", 0, 50)
+    (bundle.rootfs / "srv").chmod(0o2775)
+    config = configuration("stat", "-c", "%a %g", "/srv/a/b", "/srv/a")
+    config["mounts"].append({"destination": "/srv/a/b/c", "type": "tmpfs", "source": "tmpfs"})
+    assert bundle.output(config) == "2755 50\n2755 50\n"

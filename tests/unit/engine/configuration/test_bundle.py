@@ -121,8 +121,12 @@ def test_a_plain_container_is_dockers() -> None:
         "mount", "network", "uts", "pid", "ipc", "cgroup",
     ]  # fmt: skip
     assert linux["cgroupsPath"] == f"/ketch/{ID}"
-    assert "/proc/interrupts" in linux["maskedPaths"]
-    assert "/sys/devices/system/cpu/cpu0/thermal_throttle" in linux["maskedPaths"]
+    assert linux["maskedPaths"] == [
+        "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+        "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
+        "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+        "/sys/devices/system/cpu/cpu0/thermal_throttle",
+    ]  # fmt: skip
     assert linux["readonlyPaths"] == [
         "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
     ]  # fmt: skip
