@@ -115,7 +115,7 @@ GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     },
     "system": {
         "df": ("system", "df"), "events": "events", "info": "info", "prune": ("system", "prune"),
-        "start": ("system_start", "start"),
+        "reset": ("system_reset", "reset"), "start": ("system_start", "start"),
     },
     "volume": {
         "create": ("volumes", "create"), "inspect": ("volumes", "inspect"),

@@ -51,6 +51,7 @@ _OWN = {
     "network rm": "Remove one or more networks",
     "system df": "Show disk usage",
     "system prune": "Remove unused data",
+    "system reset": "Remove everything that the engine has",
     "system start": "Start the containers that their restart policies want to run",
     "volume create": "Create a volume",
     "volume inspect": "Display detailed information on one or more volumes",

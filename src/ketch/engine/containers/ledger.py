@@ -164,7 +164,7 @@ class Ledger:
             AlreadyExistsError: the name is taken.
             UnavailableError: there are no so many ids left.
         """
-        with self._store.transaction() as connection:
+        with self._store.transaction(begins=True) as connection:
             if name:
                 name = names.check_name(name)
                 holder = _holder(connection, name)

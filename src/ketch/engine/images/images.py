@@ -225,7 +225,7 @@ class Images:
             parent_id: the image that it was committed on, or empty.
         """
         now_ns = time.time_ns()
-        with self._store.transaction() as connection:
+        with self._store.transaction(begins=True) as connection:
             connection.execute(
                 "INSERT INTO image (id, manifest_digest, created_ns, size_bytes, parent_id)"
                 " VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"

@@ -93,7 +93,7 @@ class Networks:
         definition.check(document)
         document = self._resolved(document)
         with rtnetlink.Socket() as host, contextlib.ExitStack() as turn:
-            with self._store.transaction() as connection:
+            with self._store.transaction(begins=True) as connection:
                 turn.enter_context(turns.turn())  # after the database's, as in ``in_place``
                 reclaiming.reclaim()
                 # It has the first choice of subnets, whenever it is first used.

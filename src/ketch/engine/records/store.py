@@ -225,7 +225,7 @@ class Store:
         root: the engine's directory; made, for its owner alone, when it is missing.
     """
 
-    __slots__ = ("_connection", "_owner", "path", "root")
+    __slots__ = ("_connection", "_file", "_owner", "path", "root")
 
     def __init__(self, root: str) -> None:
         # Where there is none it will be made, closed to others; what else is wrong says _open.
@@ -234,19 +234,25 @@ class Store:
         self.root = root
         self.path = f"{root}/ketch.db"
         self._connection: sqlite3.Connection | None = None
+        self._file = 0  # the inode of the open database
         self._owner = 0
 
     @contextlib.contextmanager
-    def transaction(self) -> Generator[sqlite3.Connection, None, None]:
+    def transaction(self, *, begins: bool = False) -> Generator[sqlite3.Connection, None, None]:
         """Write: all of it or, when the block raises, nothing; one writer at a time.
 
         Constraint violations rise as sqlite3.IntegrityError, for the caller to put into words.
 
+        Args:
+            begins: whether something new begins, which nobody would find in a database that was
+                taken away since it was opened. What ends may be written there as well.
+
         Raises:
-            UnavailableError: the database is locked for too long, damaged, or its disk is full.
+            UnavailableError: the database is locked for too long, damaged, or its disk is full; or
+                it was taken away (``ketch system reset``).
             PermissionDeniedError: the caller may not use this engine's state.
         """
-        return self._within("BEGIN IMMEDIATE")
+        return self._within("BEGIN IMMEDIATE", begins=begins)
 
     @contextlib.contextmanager
     def reading(self) -> Generator[sqlite3.Connection, None, None]:
@@ -279,11 +285,15 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def _within(self, begin: str) -> Generator[sqlite3.Connection, None, None]:
+    def _within(
+        self, begin: str, *, begins: bool = False
+    ) -> Generator[sqlite3.Connection, None, None]:
         try:
             connection = self._open()
             connection.execute(begin)
             try:
+                if begins:
+                    self._check_place()
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -300,6 +310,18 @@ class Store:
             if type(error) is not sqlite3.DatabaseError:
                 raise
             raise self._unavailable(error) from error
+
+    def _check_place(self) -> None:
+        """Make sure that what is written is found again: not in a file that has been deleted."""
+        try:
+            there = os.stat(self.path).st_ino
+        except FileNotFoundError:
+            there = 0
+        if there != self._file:
+            raise UnavailableError(
+                f"{self.path} has been taken away meanwhile",
+                "the engine was reset, or its root deleted; what still runs on it is to be ended",
+            )
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -325,6 +347,7 @@ class Store:
                 "upgrade this ketch, or choose another --root",
             )
         self._connection, self._owner = connection, os.getpid()
+        self._file = os.stat(self.path).st_ino
         return connection
 
     def _connect(self) -> sqlite3.Connection:

@@ -93,7 +93,7 @@ class Volumes:
             labels.setdefault(ANONYMOUS_LABEL, "")
         check_name(name)
         check_driver(name, driver, options or {})
-        with self._store.transaction() as connection:
+        with self._store.transaction(begins=True) as connection:
             add(connection, name, options or {}, labels)
         volume = self.find(name)
         make_data_directory(self._settings, name)
