@@ -78,6 +78,10 @@ class ImageNotFoundError(NotFoundError):
     """There is no such image here; a registry may have it."""
 
 
+class DriverNotFoundError(NotFoundError):
+    """There is no such driver here."""
+
+
 class AlreadyExistsError(KetchError):
     """The name is taken."""
 

@@ -201,6 +201,26 @@ def test_a_file_of_the_image_that_got_a_name_is_one_file_after_a_commit(engine: 
         engine.ok("rmi", "linked")
 
 
+def test_changes_of_a_commit_know_the_containers_own_configuration(engine: Engine) -> None:
+    options = ["-e", "A=one", "-e", "B=x y", "-w", "/w", "--label", "old=1"]
+    engine.ok("create", "--name", "known", *options, "busybox", "true")
+    changes = ["ENV C=$A-two", "LABEL l=$A $A=1", "WORKDIR $C/sub", "VOLUME /v/$A", "EXPOSE $NONE",
+               "ENV A=three", "ENV D=$A", "USER $B"]  # fmt: skip
+    try:
+        words = [word for change in changes for word in ("-c", change)]
+        engine.ok("commit", *words, "known", "knows")
+        found = json.loads(engine.ok("image", "inspect", "--format", "{{json .Config}}", "knows"))
+        assert {"A=three", "B=x y", "C=one-two", "D=three"} <= set(found["Env"])
+        assert found["Labels"] == {"old": "1", "l": "one", "one": "1"}
+        assert (found["WorkingDir"], found["User"]) == ("/w/one-two/sub", "x y")
+        assert found["Volumes"] == {"/v/one": {}}
+        assert not found.get("ExposedPorts")
+        assert found["Cmd"] == ["true"]
+    finally:
+        engine("rm", "known")
+        engine("rmi", "knows")
+
+
 def test_a_commit_of_nothing_has_no_layer(engine: Engine) -> None:
     engine.ok("create", "--name", "idle", "busybox", "true")
     try:

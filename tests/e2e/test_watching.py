@@ -33,6 +33,15 @@ SCRIPT = (
 
 
 @pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_line_that_never_ended_is_shown_as_it_is(engine: Engine, driver: str) -> None:
+    script = "printf err >&2; printf 'whole\\nabc'"
+    engine("run", "--name", "begun", "--log-driver", driver, "busybox", "sh", "-c", script)
+    result = engine("logs", "begun")
+    assert (result.out, result.err) == ("whole\nabc", "err")
+    engine.ok("rm", "begun")
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
 def test_logs(engine: Engine, driver: str) -> None:
     engine("run", "--name", "said", "--log-driver", driver, "busybox", "sh", "-c", SCRIPT)
     try:

@@ -60,7 +60,7 @@ def chooser(pairs: "Iterable[str]") -> "Callable[[int, Mapping[str, str]], bool]
     """
     chosen = Filters(pairs, FILTERS)
     limits = chosen.values("until")
-    if len(set(limits)) > 1:
+    if len(limits) > 1:
         raise InvalidArgumentError("more than one until filter specified")
     until_ns = timestamps.moment(limits[0], time.time_ns()) if limits else None
 

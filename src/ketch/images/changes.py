@@ -215,6 +215,8 @@ def _expose(config: "ContainerConfig", text: str) -> None:
     ports = dict(config.get("ExposedPorts") or {})
     for word in words:
         value = expand(word, _environment(config))
+        if not value:  # a variable that is not set
+            continue
         numbers, _, protocol = value.partition("/")
         first, _, last = numbers.partition("-")
         protocol = protocol.lower() or "tcp"

@@ -47,7 +47,9 @@ class Filters:
             name, _, value = text.partition("=")
             if name not in names:
                 raise InvalidArgumentError(f"invalid filter '{name}'")
-            self._values.setdefault(name, []).append(value)
+            values = self._values.setdefault(name, [])
+            if value not in values:  # as often as one likes, and means the same
+                values.append(value)
 
     def __contains__(self, name: str) -> bool:
         """Whether such a filter was given."""

@@ -311,7 +311,7 @@ def parse_platform(text: str) -> "Platform":
     Source: github.com/containerd/platforms, "Parse".
 
     Raises:
-        InvalidArgumentError: it has no such form, or the system is not Linux.
+        InvalidArgumentError: it has no such form.
     """
     parts = text.lower().split("/")
     if len(parts) > 3:
@@ -328,14 +328,12 @@ def parse_platform(text: str) -> "Platform":
                 f'"{text}": unknown operating system or architecture', _PLATFORM_HINT
             )
         parts.insert(0, "linux")
-    if parts[0] != "linux":
-        raise InvalidArgumentError(f"operating system {parts[0]!r} is not supported: only linux is")
     if len(parts) == 1:
-        return host
+        return {**host, "os": parts[0]}
     architecture, variant = _architecture(*parts[1:])
     if not variant and architecture == host["architecture"]:
         variant = host.get("variant", "")
-    platform: Platform = {"architecture": architecture, "os": "linux"}
+    platform: Platform = {"architecture": architecture, "os": parts[0]}
     if variant:
         platform["variant"] = variant
     return platform

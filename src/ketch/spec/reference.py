@@ -177,7 +177,8 @@ def new_name(text: str, digest_refusal: str) -> Reference:
 
 
 def matcher(pattern: str) -> "Callable[[Reference], bool]":
-    """Returns what tells whether a reference's familiar form, or name, matches a pattern.
+    """Returns what tells whether a reference matches a pattern: its familiar form or its normal
+    one, or either's name.
 
     Args:
         pattern: ``*`` and ``?`` stand for text without a slash, ``[a-z]`` and ``[^a-z]`` for one
@@ -210,9 +211,8 @@ def matcher(pattern: str) -> "Callable[[Reference], bool]":
     compiled = re.compile(expression, re.DOTALL)
 
     def matches(reference: Reference) -> bool:
-        return bool(
-            compiled.fullmatch(reference.familiar) or compiled.fullmatch(reference.familiar_name)
-        )
+        forms = (reference.familiar, reference.familiar_name, str(reference), reference.name)
+        return any(compiled.fullmatch(form) for form in forms)
 
     return matches
 

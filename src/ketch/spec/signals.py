@@ -1,6 +1,7 @@
 """Signals by the names that users type: signal(7)."""
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,17 +25,15 @@ def number(text: str) -> int:
     Raises:
         InvalidArgumentError: there is no such signal.
     """
+    given = decimal(text)
+    if given is not None and 0 < given <= _LAST_REAL_TIME:
+        return given
+    # A number is no name, so there is no SIG9.
     name = text.upper().removeprefix("SIG")
-    if name.isascii() and name.isdecimal():
-        if 0 < int(name) <= _LAST_REAL_TIME:
-            return int(name)
-    elif name in NUMBERS:
+    if name in NUMBERS:
         return NUMBERS[name]
-    else:
-        for base, origin in (("RTMIN+", _FIRST_REAL_TIME), ("RTMAX-", _LAST_REAL_TIME)):
-            digits = name.removeprefix(base)
-            if digits != name and digits.isascii() and digits.isdecimal():
-                offset = int(digits) if base[-1] == "+" else -int(digits)
-                if _FIRST_REAL_TIME <= origin + offset <= _LAST_REAL_TIME:
-                    return origin + offset
+    for base, origin, step in (("RTMIN+", _FIRST_REAL_TIME, 1), ("RTMAX-", _LAST_REAL_TIME, -1)):
+        offset = decimal(name.removeprefix(base)) if name.startswith(base) else None
+        if offset and _FIRST_REAL_TIME <= origin + step * offset <= _LAST_REAL_TIME:
+            return origin + step * offset
     raise InvalidArgumentError(f"Invalid signal: {text}")

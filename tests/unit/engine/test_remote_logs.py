@@ -71,7 +71,7 @@ def test_syslog_by_udp(
     for text, expected in zip(got, [(134, "one"), (131, "bad"), (134, "tw")], strict=True):
         assert re.fullmatch(pattern.format(*expected), text), text
     kept = [(stream, data) for _, stream, data, _ in logs.reader(made, str(tmp_path)).entries()]
-    assert kept == [("stdout", b"one\n"), ("stderr", b"bad\n"), ("stdout", b"tw\n")]
+    assert kept == [("stdout", b"one\n"), ("stderr", b"bad\n"), ("stdout", b"tw")]
 
 
 def test_syslog_by_tcp_without_a_cache(tmp_path: pathlib.Path) -> None:

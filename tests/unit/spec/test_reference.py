@@ -149,11 +149,17 @@ def test_a_well_formed_reference_parses_to_its_parts_and_prints_stably(
         ("**/foo", "a/foo", True),
         ("f\\oo", "foo", True),
         ("f.o", "foo", False),
-        ("docker.io/library/foo", "foo", False),
+        ("docker.io/library/foo", "foo:tag", True),
+        ("docker.io/library/foo:t*", "foo:tag", True),
+        ("docker.io/*/*", "a/foo", True),
+        ("docker.io/foo", "foo", False),
+        ("library/foo", "foo", False),
         ("host:5/*", "host:5/foo", True),
     ],
 )
-def test_patterns_match_the_familiar_form(pattern: str, name: str, expected: bool) -> None:
+def test_patterns_match_the_familiar_and_the_normal_form(
+    pattern: str, name: str, expected: bool
+) -> None:
     assert reference.matcher(pattern)(reference.parse(name)) is expected
 
 

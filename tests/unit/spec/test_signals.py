@@ -21,7 +21,27 @@ def test_a_signal(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "65", "-9", "NOSUCH", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX-31", "RTMIN+", "²"]
+    "text",
+    [
+        "",
+        "0",
+        "65",
+        "-9",
+        "NOSUCH",
+        "SIG",
+        "RTMIN+31",
+        "RTMIN-1",
+        "RTMAX-31",
+        "RTMIN+",
+        "²",
+        "SIG9",
+        "SIG42",
+        "sig15",
+        "RTMIN+0",
+        "RTMAX-0",
+        "SIGSIGTERM",
+        "+9",
+    ],
 )
 def test_no_signal(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="Invalid signal: "):

@@ -43,9 +43,6 @@ def complete(
     _merge(config, image)
     wanted = _endpoints(config, request)
     admission.check(config, resources, host)
-    for key in ("CapAdd", "CapDrop"):
-        if resources.get(key):
-            resources[key] = [_capability_name(name) for name in resources[key]]
     if resources.get("Memory", 0) > 0 and not resources.get("MemorySwap"):
         resources["MemorySwap"] = swap_of(resources["Memory"])
     if size := resources.get("ConsoleSize"):
@@ -71,13 +68,15 @@ def complete(
 
 
 # What API clients send for "not given", where that is not what a missing field means.
-_UNSET = {"MemorySwappiness": -1, "PidsLimit": 0, "OomKillDisable": False}
+_UNSET = {"MemorySwappiness": -1, "OomKillDisable": False}
 
 
 def _drop_unset(resources: "HostConfig") -> None:
     for name, value in _UNSET.items():
         if resources.get(name) == value:
             del resources[name]  # type: ignore[misc]
+    if resources.get("PidsLimit", 0) <= 0:
+        resources.pop("PidsLimit", None)
 
 
 def _endpoints(config: "Config", request: "Request") -> "dict[str, EndpointSettings]":
@@ -105,11 +104,6 @@ def _endpoints(config: "Config", request: "Request") -> "dict[str, EndpointSetti
 def swap_of(memory_bytes: int) -> int:
     """Returns the limit of memory and swap together where that of memory alone is given."""
     return memory_bytes * 2
-
-
-def _capability_name(name: str) -> str:
-    upper = name.upper()
-    return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
 
 
 def _log_config(resources: "HostConfig") -> "LogConfig":

@@ -27,6 +27,12 @@ FIELDS = (
     "PidsLimit", "RestartPolicy",
 )  # fmt: skip
 
+# What no option of update says, but a client of the API may.
+_OF_DEVICES = (
+    "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps", "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+)  # fmt: skip
+
 OPTIONS = tuple(option for option in options.OPTIONS if option.field.partition(".")[2] in FIELDS)
 """The options that say so."""
 
@@ -53,7 +59,8 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
     Args:
         engine: where it is.
         reference: the container.
-        changes: the fields to change, of ``FIELDS``; those that are 0 or empty stay as they are.
+        changes: the fields to change, of ``FIELDS`` and limits of block devices; those that are 0
+            or empty stay as they are.
 
     Raises:
         NotFoundError: no such container.
@@ -69,8 +76,10 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
     asked: HostConfig = {  # type: ignore[assignment]
         key: value
         for key, value in changes.items()
-        if key in FIELDS and (value or key == "PidsLimit") and value is not None
+        if key in {*FIELDS, *_OF_DEVICES} and (value or key == "PidsLimit") and value is not None
     }
+    if asked.get("PidsLimit", 0) < 0:
+        asked["PidsLimit"] = 0  # whatever is less means the same: none
     current: HostConfig = container.record["HostConfig"]
     policy = asked.pop("RestartPolicy", None)
     if policy and policy.get("Name"):
@@ -123,7 +132,7 @@ def _apply(
     del found["devices"]  # they are not to be changed
     if asked.get("MemorySwap") == -1:
         found.setdefault("memory", {})["swap"] = -1
-    if not any(key in asked for key in FIELDS if key != "RestartPolicy"):
+    if asked.keys() <= {"RestartPolicy"}:
         return
     try:
         engine.containers.cgroup(container).set(found)

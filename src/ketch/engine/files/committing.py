@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _UNIONS = ("ExposedPorts", "Volumes", "Labels")
 _FALLBACKS = ("User", "WorkingDir", "Healthcheck", "StopSignal", "Shell", "OnBuild")
+_KEPT = (*_UNIONS, *_FALLBACKS, "Cmd", "Entrypoint", "Env")
 
 
 def commit(
@@ -73,9 +74,11 @@ def commit(
         raise ConflictError(
             f"You cannot commit container {container.id} which is {container.status}"
         )
-    merged: ContainerConfig = config.copy() if config else {}
-    change.apply(merged, changes)
     own: dict[str, Any] = container.record.get("Config", {})
+    # What is given replaces the container's own, which changes build on otherwise.
+    given = config or {key: own[key] for key in _KEPT if own.get(key)}
+    merged: ContainerConfig = given.copy()  # type: ignore[assignment] # keys are computed here
+    change.apply(merged, changes)
     _merge(merged, own)
     images = engine.images
     try:

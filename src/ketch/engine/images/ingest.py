@@ -201,6 +201,10 @@ def import_image(
     """
     name = references.new_name(reference, "cannot import digest reference") if reference else None
     machine = documents.parse_platform(platform) if platform else documents.host_platform()
+    if machine["os"] != "linux":
+        raise InvalidArgumentError(
+            f"operating system {machine['os']!r} is not supported: only linux is"
+        )
     config: ContainerConfig = {}
     change.apply(config, changes)
     labels = config.get("Labels") or {}

@@ -95,6 +95,7 @@ def document(images: "Images", image: "Image") -> Struct:
             "Metadata": Struct({"LastTagTime": moment(image.tagged_ns)}, "Metadata"),
         },
         "ImageInspect",
+        optional=("Variant", "OsVersion"),
     )
 
 

@@ -103,7 +103,9 @@ def prune(
 
 def _between(images: "Images", chosen: Filters) -> tuple[int, int]:
     """Returns the moments, themselves excluded, between which an image must have been made."""
-    oldest, newest = timestamps.UNKNOWN_NS - 1, _until(chosen)
+    now_ns = time.time_ns()
+    untils = [timestamps.moment(text, now_ns) for text in chosen.values("until")]
+    oldest, newest = timestamps.UNKNOWN_NS - 1, min(untils, default=1 << 62)
     for text in chosen.values("since"):
         oldest = max(oldest, _resolved(images, text).created_ns)
     for text in chosen.values("before"):

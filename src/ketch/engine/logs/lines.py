@@ -1,7 +1,8 @@
 """Output cut into lines, and lines that are too long into pieces that know their place.
 
 What Docker calls a partial message: a line of more than 16 KiB is logged in pieces, all but the
-last of them without a newline; they share an identifier and are numbered.
+last of them without a newline; they share an identifier and are numbered. A line that the program
+never ended is such a piece, and none is the last.
 """
 
 import os
@@ -64,13 +65,8 @@ class Lines:
         """Yield each stream with the line that was begun and never ended, if there is one."""
         for stream, line in self._begun.items():
             if line:
-                found: list[Line] = []
-                if self._parts[stream] is None:
-                    found.append((line, None))
-                else:
-                    self._cut(stream, line, found, last=True)
                 self._begun[stream] = b""
-                yield stream, found
+                yield stream, [(line, self._next(self._parts[stream], last=False))]
 
     def _cut(self, stream: str, line: bytes, found: "list[Line]", *, last: bool) -> bytes:
         """Cut a long line, or one that goes on; returns what is kept of it."""

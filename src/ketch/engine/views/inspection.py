@@ -197,6 +197,11 @@ def mount_points(record: "dict[str, Any]") -> list[Struct]:
     ]
 
 
+def _annotations(container: "Container") -> "dict[str, Any]":
+    found = container.record.get("HostConfig", {}).get("Annotations")
+    return {"Annotations": found} if found else {}
+
+
 def summaries(engine: "Engine", containers: "list[Container]") -> "list[dict[str, Any]]":
     """Returns what the API's list tells of containers (``ContainerSummary``)."""
     now_ns = time.time_ns()
@@ -219,7 +224,7 @@ def summaries(engine: "Engine", containers: "list[Container]") -> "list[dict[str
             "Labels": summary.labels(container),
             "State": container.status,
             "Status": summary.status(container, now_ns),
-            "HostConfig": {"NetworkMode": summary.network(container)},
+            "HostConfig": {"NetworkMode": summary.network(container), **_annotations(container)},
             "NetworkSettings": {"Networks": networks[container.id]},
             "Mounts": mount_points(container.record),
         }

@@ -11,7 +11,13 @@ import time
 
 from ketch.engine.configuration import cgroup_paths
 from ketch.engine.records import events
-from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    KetchError,
+    UnavailableError,
+    UnsupportedError,
+)
 from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
@@ -40,7 +46,8 @@ def top(engine: "Engine", reference: str, arguments: str = "") -> tuple[list[str
     Raises:
         NotFoundError: no such container.
         ConflictError: it does not run.
-        InvalidArgumentError: ps does not take the arguments, or there is no column ``PID``.
+        InvalidArgumentError: a column is to have another name.
+        KetchError: ps does not take the arguments, or there is no column ``PID``.
         UnsupportedError: this host has no ps, and more than the default is asked for.
     """
     arguments = arguments or DEFAULT_ARGUMENTS
@@ -79,7 +86,7 @@ def _ps(arguments: str, pids: "Collection[int]") -> str:
         if done.returncode == 0:
             return done.stdout
     reason = (done.stderr.strip().splitlines() or ["it failed"])[0]
-    raise InvalidArgumentError(f"ps: {reason.removeprefix('error: ')}")
+    raise KetchError(f"ps: {reason.removeprefix('error: ')}")
 
 
 def parse(output: str, pids: "Collection[int]") -> tuple[list[str], list[list[str]]]:
@@ -93,13 +100,13 @@ def parse(output: str, pids: "Collection[int]") -> tuple[list[str], list[list[st
         The titles, and a row for each process, of which the last column may have blanks.
 
     Raises:
-        InvalidArgumentError: there is no column ``PID``.
+        KetchError: there is no column ``PID``.
         UnavailableError: the output makes no sense.
     """
     lines = output.splitlines()
     titles = lines[0].split() if lines else []
     if "PID" not in titles:
-        raise InvalidArgumentError("Couldn't find PID field in ps output")
+        raise KetchError("Couldn't find PID field in ps output")
     column = titles.index("PID")
     rows = []
     ours = False

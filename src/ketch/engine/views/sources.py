@@ -2,7 +2,14 @@
 
 import functools
 
-from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.errors import (
+    InvalidArgumentError,
+    KetchError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from ketch.linux import sparse
 
 TYPE_CHECKING = False
@@ -32,8 +39,9 @@ class Source:
         """Open it.
 
         Raises:
-            NotFoundError: there is no such file.
-            InvalidArgumentError: it cannot be opened.
+            NotFoundError: there is no such file, or the server has none.
+            UnavailableError: the server cannot be reached, or fails.
+            KetchError: it cannot be opened otherwise.
         """
         try:
             if self._name == "-":
@@ -45,7 +53,7 @@ class Source:
         except FileNotFoundError as error:
             raise NotFoundError(f"open {self._name}: no such file or directory") from error
         except (OSError, ValueError) as error:
-            raise InvalidArgumentError(f"open {self._name}: {_reason(error)}") from error
+            raise _told(error)(f"open {self._name}: {_reason(error)}") from error
         return self
 
     def _open(self, file: "FileIO") -> None:
@@ -95,6 +103,24 @@ class Source:
             return self._read(size)
         except Exception as error:  # the network's libraries raise classes of their own
             raise UnavailableError(f"read {self._name}: {_reason(error)}") from error
+
+
+# What a server answers, as Docker tells it of (moby, daemon/builder/remotecontext).
+_REFUSALS = {
+    400: InvalidArgumentError,
+    401: UnauthenticatedError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+}
+
+
+def _told(error: Exception) -> type[KetchError]:
+    """Returns the class of what keeps an archive from being opened."""
+    if status := getattr(error, "code", None):  # urllib's HTTPError
+        return _REFUSALS.get(status, UnavailableError if status >= 500 else InvalidArgumentError)
+    # Whom urllib did not reach.
+    reached = not isinstance(getattr(error, "reason", None), OSError)
+    return InvalidArgumentError if reached else UnavailableError
 
 
 def _reason(error: Exception) -> str:

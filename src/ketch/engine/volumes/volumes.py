@@ -14,6 +14,7 @@ from ketch.engine.volumes import records
 from ketch.engine.volumes.records import ANONYMOUS_LABEL, Volume, make_data_directory
 from ketch.errors import (
     ConflictError,
+    DriverNotFoundError,
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
@@ -215,10 +216,10 @@ def check_driver(name: str, driver: str, options: dict[str, str]) -> None:
 
     Raises:
         InvalidArgumentError: an option is unknown, or needs another one.
-        NotFoundError: there is no such driver.
+        DriverNotFoundError: there is no such driver.
     """
     if driver not in {"", LOCAL}:
-        raise NotFoundError(
+        raise DriverNotFoundError(
             f"create {name}: error looking up volume plugin {driver}: "
             f"plugin {quoted(driver)} not found",
             "local is the only driver that ketch has",

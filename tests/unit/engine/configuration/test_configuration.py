@@ -75,7 +75,7 @@ def test_defaults() -> None:
     assert made["HostConfig"] == {
         "Memory": 64 << 20,
         "MemorySwap": 128 << 20,
-        "CapAdd": ["CAP_NET_ADMIN", "CAP_BPF"],
+        "CapAdd": ["net_admin", "CAP_BPF"],
         "ShmSize": 64 << 20,
         "LogConfig": {"Type": "json-file", "Config": {}},
         "IpcMode": "private",

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ketch.engine.views import process_list
-from ketch.errors import InvalidArgumentError
+from ketch.errors import KetchError
 
 
 def test_only_ones_own() -> None:
@@ -24,7 +24,7 @@ def test_only_ones_own() -> None:
 
 
 def test_no_pid() -> None:
-    with pytest.raises(InvalidArgumentError, match="Couldn't find PID field in ps output"):
+    with pytest.raises(KetchError, match="Couldn't find PID field in ps output"):
         process_list.parse("CMD\nsleep 5\n", {1})
 
 

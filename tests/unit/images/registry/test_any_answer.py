@@ -119,7 +119,7 @@ def test_any_text_is_a_platform_or_none(text: str) -> None:
         platform = documents.parse_platform(text)
     except InvalidArgumentError:
         return
-    assert platform["os"] == "linux"
+    assert platform["os"].isascii()
     assert platforms.matches(platform, platform)
 
 
