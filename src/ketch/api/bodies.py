@@ -60,7 +60,7 @@ def check_type(exchange: "Exchange") -> None:
         InvalidArgumentError: something other than JSON.
     """
     given = (exchange.values("content-type") or [""])[0]
-    if not given and not exchange.has_body:
+    if not given and exchange.body_bytes == 0:
         return
     match = _MEDIA_TYPE.fullmatch(given)
     if match is None:

@@ -35,8 +35,8 @@ class Call:
 
     Args:
         application: what answers it.
-        exchange: the request and its answer. Of several fields of its query with one name the last
-            counts unless all are asked for.
+        exchange: the request and its answer. Of several fields of its query with one name the first
+            counts unless all are asked for, as with Go's clients.
 
     Attributes:
         version: the API version that the client speaks.
@@ -76,7 +76,7 @@ class Call:
     def text(self, name: str, default: str = "") -> str:
         """Returns a field of the query."""
         values = self.texts(name)
-        return values[-1] if values else default
+        return values[0] if values else default
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Returns a field of the query as Docker reads a boolean."""
@@ -124,19 +124,18 @@ class Call:
             InvalidArgumentError: they are malformed.
         """
         text = self.text("filters")
-        if not text:
+        found = parse(text.encode()) if text else None
+        if found is None:
             return []
-        found = parse(text.encode())
-        pairs: list[tuple[str, str]] = []
         if not isinstance(found, dict):
             raise InvalidArgumentError("invalid filter: no JSON object")
+        pairs: list[tuple[str, str]] = []
         for name, values in found.items():
             # {"status": {"exited": true}}, or from before 1.22 {"status": ["exited"]}
-            chosen = (
-                [value for value, on in values.items() if on]
-                if isinstance(values, dict)
-                else values
-            )
+            if isinstance(values, dict) and all(type(on) is bool for on in values.values()):
+                chosen = [value for value, on in values.items() if on]
+            else:
+                chosen = [] if values is None else values
             if not isinstance(chosen, list) or not all(isinstance(one, str) for one in chosen):
                 raise InvalidArgumentError(f"invalid filter '{name}'")
             pairs += [(name, value) for value in chosen]

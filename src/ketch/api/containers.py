@@ -2,10 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.engine import pruning
+from ketch.api import versions
+from ketch.engine import host, pruning
 from ketch.engine.containers import creation, updating
 from ketch.engine.views import inspection, listing, sizes
-from ketch.errors import ImageNotFoundError, InvalidArgumentError, NotFoundError
+from ketch.errors import (
+    DriverNotFoundError,
+    ImageNotFoundError,
+    InvalidArgumentError,
+    NotFoundError,
+)
 from ketch.spec import container as vocabulary
 from ketch.spec.template_functions import plain
 
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
 
     from ketch.api.call import Call
     from ketch.api.router import Routes
+    from ketch.api.versions import Version
     from ketch.engine.engine import Engine
     from ketch.spec.container import Request
     from ketch.spec.filters import Filters
@@ -29,7 +36,7 @@ async def list_(call: "Call") -> None:
         last=call.number("limit") or 0,
         sized=call.flag("size"),
     )
-    await call.reply(200, found)
+    await call.reply(200, [versions.listed_container(one, call.version) for one in found])
 
 
 def _list(
@@ -40,18 +47,13 @@ def _list(
     if sized:
         for container, document in zip(found, documents, strict=True):
             document["SizeRw"], document["SizeRootFs"] = sizes.container(engine, container)
-    return [listed(document) for document in documents]
-
-
-def listed(document: "dict[str, Any]") -> "dict[str, Any]":
-    """Returns what a list tells of a container; that it has written nothing goes without saying."""
-    return {name: value for name, value in document.items() if name != "SizeRw" or value}
+    return documents
 
 
 async def create(call: "Call") -> None:
     """Answer ``POST /containers/create``."""
     request = request_from(await call.document(vocabulary.Creation), call.text("platform"))
-    answer = await call.run_slowly(_create, request, call.text("name"))
+    answer = await call.run_slowly(_create, request, call.text("name"), call.version)
     await call.reply(201, answer)
 
 
@@ -74,25 +76,32 @@ def request_from(asked: vocabulary.Creation, platform: str = "") -> "Request":
     return request  # type: ignore[return-value]
 
 
-def _create(engine: "Engine", request: "Request", name: str) -> "dict[str, Any]":
+def _create(
+    engine: "Engine", request: "Request", name: str, version: "Version"
+) -> "dict[str, Any]":
+    unified = host.examine().unified_cgroups
+    warnings = versions.create(request, version, unified_cgroups=unified)
+    shallow = versions.binds_are_shallow(version)
     try:
-        container = creation.create(engine, request, name=name)
-    except ImageNotFoundError:
+        container = creation.create(engine, request, name=name, shallow_binds=shallow)
+    except (ImageNotFoundError, DriverNotFoundError):
         raise
     except NotFoundError as error:
         # By 404 clients are told that the image is missing, which they then pull.
         raise InvalidArgumentError(error.message, error.hint) from error
-    return {"Id": container.id, "Warnings": list(container.record.get("Warnings") or ())}
+    warnings += container.record.get("Warnings") or ()
+    return {"Id": container.id, "Warnings": warnings}
 
 
 async def inspect(call: "Call") -> None:
     """Answer ``GET /containers/{id}/json``."""
     sized = call.flag("size")
     run = call.run_slowly if sized else call.run
-    await call.reply(200, await run(_inspect, call["id"], sized=sized))
+    found = await run(_inspect, call["id"], sized=sized)
+    await call.reply(200, versions.container(found, call.version))
 
 
-def _inspect(engine: "Engine", reference: str, *, sized: bool) -> object:
+def _inspect(engine: "Engine", reference: str, *, sized: bool) -> "Any":
     return plain(inspection.document(engine, engine.containers.find(reference), sized=sized))
 
 
@@ -108,7 +117,7 @@ def _prune(engine: "Engine", pairs: list[str]) -> tuple[list[str], int]:
 
 async def update(call: "Call") -> None:
     """Answer ``POST /containers/{id}/update``."""
-    changes = await call.document(vocabulary.HostConfig)
+    changes = versions.update(await call.document(vocabulary.HostConfig), call.version)
     warnings = await call.run_slowly(updating.update, call["id"], changes)
     await call.reply(200, {"Warnings": warnings or None})
 

@@ -18,9 +18,14 @@ def _find(engine: "Engine", reference: str) -> "Container":
     return engine.containers.find(reference)
 
 
+def end_signal(call: "Call") -> str:
+    """Returns the signal to stop a container by that was asked for, which could be since 1.42."""
+    return call.text("signal") if call.version >= (1, 42) else ""
+
+
 async def stop(call: "Call") -> None:
     """Answer ``POST /containers/{id}/stop``."""
-    await call.run_slowly(_stop, call["id"], call.number("t"), call.text("signal"))
+    await call.run_slowly(_stop, call["id"], call.number("t"), end_signal(call))
     await call.reply(204)
 
 
@@ -59,20 +64,30 @@ def _unlink(engine: "Engine", reference: str) -> None:
 
 
 async def wait(call: "Call") -> None:
-    """Answer ``POST /containers/{id}/wait``; its head is sent as soon as the wait has begun."""
-    condition = call.text("condition") or "not-running"
+    """Answer ``POST /containers/{id}/wait``; its head is sent as soon as the wait has begun.
+
+    Before 1.30 there were no conditions, and the head came with the end.
+    """
+    waits_at_once = call.version >= (1, 30)
+    condition = (call.text("condition") if waits_at_once else "") or "not-running"
     if condition not in {"not-running", "next-exit", "removed"}:
         raise InvalidArgumentError(f'invalid condition: "{condition}"')
     events = hub.of(call.application)
     # Before the look at the container, so that no end falls between the two.
     newest = await events.newest()
     container = await call.run(_find, call["id"])
-    await call.exchange.begin("application/json")
+    if waits_at_once:
+        await call.exchange.begin("application/json")
+    told: dict[str, object] = {}
     if condition == "not-running" and not container.is_active:
-        status = container.exit_status
+        told["StatusCode"] = container.exit_status
+        if container.error:
+            told["Error"] = {"Message": container.error}
     else:
-        status = await call.while_there(_await_end(call, container, condition, newest))
-    await call.exchange.write(encode({"StatusCode": status}))
+        told["StatusCode"] = await call.while_there(_await_end(call, container, condition, newest))
+    if not waits_at_once:
+        await call.exchange.begin("application/json")
+    await call.exchange.write(encode(told))
     await call.exchange.end()
 
 
@@ -94,7 +109,7 @@ async def _await_end(call: "Call", container: "Container", condition: str, newes
                 if condition != "removed":
                     return status
             elif event.action == "destroy":
-                return status
+                return status if event.exit_status is None else event.exit_status
     return status
 
 

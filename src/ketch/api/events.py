@@ -27,7 +27,12 @@ async def stream(call: "Call") -> None:
             f"`since` time ({call.text('since')}) cannot be after `until` time "
             f"({call.text('until')})"
         )
-    fits = events.chooser(call.filters_given())
+    chosen = events.chooser(call.filters_given())
+    untold = {("image", "create")} if call.version < (1, 46) else set()
+
+    def fits(event: "Event") -> bool:
+        return (event.type, event.action) not in untold and chosen(event)
+
     newest = await hub.of(call.application).newest()
     await call.exchange.begin("application/json")
     if since_ns is not None or until_ns is not None:

@@ -286,11 +286,11 @@ class Exchange:
         return [value.decode("latin-1") for key, value in self._fields if key == wanted]
 
     @property
-    def has_body(self) -> bool:
-        """Whether a body is announced that is not empty: RFC 9112, section 6.3."""
-        return bool(
-            self.values("transfer-encoding") or any(int(n) for n in self.values("content-length"))
-        )
+    def body_bytes(self) -> int | None:
+        """How long the body is, None where it is not said before: RFC 9112, section 6.3."""
+        if self.values("transfer-encoding"):
+            return None
+        return sum(map(int, self.values("content-length")))
 
     async def chunks(self) -> "AsyncIterator[bytes]":
         """Yield the body as it comes."""

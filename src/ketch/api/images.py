@@ -1,7 +1,9 @@
 """Routes about the images that are there."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from ketch.api import versions
+from ketch.api.documents import conform
 from ketch.api.encoding import parse
 from ketch.engine.images import inspection, listing
 from ketch.engine.views import sizes
@@ -18,21 +20,25 @@ if TYPE_CHECKING:
     from ketch.engine.images.removal import Events
 
 
-_CONFIG_BEFORE_1_50: "dict[str, Any]" = {
-    "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": False,
-    "AttachStderr": False, "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": None,
-    "Cmd": None, "Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None,
-    "OnBuild": None, "Labels": None,
-}  # fmt: skip
+class Platform(TypedDict, total=False):
+    """What an image is to run on."""
+
+    os: str
+    architecture: str
+    variant: str
 
 
 async def list_(call: "Call") -> None:
     """Answer ``GET /images/json``."""
+    pairs = call.filters_given()
+    if call.version < (1, 25) and call.text("filter"):
+        pairs.append(f"reference={call.text('filter')}")
     found = await call.run(
-        _list, call.filters_given(), every=call.flag("all"), shared=call.flag("shared-size"),
-        manifests=call.flag("manifests"),
+        _list, pairs, every=call.flag("all"),
+        shared=call.flag("shared-size") and call.version >= (1, 42),
+        manifests=call.flag("manifests") and call.version >= (1, 47),
     )  # fmt: skip
-    await call.reply(200, [as_of(call.version, one) for one in found])
+    await call.reply(200, [versions.listed_image(one, call.version) for one in found])
 
 
 def _list(
@@ -52,25 +58,16 @@ def _list(
     return told
 
 
-def as_of(version: tuple[int, int], image: "dict[str, Any]") -> "dict[str, Any]":
-    """Returns what is told of an image with the fields that older versions of the API had."""
-    found = {**image}
-    if version < (1, 44):
-        found["VirtualSize"] = found["Size"]
-    if version < (1, 50) and "Config" in found:
-        found["Config"] = _CONFIG_BEFORE_1_50 | found["Config"]
-    return found
-
-
 async def inspect(call: "Call") -> None:
     """Answer ``GET /images/{name}/json``."""
-    platform, manifests = platform_asked(call), call.flag("manifests")
+    platform = platform_asked(call, since=(1, 49))
+    manifests = call.flag("manifests") and call.version >= (1, 48)
     if platform and manifests:
         raise InvalidArgumentError(
             "conflicting options: manifests and platform options cannot both be set"
         )
     found = await call.run(_inspect, call["name"], platform, manifests=manifests)
-    await call.reply(200, as_of(call.version, found))
+    await call.reply(200, versions.image(found, call.version))
 
 
 def _inspect(engine: "Engine", name: str, platform: str, *, manifests: bool) -> "dict[str, Any]":
@@ -85,7 +82,9 @@ def _inspect(engine: "Engine", name: str, platform: str, *, manifests: bool) -> 
 
 async def history(call: "Call") -> None:
     """Answer ``GET /images/{name}/history``."""
-    await call.reply(200, await call.run(_history, call["name"], platform_asked(call)))
+    await call.reply(
+        200, await call.run(_history, call["name"], platform_asked(call, since=(1, 48)))
+    )
 
 
 def _history(engine: "Engine", name: str, platform: str) -> "list[dict[str, Any]]":
@@ -120,8 +119,8 @@ def _tag(engine: "Engine", source: str, target: str) -> None:
 async def remove(call: "Call") -> None:
     """Answer ``DELETE /images/{name}``."""
     found = await call.run_slowly(
-        _remove, call["name"], platforms=call.texts("platforms"), force=call.flag("force"),
-        prune=not call.flag("noprune"),
+        _remove, call["name"], force=call.flag("force"), prune=not call.flag("noprune"),
+        platforms=call.texts("platforms") if call.version >= (1, 50) else [],
     )  # fmt: skip
     await call.reply(200, told(found))
 
@@ -156,23 +155,24 @@ def _prune(engine: "Engine", pairs: list[str]) -> "tuple[Events, int]":
     return listing.prune(engine.images, pairs)
 
 
-def platform_asked(call: "Call") -> str:
+def platform_asked(call: "Call", since: tuple[int, int]) -> str:
     """Returns the platform asked for: ``os/arch[/variant]``, or since 1.48 a JSON document.
+
+    Args:
+        call: the request.
+        since: the version of the API from which on it could be asked for.
 
     Raises:
         InvalidArgumentError: the document is malformed.
     """
-    return _as_text(call.text("platform"))
+    return _as_text(call.text("platform")) if call.version >= since else ""
 
 
 def _as_text(platform: str) -> str:
     if not platform.startswith("{"):
         return platform
-    found = parse(platform.encode())
-    assert isinstance(found, dict)
+    found = conform(parse(platform.encode()), Platform, "platform")
     parts = [found.get(name) for name in ("os", "architecture", "variant")]
-    if not all(isinstance(part, str) for part in parts if part is not None):
-        raise InvalidArgumentError("failed to parse platform: a part is no text")
     return "/".join(part for part in parts if part)
 
 

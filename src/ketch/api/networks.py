@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 async def list_(call: "Call") -> None:
     """Answer ``GET /networks``."""
-    await call.reply(200, await call.run(_list, call.filters_given()))
+    found = await call.run(_list, call.filters_given())
+    if call.version >= (1, 28):  # since then a list does not say who is connected
+        found = [{**one, "Containers": {}} for one in found]
+    await call.reply(200, found)
 
 
 def _list(engine: "Engine", pairs: list[str]) -> "list[dict[str, Any]]":
     found = listing.select(engine.networks, engine.endpoints, pairs)
-    # As dockerd has it, a list does not say who is connected.
-    return [{**network_settings.network(engine, one), "Containers": {}} for one in found]
+    return [network_settings.network(engine, one) for one in found]
 
 
 async def inspect(call: "Call") -> None:
@@ -41,6 +43,8 @@ def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
 async def create(call: "Call") -> None:
     """Answer ``POST /networks/create``."""
     document = await call.document(vocabulary.NetworkCreate)
+    if call.version < (1, 48):
+        document.pop("EnableIPv4", None)
     if not document.get("Name"):
         raise InvalidArgumentError("network name cannot be empty")
     identifier, warnings = await call.run_slowly(_create, document)

@@ -39,7 +39,7 @@ def _rename(engine: "Engine", reference: str, name: str) -> None:
 async def stats(call: "Call") -> None:
     """Answer ``GET /containers/{id}/stats``."""
     streaming = call.flag("stream", default=True)
-    one_shot = call.flag("one-shot")
+    one_shot = call.flag("one-shot") and call.version >= (1, 41)
     if streaming and one_shot:
         raise InvalidArgumentError("cannot have stream=true and one-shot=true")
     sampler = statistics.Sampler(call.application.settings)

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ketch.api import sessions
-from ketch.errors import NotModifiedError
+from ketch.api.containers_life import end_signal
+from ketch.errors import InvalidArgumentError, NotModifiedError
 
 if TYPE_CHECKING:
     from ketch.api.call import Call
@@ -16,8 +17,17 @@ def _find(engine: "Engine", reference: str) -> "Container":
     return engine.containers.find(reference)
 
 
+# Nothing that configures a container is as short: ``{}``, ``null``.
+_NO_DOCUMENT_BYTES = 7
+
+
 async def start(call: "Call") -> None:
     """Answer ``POST /containers/{id}/start``."""
+    if call.exchange.body_bytes is None or call.exchange.body_bytes > _NO_DOCUMENT_BYTES:
+        raise InvalidArgumentError(
+            "starting container with non-empty request body was deprecated since API v1.22 and "
+            "removed in v1.24"
+        )
     container = await call.run(_find, call["id"])
     if container.is_active:
         raise NotModifiedError(f"container {call['id']} runs already")
@@ -35,7 +45,7 @@ async def start(call: "Call") -> None:
 async def restart(call: "Call") -> None:
     """Answer ``POST /containers/{id}/restart``."""
     container = await call.run(_find, call["id"])
-    await call.run_slowly(_end, container.id, call.number("t"), call.text("signal"))
+    await call.run_slowly(_end, container.id, call.number("t"), end_signal(call))
     await sessions.start(call.application, container)
     await call.run(_note, container.id)
     await call.reply(204)

@@ -59,7 +59,9 @@ async def _attachable(call: "Call") -> "tuple[Container, int]":
 async def _attach(
     call: "Call", container: "Container", stream: "Stream", newest: int, *, plain: bool
 ) -> None:
-    wanted = {name: call.flag(name) for name in ("stdin", "stdout", "stderr")}
+    # Before 1.42 a websocket had all of them, whatever was asked.
+    every = call.path.endswith("/ws") and call.version < (1, 42)
+    wanted = {name: every or call.flag(name) for name in ("stdin", "stdout", "stderr")}
     if call.flag("logs"):
         form = Form({name for name in STREAMS if wanted[name]}, plain=plain)
         async for data in show(call, container, form):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ketch.api import containers, images
+from ketch.api import versions
 from ketch.engine.views import disk_usage as usage
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
@@ -27,12 +27,13 @@ async def version(call: "Call") -> None:
 
 async def info(call: "Call") -> None:
     """Answer ``/info``."""
-    await call.reply(200, await call.run(information.info))
+    await call.reply(200, versions.info(await call.run(information.info), call.version))
 
 
 async def disk_usage(call: "Call") -> None:
     """Answer ``GET /system/df``."""
-    kinds = call.texts("type") or list(usage.KINDS)
+    kinds = call.texts("type") if call.version >= (1, 42) else []
+    kinds = kinds or list(usage.KINDS)
     unknown = [kind for kind in kinds if kind not in usage.KINDS]
     if unknown:
         raise InvalidArgumentError(f"unknown object type: {unknown[0]}")
@@ -40,9 +41,11 @@ async def disk_usage(call: "Call") -> None:
     if call.version < (1, 42):
         found = {**found, "BuilderSize": 0}
     if "Images" in found:
-        found = {**found, "Images": [images.as_of(call.version, one) for one in found["Images"]]}
+        listed = [versions.listed_image(one, call.version) for one in found["Images"]]
+        found = {**found, "Images": listed}
     if "Containers" in found:
-        found = {**found, "Containers": [containers.listed(one) for one in found["Containers"]]}
+        listed = [versions.listed_container(one, call.version) for one in found["Containers"]]
+        found = {**found, "Containers": listed}
     await call.reply(200, found)
 
 

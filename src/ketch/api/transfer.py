@@ -134,7 +134,7 @@ async def create(call: "Call") -> None:
         return
     name = with_tag(call.text("fromImage"), call.text("tag"))
     who = credentials(call.exchange.headers.get("x-registry-auth", ""))
-    platform = platform_asked(call)
+    platform = platform_asked(call, since=(1, 32))
     everything = not call.text("tag") and not _has_tag(name)
 
     def pull(engine: "Engine", outlet: Outlet) -> None:
@@ -160,7 +160,11 @@ async def _import(call: "Call") -> None:
     if source != "-" and not source.startswith(("http://", "https://")):
         source = f"http://{source}"  # never a file of this host
     target = with_tag(call.text("repo"), call.text("tag"))
-    changes, message, platform = call.texts("changes"), call.text("message"), platform_asked(call)
+    changes, message, platform = (
+        call.texts("changes"),
+        call.text("message"),
+        platform_asked(call, since=(1, 32)),
+    )
     inlet = Inlet(call)
 
     def load(engine: "Engine", outlet: Outlet) -> None:
@@ -185,7 +189,7 @@ async def push(call: "Call") -> None:
     name = with_tag(call["name"], call.text("tag"))
     everything = not call.text("tag")
     who = credentials(call.exchange.headers.get("x-registry-auth", ""))
-    platform = platform_asked(call)
+    platform = platform_asked(call, since=(1, 46))
 
     def send(engine: "Engine", outlet: Outlet) -> None:
         from ketch.engine.images.pushing import Pusher  # noqa: PLC0415 - urllib3 and all
@@ -204,7 +208,7 @@ async def push(call: "Call") -> None:
 
 async def load(call: "Call") -> None:
     """Answer ``POST /images/load``."""
-    platform = platform_asked(call)
+    platform = platform_asked(call, since=(1, 48))
     quiet = call.flag("quiet", default=True)
     async with body_descriptor(call) as descriptor:
 
@@ -232,7 +236,7 @@ async def save_one(call: "Call") -> None:
 
 async def _save(call: "Call", names: list[str]) -> None:
     names = [name for text in names for name in text.split(",") if name]
-    platform = platform_asked(call)
+    platform = platform_asked(call, since=(1, 48))
     outlet = Outlet(call, TAR)
 
     def write(engine: "Engine") -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.records.rows import Container
-    from ketch.spec.container import Request
+    from ketch.spec.container import BindOptions, Request
 
 
 def create(
@@ -26,6 +26,7 @@ def create(
     name: str = "",
     keep: bool = False,
     attached: bool = False,
+    shallow_binds: bool = False,
 ) -> "Container":
     """Make a container; nothing of it is left when that fails.
 
@@ -35,6 +36,7 @@ def create(
         name: its name, or empty for one that is made up.
         keep: whether the engine's keeper stays in charge of it, to start it.
         attached: whether somebody is attached to it from its start on.
+        shallow_binds: whether what is mounted below its read-only bind mounts stays writable.
 
     Returns:
         The container; its record holds the completed request.
@@ -52,6 +54,12 @@ def create(
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
     complete["HostConfig"].pop("Links", None)  # on record by the others' ids, in rows of their own
     points = mounts.resolve(engine, complete)
+    if shallow_binds:
+        for point in points:
+            if point["Type"] == "bind" and not point["RW"]:
+                options: BindOptions = {**point["Spec"].get("BindOptions", {})}
+                options["ReadOnlyNonRecursive"] = True
+                point["Spec"] = {**point["Spec"], "BindOptions": options}
     if complete["HostConfig"].get("DeviceRequests"):
         devices.gather(complete["HostConfig"])  # whether there are such devices
     command = configuration.arguments(complete["Config"])

@@ -14,7 +14,7 @@ import time
 from ketch.engine import user_namespaces
 from ketch.engine.containers.releasing import release
 from ketch.engine.processes import ENDLESS, Patience
-from ketch.engine.records import links, names, rows, states
+from ketch.engine.records import events, links, names, rows, states
 from ketch.engine.records.rows import Container
 from ketch.engine.volumes.uses import forget_container
 from ketch.errors import (
@@ -531,7 +531,8 @@ class Ledger:
             connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
             links.forget(connection, container_id)
             if container.is_whole:
-                rows.record_event(connection, "destroy", container)
+                ended = {events.EXIT_STATUS: str(container.exit_status)}
+                rows.record_event(connection, "destroy", container, **ended)
         anonymous = volumes or container.auto_remove
         forget_container(self._settings, self._store, container_id, anonymous=anonymous)
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 KEPT = 4096
 _ATTRIBUTES_MAX = 16 * 1024  # characters: an image's labels are told with each event
 
+# An attribute of our own, which nobody is shown: a start that failed has no event of its own.
+EXIT_STATUS = "_exitStatus"
+
 _LONGEST_WAIT_MS = 10_000
 _WITHOUT_INOTIFY_MS = 100
 
@@ -42,9 +45,10 @@ class Event:
         action: Docker's word for it, such as ``start``.
         actor_id: identifier of what it happened to.
         attributes: what else there is to tell.
+        exit_status: what a container had ended with that is removed, None of anything else.
     """
 
-    __slots__ = ("action", "actor_id", "attributes", "id", "time_ns", "type")
+    __slots__ = ("action", "actor_id", "attributes", "exit_status", "id", "time_ns", "type")
 
     def __init__(self, row: "sqlite3.Row") -> None:
         self.id: int = row["id"]
@@ -53,6 +57,8 @@ class Event:
         self.action: str = row["action"]
         self.actor_id: str = row["actor_id"]
         self.attributes: dict[str, str] = json.loads(row["attributes"])
+        status = self.attributes.pop(EXIT_STATUS, "")
+        self.exit_status = int(status) if status else None
 
     def document(self) -> "dict[str, Any]":
         """Returns it in the API's keys (``EventMessage``), those included that it gave up."""

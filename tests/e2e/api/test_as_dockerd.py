@@ -1,0 +1,274 @@
+"""The same oddities of requests, asked of ``ketch serve`` and of dockerd, mean the same."""
+
+import concurrent.futures
+import json
+import pathlib
+import time
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import serving
+from tests.support.commands import Engine
+
+
+class Asked:
+    """One of both engines, and what it answers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.path = pathlib.Path(engine.prefix[2].removeprefix("unix://"))
+
+    def __call__(
+        self, method: str, target: str, document: object = None, **headers: str
+    ) -> tuple[int, Any]:
+        if document is None or isinstance(document, bytes):
+            body = document
+        else:
+            body = json.dumps(document).encode()
+        status, answer = serving.Connection(self.path).ask(method, target, body, **headers)
+        return status, json.loads(answer) if answer else None
+
+    def made(self, name: str, document: object, version: str = "") -> str:
+        """Make a container, in place of one of that name; return its identifier."""
+        self("DELETE", f"/containers/{name}?force=1")
+        status, answer = self("POST", f"{version}/containers/create?name={name}", document)
+        assert status == 201, answer
+        return str(answer["Id"])
+
+
+@pytest.fixture(params=["served", "docker"])
+def asked(request: pytest.FixtureRequest, ketch: Engine) -> Iterator[Asked]:
+    engine: Engine = request.getfixturevalue(f"{request.param}_engine")
+    found = Asked(engine)
+    yield found
+    for name in ("odd", "odder"):
+        found("DELETE", f"/containers/{name}?force=1&v=1")
+    engine("rmi", "-f", "odd")
+
+
+SLEEP: dict[str, Any] = {"Image": "busybox", "Cmd": ["sleep", "100"], "StopSignal": "KILL"}
+
+
+def test_names_in_any_case(asked: Asked) -> None:
+    asked.made(
+        "odd",
+        b'{"image": "nothing", "IMAGE": "busybox", "cmd": ["sleep", "100"], "env": ["a=B"],'
+        b' "LABELS": {"Case": "kept"}, "stop\xc5\xbfignal": "KILL",'
+        b' "hostConfig": {"memory": 1, "Memory": 67108864, "restartPolicy": {"name": "no"}},'
+        b' "HOSTCONFIG": {"cpushares": 512, "memorY": 134217728}}',
+    )  # fmt: skip
+    found = asked("GET", "/containers/odd/json")[1]
+    config, resources = found["Config"], found["HostConfig"]
+    assert (config["Image"], config["Cmd"]) == ("busybox", ["sleep", "100"])
+    assert "a=B" in config["Env"]
+    assert (config["Labels"], config["StopSignal"]) == ({"Case": "kept"}, "KILL")
+    assert (resources["Memory"], resources["CpuShares"]) == (128 << 20, 512)
+    assert asked("POST", "/containers/odd/start")[0] == 204
+    status, answer = asked("POST", "/containers/odd/update", {"memory": 64 << 20, "memoryswap": -1})
+    assert status == 200, answer
+    assert asked("GET", "/containers/odd/json")[1]["HostConfig"]["Memory"] == 64 << 20
+    status, session = asked("POST", "/containers/odd/exec", {"CMD": ["true"], "attachstdout": True})
+    assert status == 201, session
+    assert asked("POST", f"/exec/{session['Id']}/start", {"detach": True})[0] == 200
+    status, answer = asked("POST", "/commit?container=odd&repo=odd", {"workingdir": "/x"})
+    assert status == 201, answer
+    assert asked("GET", "/images/odd/json")[1]["Config"]["WorkingDir"] == "/x"
+    status, answer = asked("POST", "/volumes/create", {"name": "oddly", "labels": {"A": "b"}})
+    assert (status, answer["Name"], answer["Labels"]) == (201, "oddly", {"A": "b"})
+    asked("DELETE", "/volumes/oddly")
+    status, answer = asked("POST", "/networks/create", {"name": "oddnet", "internal": True})
+    assert status == 201, answer
+    assert asked("GET", "/networks/oddnet")[1]["Internal"]
+    change: dict[str, Any] = {"container": "odd", "endpointconfig": {"aliases": ["Other"]}}
+    assert asked("POST", "/networks/oddnet/connect", change)[0] == 200
+    networks = asked("GET", "/containers/odd/json")[1]["NetworkSettings"]["Networks"]
+    assert "Other" in networks["oddnet"]["Aliases"]
+    change = {"CONTAINER": "odd", "force": True}
+    assert asked("POST", "/networks/oddnet/disconnect", change)[0] == 200
+    asked("DELETE", "/networks/oddnet")
+
+
+def test_what_inspect_shows_of_what_was_asked(asked: Asked) -> None:
+    resources = {"CapAdd": ["NET_ADMIN", "sys_time"], "CapDrop": ["CAP_CHOWN"], "PidsLimit": -2}
+    asked.made("odd", {**SLEEP, "HostConfig": resources})
+    found = asked("GET", "/containers/odd/json")[1]["HostConfig"]
+    assert (found["CapAdd"], found["CapDrop"]) == (["NET_ADMIN", "sys_time"], ["CAP_CHOWN"])
+    assert found["PidsLimit"] is None
+    asked("POST", "/containers/odd/start")
+    asked("POST", "/containers/odd/update", {"PidsLimit": 50})
+    assert asked("POST", "/v1.24/containers/odd/update", {"PidsLimit": 77})[0] == 200
+    assert asked("GET", "/containers/odd/json")[1]["HostConfig"]["PidsLimit"] == 50
+    assert asked("POST", "/containers/odd/update", {"PidsLimit": -2})[0] == 200
+    assert asked("GET", "/containers/odd/json")[1]["HostConfig"]["PidsLimit"] == 0
+
+
+def test_refusals(asked: Asked) -> None:
+    asked.made("odd", SLEEP)
+    asked("POST", "/containers/odd/start")
+    mount = {"Type": "volume", "Source": "oddly", "Target": "/v",
+             "VolumeOptions": {"DriverConfig": {"Name": "nodriver"}}}  # fmt: skip
+    plugin = 'error looking up volume plugin nodriver: plugin "nodriver" not found'
+    found = "was found but does not"
+    body = b'{"Binds": []}'
+    for method, target, document, status, words in (
+        ("POST", "/containers/odd/kill?signal=SIG42", None, 400, "Invalid signal: SIG42"),
+        ("POST", "/containers/odd/kill?signal=SIG9", None, 400, "Invalid signal: SIG9"),
+        ("POST", "/containers/odd/kill?signal=RTMIN%2B0", None, 400, "Invalid signal: RTMIN+0"),
+        ("GET", "/containers/odd/top?ps_args=--invalid", None, 500, "unknown gnu long option"),
+        ("GET", "/containers/odd/top?ps_args=-o%20user", None, 500, "Couldn't find PID field"),
+        ("POST", "/containers/create", {**SLEEP, "HostConfig": {"Mounts": [mount]}}, 404, plugin),
+        ("POST", "/containers/create",
+         {**SLEEP, "HostConfig": {"Binds": ["oddly:/v"], "VolumeDriver": "nodriver"}}, 404, plugin),
+        ("POST", "/volumes/create", {"Name": "oddly", "Driver": "nodriver"}, 404, plugin),
+        ("POST", "/containers/create?platform=foo/amd64", SLEEP, 404, found),
+        ("POST", "/containers/create?platform=a/b/c/d", SLEEP, 400, "cannot parse platform"),
+        ("POST", "/containers/create", {"HostConfig": {}}, 400, "Config cannot be empty"),
+        ("POST", "/containers/odd/start", body, 400, "non-empty request body"),
+        ("GET", "/containers/json?filters=[1]", None, None, ""),
+        ("GET", '/containers/json?filters={"status":{"running":1}}', None, None, ""),
+        ("GET", '/containers/json?filters={"status":"running"}', None, None, ""),
+    ):  # fmt: skip
+        answer_status, answer = asked(method, target, document)
+        if status is None:  # 500 there
+            assert answer_status in {400, 500}, (target, answer)
+        else:
+            assert answer_status == status, (target, answer)
+            assert words in answer["message"], (target, answer)
+    assert asked("GET", "/containers/odd/json")[1]["State"]["Running"], "something was sent to it"
+    assert asked("GET", "/volumes/oddly")[0] == 404
+
+
+def test_filters(asked: Asked) -> None:
+    asked.made("odd", SLEEP)
+    asked("POST", "/containers/odd/start")
+
+    def got(path: str, filters: str, method: str = "GET") -> Any:
+        status, answer = asked(method, f"{path}?filters={urllib.parse.quote(filters)}")
+        assert status == 200, (path, filters, answer)
+        return answer
+
+    for filters in ("null", "{}", '{"status":null}', '{"name":{"odd":true}}', '{"name":["odd"]}'):
+        assert ["/odd"] in [one["Names"] for one in got("/containers/json", filters)], filters
+    for path in ("/images/json", "/networks", "/volumes"):
+        assert got(path, "null")
+    for kind in ("containers", "networks", "images"):
+        got(f"/{kind}/prune", '{"until":["2001-01-01"]}', "POST")
+        got(f"/{kind}/prune", '{"until":["2001-01-01","2001-01-01"]}', "POST")
+        twice = urllib.parse.quote('{"until":["1h","2h"]}')
+        status, answer = asked("POST", f"/{kind}/prune?filters={twice}")
+        assert (status in {400, 500}, "more than one until" in answer["message"]) == (True, True)
+    for pattern, fits in (("busybox", True), ("busy*", True), ("library/busybox", False)):
+        found = got("/images/json", json.dumps({"reference": [pattern]}))
+        assert bool(found) is fits, pattern
+
+
+def test_a_start_that_fails_is_an_end_to_those_who_wait(asked: Asked) -> None:
+    for removed in (True, False):
+        name = asked.made("odd", {"Image": "busybox", "Cmd": ["/nosuch"],
+                                  "HostConfig": {"AutoRemove": removed}})  # fmt: skip
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            waits = [
+                threads.submit(asked, "POST", f"/containers/{name}/wait?condition={condition}")
+                for condition in ("removed", "next-exit")
+            ]
+            time.sleep(0.5)
+            assert asked("POST", f"/containers/{name}/start")[0] in {400, 404}
+            if not removed:
+                status, answer = asked("POST", f"/containers/{name}/wait")
+                assert (status, answer["StatusCode"]) == (200, 127)
+                assert "nosuch" in answer["Error"]["Message"]
+                asked("DELETE", f"/containers/{name}")
+            for wait in waits:
+                assert wait.result(20)[1]["StatusCode"] == 127
+
+
+def test_credentials_that_are_none(asked: Asked) -> None:
+    for text in ("empty", "bnVsbA==", "W10=", "e30=", "eyJ1c2VybmFtZSI6M30=", "\u00e9"):
+        target = "/images/create?fromImage=127.0.0.1:1/x&tag=y"
+        status, answer = asked("POST", target, X_Registry_Auth=text.encode().decode("latin-1"))
+        assert (status, "X-Registry-Auth" in answer["message"]) in {(500, False), (503, False)}
+
+
+def test_older_versions(asked: Asked) -> None:
+    asked.made("odd", {**SLEEP, "HostConfig": {"AutoRemove": True}}, "/v1.39")
+    found = asked("GET", "/containers/odd/json")[1]["HostConfig"]
+    assert (found["IpcMode"], found["AutoRemove"]) == ("shareable", True)
+    nested = {"Type": "bind", "Source": "/dev", "Target": "/mnt", "ReadOnly": True}
+    for resources in ({"Binds": ["/dev:/mnt:ro"]}, {"Mounts": [nested]}):
+        asked.made("odd", {**SLEEP, "Cmd": ["cat", "/proc/self/mounts"], "HostConfig": resources},
+                   "/v1.41")  # fmt: skip
+        mounts = asked.engine.ok("start", "-a", "odd").splitlines()
+        below = [line.split()[3] for line in mounts if " /mnt/" in line]
+        assert below
+        assert not any(options.startswith("ro,") for options in below), below
+        assert next(line for line in mounts if " /mnt " in line).split()[3].startswith("ro,")
+    asked.made("odd", {**SLEEP, "HostConfig": {"AutoRemove": True}}, "/v1.24")
+    assert not asked("GET", "/containers/odd/json")[1]["HostConfig"]["AutoRemove"]
+    wide: dict[str, Any] = {"NetworkingConfig": {"EndpointsConfig": {"bridge": {}, "other": {}}}}
+    status, answer = asked("POST", "/v1.41/containers/create", {**SLEEP, **wide})
+    assert (status, "multiple network endpoints" in answer["message"].replace("cannot be connected "
+            "to network endpoints", "multiple network endpoints")) == (400, True)  # fmt: skip
+    image = asked("GET", "/v1.41/images/busybox/json")[1]
+    assert image["ContainerConfig"]["Tty"] is False
+    assert image["VirtualSize"] == image["Size"]
+
+
+def test_newest_version(served_engine: Engine, ketch: Engine) -> None:
+    """What dockerd 28 does, of which there is none here."""
+    asked = Asked(served_engine)
+    notes = {"a": "note"}
+    asked.made("odd", {**SLEEP, "HostConfig": {"Annotations": notes, "Binds": ["/dev:/mnt:ro"]}})
+    (new,) = asked("GET", "/v1.46/containers/json?all=1")[1]
+    (old,) = asked("GET", "/v1.45/containers/json?all=1")[1]
+    assert new["HostConfig"] == {"NetworkMode": "bridge", "Annotations": notes}
+    assert old["HostConfig"] == {"NetworkMode": "bridge"}
+    assert asked("GET", "/containers/odd/json")[1]["HostConfig"]["IpcMode"] == "private"
+    for pattern, fits in (
+        ("docker.io/library/busybox", True),
+        ("docker.io/library/busybox:*", True),
+        ("docker.io/busybox", False),
+        ("docker.io/library/busy", False),
+    ):
+        filters = urllib.parse.quote(json.dumps({"reference": [pattern]}))
+        assert bool(asked("GET", f"/images/json?filters={filters}")[1]) is fits, pattern
+    two = urllib.parse.quote('{"until":["1h","2099-01-01"]}')
+    assert asked("GET", f"/images/json?filters={two}") == (200, [])  # the earlier one counts
+    two = urllib.parse.quote('{"until":["2098-01-01","2099-01-01"]}')
+    assert asked("GET", f"/images/json?filters={two}")[1]
+    status, answer = asked("POST", "/containers/odd/wait?condition=x")
+    assert (status, answer["message"]) == (400, 'invalid condition: "x"')
+    ketch.ok("rm", "-f", "odd")
+
+
+def test_limits_of_block_devices_by_update(served_engine: Engine, ketch: Engine) -> None:
+    asked = Asked(served_engine)
+    asked.made("odd", SLEEP)
+    try:
+        asked("POST", "/containers/odd/start")
+        nowhere = {"BlkioDeviceReadBps": [{"Path": "/nosuch", "Rate": 1 << 20}]}
+        status, answer = asked("POST", "/containers/odd/update", nowhere)
+        assert (status, "/nosuch" in answer["message"]) == (400, True), answer
+        limit = [{"Path": "/dev/loop0", "Rate": 1 << 20}]
+        if not pathlib.Path("/dev/loop0").is_block_device():
+            pytest.skip("no block device to limit")
+        status, answer = asked("POST", "/containers/odd/update", {"BlkioDeviceReadBps": limit})
+        if status == 501:
+            pytest.skip(f"this kernel has no such limit: {answer['message']}")
+        assert (status, answer) == (200, {"Warnings": None})
+        found = asked("GET", "/containers/odd/json")[1]
+        assert found["HostConfig"]["BlkioDeviceReadBps"] == limit
+        pid = found["State"]["Pid"]
+        shown = [
+            file.read_text(encoding="ascii")
+            for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines()
+            for mount, name in (("blkio", "blkio.throttle.read_bps_device"), ("", "io.max"))
+            if (
+                file := pathlib.Path("/sys/fs/cgroup", mount, line.split(":", 2)[2][1:], name)
+            ).exists()
+        ]
+        assert any("7:0" in text and str(1 << 20) in text for text in shown), shown
+    finally:
+        ketch.ok("rm", "-f", "odd")
