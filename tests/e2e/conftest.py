@@ -13,8 +13,6 @@ import pytest
 from tests.support import images, leftovers, peers, serving
 from tests.support.commands import Engine
 
-_FORWARDING = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
-
 
 @pytest.fixture(scope="session")
 def scratch(run_name: str) -> Iterator[pathlib.Path]:
@@ -31,16 +29,15 @@ def ketch_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
     engine = Engine(
         "ketch", [str(program), "--root", f"{scratch}/root", "--state", f"{scratch}/state"]
     )
-    forwarding = _FORWARDING.read_text(encoding="ascii")
-    try:
-        engine.ok("import", str(images.busybox_archive()), "busybox")
-        link = bridge(engine)  # a first start makes it, and it stays
-        yield engine
-        _force_remove(engine, engine("ps", "-aq").out.split())
-        leftovers.remove_network(link)
-    finally:
-        leftovers.stop_zygotes(run_name)
-        _FORWARDING.write_text(forwarding, encoding="ascii")
+    with leftovers.forwarding_as_before():
+        try:
+            engine.ok("import", str(images.busybox_archive()), "busybox")
+            link = bridge(engine)  # a first start makes it, and it stays
+            yield engine
+            _force_remove(engine, engine("ps", "-aq").out.split())
+            leftovers.remove_network(link)
+        finally:
+            leftovers.stop_zygotes(run_name)
 
 
 @pytest.fixture

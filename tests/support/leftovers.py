@@ -7,8 +7,11 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
-from ketch.network import firewall
+from ketch.linux import nftables, rtnetlink
+from ketch.network import bridge as bridges
+from ketch.network import firewall, ip_forward
 
 # Every process of a run carries this variable in its environment, and every directory that a run
 # makes for an engine carries its value in its name: so what is ours can be told from the rest.
@@ -20,6 +23,7 @@ SHARED_VARIABLE = "KETCH_TEST_SHARED"
 
 # The table that engines keep, beside the bridge of each; every bridge's name begins with this.
 TABLE = "inet ketch"
+TABLES = (TABLE, "bridge ketch")
 BRIDGE_PREFIX = "ketch"
 
 # Containers of peers live below this cgroup, so that it can be removed with all it holds.
@@ -75,10 +79,41 @@ def left(before: State, run: str, *, patience_seconds: float = 15) -> list[str]:
 
 def remove_network(bridge: str) -> None:
     """Take away what a default network keeps: its bridge and, after the last, the table."""
+    with rtnetlink.Socket() as host:
+        known = bridges.read(host, bridge)
     subprocess.run(["ip", "link", "delete", bridge], check=True)
-    firewall.forget(bridge)
+    firewall.forget(bridge, known)
     if not any(link.startswith(BRIDGE_PREFIX) for link in os.listdir("/sys/class/net")):
-        subprocess.run(["nft", "delete", "table", *TABLE.split()], check=True)
+        for table in TABLES:
+            subprocess.run(["nft", "delete", "table", *table.split()], check=True)
+
+
+@contextlib.contextmanager
+def forwarding_as_before() -> Iterator[None]:
+    """Have the host forward packets afterwards, and drop them, as it did before.
+
+    Where other suites run, theirs are forwarded as well, so that stays as it is.
+    """
+    if SHARED_VARIABLE in os.environ:
+        yield
+        return
+    before = {version: ip_forward.is_on(version) for version in ip_forward.SWITCHES}
+    chains = _chains()
+    yield
+    for version, was_on in before.items():
+        if not was_on:
+            pathlib.Path(ip_forward.SWITCHES[version]).write_text("0", encoding="ascii")
+    for chain in _chains() - chains:
+        subprocess.run(["nft", "delete", "table", *chain.split()[:2]], check=True)
+
+
+def _chains() -> set[str]:
+    """Where iptables' rules about forwarded packets are."""
+    chains = [entry["chain"] for entry in nftables.listing("chains") if "chain" in entry]
+    return {
+        f"{chain['family']} {chain['table']} {chain['name']}" for chain in chains
+        if (chain["table"], chain["name"]) == ("filter", "FORWARD")
+    }  # fmt: skip
 
 
 def remove_named_namespaces() -> None:

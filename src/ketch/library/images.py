@@ -12,7 +12,6 @@ from ketch.images.registry import search as registry_search
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
 from ketch.library import registries
-from ketch.library.docker_names import lines
 from ketch.library.options import as_filters
 from ketch.library.registries import WhileWanted
 from ketch.library.resources import Collection, Resource
@@ -145,7 +144,7 @@ class Images(Collection):
         source: "str | Stream | IO[bytes]",
         name: str = "",
         *,
-        changes: "str | Iterable[str]" = (),
+        changes: "Iterable[str]" = (),
         message: str = "",
         platform: str = "",
     ) -> Image:
@@ -164,7 +163,7 @@ class Images(Collection):
                 self._places.engine.images,
                 stream,
                 name,
-                changes=lines(changes),
+                changes=list(changes),
                 message=message,
                 platform=platform,
             )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NETLINK_NETFILTER = 12
 
 # linux/netfilter.h: protocol families, under the names that nft gives them.
-_FAMILIES = {"inet": 1, "ip": 2, "ip6": 10}
+_FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
 
 NF_DROP = 0
 
@@ -92,6 +92,15 @@ class Transaction:
         _finish(self._pid, self._result, self._errors, self._purpose)
 
 
+def check(script: str) -> bool:
+    """Whether nft and the kernel understand a script, which is not carried out (``nft -c``)."""
+    try:
+        _finish(*_start(script, "-c", "-f", "/dev/stdin"), "check")
+    except UnavailableError:
+        return False
+    return True
+
+
 def listing(*what: str) -> "list[dict[str, Any]]":
     """What ``nft -j list WHAT...`` lists, such as ``listing("table", "inet", "ketch")``.
 
@@ -118,15 +127,42 @@ class Element:
         key: as the kernel stores it.
         data: what the key leads to in a map, as the kernel stores it; empty in a set.
         comment: for whoever lists it, at most 127 bytes.
+        family: of the set's table: ``inet``, ``bridge``, ``ip`` or ``ip6``.
+        words: the key as nft reads it, for an element that nft is to add.
+        leads: the data as nft reads it.
     """
 
-    __slots__ = ("comment", "data", "key", "name")
+    __slots__ = ("comment", "data", "family", "key", "leads", "name", "words")
 
-    def __init__(self, name: str, key: bytes, data: bytes = b"", comment: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        key: bytes,
+        data: bytes = b"",
+        comment: str = "",
+        *,
+        family: str = "inet",
+        words: str = "",
+        leads: str = "",
+    ) -> None:
         self.name = name
         self.key = key
         self.data = data
         self.comment = comment
+        self.family = family
+        self.words = words
+        self.leads = leads
+
+    @property
+    def place(self) -> tuple[str, str, bytes]:
+        """Where it is: the table's family, the set's name and the key."""
+        return self.family, self.name, self.key
+
+    def spoken(self, table: str) -> str:
+        """Set and element as nft reads them behind ``add element``."""
+        comment = f' comment "{self.comment}"' if self.comment else ""
+        leads = f" : {self.leads}" if self.leads else ""
+        return f"{self.family} {table} {self.name} {{ {self.words}{comment}{leads} }}"
 
     def encode(self) -> bytes:
         """As an attribute of a message."""
@@ -198,24 +234,33 @@ class Socket(netlink.Socket):
             for answer in self._ask(*requests[start : start + _QUERIES])
         ]
 
+    def there(self, table: str, elements: "Sequence[Element]") -> list[bool]:
+        """Whether elements are in the sets of tables of one name, as ``present``."""
+        answers: dict[tuple[str, str, bytes], bool] = {}
+        for family in dict.fromkeys(element.family for element in elements):
+            own = [element for element in elements if element.family == family]
+            keys = [(element.name, element.key) for element in own]
+            places = [element.place for element in own]
+            answers.update(zip(places, self.present(family, table, keys), strict=True))
+        return [answers[element.place] for element in elements]
+
     def change(
         self,
-        family: str,
         table: str,
         *,
         add: "Sequence[Element]" = (),
         delete: "Sequence[Element]" = (),
     ) -> None:
-        """Change elements of a table's sets in one transaction, deletions first.
+        """Change elements of sets in tables of one name in one transaction, deletions first.
 
         Raises:
             SyscallError: ENOENT, an element to be deleted is not there, or no such set; EEXIST, an
                 element to be added is there and leads elsewhere; EPERM. Nothing has changed then.
         """
         requests = [
-            *self._elements("NFT_MSG_DELSETELEM", NFT_MSG_DELSETELEM, 0, family, table, delete),
+            *self._elements("NFT_MSG_DELSETELEM", NFT_MSG_DELSETELEM, 0, table, delete),
             *self._elements(
-                "NFT_MSG_NEWSETELEM", NFT_MSG_NEWSETELEM, netlink.NLM_F_CREATE, family, table, add
+                "NFT_MSG_NEWSETELEM", NFT_MSG_NEWSETELEM, netlink.NLM_F_CREATE, table, add
             ),
         ]
         if requests:
@@ -228,11 +273,11 @@ class Socket(netlink.Socket):
 
     @staticmethod
     def _elements(
-        name: str, kind: int, flags: int, family: str, table: str, elements: "Sequence[Element]"
+        name: str, kind: int, flags: int, table: str, elements: "Sequence[Element]"
     ) -> "list[Request]":
-        by_set: dict[str, list[Element]] = {}
+        by_set: dict[tuple[str, str], list[Element]] = {}
         for element in elements:
-            by_set.setdefault(element.name, []).append(element)
+            by_set.setdefault((element.family, element.name), []).append(element)
         return [
             Request(
                 name,
@@ -247,7 +292,7 @@ class Socket(netlink.Socket):
                 ),
                 f"elements of {table} {set_name}",
             )
-            for set_name, members in by_set.items()
+            for (family, set_name), members in by_set.items()
             for start in range(0, len(members), _ELEMENTS_MAX)
         ]
 

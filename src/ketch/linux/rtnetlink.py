@@ -53,6 +53,7 @@ IFLA_OPERSTATE = 16
 IFLA_LINKMODE = 17
 IFLA_LINKINFO = 18
 IFLA_IFALIAS = 20
+IFLA_AF_SPEC = 26
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
 IFLA_NUM_TX_QUEUES = 31
@@ -64,6 +65,8 @@ IFLA_INFO_SLAVE_DATA = 5
 VETH_INFO_PEER = 1
 IFLA_BRPORT_MODE = 4
 IFLA_BRPORT_ISOLATED = 33
+IFLA_BR_MULTI_BOOLOPT = 46
+BR_BOOLOPT_NO_LL_LEARN = 0
 IFLA_MACVLAN_MODE = 1
 IFLA_IPVLAN_MODE = 1
 IFLA_IPVLAN_FLAGS = 2
@@ -72,6 +75,22 @@ RTEXT_FILTER_SKIP_STATS = 0x8
 
 IF_OPER_DORMANT = 5
 IF_LINK_MODE_DORMANT = 1
+
+# linux/if_link.h and linux/ip.h, linux/ipv6.h: where a link's description has its sysctls of an IP
+# version, and at which place in that row each is; IPv4's count from one.
+_CONFIGURATIONS = {4: (int(_socket.AF_INET), 1), 6: (int(_socket.AF_INET6), 2)}
+_PLACES = {
+    4: {
+        "proxy_arp": 2, "accept_redirects": 3, "secure_redirects": 4, "accept_source_route": 8,
+        "arp_accept": 20, "accept_local": 22, "proxy_arp_pvlan": 24, "route_localnet": 25,
+        "drop_unicast_in_l2_multicast": 29,
+    },
+    6: {
+        "accept_ra": 3, "accept_redirects": 4, "autoconf": 5, "accept_ra_defrtr": 17,
+        "accept_ra_pinfo": 18, "accept_ra_rtr_pref": 19, "proxy_ndp": 22,
+        "accept_source_route": 24, "accept_ra_mtu": 35, "drop_unicast_in_l2_multicast": 40,
+    },
+}  # fmt: skip
 
 # linux/if_link.h: enum macvlan_mode; enum ipvlan_mode and its flags, under their users' names.
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -95,6 +114,7 @@ RT_TABLE_LOCAL = 255
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RTPROT_BOOT = 3
+RTPROT_RA = 9
 RTN_UNICAST = 1
 RTN_LOCAL = 2
 
@@ -128,9 +148,14 @@ class Link:
         mtu_bytes: largest packet.
         master: index of the bridge it is a port of, or 0.
         peer: index of the other end or lower link, maybe in another namespace, or 0.
+        learns_from_link_local: of a bridge, whether frames that no bridge forwards teach it who is
+            behind a port.
     """
 
-    __slots__ = ("alias", "flags", "index", "kind", "mac", "master", "mtu_bytes", "name", "peer")
+    __slots__ = (
+        "_configurations", "alias", "flags", "index", "kind", "learns_from_link_local", "mac",
+        "master", "mtu_bytes", "name", "peer",
+    )  # fmt: skip
 
     index: int
     flags: int
@@ -146,6 +171,24 @@ class Link:
         self.peer = netlink.number(values.get(IFLA_LINK, b""))
         information = dict(netlink.attributes(values.get(IFLA_LINKINFO, b"")))
         self.kind = netlink.string(information.get(IFLA_INFO_KIND, b""))
+        data = dict(netlink.attributes(information.get(IFLA_INFO_DATA, b"")))
+        switches = netlink.number(data.get(IFLA_BR_MULTI_BOOLOPT, b"")[:4])
+        self.learns_from_link_local = not switches & 1 << BR_BOOLOPT_NO_LL_LEARN
+        self._configurations = values.get(IFLA_AF_SPEC, b"")
+
+    def sysctls(self, version: int) -> dict[str, int]:
+        """What is set for the link below ``net/ipv4/conf`` or ``net/ipv6/conf``, as far as we ask.
+
+        A kernel that is older than a sysctl, or has no such IP version, does not have it.
+        """
+        family, kind = _CONFIGURATIONS[version]
+        families = dict(netlink.attributes(self._configurations))
+        row = dict(netlink.attributes(families.get(family, b""))).get(kind, b"")
+        return {
+            name: struct.unpack_from("=i", row, place * 4)[0]
+            for name, place in _PLACES[version].items()
+            if len(row) >= (place + 1) * 4
+        }
 
     @property
     def up(self) -> bool:
@@ -162,13 +205,16 @@ class Route:
         index: the link it leaves by, or 0.
         table: RT_TABLE_MAIN, RT_TABLE_LOCAL...
         kind: RTN_UNICAST...
+        protocol: who made it: RTPROT_BOOT, RTPROT_RA...
         priority: metric; the smallest wins.
     """
 
-    __slots__ = ("destination", "gateway", "index", "kind", "priority", "table")
+    __slots__ = ("destination", "gateway", "index", "kind", "priority", "protocol", "table")
 
     def __init__(self, message: Message) -> None:
-        family, length, _, _, table, _, _, self.kind, _ = _ROUTE.unpack_from(message.payload)
+        family, length, _, _, table, self.protocol, _, self.kind, _ = _ROUTE.unpack_from(
+            message.payload
+        )
         values = dict(netlink.attributes(message.payload, _ROUTE.size))
         empty = bytes(4 if family == _socket.AF_INET else 16)
         self.destination: Network = ip_network((values.get(RTA_DST, empty), length))
@@ -179,25 +225,45 @@ class Route:
         self.priority = netlink.number(values.get(RTA_PRIORITY, b""))
 
 
-def add_bridge(name: str, mac: str, mtu_bytes: int) -> Request:
-    """Make a bridge, up, in the socket's namespace; EEXIST when the name is taken.
+def add_bridge(name: str, mac: str, mtu_bytes: int, *, up: bool = True) -> Request:
+    """Make a bridge in the socket's namespace; EEXIST when the name is taken.
 
     Args:
         name: at most NAME_BYTES bytes.
         mac: its address. A bridge that was given none takes the lowest of its ports' and changes
             it as they come and go, which its neighbours' caches do not forgive.
         mtu_bytes: largest packet.
+        up: whether it is switched on.
     """
     return Request(
         "RTM_NEWLINK",
         RTM_NEWLINK,
         netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        _LINK.pack(0, 0, 0, up, IFF_UP)
         + _name(name)
         + _mac(mac)
         + u32(IFLA_MTU, mtu_bytes)
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
         f"make bridge {name}",
+    )
+
+
+def learn_by_forwarding(index: int) -> Request:
+    """Have a bridge learn who is behind a port by frames that it forwards alone (Linux 5.0).
+
+    No packet filter sees the others: by a frame to 01:80:c2:00:00:0e anybody could take over
+    anybody's address. An older kernel refuses by EOPNOTSUPP or ignores it.
+    """
+    switch = 1 << BR_BOOLOPT_NO_LL_LEARN
+    value = attribute(IFLA_BR_MULTI_BOOLOPT, struct.pack("=II", switch, switch))
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        0,
+        _LINK.pack(0, 0, index, 0, 0)
+        + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, value)),
+        f"no learning by link-local frames on bridge {index}",
+        accept=(errno.EOPNOTSUPP,),
     )
 
 
@@ -328,12 +394,12 @@ def add_ipvlan(
 
 
 def add_vlan(name: str, parent: int, tag: int) -> Request:
-    """Make a VLAN's link, up, on another link of the socket's namespace; there already will do."""
+    """Make a VLAN's link, down, on another link of the namespace; there already will do."""
     return Request(
         "RTM_NEWLINK",
         RTM_NEWLINK,
         netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        _LINK.pack(0, 0, 0, 0, 0)
         + _name(name)
         + u32(IFLA_LINK, parent)
         + nested(
@@ -347,12 +413,12 @@ def add_vlan(name: str, parent: int, tag: int) -> Request:
 
 
 def add_dummy(name: str) -> Request:
-    """Make a link that leads nowhere, up; there already will do."""
+    """Make a link that leads nowhere, down; there already will do."""
     return Request(
         "RTM_NEWLINK",
         RTM_NEWLINK,
         netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
-        _LINK.pack(0, 0, 0, IFF_UP, IFF_UP)
+        _LINK.pack(0, 0, 0, 0, 0)
         + _name(name)
         + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "dummy")),
         f"make dummy link {name}",

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from ketch.errors import ConflictError, PermissionDeniedError, SyscallError, UnavailableError
 from ketch.linux import rtnetlink
 from ketch.linux.netlink import Request
-from ketch.network import ipam
+from ketch.network import hardening, ip_forward, ipam
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 
 DEFAULT_MTU_BYTES = 1500
-
-_FORWARDING = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/all/forwarding"}
 
 
 class Bridge:
@@ -42,11 +40,12 @@ class Bridge:
         unprotected: IP versions in which others may speak to its containers unasked.
         sources: addresses of the host for packets that leave, instead of the way out's own.
         mac: the link's MAC address; made from the first address where empty.
+        pinned: whether its containers' ports send from their own addresses alone.
     """
 
     __slots__ = (
         "addresses", "internal", "isolated", "kept", "mac", "masquerade", "mtu_bytes", "name",
-        "routed", "sources", "unprotected",
+        "pinned", "routed", "sources", "unprotected",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +62,7 @@ class Bridge:
         unprotected: "Sequence[int]" = (),
         sources: "Sequence[Address]" = (),
         mac: str = "",
+        pinned: bool = True,
     ) -> None:
         self.name = name
         self.addresses = tuple(addresses)
@@ -74,8 +74,14 @@ class Bridge:
         self.routed = tuple(routed)
         self.unprotected = tuple(unprotected)
         self.sources = tuple(sources)
+        self.pinned = pinned
         # The same whoever makes it.
         self.mac = mac or ipam.mac_of(self.addresses[0].ip)
+
+    @property
+    def forwarded(self) -> set[int]:
+        """IP versions in which the host passes packets on to other networks."""
+        return set() if self.internal else {address.version for address in self.addresses}
 
 
 def ensure(host: rtnetlink.Socket, bridge: Bridge) -> int:
@@ -103,7 +109,13 @@ def ensure(host: rtnetlink.Socket, bridge: Bridge) -> int:
                 f"it is {link.kind or 'hardware'}, not a bridge",
                 f"rename or delete it (ip link set {bridge.name} name ...)",
             )
-        requests = [] if link.up else [rtnetlink.set_link(link.index, up=True)]
+        requests = []
+        if not bridge.kept:
+            hardening.harden(link)
+            if link.learns_from_link_local:
+                requests.append(rtnetlink.learn_by_forwarding(link.index))
+        if not link.up:
+            requests.append(rtnetlink.set_link(link.index, up=True))
         requests += _addresses(host, link.index, bridge)
         if requests:
             host.execute(*requests)
@@ -113,13 +125,15 @@ def ensure(host: rtnetlink.Socket, bridge: Bridge) -> int:
         raise PermissionDeniedError(
             f"bridge {bridge.name} cannot be configured: {error}", "run as root"
         ) from error
-    for version in {address.version for address in bridge.addresses}:
-        _forward(version)
+    for version in bridge.forwarded:
+        ip_forward.switch_on(host, version)
     return link.index
 
 
 def _make(host: rtnetlink.Socket, bridge: Bridge) -> rtnetlink.Link:
-    failure = host.attempt(rtnetlink.add_bridge(bridge.name, bridge.mac, bridge.mtu_bytes))[0]
+    failure = host.attempt(
+        rtnetlink.add_bridge(bridge.name, bridge.mac, bridge.mtu_bytes, up=False)
+    )[0]
     if failure is not None and failure.errno != errno.EEXIST:
         raise failure
     link = host.link(bridge.name)
@@ -152,22 +166,6 @@ def _addresses(host: rtnetlink.Socket, index: int, bridge: Bridge) -> "list[Requ
     ]
 
 
-def _forward(version: int) -> None:
-    """Have the host forward packets (Documentation/networking/ip-sysctl.rst)."""
-    path = _FORWARDING[version]
-    try:
-        with open(path, "rb", buffering=0) as file:
-            if file.read(1) != b"0":
-                return
-        with open(path, "wb", buffering=0) as file:
-            file.write(b"1")
-    except OSError as error:
-        raise UnavailableError(
-            f"packets of containers cannot be forwarded: {path}: {error.strerror}",
-            "set this sysctl to 1, or start containers with --network host or none",
-        ) from error
-
-
 def delete(host: rtnetlink.Socket, name: str) -> None:
     """Delete a bridge; already gone, or something else by now, will do.
 
@@ -179,22 +177,13 @@ def delete(host: rtnetlink.Socket, name: str) -> None:
         host.execute(rtnetlink.delete_link(link.index))
 
 
-def serve_localhost(name: str) -> None:
-    """Let the host's loopback addresses speak to a bridge's containers (ip-sysctl.rst).
-
-    Only once the packet filter drops what comes from containers to loopback addresses: without
-    that they could reach whatever listens there (CVE-2020-8558).
-    """
-    try:
-        with open(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "wb", buffering=0) as file:
-            file.write(b"1")
-    except FileNotFoundError:
-        pass  # the bridge has been deleted; the next start makes it anew
-    except OSError as error:
-        raise UnavailableError(
-            f"published ports cannot be reached by localhost: {error.strerror}",
-            "publish them on another address of the host",
-        ) from error
+def read(host: rtnetlink.Socket, name: str) -> Bridge | None:
+    """A bridge as the kernel has it, where nobody remembers what it was for; None where none is."""
+    link = host.link(name)
+    if link is None or link.kind != "bridge":
+        return None
+    addresses = [one for one in host.addresses(link.index) if not one.is_link_local]
+    return Bridge(name, addresses, mac=link.mac)
 
 
 def is_filtered() -> bool:

@@ -34,14 +34,16 @@ INHIBIT_IPV4 = f"{_BRIDGE}inhibit_ipv4"
 SOURCE = {4: "com.docker.network.host_ipv4", 6: "com.docker.network.host_ipv6"}
 PREFIX = "com.docker.network.container_iface_prefix"
 MTU = f"{_DRIVER}mtu"
+# ketch's own: whether containers send from the addresses that they were given alone.
+PINNED = "ketch.bridge.pinned"
 
 MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 _BRIDGE_OPTIONS = {
-    NAME, ICC, MASQUERADE, HOST_BINDING, DEFAULT_BRIDGE, INHIBIT_IPV4, PREFIX, MTU,
+    NAME, ICC, MASQUERADE, HOST_BINDING, DEFAULT_BRIDGE, INHIBIT_IPV4, PREFIX, MTU, PINNED,
     *GATEWAY_MODE.values(), *SOURCE.values(),
 }  # fmt: skip
-_TRUTHS = (ICC, MASQUERADE, DEFAULT_BRIDGE, INHIBIT_IPV4)
+_TRUTHS = (ICC, MASQUERADE, DEFAULT_BRIDGE, INHIBIT_IPV4, PINNED)
 _PARENT_OPTIONS = {
     "macvlan": {"parent", "macvlan_mode", MTU, PREFIX},
     "ipvlan": {"parent", "ipvlan_mode", "ipvlan_flag", MTU, PREFIX},

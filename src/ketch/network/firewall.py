@@ -20,9 +20,15 @@ A published port is an element of a map: host address, protocol and port lead to
 address and port. Packets from other machines, and from containers, are led there in ``prerouting``,
 those of the host's own processes in ``output``. The client's address stays what it is but for two
 cases in which the answer would not find back: a client on the host's loopback, and one on the
-container's own bridge. For the first the kernel must let loopback addresses out of the host
-(``route_localnet`` of that bridge alone), so ``early`` drops what a container sends to one. IPv6
-has no such switch: ``::1`` leads to no container.
+container's own bridge.
+
+For the first the kernel would have to let loopback addresses out of the host (``route_localnet``),
+and then nothing but a rule would keep containers and neighbours from what listens on 127.0.0.1
+(CVE-2020-8558, CVE-2025-54388). So no packet ever leaves with such an address: before connection
+tracking looks at it, ``near`` gives it the host's own address on the container's network, and
+``back`` gives the answer 127.0.0.1 again once it has come in. Both change the packet alone, not a
+route, and without them (``nft flush ruleset``) such connections end; nobody gets in. IPv6 knows no
+such thing: ``::1`` leads to no container.
 
 **Other firewalls of the host.** All base chains of a hook see a packet, and one that drops it has
 the last word: what is accepted here may still be dropped there (nft(8), "Verdict statement").
@@ -37,20 +43,24 @@ and firewalld, whose zones reject by themselves, are left to the operator: accep
 
 import errno
 import sys
+import time
+from contextlib import ExitStack
 
 from ketch.errors import SyscallError
 from ketch.linux import nftables
-from ketch.linux.nftables import Element, Transaction, ifname
+from ketch.linux.nftables import Element, Transaction, ifname, padded
+from ketch.network import pinning
 from ketch.network.bridge import Bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from ketch.network.bridge import Address
     from ketch.network.ports import Port
 
 # To be raised with every change to _TABLE, so that the first start after an upgrade installs it.
-REVISION = 4
+REVISION = 5
 
 # Names of bridges that ketch chooses begin with this; iptables' rules name them all at once.
 BRIDGE_PREFIX = "ketch"
@@ -58,6 +68,12 @@ BRIDGE_PREFIX = "ketch"
 _TABLE = f"""\
 add table inet ketch
 add set inet ketch revision {{ type mark; }}
+add set inet ketch unpinned {{ type mark; }}
+add set inet ketch ports {{ type ifname; }}
+add set inet ketch checked {{ type ifname; }}
+add set inet ketch gates {{ type ifname . ether_addr; }}
+add set inet ketch taken4 {{ type ipv4_addr; }}
+add set inet ketch taken6 {{ type ipv6_addr; }}
 add set inet ketch bridges {{ type ifname; }}
 add set inet ketch pairs {{ type ifname . ifname; }}
 add set inet ketch within {{ type ifname . ifname; }}
@@ -70,6 +86,8 @@ add set inet ketch open4 {{ type ipv4_addr . inet_proto . inet_service; }}
 add set inet ketch open6 {{ type ipv6_addr . inet_proto . inet_service; }}
 add map inet ketch at4 {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
 add map inet ketch at6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
+add map inet ketch near_at4 {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr; }}
+add map inet ketch near_any4 {{ type inet_proto . inet_service : ipv4_addr; }}
 add set inet ketch self4 {{ type ipv4_addr . ipv4_addr; }}
 add set inet ketch self6 {{ type ipv6_addr . ipv6_addr; }}
 add map inet ketch any4 {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
@@ -77,12 +95,20 @@ add map inet ketch any6 {{ type inet_proto . inet_service : ipv6_addr . inet_ser
 add chain inet ketch user-forward
 add chain inet ketch published
 add chain inet ketch early {{ type filter hook prerouting priority raw; policy accept; }}
+add chain inet ketch sender
+add chain inet ketch checked {{ type filter hook prerouting priority -90; policy accept; }}
+add chain inet ketch near {{ type filter hook output priority raw; policy accept; }}
+add chain inet ketch back {{ type filter hook input priority 101; policy accept; }}
 add chain inet ketch prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
 add chain inet ketch output {{ type nat hook output priority -100; policy accept; }}
 add chain inet ketch forward {{ type filter hook forward priority filter; policy accept; }}
 add chain inet ketch postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
 flush chain inet ketch published
 flush chain inet ketch early
+flush chain inet ketch sender
+flush chain inet ketch checked
+flush chain inet ketch near
+flush chain inet ketch back
 flush chain inet ketch prerouting
 flush chain inet ketch output
 flush chain inet ketch forward
@@ -91,10 +117,26 @@ flush set inet ketch revision
 add element inet ketch revision {{ {REVISION} }}
 add set inet ketch masqueraded {{ type ifname; }}
 delete set inet ketch masqueraded
+add rule inet ketch early iifname @ports drop
 add rule inet ketch early iifname @bridges ip daddr 127.0.0.0/8 drop
+add rule inet ketch checked iifname . ether daddr @gates goto sender
+add rule inet ketch checked iifname @checked ct status dnat goto sender
+add rule inet ketch checked iifname @checked ct status snat goto sender
+add rule inet ketch sender ip saddr @taken4 accept
+add rule inet ketch sender ip6 saddr @taken6 accept
+add rule inet ketch sender ip saddr {{ 0.0.0.0, 169.254.0.0/16 }} accept
+add rule inet ketch sender ip6 saddr {{ ::, fe80::/10 }} accept
+add rule inet ketch sender fib saddr . iif oif missing drop
+add rule inet ketch near ip saddr 127.0.0.1 ip daddr 127.0.0.0/8 \
+    ip saddr set ip daddr . meta l4proto . th dport map @near_at4
+add rule inet ketch near ip saddr 127.0.0.1 ip daddr 127.0.0.0/8 \
+    ip saddr set meta l4proto . th dport map @near_any4
+add rule inet ketch back iifname @bridges ct status dnat ct direction reply \
+    ct original ip daddr 127.0.0.0/8 ip daddr set 127.0.0.1
 add rule inet ketch prerouting iifname != "lo" ip daddr 127.0.0.0/8 return
 add rule inet ketch prerouting fib daddr type local jump published
 add rule inet ketch output ip6 daddr ::1 return
+add rule inet ketch output ip saddr 127.0.0.0/8 return
 add rule inet ketch output fib daddr type local jump published
 add rule inet ketch published dnat ip to ip daddr . meta l4proto . th dport map @at4
 add rule inet ketch published dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6
@@ -114,7 +156,6 @@ add rule inet ketch forward oifname @bridges drop
 add rule inet ketch postrouting ct status dnat iifname . oifname @pairs masquerade
 add rule inet ketch postrouting ct status dnat ip saddr . ip daddr @self4 masquerade
 add rule inet ketch postrouting ct status dnat ip6 saddr . ip6 daddr @self6 masquerade
-add rule inet ketch postrouting ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
 add rule inet ketch postrouting oifname != @bridges snat ip to iifname map @sources4
 add rule inet ketch postrouting oifname != @bridges snat ip6 to iifname map @sources6
 add rule inet ketch postrouting meta nfproto . iifname @masquerading oifname != @bridges masquerade
@@ -124,21 +165,91 @@ add rule inet ketch postrouting meta nfproto . iifname @masquerading oifname != 
 _FOREIGN = {4: ("ip", "filter", "FORWARD"), 6: ("ip6", "filter", "FORWARD")}
 _COMMENT = "ketch: let inet ketch decide"
 
+# Longer than a grace period takes on a busy machine.
+_GRACE_SECONDS = 0.1
+
 _NFPROTO = {4: 2, 6: 10}
 _NFPROTO_NAMES = {4: "ipv4", 6: "ipv6"}
 
+_REVISED = Element("revision", REVISION.to_bytes(4, sys.byteorder))
+_UNPINNED = Element("unpinned", (1).to_bytes(4, sys.byteorder), words="1")
 
-def ensure(
-    bridges: "Sequence[Bridge]",
-    ports: "Iterable[Port]" = (),
-    others: "Callable[[], tuple[Iterable[Bridge], Iterable[Port]]] | None" = None,
-) -> Transaction | None:
-    """Have bridges' rules and published ports in the network namespace of the caller.
+
+class Wanted:
+    """What the packet filter is to have.
 
     Args:
-        bridges: the networks' bridges.
-        ports: the ports to be published from now on.
+        bridges: networks' bridges.
+        ports: published ports.
+        pins: what pins containers' ports, see ``pinning``.
+    """
+
+    __slots__ = ("bridges", "pins", "ports")
+
+    def __init__(
+        self,
+        bridges: "Iterable[Bridge]" = (),
+        ports: "Iterable[Port]" = (),
+        pins: "Iterable[Element]" = (),
+    ) -> None:
+        self.bridges = list(bridges)
+        self.ports = list(ports)
+        self.pins = list(pins)
+
+    def lasting(self) -> list[Element]:
+        """What stays as long as the networks."""
+        return [one for bridge in self.bridges for one in _of_bridge(bridge)]
+
+    def passing(self) -> list[Element]:
+        """What stays as long as containers run."""
+        found = list(self.pins)
+        for port in self.ports:
+            found.append(port.element())
+            if not port.routed:
+                found.append(port.itself())
+            gateway = self._gateway(port)
+            if gateway is not None:
+                found.append(port.near(gateway))
+        return found
+
+    def add(self, other: "Wanted") -> None:
+        """Want what another one wants as well; where they differ, this one is right."""
+        names = {bridge.name for bridge in self.bridges}
+        keys = {port.key() for port in self.ports}
+        places = {pin.place for pin in self.pins}
+        self.bridges += [one for one in other.bridges if one.name not in names]
+        self.ports += [one for one in other.ports if one.key() not in keys]
+        self.pins += [one for one in other.pins if one.place not in places]
+
+    def _gateway(self, port: "Port") -> "Address | None":
+        """The host's own address on a container's network, for clients on its loopback."""
+        if not port.is_near:
+            return None
+        return next(
+            (
+                address.ip
+                for bridge in self.bridges
+                for address in bridge.addresses
+                if port.address in address.network
+            ),
+            None,
+        )
+
+
+def ensure(
+    wanted: Wanted,
+    others: "Callable[[], Wanted] | None" = None,
+    *,
+    closing: "Collection[int]" = (),
+    closed: "Collection[int]" = (),
+) -> Transaction | None:
+    """Have rules, published ports and pins in the network namespace of the caller.
+
+    Args:
+        wanted: what there is to be from now on.
         others: tells what else there is to be, for a table that has to be made anew.
+        closing: IP versions in which the host is not to forward what is not a container's.
+        closed: those in which that was so before, and is to be again where the chain has gone.
 
     Returns:
         None, in a fraction of a millisecond, when all is there; else the transaction that
@@ -148,90 +259,123 @@ def ensure(
         UnavailableError: nft is not installed.
         UnsupportedError: the kernel has no nftables.
     """
-    ports = list(ports)
     with nftables.Socket() as kernel:
-        current, *there = kernel.present(
-            "inet",
-            "ketch",
-            [
-                ("revision", REVISION.to_bytes(4, sys.byteorder)),
-                *((name, key) for bridge in bridges for name, key in _keys(bridge)),
-            ],
-        )
-        stale = [
-            port
-            for port, present in zip(
-                ports, kernel.present("inet", "ketch", [port.key() for port in ports]), strict=True
-            )
-            if present
-        ]
-        blocked = _blocked(kernel, bridges)
-        if current and all(there) and not blocked:
-            if ports:
-                # No rule is to change, so nft is not needed, which takes 5 ms and more.
-                kernel.change(
-                    "inet",
-                    "ketch",
-                    add=[*(port.element() for port in ports), *_selves(ports)],
-                    delete=[port.element() for port in stale],
-                )
+        asked = [_REVISED, _UNPINNED, pinning.REVISED, *wanted.lasting()]
+        answers = kernel.there("ketch", asked)
+        current, unpinned, pinned = answers[:3]
+        missing = [one for one, there in zip(asked[3:], answers[3:], strict=True) if not there]
+        current = current and (pinned or unpinned)
+        closing = {
+            version
+            for version in {*closing, *closed}
+            if (policy := kernel.policy(*_FOREIGN[version])) != nftables.NF_DROP
+            and (policy is None or version in closing)
+        }
+        if not current or closing:
+            unpinned = not (pinned or nftables.check(pinning.PROBE))
+            wanted.add(others() if others is not None else Wanted())
+            missing = wanted.lasting()
+        blocked = _blocked(kernel, wanted.bridges, closing)
+        passing = wanted.passing()
+        if unpinned:
+            missing, passing = _without_pins(missing), _without_pins(passing)
+        # An element that is there although nobody holds its port was left by an engine that is
+        # gone. In a map it has to go first; in a set it may as well stay.
+        maps = [one for one in passing if one.data]
+        stale = [one for one, there in zip(maps, kernel.there("ketch", maps), strict=True) if there]
+        if current and not missing and not blocked and not closing:
+            # No rule is to change, so nft is not needed, which takes 5 ms and more.
+            kernel.change("ketch", add=passing, delete=stale)
             return None
-    # An element that is there although nobody holds its port was left by an engine that is gone.
-    lines = [f"delete element inet ketch {port.place()}" for port in stale]
-    every = list(bridges)
-    if not current and others is not None:
-        more_bridges, more_ports = others()
-        every += [one for one in more_bridges if one.name not in {own.name for own in bridges}]
-        ports += [port for port in more_ports if not any(port.same(one) for one in ports)]
-    lines += [f"add element inet ketch {port.words()}" for port in ports]
-    lines += [
-        f"add element inet ketch self{port.address.version} {{ {port.address} . {port.address} }}"
-        for port in ports
-        if not port.routed
-    ]
-    purpose = ", ".join(bridge.name for bridge in bridges)
-    return Transaction(script(every, blocked, lines), f"rules for bridge {purpose}")
+    lines = [f"delete element {one.spoken('ketch')}" for one in stale]
+    lines += [f"add element {one.spoken('ketch')}" for one in (*missing, *passing)]
+    if unpinned:
+        lines.append(f"add element {_UNPINNED.spoken('ketch')}")
+    purpose = ", ".join(bridge.name for bridge in wanted.bridges)
+    return Transaction(
+        script(_closing(closing), _letting_through(blocked), lines, pinned=not unpinned),
+        f"rules for bridge {purpose}",
+    )
 
 
-def script(
-    bridges: "Sequence[Bridge]",
-    blocked: "Sequence[tuple[int, str]]" = (),
-    more: "Sequence[str]" = (),
-) -> str:
-    """What nft has to do for more bridges, whatever is there already.
+def script(*lines: "Iterable[str]", pinned: bool = True) -> str:
+    """What nft has to do, whatever is there already.
 
     Args:
-        bridges: the bridges.
-        blocked: IP versions of which another table's policy drops forwarded packets, and the
-            links, as nft names them, that must be let through.
-        more: what else.
+        lines: what else beside the tables.
+        pinned: whether the kernel can look at what passes bridges.
     """
-    lines = [
-        f"add element inet ketch {element}" for bridge in bridges for element in _elements(bridge)
-    ]
-    for version, links in blocked:
-        chain = " ".join(_FOREIGN[version])
-        lines += [
-            f'add rule {chain} {side} "{links}" counter accept comment "{_comment(links)}"'
-            for side in ("iifname", "oifname")
-        ]
-    return _TABLE + "\n".join([*lines, *more]) + "\n"
+    tables = _TABLE + pinning.TABLE if pinned else _TABLE
+    return tables + "".join(f"{line}\n" for group in lines for line in group)
 
 
-def withdraw(ports: "Iterable[Port]") -> None:
-    """Stop publishing ports; those that are not published will do.
+def withdraw(
+    ports: "Iterable[Port]" = (),
+    pins: "Iterable[Element]" = (),
+    *,
+    late: "ExitStack | None" = None,
+) -> None:
+    """Stop publishing ports, forget pins; those that are not there will do.
+
+    Args:
+        ports: the ports.
+        pins: the pins.
+        late: takes what may wait for a while, to be closed when nobody waits any more.
 
     Raises:
         SyscallError: the kernel refused.
     """
-    ports = list(ports)
-    elements = [*(port.element() for port in ports), *_selves(ports)]
+    elements = list(pins)
+    for port in ports:
+        elements.append(port.element())
+        if not port.routed:
+            elements.append(port.itself())
+        if port.is_near:
+            elements.append(port.near(port.host_address))
+    _remove(elements, late)
+
+
+def forget(name: str, bridge: Bridge | None = None) -> None:
+    """Remove what the tables have of a bridge whose network is no more; nothing will do.
+
+    Args:
+        name: the bridge's.
+        bridge: what it was, as far as that is known.
+
+    Raises:
+        UnavailableError: nft is not installed, or failed.
+    """
     with nftables.Socket() as kernel:
+        rules = [
+            (chain, handle)
+            for chain in _FOREIGN.values()
+            for handle, userdata in kernel.rules(*chain)
+            if not name.startswith(BRIDGE_PREFIX) and _comment(name).encode() in userdata
+        ]
+    _remove([*_every_element(name), *(_of_bridge(bridge) if bridge is not None else ())])
+    lines = [f"delete rule {' '.join(chain)} handle {handle}\n" for chain, handle in rules]
+    if lines:
+        Transaction("".join(lines), f"forget bridge {name}").wait()
+
+
+def _remove(elements: "Iterable[Element]", late: "ExitStack | None" = None) -> None:
+    """Remove elements; those that are not there will do.
+
+    Nobody sees them from then on. What they took up the kernel frees after a grace period, and
+    whoever closes such a socket before waits for that, and others with him.
+    """
+    every = list({element.place: element for element in elements}.values())
+    with ExitStack() as now:
+        kernel = (late or now).enter_context(nftables.Socket())
+        if late is not None:
+            late.callback(time.sleep, _GRACE_SECONDS)
         while True:
-            present = kernel.present("inet", "ketch", [(one.name, one.key) for one in elements])
-            there = [one for one, is_there in zip(elements, present, strict=True) if is_there]
+            there = [
+                one for one, is_there in zip(every, kernel.there("ketch", every), strict=True)
+                if is_there
+            ]  # fmt: skip
             try:
-                kernel.change("inet", "ketch", delete=there)
+                kernel.change("ketch", delete=there)
             except SyscallError as error:
                 # Somebody else has removed one meanwhile, with the whole table perhaps.
                 if error.errno != errno.ENOENT:
@@ -240,94 +384,103 @@ def withdraw(ports: "Iterable[Port]") -> None:
                 return
 
 
-def forget(name: str) -> None:
-    """Remove what the table has of a bridge whose network is no more; nothing will do.
+def _without_pins(elements: list[Element]) -> list[Element]:
+    """What is left where the kernel cannot look at what passes bridges.
 
-    Raises:
-        UnavailableError: nft is not installed, or failed.
+    Nobody's address is then taken, so that the way back is asked for all.
     """
-    kinds = _every_key(name)
-    with nftables.Socket() as kernel:
-        present = kernel.present("inet", "ketch", [(kind, key) for kind, key, _ in kinds])
-        rules = [
-            (chain, handle)
-            for chain in _FOREIGN.values()
-            for handle, userdata in kernel.rules(*chain)
-            if not name.startswith(BRIDGE_PREFIX) and _comment(name).encode() in userdata
-        ]
-    lines = [
-        f"delete element inet ketch {kind} {{ {words} }}\n"
-        for (kind, _, words), there in zip(kinds, present, strict=True)
-        if there
-    ]
-    lines += [f"delete rule {' '.join(chain)} handle {handle}\n" for chain, handle in rules]
-    if lines:
-        Transaction("".join(lines), f"forget bridge {name}").wait()
-
-
-def _selves(ports: "Iterable[Port]") -> list[Element]:
-    """Addresses of containers that may come to themselves by a published port of theirs.
-
-    Where bridges are filtered, such a packet is led back within the bridge, and only its addresses
-    tell that it is one.
-    """
-    found = {port.address for port in ports if not port.routed}
-    return [Element(f"self{address.version}", address.packed * 2) for address in found]
-
-
-def _elements(bridge: Bridge) -> list[str]:
-    sources: dict[int, object] = {address.version: address for address in bridge.sources}
-    elements = []
-    for kind, _, words in _every_key(bridge.name):
-        if not _wanted(bridge, kind, words):
-            continue
-        value = f" : {sources[int(kind[-1])]}" if kind.startswith("sources") else ""
-        elements.append(f"{kind} {{ {words}{value} }}")
-    return elements
-
-
-def _keys(bridge: Bridge) -> list[tuple[str, bytes]]:
     return [
-        (kind, key) for kind, key, words in _every_key(bridge.name) if _wanted(bridge, kind, words)
-    ]
+        one for one in elements
+        if one.family == "inet" and one.name not in {"taken4", "taken6"}
+    ]  # fmt: skip
 
 
-def _wanted(bridge: Bridge, kind: str, words: str) -> bool:
+def _of_bridge(bridge: Bridge) -> list[Element]:
+    """What the tables have of a bridge."""
+    found = [one for one in _every_element(bridge.name) if _wants(bridge, one)]
+    found += [
+        Element(
+            f"sources{address.version}", ifname(bridge.name), address.packed,
+            words=f'"{bridge.name}"', leads=str(address),
+        )
+        for address in bridge.sources
+    ]  # fmt: skip
+    if not bridge.kept:
+        mac = bytes.fromhex(bridge.mac.replace(":", ""))
+        words = f'"{bridge.name}" . {bridge.mac}'
+        found.append(Element("gates", ifname(bridge.name) + padded(mac), words=words))
+    return found + (pinning.of_bridge(bridge) if bridge.pinned else [])
+
+
+def _wants(bridge: Bridge, element: Element) -> bool:
     """Whether a bridge is in a set."""
+    kind = element.name
+    version = 6 if "ipv6" in element.words else 4
     if kind == "within":
         return not bridge.isolated
     if kind == "internal":
         return bridge.internal
-    version = 6 if "ipv6" in words or kind[-1] == "6" else 4
+    if kind == "checked":
+        return not bridge.kept
     if kind == "masquerading":
         return bridge.masquerade and not bridge.internal and version not in bridge.routed
     if kind == "unprotected":
         return version in bridge.unprotected
-    if kind.startswith("sources"):
-        return any(address.version == version for address in bridge.sources)
-    return True
+    return not kind.startswith("sources")
 
 
-def _every_key(name: str) -> list[tuple[str, bytes, str]]:
-    """Sets in which a bridge may be, with its key there, for the kernel and for nft."""
-    key = ifname(name)
+def _every_element(name: str) -> list[Element]:
+    """All that may be in sets by a bridge's name alone."""
+    key, words = ifname(name), f'"{name}"'
     found = [
-        ("bridges", key, f'"{name}"'),
-        ("pairs", key + key, f'"{name}" . "{name}"'),
-        ("within", key + key, f'"{name}" . "{name}"'),
-        ("internal", key, f'"{name}"'),
-        ("sources4", key, f'"{name}"'),
-        ("sources6", key, f'"{name}"'),
+        Element(kind, key, words=words)
+        for kind in ("bridges", "checked", "internal", "sources4", "sources6")
     ]
+    found += [Element(kind, key + key, words=f"{words} . {words}") for kind in ("pairs", "within")]
     for version, number in _NFPROTO.items():
-        both = nftables.padded(bytes([number])) + key
-        words = f'{_NFPROTO_NAMES[version]} . "{name}"'
-        found += [("masquerading", both, words), ("unprotected", both, words)]
+        both = padded(bytes([number])) + key
+        found += [
+            Element(kind, both, words=f"{_NFPROTO_NAMES[version]} . {words}")
+            for kind in ("masquerading", "unprotected")
+        ]
     return found
 
 
-def _blocked(kernel: nftables.Socket, bridges: "Sequence[Bridge]") -> list[tuple[int, str]]:
-    """Where another table drops what we accept, and our rules there are missing."""
+def _closing(versions: "Iterable[int]") -> list[str]:
+    """What nft has to do that the host forwards nothing unless somebody accepts it.
+
+    As dockerd does it, and where others look for it: by the policy of iptables' own chain. Whoever
+    wants the host to be a router accepts there what he wants, or sets that policy.
+    """
+    return [
+        line
+        for version in versions
+        for family, table, chain in [_FOREIGN[version]]
+        for line in (
+            f"add table {family} {table}",
+            f"add chain {family} {table} {chain} "
+            "{ type filter hook forward priority filter; policy drop; }",
+        )
+    ]
+
+
+def _letting_through(blocked: "Iterable[tuple[int, str]]") -> list[str]:
+    return [
+        f'add rule {" ".join(_FOREIGN[version])} {side} "{links}" counter accept '
+        f'comment "{_comment(links)}"'
+        for version, links in blocked
+        for side in ("iifname", "oifname")
+    ]
+
+
+def _blocked(
+    kernel: nftables.Socket, bridges: "Sequence[Bridge]", closing: "Collection[int]"
+) -> list[tuple[int, str]]:
+    """Where another table drops what we accept, or is going to, and our rules there are missing.
+
+    Returns:
+        IP versions, and the links, as nft names them, that must be let through.
+    """
     wanted: dict[tuple[int, str], None] = {}
     for bridge in bridges:
         ours = bridge.name.startswith(BRIDGE_PREFIX)
@@ -336,7 +489,7 @@ def _blocked(kernel: nftables.Socket, bridges: "Sequence[Bridge]") -> list[tuple
     dropping = {
         version
         for version in {version for version, _ in wanted}
-        if kernel.policy(*_FOREIGN[version]) == nftables.NF_DROP
+        if version in closing or kernel.policy(*_FOREIGN[version]) == nftables.NF_DROP
     }
     if not dropping:
         return []

@@ -9,6 +9,7 @@ import errno
 from ketch.errors import ConflictError, NotFoundError, SyscallError, UnsupportedError
 from ketch.linux import rtnetlink
 from ketch.linux.netlink import Request
+from ketch.network import hardening
 from ketch.spec.digits import decimal
 
 
@@ -22,9 +23,10 @@ class Parent:
         flag: one of rtnetlink.IPVLAN_FLAGS, for ipvlan.
         mtu_bytes: largest packet; the parent's where 0.
         dummy: whether the parent leads nowhere and is the network's own.
+        made: whether it was made for a network, and so is nobody else's.
     """
 
-    __slots__ = ("dummy", "flag", "kind", "mode", "mtu_bytes", "name")
+    __slots__ = ("dummy", "flag", "kind", "made", "mode", "mtu_bytes", "name")
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Parent:
         flag: str = "bridge",
         mtu_bytes: int = 0,
         dummy: bool = False,
+        made: bool = False,
     ) -> None:
         self.kind = kind
         self.name = name
@@ -42,6 +45,7 @@ class Parent:
         self.flag = flag
         self.mtu_bytes = mtu_bytes
         self.dummy = dummy
+        self.made = made
 
     def ensure(self, host: rtnetlink.Socket) -> tuple[int, bool]:
         """Have the parent in the host.
@@ -52,9 +56,12 @@ class Parent:
         Raises:
             NotFoundError: there is no such link.
             UnsupportedError: the kernel cannot make it.
+            UnavailableError: what the host must not learn by it cannot be switched off.
         """
         link = host.link(self.name)
         if link is not None:
+            if self.dummy or self.made:
+                hardening.harden(link)
             return link.index, False
         if self.dummy:
             return self._made(host, rtnetlink.add_dummy(self.name), "dummy"), True
@@ -112,6 +119,8 @@ class Parent:
         link = host.link(self.name)
         if link is None:
             raise NotFoundError(f"link {self.name} was deleted while it was being made")
+        hardening.harden(link)
+        host.execute(rtnetlink.set_link(link.index, up=True))
         return link.index
 
 

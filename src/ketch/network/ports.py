@@ -60,24 +60,45 @@ class Port:
         mine, theirs = ((one.key(), one.address, one.port) for one in (self, other))
         return mine == theirs
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the host's loopback addresses lead to it."""
+        at = self.host_address
+        return not self.routed and at.version == 4 and (at.is_unspecified or at.is_loopback)
+
     def element(self) -> Element:
-        """What the packet filter has of it."""
-        name, _, key = self._key()
-        data = b"" if self.routed else self.address.packed + padded(self.port.to_bytes(2, "big"))
-        return Element(name, key, data, self.owner)
-
-    def words(self) -> str:
-        """The set or map and the element in it, as nft reads them."""
-        name, words, _ = self._key()
-        comment = f' comment "{self.owner}"' if self.owner else ""
+        """What the packet filter has of it: the container's place by the host's."""
+        name, words, key = self._key()
         if self.routed:
-            return f"{name} {{ {words}{comment} }}"
-        return f"{name} {{ {words}{comment} : {self.address} . {self.port} }}"
+            return Element(name, key, comment=self.owner, words=words)
+        return Element(
+            name,
+            key,
+            self.address.packed + padded(self.port.to_bytes(2, "big")),
+            self.owner,
+            words=words,
+            leads=f"{self.address} . {self.port}",
+        )
 
-    def place(self) -> str:
-        """The set or map and the key in it, as nft reads them."""
-        name, words, _ = self._key()
-        return f"{name} {{ {words} }}"
+    def near(self, gateway: "Address") -> Element:
+        """As whom loopback's clients come to the container, where it ``is_near``.
+
+        Args:
+            gateway: the host's own address on the container's network.
+        """
+        name, words, key = self._key()
+        return Element(
+            f"near_{name}", key, gateway.packed, self.owner, words=words, leads=str(gateway)
+        )
+
+    def itself(self) -> Element:
+        """That the container may come to itself by it.
+
+        Where bridges are filtered, such a packet is led back within the bridge, and only its
+        addresses tell that it is one.
+        """
+        words = f"{self.address} . {self.address}"
+        return Element(f"self{self.address.version}", self.address.packed * 2, words=words)
 
     def key(self) -> tuple[str, bytes]:
         """The set or map and the key in it, as the kernel stores it."""

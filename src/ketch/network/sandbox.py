@@ -215,6 +215,9 @@ class Sandbox:
                 mtu_bytes=bridge.mtu_bytes,
             )
         )
+        # The link passes frames on, and the host has nothing to hear from it itself: without this
+        # it would take router advertisements in frames that no bridge forwards.
+        _write(_DISABLE_IPV6.format(endpoint.port), "1")
         # Where bridges are filtered, what a container sends to its own published port is led back
         # to it within the bridge.
         hairpin = bridges.is_filtered()

@@ -4,10 +4,10 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Interface, ip_address, ip_network
+from ipaddress import IPv4Interface, ip_address, ip_interface, ip_network
 
 from ketch.linux import namespaces, rtnetlink
-from ketch.network import firewall
+from ketch.network import firewall, ipam, pinning
 from ketch.network.bridge import Bridge
 from ketch.network.ports import Port
 from ketch.network.sandbox import Address, Endpoint, Sandbox
@@ -57,28 +57,35 @@ def internet() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def container(bridge: Bridge, address: str, *, way_out: bool = True) -> Iterator[int]:
-    """A container's namespace, connected to a bridge; its descriptor."""
-    with Sandbox() as sandbox:
-        filter_packets(bridge)
-        sandbox.connect(endpoint(bridge, address, way_out=way_out))
+def container(
+    bridge: Bridge, *addresses: str, way_out: bool = True, free: bool = False
+) -> Iterator[int]:
+    """A container's namespace, connected to a bridge and pinned there; its descriptor."""
+    place = endpoint(bridge, *addresses, way_out=way_out)
+    with Sandbox(ipv6=any(":" in one for one in addresses)) as sandbox:
+        pins = pinning.of_container([place], free=free)
+        transaction = firewall.ensure(firewall.Wanted([bridge], (), pins))
+        if transaction is not None:
+            transaction.wait()
+        sandbox.connect(place)
         yield sandbox.descriptor
 
 
-def endpoint(bridge: Bridge, address: str, *, way_out: bool = True) -> Endpoint:
+def endpoint(bridge: Bridge, *addresses: str, way_out: bool = True) -> Endpoint:
     """A place in a bridge's network."""
     routes: dict[int, Address | None] = {}
+    versions = {ip_address(one).version for one in addresses}
     if way_out:
-        routes.update({one.ip.version: one.ip for one in bridge.addresses})
-    interface = IPv4Interface(f"{address}/{bridge.addresses[0].network.prefixlen}")
-    mac = (b"\x02\x42" + interface.packed).hex(":")
-    identifier = os.urandom(4).hex()
-    return Endpoint(identifier, "test", bridge, [interface], mac, routes=routes)
+        routes.update({one.version: one.ip for one in bridge.addresses if one.version in versions})
+    lengths = {one.version: one.network.prefixlen for one in bridge.addresses}
+    own = [ip_interface(f"{one}/{lengths[ip_address(one).version]}") for one in addresses]
+    mac = ipam.mac_of(own[0].ip)
+    return Endpoint(os.urandom(4).hex(), "test", bridge, own, mac, routes=routes)
 
 
 def filter_packets(*bridges: Bridge, ports: Sequence[Port] = ()) -> bool:
     """Have bridges' rules and ports in place; whether anything was to be done."""
-    transaction = firewall.ensure(bridges, ports)
+    transaction = firewall.ensure(firewall.Wanted(bridges, ports))
     if transaction is not None:
         transaction.wait()
     return transaction is not None

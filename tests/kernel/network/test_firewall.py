@@ -21,7 +21,7 @@ def nft(*arguments: str) -> None:
 
 def install(bridge: Bridge) -> bool:
     """Install what is missing; whether anything was."""
-    transaction = firewall.ensure([bridge])
+    transaction = firewall.ensure(firewall.Wanted([bridge]))
     if transaction is None:
         return False
     transaction.wait()
@@ -137,4 +137,4 @@ def test_eight_processes_at_once_lose_nothing() -> None:
     wanted = {f"ketch{worker}n{number}" for worker in range(8) for number in range(5)}
     assert set(elements("bridges")) == wanted
     rules = [entry for entry in nftables.listing("table", "inet", "ketch") if "rule" in entry]
-    assert len(rules) == firewall.script([]).count("add rule")
+    assert len(rules) == firewall.script().count("add rule inet")

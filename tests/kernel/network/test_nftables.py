@@ -103,29 +103,27 @@ def test_elements_change_all_or_none() -> None:
         def present() -> list[bool]:
             return kernel.present("inet", "example", [(each.name, each.key) for each in (one, two)])
 
-        kernel.change("inet", "example", add=[one, two])
-        kernel.change("inet", "example", add=[one])
+        kernel.change("example", add=[one, two])
+        kernel.change("example", add=[one])
         assert present() == [True, True]
-        kernel.change("inet", "example", delete=[one], add=[two])
+        kernel.change("example", delete=[one], add=[two])
         assert present() == [False, True]
         with pytest.raises(SyscallError, match="No such file or directory"):
-            kernel.change("inet", "example", delete=[two, one])
+            kernel.change("example", delete=[two, one])
         assert present() == [False, True]
         many = [Element("numbers", number.to_bytes(4, "little")) for number in range(5000)]
-        kernel.change("inet", "example", add=many)
-        kernel.change("inet", "example", delete=many)
-        kernel.change("inet", "example")
+        kernel.change("example", add=many)
+        kernel.change("example", delete=many)
+        kernel.change("example")
 
 
 def test_a_map_leads_where_it_was_told() -> None:
     load("add table inet example\nadd map inet example m { type mark : mark; }\n")
     element = Element("m", bytes(4), (7).to_bytes(4, "little"), "what it is for")
     with nftables.Socket() as kernel:
-        kernel.change("inet", "example", add=[element])
+        kernel.change("example", add=[element])
         with pytest.raises(SyscallError, match="File exists"):
-            kernel.change(
-                "inet", "example", add=[Element("m", bytes(4), (8).to_bytes(4, "little"))]
-            )
+            kernel.change("example", add=[Element("m", bytes(4), (8).to_bytes(4, "little"))])
     (shown,) = (entry["map"] for entry in nftables.listing("map", "inet", "example", "m")
                 if "map" in entry)  # fmt: skip
     assert shown["elem"] == [[{"elem": {"val": 0, "comment": "what it is for"}}, 7]]

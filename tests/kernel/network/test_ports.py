@@ -1,5 +1,6 @@
 """Published ports: who reaches them, by which address, and who keeps their numbers."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -11,12 +12,11 @@ import pytest
 
 from ketch.engine.networks import releasing
 from ketch.linux import rtnetlink
-from ketch.network import bridge as bridges
 from ketch.network import firewall, ports
 from ketch.network.bridge import Bridge
 from ketch.network.ports import Port
 from ketch.network.sandbox import Endpoint, Interface, Sandbox
-from tests.kernel.network import machines
+from tests.kernel.network import frames, machines
 from tests.kernel.network.machines import client_of, container, entered, reaches, server
 
 pytestmark = pytest.mark.root
@@ -28,7 +28,6 @@ OTHER = Bridge("ketch1", [IPv4Interface("172.18.0.1/16")])
 
 def publish(bridge: Bridge, *published: Port) -> None:
     machines.filter_packets(bridge, ports=published)
-    bridges.serve_localhost(bridge.name)
 
 
 def to(address: str, port: int, descriptor: int, listening: socket.socket) -> str:
@@ -133,6 +132,66 @@ def test_a_port_on_loopback_is_the_hosts_alone(bridge: Bridge, host: int, world:
                 outside.execute(rtnetlink.add_route(ip_network("127.0.0.0/8"), ip_address(gateway)))
             assert refused("127.0.0.1", 8080, machine)
             assert refused("127.0.0.1", 9000, machine)
+        assert to("127.0.0.1", 9000, host, hosts_own) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("flushed", [False, True], ids=["rules", "no rules"])
+def test_loopback_is_nobody_elses_whatever_the_rules(
+    bridge: Bridge, host: int, world: int, flushed: bool
+) -> None:
+    """Neither a container nor the host's neighbours get there, while ports are published there."""
+    with (
+        container(bridge, str(WEB)) as web,
+        container(bridge, "172.17.0.3", free=True) as free,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard,
+        server(web, 80) as listening,
+    ):
+        heard.bind(("127.0.0.1", 9000))
+        publish(bridge, Port("tcp", IPv4Address("127.0.0.1"), 8080, WEB, 80))
+        publish(bridge, Port("udp", ANY, 9001, WEB, 80))
+        assert to("127.0.0.1", 8080, host, listening) == "172.17.0.1"
+        if flushed:
+            subprocess.run(["nft", "flush", "ruleset"], check=True)
+        for link in os.listdir("/proc/sys/net/ipv4/conf"):
+            assert Path(f"/proc/sys/net/ipv4/conf/{link}/route_localnet").read_text() == "0\n"
+        for machine, mac, to_mac, own in (
+            (web, "02:42:ac:11:00:02", "02:42:ac:11:00:01", str(WEB)),
+            (free, "02:42:ac:11:00:03", "02:42:ac:11:00:01", "172.17.0.3"),
+            (world, "02:00:00:00:00:02", "02:00:00:00:00:01", machines.INTERNET),
+        ):
+            frames.send(
+                machine,
+                *(
+                    frames.udp(where, mac, (source, 7), ("127.0.0.1", 9000), b"let me in")
+                    for source in (own, "127.0.0.1", "127.0.0.5")
+                    for where in (to_mac, frames.EVERYBODY, frames.LINK_LOCAL)
+                ),
+            )
+        # What was sent before has come, if it was to come, before what is sent now.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.sendto(b"from the host", ("127.0.0.1", 9000))
+        heard.settimeout(machines.TIMEOUT_SECONDS)
+        assert heard.recv(100) == b"from the host"
+
+
+def test_loopbacks_clients_have_any_address_of_it(bridge: Bridge, host: int) -> None:
+    with (
+        container(bridge, str(WEB)) as web,
+        server(web, 80) as listening,
+        server(host, 9000) as hosts_own,
+    ):
+        publish(bridge, Port("tcp", ANY, 8080, WEB, 80))
+        publish(bridge, Port("tcp", IPv4Address("127.0.0.2"), 8081, WEB, 80))
+        assert to("127.0.0.1", 8080, host, listening) == "172.17.0.1"
+        assert to("127.0.0.9", 8080, host, listening) == "172.17.0.1"
+        assert to("127.0.0.2", 8081, host, listening) == "172.17.0.1"
+        assert refused("127.0.0.1", 8081, host)
+        # One that is not led anywhere is refused at once.
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.3", 0))
+            bound.settimeout(machines.TIMEOUT_SECONDS)
+            assert bound.connect_ex(("127.0.0.1", 8080)) == errno.ECONNREFUSED
+        # What is nobody's port is left alone.
         assert to("127.0.0.1", 9000, host, hosts_own) == "127.0.0.1"
 
 

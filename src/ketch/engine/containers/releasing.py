@@ -25,6 +25,7 @@ def release(
     namespace: int = -1,
     keep_socket: bool = False,
     left_behind: bool = False,
+    late: "ExitStack | None" = None,
 ) -> None:
     """Release what a container held while it ran.
 
@@ -35,6 +36,7 @@ def release(
         namespace: descriptor of its network namespace, if its monitor lives to have it.
         keep_socket: whether its monitor goes on listening.
         left_behind: whether its monitor is gone, and nobody has its network namespace.
+        late: takes what may wait for a while, to be closed when nobody waits any more.
 
     Raises:
         KetchError, OSError: something could not be released; everything else was.
@@ -54,6 +56,7 @@ def release(
             container.id,
             namespace,
             left_behind=left_behind,
+            late=late,
         )
         steps.callback(_end_cgroup, settings.container_directory(container.id))
 

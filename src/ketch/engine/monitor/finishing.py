@@ -4,6 +4,7 @@ Done by a process that the monitor forks for it.
 """
 
 import time
+from contextlib import ExitStack
 
 from ketch import cgroups
 from ketch.engine import mishaps
@@ -61,21 +62,31 @@ def finish(
     host_config: HostConfig = container.record["HostConfig"]
     policy = host_config.get("RestartPolicy") or {}
     restarting = restarts.wanted(policy, end)
-    release(engine, container, namespace, restarting=restarting)
-    engine.containers.mark_exited(
-        container.id, status, oom_killed=oom_killed, finished_ns=finished_ns, restarting=restarting
-    )
-    if not restarting and (orphaned or (container.auto_remove and container.on_end != "keep")):
-        _remove(engine, container.id)
-    channel.tell(
-        {"restart_ms": restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER}
-    )
-    if namespace >= 0:
-        sandbox.bury(namespace)
+    with ExitStack() as late:
+        release(engine, container, namespace, restarting=restarting, late=late)
+        engine.containers.mark_exited(
+            container.id,
+            status,
+            oom_killed=oom_killed,
+            finished_ns=finished_ns,
+            restarting=restarting,
+        )
+        if not restarting and (orphaned or (container.auto_remove and container.on_end != "keep")):
+            _remove(engine, container.id)
+        channel.tell(
+            {"restart_ms": restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER}
+        )
+        if namespace >= 0:
+            sandbox.bury(namespace)
 
 
 def release(
-    engine: Engine, container: "Container", namespace: int = -1, *, restarting: bool = False
+    engine: Engine,
+    container: "Container",
+    namespace: int = -1,
+    *,
+    restarting: bool = False,
+    late: ExitStack | None = None,
 ) -> None:
     """Release what a container held while it ran; what cannot be is noted and left.
 
@@ -84,10 +95,16 @@ def release(
         container: the container, whose program has ended.
         namespace: descriptor of its network namespace, if somebody has it.
         restarting: whether its monitor keeps its socket for the next run.
+        late: takes what may wait for a while, to be closed when nobody waits any more.
     """
     try:
         releasing.release(
-            engine.settings, engine.store, container, namespace=namespace, keep_socket=restarting
+            engine.settings,
+            engine.store,
+            container,
+            namespace=namespace,
+            keep_socket=restarting,
+            late=late,
         )
     except (KetchError, OSError) as error:
         # The program has ended all the same, and its status must not be lost.

@@ -20,7 +20,7 @@ from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.files import at_rest
 from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
-from ketch.engine.networks import releasing, resolution, wiring
+from ketch.engine.networks import pins, releasing, resolution, wiring
 from ketch.engine.requests import launch, wire
 from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
@@ -277,6 +277,8 @@ def _create(
     held.callback(releasing.release, engine.store, settings, container.id)
     parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say, owner=owner))
     sandbox = wires.sandbox
+    if shared.network_home is not None and pins.is_free(request):
+        wiring.free(engine, shared.network_home)
     if sandbox is not None and wires.addresses:
         say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
         parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)

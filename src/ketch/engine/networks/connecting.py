@@ -8,14 +8,21 @@ runs, and else takes that back.
 import os
 from contextlib import ExitStack, contextmanager
 
-from ketch.engine.networks import hosts_file, kernel, linking, publishing, reclaiming, resolution
+from ketch.engine.networks import (
+    hosts_file,
+    kernel,
+    linking,
+    pins,
+    publishing,
+    reclaiming,
+    resolution,
+)
 from ketch.engine.networks.members import Member, member_of
 from ketch.engine.networks.plan import choose_gateways, endpoint
 from ketch.engine.networks.records import BRIDGE
 from ketch.engine.networks.releasing import withdraw
 from ketch.engine.processes import await_readable, open_process
 from ketch.errors import ConflictError, NotFoundError, UnavailableError
-from ketch.network import bridge as bridges
 from ketch.network.sandbox import Sandbox
 from ketch.spec.endpoints import is_container
 
@@ -62,7 +69,14 @@ def connect(
         )  # fmt: skip
         try:
             if network.subnets:
-                transaction = kernel.let_through(engine.settings, engine.store, [network.link()])
+                plan = engine.endpoints.current(container.id)
+                pinned = pins.of(
+                    plan.members, plan.networks, free=pins.is_free(record),
+                    owner=kernel.owner(engine.settings, container.id),
+                )  # fmt: skip
+                transaction = kernel.let_through(
+                    engine.settings, engine.store, [network.link()], (), pinned
+                )
                 if transaction is not None:
                     transaction.wait()
                 new = reclaiming.missing([network.link()])
@@ -79,6 +93,7 @@ def connect(
             # The link first: from then on the address may be another's.
             with ExitStack() as undo:
                 undo.callback(engine.endpoints.leave, member, None)
+                undo.callback(_unpin, engine, container, member)
                 if member.interface:
                     sandbox.disconnect(member.interface)
             raise
@@ -124,13 +139,24 @@ def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bo
         with _running(engine, container) as (sandbox, _):
             if member.interface:
                 sandbox.disconnect(member.interface)
+            _unpin(engine, container, member)
             engine.endpoints.leave(member, network)
             _rewire(engine, container, sandbox)
             _change_hosts(engine, container, remove=member)
     except (UnavailableError, OSError):
         if not force:
             raise
+        _unpin(engine, container, member)
         engine.endpoints.leave(member, network)
+
+
+def _unpin(engine: "Engine", container: "Container", member: Member) -> None:
+    """Forget what pinned a link that has been cut off, while it is still on record."""
+    plan = engine.endpoints.current(container.id)
+    every = pins.of(plan.members, plan.networks, free=True)
+    rest = [one for one in plan.members if one.id != member.id]
+    kept = {one.place for one in pins.of(rest, plan.networks, free=True)}
+    withdraw((), [one for one in every if one.place not in kept])
 
 
 def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
@@ -170,8 +196,6 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
             if transaction is not None:
                 transaction.wait()
             publishing.settle(plan.ports)
-            for name in plan.localhost():
-                bridges.serve_localhost(name)
     finally:
         publishing.let_go(plan.taken)
 

@@ -144,7 +144,7 @@ def _chosen(
 
 
 def _default_options(configuration: "dict[str, Any]") -> "dict[str, Any]":
-    others = {"default-address-pools", "userns"}
+    others = {"default-address-pools", "ip-forward-no-drop", "userns"}
     return {key: value for key, value in configuration.items() if key not in others}
 
 

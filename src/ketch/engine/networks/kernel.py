@@ -3,11 +3,12 @@
 It is not recorded: each start makes what is missing.
 """
 
-from ketch.engine.networks import publishing, reclaiming, records
+from ketch.engine import configuration_file
+from ketch.engine.networks import pins, publishing, reclaiming, records
 from ketch.engine.networks.default import default_bridge
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
-from ketch.network import firewall, parent
+from ketch.network import firewall, ip_forward, parent
 from ketch.network.bridge import Bridge
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ketch.engine.networks.records import Network
     from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.linux.nftables import Transaction
+    from ketch.linux.nftables import Element, Transaction
     from ketch.network.parent import Parent
     from ketch.network.ports import Port
 
@@ -70,7 +71,8 @@ def unmake(store: "Store", network: "Network") -> None:
         if network.driver == "bridge":
             if not network.record.get("kept"):
                 bridges.delete(host, network.bridge)
-            firewall.forget(network.bridge)
+            link = network.link() if network.subnets else None
+            firewall.forget(network.bridge, link if isinstance(link, Bridge) else None)
         elif network.record.get("made"):
             with store.reading() as connection:
                 if not records.users(connection, network.bridge):
@@ -82,14 +84,19 @@ def let_through(
     store: "Store",
     links: "Iterable[Bridge | Parent]",
     ports: "Iterable[Port]" = (),
+    pinned: "Iterable[Element]" = (),
 ) -> "Transaction | None":
-    """Have the packet filter let packets of networks and published ports through.
+    """Have the packet filter let packets of networks and published ports through, and no others.
+
+    Where the host does not forward packets yet, it is closed to all that is not a container's
+    before somebody switches that on, which is when the first bridge is there.
 
     Args:
         settings: the engine's places.
         store: its database.
         links: of the networks; those that are no bridges need nothing.
         ports: the ports to be published from now on.
+        pinned: what pins a container's ports from now on, see ``pins``.
 
     Returns:
         None when all is there already, else a transaction to be waited for.
@@ -98,24 +105,44 @@ def let_through(
         UnavailableError: nft is not installed.
         UnsupportedError: the kernel has no nftables.
     """
-    wanted = [link for link in links if isinstance(link, Bridge)]
-    if not wanted:
+    wanted = firewall.Wanted([link for link in links if isinstance(link, Bridge)], ports, pinned)
+    if not wanted.bridges:
         return None
-    return firewall.ensure(wanted, ports, lambda: _passing(settings, store))
+    versions = {version for bridge in wanted.bridges for version in bridge.forwarded}
+    closing = {version for version in versions if not ip_forward.is_on(version)}
+    if closing and configuration_file.read(settings).get("ip-forward-no-drop"):
+        closing.clear()
+    transaction = firewall.ensure(
+        wanted,
+        lambda: _passing(settings, store),
+        closing=closing,
+        closed=ip_forward.remembered(settings.state) & versions,
+    )
+    if closing:
+        if transaction is not None:
+            transaction.wait()
+        ip_forward.remember(settings.state, closing)
+        return None
+    return transaction
 
 
-def _passing(settings: "Settings", store: "Store") -> "tuple[list[Bridge], list[Port]]":
+def _passing(settings: "Settings", store: "Store") -> firewall.Wanted:
     """All that the packet filter is to have of this engine, by the database."""
     with store.reading() as connection:
-        found = records.every(connection)
+        found = {network.id: network for network in records.every(connection)}
         published = publishing.recorded(connection)
-    links = [network.link() for network in found if network.subnets]
+        pinned = pins.recorded(connection, found, lambda one: owner(settings, one))
+    links = [network.link() for network in found.values() if network.subnets]
     ports = []
     for container_id, own in published.items():
         for port in own:
             port.owner = owner(settings, container_id)
             ports.append(port)
-    return [link for link in links if isinstance(link, Bridge) and bridges.exists(link.name)], ports
+    return firewall.Wanted(
+        [link for link in links if isinstance(link, Bridge) and bridges.exists(link.name)],
+        ports,
+        pinned,
+    )
 
 
 def owner(settings: "Settings", container_id: str) -> str:

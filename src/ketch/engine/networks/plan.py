@@ -50,21 +50,6 @@ class Plan:
         """What the links are made on."""
         return [network.link() for network in self.networks.values() if network.subnets]
 
-    def localhost(self) -> list[str]:
-        """Bridges of which the host's loopback addresses are to reach the container."""
-        if not any(
-            not port.routed
-            and port.address.version == 4
-            and (port.host_address.is_unspecified or port.host_address.is_loopback)
-            for port in self.ports
-        ):
-            return []
-        return [
-            self.networks[member.network_id].bridge
-            for member in self.members
-            if 4 in member.gateway
-        ]
-
 
 def endpoint(member: Member, network: Network) -> Endpoint:
     """The link of a membership."""

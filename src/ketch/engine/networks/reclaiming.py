@@ -62,9 +62,10 @@ def reclaim() -> None:
         busy = {link.master for link in links}
         for link in links:
             if link.kind == "bridge" and link.index not in busy and _is_gone(link.alias):
+                known = bridges.read(host, link.name)
                 host.attempt(rtnetlink.delete_link(link.index))
                 with contextlib.suppress(KetchError):  # what is left of it there harms nobody
-                    firewall.forget(link.name)
+                    firewall.forget(link.name, known)
 
 
 def made_by(settings: "Settings") -> list[str]:

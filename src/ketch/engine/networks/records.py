@@ -151,6 +151,7 @@ class Network:
                 unprotected=[v for v, mode in modes.items() if mode == "nat-unprotected"],
                 sources=[ip_address(text) for text in sources],
                 mac=ipam.mac_of(first.gateway or first.subnet.network_address),
+                pinned=definition.truth(options, definition.PINNED, True),
             )
         mode = "macvlan_mode" if self.driver == "macvlan" else "ipvlan_mode"
         return Parent(
@@ -160,6 +161,7 @@ class Network:
             flag=options.get("ipvlan_flag") or "bridge",
             mtu_bytes=mtu_bytes,
             dummy="parent" not in options,
+            made=bool(self.record.get("made")),
         )
 
     def own_address(self, version: int) -> bool:

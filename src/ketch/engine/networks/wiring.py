@@ -7,11 +7,11 @@ waits for nft. ``ketch.engine.networks.releasing`` takes it all away.
 
 from contextlib import ExitStack
 
-from ketch.engine.networks import kernel, linking, publishing, reclaiming
+from ketch.engine.networks import kernel, linking, pins, publishing, reclaiming
 from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import BRIDGE
 from ketch.errors import KetchError, UnavailableError
-from ketch.network import bridge as bridges
+from ketch.network import pinning
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Sandbox
 from ketch.spec.endpoints import is_container
@@ -40,8 +40,9 @@ class Wiring:
             open nobody else of the host can have these ports; nothing else depends on them.
     """
 
-    __slots__ = ("_localhost", "_opened", "_ports", "_transaction", "addresses", "gateways",
-                 "links", "sandbox", "taken")  # fmt: skip
+    __slots__ = (
+        "_opened", "_ports", "_transaction", "addresses", "gateways", "links", "sandbox", "taken",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.sandbox: Sandbox | None = None
@@ -50,7 +51,6 @@ class Wiring:
         self.links: list[linking.Link] = []
         self.taken: list[int] = []
         self._transaction: Transaction | None = None
-        self._localhost: list[str] = []
         self._ports: Sequence[Port] = ()
         self._opened = ExitStack()
 
@@ -76,8 +76,6 @@ class Wiring:
             transaction, self._transaction = self._transaction, None
             transaction.wait()
         publishing.settle(self._ports)
-        while self._localhost:
-            bridges.serve_localhost(self._localhost.pop())
 
     def close(self) -> None:
         """Close this process's hold on namespace and ports; what runs in the namespace keeps it."""
@@ -131,9 +129,13 @@ def prepare(
         if not any(network.driver == "host" for network in plan.networks.values()):
             say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
             wiring._transaction = kernel.let_through(
-                engine.settings, engine.store, plan.links(), plan.ports
-            )
-            wiring._localhost, wiring._ports = plan.localhost(), plan.ports
+                engine.settings, engine.store, plan.links(), plan.ports,
+                pins.of(
+                    plan.members, plan.networks,
+                    free=pins.is_free(record), owner=kernel.owner(engine.settings, container.id),
+                ),
+            )  # fmt: skip
+            wiring._ports = plan.ports
             has_ipv6 = any(
                 address.version == 6 for one in plan.members for address in one.addresses
             )
@@ -155,6 +157,21 @@ def prepare(
         undo.pop_all()
         plan.turn.close()
     return wiring
+
+
+def free(engine: "Engine", home: "Container") -> None:
+    """Let a container have addresses of its own choice: who shares its network may give it some.
+
+    Args:
+        engine: where it is recorded.
+        home: the container, which runs.
+    """
+    plan = engine.endpoints.current(home.id)
+    wanted = pinning.free(plan.endpoints())
+    if wanted:
+        transaction = kernel.let_through(engine.settings, engine.store, plan.links(), (), wanted)
+        if transaction is not None:
+            transaction.wait()
 
 
 def _acquire(engine: "Engine", container: "Container") -> Plan:
