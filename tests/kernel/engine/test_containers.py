@@ -13,7 +13,8 @@ import pytest
 
 from ketch import cgroups
 from ketch.engine.containers.containers import Containers
-from ketch.engine.containers.ledger import LOST_ERROR, LOST_EXIT_STATUS
+from ketch.engine.containers.ledger import LOST_ERROR, LOST_EXIT_STATUS, Keeper
+from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.records import names
 from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
@@ -424,6 +425,67 @@ def test_one_starts_at_a_time(engine: Engine) -> None:
     found = engine.containers.find("web")
     engine.inits.append((found.init_pid, found.init_start_time))
     assert found.started_ns
+
+
+def test_only_its_keeper_says_what_becomes_of_a_container(engine: Engine) -> None:
+    """Neither another process does, nor one that has got its keeper's pid."""
+    container_id = names.new_id()
+    ready, tell = os.pipe()
+
+    def keep(containers: Containers) -> None:
+        create(containers, container_id, "kept", in_charge=True)
+        os.write(tell, b"x")
+        time.sleep(60)
+
+    child = engine.fork(keep)
+    os.close(tell)
+    assert os.read(ready, 1) == b"x"
+    os.close(ready)
+    later = Keeper(child)
+    later.start_time += 1
+    store = Store(engine.settings.root)
+    for stranger in (engine.containers, Containers(engine.settings, store, later)):
+        refused = pytest.raises(ConflictError, match="container kept has got into other hands")
+        with refused:
+            stranger.mark_started(container_id, os.getpid(), 1, time.time_ns())
+        with refused:
+            stranger.mark_start_failed(container_id, 1, "no")
+    found = engine.containers.find(container_id)
+    assert (found.status, found.monitor_pid, found.error) == ("created", child, "")
+    Containers(engine.settings, store, Keeper(child)).mark_start_failed(container_id, 1, "yes")
+    assert engine.containers.find(container_id).error == "yes"
+
+
+def test_no_row_of_a_removed_container_is_left(engine: Engine) -> None:
+    gone, other = engine.create("gone"), engine.create("other")
+    store = Store(engine.settings.root)
+    endpoints = Endpoints(engine.settings, store)
+    for one, target in ((gone, other), (other, gone)):
+        request = {"Config": {}, "HostConfig": {"NetworkMode": "bridge"}}
+        endpoints.declare(one, request, [(target, "al")])
+        endpoints.acquire(one, request)
+        endpoints.release(one)
+        with store.transaction() as connection:
+            connection.execute(
+                "INSERT INTO exec (id, container_id, created_ns, record) VALUES (?, ?, 0, '{}')",
+                (f"exec {one}", one),
+            )
+            connection.execute(
+                "INSERT INTO volume_use (volume, container_id) VALUES ('v', ?)", (one,)
+            )
+    engine.containers.remove("gone")
+    holding = {}
+    with store.reading() as connection:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        for table in [row["name"] for row in connection.execute(query)]:
+            columns = {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")}
+            if "container_id" in columns:
+                rows = connection.execute(f"SELECT container_id FROM {table}").fetchall()
+                holding[table] = {row["container_id"] for row in rows}
+    assert {"endpoint", "exec", "link", "volume_use", "lease", "port"} <= holding.keys()
+    assert {table for table, ids in holding.items() if gone in ids} == set()
+    kept = {"endpoint", "exec", "link", "volume_use"}
+    assert {table for table, ids in holding.items() if other in ids} == kept
 
 
 @pytest.mark.parametrize("auto_remove", [True, False])
