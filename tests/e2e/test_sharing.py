@@ -174,6 +174,34 @@ def test_nothing_of_the_host_is_reached_by_another_containers_dev_shm(engine: En
 
 
 @pytest.mark.served
+def test_a_link_to_a_container_in_anothers_network(engine: Engine) -> None:
+    engine.ok("run", "-d", "--name", "n1", "busybox", "sleep", "60")
+    engine.ok("run", "-d", "--name", "n2", "--network", "container:n1", "busybox", "sleep", "60")
+    try:
+        out = engine.ok("run", "--rm", "--link", "n2:db", "busybox", "cat", "/etc/hosts")
+        address = engine.ok("exec", "n1", "hostname", "-i")
+        assert any(line.startswith(f"{address}\tdb ") for line in out.splitlines())
+        engine.ok("create", "--name", "n3", "--network", "host", "busybox", "true")
+        refused = engine("run", "--rm", "--link", "n3:db", "busybox", "true")
+        assert refused.status == 125
+        assert "host type networking can't be used with links" in refused.err
+    finally:
+        engine("rm", "-f", "n1", "n2", "n3")
+
+
+@pytest.mark.ketch_only("what docker does with such a ring is docker's")
+def test_networks_that_are_each_others(engine: Engine) -> None:
+    engine.ok("create", "--name", "r1", "--network", "container:r2", "busybox", "true")
+    engine.ok("create", "--name", "r2", "--network", "container:r1", "busybox", "true")
+    try:
+        assert "but, in turns, its own" in engine("create", "--link", "r1:x", "busybox").err
+        assert "cannot join network of a non running container" in engine("start", "r1").err
+        assert engine.ok("inspect", "-f", "{{.Name}}", "r1") == "/r1"
+    finally:
+        engine.ok("rm", "r1", "r2")
+
+
+@pytest.mark.served
 def test_links_follow_names_and_addresses(engine: Engine) -> None:
     db = engine.ok("run", "-d", "--name", "db1", "busybox", "sleep", "60")
     engine.ok("run", "-d", "--name", "app", "--link", "db1:mysql", "--link", "db1", "--add-host",

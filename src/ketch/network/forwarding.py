@@ -71,14 +71,15 @@ class Forwarder:
 
     Args:
         loop: where it works.
-        descriptors: how many files this process may have open.
+        descriptors: how many files this process may have open; less than nothing for no limit.
     """
 
     __slots__ = ("_due", "_loop", "_shares", "_timer", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptors: int) -> None:
         self._loop = loop
-        self._shares = Shares(min(_OPEN_TOTAL, descriptors // 2), OPEN_MAX, _OPEN_SURE)
+        total = _OPEN_TOTAL if descriptors < 0 else min(_OPEN_TOTAL, descriptors // 2)
+        self._shares = Shares(total, OPEN_MAX, _OPEN_SURE)
         self._waiting: dict[Hashable, deque[Forward]] = {}
         self._due: OrderedDict[Forward, None] = OrderedDict()  # all have the same patience
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None

@@ -93,12 +93,8 @@ def resolve(engine: "Engine", request: "Request") -> "list[tuple[str, str]]":
     found = []
     for text in asked:
         reference, alias = texts.split(text)
-        named = reference
         try:
-            other = engine.containers.find(named)
-            # Whose network it is in, that one has the address.
-            while named := endpoints.container_of(other.record["HostConfig"]["NetworkMode"]):
-                other = engine.containers.find(named)
+            other = _home(engine, reference)
         except NotFoundError as error:
             raise InvalidArgumentError(
                 f"could not get container for {reference}: {error.message}"
@@ -110,6 +106,21 @@ def resolve(engine: "Engine", request: "Request") -> "list[tuple[str, str]]":
             )
         found.append((other.id, alias or reference))
     return found
+
+
+def _home(engine: "Engine", reference: str) -> "Container":
+    """Whose network a container is in, that one has the address."""
+    seen: set[str] = set()
+    container = engine.containers.find(reference)
+    while container.id not in seen:
+        seen.add(container.id)
+        named = endpoints.container_of(container.record["HostConfig"]["NetworkMode"])
+        if not named:
+            return container
+        container = engine.containers.find(named)
+    raise InvalidArgumentError(
+        f"container {reference} is in nobody's network but, in turns, its own"
+    )
 
 
 def tell(engine: "Engine", container: "Container") -> None:

@@ -214,6 +214,16 @@ def test_ports_are_one_containers_alone(engine: Endpoints) -> None:
     start(engine, "127.0.0.1", request(PortBindings=same["HostConfig"]["PortBindings"]))
 
 
+def test_ports_of_one_ip_version_are_not_in_the_way_of_the_others(engine: Endpoints) -> None:
+    create(engine, "both", "10.9.0.0/24", EnableIPv6=True)
+    four = request("both", PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}]})
+    start(engine, "one", four)
+    number = engine.ports()["one"][0].host_port
+    six = request("both", PortBindings={"80/tcp": [{"HostIp": "::1", "HostPort": str(number)}]})
+    start(engine, "two", six)
+    assert published(engine, "two") == [f"[::1]:{number}->80/tcp"]
+
+
 def test_a_port_of_a_process_of_the_host_is_not_taken(engine: Endpoints) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         number = other.getsockname()[1]
