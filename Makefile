@@ -32,7 +32,7 @@ peers: ## get docker, podman, runc and crun to compare with, without starting th
 	@$(SETUP) peers
 
 bench: ## time starts, images, networks, names and the API against docker, podman and runc, where installed (root)
-	@$(SETUP) run
+	@$(SETUP) bench
 	$(VENV)/bin/python -m bench $(BENCH)
 	$(VENV)/bin/python -m bench.containers
 	$(VENV)/bin/python -m bench.images

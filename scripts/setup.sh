@@ -1,12 +1,12 @@
 #!/bin/sh
 # Install what one of make's targets needs and this machine lacks.
-# usage: setup.sh venv|dev|run|test|peers
+# usage: setup.sh venv|dev|run|test|bench|peers
 #
 # What is there already is not touched and costs nothing, so that every target can begin with this,
 # and works without a network from the second time on.
 set -eu
 cd "$(dirname "$0")/.."
-goal=${1:?usage: setup.sh venv|dev|run|test|peers}
+goal=${1:?usage: setup.sh venv|dev|run|test|bench|peers}
 log=.cache/setup.log
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -108,7 +108,7 @@ make_peers_tree() {
 }
 
 case $goal in
-    run | test | peers)
+    run | test | bench | peers)
         [ "$(id -u)" -eq 0 ] || fail "make $goal needs root, for packages, mounts and network links: run it as root"
         ;;
 esac
@@ -128,6 +128,12 @@ case $goal in
             docker-registry=docker-registry openssl=openssl fuse-overlayfs=fuse-overlayfs \
             qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs depmod=kmod strace=strace \
             newuidmap=uidmap
+        make_development_venv
+        ;;
+    bench)
+        run_packages
+        start_no_daemons
+        install_missing ip=iproute2 skopeo=skopeo mmdebstrap=mmdebstrap docker-registry=docker-registry
         make_development_venv
         ;;
     peers)

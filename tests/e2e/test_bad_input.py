@@ -163,6 +163,35 @@ def test_not_root(ketch: Engine, tmp_path: pathlib.Path) -> None:
     assert "root" in done.stderr
 
 
+@pytest.mark.parametrize("option", [[], ["--no-zygote"]])
+def test_who_may_not_start_containers_is_told_so(
+    ketch: Engine, tmp_path: pathlib.Path, option: list[str]
+) -> None:
+    places = ["--root", str(tmp_path / "root"), "--state", str(tmp_path / "state")]
+    command = [ketch.prefix[0], *option, *places, "run", "busybox", "true"]
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_admin", *command],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 125
+    assert "containers cannot be started here" in done.stderr
+    assert "needs root, with CAP_SYS_ADMIN" in done.stderr
+
+
+def test_a_program_in_the_images_place(ketch: Engine) -> None:
+    for command in ("run", "create"):
+        refused = ketch(command, "/bin/sh")
+        assert "invalid reference format" in refused.err
+        assert f"the image comes first: ketch {command} IMAGE /bin/sh" in refused.err
+    assert "comes first" not in ketch("run", "UPPER", "/bin/sh").err
+
+
+def test_what_modes_there_are_is_told(ketch: Engine) -> None:
+    told = ketch("run", "--userns", "nonsense", "busybox", "true").err
+    assert "host, auto, auto:size=N, container:NAME" in told
+    assert "host, container:NAME" in ketch("run", "--pid", "nonsense", "busybox", "true").err
+
+
 def test_no_nft(ketch: Engine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nft is missing the network says so, and containers without one run."""
     if os.environ.get("PATH", "").count("nft"):

@@ -15,7 +15,7 @@ STEPS = [
     "mount proc on /proc",
     "mount tmpfs on /dev ",
     "make /dev/null",
-    "hide /proc/kcore",
+    "hide /proc/",
     "pivot_root(2)",
     "seccomp(2)",
     "capset(2)",
@@ -47,3 +47,22 @@ def test_what_is_not_done_is_not_said(ketch: Engine, options: list[str], absent:
     assert result.status == 0
     assert "execve(2)" in result.err
     assert not [words for words in absent if words in result.err]
+
+
+def test_only_what_is_there_is_hidden(ketch: Engine) -> None:
+    script = "ls -d /proc/acpi /proc/asound /proc/kcore /proc/scsi /proc/keys 2>/dev/null"
+    done = ketch("run", "--rm", "--explain", "busybox", "sh", "-c", f"{script}; ls /sys")
+    hidden = [line.split()[1] for line in done.err.splitlines() if line.startswith("hide ")]
+    assert hidden
+    for path in ("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/scsi", "/proc/keys"):
+        assert (path in hidden) is (path in done.out.split()), path
+
+
+def test_a_read_only_bind_is_called_so(ketch: Engine) -> None:
+    done = ketch("run", "--rm", "--explain", "-v", "/etc:/a:ro", "-v", "/etc:/b", "busybox", "true")
+    binds = [line for line in done.err.splitlines() if line.startswith("bind /etc to ")]
+    assert [line.partition(" · ")[0] for line in binds] == [
+        "bind /etc to /a, read-only", "bind /etc to /b",
+    ]  # fmt: skip
+    assert "mount_setattr(2)" in binds[0]
+    assert "mount_setattr(2)" not in binds[1]

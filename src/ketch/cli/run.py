@@ -111,10 +111,13 @@ def _ask(
         asked = session.Session(lambda: launch.connect(settings), request, signals)
         try:
             asked.await_started(awaited)
-        except session.Failure:
+        except session.Failure as failure:
             # It is there, though its start has failed, and a script can ask about it.
             if asked.id:
                 print(asked.id)
+            first = parsed.arguments[0]
+            if first[:1] in {"/", "."} and failure.message.startswith("invalid reference"):
+                failure.hint = f"the image comes first: ketch {action} IMAGE {first}"
             raise
         return asked
 

@@ -156,6 +156,17 @@ class MaskPath:
         _cover(root, self.path, _blank)
 
 
+def has_use(operation: object, root: int) -> bool:
+    """Whether a step has something to do; what is to be hidden or closed may not be there."""
+    if not isinstance(operation, (MaskPath, ReadOnlyPath)):
+        return True
+    try:
+        os.close(beneath.open_path(root, operation.path))
+    except OSError:
+        return False
+    return True
+
+
 def _cover(root: int, path: str, make: "Callable[[int], int]") -> None:
     """Attach a mount to a path, if there is one; ``make`` builds it from the path's descriptor."""
     try:

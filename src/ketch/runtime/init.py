@@ -15,6 +15,7 @@ from ketch.linux import beneath, mount, namespaces, process, signals, tty
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned, suppress
 from ketch.runtime import root as rootfs
+from ketch.runtime.filesystem import has_use
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
 from ketch.runtime.namespaces import join
@@ -236,7 +237,8 @@ def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
         channel.reached("console", master)
         os.close(master)
     for operation in plan.closing:
-        birth.say(operation.describe())
+        if birth.explain and has_use(operation, root):
+            birth.say(operation.describe())
         operation.execute(root)
     if plan.read_only_root:
         birth.say("make the root read-only · mount_setattr(2)")

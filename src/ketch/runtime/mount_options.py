@@ -45,6 +45,10 @@ _LOCKED = (
     | mount.MOUNT_ATTR_NOEXEC
 )
 _SWITCHES = _LOCKED | mount.MOUNT_ATTR_NOSYMFOLLOW
+_RESTRICTIONS = (
+    ("read-only", mount.MOUNT_ATTR_RDONLY), ("nosuid", mount.MOUNT_ATTR_NOSUID),
+    ("nodev", mount.MOUNT_ATTR_NODEV), ("noexec", mount.MOUNT_ATTR_NOEXEC),
+)  # fmt: skip
 _PROPAGATION = {
     "private": mount.MS_PRIVATE,
     "shared": mount.MS_SHARED,
@@ -161,6 +165,11 @@ class MountOptions:
     def _clear_what_is_not_named(self) -> None:
         if self._named:
             self.clear_attributes |= _SWITCHES & ~self.set_attributes
+
+    def restrictions(self) -> list[str]:
+        """What cannot be done there, in words."""
+        attributes = self.set_attributes | self.set_recursive
+        return [word for word, flag in _RESTRICTIONS if attributes & flag]
 
     def _settle_times(self) -> None:
         """Bring options of access times to one attribute, as do_mount() of the kernel does."""

@@ -107,7 +107,11 @@ class MountOperation:
             calls = "open_tree(2) OPEN_TREE_CLONE, " + (
                 "mount_setattr(2) MOUNT_ATTR_IDMAP, " if mapped else ""
             )
-            return f"bind {self.source}{mapped} to {self.destination} · {calls}move_mount(2)"
+            words = options.restrictions()
+            if words and not mapped:
+                calls += "mount_setattr(2), "
+            to = ", ".join([self.destination, *words])
+            return f"bind {self.source}{mapped} to {to} · {calls}move_mount(2)"
         return f"mount {self.type} on {self.destination} · fsopen(2), fsmount(2), move_mount(2)"
 
     def prepare(self, user_namespace: int | None = None) -> int | None:

@@ -66,14 +66,24 @@ def _checked(read: "Callable[[str], object]") -> "Callable[[str], str]":
     return convert
 
 
-def _one_of(name: str, kind: str, *choices: str) -> "Callable[[str], str]":
-    """A mode's check; it runs with the request, since Docker reports modes after all flags."""
+def _one_of(
+    name: str, kind: str, *choices: str, others: "Sequence[str]" = ()
+) -> "Callable[[str], str]":
+    """A mode's check; it runs with the request, since Docker reports modes after all flags.
+
+    Args:
+        name: of the option.
+        kind: what Docker calls the mode.
+        choices: what it may be.
+        others: forms that it may have as well, which somebody else has looked for.
+    """
 
     def check(mode: str) -> str:
         if mode in choices:
             return mode
         raise InvalidArgumentError(
-            f"--{name}: invalid {kind} mode", f"one of {', '.join(filter(None, choices))}"
+            f"--{name}: invalid {kind} mode",
+            f"one of {', '.join([*filter(None, choices), *others])}",
         )
 
     return check
@@ -102,9 +112,11 @@ def _stream(name: str) -> str:
     return name.lower()
 
 
-def _namespace(name: str, kind: str, *choices: str) -> "Callable[[str], str]":
+def _namespace(
+    name: str, kind: str, *choices: str, others: "Sequence[str]" = ()
+) -> "Callable[[str], str]":
     """The check of a mode that may also name another container's namespace."""
-    check = _one_of(name, kind, *choices)
+    check = _one_of(name, kind, *choices, others=[*others, "container:NAME"])
 
     def checked(mode: str) -> str:
         container = mode.startswith("container:") and mode != "container:"
@@ -115,8 +127,9 @@ def _namespace(name: str, kind: str, *choices: str) -> "Callable[[str], str]":
 
 def _user_namespace(mode: str) -> str:
     """Docker's ``host`` and podman's ``auto``; which details that may have, the engine says."""
-    auto = mode.startswith("auto:size=")
-    return mode if auto else _namespace("userns", "USER", "", "host", "auto")(mode)
+    if mode.startswith("auto:size="):
+        return mode
+    return _namespace("userns", "USER", "", "host", "auto", others=["auto:size=N"])(mode)
 
 
 def _storage(given: list[str]) -> dict[str, str]:

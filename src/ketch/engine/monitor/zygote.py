@@ -7,6 +7,7 @@ container without offering ``/proc/self/exe`` for overwriting (CVE-2019-5736).
 """
 
 import _socket
+import errno
 import gc
 import os
 import select
@@ -15,10 +16,12 @@ import sys
 from contextlib import suppress
 
 from ketch.engine.requests import launch
-from ketch.errors import UnavailableError
+from ketch.errors import ENGINE_FAILED, PermissionDeniedError, UnavailableError
 from ketch.linux import libc, malloc, mount, process, signals
 
 IDLE_SECONDS = 60
+_REFUSAL_MS = 500
+_REQUEST_BYTES = 64 * 1024
 
 # Of the heap; what is free beyond that goes back to the kernel.
 _KEPT_HEAP_BYTES = 64 * 1024
@@ -40,7 +43,11 @@ def main() -> None:
         os.closerange(launch.SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
         os.chdir("/")
         os.umask(0o022)
-        _seal(state, name)
+        try:
+            _seal(state, name)
+        except OSError as error:
+            _refuse(error, alone=not name)
+            raise
     # Only the sealed interpreter loads all of it; the codec would be loaded by each monitor anew.
     import encodings.ascii  # noqa: F401, PLC0415
     import resource  # noqa: F401, PLC0415
@@ -161,6 +168,41 @@ def _changes(files: list[str]) -> int:
     except FileNotFoundError:
         return 0
     return known
+
+
+def _refuse(error: OSError, *, alone: bool) -> None:
+    """Tell those who wait why nobody is going to serve them.
+
+    Args:
+        error: why.
+        alone: whether the socket is a client's, not one where clients come.
+    """
+    from ketch.engine.requests import wire  # noqa: PLC0415 - few have to be told
+
+    message = f"containers cannot be started here: {error}"
+    hint = "that needs root, with CAP_SYS_ADMIN" if error.errno == errno.EPERM else ""
+    told = wire.encode_failure(ENGINE_FAILED, message, hint, PermissionDeniedError.__name__)
+    failure = wire.frame(wire.FAILED, told)
+    socket = _socket.socket(fileno=launch.SOCKET)
+    if alone:
+        _answer(socket, failure)
+        return
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    while poll.poll(_REFUSAL_MS):
+        descriptor, _ = socket._accept()  # type: ignore[attr-defined]
+        _answer(_socket.socket(fileno=descriptor), failure)
+
+
+def _answer(client: _socket.socket, failure: bytes) -> None:
+    """Send a client its answer once it has asked: what is left unread would undo the answer."""
+    poll = select.poll()
+    poll.register(client, select.POLLIN)
+    with suppress(OSError):
+        client.sendall(failure)
+        while poll.poll(_REFUSAL_MS) and client.recv(_REQUEST_BYTES):
+            pass
+    client.close()
 
 
 def _seal(state: str, name: str) -> None:
