@@ -1,5 +1,7 @@
 """Files into and out of containers, what they changed, and images made of it."""
 
+import contextlib
+import gzip
 import io
 import json
 import os
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import archives, serving
 from tests.support.commands import Engine
 
 
@@ -284,3 +287,88 @@ def test_a_start_that_waits_for_a_copy_can_be_called_off(ketch: Engine, run_name
         copy.kill()
     assert ketch.ok("start", "-a", run_name) == ""
     ketch.ok("rm", run_name)
+
+
+@pytest.mark.ketch_only("its own way to the files of a running container")
+@pytest.mark.parametrize("apart", [[], ["--userns", "auto"]], ids=["", "userns"])
+def test_an_export_while_it_runs_mounts_nothing_twice(
+    ketch: Engine, run_name: str, apart: list[str], tmp_path: pathlib.Path
+) -> None:
+    """The kernel says so in its log where the same directories are mounted by two overlays."""
+    box = f"{run_name}-export"
+    script = "mkdir /own; echo x >/own/file; chown 5:6 /own/file; mkdir /own/below; sleep 1000"
+    ketch.ok("run", "-d", "--name", box, "--network", "none", *apart, "--tmpfs", "/own/below",
+             "-v", "/volume", "busybox", "sh", "-c", script)  # fmt: skip
+    for _ in range(100):
+        if ketch("exec", box, "test", "-d", "/own/below").status == 0:
+            break
+    ketch.ok("exec", box, "touch", "/volume/hidden", "/own/below/hidden")
+    with open("/dev/kmsg", "rb", buffering=0) as log:
+        os.set_blocking(log.fileno(), False)
+        os.lseek(log.fileno(), 0, os.SEEK_END)
+        ketch.ok("export", "-o", f"{tmp_path}/running.tar", box)
+        said = b""
+        with contextlib.suppress(BlockingIOError):
+            while record := os.read(log.fileno(), 8192):
+                said += record
+    if not os.environ.get("KETCH_TEST_SHARED"):  # else it may be of others
+        assert b"overlayfs" not in said
+    place = json.loads(ketch.ok("inspect", "-f", "{{json .GraphDriver.Data}}", box))
+    assert sorted(place) == ["LowerDir", "MergedDir", "UpperDir", "WorkDir"]
+    assert pathlib.Path(place["MergedDir"], "own", "file").read_text() == "x\n"
+    ketch.ok("stop", "-t", "0", box)
+    ketch.ok("export", "-o", f"{tmp_path}/stopped.tar", box)
+    assert "MergedDir" not in ketch.ok("inspect", "-f", "{{json .GraphDriver.Data}}", box)
+    found = []
+    for name in ("running", "stopped"):
+        with tarfile.open(tmp_path / f"{name}.tar") as archive:
+            found.append([(m.name, m.type, m.mode, m.uid, m.gid, m.size) for m in archive])
+    assert found[0] == found[1]
+    names = {name: (uid, gid) for name, _, _, uid, gid, _ in found[0]}
+    assert names["own/file"] == (5, 6)
+    assert names["bin/busybox"] == (0, 0)
+    assert not [name for name in names if "hidden" in name]
+    ketch.ok("rm", "-v", box)
+
+
+@pytest.mark.ketch_only("docker makes an image of nothing")
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"")], ids=["nothing", "compressed"])
+def test_what_wrote_no_archive_makes_no_image(ketch: Engine, content: bytes) -> None:
+    """``mmdebstrap ... | ketch import -`` where mmdebstrap is missing."""
+    refused = ketch("import", "-", "nothing", stdin=content)
+    assert refused.status == 1
+    assert "the archive is empty" in refused.err
+    assert ketch("image", "inspect", "nothing").status == 1
+    ketch.ok("import", "-", "scratch", stdin=gzip.compress(bytes(1024)))
+    ketch.ok("rmi", "scratch")
+
+
+@pytest.mark.ketch_only("ketch's words, dockerd's statuses")
+def test_a_directory_that_an_archive_loses_has_its_mode(
+    ketch: Engine, served_engine: Engine, run_name: str
+) -> None:
+    """Its way is taken away by a later member: an error, and it is as the archive had it."""
+    box = f"{run_name}-lost"
+    ketch.ok("run", "-d", "--name", box, "--network", "none", "busybox", "sh", "-c",
+             "mkdir -p /run /x/kept; ln -s /run /var/run; exec sleep 1000")  # fmt: skip
+    for _ in range(100):
+        if ketch("exec", box, "test", "-h", "/var/run").status == 0:
+            break
+    connection = serving.Connection(pathlib.Path(served_engine.prefix[2].removeprefix("unix://")))
+
+    def put(*members: bytes) -> tuple[int, bytes]:
+        path = f"/containers/{box}/archive?path=/"
+        return connection.ask("PUT", path, archives.archive(*members))
+
+    lost = archives.member(b"var/run/d", archives.DIRECTORY, mode=0o755, uid=7)
+    status, told = put(lost, archives.member(b"var/run", archives.DIRECTORY, mode=0o711))
+    assert (status, b"var/run/d" in told) == (500, True)
+    assert ketch.ok("exec", box, "stat", "-c", "%a %u", "/run/d") == "755 7"
+    # What is at its path in the end is as good, and a directory that stays has its times.
+    kept = archives.member(b"x/kept", archives.DIRECTORY, mode=0o2750, mtime=1_000_000_000)
+    inner = archives.member(b"x/kept/file", data=b"x")
+    other = archives.member(b"x/other", archives.DIRECTORY)
+    assert put(kept, inner, other, archives.member(b"x/other", data=b"x"))[0] == 200
+    text = ketch.ok("exec", box, "stat", "-c", "%a %Y %F", "/x/kept", "/x/other")
+    assert text.splitlines() == ["2750 1000000000 directory", "644 1000000000 regular file"]
+    ketch.ok("rm", "-f", box)

@@ -6,6 +6,7 @@ import os
 from ketch.linux import libc
 
 CLONE_NEWTIME = 0x00000080
+CLONE_FS = 0x00000200  # no namespace, but what unshare(2) takes as well: root and directory
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000

@@ -197,10 +197,10 @@ def exported(engine: "Engine", reference: str) -> "Iterator[Iterator[bytes]]":
         UnavailableError: it cannot be mounted or read.
     """
     container = engine.containers.find(reference)
-    directory = engine.settings.container_directory(container.id)
-    with owned(engine.images.snapshotter.view(directory)) as root:
+    with filesystem.own_layer(engine, container) as (root, container):
         _record(engine, container, "export")
-        yield tree.archive(root, b".", b"", crosses=lambda _: False)
+        owned_inside = _owned_inside(container)
+        yield tree.archive(root, b".", b"", crosses=lambda _: False, owned=owned_inside)
 
 
 def changes(engine: "Engine", reference: str) -> "Iterator[Change]":

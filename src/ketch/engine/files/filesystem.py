@@ -12,6 +12,7 @@ import stat
 import threading
 
 from ketch.engine.files import at_rest
+from ketch.engine.processes import open_process
 from ketch.engine.volumes import mounts, sources
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
 from ketch.linux import beneath, libc, mount, namespaces, procfs
@@ -54,6 +55,65 @@ def opened(engine: "Engine", container: "Container") -> "Iterator[int]":
         root = _root_of_process(container)
         held.callback(os.close, root)
         yield root
+
+
+@contextlib.contextmanager
+def own_layer(engine: "Engine", container: "Container") -> "Iterator[tuple[int, Container]]":
+    """Open the root of a container's own files, without what is mounted in it.
+
+    Of a running one it is a copy of its own root mount: another mount of the same directories, as
+    one at rest gets, would be one too many for the kernel, which says so in its log. It is not
+    started again meanwhile.
+
+    Args:
+        engine: where it is.
+        container: the container.
+
+    Returns:
+        For the length of the block a descriptor, and the container as it is now.
+
+    Raises:
+        UnavailableError: it cannot be mounted.
+        ConflictError: the container ended meanwhile.
+    """
+    directory = engine.settings.container_directory(container.id)
+    with at_rest.kept(directory):
+        container = engine.containers.read(container.id)
+        if _has_process(container):
+            root = _copy_of_root(container)
+        else:
+            root = engine.images.snapshotter.view(directory)
+        with owned(root):
+            yield root, container
+
+
+def _copy_of_root(container: "Container") -> int:
+    """Returns a detached copy of the mount that a running container has for a root.
+
+    A mount can be copied from within its namespace alone, so a thread goes there, and ends there.
+    """
+    found: list[int] = []
+    failed: list[OSError] = []
+
+    def work(pidfd: int) -> None:
+        try:
+            namespaces.unshare(namespaces.CLONE_FS)
+            namespaces.setns(pidfd, namespaces.CLONE_NEWNS)
+            found.append(mount.open_tree(libc.AT_FDCWD, "/", mount.OPEN_TREE_CLONE))
+        except OSError as error:
+            failed.append(error)
+
+    with open_process(container.init_pid, container.init_start_time) as pidfd:
+        if pidfd is None:
+            raise _ended(container)
+        thread = threading.Thread(target=work, args=(pidfd,))
+        thread.start()
+        thread.join()
+        if failed:
+            if isinstance(failed[0], ProcessLookupError):
+                raise _ended(container) from failed[0]
+            raise UnavailableError(f"cannot open the container's files: {failed[0]}") from failed[0]
+    return found[0]
 
 
 def volume_at(container: "Container", path: str) -> "dict[str, Any] | None":

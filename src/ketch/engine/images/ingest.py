@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ketch.images.tar import Stream
     from ketch.spec.image import ContainerConfig, Descriptor, ImageConfig, Platform
 
+# The digest of no bytes at all: whoever was to write the archive has written nothing.
+_EMPTY = f"sha256:{hashlib.sha256().hexdigest()}"
+
 
 class Layer:
     """A layer that is in the store, as a blob and unpacked.
@@ -195,7 +198,7 @@ def import_image(
         The new image's ID.
 
     Raises:
-        InvalidArgumentError: an argument or the archive is malformed.
+        InvalidArgumentError: an argument or the archive is malformed, or there is no archive.
         UnavailableError: the disk is full or failing.
         PermissionDeniedError: unpacking needs privileges that the caller lacks.
     """
@@ -212,6 +215,12 @@ def import_image(
     try:
         with images.adding():
             layer = add_layer(images, stream)
+            if layer.diff_id == _EMPTY:
+                raise InvalidArgumentError(
+                    "the archive is empty: not even the end of one is in it",
+                    "look at what was to write it; an image without files is imported from an "
+                    "archive without any: tar -cT /dev/null | ketch import -",
+                )
             document = _new_document(machine, config, layer.diff_id, created_ns, message)
             content = documents.encode(document)
             documents.parse_config(content)  # what could not be read again is not written

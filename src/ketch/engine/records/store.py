@@ -24,6 +24,9 @@ BUSY_TIMEOUT_SECONDS = 30
 # A short log is quickly read again by the first process that opens the database after the last
 # one died without closing it, which is how monitors end: closing would wait for an fsync.
 _CHECKPOINT_PAGES = 200
+# What the log has of the disk for itself, so that what is removed can be recorded as removed where
+# the disk is full: a checkpoint's pages twice, and more where one waits for readers.
+_LOG_BYTES = 2 << 20
 
 # Entry N takes a database from user_version N to N + 1. Entries are history: add, never edit.
 _MIGRATIONS = (
@@ -348,7 +351,18 @@ class Store:
             )
         self._connection, self._owner = connection, os.getpid()
         self._file = os.stat(self.path).st_ino
+        self._reserve_log()
         return connection
+
+    def _reserve_log(self) -> None:
+        """See that the log has its room on the disk, which a checkpoint leaves to it."""
+        path = f"{self.path}-wal"
+        with contextlib.suppress(OSError):  # the disk is full already, or cannot do that
+            if os.stat(path).st_blocks * 512 < _LOG_BYTES:
+                from ketch.linux import fallocate  # noqa: PLC0415 - once a log
+
+                with owned(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as log:
+                    fallocate.reserve(log, _LOG_BYTES)
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: a missing file must not be made here, with permissions that the umask chooses.

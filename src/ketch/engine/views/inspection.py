@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.records.rows import Container
+    from ketch.images.snapshots import Snapshotter
     from ketch.spec.container import HostConfig
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
@@ -100,15 +101,24 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "AppArmorProfile": "",
             "ExecIDs": engine.execs.running(container.id) or None,
             "HostConfig": _host_config(engine, directory, container),
-            "GraphDriver": Struct(
-                snapshotter.description(snapshotter.prepared_on(directory), directory)
-            ),
+            "GraphDriver": _graph_driver(snapshotter, container, directory),
             **(_sizes(engine, container) if sized else {}),
             "Mounts": mount_points(record),
             "Config": config,
             "NetworkSettings": settings.document(engine, container),
         }
     )
+
+
+def _graph_driver(snapshotter: "Snapshotter", container: "Container", directory: str) -> Struct:
+    """Where a container's files are: all of them, while it runs, where its process sees them."""
+    found = snapshotter.description(snapshotter.prepared_on(directory), directory)
+    data = found["Data"]
+    if isinstance(data, dict) and container.is_active and container.init_pid:
+        # It is mounted for the container alone, so this is the way there.
+        merged = {**data, "MergedDir": f"/proc/{container.init_pid}/root"}
+        found = {**found, "Data": dict(sorted(merged.items()))}
+    return Struct(found)
 
 
 def _sizes(engine: "Engine", container: "Container") -> dict[str, int]:
