@@ -3,6 +3,7 @@
 import os.path
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,15 +52,14 @@ def cgroup_rule(text: str) -> "DeviceRule":
     if len(words) == 3:
         kind, numbers, access = words
         major, _, minor = numbers.partition(":")
-        good = kind in {"a", "b", "c"} and all(
-            number == "*" or (number.isascii() and number.isdigit()) for number in (major, minor)
-        )
-        if good and 1 <= len(access) <= 3 and set(access) <= set("rwm"):
+        first, second = (-1 if each == "*" else decimal(each) for each in (major, minor))
+        good = kind in {"a", "b", "c"} and 1 <= len(access) <= 3 and set(access) <= set("rwm")
+        if good and first is not None and second is not None:
             return {
                 "allow": True,
                 "type": kind,
-                "major": -1 if major == "*" else int(major),
-                "minor": -1 if minor == "*" else int(minor),
+                "major": first,
+                "minor": second,
                 "access": access,
             }
     raise InvalidArgumentError(f"invalid device cgroup format '{text}'")

@@ -3,6 +3,7 @@
 import os.path
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 from ketch.spec.values import boolean, fields, size
 
 TYPE_CHECKING = False
@@ -213,8 +214,10 @@ def id_map(text: str) -> "dict[str, list[tuple[int, int, int]]] | None":
 
 
 def _id_range(text: str) -> tuple[int, int, int]:
-    inside, outside, count = (int(number) for number in text.split("-"))
-    if not 0 < count < 1 << 32:
+    inside, outside, count = (decimal(number) for number in text.split("-"))
+    if inside is None or outside is None or not count:
+        raise ValueError(text)
+    if max(inside, outside) + count >= 1 << 32:  # the last of 32 bits is no id
         raise ValueError(text)
     return inside, outside, count
 

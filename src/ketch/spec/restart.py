@@ -1,6 +1,7 @@
 """Restart policies: ``--restart no|always|unless-stopped|on-failure[:retries]``."""
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,12 +15,13 @@ def policy(text: str) -> "RestartPolicy":
     name, colon, count = text.partition(":")
     if colon and not name:
         raise InvalidArgumentError("invalid restart policy format: no policy provided before colon")
-    digits = count.removeprefix("-").removeprefix("+")
-    if count and not (digits.isascii() and digits.isdigit()):
+    sign = count[:1] if count[:1] in {"-", "+"} else ""
+    retries = decimal(count.removeprefix(sign)) if count else 0
+    if retries is None:
         raise InvalidArgumentError(
             "invalid restart policy format: maximum retry count must be an integer"
         )
-    return {"Name": name, "MaximumRetryCount": int(count or 0)}
+    return {"Name": name, "MaximumRetryCount": -retries if sign == "-" else retries}
 
 
 def check(wanted: "RestartPolicy") -> None:

@@ -8,6 +8,7 @@ import re
 import time
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 
 SECOND_NS = 1_000_000_000
 
@@ -23,6 +24,7 @@ _MOMENT = re.compile(
 )
 _UNIX = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?", re.ASCII)
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_DECIMALS_MAX = 18  # more make no difference to a duration of 64 bits
 _UNITS_NS = {
     "ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000,
     "s": SECOND_NS, "m": 60 * SECOND_NS, "h": 3600 * SECOND_NS,
@@ -79,8 +81,9 @@ def moment(text: str, now_ns: int) -> int:
         if found is not None:
             return found
     elif match := _UNIX.fullmatch(text):
-        sign = -1 if text[0] == "-" else 1
-        return int(match[1]) * SECOND_NS + sign * int((match[2] or "").ljust(9, "0"))
+        sign, seconds = (-1 if text[0] == "-" else 1), decimal(match[1].lstrip("-"))
+        if seconds is not None:
+            return sign * (seconds * SECOND_NS + int((match[2] or "").ljust(9, "0")))
     else:
         try:
             return now_ns - duration(text)
@@ -104,9 +107,11 @@ def duration(text: str) -> int:
         if match.start() != position:
             break
         whole, _, decimals = match[1].partition(".")
-        unit = _UNITS_NS[match[2]]
-        total += int(whole or "0") * unit
-        total += int(decimals or "0") * unit // 10 ** len(decimals)
+        unit, amount = _UNITS_NS[match[2]], decimal(whole or "0")
+        if amount is None:
+            break
+        decimals = decimals[:_DECIMALS_MAX]
+        total += amount * unit + int(decimals or "0") * unit // 10 ** len(decimals)
         position = match.end()
     if not rest or position != len(rest) or total >= 1 << 63:
         raise InvalidArgumentError(f'time: invalid duration "{text}"')

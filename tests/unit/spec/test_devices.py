@@ -45,7 +45,20 @@ def test_cgroup_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "c 1:2", "d 1:2 r", "c 1 r", "c 1:2 x", "c 1:2 rwmr", "c  1:2 r", "c -1:2 r"]
+    "text",
+    [
+        "",
+        "x",
+        "c 1:2",
+        "d 1:2 r",
+        "c 1 r",
+        "c 1:2 x",
+        "c 1:2 rwmr",
+        "c  1:2 r",
+        "c -1:2 r",
+        f"c {'9' * 5000}:1 r",
+        "c 1:² r",
+    ],
 )
 def test_malformed_cgroup_rules(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match="invalid device cgroup format"):

@@ -155,8 +155,11 @@ def test_id_maps() -> None:
         "uids": [(0, 1000, 1), (1, 2000, 9)],
         "gids": [(0, 1000, 1)],
     }
-    with pytest.raises(InvalidArgumentError, match="invalid value for idmap"):
-        mount_flag.mount("type=bind,src=/s,dst=/x,idmap=uids=0-x-1")
+    assert mount_flag.id_map("uids=0-4294967294-1;gids=4294967294-0-1")
+    for wrong in ("0-x-1", "0-0-0", "0-4294967295-1", "4294967295-0-1", "0-4294967294-2", "0-1_0-1",
+                  "²-0-1", f"{'9' * 5000}-0-1", "-1-0-1", "0-0"):  # fmt: skip
+        with pytest.raises(InvalidArgumentError, match="invalid value for idmap"):
+            mount_flag.mount(f"type=bind,src=/s,dst=/x,idmap=uids={wrong};gids=0-0-1")
     with pytest.raises(InvalidArgumentError, match="cannot use 'idmap' with mount type 'tmpfs'"):
         mount_flag.mount("type=tmpfs,dst=/x,idmap")
 

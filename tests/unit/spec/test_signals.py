@@ -41,6 +41,9 @@ def test_a_signal(text: str, number: int) -> None:
         "RTMAX-0",
         "SIGSIGTERM",
         "+9",
+        "9" * 5000,
+        "RTMIN+" + "9" * 5000,
+        "RTMAX-²",
     ],
 )
 def test_no_signal(text: str) -> None:
