@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import ketch
 from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from ketch.linux import process
 from ketch.linux import seccomp as kernel
@@ -269,6 +270,24 @@ def test_unknown_names_are_skipped() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("default", "rule"),
+    [("SCMP_ACT_ALLOW", {"action": "SCMP_ACT_ALLOW"}),
+     ("SCMP_ACT_ERRNO", {"action": "SCMP_ACT_ERRNO"}),
+     ("SCMP_ACT_ERRNO", {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM})],
+)  # fmt: skip
+def test_a_rule_that_says_what_holds_anyway_is_no_error(default: str, rule: dict[str, Any]) -> None:
+    """libseccomp refuses it, and runc leaves it out."""
+    section: Any = {
+        "defaultAction": default,
+        "syscalls": [
+            {"names": ["keyctl"], **rule},
+            {"names": ["getpid"], "action": "SCMP_ACT_LOG"},
+        ],
+    }
+    assert compiled(section).program
+
+
 def test_a_rule_that_libseccomp_refuses_is_named() -> None:
     arg = {"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}
     rules = [{"names": ["keyctl"], "action": "SCMP_ACT_ERRNO", "args": [arg]}]
@@ -463,6 +482,21 @@ class TestCache:
         library.unlink()
         seccomp.prepare(ALLOW, str(tmp_path / "cache"))
         assert len(compilations) == 2
+
+    @pytest.mark.parametrize("what", ["release", "version", "format"])
+    def test_what_a_program_depends_on_makes_another_entry(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, what: str
+    ) -> None:
+        seccomp.prepare(ALLOW, str(tmp_path))
+        if what == "release":
+            kernel_facts = os.uname_result(("Linux", "", "99.9.9", "", os.uname().machine))
+            monkeypatch.setattr(os, "uname", lambda: kernel_facts)
+        elif what == "version":
+            monkeypatch.setattr(ketch, "__version__", "0.0.0")
+        else:
+            monkeypatch.setattr(seccomp, "_FORMAT", -1)
+        seccomp.prepare(ALLOW, str(tmp_path))
+        assert len(list(tmp_path.iterdir())) == 2
 
     def test_it_is_bounded(self, tmp_path: pathlib.Path) -> None:
         for number in range(70):

@@ -237,6 +237,8 @@ def test_what_is_right_passes() -> None:
         ("linux/gidMappings", ..., "linux.gidMappings: is required for a new user namespace"),
         ("linux/uidMappings/0/size", 0, "linux.uidMappings[0].size: must not be 0"),
         ("linux/uidMappings/0/hostID", 2**32 - 2, "linux.uidMappings[0]: reaches beyond"),
+        ("linux/uidMappings/0", {"containerID": 1, "hostID": 0, "size": 2**32 - 1},
+         "linux.uidMappings[0]: reaches beyond"),
         ("linux/uidMappings/1", {"containerID": 65535, "hostID": 1, "size": 1},
          "linux.uidMappings[1].containerID: overlaps"),
         ("linux/uidMappings/1", {"containerID": 65536, "hostID": 165535, "size": 9},

@@ -149,6 +149,16 @@ def test_added_groups_are_ids_too() -> None:
             passwd.group_ids([beyond], _POISONED_GROUP)
 
 
+def test_comments_and_lines_with_a_nul_are_no_entries() -> None:
+    """A NUL would cut the environment's HOME short, or the environment itself."""
+    users = "#x:x:1000:0::/comment:/\nsly:x:1000:0::/a\0b:/\nsly2:x:1000:5::/home:/\n"
+    user = passwd.look_up("1000", users, "#g:x:70:sly2\ng\0:x:71:sly2\nh:x:72:sly2\n")
+    assert (user.gid, user.home, user.groups) == (5, "/home", [72])
+    for name in ("#x", "sly"):
+        with pytest.raises(InvalidArgumentError, match="unable to find user"):
+            passwd.look_up(name, users, "")
+
+
 def test_a_line_ends_where_the_file_says() -> None:
     sly = "a:x:3:3:\x85root2:x:0:0::/:\u2028root3:x:0:0::/\x0broot4:x:0:0\n"
     for name in ("root2", "root3", "root4"):

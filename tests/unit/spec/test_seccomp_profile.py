@@ -242,6 +242,9 @@ ARGUMENT = {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}
         ({"names": ["a"], "includes": {"caps": "CAP_A"}}, "syscalls[0].includes.caps"),
         ({"names": ["a"], "excludes": {"minKernel": "6"}}, "syscalls[0].excludes.minKernel"),
         ({"names": ["a"], "includes": {"minKernel": "6.1.2"}}, "syscalls[0].includes.minKernel"),
+        ({"names": ["a"], "includes": {"minKernel": "0.0"}}, "syscalls[0].includes.minKernel"),
+        ({"names": ["a"], "includes": {"minKernel": "6.\u00b2"}}, "syscalls[0].includes.minKernel"),
+        ({"names": ["a"], "includes": {"minKernel": "6.1000"}}, "syscalls[0].includes.minKernel"),
     ],
 )
 def test_malformed_rules_name_the_field(rule: dict[str, Any], field: str) -> None:

@@ -35,6 +35,14 @@ def test_any_other_mode_is_refused_by_name(mode: str) -> None:
     assert spelt_out(mode) in caught.value.message
 
 
+def test_the_last_id_of_a_range_is_given_too() -> None:
+    delegated = [(user_namespaces.OWNER, (1000, 300))]
+    taken = [(1000, 200)]
+    assert user_namespaces.choose(100, taken, delegated, delegated) == 1200
+    with pytest.raises(UnavailableError):
+        user_namespaces.choose(101, taken, delegated, delegated)
+
+
 def test_ids_come_from_systemd_s_range_for_containers() -> None:
     assert user_namespaces.choose(65536, [], [], []) == 524288
 
