@@ -25,7 +25,7 @@ import os
 import select
 import time
 
-from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
+from ketch.errors import KetchError, UnavailableError
 from ketch.linux import process, signals
 from ketch.linux.scopes import owned
 from ketch.runtime.process import restore_signals
@@ -120,8 +120,6 @@ def _run(
     # In the container the bundle is out of sight, and init is where the hook is to be.
     directory = "" if kind in {"createContainer", "startContainer"} else told["bundle"]
     timeout = hook.get("timeout")
-    if timeout is not None and timeout <= 0:
-        raise InvalidArgumentError(f"{where}.timeout: must be above 0")
     # Files in memory and not pipes: what a hook does not read, or writes without end, blocks none.
     given = os.memfd_create("state", os.MFD_CLOEXEC)
     output = os.memfd_create("output", os.MFD_CLOEXEC)
