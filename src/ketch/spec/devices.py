@@ -3,7 +3,6 @@
 import os.path
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ def _permissions(text: str) -> bool:
 
 def cgroup_rule(text: str) -> "DeviceRule":
     """Reads ``type major:minor permissions``, such as ``c 10:* rw``; ``*`` becomes -1."""
+    from ketch.spec.digits import decimal  # noqa: PLC0415 - most containers have no such rule
+
     words = text.split(" ")
     if len(words) == 3:
         kind, numbers, access = words
