@@ -73,6 +73,16 @@ def processes(engine: Engine) -> list[int]:
     return found
 
 
+def cgroups_of(engine: Engine, container: str) -> list[pathlib.Path]:
+    """Return the directories of a running container's cgroup, in each hierarchy that has it."""
+    pid = engine.ok("inspect", "-f", "{{.State.Pid}}", container)
+    lines = pathlib.Path("/proc", pid, "cgroup").read_text(encoding="ascii").splitlines()
+    paths = {line.split(":", 2)[2] for line in lines} - {"/"}
+    tops = [pathlib.Path("/sys/fs/cgroup"), *pathlib.Path("/sys/fs/cgroup").iterdir()]
+    found = [top / path[1:] for top in tops for path in paths]
+    return [place for place in found if container in str(place) and place.exists()]
+
+
 def test_nothing_is_left(make: Make) -> None:
     engine = make()
     network = engine.ok("network", "create", "own")
@@ -80,13 +90,16 @@ def test_nothing_is_left(make: Make) -> None:
               "kept:/data", "--health-cmd", "true", "busybox", "sleep", "100")  # fmt: skip
     engine.ok("run", "-d", "busybox", "sh", "-c", "trap '' TERM; sleep 100")
     engine.ok("create", "busybox", "true")
-    cgroups = [pathlib.Path(f"/proc/{pid}/cgroup").read_text() for pid in processes(engine)]
+    cgroups = [
+        place for name in engine.ok("ps", "-q").split() for place in cgroups_of(engine, name)
+    ]
     assert cgroups
     # As the page says that one types along with.
     page = images.CHECKOUT.joinpath("docs/nginx.md").read_text(encoding="utf-8")
     command = re.findall(r"^# ketch (system reset.*)$", page, re.MULTILINE)
     assert engine.ok(*command[0].split()) == ""
     assert left(engine, f"ketch{network[:10]}") == []
+    assert not [place for place in cgroups if place.exists()]
     refused = engine("system", "reset", "--force")
     assert refused.status == 1
     assert "is not the root of an engine" in refused.err

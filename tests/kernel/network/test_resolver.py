@@ -274,6 +274,35 @@ def test_answers_to_other_questions_are_ignored(service: Service, web: int) -> N
                 asking.recv(512)
 
 
+def test_answers_from_elsewhere_are_ignored(service: Service, web: int) -> None:
+    """Not even those that know the number: from another port, or another address."""
+    right = says("192.0.2.6")
+    heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def elsewhere() -> None:
+        with contextlib.suppress(OSError):
+            data, peer = heard.recvfrom(4096)
+            for address, port in (("127.0.0.1", 0), ("127.0.0.2", 53)):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                    other.bind((address, port))
+                    other.sendto(right(data) or b"", peer)
+
+    with service.registered(WEB, web), heard:
+        heard.bind(("127.0.0.1", 53))
+        answering = threading.Thread(target=elsewhere, daemon=True)
+        answering.start()
+        with machines.entered(web):
+            asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with asking:
+            asking.settimeout(0.5)
+            asking.connect((nameserver.ADDRESS, 53))
+            asking.send(dnslib.DNSRecord.question("example.org").pack())
+            with pytest.raises(TimeoutError):
+                asking.recv(512)
+        answering.join(2)
+        assert not answering.is_alive(), "it was not asked"
+
+
 def test_a_container_without_a_way_out_asks_nobody_beyond(service: Service) -> None:
     with (
         machines.machine() as inner,

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -196,6 +198,45 @@ def test_lies_of_one_containers_server_leave_another_one_answered(
         doing(loud, LIES),
     ):
         answered(quiet)
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_who_goes_on_lying_is_not_waited_for(
+    tmp_path: pathlib.Path, bridge: Bridge, tcp: bool
+) -> None:
+    """The next server is asked long before the patience with a silent one ends."""
+    kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    liar = socket.socket(socket.AF_INET, kind)
+    liar.bind(("127.0.0.1", 53))
+
+    def lie() -> None:
+        with contextlib.suppress(OSError):
+            if tcp:
+                liar.listen()
+                connection, _ = liar.accept()
+                with connection:
+                    data = connection.recv(4096)[2:]
+                    for _ in range(100):
+                        connection.sendall(len(data).to_bytes(2, "big") + os.urandom(2) + data[2:])
+                        time.sleep(0.01)
+            else:
+                data, peer = liar.recvfrom(4096)
+                for _ in range(100):
+                    liar.sendto(os.urandom(2) + b"\x81\x80" + data[4:], peer)
+                    time.sleep(0.01)
+
+    with machines.internet() as beyond, liar:
+        service = Service(tmp_path / "names", ["127.0.0.1", machines.INTERNET], [])
+        lying = threading.Thread(target=lie, daemon=True)
+        lying.start()
+        with (
+            machines.container(bridge, "172.17.0.2") as web,
+            service.registered("a" * 64, web),
+            upstream(beyond, says("192.0.2.1")),
+        ):
+            assert told(web, "example.org", tcp=tcp) == ["192.0.2.1"]
+        service.thread.join(5)
+        lying.join(5)
 
 
 def test_questions_that_wait_have_a_limit(tmp_path: pathlib.Path, bridge: Bridge) -> None:

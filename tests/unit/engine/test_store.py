@@ -267,3 +267,25 @@ def test_opening_is_quick(store: Store) -> None:
         images(again)
         elapsed_ns.append(time.monotonic_ns() - begin)
     assert sorted(elapsed_ns)[4] < 10_000_000
+
+
+def test_nothing_new_begins_in_a_database_that_was_taken_away(tmp_path: Path) -> None:
+    store, other = Store(str(tmp_path)), Store(str(tmp_path))
+    with store.transaction(begins=True) as connection:
+        connection.execute("INSERT INTO boot (id) VALUES ('one')")
+    os.unlink(store.path)
+    message = "has been taken away meanwhile"
+    begins = store.transaction(begins=True)
+    with pytest.raises(UnavailableError, match=message), begins:
+        pytest.fail("it has begun")
+    # What had begun comes to its end.
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM boot")
+    # Another one in its place is another one: that is said once.
+    with other.transaction(begins=True) as connection:
+        connection.execute("INSERT INTO boot (id) VALUES ('two')")
+    begins = store.transaction(begins=True)
+    with pytest.raises(UnavailableError, match=message), begins:
+        pytest.fail("it has begun")
+    with store.transaction(begins=True) as connection:
+        assert [row["id"] for row in connection.execute("SELECT id FROM boot")] == ["two"]

@@ -301,7 +301,7 @@ class Store:
                 connection.execute("COMMIT")
             except BaseException:
                 # A full disk makes SQLite roll back by itself.
-                if connection.in_transaction:
+                if self._connection is connection and connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.OperationalError as error:
@@ -321,6 +321,8 @@ class Store:
         except FileNotFoundError:
             there = 0
         if there != self._file:
+            if there:  # a new engine, which whoever goes on asks from now on
+                self.close()
             raise UnavailableError(
                 f"{self.path} has been taken away meanwhile",
                 "the engine was reset, or its root deleted; what still runs on it is to be ended",

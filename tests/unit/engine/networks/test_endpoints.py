@@ -142,6 +142,37 @@ def test_several_networks_and_their_ways_out(engine: Endpoints) -> None:
     assert [(m.network_name, m.gateway) for m in plan.members] == [("alpha", set()), ("beta", {4})]
 
 
+def test_a_network_is_one_by_whatever_name(engine: Endpoints) -> None:
+    network = create(engine, "own", "10.9.0.0/24")
+    asked = {"own": {"Aliases": ["a"]}, network.id: {"MacAddress": "02:00:00:00:00:01"}}
+    engine.declare("one", request(network.id[:12], asked))
+    (member,) = engine.of("one")
+    assert member.settings == {"Aliases": ["a"], "MacAddress": "02:00:00:00:00:01"}
+    asked = {"own": {"Aliases": ["a"]}, network.id: {"Aliases": ["b"]}}
+    with pytest.raises(InvalidArgumentError, match="Aliases is given twice for one network"):
+        engine.declare("two", request("own", asked))
+    assert engine.of("two") == []
+
+
+@pytest.mark.parametrize("name", ["lo", "eth0"])
+def test_a_links_name_is_no_others(engine: Endpoints, name: str) -> None:
+    create(engine, "more", "10.9.0.0/24")
+    options = {"com.docker.network.endpoint.ifname": name}
+    record = request("bridge", {"bridge": {}, "more": {"DriverOpts": options}})
+    with pytest.raises(ConflictError, match=f"interface name {name} is already in use"):
+        start(engine, "one", record)
+
+
+def test_no_network_is_no_company(engine: Endpoints) -> None:
+    """A container is on networks, or on none."""
+    networks = Networks(engine._settings, engine._store)
+    start(engine, "one")
+    start(engine, "two", request("none"))
+    for container_id, other in (("one", "none"), ("two", "bridge")):
+        with pytest.raises(ConflictError, match=r"one of the networks in private \(none\) mode"):
+            engine.join(container_id, networks.find(other), {}, record=request(), running=False)
+
+
 def test_fixed_addresses_are_one_containers_alone(engine: Endpoints) -> None:
     create(engine, "own", "10.9.0.0/24")
     fixed = request("own", {"own": {"IPAMConfig": {"IPv4Address": "10.9.0.77"}}})
