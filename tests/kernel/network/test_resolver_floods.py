@@ -269,6 +269,74 @@ def test_questions_that_wait_have_a_limit(tmp_path: pathlib.Path, bridge: Bridge
     assert sorted(refused) == list(range(limit, limit + 10))
 
 
+@contextlib.contextmanager
+def asked(namespace: int, count: int) -> Iterator[socket.socket]:
+    """Ask for as many names at once as wanted; their questions' numbers are those up to there."""
+    with machines.entered(namespace):
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with asking:
+        asking.settimeout(machines.TIMEOUT_SECONDS)
+        asking.connect(("127.0.0.11", 53))
+        for number in range(count):
+            question = dnslib.DNSRecord.question(f"{number}.example.org")
+            question.header.id = number
+            asking.send(question.pack())
+        yield asking
+
+
+def test_who_waits_gets_a_turn(
+    tmp_path: pathlib.Path, bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "OPEN_MAX", 2)
+    right = says("192.0.2.1")
+
+    def slowly(data: bytes) -> bytes | None:
+        time.sleep(0.02)
+        return right(data)
+
+    service = Service(tmp_path / "names", ["127.0.0.1"], [])
+    with (
+        machines.container(bridge, "172.17.0.2") as web,
+        service.registered("a" * 64, web),
+        upstream(None, slowly),
+        asked(web, 10) as asking,
+    ):
+        answers = [dnslib.DNSRecord.parse(asking.recv(512)) for _ in range(10)]
+    assert {str(answer.rr[0].rdata) for answer in answers} == {"192.0.2.1"}
+    assert sorted(answer.header.id for answer in answers) == list(range(10))
+
+
+def test_who_waits_in_vain_is_told(
+    tmp_path: pathlib.Path, bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "OPEN_MAX", 1)
+    monkeypatch.setattr(forwarding, "UPSTREAM_SECONDS", 0.2)
+    service = Service(tmp_path / "names", [], ["192.0.2.77"])
+    with (
+        machines.container(bridge, "172.17.0.2") as web,
+        service.registered("a" * 64, web),
+        asked(web, 4) as asking,
+    ):
+        answers = [dnslib.DNSRecord.parse(asking.recv(512)) for _ in range(4)]
+    assert {answer.header.rcode for answer in answers} == {dnslib.RCODE.SERVFAIL}
+    assert sorted(answer.header.id for answer in answers) == [0, 1, 2, 3]
+
+
+def test_who_leaves_leaves_nothing_open(tmp_path: pathlib.Path, bridge: Bridge) -> None:
+    service = Service(tmp_path / "names", [], ["192.0.2.77"])
+    started = time.monotonic()
+    with machines.container(bridge, "172.17.0.2") as web:
+        with service.registered("a" * 64, web):
+            before = len(os.listdir("/proc/self/fd"))
+            with asked(web, 50):
+                while len(os.listdir("/proc/self/fd")) < before + 50:
+                    assert time.monotonic() < started + 20
+        left = time.monotonic()
+        while len(os.listdir("/proc/self/fd")) > before:
+            assert time.monotonic() < left + forwarding.UPSTREAM_SECONDS / 2, "they are waited for"
+            time.sleep(0.01)
+
+
 def test_connections_of_one_container_have_a_limit(tmp_path: pathlib.Path, bridge: Bridge) -> None:
     service = Service(tmp_path / "names", [], [])
     service.endpoints[:] = endpoints()
