@@ -343,7 +343,6 @@ def _bind_console(root: int, slave: int) -> None:
         owned(mount.open_tree(slave, "", mount.OPEN_TREE_CLONE)) as tree,
         owned(beneath.make_file(root, "/dev/console")) as target,
     ):
-        mount.mount_setattr(tree, propagation=mount.MS_PRIVATE)
         mount.move_mount(tree, target)
 
 

@@ -181,3 +181,40 @@ def test_the_callers_umask_counts_for_nothing(
     ).stdout.split()  # fmt: skip
     assert ran == ["0022", "755", "755", "604", "755", "622", "1777"]
     assert oct((own / "made" / "below" / "here").stat().st_mode & 0o777) == "0o755"
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="unshare is not installed")
+def test_nothing_of_a_shared_machine_stays_shared_unasked(
+    ketch_oci: str, bundle: Bundle, tmp_path: pathlib.Path
+) -> None:
+    """Where all mounts are shared, as systemd has them, in a mount namespace of the test's own."""
+    shared = ["unshare", "--mount", "--propagation", "shared", "sh", "-c"]
+    state = ["sh", ketch_oci, "--root", str(tmp_path / "state")]
+    before = Engine("ketch-oci", [*shared, 'cat /proc/self/mountinfo; echo; exec "$@"', *state])
+    after = Engine("ketch-oci", [*shared, '"$@" >&2; cat /proc/self/mountinfo', *state])
+
+    def change(config: Any) -> None:
+        config["linux"]["rootfsPropagation"] = "rshared"
+        config["mounts"] += [
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["ro"]},
+            {"destination": "/mnt", "type": "bind", "source": str(tmp_path), "options": ["rbind"]},
+        ]  # fmt: skip
+        config["root"]["readonly"] = False
+
+    (tmp_path / "outside").mkdir()
+
+    def mount(config: Any) -> None:
+        change(config)
+        sets = config["process"]["capabilities"]
+        config["process"]["capabilities"] = {name: ["CAP_SYS_ADMIN"] for name in sets}
+
+    script = "mount -t tmpfs t /mnt/outside && grep /mnt/outside /proc/self/mountinfo"
+    done = after("run", "-b", bundle("sh", "-c", script, change=mount), "c")
+    assert " /mnt/outside " in done.err
+    assert f" {tmp_path}/outside " not in done.out
+    out = before.ok("run", "-b", bundle("cat", "/proc/self/mountinfo", change=change), "c")
+    outside, inside = (set(re.findall(r" shared:\d+", text)) for text in out.split("\n\n"))
+    # The root and all below is shared at the end, as asked, in groups of the container's own.
+    assert len(inside) > 5
+    assert inside.isdisjoint(outside)

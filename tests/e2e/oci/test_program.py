@@ -180,3 +180,23 @@ def test_a_root_that_only_the_mapped_root_may_reach(
     # Nor need it be able to reach all of what leads there.
     outer.chmod(0o700)
     assert engine("run", "-b", path, "c").out == "0\n"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_debug_log_says(
+    runtime: Engine, bundle: Bundle, tmp_path: pathlib.Path, form: str
+) -> None:
+    debug = Engine(runtime.name, [*runtime.prefix, "--debug", "--log-format", form])
+    level = '"level":"debug"' if form == "json" else "level=debug"
+    words = ("nsexec container setup", "child process in init()")
+    err = debug("run", "-b", bundle("true"), "c").err
+    for line in (*words, "init: closing the pipe to signal completion"):
+        assert any(level in said and line in said for said in err.splitlines()), line
+    path = bundle("sleep", "100")
+    log = tmp_path / "log"
+    assert oci.quietly(debug, "--log", str(log), "run", "-d", "-b", path, "c") == 0
+    assert words[1] in log.read_text()
+    err = debug("exec", "c", "true").err
+    for line in (*words, "setns_init: about to exec"):
+        assert any(level in said and line in said for said in err.splitlines()), line
+    assert runtime("exec", "c", "true").err == ""

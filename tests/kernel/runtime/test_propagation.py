@@ -102,6 +102,25 @@ def test_what_is_mounted_on_a_bind_never_shows_on_the_host(
     assert (shared / "below" / "file").read_text() == "the host's\n"
 
 
+@pytest.mark.parametrize(
+    ("propagation", "wanted"),
+    [("", "master"), ("rslave", "master"), ("private", ""), ("rprivate", ""),
+     ("rshared", "shared master")],
+)  # fmt: skip
+def test_how_far_a_bind_stays_with_its_source(
+    bundle: Bundle, shared: pathlib.Path, propagation: str, wanted: str
+) -> None:
+    (bundle.rootfs / "mnt").mkdir()
+    config = bind(configuration("sleep", "60"), shared, "rbind")
+    if propagation:
+        config["linux"]["rootfsPropagation"] = propagation
+    for each in (config, in_user_namespace(config)):
+        with bundle.container(each) as container:
+            for path in ("/mnt", "/mnt/below"):
+                marks = mounts(container.pid)[path].split(" - ")[0].split()[6:]
+                assert [each.split(":")[0] for each in marks] == wanted.split()
+
+
 def test_a_joined_mount_namespace_s_peers_hear_nothing(
     bundle: Bundle, shared: pathlib.Path
 ) -> None:

@@ -42,7 +42,9 @@ def exec_(settings: "Settings", options: "Parsed") -> int:
     section = config.get("linux", {}).get("seccomp")
     filter_ = handover.prepare_filter(settings, section) if section else None
     setup = ProcessSetup(process, filter_)
+    settings.log.tell("nsexec container setup")
     entered = _enter(settings, options, record, config, setup, preserved)
+    settings.log.tell("child process in init()", "setns_init: about to exec")
     for warning in setup.warnings:  # known now: a user namespace has all capabilities
         settings.log.warning(warning)
     foreground = None

@@ -208,13 +208,16 @@ class Making:
             *setup.warnings,
         ):  # known now: a user namespace has all capabilities
             settings.log.warning(warning)
+        settings.log.tell("nsexec container setup")
         try:
-            return creation.create(birth, cgroup)
+            created = creation.create(birth, cgroup)
         except StartError as error:
             raise handover.in_callers_words(error) from error
         finally:
             if fifo is not None:
                 os.close(fifo)
+        settings.log.tell("child process in init()", "init: closing the pipe to signal completion")
+        return created
 
     def _make_cgroup(self) -> "Manager | None":
         """Make and limit the cgroup; None where a rootless caller may not and asked for none."""
