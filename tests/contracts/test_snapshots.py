@@ -67,6 +67,11 @@ def mounted(snapshotter: Snapshotter, directory: str) -> Iterator[pathlib.Path]:
         os.close(descriptor)
 
 
+def names(root: pathlib.Path) -> list[str]:
+    """What a root holds beside what every container has."""
+    return sorted({*os.listdir(root)} - {".dockerenv", "etc", "run"})
+
+
 def three_layers(snapshotter: Snapshotter) -> list[str]:
     commit(
         snapshotter, CHAIN[0], [],
@@ -96,7 +101,7 @@ def test_layers_are_stacked_in_order(snapshotter: Snapshotter) -> None:
     snapshotter.prepare(directory, chain)
     assert snapshotter.prepared_on(directory) == chain
     with mounted(snapshotter, directory) as root:
-        assert sorted(os.listdir(root)) == ["d", "o", "s"]
+        assert names(root) == ["d", "o", "s"]
         assert (root / "d" / "f").read_bytes() == b"third"
         assert (root / "d" / "g").read_bytes() == b"second"
         assert os.listdir(root / "o") == ["new"]
@@ -188,12 +193,39 @@ def test_a_mount_is_in_no_mount_table_and_moves_nobody(snapshotter: Snapshotter)
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+def test_what_an_image_lacks_is_there_and_told_nowhere(snapshotter: Snapshotter) -> None:
+    commit(snapshotter, CHAIN[0], [], member(b"f", data=b"x"))
+    commit(
+        snapshotter, CHAIN[1], [],
+        member(b"etc", tar.DIRECTORY, mode=0o700),
+        member(b"etc/mtab", data=b"its own"),
+        member(b".dockerenv", data=b"its own"),
+        member(b"run", tar.SYMLINK, link=b"var"),
+    )  # fmt: skip
+    bare, own = container(snapshotter, "bare"), container(snapshotter, "own")
+    snapshotter.prepare(bare, CHAIN[:1])
+    snapshotter.prepare(own, CHAIN[1:2])
+    for _ in range(2):  # as before once it has run
+        with mounted(snapshotter, bare) as root:
+            assert os.readlink(root / "etc" / "mtab") == "/proc/mounts"
+            assert (root / ".dockerenv").read_bytes() == b""
+            assert (root / "run" / ".containerenv").read_bytes() == b""
+        with mounted(snapshotter, own) as root:
+            assert (root / "etc" / "mtab").read_bytes() == b"its own"
+            assert (root / ".dockerenv").read_bytes() == b"its own"
+            assert os.readlink(root / "run") == "var"
+            assert stat.S_IMODE((root / "etc").stat().st_mode) == 0o700
+    assert [*snapshotter.changes(bare), *snapshotter.changes(own)] == []
+    snapshotter.remove_unfinished()
+    assert sorted(snapshotter.chain_ids()) == CHAIN[:2]
+
+
 def test_an_image_without_layers_has_an_empty_root(snapshotter: Snapshotter) -> None:
     directory = container(snapshotter)
     snapshotter.prepare(directory, [])
     assert snapshotter.prepared_on(directory) == []
     with mounted(snapshotter, directory) as root:
-        assert os.listdir(root) == []
+        assert names(root) == []
         (root / "f").touch()
 
 
@@ -208,7 +240,7 @@ def test_hundreds_of_layers_can_be_stacked(
     directory = container(snapshotter)
     snapshotter.prepare(directory, CHAIN[:count])
     with mounted(snapshotter, directory) as root:
-        assert len(os.listdir(root)) == count
+        assert len(names(root)) == count
         (root / "written").touch()
 
 

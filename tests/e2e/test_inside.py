@@ -325,3 +325,35 @@ def test_the_session_has_no_controlling_terminal_without_t(engine: Engine) -> No
 def test_the_keyring_is_new(engine: Engine) -> None:
     """A container that shares the host's session keyring can read its keys."""
     assert inside(engine, "cat /proc/keys; true") == []
+
+
+@pytest.mark.ketch_only("Docker has the first and the last of them")
+def test_programs_find_out_that_they_are_in_a_container(ketch: Engine, run_name: str) -> None:
+    script = "ls /.dockerenv /run/.containerenv; readlink /etc/mtab; grep -c ' / ' /etc/mtab"
+    ketch.ok("run", "--name", run_name, "--read-only", "busybox", "sh", "-c", script)
+    assert ketch.ok("logs", run_name).split() == [
+        "/.dockerenv", "/run/.containerenv", "/proc/mounts", "1",
+    ]  # fmt: skip
+    assert ketch.ok("diff", run_name) == ""
+    ketch.ok("rm", run_name)
+    assert (
+        ketch.ok("run", "--rm", "--userns", "auto", "busybox", "sh", "-c", script).split()[3] == "1"
+    )
+
+
+@pytest.mark.ketch_only("Docker's runc makes it 755 at the second start")
+def test_a_tmpfs_has_its_mode_at_each_start(
+    ketch: Engine, run_name: str, tmp_path: pathlib.Path
+) -> None:
+    ketch.ok("create", "--name", run_name, "--user", "65534", "--tmpfs", "/t", "--tmpfs",
+             "/new/deep/t/", "--tmpfs", "/root", "--tmpfs", "/m:mode=700", "--mount",
+             "type=tmpfs,target=/n", "-v", f"{tmp_path}:/host", "--tmpfs", "/host/t",
+             "busybox", "stat", "-c", "%a", "/t", "/new/deep/t", "/root", "/m", "/n",
+             "/new/deep")  # fmt: skip
+    first = ketch.ok("start", "-a", run_name)
+    assert first.split() == ["1777", "1777", "700", "700", "1777", "755"]
+    again = ketch.ok("start", "-a", run_name).split()
+    assert again[:5] == first.split()[:5]
+    # The host's own directory is not everybody's.
+    assert (tmp_path / "t").stat().st_mode & 0o7777 == 0o755
+    ketch.ok("rm", run_name)

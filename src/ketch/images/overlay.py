@@ -56,9 +56,7 @@ class OverlaySnapshotter(Snapshotter):
             try:
                 record_layers(directory, chain_ids)
                 os.mkdir(f"{directory}/work", 0o700)
-                make_upper(f"{directory}/upper", trees[-1] if trees else "")
-                if not trees:
-                    os.mkdir(f"{directory}/empty", 0o755)  # overlayfs wants a layer below
+                make_upper(f"{directory}/upper", [self._make_base(), *trees][-1])
             except OSError as error:
                 raise unwritable(directory, error) from error
 
@@ -66,7 +64,7 @@ class OverlaySnapshotter(Snapshotter):
         self, directory: str, user_namespace: int | None = None, *, passing: bool = False
     ) -> int:
         """See ``Snapshotter.mount``."""
-        lower = self._trees(directory) or [f"{directory}/empty"]
+        lower = self._trees(directory)
         if user_namespace is None:
             return self._mount(directory, lower, passing=passing)
         from ketch.images import idmapped  # noqa: PLC0415 - wanted by few, and it loads threads
@@ -79,7 +77,7 @@ class OverlaySnapshotter(Snapshotter):
     def view(self, directory: str) -> int:
         """See ``Snapshotter.view``."""
         # As a layer of its own, the tree that the container writes to is not "in use" twice.
-        lower = self._trees(directory) or [f"{directory}/empty"]
+        lower = self._trees(directory)
         return self._mount(directory, [f"{directory}/upper", *lower], writable=False)
 
     @contextlib.contextmanager

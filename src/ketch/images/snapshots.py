@@ -12,6 +12,7 @@ are the same for all, the tree that a container writes to is not:
     ROOT/snapshots/ALGORITHM/HEX/diff    what the layer adds, whiteouts in overlayfs's form
     ROOT/snapshots/ALGORITHM/HEX/size    bytes of its files, as text
     ROOT/snapshots/ingest/               being unpacked, or being removed
+    ROOT/snapshots/base/                 what every container has where its image lacks it
     DIRECTORY/layers                     chain IDs below a container, the lowest first
     DIRECTORY/upper, DIRECTORY/work      what the container changed, and overlayfs's own
 
@@ -31,6 +32,7 @@ from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 from ketch.linux.syncfs import syncfs
 from ketch.spec import digest as digests
+from ketch.spec.image import LAYERS_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,7 +211,7 @@ class Snapshotter(ABC):
         """
         trees = [f"{self.path(chain)}/diff" for chain in reversed(chain_ids)]
         if directory:
-            data = {"LowerDir": ":".join(trees), "UpperDir": f"{directory}/upper",
+            data = {"LowerDir": ":".join(self._trees(directory)), "UpperDir": f"{directory}/upper",
                     "WorkDir": f"{directory}/work"}  # fmt: skip
         elif trees:
             data = {"LowerDir": ":".join(trees[1:]), "UpperDir": trees[0]}
@@ -275,7 +277,37 @@ class Snapshotter(ABC):
 
     def _trees(self, directory: str) -> list[str]:
         """Returns the trees below a container's, topmost first."""
-        return [f"{self.path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
+        trees = [f"{self.path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
+        base = f"{self.root}/snapshots/base"
+        # One is left for what a view puts on top.
+        if len(trees) < LAYERS_MAX - 1 and os.path.exists(base):
+            trees.append(base)
+        return trees
+
+    def _make_base(self) -> str:
+        """Make the tree below all layers, if it is missing; returns where it is.
+
+        Docker and podman make these in each container. Here an image's own are above them, and what
+        a container changed is told and committed without them.
+        """
+        path = f"{self.root}/snapshots/base"
+        if not os.path.exists(path):
+            aside = self._new_path()
+            try:
+                for name in ("", "/etc", "/run"):
+                    os.mkdir(f"{aside}{name}", 0o755)
+                    os.chmod(f"{aside}{name}", 0o755)
+                for name, mode in (("/.dockerenv", 0o755), ("/run/.containerenv", 0o644)):
+                    with open(f"{aside}{name}", "x", encoding="ascii") as file:
+                        os.fchmod(file.fileno(), mode)
+                os.symlink("/proc/mounts", f"{aside}/etc/mtab")
+                os.rename(aside, path)
+            except OSError:
+                if not os.path.exists(path):  # else somebody else has made it meanwhile
+                    raise
+            finally:
+                remove_tree(aside)
+        return path
 
     def _stack(self, directory: str) -> "Directory":
         from ketch.images import layered  # noqa: PLC0415 - not for a container's start
@@ -297,11 +329,10 @@ def record_layers(directory: str, chain_ids: Sequence[str]) -> None:
 def make_upper(path: str, topmost: str) -> None:
     """Make the directory that a container writes to, with the metadata of the root that shows."""
     os.mkdir(path, 0o755)
-    if topmost:
-        status = os.stat(topmost)
-        os.chown(path, status.st_uid, status.st_gid)
-        os.chmod(path, stat.S_IMODE(status.st_mode))
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    status = os.stat(topmost)
+    os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, stat.S_IMODE(status.st_mode))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _spread(directory: str) -> None:

@@ -36,9 +36,8 @@ class CopySnapshotter(Snapshotter):
             trees = [self._tree(chain_id) for chain_id in chain_ids]
             try:
                 record_layers(directory, chain_ids)
-                make_upper(f"{directory}/merged", trees[-1] if trees else "")
-                if trees:
-                    _copy_stack(self._stack(directory), f"{directory}/merged")
+                make_upper(f"{directory}/merged", [self._make_base(), *trees][-1])
+                _copy_stack(self._stack(directory), f"{directory}/merged")
             except OSError as error:
                 raise unwritable(directory, error) from error
 

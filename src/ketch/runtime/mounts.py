@@ -29,6 +29,7 @@ _COVERABLE = frozenset({
 # Made with the kernel's own labels, or with none.
 _UNLABELLED = frozenset({"proc", "sysfs"})
 _HELD = "/proc/self/fd/"
+_TMPFS_MODE = 0o1777  # the kernel's, where nothing is covered
 _OWNED_BY = {"proc": "PID", "sysfs": "network", "mqueue": "IPC", "cgroup": "cgroup"}
 
 
@@ -224,7 +225,7 @@ class MountOperation:
                     "remove the symlink from the image",
                 ) from error
         if directory:
-            return beneath.make_directories(root, self.destination)
+            return beneath.make_directories(root, self.destination, self._mode_to_make(root))
         target = beneath.make_file(root, self.destination)
         if stat.S_ISDIR(os.fstat(target).st_mode):
             os.close(target)
@@ -306,9 +307,28 @@ class MountOperation:
             self._change_attributes(made)
         return made
 
+    def _mode_to_make(self, root: int) -> int:
+        """The mode of a mount point that is missing; its parents are there, or are made here.
+
+        A tmpfs's takes its own, so that the next one has it from there, at the next start; but not
+        where it would be the host's directory, or a volume's, that all can write to.
+        """
+        if not self._takes_mode():
+            return 0o755
+        parent = os.path.dirname(os.path.normpath(self.destination))
+        with owned(beneath.make_directories(root, parent)) as directory:
+            own = os.fstat(directory).st_dev == os.fstat(root).st_dev
+        return _TMPFS_MODE if own else 0o755
+
+    def _takes_mode(self) -> bool:
+        """Whether it is a tmpfs for which no mode is given."""
+        return self.type == "tmpfs" and not any(
+            option.startswith("mode=") for option in self.options.data
+        )
+
     def _covered_mode(self, root: int) -> list[str]:
         """A tmpfs takes the mode of what it covers, where no other is given: runc's way."""
-        if self.type != "tmpfs" or any(option.startswith("mode=") for option in self.options.data):
+        if not self._takes_mode():
             return []
         try:
             covered = beneath.open_path(root, self.destination)
