@@ -373,3 +373,36 @@ def test_a_part_of_a_volume_is_filled_like_a_whole_one(engine: Engine, image: st
     assert text.split() == ["4711:1000", "2750:1000", "empty"]
     out = "type=volume,src=parts,dst=/data,volume-subpath=out"
     assert engine("run", "--rm", "--network", "none", "--mount", out, image).status == 125
+
+
+@pytest.mark.usefixtures("clean")
+@pytest.mark.ketch_only("where docker mounts its volumes is the daemon's own")
+def test_a_volume_with_options_is_mounted_while_anybody_has_it(engine: Engine) -> None:
+    """The end of one container takes nothing away from another, however it ends."""
+    engine.ok("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory")
+    place = engine.ok("volume", "inspect", "-f", "{{.Mountpoint}}", "memory")
+
+    def start(name: str) -> None:
+        engine.ok("run", "-d", "--name", name, "--network", "none", "-v", "memory:/m",
+                  "busybox", "sleep", "1000")  # fmt: skip
+
+    start("first")
+    engine.ok("exec", "first", "sh", "-c", "echo here >/m/file")
+    for name, end in (("stopped", ["stop", "-t", "0"]), ("removed", ["rm", "-f"])):
+        start(name)
+        engine.ok(*end, name)
+        assert os.path.ismount(place), end
+        assert pathlib.Path(place, "file").read_text() == "here\n"
+        assert engine.ok("exec", "first", "cat", "/m/file") == "here"
+        start(f"after-{name}")
+        assert engine.ok("exec", f"after-{name}", "cat", "/m/file") == "here"
+        engine.ok("rm", "-f", f"after-{name}")
+    refused = engine("volume", "rm", "memory")
+    assert refused.status == 1
+    assert os.path.ismount(place)
+    engine.ok("stop", "-t", "0", "first")
+    assert not os.path.ismount(place)
+    engine.ok("start", "first")
+    assert engine("exec", "first", "cat", "/m/file").status == 1  # a new file system
+    engine.ok("rm", "-f", "first", "stopped")
+    assert not os.path.ismount(place)
