@@ -229,8 +229,7 @@ class Tree:
             os.chown(contested.path(made), entry.uid, entry.gid)
             os.chmod(contested.path(made), entry.mode)
             identity = _identity(made)
-        self._described.pop(path, None)  # the last description counts, in the order of the archive
-        self._described[path] = (identity, entry, is_member)
+        self._described[path] = (identity, entry, is_member)  # the last description counts
 
     def _is_link_itself(self, parent: int, name: bytes, entry: tar.Entry) -> bool:
         """Whether a hard link's place already holds the file that it is to share."""

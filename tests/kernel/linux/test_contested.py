@@ -15,7 +15,7 @@ import pytest
 
 from ketch.engine.configuration import selinux
 from ketch.errors import KetchError
-from ketch.images import extraction
+from ketch.images import extraction, filling
 from ketch.linux import beneath, contested
 from ketch.linux.copytree import copy_tree
 from ketch.linux.scopes import owned
@@ -110,44 +110,38 @@ def test_a_member_of_an_archive(place: Path, exchange: Callable[..., None], kind
         extraction.extract(root, b"", stream(entry))
 
 
-def test_a_directory_is_not_taken_for_another_of_its_number(
+def test_a_directory_is_not_taken_for_another(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its number is one of its own file system: at the end the path may lead to another one."""
+    """In the end its path may lead to another one; a number is one of its own file system."""
     other = tmp_path / "other"
     other.mkdir(0o700)
-    real = os.fstat
+    original = extraction._Extractor._finish
 
-    def fstat(descriptor: int) -> os.stat_result:
-        status = real(descriptor)
-        return os.stat_result((status[0], 1, status[2] if is_other(status) else 99, *status[3:]))
+    def exchange_and_finish(self: extraction._Extractor) -> None:
+        (place / _NAME).rename(place / "aside")
+        (place / _NAME).symlink_to("../other")
+        original(self)
 
-    def is_other(status: os.stat_result) -> bool:
-        return os.path.samestat(status, other.stat())
-
-    def finish(path: Path) -> None:
-        path.rename(place / "aside")
-        path.symlink_to("../other")
-
-    monkeypatch.setattr(os, "fstat", fstat)
-    later = member(b"other.txt", data=b"x")
+    monkeypatch.setattr(extraction._Extractor, "_finish", exchange_and_finish)
     with owned(os.open(tmp_path, _PATH)) as root:
-
-        class Source:
-            """An archive whose last piece comes after the exchange."""
-
-            def __init__(self) -> None:
-                self.content = stream(member(b"name/", DIRECTORY, mode=0o777, uid=7), later)
-
-            def read(self, size: int) -> bytes:
-                if self.content.tell() >= 512 and (place / _NAME).is_dir() and not (
-                    place / _NAME
-                ).is_symlink():  # fmt: skip
-                    finish(place / _NAME)
-                return self.content.read(size)
-
-        extraction.extract(root, b"place", Source())
+        entry = member(b"name/", DIRECTORY, mode=0o777, uid=7)
+        extraction.extract(root, b"place", stream(entry))
+        status = os.fstat(root)
+        assert filling._identity(root) == (status.st_dev, status.st_ino)
     assert (stat.S_IMODE(other.stat().st_mode), other.stat().st_uid) == (0o700, 0)
+    assert (place / "aside").stat().st_uid == 7
+
+
+def test_directories_that_an_archive_does_not_mention_belong_to_the_copys_owner(
+    place: Path,
+) -> None:
+    with owned(os.open(place, _PATH)) as root:
+        content = stream(member(b"made/down/file", uid=1, gid=2))
+        extraction.extract(root, b"", content, owned=lambda uid, gid: (uid + 40, gid + 50))
+    for name, ids in (("made", (40, 50)), ("made/down", (40, 50)), ("made/down/file", (41, 52))):
+        status = (place / name).stat()
+        assert (status.st_uid, status.st_gid) == ids, name
 
 
 @pytest.mark.parametrize("kind", ["fifo", "character", "symlink", "directory"])

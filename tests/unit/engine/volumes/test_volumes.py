@@ -172,3 +172,22 @@ def test_filters(engine: Engine) -> None:
         select("dangling=x")
     with pytest.raises(InvalidArgumentError, match="invalid filter 'size'"):
         select("size=1")
+
+
+def test_a_volumes_data_is_everybodys_to_read_in_a_container(engine: Engine) -> None:
+    """Whatever the umask of who made it; what it lies in is closed."""
+    before = os.umask(0o077)
+    try:
+        made = engine.volumes.create("masked")
+    finally:
+        os.umask(before)
+    assert os.stat(made.mountpoint).st_mode & 0o777 == 0o755
+    assert os.stat(os.path.dirname(made.mountpoint)).st_mode & 0o777 == 0o700
+
+
+def test_a_prune_removes_what_a_killed_removal_has_left(engine: Engine, tmp_path: Path) -> None:
+    engine.volumes.create("kept")
+    left = tmp_path / "root" / "volumes" / ".removing-0123"
+    (left / "_data" / "deep").mkdir(parents=True)
+    engine.volumes.prune()
+    assert os.listdir(tmp_path / "root" / "volumes") == ["kept"]
