@@ -1,5 +1,6 @@
 """Image commands: the same words and figures from ketch, from docker, and over the API."""
 
+import json
 import os
 import pathlib
 import re
@@ -51,6 +52,19 @@ def test_load_tells_a_terminal_how_far_it_is(engine: Engine, tmp_path: pathlib.P
         "Loaded image: loading:1",
     ]
     engine.ok("rmi", "loading:1", other)
+
+
+def test_an_archive_with_a_hole_is_no_whole_one_and_an_image_may_name_no_user(
+    engine: Engine,
+) -> None:
+    first, second = member(b"first", data=b"x"), member(b"second")
+    refused = engine("import", "-", "hole", stdin=archive(first + bytes(512) + second))
+    assert refused.status != 0
+    assert "invalid tar header" in refused.err
+    changed = engine.ok("import", "-c", 'USER ""', "-", "nobody", stdin=archive(first, second))
+    config = json.loads(engine.ok("image", "inspect", "-f", "{{json .Config}}", "nobody"))
+    assert config.get("User", "") == ""
+    engine.ok("rmi", changed)
 
 
 def test_a_container_outlives_its_image_and_cannot_be_committed(engine: Engine) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.images.archive import Loaded
+    from ketch.engine.images.archive import Loaded, PassedOver
     from ketch.images.tar import Stream
 
 JSON = "application/json"
@@ -213,7 +213,7 @@ async def load(call: "Call") -> None:
     async with body_descriptor(call) as descriptor:
 
         def take(engine: "Engine", outlet: Outlet) -> None:
-            def tell(loaded: "Loaded") -> None:
+            def tell(loaded: "Loaded | PassedOver") -> None:
                 for text in loaded.lines():
                     outlet.tell({"stream": f"{text}\n"})
 

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ketch.engine.images.archive import Loaded
+    from ketch.engine.images.archive import Loaded, PassedOver
     from ketch.engine.settings import Settings
 
 # What is there and no file, in Docker's words.
@@ -98,7 +98,7 @@ def load(settings: "Settings", arguments: list[str]) -> int:
     lines = shown_on(sys.stdout)
     progress = Progress() if parsed.enabled("quiet") or not sys.stdout.isatty() else lines
 
-    def tell(loaded: "Loaded") -> None:
+    def tell(loaded: "Loaded | PassedOver") -> None:
         for line in loaded.lines():
             lines.say("", line)
 

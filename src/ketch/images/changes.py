@@ -182,11 +182,13 @@ def _command(text: str, instruction: str) -> list[str]:
     return [*SHELL, text]
 
 
-def _single(config: "ContainerConfig", instruction: str, text: str) -> str:
+def _single(
+    config: "ContainerConfig", instruction: str, text: str, *, may_be_empty: bool = False
+) -> str:
     if not text:
         raise InvalidArgumentError(f"{instruction} requires exactly one argument")
     value = expand(text, _environment(config))
-    if not value:
+    if not value and not may_be_empty:
         raise InvalidArgumentError(f"{instruction}: {text!r} is empty")
     return value
 
@@ -249,7 +251,8 @@ def _volume(config: "ContainerConfig", text: str) -> None:
 
 
 def _user(config: "ContainerConfig", text: str) -> None:
-    config["User"] = _single(config, "USER", text)
+    # An empty one takes the user of the image below away.
+    config["User"] = _single(config, "USER", text, may_be_empty=True)
 
 
 def _workdir(config: "ContainerConfig", text: str) -> None:

@@ -170,7 +170,13 @@ class Reader:
         self._unread_padding = 0
         header = self._exactly(BLOCK, may_end=True)
         if header == _ZEROS:
-            # The end mark is two such blocks; a single one ends an archive for every reader.
+            # The end mark is two such blocks, and whatever follows them is no matter. As for Go, a
+            # single one is an end as well where the archive ends there, but nowhere else: what
+            # comes after it would be lost without a word.
+            if self._exactly(BLOCK, may_end=True) not in {_ZEROS, b""}:
+                raise _malformed(
+                    "invalid tar header: a lone block of zeros is no end, and an invalid header"
+                )
             return None
         if header:
             _verify_checksum(header)

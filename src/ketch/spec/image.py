@@ -202,20 +202,42 @@ def parse_manifest(content: bytes) -> "Manifest":
 def parse_index(content: bytes) -> "Index":
     """Read an index (Docker's word: manifest list).
 
+    An entry that cannot be read is left out, so that the others can be had: what one tool writes
+    for a signature, or gets wrong for one platform, is no matter to the rest. Its size may be
+    missing, as Docker lets it be.
+
     Raises:
-        InvalidArgumentError: it is malformed, too large, or another kind of document.
+        InvalidArgumentError: it is malformed, too large, or another kind of document; or none of
+            its entries can be read.
     """
     document = _document(content, "image index")
     _expect_type(document, INDEX_TYPES, "image index")
     manifests = _list(document, "manifests", "image index", MANIFESTS_MAX)
-    document["manifests"] = manifests
+    document["manifests"] = found = []
+    odd: InvalidArgumentError | None = None
     for number, entry in enumerate(manifests):
-        check_entry(entry, f"image index: manifests[{number}]")
+        try:
+            found.append(parse_entry(entry, f"image index: manifests[{number}]"))
+        except InvalidArgumentError as error:
+            odd = odd or error
+    if odd is not None and not found:
+        raise odd
     return document  # type: ignore[return-value]
 
 
-def check_entry(entry: "Any", where: str) -> None:
-    """Check one descriptor of an index; what is null in it is taken out, as Go takes it.
+def is_index(content: bytes) -> bool:
+    """Whether a document is an index, by what it says itself or what it has.
+
+    Raises:
+        InvalidArgumentError: it is no JSON object.
+    """
+    document = _document(content, "manifest")
+    said = document.get("mediaType")
+    return said in INDEX_TYPES if said is not None else "manifests" in document
+
+
+def parse_entry(entry: "Any", where: str) -> "Descriptor":
+    """Check one descriptor of an index; what is null or empty in it is as good as missing.
 
     Args:
         entry: the descriptor.
@@ -224,15 +246,22 @@ def check_entry(entry: "Any", where: str) -> None:
     Raises:
         InvalidArgumentError: it is malformed.
     """
-    _descriptor(entry, where)
-    platform = entry.get("platform")
-    if platform is None:
-        entry.pop("platform", None)
-        return
-    _strings(platform, ("architecture", "os"), f"{where}.platform", required=True)
-    _strings(platform, ("variant",), f"{where}.platform")
-    if platform.get("variant") is None:
-        platform.pop("variant", None)
+    _strings(entry, ("mediaType",), where)
+    made = {name: value for name, value in entry.items() if value is not None}
+    made.setdefault("mediaType", "")
+    _descriptor({"size": 0, **made}, where)
+    platform = made.pop("platform", None)
+    if platform is not None:
+        _strings(platform, ("architecture", "os", "variant"), f"{where}.platform")
+        platform = {name: value for name, value in platform.items() if value}
+    if platform:
+        made["platform"] = {"architecture": "", "os": "", **platform}
+    return made  # type: ignore[return-value]
+
+
+def listed_size(entry: "Descriptor") -> int | None:
+    """Returns how many bytes an index says that a document has, None where it does not say."""
+    return entry.get("size")
 
 
 def parse_config(content: bytes) -> "ImageConfig":
@@ -323,14 +352,14 @@ def parse_platform(text: str) -> "Platform":
             )
     host = host_platform()
     if len(parts) == 1 and parts[0] not in _SYSTEMS:
-        if _architecture(parts[0])[0] not in _KNOWN_ARCHITECTURES:
+        if usual(parts[0])[0] not in _KNOWN_ARCHITECTURES:
             raise InvalidArgumentError(
                 f'"{text}": unknown operating system or architecture', _PLATFORM_HINT
             )
         parts.insert(0, "linux")
     if len(parts) == 1:
         return {**host, "os": parts[0]}
-    architecture, variant = _architecture(*parts[1:])
+    architecture, variant = usual(*parts[1:])
     if not variant and architecture == host["architecture"]:
         variant = host.get("variant", "")
     platform: Platform = {"architecture": architecture, "os": parts[0]}
@@ -339,8 +368,11 @@ def parse_platform(text: str) -> "Platform":
     return platform
 
 
-def _architecture(name: str, variant: str = "") -> tuple[str, str]:
-    """Returns an architecture and its variant under their usual names."""
+def usual(name: str, variant: str = "") -> tuple[str, str]:
+    """Returns an architecture and its variant, in lower case, under the names that Go has for them.
+
+    Source: github.com/containerd/platforms, "normalizeArch".
+    """
     architecture, implied = _ARCHITECTURE_ALIASES.get(name, (name, ""))
     if decimal(variant) is not None and architecture in {"arm", "arm64"}:
         variant = f"v{variant}"

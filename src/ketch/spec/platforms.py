@@ -1,9 +1,10 @@
 """Which images run on which platform, and which of an index's is the one to take.
 
-Source: github.com/containerd/platforms, "Only": what Docker takes.
+Source: github.com/containerd/platforms, "Only" and "Normalize": what Docker takes.
 """
 
 from ketch.errors import NotFoundError, spelt_out
+from ketch.spec import image as documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from ketch.spec.image import Descriptor, Platform
 
 _DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
+_SYSTEMS = {"macos": "darwin"}
 # What machines of a variant run, the best first.
 _DESCENDING = {"arm": ("v8", "v7", "v6", "v5"), "amd64": ("v4", "v3", "v2", "v1")}
 
@@ -33,6 +35,8 @@ def candidates(platform: "Platform") -> "list[tuple[str, str, str]]":
         found = [(system, architecture, variant)]
     if architecture == "arm64":
         found += [(system, "arm", each) for each in _DESCENDING["arm"]]
+    if architecture == "amd64":
+        found.append((system, "386", ""))
     return found
 
 
@@ -41,38 +45,36 @@ def matches(platform: "Platform", wanted: "Platform") -> bool:
     return normal(platform) in candidates(wanted)
 
 
-def choose(manifests: "Sequence[Descriptor]", wanted: "Platform") -> "Descriptor":
-    """Returns the best of an index's manifests for a platform, the first among equals.
+def by_preference(entries: "Sequence[Descriptor]", wanted: "Platform") -> "list[Descriptor]":
+    """Returns what may run on a platform of an index's entries, the best first.
 
-    Args:
-        manifests: their descriptors.
-        wanted: what it is to run on.
-
-    Raises:
-        NotFoundError: none of them runs there.
+    Those that do not say what they are for come last: signatures, indexes that lead on to others,
+    and images whose configuration says it alone.
     """
     ranks = {candidate: rank for rank, candidate in enumerate(candidates(wanted))}
-    best: Descriptor | None = None
-    best_rank = len(ranks)
-    for entry in manifests:
+    ranked = []
+    for entry in entries:
         platform = entry.get("platform")
-        # Without a platform stand signatures, and indexes that lead on to others.
-        rank = ranks.get(normal(platform), best_rank) if platform else best_rank
-        if rank < best_rank:
-            best, best_rank = entry, rank
-    if best is None:
-        there = ", ".join(
-            sorted({shown(entry["platform"]) for entry in manifests if "platform" in entry})[:20]
-        )
-        raise NotFoundError(
-            f"no matching manifest for {shown(wanted)} in the manifest list entries",
-            f"there are: {there}" if there else "",
-        )
-    return best
+        rank = ranks.get(normal(platform)) if platform else len(ranks)
+        if rank is not None:
+            ranked.append((rank, entry))
+    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def unmatched(entries: "Sequence[Descriptor]", wanted: "Platform") -> NotFoundError:
+    """Returns the error that none of an index's entries is for a platform."""
+    there = sorted({shown(entry["platform"]) for entry in entries if "platform" in entry})
+    return NotFoundError(
+        f"no matching manifest for {shown(wanted)} in the manifest list entries",
+        f"there are: {', '.join(there[:20])}" if there else "",
+    )
 
 
 def normal(platform: "Platform") -> tuple[str, str, str]:
     """Returns a platform's system, architecture and variant, the usual one where it has none."""
-    architecture = platform["architecture"].lower()
-    variant = platform.get("variant", "").lower() or _DEFAULT_VARIANTS.get(architecture, "")
-    return platform["os"].lower(), architecture, variant
+    system = platform["os"].lower()
+    architecture, variant = documents.usual(
+        platform["architecture"].lower(), platform.get("variant", "").lower()
+    )
+    variant = variant or _DEFAULT_VARIANTS.get(architecture, "")
+    return _SYSTEMS.get(system, system), architecture, variant

@@ -22,6 +22,9 @@ def applied(*lines: str) -> "ContainerConfig":
     ("change", "expected"),
     [
         ("USER 1000", {"User": "1000"}),
+        ('USER ""', {"User": ""}),
+        ("USER ''", {"User": ""}),
+        ("USER $NOTHING", {"User": ""}),
         ("WORKDIR /x", {"WorkingDir": "/x"}),
         ("WORKDIR x", {"WorkingDir": "/x"}),
         ("EXPOSE 80 443/udp", {"ExposedPorts": {"80/tcp": {}, "443/udp": {}}}),

@@ -166,6 +166,19 @@ def test_an_archive_may_end_without_its_end_mark() -> None:
     assert read(b"") == []
 
 
+def test_two_blocks_of_zeros_end_an_archive_and_one_does_so_at_its_very_end() -> None:
+    first, second, zeros = member(b"a", data=b"x"), member(b"b"), bytes(tar.BLOCK)
+    for content in (first, first + zeros, first + 2 * zeros, first + 2 * zeros + second,
+                    first + 21 * zeros):  # fmt: skip
+        assert [entry.name for entry, _ in read(content)] == [b"a"]
+    assert read(zeros) == read(2 * zeros) == []
+    for content in (first + zeros + second, zeros + first, first + zeros + b"x" * tar.BLOCK):
+        with pytest.raises(InvalidArgumentError, match="invalid header"):
+            read(content)
+    with pytest.raises(InvalidArgumentError, match="cut short"):
+        read(first + zeros + zeros[:-1])
+
+
 def test_draining_reads_what_follows_the_end() -> None:
     source = io.BytesIO(archive(member(b"a")) + b"trailing" * 100_000)
     reader = tar.Reader(source)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.errors import InvalidArgumentError
 from ketch.spec import image, platforms
 
 DIGEST = "sha256:" + "1" * 64
@@ -56,8 +56,9 @@ def test_null_platforms_and_variants_are_absent() -> None:
     parsed = image.parse_index(changed(INDEX, manifests=entries))["manifests"]
     assert "platform" not in parsed[0]
     assert parsed[1]["platform"] == {"architecture": "arm", "os": "linux"}
-    with pytest.raises(NotFoundError, match="linux/s390x"):
-        platforms.choose(parsed, {"architecture": "s390x", "os": "linux"})
+    s390x: image.Platform = {"architecture": "s390x", "os": "linux"}
+    assert platforms.by_preference(parsed, s390x) == parsed[:1]
+    assert "linux/s390x" in platforms.unmatched(parsed, s390x).message
 
 
 def test_half_a_character_is_replaced_as_in_go() -> None:

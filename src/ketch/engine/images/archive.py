@@ -15,8 +15,8 @@ from ketch.errors import (
     UnsupportedError,
 )
 from ketch.images.registry.progress import Progress, Watched
+from ketch.spec import artifacts, docker_archive, platforms, timestamps
 from ketch.spec import digest as digests
-from ketch.spec import docker_archive, platforms, timestamps
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 
@@ -63,12 +63,29 @@ class Loaded:
         return told if self.names else [*told, f"Loaded image ID: {self.id}"]
 
 
+class PassedOver:
+    """Something in an archive that is no container image, beside images that were loaded.
+
+    Args:
+        error: says what it is.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: UnsupportedError) -> None:
+        self.error = error
+
+    def lines(self) -> list[str]:
+        """Returns what there is to say of it."""
+        return [f"Passed over: {self.error.message}"]
+
+
 def load(
     images: "Images",
     source: "Source",
     *,
     platform: str = "",
-    done: "Callable[[Loaded], object]" = lambda _: None,
+    done: "Callable[[Loaded | PassedOver], object]" = lambda _: None,
     progress: Progress | None = None,
 ) -> list[Loaded]:
     """Take images from an archive; those before one that is damaged stay.
@@ -77,23 +94,27 @@ def load(
         images: where they go.
         source: the archive.
         platform: which of an image's platforms is taken; this machine's where empty.
-        done: is told of each image once it is there.
+        done: is told of each image once it is there, and of what was passed over.
         progress: is told how far each layer is that the store lacks.
 
     Raises:
         InvalidArgumentError: the archive, or a document in it, is malformed.
         NotFoundError: it lacks something, or has no image of that platform.
         DigestMismatchError: content is not what its digest promised.
-        UnsupportedError: an image's layers are elsewhere.
+        UnsupportedError: an image's layers are elsewhere, or there are only charts, signatures and
+            the like.
         UnavailableError: the disk is full or failing.
     """
     wanted = documents.parse_platform(platform) if platform else documents.host_platform()
     loaded = []
     try:
         with images.adding():
-            found = _from_index(source, wanted, strict=bool(platform))
-            if found is None:
-                found = _from_manifest(source)
+            found, refused = _from_index(source, wanted, strict=bool(platform))
+            if not found and refused:
+                raise refused[0]
+            found = found or _from_manifest(source)
+            for error in refused:
+                done(PassedOver(error))
             known = images.pairs()
             for candidate in found:
                 if platform and not platforms.matches(
@@ -219,25 +240,31 @@ class _Candidate:
 # Reading
 
 
-def _from_index(source: "Source", wanted: "Platform", *, strict: bool) -> list[_Candidate] | None:
-    """Read an OCI image layout; None where the archive is none."""
+def _from_index(
+    source: "Source", wanted: "Platform", *, strict: bool
+) -> tuple[list[_Candidate], list[UnsupportedError]]:
+    """Read an OCI image layout, which the archive need not be.
+
+    Returns:
+        The images, and what there is beside them.
+    """
     content = source.document("index.json")
     if content is None or "oci-layout" not in source:
-        return None
+        return [], []
     index = documents.parse_index(content)
     found: dict[str, _Candidate] = {}
-    others = 0
-    known: dict[str, str | None] = {}
+    search = _Search(source, wanted)
+    others = False
     named: set[tuple[str, Reference]] = set()
     for entry in index["manifests"]:
         platform = entry.get("platform")
         unfit = platform is not None and not platforms.matches(platform, wanted)
         if unfit and (strict or len(index["manifests"]) > 1):
-            others += 1
+            others = True
             continue
-        digest = _manifest_digest(source, entry, wanted, 0, known)
+        digest = search.image(entry)
         if digest is None:
-            others += 1
+            others = True
             continue
         candidate = found.get(digest)
         if candidate is None:
@@ -247,61 +274,104 @@ def _from_index(source: "Source", wanted: "Platform", *, strict: bool) -> list[_
         if name is not None and (digest, name) not in named:
             named.add((digest, name))
             candidate.names.append(name)
-    if not found and others:
+    if not found and others and not search.refused:
         raise NotFoundError(
             f"the archive has no image for {wanted['os']}/{wanted['architecture']}",
             "choose one of its platforms with --platform",
         )
-    return list(found.values())
+    _name(source, found.values())
+    return list(found.values()), list(search.refused.values())
 
 
-def _manifest_digest(
-    source: "Source",
-    entry: "Descriptor",
-    wanted: "Platform",
-    depth: int,
-    known: "dict[str, str | None]",
-) -> str | None:
-    """Returns the manifest that an entry of an index leads to, None where no platform fits.
+def _name(source: "Source", candidates: "Collection[_Candidate]") -> None:
+    """Give images the names that Docker's list has for them, where an archive is in both forms."""
+    content = source.document(docker_archive.NAME)
+    if content is None or not candidates:
+        return
+    by_config = {digests.of(candidate.config): candidate for candidate in candidates}
+    for entry in docker_archive.parse(content):
+        if not entry["RepoTags"]:
+            continue
+        candidate = by_config.get(digests.of(source.document(entry["Config"]) or b""))
+        if candidate is not None:
+            candidate.names += [one for one in _tags(entry) if one not in candidate.names]
+
+
+class _Search:
+    """The search for images in the indexes of a layout.
 
     Args:
         source: the archive.
-        entry: the entry.
         wanted: the platform.
-        depth: how many indexes led here.
-        known: answers by index, so that each is read once, however many entries lead to it.
+
+    Attributes:
+        refused: what is no container image, by digest.
     """
-    if entry["mediaType"] in documents.MANIFEST_TYPES:
-        return entry["digest"]
-    if entry["mediaType"] not in documents.INDEX_TYPES:
+
+    def __init__(self, source: "Source", wanted: "Platform") -> None:
+        self._source = source
+        self._wanted = wanted
+        # Answers by index, so that each is read once, however many entries lead to it.
+        self._known: dict[str, str | None] = {}
+        self.refused: dict[str, UnsupportedError] = {}
+
+    def image(self, entry: "Descriptor") -> str | None:
+        """Returns the manifest that an entry of ``index.json`` leads to, if it is an image's."""
+        digest = entry["digest"]
+        kind = self._kind(entry)
+        if kind in documents.INDEX_TYPES:
+            return self._within(digest, 0)
+        return digest if kind in documents.MANIFEST_TYPES and self._is_image(digest) else None
+
+    def _within(self, digest: str, depth: int) -> str | None:
+        """Returns the best manifest for the platform in an index and those that it leads on to."""
+        if depth >= _INDEX_DEPTH_MAX:
+            raise InvalidArgumentError(
+                f"index {digest}: indexes are nested more than {_INDEX_DEPTH_MAX} deep"
+            )
+        if digest in self._known:
+            return self._known[digest]
+        self._known[digest] = None
+        index = documents.parse_index(_blob(self._source, digest))
+        for entry in platforms.by_preference(index["manifests"], self._wanted):
+            inner: str | None = entry["digest"]
+            if blob_path(entry["digest"]) not in self._source:
+                continue
+            kind = self._kind(entry)
+            if kind in documents.INDEX_TYPES:
+                inner = self._within(entry["digest"], depth + 1)
+            elif kind not in documents.MANIFEST_TYPES or not self._fits(entry):
+                inner = None
+            if inner is not None:
+                self._known[digest] = inner
+                return inner
         return None
-    if depth >= _INDEX_DEPTH_MAX:
-        raise InvalidArgumentError(
-            f"index {entry['digest']}: indexes are nested more than {_INDEX_DEPTH_MAX} deep"
-        )
-    if entry["digest"] in known:
-        return known[entry["digest"]]
-    known[entry["digest"]] = None
-    index = documents.parse_index(_blob(source, entry["digest"]))
-    for inner in _by_preference(index["manifests"], wanted):
-        if blob_path(inner["digest"]) in source:
-            found = _manifest_digest(source, inner, wanted, depth + 1, known)
-            if found is not None:
-                known[entry["digest"]] = found
-                return found
-    return None
 
+    def _kind(self, entry: "Descriptor") -> str:
+        """Returns the type of what an entry leads to, which is looked at where that is not said."""
+        if entry["mediaType"]:
+            return entry["mediaType"]
+        content = _blob(self._source, entry["digest"])
+        return documents.OCI_INDEX if documents.is_index(content) else documents.OCI_MANIFEST
 
-def _by_preference(entries: "list[Descriptor]", wanted: "Platform") -> "list[Descriptor]":
-    """Returns what may run on a platform, the best first; entries that do not say come last."""
-    order = platforms.candidates(wanted)
-    ranked = []
-    for entry in entries:
-        platform = entry.get("platform")
-        if platform is None or platforms.matches(platform, wanted):
-            rank = order.index(platforms.normal(platform)) if platform else len(order)
-            ranked.append((rank, entry))
-    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+    def _is_image(self, digest: str) -> bool:
+        """Whether a manifest is a container image's; what else it is of is noted."""
+        try:
+            artifacts.check(documents.parse_manifest(_blob(self._source, digest)), digest)
+        except UnsupportedError as error:
+            self.refused[digest] = error
+            return False
+        return True
+
+    def _fits(self, entry: "Descriptor") -> bool:
+        """Whether an entry is of an image for the platform, by its configuration if need be."""
+        if not self._is_image(entry["digest"]):
+            return False
+        if "platform" in entry:
+            return True
+        manifest = documents.parse_manifest(_blob(self._source, entry["digest"]))
+        config = documents.parse_config(_blob(self._source, manifest["config"]["digest"]))
+        return platforms.matches(documents.platform_of(config), self._wanted)
 
 
 def _oci_candidate(source: "Source", digest: str) -> _Candidate:
@@ -332,15 +402,20 @@ def _from_manifest(source: "Source") -> list[_Candidate]:
         config = source.document(entry["Config"])
         if config is None:
             raise NotFoundError(f"the archive lacks {entry['Config'][:200]!a}, which it refers to")
-        names = []
-        for text in entry["RepoTags"]:
-            name = references.parse(text)
-            if name.digest or not name.tag:
-                raise InvalidArgumentError(f"invalid tag {text!r}")
-            names.append(name)
-        found.append(_Candidate(config, [(path, None) for path in entry["Layers"]], names))
+        layers: list[tuple[str, Descriptor | None]] = [(path, None) for path in entry["Layers"]]
+        found.append(_Candidate(config, layers, _tags(entry)))
         _check_amount(found)
     return found
+
+
+def _tags(entry: "docker_archive.Item") -> "list[Reference]":
+    names = []
+    for text in entry["RepoTags"]:
+        name = references.parse(text)
+        if name.digest or not name.tag:
+            raise InvalidArgumentError(f"invalid tag {text!r}")
+        names.append(name)
+    return names
 
 
 def _check_amount(found: "Collection[_Candidate]") -> None:

@@ -154,7 +154,7 @@ class ManifestLists:
             with open(path, "rb") as file:
                 document = json.loads(file.read(_FILE_SIZE_MAX))
             content = base64.b64decode(document["Raw"], validate=True)
-            documents.check_entry(document["Descriptor"], f"{path}: Descriptor")
+            document["Descriptor"] = documents.parse_entry(document["Descriptor"], path)
             verify(content, document["Descriptor"]["digest"])
             documents.parse_manifest(content)
             if not isinstance(document["Ref"], str):
@@ -242,18 +242,24 @@ def fetch_all(registries: "Registries", image: Reference, *, insecure: bool = Fa
     entries = []
     left_bytes = _LIST_BYTES_MAX
     for described in documents.parse_index(found.content)["manifests"]:
-        if described["mediaType"] in documents.INDEX_TYPES:
+        if described["mediaType"] not in {"", *documents.MANIFEST_TYPES}:
             continue
-        left_bytes -= described["size"]
+        size = documents.listed_size(described)
+        left_bytes -= size or 0
         if left_bytes < 0:
             raise RegistryError(f"{image.familiar}: more than {_LIST_BYTES_MAX} bytes of manifests")
         one = repository.manifest(described["digest"])
-        if len(one.content) != described["size"]:
+        if size is not None and len(one.content) != size:
             raise DigestMismatchError(
                 f"manifest {described['digest']} has {len(one.content)} bytes, and not"
-                f" {described['size']} as the list says"
+                f" {size} as the list says"
             )
-        documents.parse_manifest(one.content)
+        if not described["mediaType"] and resolve.is_index(one):
+            continue
+        left_bytes -= 0 if size else len(one.content)
+        manifest = documents.parse_manifest(one.content)
+        described["size"] = len(one.content)
+        described["mediaType"] = manifest.get("mediaType") or one.media_type
         name = Reference(image.domain, image.path, digest=described["digest"])
         entries.append(Entry(name, described, one.content))
     return entries

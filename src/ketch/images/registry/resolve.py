@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 from ketch.errors import (
     DigestMismatchError,
     InvalidArgumentError,
-    NotFoundError,
     RegistryError,
     UnsupportedError,
 )
 from ketch.images import compression
+from ketch.spec import artifacts, platforms
 from ketch.spec import image as documents
-from ketch.spec import platforms
 
 if TYPE_CHECKING:
     from ketch.images.registry.repository import Document, Repository
     from ketch.spec.image import Descriptor, ImageConfig, Manifest, Platform
 
 _DEPTH_MAX = 4
+_TRIES_MAX = 32  # of entries that do not say what they are for
 
 # Layers' media types and the format that each promises.
 LAYER_FORMATS = {
@@ -86,24 +86,17 @@ def resolve(repository: "Repository", reference: str, platform: "Platform") -> T
         RegistryError: the registry's answers contradict each other.
     """
     document = repository.manifest(reference)
-    top = document.digest
-    seen = {top}
-    while is_index(document):
-        if len(seen) > _DEPTH_MAX:
-            raise RegistryError(
-                f"{repository.shown}: indexes are nested more than {_DEPTH_MAX} deep"
-            )
+    if not is_index(document):
+        return _target(repository, document.digest, document)
+    found = _Search(repository, document.digest, platform)
+    target = found.within(document, {document.digest})
+    if target is None:
         index = documents.parse_index(document.content)
-        chosen = _choose(index["manifests"], platform)
-        if chosen["digest"] in seen:
-            raise RegistryError(f"{repository.shown}: the index {chosen['digest']} leads to itself")
-        seen.add(chosen["digest"])
-        document = repository.manifest(chosen["digest"])
-        if len(document.content) != chosen["size"]:
-            raise DigestMismatchError(
-                f"manifest {chosen['digest']} has {len(document.content)} bytes, and not"
-                f" {chosen['size']} as the index says"
-            )
+        raise found.refused or platforms.unmatched(index["manifests"], platform)
+    return target
+
+
+def _target(repository: "Repository", top: str, document: "Document") -> Target:
     manifest = documents.parse_manifest(document.content)
     _check_type(document, manifest)
     for layer in manifest["layers"]:
@@ -116,6 +109,64 @@ def resolve(repository: "Repository", reference: str, platform: "Platform") -> T
             " configuration"
         )
     return target
+
+
+class _Search:
+    """The search for an image in an index and those that it leads on to.
+
+    Args:
+        repository: where.
+        top: digest of the index that the search began with.
+        platform: what the image is to run on.
+
+    Attributes:
+        refused: what the first thing was that is no image for this platform, by its configuration.
+    """
+
+    def __init__(self, repository: "Repository", top: str, platform: "Platform") -> None:
+        self._repository = repository
+        self._top = top
+        self._platform = platform
+        self._tries = 0
+        self.refused: UnsupportedError | None = None
+
+    def within(self, document: "Document", path: set[str]) -> Target | None:
+        """Returns the best image of an index; ``path`` has the digests that led to it, and its."""
+        shown = self._repository.shown
+        if len(path) > _DEPTH_MAX:
+            raise RegistryError(f"{shown}: indexes are nested more than {_DEPTH_MAX} deep")
+        index = documents.parse_index(document.content)
+        for entry in platforms.by_preference(index["manifests"], self._platform):
+            if entry["digest"] in path:
+                raise RegistryError(f"{shown}: the index {entry['digest']} leads to itself")
+            if self._tries >= _TRIES_MAX:
+                break
+            self._tries += 1
+            found = self._at(entry, path)
+            if found is not None:
+                return found
+        return None
+
+    def _at(self, entry: "Descriptor", path: set[str]) -> Target | None:
+        """Returns the image that an entry leads to, if that runs on the platform."""
+        document = self._repository.manifest(entry["digest"])
+        size = documents.listed_size(entry)
+        if size is not None and len(document.content) != size:
+            raise DigestMismatchError(
+                f"manifest {entry['digest']} has {len(document.content)} bytes, and not"
+                f" {size} as the index says"
+            )
+        try:
+            if is_index(document):
+                return self.within(document, path | {entry["digest"]})
+            target = _target(self._repository, self._top, document)
+        except UnsupportedError as error:
+            if "platform" in entry:
+                raise
+            self.refused = self.refused or error
+            return None
+        fits = platforms.matches(documents.platform_of(target.config), self._platform)
+        return target if fits or "platform" in entry else None
 
 
 def is_index(document: "Document") -> bool:
@@ -159,16 +210,6 @@ def layer_format(layer: "Descriptor") -> str:
     )
 
 
-def _choose(manifests: "list[Descriptor]", platform: "Platform") -> "Descriptor":
-    try:
-        return platforms.choose(manifests, platform)
-    except NotFoundError:
-        inner = [entry for entry in manifests if entry["mediaType"] in documents.INDEX_TYPES]
-        if len(inner) == 1 and "platform" not in inner[0]:
-            return inner[0]
-        raise
-
-
 def _check_type(document: "Document", manifest: "Manifest") -> None:
     said = manifest.get("mediaType")
     known = document.media_type in documents.MANIFEST_TYPES
@@ -176,9 +217,4 @@ def _check_type(document: "Document", manifest: "Manifest") -> None:
         raise RegistryError(
             f"manifest {document.digest} is said to be {document.media_type}, and says {said}"
         )
-    config_type = manifest["config"]["mediaType"]
-    if config_type not in {documents.OCI_CONFIG, documents.DOCKER_CONFIG}:
-        raise UnsupportedError(
-            f"manifest {document.digest} is not of a container image: its configuration is of type"
-            f" {ascii(config_type)[:200]}"
-        )
+    artifacts.check(manifest, document.digest)

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
+from ketch.errors import InvalidArgumentError, KetchError
 from ketch.images.registry import answers, manifest_lists
 from ketch.images.registry.auth import basic
 from ketch.images.registry.credentials import CredentialFile
@@ -138,8 +138,12 @@ def test_any_index_has_an_image_for_a_platform_or_has_not(found: list[object], w
     platform = documents.parse_platform(wanted)
     try:
         entries = documents.parse_index(json.dumps(content).encode())["manifests"]
-        chosen = platforms.choose(entries, platform)
-    except (InvalidArgumentError, NotFoundError) as error:
+        chosen = platforms.by_preference(entries, platform)
+    except InvalidArgumentError as error:
         assert controls(error.message + error.hint) == []  # noqa: PT017 - either outcome is right
     else:
-        assert platforms.matches(chosen["platform"], platform)
+        said = [one for one in chosen if "platform" in one]
+        assert all(platforms.matches(one["platform"], platform) for one in said)
+        assert chosen[: len(said)] == said
+        unmatched = platforms.unmatched(entries, platform)
+        assert controls(unmatched.message + unmatched.hint) == []
