@@ -36,4 +36,4 @@ def number(text: str) -> int:
         offset = decimal(name.removeprefix(base)) if name.startswith(base) else None
         if offset and _FIRST_REAL_TIME <= origin + step * offset <= _LAST_REAL_TIME:
             return origin + step * offset
-    raise InvalidArgumentError(f"Invalid signal: {text}")
+    raise InvalidArgumentError(f"invalid signal: {text}")

@@ -113,11 +113,10 @@ BODIES = [
     ("/networks/create", 400),
     ("/networks/nothing/connect", 404),
     ("/networks/nothing/disconnect", 404),
-    ("/volumes/create", 400),
+    ("/volumes/create", 404),
 ]
-BODY = json.dumps(
-    {"Image": "nothing", "Container": "nobody", "Name": "/", "Cmd": ["x"]}
-).encode()  # fmt: skip
+BODY = json.dumps({"Image": "nothing", "Container": "nobody", "Name": "", "Driver": "none",
+                   "Cmd": ["x"]}).encode()  # fmt: skip
 
 
 @pytest.mark.parametrize(("target", "status"), BODIES)

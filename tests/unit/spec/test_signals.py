@@ -47,7 +47,7 @@ def test_a_signal(text: str, number: int) -> None:
     ],
 )
 def test_no_signal(text: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="Invalid signal: "):
+    with pytest.raises(InvalidArgumentError, match="invalid signal: "):
         signals.number(text)
 
 

@@ -48,7 +48,11 @@ class Containers(Ledger):
             ConflictError: it is not running.
             InvalidArgumentError: no such signal.
         """
-        number = signals.number(signal)
+        try:
+            number = signals.number(signal)
+        except InvalidArgumentError as error:
+            message = f"cannot kill container: {reference}: {error.message}"
+            raise InvalidArgumentError(message) from error
         container = self.find(reference)
         config = container.record.get("Config", {})
         ends = number == SIGKILL or number == signals.number(config.get("StopSignal") or "KILL")
