@@ -8,11 +8,26 @@ than the field's is an error.
 import sys
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec import shape
+from ketch.spec.shape import Misfit
 
-_NAMES = {str: "string", int: "int64", bool: "bool", float: "float64"}
+
+def _number(value: object) -> None:
+    if type(value) is not float:
+        raise Misfit(f"must be a number, not {shape.shown(value)}")
+
+
+# Go's names of plain types, and what values they have.
+_PLAIN: "dict[Any, tuple[str, Callable[[object], None]]]" = {
+    str: ("string", shape.text),
+    int: ("int64", shape.integer(-(1 << 63), (1 << 63) - 1)),
+    bool: ("bool", shape.flag),
+    float: ("float64", _number),
+}
 
 
 class Healthcheck(typing.TypedDict, total=False):
@@ -114,10 +129,11 @@ def _plain(value: object, wanted: Any, where: str) -> Any:
         return float(value)
     if wanted is int and isinstance(value, float) and value.is_integer():
         value = int(value)
-    if type(value) is not wanted:
-        raise _wrong(value, _NAMES.get(wanted, str(wanted)), where)
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-        raise InvalidArgumentError(f"invalid JSON: number in {where} is out of range")
+    name, check = _PLAIN[wanted]
+    try:
+        check(value)
+    except Misfit as misfit:
+        raise _wrong(value, name, where) from misfit
     return value
 
 

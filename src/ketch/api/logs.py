@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.api.events import moment
@@ -29,37 +30,35 @@ _BATCH_BYTES = 64 * 1024
 _PAUSE_SECONDS = (0.005, 0.1)
 
 
+@dataclass(frozen=True)
 class Form:
     """How a log is shown.
 
-    Args:
+    Attributes:
         chosen: which of the streams.
         plain: whether the bytes come as they are, else in Docker's frames.
         stamped: whether each line begins with its time.
         detailed: whether each line begins with what its entry tells besides.
     """
 
-    def __init__(
-        self, chosen: set[str], *, plain: bool, stamped: bool = False, detailed: bool = False
-    ) -> None:
-        self._chosen = chosen
-        self._plain = plain
-        self._stamped = stamped
-        self._detailed = detailed
+    chosen: set[str]
+    plain: bool
+    stamped: bool = False
+    detailed: bool = False
 
     def show(self, batch: "list[Entry]") -> bytes:
         """Returns entries as they are shown."""
         out = bytearray()
         for time_ns, stream, data, attributes in batch:
-            if stream not in self._chosen:
+            if stream not in self.chosen:
                 continue
             text = data
             # Also within a line that was cut, as Docker does.
-            if self._detailed:
+            if self.detailed:
                 text = logs.details(attributes).encode() + b" " + text
-            if self._stamped:
+            if self.stamped:
                 text = timestamps.rfc3339_fixed(time_ns).encode() + b" " + text
-            if not self._plain:
+            if not self.plain:
                 out += struct.pack(">BxxxI", STREAMS[stream], len(text))
             out += text
         return bytes(out)
@@ -145,20 +144,20 @@ async def show(
             entries.close()
 
 
+@dataclass
 class _State:
     """Whether more is to come of a container's log, as seen in whatever thread reads it."""
 
-    def __init__(self, container_id: str, *, follow: bool) -> None:
-        self._id = container_id
-        self._follow = follow
-        self.engine: Engine | None = None
+    container_id: str
+    follow: bool
+    engine: "Engine | None" = None
 
     def has_ended(self) -> bool:
         """Whether nothing more will be written, or nobody wants to know."""
-        if not self._follow or self.engine is None:
+        if not self.follow or self.engine is None:
             return True
         try:
-            return not self.engine.containers.find(self._id).is_active
+            return not self.engine.containers.find(self.container_id).is_active
         except NotFoundError:
             return True
 

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from ketch.api import hub, sessions
 from ketch.api.logs import STREAMS, Form, content_type, has_terminal, show
-from ketch.api.websocket import accept
 from ketch.engine.requests import wire
 from ketch.errors import ConflictError, InvalidArgumentError
 
@@ -30,8 +29,10 @@ async def attach(call: "Call") -> None:
 
 async def attach_websocket(call: "Call") -> None:
     """Answer ``GET /containers/{id}/attach/ws``."""
+    from ketch.api.websocket import accept  # noqa: PLC0415 - few ask, and it needs wsproto
+
     container, newest = await _attachable(call)
-    stream = await accept(call.exchange)
+    stream = await accept(call.exchange, text=call.version < (1, 28))
     try:
         await _attach(call, container, stream, newest, plain=True)
     finally:

@@ -24,8 +24,8 @@ class Struct(dict[str, "Any"]):
     Args:
         fields: the fields; a callable one is a method, which takes the arguments that follow it.
         type_name: what it is called in errors.
-        optional: fields that JSON leaves out where they are not among ``fields``; a template finds
-            nothing in them.
+        optional: fields that JSON leaves out where they are not among ``fields``, and what a
+            template finds in them: nothing, or Go's zero of their type where that is given.
 
     Attributes:
         wire: what it is in JSON, where its fields have other names there; else None.
@@ -34,10 +34,13 @@ class Struct(dict[str, "Any"]):
     __slots__ = ("optional", "type_name", "wire")
 
     def __init__(
-        self, fields: "dict[str, Any]", type_name: str = "", optional: "tuple[str, ...]" = ()
+        self,
+        fields: "dict[str, Any]",
+        type_name: str = "",
+        optional: "tuple[str, ...] | dict[str, Any]" = (),
     ) -> None:
         super().__init__(fields)
-        self.optional = optional
+        self.optional = optional if isinstance(optional, dict) else dict.fromkeys(optional, "")
         self.type_name = type_name
         self.wire: Struct | None = None
 

@@ -135,6 +135,8 @@ class Operand(Node):
                 return value[name]
             if not isinstance(value, Struct):
                 return NO_VALUE
+            if value.type_name and name in value.optional:
+                return value.optional[name]
             if value.type_name:
                 raise self.failure(f"can't evaluate field {name} in type {value.type_name}")
             if name in value.optional and name == self.fields[-1]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import openapi, serving
+from tests.support import images, openapi, serving
 from tests.support.commands import Engine
 
 Ask = Callable[..., tuple[int, bytes]]
@@ -139,3 +139,36 @@ def test_what_is_hidden_is_told_before_the_first_start(ketch: Engine) -> None:
         ketch.ok("rm", name)
     assert told["usual"].startswith('["/proc/asound",')
     assert (told["all"], told["open"]) == ("null null", "[] []")
+
+
+def test_info_knows_how_layers_are_stacked_and_whether_swap_is_limited(
+    ketch: Engine, run_name: str, tmp_path: pathlib.Path
+) -> None:
+    root = str(tmp_path / "root")
+    copies = Engine("ketch", [ketch.prefix[0], "--root", root, "--state", f"{tmp_path}/state",
+                              "--storage-driver", "vfs"])  # fmt: skip
+    copies.ok("import", str(images.busybox_archive()), "busybox")
+    again = Engine("ketch", [ketch.prefix[0], "--root", root, "--state", f"{tmp_path}/state"])
+    told = json.loads(again.ok("info", "--format", "{{json .}}"))
+    assert (told["Driver"], told["DriverStatus"]) == ("vfs", [])
+    told = json.loads(ketch.ok("info", "--format", "{{json .}}"))
+    assert told["Driver"] == json.loads(
+        ketch.ok("image", "inspect", "--format", "{{json .GraphDriver.Name}}", "busybox")
+    )
+    assert ["Supports d_type", "true"] in told["DriverStatus"]
+    v1 = pathlib.Path("/sys/fs/cgroup/memory")
+    if v1.is_dir():
+        there = (v1 / "memory.memsw.limit_in_bytes").exists()
+    else:
+        there = any(pathlib.Path("/sys/fs/cgroup").glob("*/memory.swap.max"))
+    assert told["SwapLimit"] is there
+
+
+def test_what_an_image_does_not_say_is_empty_to_a_template(engine: Engine) -> None:
+    form = (
+        "[{{.Variant}}] [{{.Config.User}}] {{.Config.Env}} {{len .Config.Cmd}} {{.Config.Labels}}"
+    )
+    found = engine.ok("image", "inspect", "--format", form, "busybox")
+    assert found.replace("map[]", "{}") in {"[] [] [] 0 {}", "[] [] [] 1 {}"}, found
+    wrong = engine("image", "inspect", "--format", "{{.Config.Nothing}}", "busybox")
+    assert wrong.status == 1

@@ -2,7 +2,7 @@
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import reference as references
-from ketch.spec.template_functions import Struct
+from ketch.spec.template_functions import NilSlice, Struct
 from ketch.spec.timestamps import UNKNOWN_NS, ZERO, created_ns, rfc3339
 
 TYPE_CHECKING = False
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from ketch.engine.images.image import Image
     from ketch.engine.images.images import Images
 
-# The fields of a configuration in the order of Docker's; an absent or empty one is not shown.
-_CONFIG_FIELDS = (
-    "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels",
-    "StopSignal", "ArgsEscaped", "Healthcheck", "OnBuild", "Shell",
-)  # fmt: skip
+# The fields of a configuration in the order of Docker's; one that is absent or empty is not shown,
+# and to a template the zero of its type.
+_CONFIG_FIELDS: "dict[str, Any]" = {
+    "User": "", "ExposedPorts": {}, "Env": NilSlice(), "Entrypoint": NilSlice(), "Cmd": NilSlice(),
+    "Volumes": {}, "WorkingDir": "", "Labels": {}, "StopSignal": "", "ArgsEscaped": False,
+    "Healthcheck": None, "OnBuild": NilSlice(), "Shell": NilSlice(),
+}  # fmt: skip
 MISSING = "<missing>"
 
 
@@ -129,4 +131,5 @@ def history(images: "Images", image: "Image") -> list[Step]:
 
 
 def _config(config: "Any") -> Struct:
-    return Struct({key: config[key] for key in _CONFIG_FIELDS if config.get(key)}, "Config")
+    found = {key: config[key] for key in _CONFIG_FIELDS if config.get(key)}
+    return Struct(found, "Config", optional=_CONFIG_FIELDS)

@@ -5,6 +5,8 @@ import shutil
 import time
 
 from ketch import __version__
+from ketch.cgroups import layout
+from ketch.errors import UnavailableError
 from ketch.spec import image as documents
 from ketch.spec.timestamps import rfc3339
 
@@ -57,6 +59,7 @@ def info(engine: "Engine") -> "dict[str, Any]":
     system = _os_release()
     unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
     there = _controllers(unified)
+    driver = engine.images.snapshotter.name
     running, paused = statuses.count("running"), statuses.count("paused")
     return {
         "ID": _identity(engine),
@@ -65,13 +68,8 @@ def info(engine: "Engine") -> "dict[str, Any]":
         "ContainersPaused": paused,
         "ContainersStopped": len(statuses) - running - paused,
         "Images": len(engine.images.list()),
-        "Driver": "overlay2",
-        "DriverStatus": [
-            ["Backing Filesystem", _filesystem(engine.settings.root)],
-            ["Supports d_type", "true"],
-            ["Native Overlay Diff", "true"],
-            ["userxattr", "false"],
-        ],
+        "Driver": driver,
+        "DriverStatus": _driver_status(driver, engine.settings.root),
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
@@ -79,7 +77,7 @@ def info(engine: "Engine") -> "dict[str, Any]":
             "Log": ["journald", "json-file", "local", "syslog"],
         },
         "MemoryLimit": "memory" in there,
-        "SwapLimit": "memory" in there,
+        "SwapLimit": _limits_swap(),
         "CpuCfsPeriod": "cpu" in there,
         "CpuCfsQuota": "cpu" in there,
         "CPUShares": "cpu" in there,
@@ -135,6 +133,25 @@ def info(engine: "Engine") -> "dict[str, Any]":
         "CDISpecDirs": [],
         "Warnings": None,
     }  # fmt: skip
+
+
+def _limits_swap() -> bool:
+    try:
+        return layout.detect().limits_swap()
+    except UnavailableError:  # this machine has no cgroups at all
+        return False
+
+
+def _driver_status(driver: str, root: str) -> list[list[str]]:
+    """What there is to tell of a storage driver: copies have nothing, as in Docker."""
+    if driver == "vfs":
+        return []
+    return [
+        ["Backing Filesystem", _filesystem(root)],
+        ["Supports d_type", "true"],
+        ["Native Overlay Diff", str(driver == "overlay2").lower()],
+        ["userxattr", "false"],
+    ]
 
 
 def _identity(engine: "Engine") -> str:
