@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import pathlib
+import socket as sockets
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -29,7 +30,10 @@ class Asked:
         else:
             body = json.dumps(document).encode()
         status, answer = serving.Connection(self.path).ask(method, target, body, **headers)
-        return status, json.loads(answer) if answer else None
+        try:
+            return status, json.loads(answer) if answer else None
+        except ValueError:  # dockerd tells of some in plain text
+            return status, {"message": answer.decode()}
 
     def made(self, name: str, document: object, version: str = "") -> str:
         """Make a container, in place of one of that name; return its identifier."""
@@ -272,3 +276,127 @@ def test_limits_of_block_devices_by_update(served_engine: Engine, ketch: Engine)
         assert any("7:0" in text and str(1 << 20) in text for text in shown), shown
     finally:
         ketch.ok("rm", "-f", "odd")
+
+
+def test_events_of_a_life(asked: Asked) -> None:
+    name = asked.made("odd", SLEEP)
+    for verb in ("start", "pause", "unpause", "stop?t=0", "start", "kill", "wait", "restart?t=0",
+                 "rename?name=odder", "stop?t=0"):  # fmt: skip
+        status, answer = asked("POST", f"/containers/{name}/{verb}")
+        assert status in {200, 204}, (verb, answer)
+    asked("DELETE", f"/containers/{name}")
+    query = urllib.parse.urlencode({"since": 1, "until": f"{time.time():.3f}",
+                                    "filters": json.dumps({"container": [name]})})  # fmt: skip
+    connection = serving.Connection(asked.path)
+    _, body = connection.ask("GET", f"/events?{query}")
+    told = [json.loads(line) for line in body.splitlines()]
+    actions = [one["Action"] for one in told if one["Type"] == "container"]
+    assert {"kill", "die"} <= set(actions)
+    assert [action for action in actions if action not in {"kill", "die"}] == [
+        "create", "start", "pause", "unpause", "stop", "start", "start", "restart", "rename",
+        "stop", "destroy",
+    ]  # fmt: skip
+    (unpaused,) = [one for one in told if one["Action"] == "unpause"]
+    assert unpaused["Actor"]["ID"] == name
+    assert unpaused["Actor"]["Attributes"]["name"] == "odd"
+
+
+def test_conflicts(asked: Asked) -> None:
+    asked.made("odd", {**SLEEP, "HostConfig": {"Binds": ["oddly:/v"]}})
+    asked.made("odder", SLEEP)
+    true = {"Cmd": ["true"]}
+
+    def refused(method: str, target: str, document: object = None, status: int = 409) -> None:
+        found, answer = asked(method, target, document)
+        assert (found, bool(answer["message"])) == (status, True), (method, target, answer)
+
+    refused("POST", "/containers/create?name=odd", SLEEP)
+    refused("POST", "/containers/odder/rename?name=odd")
+    refused("DELETE", "/volumes/oddly")
+    refused("POST", "/containers/odd/exec", true)
+    refused("POST", "/containers/odd/kill")
+    refused("POST", "/containers/odd/pause")
+    refused("GET", "/containers/odd/top")
+    refused("POST", "/containers/odd/resize?h=1&w=1")
+    asked("POST", "/containers/odd/start")
+    refused("DELETE", "/containers/odd")
+    refused("DELETE", "/images/busybox")
+    _, session = asked("POST", "/containers/odd/exec", true)
+    assert asked("POST", f"/exec/{session['Id']}/start", {"Detach": True})[0] == 200
+    refused("POST", f"/exec/{session['Id']}/start", {"Detach": True})
+    asked("POST", "/containers/odd/pause")
+    refused("POST", "/containers/odd/pause")
+    refused("POST", "/containers/odd/exec", true)
+    refused("POST", "/containers/odd/attach?stream=1&stdout=1")
+    asked("POST", "/containers/odd/unpause")
+    asked("DELETE", "/containers/odd?force=1")
+    asked("DELETE", "/volumes/oddly")
+
+
+class Attached:
+    """A client attached to a container with a terminal, by the raw protocol."""
+
+    def __init__(self, path: pathlib.Path, query: str) -> None:
+        self.socket = sockets.socket(sockets.AF_UNIX)
+        self.socket.settimeout(15)
+        self.socket.connect(str(path))
+        self.socket.sendall(
+            f"POST /containers/odd/attach?stream=1&stdin=1&stdout=1&{query} HTTP/1.1\r\n"
+            "Host: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+        self.await_text(b"\r\n\r\n")
+
+    def await_text(self, text: bytes) -> None:
+        got = b""
+        while text not in got:
+            data = self.socket.recv(4096)
+            assert data, got
+            got += data
+
+    def has_ended(self) -> bool:
+        """Return whether the server ends the session, within a second."""
+        self.socket.settimeout(1)
+        try:
+            while self.socket.recv(4096):
+                pass
+        except TimeoutError:
+            return False
+        finally:
+            self.socket.settimeout(15)
+        return True
+
+
+def test_keys_that_detach(asked: Asked) -> None:
+    script = "echo up; while read line; do echo got $line; done"
+    document = {"Image": "busybox", "Cmd": ["sh", "-c", script], "Tty": True, "OpenStdin": True}
+    asked.made("odd", document)
+    asked("POST", "/containers/odd/start")
+    for query, sent in (
+        ("", b"\x10\x11"),  # ctrl-p,ctrl-q
+        ("detachKeys=ctrl-a", b"\x01"),
+        ("detachKeys=x,y,ctrl-b", b"xy\x02"),
+    ):
+        attached = Attached(asked.path, query)
+        attached.socket.sendall(b"one\n")
+        attached.await_text(b"got one")
+        attached.socket.sendall(sent[:-1] + b"Z\n")  # not the whole sequence
+        attached.await_text(b"Z")
+        attached.socket.sendall(sent)
+        assert attached.has_ended(), query
+        attached.socket.close()
+        assert asked("GET", "/containers/odd/json")[1]["State"]["Running"]
+    attached = Attached(asked.path, "detachKeys=ctrl-a")
+    attached.socket.sendall(b"\x10\x11two\n")  # the default means nothing any more
+    attached.await_text(b"two")
+    attached.socket.close()
+    status, answer = asked("POST", "/containers/odd/attach?stream=1&detachKeys=nothing")
+    assert (status, "detach keys" in answer["message"]) == (400, True)
+
+
+def test_keys_that_detach_mean_nothing_without_a_terminal(asked: Asked) -> None:
+    asked.made("odd", {"Image": "busybox", "Cmd": ["cat"], "OpenStdin": True})
+    asked("POST", "/containers/odd/start")
+    attached = Attached(asked.path, "detachKeys=ctrl-a")
+    attached.socket.sendall(b"a\x01b\n")
+    attached.await_text(b"a\x01b\n")
+    attached.socket.close()
