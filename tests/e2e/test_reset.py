@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ketch.engine.networks.default import default_bridge
-from tests.support import images, leftovers, serving
+from tests.support import images, leftovers, peers, serving
 from tests.support.commands import Engine
 
 Make = Callable[..., Engine]
@@ -107,6 +107,33 @@ def test_nothing_is_left(make: Make) -> None:
     again = make()
     assert again.ok("run", "--rm", "busybox", "echo", "here") == "here"
     assert again.ok("volume", "ls", "-q") == ""
+
+
+@pytest.mark.parametrize("operators", ["", "add rule inet ketch user-forward counter"])
+def test_the_last_engine_leaves_the_packet_filter(
+    ketch: Engine, tmp_path: pathlib.Path, run_name: str, operators: str
+) -> None:
+    """On a host of its own; an operator's rules keep their table."""
+    try:
+        with peers.namespaces(tmp_path) as inside:
+            words = ["--root", str(tmp_path / "root"), "--state", str(tmp_path / "state")]
+            engine = Engine("ketch", [*inside, ketch.prefix[0], *words])
+            engine.ok("import", str(images.busybox_archive()), "busybox")
+            engine.ok("run", "--rm", "-p", "80", "busybox", "true")
+
+            def nft(*words: str) -> str:
+                done = subprocess.run([*inside, "nft", *words], check=True, capture_output=True)
+                return done.stdout.decode()
+
+            assert "ketch" in nft("list", "ruleset")
+            if operators:
+                nft(operators)
+            engine.ok("system", "reset", "--force")
+            assert ("ketch" in nft("list", "ruleset")) is bool(operators)
+            assert not (tmp_path / "root").exists()
+            assert not (tmp_path / "state").exists()
+    finally:
+        leftovers.stop_zygotes(run_name)
 
 
 def test_it_asks_first(make: Make) -> None:

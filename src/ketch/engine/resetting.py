@@ -8,12 +8,17 @@ keeps what is somebody else's, and what is mounted there keeps the engine from b
 
 import contextlib
 import os
-import subprocess
 import time
 from signal import SIGKILL, pidfd_send_signal
 
 from ketch.engine.networks import kernel, reclaiming, records
-from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
+from ketch.errors import (
+    ConflictError,
+    KetchError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from ketch.linux import procfs, rtnetlink
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
@@ -29,13 +34,13 @@ if TYPE_CHECKING:
 
 DATABASE = "ketch.db"
 
-# The database goes first, and with it the engine; what is left when this is interrupted is litter.
-_ROOT_FILES = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", "images.lock", "index.json",
-               "oci-layout")  # fmt: skip
+# The database goes last, after all the rest: so what was interrupted can be done again.
+_ROOT_FILES = ("images.lock", "index.json", "oci-layout", f"{DATABASE}-wal", f"{DATABASE}-shm",
+               DATABASE)  # fmt: skip
 _ROOT_DIRECTORIES = ("blobs", "containers", "ingest", "seccomp", "snapshots", "volumes")
 _ROOT_PREFIXES = ("storage-driver", "trial-")
 _STATE_FILES = ("errors.log", "services.lock")
-_STATE_PREFIXES = ("zygote-", "names-")
+_STATE_PREFIXES = ("forwarding", "zygote-", "names-")
 
 _PATIENCE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.02
@@ -111,7 +116,7 @@ def reset(engine: "Engine") -> list[str]:
             # Another root's containers may have the same directory for what they run with.
             if not os.path.exists(runtime):
                 left += _clear(state, _STATE_FILES, (), _STATE_PREFIXES)
-    _forget_table()
+    _leave_the_packet_filter()
     return left
 
 
@@ -164,28 +169,18 @@ def _remove_networks(engine: "Engine") -> None:
             kernel.unmake(engine.store, network)
     with rtnetlink.Socket() as host:
         for name in reclaiming.made_by(engine.settings):
+            known = bridges.read(host, name)
             bridges.delete(host, name)
-            firewall.forget(name)
+            firewall.forget(name, known)
 
 
-def _forget_table() -> None:
-    """Take the packet filter's table away with the last engine; an operator's rules keep it."""
+def _leave_the_packet_filter() -> None:
+    """Take away what is in the packet filter for all engines, with the last one."""
     with rtnetlink.Socket() as host:
         if any(link.name.startswith(firewall.BRIDGE_PREFIX) for link in host.links()):
             return
-    try:
-        listed = subprocess.run(
-            ["nft", "list", "chain", "inet", "ketch", "user-forward"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        return  # no nft, no table
-    rules = [line.strip(" \t{}") for line in listed.stdout.splitlines()]
-    own = ("", "table inet ketch", "chain user-forward")
-    if listed.returncode == 0 and all(line in own for line in rules):
-        subprocess.run(
-            ["nft", "delete", "table", "inet", "ketch"], check=False, capture_output=True
-        )
+    with contextlib.suppress(UnavailableError, UnsupportedError):  # no nft, no table
+        firewall.leave()
 
 
 def _clear(
@@ -203,7 +198,7 @@ def _clear(
         there = os.listdir(place)
     except FileNotFoundError:
         return []
-    for name in [*files, *sorted(there)]:
+    for name in [*sorted(set(there) - {*files}), *files]:
         if name in files or name.startswith(prefixes):
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(f"{place}/{name}")

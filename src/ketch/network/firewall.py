@@ -358,6 +358,30 @@ def forget(name: str, bridge: Bridge | None = None) -> None:
         Transaction("".join(lines), f"forget bridge {name}").wait()
 
 
+def leave() -> None:
+    """Take the tables away, with the last engine of the host; an operator's rules keep them.
+
+    So is what lets bridges through elsewhere. A host that was closed stays so, since it forwards.
+
+    Raises:
+        UnavailableError: nft failed.
+    """
+    with nftables.Socket() as kernel:
+        if kernel.rules("inet", "ketch", "user-forward"):
+            return
+        rules = [
+            (chain, handle)
+            for chain in _FOREIGN.values()
+            for handle, userdata in kernel.rules(*chain)
+            if _is_comment(userdata, _COMMENT)
+        ]
+    lines = [f"delete rule {' '.join(chain)} handle {handle}\n" for chain, handle in rules]
+    # Deleting is no failure where there is none.
+    lines += [f"add table {family} ketch\ndelete table {family} ketch\n"
+              for family in ("inet", "bridge")]  # fmt: skip
+    Transaction("".join(lines), "leave").wait()
+
+
 def _remove(elements: "Iterable[Element]", late: "ExitStack | None" = None) -> None:
     """Remove elements; those that are not there will do.
 
