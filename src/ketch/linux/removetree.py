@@ -4,11 +4,12 @@ import errno
 import os
 import stat
 
-from ketch.linux import inodeflags
+from ketch.linux import contested, inodeflags
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ketch.linux.scopes import owned
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH = os.O_PATH | os.O_NOFOLLOW
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 
@@ -56,13 +57,15 @@ def _remove(directory: int, name: str) -> bool:
     try:
         return _remove_plainly(directory, name)
     except PermissionError:
-        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise
-    # chattr +i or +a, which a privileged container may have set.
-    with owned(openat2(directory, name, os.O_RDONLY, resolve=_RESOLVE)) as entry:
-        _clear_flags(entry)
-    return _remove_plainly(directory, name)
+        # chattr +i or +a, which a privileged container may have set.
+        with owned(openat2(directory, name, _PATH, resolve=_RESOLVE)) as place:
+            mode = os.fstat(place).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise
+            # This very file: the name may mean a fifo by now, which would keep us waiting.
+            with owned(os.open(contested.path(place), os.O_RDONLY | os.O_CLOEXEC)) as entry:
+                _clear_flags(entry)
+        return _remove_plainly(directory, name)
 
 
 def _remove_plainly(directory: int, name: str) -> bool:

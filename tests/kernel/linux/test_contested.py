@@ -4,6 +4,7 @@ The race is won by appointment: right after the call that makes something, or lo
 means something else. What follows must not reach what it means by then.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from ketch.errors import KetchError
 from ketch.images import extraction, filling
 from ketch.linux import beneath, contested
 from ketch.linux.copytree import copy_tree
+from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 from ketch.runtime.cli.handover import write_pid_file
 from ketch.runtime.filesystem import MakeDevices
@@ -372,3 +374,31 @@ def test_a_regular_member_is_made_anew(place: Path, victim: Path) -> None:
     with owned(os.open(place, _PATH)) as root:
         extraction.extract(root, b"", stream(member(_NAME.encode(), REGULAR, b"new", mode=0o777)))
     assert not (place / _NAME).is_symlink()
+
+
+def test_an_unremovable_file_is_no_fifo_by_then(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flag is taken off the file that cannot be removed, not off what its name means next."""
+    (place / _NAME).write_text("x")
+    original = os.unlink
+    tries: list[str] = []
+
+    def unlink(name: str, *, dir_fd: int) -> None:
+        tries.append(name)
+        if len(tries) == 1:
+            raise PermissionError(errno.EPERM, "immutable", name)
+        original(name, dir_fd=dir_fd)
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        if tries and stat.S_ISREG(status.st_mode) and (place / _NAME).is_file():
+            (place / _NAME).rename(place / "aside")
+            os.mkfifo(place / _NAME)
+        return status
+
+    real = os.fstat
+    monkeypatch.setattr(os, "unlink", unlink)
+    monkeypatch.setattr(os, "fstat", fstat)
+    remove_tree(str(place))
+    assert not place.exists()
