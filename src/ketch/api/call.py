@@ -9,6 +9,7 @@ from ketch.api.encoding import clean_text, parse
 from ketch.api.http import ClientGoneError
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import signed
 from ketch.spec.filters import Filters
 
 if TYPE_CHECKING:
@@ -93,10 +94,7 @@ class Call:
         text = self.text(name)
         if not text:
             return None
-        try:
-            found = int(text) if text.isascii() else None
-        except ValueError:
-            found = None
+        found = signed(text)
         if found is None or not -(1 << 63) <= found < 1 << 63:
             raise InvalidArgumentError(f'invalid value for {name}: "{text[:80]}" is no number')
         return found

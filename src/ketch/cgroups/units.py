@@ -11,7 +11,7 @@ from ketch.cgroups import cpu, devices
 from ketch.errors import InvalidArgumentError
 from ketch.spec import gvariant, number_lists
 from ketch.spec.dbus import Variant
-from ketch.spec.digits import decimal
+from ketch.spec.digits import decimal, signed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,22 +238,30 @@ def _unified(resources: "Resources", version: int) -> "list[Property]":
         value = text.strip()
         try:
             if name := _UNIFIED_LIMITS.get(file):
-                found.append((name, _unsigned(-1 if value == "max" else int(value))))
+                found.append((name, _unsigned(-1 if value == "max" else _number(value))))
             elif (name := _UNIFIED_SETS.get(file)) and version >= ALLOWED_CPUS:
                 found.append((name, Variant("ay", bitmap(value))))
             elif file == "cpu.weight" and files.get("cpu.idle", "").strip() != "1":
-                found.append(("CPUWeight", _unsigned(int(value))))
+                found.append(("CPUWeight", _unsigned(_number(value))))
             elif file == "cpu.idle" and value == "1" and version >= CPU_IDLE:
                 found.append(("CPUWeight", _unsigned(0)))
             elif file == "cpu.max":
                 quota, _, period = value.partition(" ")
-                quota_us = -1 if quota == "max" else int(quota)
-                found += _quota(quota_us, int(period or _DEFAULT_PERIOD_US), version)
+                quota_us = -1 if quota == "max" else _number(quota)
+                period_us = _number(period) if period else _DEFAULT_PERIOD_US
+                found += _quota(quota_us, period_us, version)
         except ValueError as error:
             raise InvalidArgumentError(
                 f"unified resource {file!r} value conversion error: {value!r} is not a number"
             ) from error
     return found
+
+
+def _number(text: str) -> int:
+    number = signed(text)
+    if number is None:
+        raise ValueError(text)
+    return number
 
 
 def device_properties(resources: "Resources") -> "list[Property]":

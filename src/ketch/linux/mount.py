@@ -55,7 +55,6 @@ _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
-_FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
@@ -132,12 +131,6 @@ def fsconfig(context: int, key: str, value: str | None = None) -> None:
     encoded = None if value is None else os.fsencode(value)
     detail = key if value is None else f"{key}={value}"
     _explained(context, command, detail, os.fsencode(key), encoded, 0)
-
-
-def fsconfig_fd(context: int, key: str, descriptor: int) -> None:
-    """Set one option of a file system being built to an open file: fsconfig(2)."""
-    detail = f"{key}={descriptor}"
-    _explained(context, _FSCONFIG_SET_FD, detail, os.fsencode(key), None, descriptor)
 
 
 def fsmount(context: int, attributes: int = 0) -> int:

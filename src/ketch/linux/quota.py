@@ -17,7 +17,6 @@ _XFLAG_PROJINHERIT = 0x200
 
 _PROJECT = 2
 _Q_XSETQLIM = 0x5804
-_Q_XGETQUOTA = 0x5803
 
 _FS_DQUOT_VERSION = 1
 _FS_PROJ_QUOTA = 2
@@ -85,18 +84,6 @@ def limit_project(directory: int, project: int, size_bytes: int) -> None:
     )
     detail = f"project {project}, {size_bytes} bytes"
     _quotactl(directory, _Q_XSETQLIM, project, quota, detail)
-
-
-def used_bytes(directory: int, project: int) -> int:
-    """Returns how much the files of a project take; 0 where it has none.
-
-    Raises:
-        SyscallError: as for ``limit_project``; ENOENT where nothing is known of the project.
-    """
-    quota = _DiskQuota()
-    _quotactl(directory, _Q_XGETQUOTA, project, quota, f"project {project}")
-    count: int = quota.bcount
-    return count * _BASIC_BLOCK_BYTES
 
 
 def _quotactl(directory: int, command: int, project: int, quota: _DiskQuota, detail: str) -> None:

@@ -17,3 +17,10 @@ def decimal(text: str, digits_max: int = DIGITS_MAX) -> int | None:
     if not text or len(text) > digits_max or not text.isascii() or not text.isdigit():
         return None
     return int(text)
+
+
+def signed(text: str) -> int | None:
+    """Returns the number that text is made of, which may have a sign; None where it has no such."""
+    negative = text[:1] == "-"
+    number = decimal(text[1:] if text[:1] in {"-", "+"} else text)
+    return -number if number is not None and negative else number

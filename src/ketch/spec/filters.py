@@ -7,6 +7,7 @@ all fit.
 import re
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import signed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,11 +88,12 @@ class Filters:
         Raises:
             InvalidArgumentError: one is none.
         """
-        try:
-            return [int(value) for value in self.values(name)]
-        except ValueError:
+        found = [signed(value) for value in self.values(name)]
+        numbers = [number for number in found if number is not None]
+        if len(numbers) < len(found):
             wrong = "', '".join(self.values(name))
-            raise InvalidArgumentError(f"invalid filter '{name}={wrong}'") from None
+            raise InvalidArgumentError(f"invalid filter '{name}={wrong}'")
+        return numbers
 
 
 def _found(pattern: str, text: str) -> bool:

@@ -165,10 +165,11 @@ def decimal_size(text: str) -> int:
         factor = 1000 ** ("kmgtp".index(number[-1]) + 1)
         number = number[:-1]
     try:
-        size = float(number)
+        # Not what Python alone reads as a number: blanks, underscores, other scripts' digits.
+        size = float(number) if number.isascii() and number[:1] in "0123456789." else -1.0
     except ValueError:
         size = -1.0
-    if not 0 <= size < 1 << 60:
+    if "_" in number or not 0 <= size < 1 << 60:
         raise InvalidArgumentError(f"invalid size: '{text}'")
     return int(size * factor)
 

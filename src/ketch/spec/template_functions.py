@@ -240,7 +240,8 @@ def _urlquery(*values: object) -> str:
     return quote_plus(_spaced(*values))
 
 
-_VERB = re.compile(r"%([-+# 0]*)(\d*)(?:\.(\d*))?(.?)", re.DOTALL)
+# A width beyond what Go allows, a million, is part of no verb.
+_VERB = re.compile(r"%([-+# 0]*)([0-9]{0,6})(?:\.([0-9]{0,6}))?(.?)", re.DOTALL)
 
 
 def _printf(template: str, *values: object) -> str:

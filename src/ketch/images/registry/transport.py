@@ -31,7 +31,6 @@ from urllib3.exceptions import (
 from ketch.errors import InvalidArgumentError, RegistryError, UnavailableError
 from ketch.images.registry.pace import Response
 from ketch.images.registry.proxies import proxy_for
-from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,11 +120,6 @@ class Answer:
     def fields(self, name: str) -> list[str]:
         """Returns all header fields of a name."""
         return self._response.headers.getlist(name)
-
-    @property
-    def length_bytes(self) -> int | None:
-        """The body's length, where the registry says it."""
-        return decimal(self.field("Content-Length"), 18)
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes of the body, none at its end; fewer where they come slowly.
