@@ -309,3 +309,48 @@ def test_docker_s_command_line_gets_the_default_as_well(
     assert served_engine.ok("run", "--rm", "busybox", *script).split() == ["2000", "x"]
     out = served_engine.ok("run", "--rm", "--userns", "host", "busybox", *script)
     assert out.split() == ["4294967295", "x"]
+
+
+@pytest.mark.ketch_only("podman's options")
+def test_ids_can_be_named(ketch: Engine, run_name: str) -> None:
+    maps = ["--uidmap", "0:100000:1000", "--uidmap", "5000:300000:2", "--gidmap", "0:200000:10"]
+    ketch.ok("run", "-d", "--name", run_name, *maps, "busybox", "sh", "-c",
+             "cat /proc/self/uid_map /proc/self/gid_map; touch /x; exec sleep 1000")  # fmt: skip
+    deadline = time.monotonic() + 10
+    while len(told := ketch.ok("logs", run_name).split()) < 9:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert told == ["0", "100000", "1000", "5000", "300000", "2", "0", "200000", "10"]
+    shown = json.loads(ketch.ok("inspect", "-f", "{{json .HostConfig.IDMappings}}", run_name))
+    assert shown == {"UidMap": ["0:100000:1000", "5000:300000:2"], "GidMap": ["0:200000:10"]}
+    assert ketch.ok("exec", run_name, "stat", "-c", "%u %g", "/x") == "0 0"
+    pid = ketch.ok("inspect", "-f", "{{.State.Pid}}", run_name)
+    assert os.stat(f"/proc/{pid}").st_uid == 100000
+    ketch.ok("restart", "-t", "0", run_name)
+    ketch.ok("rm", "-f", run_name)
+    # One alone counts for both, and root alone is enough, though terminals have no group then.
+    script = "cat /proc/self/uid_map /proc/self/gid_map"
+    assert ketch.ok("run", "--rm", "-t", "--uidmap", "0:1000:1", "busybox", "sh", "-c",
+                    script).split() == ["0", "1000", "1"] * 2  # fmt: skip
+
+
+@pytest.mark.ketch_only("podman's options")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--uidmap", "1:1000:1"], "root is not among the ids"),
+        (["--uidmap", "0:1000:5", "--uidmap", "4:1:1"], "overlap"),
+        (["--uidmap", "0:1000:5", "--uidmap", "6:1004:1"], "overlap"),
+        (["--uidmap", "0:x:1"], "INSIDE:OUTSIDE:COUNT"),
+        (["--gidmap", "0"], "INSIDE:OUTSIDE:COUNT"),
+        (["--gidmap", "0:1:0"], "32 bits"),
+        (["--gidmap", "0:1:4294967295"], "32 bits"),
+        (["--gidmap", "0:²:1"], "INSIDE:OUTSIDE:COUNT"),
+        (["--uidmap", "0:1:1", "--userns", "auto"], "conflicting options"),
+        (["--uidmap", "0:1000:1", "--privileged"], "privileged"),
+    ],
+)
+def test_ids_that_cannot_be(ketch: Engine, options: list[str], words: str) -> None:
+    refused = ketch("run", "--rm", *options, "busybox", "true")
+    assert refused.status == 125
+    assert words in refused.err

@@ -73,14 +73,21 @@ def make(container: "Container", held: "ExitStack") -> UserNamespace | None:
     Raises:
         KetchError, OSError: the kernel refused.
     """
+    maps = maps_of(container)
+    if maps is None:
+        return None
+    descriptor = mappings.open_namespace(*maps)
+    held.callback(os.close, descriptor)
+    return UserNamespace(descriptor, *map(IdMap.of, maps))
+
+
+def maps_of(container: "Container") -> "tuple[list[IdMapping], list[IdMapping]] | None":
+    """Returns a container's own user and group ids, None where it has the host's or another's."""
     first, count = container.ids
     if not first:
-        return None
+        return user_namespaces.maps(container.record["HostConfig"].get("UsernsMode", ""))
     mapping: list[IdMapping] = [{"containerID": 0, "hostID": first, "size": count}]
-    descriptor = mappings.open_namespace(mapping, mapping)
-    held.callback(os.close, descriptor)
-    ids = IdMap(f"0 {first} {count}")
-    return UserNamespace(descriptor, ids, ids)
+    return mapping, mapping
 
 
 def of_process(pid: int) -> tuple[IdMap, IdMap]:

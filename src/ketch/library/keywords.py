@@ -51,6 +51,7 @@ class RunOptions(TypedDict, total=False):
     environment: Several | None
     expose: Several | None
     extra_hosts: Several | None
+    gidmap: Several | None
     gpus: Several | None
     group_add: Several | None
     health_cmd: str | None
@@ -116,6 +117,7 @@ class RunOptions(TypedDict, total=False):
     sysctls: Several | None
     tmpfs: Several | None
     tty: bool | None
+    uidmap: Several | None
     ulimit: Several | None
     use_api_socket: bool | None
     user: str | None

@@ -236,6 +236,8 @@ OPTIONS = (
     Option("explain", kind="bool",
            help="Say on standard error how the container is made, step by step"),
     Option("expose", kind="list", help="Expose a port or a range of ports"),
+    Option("gidmap", kind="list", metavar="ids",
+           help="Group ids of its own: inside:outside:count (also of users, without --uidmap)"),
     Option("gpus", metavar="gpu-request", kind="list", convert=_checked(_GPUS),
            help="GPUs to add to the container ('all' for every one)"),
     Option("group-add", kind="list", field="HostConfig.GroupAdd",
@@ -338,6 +340,8 @@ OPTIONS = (
            assemble=_tmpfs,
            help="Mount a tmpfs (path[:options])"),
     Option("tty", "t", "bool", field="Config.Tty", help="Allocate a pseudo-TTY"),
+    Option("uidmap", kind="list", metavar="ids",
+           help="User ids of its own: inside:outside:count (also of groups, without --gidmap)"),
     Option("ulimit", kind="list", metavar="ulimit", field="HostConfig.Ulimits",
            convert=_checked(values.ulimit),
            assemble=lambda given: [values.ulimit(text) for text in given],
@@ -436,6 +440,12 @@ def request(
     config |= _attached(given, listed["attach"])
     _take_mounts(listed, given, config, host, caller)
     _take_devices(listed, host)
+    if listed["uidmap"] or listed["gidmap"]:
+        if host.get("UsernsMode"):
+            raise InvalidArgumentError("conflicting options: --userns and --uidmap or --gidmap")
+        from ketch.spec import user_namespaces  # noqa: PLC0415 - see _later
+
+        host["UsernsMode"] = user_namespaces.mode_of_maps(listed["uidmap"], listed["gidmap"])
     if listed["security-opt"]:
         _take_security(listed["security-opt"], host, caller)
     _take_ports(listed, config, host)

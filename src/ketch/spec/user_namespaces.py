@@ -5,6 +5,7 @@ nobody says otherwise, systemd's UIDS-GIDS.md, "Special systemd UID ranges".
 """
 
 import re
+from itertools import pairwise
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.spec.digits import decimal
@@ -12,7 +13,7 @@ from ketch.spec.endpoints import names_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ketch.spec.runtime import IdMapping
 
@@ -31,16 +32,78 @@ _CONTAINERS = (524288, 1879048192 - 524288)
 _HOST = ("", "host")
 _AUTO = re.compile(r"auto(?::size=([1-9][0-9]{0,9}))?")
 _COUNT_MAX = 1 << 31
+# What --uidmap and --gidmap come to: ranges of users, then of groups.
+_MAPS = re.compile(r"uidmap=([0-9:,]+);gidmap=([0-9:,]+)")
+_RANGES_MAX = 340  # user_namespaces(7)
 
 
 def check(mode: str) -> None:
-    """Checks a mode: ``host``, ``auto``, ``auto:size=N`` or ``container:NAME``.
+    """Checks a mode: ``host``, ``auto``, ``auto:size=N``, ``container:NAME``, or maps.
 
     Raises:
         InvalidArgumentError: it is another one.
     """
-    if mode not in _HOST and not names_container(mode):
+    if mode not in _HOST and not names_container(mode) and not maps(mode):
         count(mode)
+
+
+def mode_of_maps(users: "Sequence[str]", groups: "Sequence[str]") -> str:
+    """Returns the mode that ``--uidmap`` and ``--gidmap`` ask for; one alone stands for both.
+
+    Args:
+        users: ``INSIDE:OUTSIDE:COUNT`` each; one where the count is missing.
+        groups: likewise.
+
+    Raises:
+        InvalidArgumentError: something is no such range, or the ranges cannot be.
+    """
+    told = []
+    for given in (users or groups, groups or users):
+        whole = [text if text.count(":") == 2 else f"{text}:1" for text in given]
+        told.append(",".join(whole))
+    mode = f"uidmap={told[0]};gidmap={told[1]}"
+    if not maps(mode):
+        raise InvalidArgumentError(
+            f"invalid ranges of ids: {mode}", "a range is INSIDE:OUTSIDE:COUNT, three numbers"
+        )
+    return mode
+
+
+def maps(mode: str) -> "tuple[list[IdMapping], list[IdMapping]] | None":
+    """Returns the users and groups of a mode that says which these are, else None.
+
+    Raises:
+        InvalidArgumentError: the ranges cannot be.
+    """
+    match = _MAPS.fullmatch(mode)
+    return (_ranges(match[1]), _ranges(match[2])) if match else None
+
+
+def _ranges(text: str) -> "list[IdMapping]":
+    found: list[IdMapping] = []
+    for part in text.split(","):
+        numbers = [decimal(word, 10) for word in part.split(":")]
+        if len(numbers) != 3 or None in numbers:
+            raise InvalidArgumentError(
+                f"invalid range of ids: {part}", "a range is INSIDE:OUTSIDE:COUNT, three numbers"
+            )
+        inside, outside, length = (number or 0 for number in numbers)
+        if not length or max(inside, outside) + length >= 1 << 32:
+            raise InvalidArgumentError(f"invalid range of ids: {part}: there are 32 bits")
+        found.append({"containerID": inside, "hostID": outside, "size": length})
+    for key in ("containerID", "hostID"):
+        spans = sorted((one[key], one["size"]) for one in found)
+        if any(first + size > after for (first, size), (after, _) in pairwise(spans)):
+            raise InvalidArgumentError(f"ranges of ids overlap: {text}")
+    if len(found) > _RANGES_MAX:
+        raise InvalidArgumentError(
+            f"{len(found)} ranges of ids, at most {_RANGES_MAX} are possible"
+        )
+    if not any(one["containerID"] == 0 for one in found):
+        raise InvalidArgumentError(
+            f"root is not among the ids of the container: {text}", "map 0 as well, as in 0:100000:1"
+        )
+    return found
 
 
 def count(mode: str) -> int:
@@ -49,7 +112,7 @@ def count(mode: str) -> int:
     Raises:
         InvalidArgumentError: there is no such mode.
     """
-    if mode in _HOST or names_container(mode):
+    if mode in _HOST or names_container(mode) or _MAPS.fullmatch(mode):
         return 0
     match = _AUTO.fullmatch(mode)
     if match is None or int(match[1] or COUNT) > _COUNT_MAX:
@@ -58,6 +121,14 @@ def count(mode: str) -> int:
             "one of host, auto, auto:size=N, container:NAME",
         )
     return int(match[1] or COUNT)
+
+
+def has_group(mode: str, group: int) -> bool:
+    """Whether a group's id is among those that a mode gives, as far as the mode says."""
+    if found := maps(mode):
+        ranges = [(one["containerID"], one["size"]) for one in found[1]]
+        return any(first <= group < first + size for first, size in ranges)
+    return not count(mode) or group < count(mode)
 
 
 def is_apart(mode: str) -> bool:
@@ -126,6 +197,12 @@ class IdMap:
 
     def __init__(self, text: str) -> None:
         self._ranges = [tuple(map(int, line.split())) for line in text.splitlines()]
+
+    @classmethod
+    def of(cls, mappings: "Iterable[IdMapping]") -> "IdMap":
+        """Returns the map that these ranges are."""
+        lines = (f"{one['containerID']} {one['hostID']} {one['size']}" for one in mappings)
+        return cls("\n".join(lines))
 
     @property
     def is_identity(self) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ketch.spec.container import Mount as MountRequest
     from ketch.spec.runtime import IdMapping, Mount
 
+_TERMINALS = 5  # group tty, in every distribution
 # A read-only root makes the other default mounts read-only as well, but not these.
 _ALWAYS_WRITABLE = ("/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev")
 
@@ -134,12 +135,15 @@ def _default_mounts(resources: "HostConfig", security: "SecurityOptions") -> "li
     chosen = security.writable_cgroups
     cgroups = "rw" if (privileged if chosen is None else chosen) else "ro"
     safe = ("nosuid", "noexec", "nodev")
+    # Terminals' group is given to those who have it, as podman does.
+    terminals = user_namespaces.has_group(resources.get("UsernsMode", ""), _TERMINALS)
     table: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         ("/proc", "proc", "proc", safe),
         ("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
         (
             "/dev/pts", "devpts", "devpts",
-            ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+            ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620",
+             *([f"gid={_TERMINALS}"] if terminals else [])),
         ),
         ("/sys", "sysfs", "sysfs", (*safe, system)),
         ("/sys/fs/cgroup", "cgroup", "cgroup", (cgroups, *safe)),

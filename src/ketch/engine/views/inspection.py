@@ -3,6 +3,7 @@
 import json
 import time
 
+from ketch.engine import user_namespaces
 from ketch.engine.configuration import sharing
 from ketch.engine.logs import log_path
 from ketch.engine.networks import settings
@@ -189,9 +190,11 @@ def _host_config(engine: "Engine", directory: str, container: "Container") -> St
             found[name] = NilSlice()
     for name in ("LogConfig", "RestartPolicy"):
         found[name] = Struct(_HOST_CONFIG[name] | found[name])
-    if container.ids[0]:  # podman's field; Docker has none
-        first, count = container.ids
-        found["IDMappings"] = {name: [f"0:{first}:{count}"] for name in ("UidMap", "GidMap")}
+    if maps := user_namespaces.maps_of(container):  # podman's field; Docker has none
+        found["IDMappings"] = {
+            name: [f"{one['containerID']}:{one['hostID']}:{one['size']}" for one in each]
+            for name, each in zip(("UidMap", "GidMap"), maps, strict=True)
+        }
     return found
 
 
