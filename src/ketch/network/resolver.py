@@ -35,6 +35,7 @@ IDLE_SECONDS = 2.0
 CONNECTIONS_MAX = 64  # of one container
 _CONNECTIONS_TOTAL = 1024  # of all containers, beside what each is sure of
 _CONNECTIONS_SURE = 4
+_REST_SECONDS = 0.5
 _CONNECTION_SECONDS = 10.0
 _MESSAGE_BYTES_MAX = 65535
 _VAIN_MAX = 8  # messages in a server's stream that answer nothing
@@ -244,7 +245,11 @@ class Resolver:
     # Questions
 
     def _datagrams(self, served: Registered) -> None:
-        directory = self._directories.names()
+        try:
+            directory = self._directories.names()
+        except Exception as error:  # noqa: BLE001 - no descriptors, no database: it may come back
+            self._rest(served, error)
+            return
         for _ in range(_DATAGRAMS_AT_ONCE):
             try:
                 # One byte more than there may be: so what is longer shows, and is no question.
@@ -265,6 +270,24 @@ class Resolver:
                 _send(served, answer, peer)
             else:
                 self._pass_on(served, query, peer)
+
+    def _rest(self, served: Registered, error: Exception) -> None:
+        """Tell what failed, and leave a container's questions where they are for a while.
+
+        They would be found again at once, and fail again, as fast as a processor can.
+        """
+        self._tell(error)
+        self._loop.remove_reader(served.server.udp)
+
+        def go_on() -> None:
+            if served in self._registered:
+                self._loop.add_reader(served.server.udp, self._datagrams, served)
+
+        self._loop.call_later(_REST_SECONDS, go_on)
+
+    def _tell(self, error: BaseException) -> None:
+        """Write down what keeps a container from being answered."""
+        self._loop.call_exception_handler({"message": "cannot answer", "exception": error})
 
     def _pass_on(self, served: Registered, query: dns.Query, peer: tuple[str, int]) -> None:
         def done(answer: bytes) -> None:
@@ -289,6 +312,8 @@ class Resolver:
             served.tasks.discard(task)
             self._connections.give(served)
             connection.close()
+            if not task.cancelled() and (error := task.exception()):
+                self._tell(error)
 
         task = self._loop.create_task(self._converse(served, connection))
         served.tasks.add(task)
@@ -303,7 +328,12 @@ class Resolver:
                 await asyncio.sleep(0)
                 async with asyncio.timeout(_CONNECTION_SECONDS):
                     query = dns.Query(await self._receive_framed(connection, dns_message.BYTES_MAX))
-                answer = _known(self._directories.names(), served, query)
+                try:
+                    directory = self._directories.names()
+                except Exception as error:  # noqa: BLE001 - not the other end's fault
+                    self._tell(error)
+                    return
+                answer = _known(directory, served, query)
                 if answer is None:
                     answer = await self._ask_others(served, query)
                 async with asyncio.timeout(_CONNECTION_SECONDS):

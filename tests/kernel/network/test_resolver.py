@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import pathlib
 import socket
@@ -39,14 +40,21 @@ class Service:
             dns.Endpoint(INNER, "inner", ["inner"], [IPv4Address("10.9.0.2")], leads_out=False),
         ]
         self.own: dict[str, list[str]] = {}
+        self.failures = 0  # so often the engine's database is out of reach
         directories = resolver.Directories(
-            lambda: dns.Directory(self.endpoints), lambda container: self.own.get(container, own)
+            self.directory, lambda container: self.own.get(container, own)
         )
         self._resolver = resolver.Resolver(listener, directories, lambda: servers)
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self._resolver.serve(0.4)), daemon=True
         )
         self.thread.start()
+
+    def directory(self) -> dns.Directory:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return dns.Directory(self.endpoints)
 
     @contextlib.contextmanager
     def registered(self, container_id: str, namespace: int) -> Iterator[None]:
@@ -174,6 +182,29 @@ def test_changes_are_visible_at_once(service: Service, web: int) -> None:
         assert ask(web, "db").header.rcode == dnslib.RCODE.SERVFAIL
         service.endpoints.append(dns.Endpoint(INNER, "net", ["db"], [IPv4Address("172.17.0.3")]))
         assert told(web, "db") == ["172.17.0.3"]
+
+
+def test_a_database_out_of_reach_is_told_of_and_tried_again(
+    service: Service, web: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with service.registered(WEB, web):
+        service.failures = 2  # more at once would mean that it tries as fast as it can
+        assert told(web, "web") == ["172.17.0.2"]
+        heard = [record for record in caplog.records if "cannot answer" in record.message]
+        assert len(heard) == 2
+        service.failures = 1
+        with machines.entered(web):
+            asking = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        with asking:
+            asking.settimeout(machines.TIMEOUT_SECONDS)
+            asking.connect((nameserver.ADDRESS, 53))
+            message = dnslib.DNSRecord.question("web").pack()
+            asking.sendall(struct.pack("!H", len(message)) + message)
+            assert asking.recv(1) == b""
+        assert told(web, "web", tcp=True) == ["172.17.0.2"]
+        heard = [record for record in caplog.records if "cannot answer" in record.message]
+        assert len(heard) == 3
+    assert "Too many open files" in caplog.text
 
 
 def test_what_was_asked_before_waits(service: Service, web: int) -> None:

@@ -93,14 +93,14 @@ def _copy_of_root(container: "Container") -> int:
     A mount can be copied from within its namespace alone, so a thread goes there, and ends there.
     """
     found: list[int] = []
-    failed: list[OSError] = []
+    failed: list[BaseException] = []
 
     def work(pidfd: int) -> None:
         try:
             namespaces.unshare(namespaces.CLONE_FS)
             namespaces.setns(pidfd, namespaces.CLONE_NEWNS)
             found.append(mount.open_tree(libc.AT_FDCWD, "/", mount.OPEN_TREE_CLONE))
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
             failed.append(error)
 
     with open_process(container.init_pid, container.init_start_time) as pidfd:
@@ -112,6 +112,8 @@ def _copy_of_root(container: "Container") -> int:
         if failed:
             if isinstance(failed[0], ProcessLookupError):
                 raise _ended(container) from failed[0]
+            if not isinstance(failed[0], OSError):
+                raise failed[0]
             raise UnavailableError(f"cannot open the container's files: {failed[0]}") from failed[0]
     return found[0]
 
