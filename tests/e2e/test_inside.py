@@ -253,6 +253,21 @@ def test_signals_are_neither_blocked_nor_ignored(engine: Engine) -> None:
     assert masks == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 
 
+def test_the_callers_processors_are_not_the_containers(engine: Engine) -> None:
+    every = os.sched_getaffinity(0)
+    if len(every) < 2:
+        pytest.skip("one processor leaves nothing to tell apart")
+    show = ("busybox", "grep", "Cpus_allowed_list", "/proc/self/status")
+    bound = Engine(
+        engine.name, ["taskset", "-c", str(min(every)), *engine.prefix], engine.environment
+    )
+    everywhere = engine.ok("run", "--rm", *show)
+    assert everywhere.split()[1] != str(min(every))
+    assert bound.ok("run", "--rm", *show) == everywhere
+    confined = bound.ok("run", "--rm", "--cpuset-cpus", str(max(every)), *show)
+    assert confined.split()[1] == str(max(every))
+
+
 def test_umask_and_oom_score(engine: Engine) -> None:
     assert inside(engine, "umask; cat /proc/self/oom_score_adj") == ["0022", "0"]
     assert inside(engine, "cat /proc/self/oom_score_adj", "--oom-score-adj", "250") == ["250"]
