@@ -24,7 +24,7 @@ def test_the_steps_of_a_plain_container(bundle: Bundle) -> None:
         config = configuration("true", noNewPrivileges=True, oomScoreAdj=7)
         config["hostname"] = "boxed"
         config["linux"]["namespaces"].append({"type": "cgroup"})
-        config["linux"]["maskedPaths"] = ["/proc/kcore"]
+        config["linux"]["maskedPaths"] = ["/proc/version", "/proc/not-there"]
         config["root"]["readonly"] = True
         config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 128}]
         lines = told(bundle, config, cgroup=cgroup, container_id="boxed")
@@ -53,7 +53,7 @@ def test_the_steps_of_a_plain_container(bundle: Bundle) -> None:
         "mount devpts on /dev/pts · fsopen(2), fsmount(2), move_mount(2)",
         "make /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty · mknod(2)",
         f"link /dev/fd /dev/stdin /dev/stdout /dev/stderr{core} /dev/ptmx · symlink(2)",
-        "hide /proc/kcore · move_mount(2)",
+        "hide /proc/version · move_mount(2)",
         "make the root read-only · mount_setattr(2)",
         "make it the root and let go of the host's · pivot_root(2), umount2(2)",
         "close every descriptor but the program's · close_range(2)",

@@ -279,8 +279,8 @@ def test_processors_of_a_process_that_exec_adds(bundle: Bundle) -> None:
         own = configuration("grep", "Cpus_allowed_list", "/proc/1/status")
         config["process"]["execCPUAffinity"] = {"initial": "0"}
         assert container.execute(config) == container.execute(own)
-        config["process"]["execCPUAffinity"] = {"final": "9999"}
-        with pytest.raises(InvalidArgumentError, match=r"execCPUAffinity\.final: 9999"):
+        config["process"]["execCPUAffinity"] = {"final": "8000"}
+        with pytest.raises(InvalidArgumentError, match=r"execCPUAffinity\.final: 8000"):
             container.execute(config)
 
 
