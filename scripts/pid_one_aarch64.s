@@ -2,7 +2,7 @@
 #   as FILE -o pid_one.o && objcopy -O binary -j .text pid_one.o pid_one
 # less the data at the end, and a test compares them.
 .globl _start
-_start:    # prctl(PR_SET_NAME, name); rt_sigprocmask(SIG_SETMASK, every, NULL, 8)
+_start:    # prctl(PR_SET_NAME, name); rt_sigprocmask(SIG_SETMASK, every, NULL, 8); close(ready)
   sub sp, sp, #256
   mov x0, #15
   adr x1, name
@@ -13,6 +13,9 @@ _start:    # prctl(PR_SET_NAME, name); rt_sigprocmask(SIG_SETMASK, every, NULL, 
   mov x2, #0
   mov x3, #8
   mov x8, #135
+  svc #0
+  ldr w0, ready
+  mov x8, #57
   svc #0
 next:      # rt_sigtimedwait(every, siginfo, NULL, 8); only EINTR is tried again
   adr x0, every
@@ -59,3 +62,4 @@ leave:     # exit_group(its status, or 128 and its signal)
 every: .quad -1
 name: .asciz "docker-init"
 child: .word 0
+ready: .word 0

@@ -3,7 +3,7 @@
 # less the data at the end, and a test compares them.
 .intel_syntax noprefix
 .globl _start
-_start:    # prctl(PR_SET_NAME, name); rt_sigprocmask(SIG_SETMASK, every, NULL, 8)
+_start:    # prctl(PR_SET_NAME, name); rt_sigprocmask(SIG_SETMASK, every, NULL, 8); close(ready)
   sub rsp, 256
   mov edi, 15
   lea rsi, name[rip]
@@ -14,6 +14,9 @@ _start:    # prctl(PR_SET_NAME, name); rt_sigprocmask(SIG_SETMASK, every, NULL, 
   xor edx, edx
   mov r10d, 8
   mov eax, 14
+  syscall
+  mov edi, ready[rip]
+  mov eax, 3
   syscall
 next:      # rt_sigtimedwait(every, siginfo, NULL, 8); only EINTR is tried again
   lea rdi, every[rip]
@@ -61,3 +64,4 @@ leave:     # exit_group(its status, or 128 and its signal)
 every: .quad -1
 name: .asciz "docker-init"
 child: .long 0
+ready: .long 0

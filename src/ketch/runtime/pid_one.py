@@ -3,7 +3,7 @@
 A process that was forked from ketch has ketch's memory and command line, paths of the host among
 them, and nobody inside may look at it. PID 1 is to be looked at like any other process: its
 environment is the container's, and its name tells what it is for. So it becomes a program of its
-own, some 200 bytes of machine code in a file without a name (memfd_create(2)). Where there is no
+own, some 230 bytes of machine code in a file without a name (memfd_create(2)). Where there is no
 code for the machine, or the system call filter refuses, PID 1 stays a process of ketch's, which
 does the same, closed to those inside, and with the same command line.
 """
@@ -29,18 +29,18 @@ _EVERY_SIGNAL = b"\xff" * 8
 
 # scripts/pid_one_x86_64.s and scripts/pid_one_aarch64.s, less the data, which follows here.
 _X86_64 = bytes.fromhex(
-    "4881ec00010000bf0f000000488d35ad000000b89d0000000f05bf02000000488d359200000031d241ba0800"
-    "0000b80e0000000f05488d3d7c0000004889e631d241ba08000000b8800000000f0585c07f0c83f8fc74debf"
-    "7d000000eb5283f811741189c68b3d61000000b83e0000000f05ebc1bfffffffff4889e6ba010000004531d2"
-    "b83d0000000f0585c07ea63b053700000075dd8b042489c7c1ef0881e7ff00000083e07f74068db880000000"
-    "b8e70000000f0590"
+    "4881ec00010000bf0f000000488d35bd000000b89d0000000f05bf02000000488d35a200000031d241ba0800"
+    "0000b80e0000000f058b3da5000000b8030000000f05488d3d7f0000004889e631d241ba08000000b8800000"
+    "000f0585c07f0c83f8fc74debf7d000000eb5283f811741189c68b3d64000000b83e0000000f05ebc1bfffff"
+    "ffff4889e6ba010000004531d2b83d0000000f0585c07ea63b053a00000075dd8b042489c7c1ef0881e7ff00"
+    "000083e07f74068db880000000b8e70000000f050f1f4000"
 )
 _AARCH64 = bytes.fromhex(
-    "ff0304d1e00180d201060010e81480d2010000d4400080d241050010020080d2030180d2e81080d2010000d4"
-    "a0040010e1030091020080d2030180d2281180d2010000d41f000071ac0000541f100031e0feff54a00f80d2"
-    "180000141f440071c0000054e103002a60030018281080d2010000d4eeffff1700008092e1030091220080d2"
-    "030080d2882080d2010000d41f000071cdfcff54e10100181f00016bc1feff54e10340b9203c085321180072"
-    "4000005420000211c80b80d2010000d4"
+    "ff0304d1e00180d281060010e81480d2010000d4400080d2c1050010020080d2030180d2e81080d2010000d4"
+    "e0050018280780d2010000d4c0040010e1030091020080d2030180d2281180d2010000d41f000071ac000054"
+    "1f100031e0feff54a00f80d2180000141f440071c0000054e103002a80030018281080d2010000d4eeffff17"
+    "00008092e1030091220080d2030080d2882080d2010000d41f000071cdfcff54010200181f00016bc1feff54"
+    "e10340b9203c0853211800724000005420000211c80b80d2010000d41f2003d5"
 )
 # By uname(2)'s machine: the code, and the machine's number in an ELF header (elf(5)).
 _CODE = {"x86_64": (_X86_64, 62), "aarch64": (_AARCH64, 183)}
@@ -63,35 +63,42 @@ def stay(start: "Callable[[], None]", arguments: list[str], environment: list[st
     """
     every = signals.valid_signals()
     signals.pthread_sigmask(signals.SIG_BLOCK, every)
+    awaited, ready = os.pipe()
     program = os.fork()
     if program == 0:
+        os.close(ready)
+        # Before PID 1 is what it is to be, its command line is the host's.
+        os.read(awaited, 1)
+        os.close(awaited)
         _take_the_terminal()
         start()
     words = [PATH, "--", *arguments]
     with suppress(OSError, SyscallError, KeyError):
-        descriptor = _file(executable(os.uname().machine, program))
-        process.close_all_but({descriptor})
+        descriptor = _file(executable(os.uname().machine, program, ready))
+        process.close_all_but({descriptor, ready})
+        os.set_inheritable(ready, True)
         pairs = dict(entry.partition("=")[::2] for entry in environment)
         process.exec_descriptor(descriptor, words, pairs)
-    process.close_all_but(set())
     with suppress(OSError):
         process.set_command_line(words)
         process.set_name(_NAME.decode())
+    process.close_all_but(set())
     _serve(program, every)
 
 
-def executable(machine: str, child: int) -> bytes:
+def executable(machine: str, child: int, ready: int) -> bytes:
     """An ELF file of the program that serves as PID 1: elf(5).
 
     Args:
         machine: as uname(2) has it.
         child: the process that it ends with, and to which signals go.
+        ready: a descriptor that it closes at its start.
 
     Raises:
         KeyError: there is no code for this machine.
     """
     code, number = _CODE[machine]
-    body = code + _EVERY_SIGNAL + _NAME + b"\0" + struct.pack("=I", child)
+    body = code + _EVERY_SIGNAL + _NAME + b"\0" + struct.pack("=2I", child, ready)
     header_bytes, entry_bytes = 64, 56
     start = header_bytes + 2 * entry_bytes
     size = start + len(body)

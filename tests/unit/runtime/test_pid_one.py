@@ -26,12 +26,17 @@ def served(directory: pathlib.Path, script: str) -> int:
     if pid == 0:
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            awaited, ready = os.pipe()
             child = os.fork()
             if child == 0:
+                os.close(ready)
+                assert os.read(awaited, 1) == b""
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
                 os.chdir(directory)
                 os.execv("/bin/sh", ["sh", "-c", script])
-            path.write_bytes(pid_one.executable(MACHINE, child))
+            os.close(awaited)
+            os.set_inheritable(ready, True)
+            path.write_bytes(pid_one.executable(MACHINE, child, ready))
             path.chmod(0o755)
             os.execv(path, ["served"])
         finally:
@@ -61,6 +66,13 @@ def test_it_ends_as_its_child_does(tmp_path: pathlib.Path, script: str, expected
 
 
 @runs_here
+def test_its_child_begins_when_it_is_what_it_is_to_be(tmp_path: pathlib.Path) -> None:
+    pid = served(tmp_path, "cat /proc/$PPID/cmdline >told")
+    assert status(pid) == 0
+    assert (tmp_path / "told").read_bytes() == b"served\0"
+
+
+@runs_here
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, 32, 33, 64])
 def test_signals_go_to_its_child(tmp_path: pathlib.Path, number: int) -> None:
     pid = served(tmp_path, "touch there; exec sleep 20")
@@ -80,9 +92,9 @@ def test_the_bytes_are_those_of_the_source(tmp_path: pathlib.Path) -> None:
     subprocess.run(["objcopy", "-O", "binary", "-j", ".text", tmp_path / "o", tmp_path / "bytes"],
                    check=True)  # fmt: skip
     assembled = (tmp_path / "bytes").read_bytes()
-    assert pid_one.executable("x86_64", 0).endswith(assembled)
+    assert pid_one.executable("x86_64", 0, 0).endswith(assembled)
 
 
 def test_no_code_for_a_machine() -> None:
     with pytest.raises(KeyError):
-        pid_one.executable("riscv64", 2)
+        pid_one.executable("riscv64", 2, 3)
