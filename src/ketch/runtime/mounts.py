@@ -130,7 +130,7 @@ class MountOperation:
             UnsupportedError: its file system cannot map ids.
         """
         try:
-            tree = self._bound()
+            tree = self._bound_by_parent()
         except FileNotFoundError as error:
             if self.inside and not self.options.id_map:
                 return None
@@ -251,6 +251,17 @@ class MountOperation:
             "inside /proc",
             "mount it elsewhere",
         )
+
+    def _bound_by_parent(self) -> int:
+        if not self.inside:
+            return self._bound()
+        # Beneath the root here as well: a symlink there is the image's.
+        path = os.path.normpath(self.source).removesuffix(self.inside)
+        with (
+            owned(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root,
+            owned(beneath.open_path(root, self.inside)) as place,
+        ):
+            return self._bound(place, "")
 
     def _bound_by_init(self, root: int) -> int:
         try:

@@ -416,7 +416,7 @@ def test_a_bind_of_what_an_earlier_mount_brought(bundle: Bundle, *, mapped: bool
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_source_in_the_container_is_looked_up_there(bundle: Bundle, *, mapped: bool) -> None:
-    config = configuration("cat", "/mnt/hostname")
+    config = configuration("cat", "/mnt/hostname", "/opt/hostname")
     (bundle.rootfs / "mnt").mkdir()
     (bundle.rootfs / "etc" / "hostname").write_text("the image's\n")
     config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
@@ -430,7 +430,11 @@ def test_a_source_in_the_container_is_looked_up_there(bundle: Bundle, *, mapped:
     (bundle.rootfs / "data").mkdir()
     bind(config, brought, "bind", destination="/data")
     bind(config, bundle.rootfs / "data" / "way", "bind")
-    assert bundle.output(in_user_namespace(config) if mapped else config) == "the image's\n"
+    # So is one that is there from the beginning.
+    (bundle.rootfs / "direct").symlink_to("/etc")
+    (bundle.rootfs / "opt").mkdir()
+    bind(config, bundle.rootfs / "direct", "bind", destination="/opt")
+    assert bundle.output(in_user_namespace(config) if mapped else config) == "the image's\n" * 2
 
 
 @pytest.mark.parametrize("mapped", [False, True])

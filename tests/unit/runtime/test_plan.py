@@ -128,7 +128,8 @@ def test_a_plan_in_words() -> None:
         "domain name example · setdomainname(2)",
         "mount proc on /proc · fsopen(2), fsmount(2), move_mount(2)",
         "show its control groups (v2) at /sys/fs/cgroup · fsopen(2)",
-        "bind /srv to /data · open_tree(2) OPEN_TREE_CLONE, move_mount(2)",
+        "bind /srv to /data, read-only"
+        " · open_tree(2) OPEN_TREE_CLONE, mount_setattr(2), move_mount(2)",
         "set net.ipv4.ip_forward to '1' · proc_sys(5)",
         "make /proc/sys read-only · open_tree(2), mount_setattr(2), move_mount(2)",
         "hide /proc/kcore · move_mount(2)",
