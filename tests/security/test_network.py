@@ -140,11 +140,33 @@ def test_more_addresses_are_for_those_who_configure_their_network(
     assert reaches(spares[1])
 
 
-def test_pins_go_with_their_container(ketch: Engine) -> None:
-    def pinned() -> str:
-        sets = ("ports", "macs", "own4", "taken4")
-        return str([nftables.listing("set", "bridge", "ketch", name) for name in sets])
+def pinned() -> str:
+    """What is known of what ports may send."""
+    sets = ("ports", "macs", "own4", "taken4")
+    return str([nftables.listing("set", "bridge", "ketch", name) for name in sets])
 
+
+def test_pins_come_and_go_with_networks(ketch: Engine, network: str) -> None:
+    container = ketch.ok("run", "-d", "busybox", "sleep", "600")
+    first = place(ketch, container)
+    for _ in range(2):
+        ketch.ok("network", "connect", network, container)
+        found = json.loads(ketch.ok("inspect", container))[0]["NetworkSettings"]["Networks"]
+        second = found[network]
+        ports = [f"veth{one['EndpointID'][:8]}" for one in (first, second)]
+        # It may answer by either with the addresses of both.
+        for port in ports:
+            for one in (first, second):
+                assert f"['{port}', '{one['IPAddress']}']" in pinned()
+        assert f"['{ports[1]}', '{second['MacAddress']}']" in pinned()
+        ketch.ok("network", "disconnect", network, container)
+        assert ports[1] not in pinned()
+        assert second["IPAddress"] not in pinned()
+        assert f"['{ports[0]}', '{first['IPAddress']}']" in pinned()
+    ketch.ok("rm", "-f", container)
+
+
+def test_pins_go_with_their_container(ketch: Engine) -> None:
     for end in ("stop", "kill -9"):
         container = ketch.ok("run", "-d", "busybox", "sleep", "600")
         own = place(ketch, container)

@@ -23,7 +23,7 @@ from ketch.linux import procfs, rtnetlink
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 from ketch.network import bridge as bridges
-from ketch.network import firewall
+from ketch.network import firewall, forward_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _remove_networks(engine: "Engine") -> None:
 def _leave_the_packet_filter() -> None:
     """Take away what is in the packet filter for all engines, with the last one."""
     with rtnetlink.Socket() as host:
-        if any(link.name.startswith(firewall.BRIDGE_PREFIX) for link in host.links()):
+        if any(link.name.startswith(forward_policy.BRIDGE_PREFIX) for link in host.links()):
             return
     with contextlib.suppress(UnavailableError, UnsupportedError):  # no nft, no table
         firewall.leave()

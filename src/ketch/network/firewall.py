@@ -30,15 +30,14 @@ tracking looks at it, ``near`` gives it the host's own address on the container'
 route, and without them (``nft flush ruleset``) such connections end; nobody gets in. IPv6 knows no
 such thing: ``::1`` leads to no container.
 
-**Other firewalls of the host.** All base chains of a hook see a packet, and one that drops it has
-the last word: what is accepted here may still be dropped there (nft(8), "Verdict statement").
-dockerd, ufw and many operators set the policy of ``ip filter FORWARD`` to drop. Where it is, two
-rules are put at the end of that chain, as podman's netavark does (at the beginning), that let our
-bridges' packets through to the verdict of our own table. At the end, because rules that somebody
-wrote, Docker's isolation and its DOCKER-USER chain among them, are to decide first; and made only
-of what iptables-nft can show. Rules in the legacy iptables back end, which nftables cannot see,
-and firewalld, whose zones reject by themselves, are left to the operator: accept ``-i ketch+`` and
-``-o ketch+`` there.
+**Sources.** What comes to the host from a bridge, or is translated, has an address that a
+container's port alone can send (``pinning``), or one to which the host's routes lead back by that
+bridge (RFC 3704), whatever ``rp_filter`` says: else a stranger's answer could be forged, from
+another network, in a conversation that ``ct state established`` lets pass. What only passes a
+bridge is not asked for where bridges are filtered. What comes to a container's port itself, in
+frames that no bridge forwards, is nobody's.
+
+Other firewalls of the host may drop what is accepted here: see ``forward_policy``.
 """
 
 import errno
@@ -49,21 +48,18 @@ from contextlib import ExitStack
 from ketch.errors import SyscallError
 from ketch.linux import nftables
 from ketch.linux.nftables import Element, Transaction, ifname, padded
-from ketch.network import pinning
+from ketch.network import forward_policy, pinning
 from ketch.network.bridge import Bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable
 
     from ketch.network.bridge import Address
     from ketch.network.ports import Port
 
 # To be raised with every change to _TABLE, so that the first start after an upgrade installs it.
 REVISION = 5
-
-# Names of bridges that ketch chooses begin with this; iptables' rules name them all at once.
-BRIDGE_PREFIX = "ketch"
 
 _TABLE = f"""\
 add table inet ketch
@@ -160,10 +156,6 @@ add rule inet ketch postrouting oifname != @bridges snat ip to iifname map @sour
 add rule inet ketch postrouting oifname != @bridges snat ip6 to iifname map @sources6
 add rule inet ketch postrouting meta nfproto . iifname @masquerading oifname != @bridges masquerade
 """
-
-# The chain that iptables-nft shows as FORWARD, by IP version.
-_FOREIGN = {4: ("ip", "filter", "FORWARD"), 6: ("ip6", "filter", "FORWARD")}
-_COMMENT = "ketch: let inet ketch decide"
 
 # Longer than a grace period takes on a busy machine.
 _GRACE_SECONDS = 0.1
@@ -268,14 +260,14 @@ def ensure(
         closing = {
             version
             for version in {*closing, *closed}
-            if (policy := kernel.policy(*_FOREIGN[version])) != nftables.NF_DROP
+            if (policy := kernel.policy(*forward_policy.CHAINS[version])) != nftables.NF_DROP
             and (policy is None or version in closing)
         }
         if not current or closing:
             unpinned = not (pinned or nftables.check(pinning.PROBE))
             wanted.add(others() if others is not None else Wanted())
             missing = wanted.lasting()
-        blocked = _blocked(kernel, wanted.bridges, closing)
+        blocked = forward_policy.blocked(kernel, wanted.bridges, closing)
         passing = wanted.passing()
         if unpinned:
             missing, passing = _without_pins(missing), _without_pins(passing)
@@ -293,7 +285,12 @@ def ensure(
         lines.append(f"add element {_UNPINNED.spoken('ketch')}")
     purpose = ", ".join(bridge.name for bridge in wanted.bridges)
     return Transaction(
-        script(_closing(closing), _letting_through(blocked), lines, pinned=not unpinned),
+        script(
+            forward_policy.closing(closing),
+            forward_policy.letting_through(blocked),
+            lines,
+            pinned=not unpinned,
+        ),
         f"rules for bridge {purpose}",
     )
 
@@ -345,17 +342,8 @@ def forget(name: str, bridge: Bridge | None = None) -> None:
     Raises:
         UnavailableError: nft is not installed, or failed.
     """
-    with nftables.Socket() as kernel:
-        rules = [
-            (chain, handle)
-            for chain in _FOREIGN.values()
-            for handle, userdata in kernel.rules(*chain)
-            if not name.startswith(BRIDGE_PREFIX) and _comment(name).encode() in userdata
-        ]
     _remove([*_every_element(name), *(_of_bridge(bridge) if bridge is not None else ())])
-    lines = [f"delete rule {' '.join(chain)} handle {handle}\n" for chain, handle in rules]
-    if lines:
-        Transaction("".join(lines), f"forget bridge {name}").wait()
+    forward_policy.forget(name)
 
 
 def leave() -> None:
@@ -369,13 +357,7 @@ def leave() -> None:
     with nftables.Socket() as kernel:
         if kernel.rules("inet", "ketch", "user-forward"):
             return
-        rules = [
-            (chain, handle)
-            for chain in _FOREIGN.values()
-            for handle, userdata in kernel.rules(*chain)
-            if _is_comment(userdata, _COMMENT)
-        ]
-    lines = [f"delete rule {' '.join(chain)} handle {handle}\n" for chain, handle in rules]
+        lines = forward_policy.withdrawal(kernel)
     # Deleting is no failure where there is none.
     lines += [f"add table {family} ketch\ndelete table {family} ketch\n"
               for family in ("inet", "bridge")]  # fmt: skip
@@ -468,68 +450,3 @@ def _every_element(name: str) -> list[Element]:
             for kind in ("masquerading", "unprotected")
         ]
     return found
-
-
-def _closing(versions: "Iterable[int]") -> list[str]:
-    """What nft has to do that the host forwards nothing unless somebody accepts it.
-
-    As dockerd does it, and where others look for it: by the policy of iptables' own chain. Whoever
-    wants the host to be a router accepts there what he wants, or sets that policy.
-    """
-    return [
-        line
-        for version in versions
-        for family, table, chain in [_FOREIGN[version]]
-        for line in (
-            f"add table {family} {table}",
-            f"add chain {family} {table} {chain} "
-            "{ type filter hook forward priority filter; policy drop; }",
-        )
-    ]
-
-
-def _letting_through(blocked: "Iterable[tuple[int, str]]") -> list[str]:
-    return [
-        f'add rule {" ".join(_FOREIGN[version])} {side} "{links}" counter accept '
-        f'comment "{_comment(links)}"'
-        for version, links in blocked
-        for side in ("iifname", "oifname")
-    ]
-
-
-def _blocked(
-    kernel: nftables.Socket, bridges: "Sequence[Bridge]", closing: "Collection[int]"
-) -> list[tuple[int, str]]:
-    """Where another table drops what we accept, or is going to, and our rules there are missing.
-
-    Returns:
-        IP versions, and the links, as nft names them, that must be let through.
-    """
-    wanted: dict[tuple[int, str], None] = {}
-    for bridge in bridges:
-        ours = bridge.name.startswith(BRIDGE_PREFIX)
-        for address in bridge.addresses:
-            wanted[address.version, f"{BRIDGE_PREFIX}*" if ours else bridge.name] = None
-    dropping = {
-        version
-        for version in {version for version, _ in wanted}
-        if version in closing or kernel.policy(*_FOREIGN[version]) == nftables.NF_DROP
-    }
-    if not dropping:
-        return []
-    comments = {version: kernel.comments(*_FOREIGN[version]) for version in dropping}
-    return [
-        (version, links)
-        for version, links in sorted(wanted)
-        if version in dropping
-        and not any(_is_comment(userdata, _comment(links)) for userdata in comments[version])
-    ]
-
-
-def _comment(links: str) -> str:
-    return _COMMENT if links == f"{BRIDGE_PREFIX}*" else f"{_COMMENT} about {links}"
-
-
-def _is_comment(userdata: bytes, comment: str) -> bool:
-    """Whether a rule's userdata holds exactly this comment: a string with its zero byte."""
-    return comment.encode() + b"\0" in userdata

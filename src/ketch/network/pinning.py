@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from ketch.network.sandbox import Endpoint
 
 # To be raised with every change to TABLE.
-REVISION = 1
+REVISION = 2
 
 _FAMILY = "bridge"
 
 # An address in ICMPv6 is for nft 1.0.6 but 16 bytes of the transport header, which no lookup in a
-# set of addresses takes. ARP's checks are the kernel's own, in arp_rcv() and arp_process().
+# set of addresses takes. ARP messages with addresses of other lengths nobody reads (arp_rcv()).
+# A tag of VLAN 0 is taken off by whoever gets the frame, but what lies behind one is not where
+# rules look for it; another VLAN's frames reach only those who have links of that VLAN themselves.
 TABLE = f"""\
 add table bridge ketch
 add set bridge ketch revision {{ type mark; }}
@@ -55,6 +57,7 @@ add set bridge ketch taken_targets {{ typeof @th,64,128; }}
 add chain bridge ketch early {{ type filter hook prerouting priority -300; policy accept; }}
 add chain bridge ketch port
 add chain bridge ketch foreign
+add chain bridge ketch tagged
 add chain bridge ketch of-arp
 add chain bridge ketch of-ipv4
 add chain bridge ketch of-ipv6
@@ -62,6 +65,7 @@ add chain bridge ketch target
 flush chain bridge ketch early
 flush chain bridge ketch port
 flush chain bridge ketch foreign
+flush chain bridge ketch tagged
 flush chain bridge ketch of-arp
 flush chain bridge ketch of-ipv4
 flush chain bridge ketch of-ipv6
@@ -69,15 +73,16 @@ flush chain bridge ketch target
 flush set bridge ketch revision
 add element bridge ketch revision {{ {REVISION} }}
 add rule bridge ketch early iifname @ports jump port
-add rule bridge ketch port meta protocol {{ 8021q, 8021ad }} drop
 add rule bridge ketch port iifname . ether saddr != @macs jump foreign
+add rule bridge ketch port ether type {{ 8021q, 8021ad }} goto tagged
 add rule bridge ketch port meta protocol arp goto of-arp
 add rule bridge ketch port meta protocol ip goto of-ipv4
 add rule bridge ketch port meta protocol ip6 goto of-ipv6
 add rule bridge ketch foreign ether saddr @taken_macs drop
 add rule bridge ketch foreign iifname != @free drop
-add rule bridge ketch of-arp arp htype != 1 drop
-add rule bridge ketch of-arp arp ptype != ip drop
+add rule bridge ketch tagged iifname != @free drop
+add rule bridge ketch tagged @ll,116,12 0 drop
+add rule bridge ketch tagged accept
 add rule bridge ketch of-arp iifname . arp saddr ip @own4 accept
 add rule bridge ketch of-arp arp saddr ip 0.0.0.0 accept
 add rule bridge ketch of-arp arp saddr ip @taken4 drop

@@ -20,9 +20,11 @@ def send(descriptor: int, *frames: bytes, interface: str = "eth0") -> None:
             raw.send(frame)
 
 
-def ethernet(to: str, source: str, kind: int, payload: bytes, *, tags: int = 0) -> bytes:
-    """A frame, with so many priority tags (IEEE 802.1Q, VLAN 0) before what it carries."""
-    tag = struct.pack("!HH", 0x8100, 0) * tags
+def ethernet(
+    to: str, source: str, kind: int, payload: bytes, *, tags: int = 0, vlan: int = 0
+) -> bytes:
+    """A frame, with so many tags (IEEE 802.1Q) before what it carries."""
+    tag = struct.pack("!HH", 0x8100, vlan) * tags
     return _mac(to) + _mac(source) + tag + struct.pack("!H", kind) + payload.ljust(46, b"\0")
 
 
@@ -51,12 +53,14 @@ def udp(
     return ethernet(to, mac, kind, _packet(source[0], target[0], 17, segment), tags=tags)
 
 
-def advertisement(mac: str, source: str, prefix: str, *, to: str = "33:33:00:00:00:01") -> bytes:
+def advertisement(
+    mac: str, source: str, prefix: str, *, to: str = "33:33:00:00:00:01", tags: int = 0
+) -> bytes:
     """A router advertisement to all nodes: a default route, and a prefix for addresses."""
     body = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
     body += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 14400, 0) + IPv6Address(prefix).packed
     body += b"\1\1" + _mac(mac)
-    return _icmpv6(mac, source, "ff02::1", body, to)
+    return _icmpv6(mac, source, "ff02::1", body, to, tags=tags)
 
 
 def neighbour(mac: str, source: str, address: str, *, to: str = "33:33:00:00:00:01") -> bytes:
@@ -65,11 +69,20 @@ def neighbour(mac: str, source: str, address: str, *, to: str = "33:33:00:00:00:
     return _icmpv6(mac, source, "ff02::1", body + b"\2\1" + _mac(mac), to)
 
 
-def _icmpv6(mac: str, source: str, target: str, body: bytes, to: str) -> bytes:
+def solicitation(mac: str, source: str, address: str) -> bytes:
+    """Who has this address? Asked from ``::`` it says: I am about to have it (RFC 4862, 5.4.2)."""
+    packed = IPv6Address(address).packed
+    body = struct.pack("!BBHI", 135, 0, 0, 0) + packed
+    body += b"" if source == "::" else b"\1\1" + _mac(mac)
+    group = str(IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + packed[13:]))
+    return _icmpv6(mac, source, group, body, "33:33:ff:" + packed[13:].hex(":"))
+
+
+def _icmpv6(mac: str, source: str, target: str, body: bytes, to: str, *, tags: int = 0) -> bytes:
     pseudo = IPv6Address(source).packed + IPv6Address(target).packed
     total = _sum(pseudo + struct.pack("!II", len(body), 58) + body)
     body = body[:2] + struct.pack("!H", total) + body[4:]
-    return ethernet(to, mac, IPV6, _packet(source, target, 58, body, hops=255))
+    return ethernet(to, mac, IPV6, _packet(source, target, 58, body, hops=255), tags=tags)
 
 
 def _packet(source: str, target: str, protocol: int, body: bytes, *, hops: int = 64) -> bytes:

@@ -285,6 +285,16 @@ def test_a_router_stays_one(router: Router, why: str) -> None:
     assert router.routes()
 
 
+def test_what_is_remembered_is_so_of_one_host_alone(tmp_path: Path) -> None:
+    ip_forward.remember(str(tmp_path / "state"), {6})
+    ip_forward.remember(str(tmp_path / "state"), {4})
+    assert ip_forward.remembered(str(tmp_path / "state")) == {4, 6}
+    with machines.machine() as other, entered(other):
+        assert ip_forward.remembered(str(tmp_path / "state")) == set()
+    (tmp_path / "state/forwarding").write_bytes(b"\xff\n4")
+    assert ip_forward.remembered(str(tmp_path / "state")) == set()
+
+
 def test_an_internal_network_needs_no_router(router: Router) -> None:
     router.bridge = Bridge("ketch0", router.bridge.addresses, internal=True)
     router.start()

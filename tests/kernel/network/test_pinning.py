@@ -3,6 +3,7 @@
 Each attack is tried on a network whose ports are not pinned as well, where it succeeds.
 """
 
+import errno
 import socket
 import subprocess
 import time
@@ -12,11 +13,12 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
 
-from ketch.linux import rtnetlink
-from ketch.network import pinning
+from ketch.linux import nftables, rtnetlink
+from ketch.network import firewall, pinning
 from ketch.network.bridge import Bridge, Interface
+from ketch.network.sandbox import Sandbox
 from tests.kernel.network import frames, machines
-from tests.kernel.network.machines import client_of, container, entered, server
+from tests.kernel.network.machines import client_of, entered, server
 
 pytestmark = pytest.mark.root
 
@@ -34,6 +36,22 @@ pinned_or_not = pytest.mark.parametrize("pinned", [True, False], ids=["pinned", 
 def network(*, pinned: bool = True, isolated: bool = False) -> Bridge:
     addresses: list[Interface] = [IPv4Interface(f"{GATEWAY}/16"), IPv6Interface("fd00:9::1/64")]
     return Bridge("ketch0", addresses, pinned=pinned, isolated=isolated)
+
+
+@contextmanager
+def container(bridge: Bridge, *addresses: str, free: bool = False) -> Iterator[int]:
+    """A container whose port has begun to pass frames, a moment after its link is up."""
+    with machines.container(bridge, *addresses, free=free) as descriptor:
+        deadline = time.monotonic() + 10
+        while True:
+            with entered(descriptor):
+                talking = socket.socket()
+            with talking:
+                talking.settimeout(0.3)
+                if talking.connect_ex((str(bridge.addresses[0].ip), 9)) == errno.ECONNREFUSED:
+                    break
+            assert time.monotonic() < deadline
+        yield descriptor
 
 
 def known(address: str) -> str:
@@ -147,6 +165,11 @@ def test_a_source_is_the_senders_own(host: int, pinned: bool) -> None:
                         GATEWAY_MAC, THIEF_MAC, (source, 7), (GATEWAY, 7000), told, tags=tags
                     ),
                 )
+        # The host's end of the link would take these for itself, as no bridge forwards them.
+        for source in (WEB, "198.51.100.9", THIEF):
+            for to in (frames.LINK_LOCAL, "01:80:c2:00:00:03"):
+                told = f"{source} kept".encode()
+                frames.send(thief, frames.udp(to, THIEF_MAC, (source, 7), (GATEWAY, 7000), told))
         for source in (WEB6, "fd00:9::7", "fd00:9::1", "::1", "2001:db8::1", THIEF6):
             told = source.encode()
             frames.send(
@@ -154,12 +177,95 @@ def test_a_source_is_the_senders_own(host: int, pinned: bool) -> None:
                 frames.udp(GATEWAY_MAC, THIEF_MAC, (source, 7), ("fd00:9::1", 7000), told),
             )
         came = {told.decode() for told in hears(heard) + hears(heard6)}
-        own = {f"{THIEF} 0", f"{THIEF} 1", THIEF6}
+        own = {f"{THIEF} 0", THIEF6}
         assert own <= came
         if pinned:
             assert came == own
         else:
-            assert {f"{WEB} 2", WEB6} <= came
+            assert {f"{WEB} 2", f"{WEB} kept", WEB6} <= came
+
+
+@pinned_or_not
+def test_nobody_is_its_neighbours_router(host: int, pinned: bool) -> None:
+    bridge = network(pinned=pinned)
+    with container(bridge, WEB, WEB6) as web, container(bridge, THIEF, THIEF6) as thief:
+        source = str(pinning.link_local(THIEF_MAC))
+        for tags in TAGS:
+            frames.send(thief, frames.advertisement(THIEF_MAC, source, "2001:db8::", tags=tags))
+        with entered(web), rtnetlink.Socket() as inside:
+            gateways = {
+                str(route.gateway) for route in inside.routes(6)
+                if not route.destination.prefixlen and route.kind == rtnetlink.RTN_UNICAST
+            }  # fmt: skip
+        assert (source in gateways) != pinned
+        assert "fd00:9::1" in gateways
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["pinned", "free"])
+def test_what_a_neighbour_gets_to_see(host: int, free: bool) -> None:
+    everybody6, spare6 = "33:33:00:00:00:01", "fd00:9::77"
+    own_link_local = str(pinning.link_local(THIEF_MAC))
+
+    def datagram(source: str) -> bytes:
+        target = ("ff02::1" if ":" in source else "172.17.255.255", 7)
+        to = everybody6 if ":" in source else frames.EVERYBODY
+        return frames.udp(to, THIEF_MAC, (source, 7), target, b"long enough for a frame")
+
+    def tagged(vlan: int) -> bytes:
+        return frames.ethernet(
+            frames.EVERYBODY, THIEF_MAC, 0x9000, b"tag %d" % vlan, tags=1, vlan=vlan
+        )
+
+    always = [
+        frames.arp(THIEF_MAC, THIEF),
+        frames.arp(THIEF_MAC, "0.0.0.0"),  # asked before an address is taken (RFC 5227)
+        frames.solicitation(THIEF_MAC, "::", THIEF6),
+        frames.solicitation(THIEF_MAC, "::", "fe80::77"),
+        frames.solicitation(THIEF_MAC, own_link_local, WEB6),
+        frames.neighbour(THIEF_MAC, THIEF6, THIEF6),
+        frames.neighbour(THIEF_MAC, "fe80::77", "fe80::77"),
+        datagram(THIEF), datagram(THIEF6), datagram(own_link_local), datagram("fe80::77"),
+    ]  # fmt: skip
+    of_choice = [
+        frames.arp(THIEF_MAC, SPARE),
+        frames.solicitation(THIEF_MAC, "::", spare6),
+        frames.neighbour(THIEF_MAC, THIEF6, spare6),
+        frames.ethernet(frames.EVERYBODY, "02:00:00:00:00:77", 0x9000, b"a link of its own"),
+        datagram(SPARE), datagram(spare6), tagged(5),
+    ]  # fmt: skip
+    never = [tagged(0), frames.ethernet(frames.EVERYBODY, WEB_MAC, 0x9000, b"")]
+    for others, others6 in ((WEB, WEB6), (GATEWAY, "fd00:9::1")):
+        mac = WEB_MAC if others == WEB else GATEWAY_MAC
+        link_local = str(pinning.link_local(mac))
+        never += [
+            frames.arp(THIEF_MAC, others), datagram(others), datagram(others6),
+            datagram(link_local),
+        ]  # fmt: skip
+        for address in (others6, link_local):
+            never += [
+                frames.solicitation(THIEF_MAC, "::", address),
+                frames.neighbour(THIEF_MAC, THIEF6, address),
+            ]
+    with (
+        container(network(), WEB, WEB6) as web,
+        container(network(), THIEF, THIEF6, free=free) as thief,
+    ):
+        with entered(web):
+            watching = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        with watching:
+            last = frames.ethernet(frames.EVERYBODY, THIEF_MAC, 0x9000, b"last")
+            frames.send(thief, *always, *of_choice, *never, last)
+            watching.settimeout(machines.TIMEOUT_SECONDS)
+            seen = [watching.recv(2048)]
+            while seen[-1] != last:
+                seen.append(watching.recv(2048))
+    # The kernel hands a tag over beside its frame.
+    behind_tags = {vlan: frames.ethernet(frames.EVERYBODY, THIEF_MAC, 0x9000, b"tag %d" % vlan)
+                   for vlan in (0, 5)}  # fmt: skip
+    seen += [tagged(vlan) for vlan, frame in behind_tags.items() if frame in seen]
+    assert [one.hex() for one in always if one not in seen] == []
+    assert [one.hex() for one in never if one in seen] == []
+    assert [one in seen for one in of_choice] == [free] * len(of_choice)
 
 
 @pytest.mark.parametrize("how", ["pinned", "free", "not pinned"])
@@ -239,30 +345,48 @@ def test_one_who_configures_his_network_has_addresses_of_his_own_choice(host: in
 
 def test_a_container_answers_by_any_of_its_networks(host: int) -> None:
     """The answer to what came by one network may leave by the other, as its routes say."""
-    first, second = network(), Bridge("ketch1", [IPv4Interface("172.18.0.1/16")])
-    one = machines.endpoint(first, WEB)
-    two = machines.endpoint(second, "172.18.0.2", way_out=False)
+    second = Bridge("ketch1", [IPv4Interface("172.18.0.1/16"), IPv6Interface("fd00:8::1/64")])
+    one = machines.endpoint(network(), WEB, WEB6)
+    two = machines.endpoint(second, "172.18.0.2", "fd00:8::2", way_out=False)
     two.interface = "eth1"
-    from ketch.network import firewall
-    from ketch.network.sandbox import Sandbox
-
-    with Sandbox() as sandbox, listening(7000) as heard:
-        transaction = firewall.ensure(
-            firewall.Wanted([first, second], (), pinning.of_container([one, two], free=False))
-        )
+    with Sandbox(ipv6=True) as sandbox, ExitStack() as stack:
+        pins = pinning.of_container([one, two], free=False)
+        transaction = firewall.ensure(firewall.Wanted([network(), second], (), pins))
         assert transaction is not None
         transaction.wait()
         sandbox.connect(one)
         sandbox.connect(two)
-        frames.send(
-            sandbox.descriptor,
-            frames.udp(GATEWAY_MAC, WEB_MAC, ("172.18.0.2", 7), (GATEWAY, 7000), b"by the first"),
-        )
-        assert heard.recv(100) == b"by the first"
+        heard = stack.enter_context(listening(7000))
+        heard6 = stack.enter_context(listening(7000, "fd00:9::1"))
+        deadline = time.monotonic() + 10
+        came: set[bytes] = set()
+        while came != {b"by IPv4", b"by IPv6"}:  # until the port passes frames
+            assert time.monotonic() < deadline
+            frames.send(
+                sandbox.descriptor,
+                frames.udp(GATEWAY_MAC, WEB_MAC, ("172.18.0.2", 7), (GATEWAY, 7000), b"by IPv4"),
+                frames.udp(GATEWAY_MAC, WEB_MAC, ("fd00:8::2", 7), ("fd00:9::1", 7000), b"by IPv6"),
+            )
+            came |= {*hears(heard), *hears(heard6)}
+
+
+def test_a_kernel_that_cannot_look_at_bridges(host: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers start there too, and sources of other networks are refused all the same."""
+    monkeypatch.setattr(nftables, "check", lambda _script: False)
+    bridge = network()
+    with container(bridge, THIEF) as thief, listening(7000) as heard:
+        assert "table bridge" not in ruleset()
+        assert firewall.ensure(firewall.Wanted([bridge])) is None
+        for source in ("198.51.100.9", "172.18.0.2", THIEF):
+            frames.send(
+                thief,
+                frames.udp(GATEWAY_MAC, THIEF_MAC, (source, 7), (GATEWAY, 7000), source.encode()),
+            )
+        assert hears(heard) == [THIEF.encode()]
 
 
 def test_an_internal_network_has_no_way_out_by_frames_that_bridges_keep(host: int) -> None:
-    """The host would take such a frame as one that its end of the container's link received."""
+    """The host would take such a frame for one that its end of the container's link received."""
     inside = Bridge("ketch0", [IPv4Interface(f"{GATEWAY}/16")], internal=True)
     with machines.internet() as world, container(inside, THIEF) as thief:
         with entered(world):
@@ -277,8 +401,6 @@ def test_an_internal_network_has_no_way_out_by_frames_that_bridges_keep(host: in
 
 
 def test_what_bridges_have_is_there_and_goes(host: int, kernel: rtnetlink.Socket) -> None:
-    from ketch.network import firewall
-
     bridge = network()
     place = machines.endpoint(bridge, WEB, WEB6)
     pins = pinning.of_container([place], free=True, owner="ketch0 web")

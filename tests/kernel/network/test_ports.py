@@ -364,4 +364,9 @@ def test_a_former_owners_connections_are_in_nobodys_way(host: int) -> None:
         talking.close()
     descriptor = ports.bind("tcp", ANY, 8080)
     assert descriptor is not None
+    # And who says the same does not get it as well.
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="Address already in use"):
+            other.bind(("0.0.0.0", 8080))
     os.close(descriptor)

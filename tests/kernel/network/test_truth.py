@@ -1,6 +1,8 @@
 """Whatever happens, the packet filter has exactly what the running containers need."""
 
 import json
+import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from ketch.engine.networks import releasing, wiring
 from ketch.engine.records.rows import Container
 from ketch.engine.settings import Settings
 from ketch.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
-from ketch.linux import nftables
+from ketch.linux import nftables, rtnetlink
+from ketch.network import bridge as bridges
 from tests.kernel.network import machines
 
 pytestmark = pytest.mark.root
@@ -44,14 +47,22 @@ class Machine:
         self.flushed = False
         self.records: dict[str, dict[str, Any]] = {}
 
-    def start(self, container_id: str, network: str, port: int | None) -> None:
+    def start(self, container_id: str, network: str, *ports: int | None) -> None:
         if container_id in self.running or container_id in self.crashed:
             return
-        bindings = {} if port is None else {"80/tcp": [{"HostIp": "", "HostPort": str(port)}]}
+        bindings = {
+            f"{80 + number}/tcp": [{"HostIp": "", "HostPort": str(port)}]
+            for number, port in enumerate(ports)
+            if port is not None
+        }
+        # One in two may configure its network.
+        capabilities = ["NET_ADMIN"] if int(container_id[0], 16) % 2 else []
         record = {
             "Config": {"Hostname": container_id[:12]},
-            "HostConfig": {"NetworkMode": network, "PortBindings": bindings},
-        }
+            "HostConfig": {
+                "NetworkMode": network, "PortBindings": bindings, "CapAdd": capabilities,
+            },
+        }  # fmt: skip
         with self.engine.store.transaction() as connection:
             connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
             connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
@@ -118,6 +129,34 @@ class Machine:
         }
         assert mapped() == wanted
         assert set(members("self4")) == {(address, address) for _, address, _ in wanted}
+        near = {number: gateway for (_, number), gateway in near_any()}
+        assert near.keys() == {number for number, _, _ in wanted}
+        self.check_pins()
+
+    def check_pins(self) -> None:
+        """Who runs is pinned, and nobody else."""
+        alive = [
+            (container_id, member)
+            for container_id in CONTAINERS
+            for member in self.engine.endpoints.of(container_id)
+            if member.id and member.addresses
+        ]
+        ports = {f"veth{member.id[:8]}" for _, member in alive}
+        addresses = {
+            (f"veth{one.id[:8]}", str(each.ip)) for _, one in alive for each in one.addresses
+        }
+        assert set(members("ports")) == set(members("ports", family="bridge")) == ports
+        assert set(members("own4", family="bridge")) == addresses
+        assert set(members("free", family="bridge")) == {
+            f"veth{member.id[:8]}" for owner, member in alive if int(owner[0], 16) % 2
+        }
+        taken = {address for _, address in addresses}
+        gateways = {
+            str(network.gateway) for network in self.engine.networks.every() if network.subnets
+        }
+        for family in ("inet", "bridge"):
+            # A network whose bridge is still to be made has no gateway there.
+            assert taken <= set(members("taken4", family=family)) <= taken | gateways
 
 
 def mapped() -> set[tuple[int, str, int]]:
@@ -129,13 +168,75 @@ def mapped() -> set[tuple[int, str, int]]:
     return found
 
 
-def members(name: str, kind: str = "set") -> list[Any]:
+def near_any() -> list[Any]:
+    """Under whose address loopback's clients come to each published port."""
+    return [(key["elem"]["val"]["concat"], address) for key, address in members("near_any4", "map")]
+
+
+def members(name: str, kind: str = "set", family: str = "inet") -> list[Any]:
     try:
-        entries = nftables.listing(kind, "inet", "ketch", name)
+        entries = nftables.listing(kind, family, "ketch", name)
     except UnavailableError:  # no start has made the table yet
         return []
     found = next(entry[kind].get("elem", []) for entry in entries if kind in entry)
-    return [tuple(element["concat"]) if isinstance(element, dict) else element for element in found]
+    return [value(element) for element in found]
+
+
+def value(element: Any) -> Any:
+    """An element as nft lists it, without its comment."""
+    if isinstance(element, dict) and "elem" in element:
+        element = element["elem"]["val"]
+    return tuple(element["concat"]) if isinstance(element, dict) else element
+
+
+def test_what_a_failed_start_had_of_ports_is_free(tmp_path: Path) -> None:
+    def held() -> set[int]:
+        """Ports that a socket of this process has."""
+        return {port for port in range(8080, 8090) if not is_free(port)}
+
+    def is_free(port: int) -> bool:
+        with socket.socket() as other:
+            try:
+                other.bind(("0.0.0.0", port))
+            except OSError:
+                return False
+        return True
+
+    with (
+        machines.machine() as descriptor,
+        machines.entered(descriptor),
+        socket.socket(socket.AF_INET6) as somebody,
+    ):
+        machine = Machine(tmp_path)
+        machine.engine.networks.create({"Name": "six", "EnableIPv6": True})
+        # The second port's second address is somebody else's.
+        somebody.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        somebody.bind(("::", 8085))
+        before = set(os.listdir("/proc/self/fd"))
+        machine.start(CONTAINERS[0], "six", 8081, 8085)
+        assert CONTAINERS[0] not in machine.running
+        assert held() == set()
+        assert set(os.listdir("/proc/self/fd")) == before
+        # Another container's, which the database knows before anybody binds it.
+        machine.start(CONTAINERS[0], "six", 8082)
+        assert held() == {8082}
+        descriptors = set(os.listdir("/proc/self/fd"))
+        machine.start(CONTAINERS[1], "six", 8081, 8082)
+        assert CONTAINERS[1] not in machine.running
+        assert held() == {8082}
+        assert set(os.listdir("/proc/self/fd")) == descriptors
+        # A link in the way of a start that has its ports already.
+        with rtnetlink.Socket() as kernel:
+            machine.stop(CONTAINERS[0])
+            bridge = machine.engine.networks.find("six").bridge
+            bridges.delete(kernel, bridge)
+            kernel.execute(
+                rtnetlink.add_veth(bridge, "other", namespace=descriptor, bridge=0,
+                                   mac="02:00:00:00:00:09", mtu_bytes=1500)
+            )  # fmt: skip
+        machine.start(CONTAINERS[0], "six", 8081)
+        assert CONTAINERS[0] not in machine.running
+        assert held() == set()
 
 
 @given(steps=STEPS)

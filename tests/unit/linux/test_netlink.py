@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.errors import InvalidArgumentError, UnsupportedError
+from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import netlink
 from ketch.linux.netlink import Message
 
@@ -122,3 +122,57 @@ def test_a_dump_may_end_with_or_without_a_status() -> None:
     assert netlink.outcome(Message(netlink.NLMSG_DONE, 0, b"")) == (0, "")
     assert netlink.outcome(Message(netlink.NLMSG_DONE, 0, struct.pack("=i", 0))) == (0, "")
     assert netlink.outcome(Message(netlink.NLMSG_DONE, 0, struct.pack("=i", -1))) == (1, "")
+
+
+class Dumps:
+    """A socket whose other end is no kernel: each dump is answered with what is next.
+
+    Args:
+        answers: of each dump, the flags of its two messages and of its end.
+    """
+
+    def __init__(self, *answers: tuple[int, int, int]) -> None:
+        self._answers = list(answers)
+        self._waiting: list[bytes] = []
+        self.asked = 0
+
+    def send(self, datagram: bytes) -> int:
+        (request,) = netlink.decode(datagram)
+        assert request.flags & netlink.NLM_F_DUMP == netlink.NLM_F_DUMP
+        flags = self._answers[min(self.asked, len(self._answers) - 1)]
+        self.asked += 1
+        kinds = (16, 16, netlink.NLMSG_DONE)
+        for kind, flag in zip(kinds, flags, strict=True):
+            payload = b"" if kind == netlink.NLMSG_DONE else bytes([self.asked, 0, 0, 0])
+            message = Message(kind, netlink.NLM_F_MULTI | flag, payload, request.sequence)
+            self._waiting.append(message.encode())
+        return len(datagram)
+
+    def recv_into(self, buffer: bytearray, _size: int, _flags: int) -> int:
+        datagram = self._waiting.pop(0)
+        buffer[: len(datagram)] = datagram
+        return len(datagram)
+
+
+def dumped(answers: Dumps) -> list[int]:
+    """Which of the dumps the messages are of that a socket gives its caller."""
+    reader = netlink.Socket.__new__(netlink.Socket)
+    reader._socket, reader._sequence, reader._buffer = answers, 0, bytearray(4096)  # type: ignore[assignment]
+    request = netlink.Request("RTM_GETLINK", 18, 0, b"", "list links")
+    return [message.payload[0] for message in reader.dump(request)]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_dump_that_others_changed_is_begun_again(place: int) -> None:
+    interrupted = tuple(netlink.NLM_F_DUMP_INTR if one == place else 0 for one in range(3))
+    answers = Dumps(interrupted, interrupted, (0, 0, 0))  # type: ignore[arg-type]
+    assert dumped(answers) == [3, 3]
+    assert answers.asked == 3
+
+
+def test_a_dump_that_never_holds_still_is_given_up() -> None:
+    answers = Dumps((0, netlink.NLM_F_DUMP_INTR, 0))
+    with pytest.raises(SyscallError, match="list links") as caught:
+        dumped(answers)
+    assert caught.value.errno == errno.EINTR
+    assert 1 < answers.asked < 100

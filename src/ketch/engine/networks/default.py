@@ -17,7 +17,7 @@ from ketch.engine.networks import pools, reclaiming
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, select
 from ketch.errors import InvalidArgumentError
 from ketch.network import bridge as bridges
-from ketch.network import definition, firewall, ipam, turns
+from ketch.network import definition, forward_policy, ipam, turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def default_bridge(root: str) -> str:
     must not share a link.
     """
     if root == _DEFAULT_ROOT:
-        return f"{firewall.BRIDGE_PREFIX}0"
-    return f"{firewall.BRIDGE_PREFIX}{zlib.crc32(os.fsencode(root)):08x}"
+        return f"{forward_policy.BRIDGE_PREFIX}0"
+    return f"{forward_policy.BRIDGE_PREFIX}{zlib.crc32(os.fsencode(root)):08x}"
 
 
 def built_in(connection: sqlite3.Connection, settings: "Settings", name: str) -> Network:

@@ -25,7 +25,7 @@ from ketch.errors import (
     PermissionDeniedError,
 )
 from ketch.linux import rtnetlink
-from ketch.network import definition, firewall, ipam, turns
+from ketch.network import definition, forward_policy, ipam, turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,7 +185,8 @@ class Networks:
         config_only = bool(document.get("ConfigOnly"))
         link, kept = "", False
         if driver == "bridge" and not config_only:
-            link = options.get(definition.NAME) or f"{firewall.BRIDGE_PREFIX}{network_id[:10]}"
+            own = f"{forward_policy.BRIDGE_PREFIX}{network_id[:10]}"
+            link = options.get(definition.NAME) or own
             _check_bridge(connection, link)
             kept = host.link(link) is not None
         elif not config_only:
