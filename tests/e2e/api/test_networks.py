@@ -56,7 +56,8 @@ def test_settings_count_by_whatever_name_a_network_is_called(api: Api, network: 
         try:
             assert api("POST", f"/containers/{made['Id']}/start")[0] == 204
             _, shown = api("GET", f"/containers/{made['Id']}/json")
-            assert shown["HostConfig"]["NetworkMode"] == mode
+            # At times dockerd writes out the start of an identifier.
+            assert shown["HostConfig"]["NetworkMode"] in {mode, network}
             found = shown["NetworkSettings"]["Networks"]["mixed"]
             assert found["IPAddress"] == f"10.213.9.{number + 10}", (mode, key)
             assert "other" in found["Aliases"]
