@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 from ketch.engine.containers import updating
-from ketch.library.options import ALIASES, KNOWN
+from ketch.library.docker_names import ALIASES, FIELDS, FORMS
+from ketch.library.options import KNOWN
 from ketch.spec.flag import Flag
 
 SOURCE = pathlib.Path(__file__).parents[1] / "src" / "ketch"
@@ -37,6 +38,15 @@ _ATTRIBUTES = {
     "Engine": "    containers: Containers\n    images: Images\n    networks: Networks\n"
               "    volumes: Volumes\n",
 }  # fmt: skip
+# The types of values that have forms of docker-py's.
+_FORMS = {
+    "device_requests": "Documents", "entrypoint": "str | Iterable[str]",
+    "healthcheck": "Mapping[str, object]", "log_config": "Mapping[str, object]",
+    "mounts": "Documents", "nano_cpus": "int", "network_disabled": "bool",
+    "networking_config": "Mapping[str, object]",
+    "ports": "Mapping[int, object] | Mapping[str, object]",
+    "restart_policy": "str | Mapping[str, object]", "user": "str | int",
+}  # fmt: skip
 _PLAIN = ("Change", "LogEntry", "Result")
 
 _KEYWORDS_HEAD = '''"""The keywords of ``run``, ``create`` and ``update``, for type checkers.
@@ -52,6 +62,9 @@ Amount = str | int | float
 
 Several = str | Iterable[str] | Mapping[str, object]
 """What may be given several times: one text, several, or a mapping for NAME=VALUE."""
+
+Documents = Iterable[Mapping[str, object]]
+"""Several of docker-py's types, which are mappings in the API's keys; or mappings like these."""
 
 '''
 _AWAITED_HEAD = '''"""The types of ``ketch.aio``: the library's, with methods that are awaited.
@@ -74,9 +87,13 @@ def keywords() -> str:
 
 def _typed_dict(name: str, meaning: str, options: tuple[Flag, ...]) -> str:
     known = {option.name: option for option in options}
-    names = {name.replace("-", "_"): option for name, option in known.items()}
-    names |= {alias: known[of] for alias, of in ALIASES.items() if of in known}
-    fields = "".join(f"    {name}: {_type(names[name])} | None\n" for name in sorted(names))
+    types = {name.replace("-", "_"): _type(option) for name, option in known.items()}
+    types |= {alias: _type(known[of]) for alias, of in ALIASES.items() if of in known}
+    if options is KNOWN:
+        types |= dict.fromkeys(FIELDS, "Several")
+    types |= {name: f"{types[name]} | Documents" for name in FORMS if types.get(name) == "Several"}
+    types |= {name: form for name, form in _FORMS.items() if name in types}
+    fields = "".join(f"    {name}: {types[name]} | None\n" for name in sorted(types))
     return f'\nclass {name}(TypedDict, total=False):\n    """{meaning}"""\n\n{fields}'
 
 

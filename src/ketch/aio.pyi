@@ -169,7 +169,7 @@ class Images:
         source: str | Stream | IO[bytes],
         name: str = "",
         *,
-        changes: Iterable[str] = (),
+        changes: str | Iterable[str] = (),
         message: str = "",
         platform: str = "",
     ) -> Image:
@@ -320,7 +320,7 @@ class Container:
         self,
         name: str = "",
         *,
-        changes: Iterable[str] = (),
+        changes: str | Iterable[str] = (),
         author: str = "",
         message: str = "",
         pause: bool = True,
@@ -431,7 +431,7 @@ class Container:
         """Run another program in it; returns its streams, to iterate over.
 
         Args:
-            command: the program and its arguments.
+            command: the program and its arguments; one text is split at its blanks.
             env: variables besides the container's, ``NAME=VALUE`` or by name.
             user: who runs it, ``NAME|UID[:GROUP|GID]``.
             workdir: where it starts.
@@ -555,11 +555,11 @@ class Network:
         self,
         container: str | Container,
         *,
-        aliases: Iterable[str] = (),
+        aliases: str | Iterable[str] = (),
         ipv4: str = "",
         ipv6: str = "",
-        links: Iterable[str] = (),
-        link_local: Iterable[str] = (),
+        links: str | Iterable[str] | Mapping[str, str | None] = (),
+        link_local: str | Iterable[str] = (),
         options: Mapping[str, str] | None = None,
         gateway_priority: int = 0,
     ) -> None:
@@ -570,7 +570,8 @@ class Network:
             aliases: names that it gets on this network besides its own.
             ipv4: the address that it is to have; one is leased where empty.
             ipv6: likewise.
-            links: ``NAME[:ALIAS]`` of containers that it gets to know by these names.
+            links: ``NAME[:ALIAS]`` of containers that it gets to know by these names, or a mapping
+                of the one to the other.
             link_local: link-local addresses that it gets as well.
             options: the driver's, for this connection.
             gateway_priority: the network with the highest one leads it elsewhere.

@@ -100,6 +100,30 @@ def test_input_streams_while_output_is_taken(library: "ketch.Engine", reader: st
         assert (result.exit_status, result.stdout, result.stderr) == (3, b"", output)
 
 
+def test_options_in_docker_pys_forms(library: "ketch.Engine", tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("here\n")
+    script = (
+        "stat -c %t,%T /dev/nn; df -k /work | tail -n 1 | awk '{print $2}'; cat /there/file;"
+        " touch /there/new || echo read-only; echo ${HOME-unset} $DEBUG; ulimit -n"
+    )
+    with library.containers.create(
+        "busybox", ["sh", "-c", script], devices=["/dev/null:/dev/nn"], tmpfs={"/work": "size=16m"},
+        volumes={str(tmp_path): {"bind": "/there", "mode": "ro"}}, ports={80: ("127.0.0.1", None)},
+        environment={"DEBUG": True}, ulimits=[{"name": "nofile", "soft": 99, "hard": 99}],
+        entrypoint=[], working_dir="/tmp", mem_reservation="32m", nano_cpus=500_000_000,
+    ) as container:  # fmt: skip
+        host = container.attrs["HostConfig"]
+        assert (host["NanoCpus"], host["MemoryReservation"]) == (500_000_000, 32 << 20)
+        container.start()
+        assert container.wait() == 0
+        said = container.logs(stderr=False).decode().splitlines()
+        assert said == ["1,3", "16384", "here", "read-only", "/root True", "99"]
+        assert host["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}
+    with library.containers.run("busybox", "sh -c 'sleep 1000'", detach=True) as container:
+        result = container.exec_run("echo 'two  words'", env="A=b")
+        assert result.stdout == b"two  words\n"
+
+
 def test_an_engine_serves_many_threads(library: "ketch.Engine") -> None:
     outputs: list[bytes] = []
 

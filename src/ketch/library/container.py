@@ -13,6 +13,7 @@ from ketch.engine.views import following, inspection, process_list, statistics
 from ketch.errors import KetchError, NotFoundError
 from ketch.library import sessions
 from ketch.library.archives import Archive
+from ketch.library.docker_names import lines, paired, words
 from ketch.library.images import Image
 from ketch.library.options import read
 from ketch.library.resources import Resource
@@ -198,7 +199,7 @@ class Container(Resource):
         self,
         name: str = "",
         *,
-        changes: "Iterable[str]" = (),
+        changes: "str | Iterable[str]" = (),
         author: str = "",
         message: str = "",
         pause: bool = True,
@@ -214,7 +215,7 @@ class Container(Resource):
         """
         engine = self._places.engine
         image_id = committing.commit(
-            engine, self.id, name, changes=list(changes), author=author, message=message,
+            engine, self.id, name, changes=lines(changes), author=author, message=message,
             pause=pause,
         )  # fmt: skip
         return Image(self._places, engine.images.resolve(image_id))
@@ -386,7 +387,7 @@ class Container(Resource):
         """Run another program in it; returns its streams, to iterate over.
 
         Args:
-            command: the program and its arguments.
+            command: the program and its arguments; one text is split at its blanks.
             env: variables besides the container's, ``NAME=VALUE`` or by name.
             user: who runs it, ``NAME|UID[:GROUP|GID]``.
             workdir: where it starts.
@@ -394,10 +395,8 @@ class Container(Resource):
             privileged: whether it gets all capabilities.
             stdin: whether input will be written to it.
         """
-        arguments = [command] if isinstance(command, str) else list(command or ())
-        pairs = [f"{k}={v}" for k, v in env.items()] if hasattr(env, "items") else list(env)
         fields: dict[str, wire.Value] = {
-            "action": "exec", "arguments": [self.id, *arguments], "--env": pairs,
+            "action": "exec", "arguments": [self.id, *words(command)], "--env": paired(env, "="),
             "--env-file": [], "--user": user, "--workdir": workdir, "--tty": tty,
             "--interactive": stdin, "--detach": False, "--privileged": privileged,
         }  # fmt: skip

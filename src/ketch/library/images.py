@@ -12,6 +12,7 @@ from ketch.images.registry import search as registry_search
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
 from ketch.library import registries
+from ketch.library.docker_names import lines
 from ketch.library.options import as_filters
 from ketch.library.registries import WhileWanted
 from ketch.library.resources import Collection, Resource
@@ -144,7 +145,7 @@ class Images(Collection):
         source: "str | Stream | IO[bytes]",
         name: str = "",
         *,
-        changes: "Iterable[str]" = (),
+        changes: "str | Iterable[str]" = (),
         message: str = "",
         platform: str = "",
     ) -> Image:
@@ -163,7 +164,7 @@ class Images(Collection):
                 self._places.engine.images,
                 stream,
                 name,
-                changes=list(changes),
+                changes=lines(changes),
                 message=message,
                 platform=platform,
             )

@@ -12,6 +12,9 @@ Amount = str | int | float
 Several = str | Iterable[str] | Mapping[str, object]
 """What may be given several times: one text, several, or a mapping for NAME=VALUE."""
 
+Documents = Iterable[Mapping[str, object]]
+"""Several of docker-py's types, which are mappings in the API's keys; or mappings like these."""
+
 
 class RunOptions(TypedDict, total=False):
     """What ``run``, ``start`` and ``create`` know."""
@@ -20,7 +23,7 @@ class RunOptions(TypedDict, total=False):
     annotation: Several | None
     auto_remove: bool | None
     blkio_weight: Amount | None
-    blkio_weight_device: Several | None
+    blkio_weight_device: Several | Documents | None
     cap_add: Several | None
     cap_drop: Several | None
     cgroup_parent: str | None
@@ -33,19 +36,22 @@ class RunOptions(TypedDict, total=False):
     cpus: Amount | None
     cpuset_cpus: str | None
     cpuset_mems: str | None
-    device: Several | None
+    device: Several | Documents | None
     device_cgroup_rule: Several | None
-    device_read_bps: Several | None
-    device_read_iops: Several | None
-    device_write_bps: Several | None
-    device_write_iops: Several | None
-    devices: Several | None
+    device_cgroup_rules: Several | None
+    device_read_bps: Several | Documents | None
+    device_read_iops: Several | Documents | None
+    device_requests: Documents | None
+    device_write_bps: Several | Documents | None
+    device_write_iops: Several | Documents | None
+    devices: Several | Documents | None
     disable_content_trust: bool | None
     dns: Several | None
+    dns_opt: Several | None
     dns_option: Several | None
     dns_search: Several | None
     domainname: str | None
-    entrypoint: str | None
+    entrypoint: str | Iterable[str] | None
     env: Several | None
     env_file: Several | None
     environment: Several | None
@@ -61,6 +67,7 @@ class RunOptions(TypedDict, total=False):
     health_start_interval: Amount | None
     health_start_period: Amount | None
     health_timeout: Amount | None
+    healthcheck: Mapping[str, object] | None
     hostname: str | None
     init: bool | None
     interactive: bool | None
@@ -75,20 +82,28 @@ class RunOptions(TypedDict, total=False):
     labels: Several | None
     link: Several | None
     link_local_ip: Several | None
+    links: Several | None
+    log_config: Mapping[str, object] | None
     log_driver: str | None
     log_opt: Several | None
     mac_address: str | None
     mem_limit: Amount | None
+    mem_reservation: Amount | None
+    mem_swappiness: int | None
     memory: Amount | None
     memory_reservation: Amount | None
     memory_swap: Amount | None
     memory_swappiness: int | None
+    memswap_limit: Amount | None
     mount: Several | None
-    mounts: Several | None
+    mounts: Documents | None
     name: str | None
+    nano_cpus: int | None
     network: Several | None
     network_alias: Several | None
+    network_disabled: bool | None
     network_mode: Several | None
+    networking_config: Mapping[str, object] | None
     no_healthcheck: bool | None
     oom_kill_disable: bool | None
     oom_score_adj: int | None
@@ -96,15 +111,17 @@ class RunOptions(TypedDict, total=False):
     pid_mode: str | None
     pids_limit: int | None
     platform: str | None
-    ports: Several | None
+    ports: Mapping[int, object] | Mapping[str, object] | None
     privileged: bool | None
     publish: Several | None
     publish_all: bool | None
+    publish_all_ports: bool | None
     publish_default_ip: str | None
     pull: str | None
     read_only: bool | None
     remove: bool | None
     restart: str | None
+    restart_policy: str | Mapping[str, object] | None
     rm: bool | None
     runtime: str | None
     security_opt: Several | None
@@ -119,14 +136,17 @@ class RunOptions(TypedDict, total=False):
     tty: bool | None
     uidmap: Several | None
     ulimit: Several | None
+    ulimits: Several | Documents | None
     use_api_socket: bool | None
-    user: str | None
+    user: str | int | None
     userns: str | None
+    userns_mode: str | None
     uts: str | None
+    uts_mode: str | None
     volume: Several | None
     volume_driver: str | None
-    volumes: Several | None
-    volumes_from: Several | None
+    volumes: Several | Documents | None
+    volumes_from: Several | Documents | None
     workdir: str | None
     working_dir: str | None
 
@@ -144,8 +164,12 @@ class UpdateOptions(TypedDict, total=False):
     cpuset_cpus: str | None
     cpuset_mems: str | None
     mem_limit: Amount | None
+    mem_reservation: Amount | None
     memory: Amount | None
     memory_reservation: Amount | None
     memory_swap: Amount | None
+    memswap_limit: Amount | None
+    nano_cpus: int | None
     pids_limit: int | None
     restart: str | None
+    restart_policy: str | Mapping[str, object] | None

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
+from ketch.library.docker_names import paired, texts
 from ketch.library.options import as_filters
 from ketch.library.resources import Collection, Resource
 
@@ -54,11 +55,11 @@ class Network(Resource):
         self,
         container: "str | Container",
         *,
-        aliases: "Iterable[str]" = (),
+        aliases: "str | Iterable[str]" = (),
         ipv4: str = "",
         ipv6: str = "",
-        links: "Iterable[str]" = (),
-        link_local: "Iterable[str]" = (),
+        links: "str | Iterable[str] | Mapping[str, str | None]" = (),
+        link_local: "str | Iterable[str]" = (),
         options: "Mapping[str, str] | None" = None,
         gateway_priority: int = 0,
     ) -> None:
@@ -69,17 +70,18 @@ class Network(Resource):
             aliases: names that it gets on this network besides its own.
             ipv4: the address that it is to have; one is leased where empty.
             ipv6: likewise.
-            links: ``NAME[:ALIAS]`` of containers that it gets to know by these names.
+            links: ``NAME[:ALIAS]`` of containers that it gets to know by these names, or a mapping
+                of the one to the other.
             link_local: link-local addresses that it gets as well.
             options: the driver's, for this connection.
             gateway_priority: the network with the highest one leads it elsewhere.
         """
         addresses = {
-            "IPv4Address": ipv4, "IPv6Address": ipv6, "LinkLocalIPs": list(link_local),
+            "IPv4Address": ipv4, "IPv6Address": ipv6, "LinkLocalIPs": texts(link_local),
         }  # fmt: skip
         asked: dict[str, Any] = {
-            "Aliases": list(aliases),
-            "Links": list(links),
+            "Aliases": texts(aliases),
+            "Links": paired(links, ":"),
             "DriverOpts": dict(options or {}),
             "GwPriority": gateway_priority,
             "IPAMConfig": {name: value for name, value in addresses.items() if value},

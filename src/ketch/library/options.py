@@ -9,22 +9,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgumentError
+from ketch.library import docker_names
 from ketch.spec.options import OPTIONS, Caller, request
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
     from ketch.spec.container import Request
     from ketch.spec.flag import Flag, Value
 
-# What docker-py calls some of them.
-ALIASES = {
-    "auto_remove": "rm", "devices": "device",
-    "environment": "env", "extra_hosts": "add-host",
-    "ipc_mode": "ipc", "labels": "label", "mem_limit": "memory", "mounts": "mount",
-    "network_mode": "network", "pid_mode": "pid", "ports": "publish", "remove": "rm",
-    "stdin_open": "interactive", "sysctls": "sysctl", "volumes": "volume", "working_dir": "workdir",
-}  # fmt: skip
+    T = TypeVar("T")
 
 # These concern a command line alone; the library has parameters and methods in their place.
 OF_THE_COMMAND = {"attach", "cidfile", "detach", "detach-keys", "explain", "quiet", "sig-proxy"}
@@ -32,8 +27,14 @@ OF_THE_COMMAND = {"attach", "cidfile", "detach", "detach-keys", "explain", "quie
 KNOWN = tuple(option for option in OPTIONS if option.name not in OF_THE_COMMAND)
 """What ``run`` and ``create`` have as keywords."""
 
-# With these, a mapping's name and value are parted by another character than "=".
-_PARTED = {"add-host": ":", "publish": ":", "volume": ":"}
+# What may be given as a mapping, and by what a name and its value are parted then.
+_PARTED = {
+    **dict.fromkeys(("annotation", "env", "label", "log-opt", "storage-opt", "sysctl",
+                     "ulimit"), "="),
+    **dict.fromkeys(("add-host", "blkio-weight-device", "device", "link", "publish", "tmpfs",
+                     "volume", "volumes-from"), ":"),
+    **{f"device-{word}-{unit}": ":" for word in ("read", "write") for unit in ("bps", "iops")},
+}  # fmt: skip
 
 
 def make_request(
@@ -44,7 +45,7 @@ def make_request(
 
     Args:
         image: its image.
-        command: the program and its arguments; one text is one program.
+        command: the program and its arguments; one text is split at its blanks, as by a shell.
         options: keywords.
         detach: whether nobody is to be attached from the start.
 
@@ -52,12 +53,35 @@ def make_request(
         InvalidArgumentError: a keyword is unknown, or its value is wrong.
     """
     values: dict[str, Value] = {option.name: option.initial() for option in OPTIONS}
-    found, given = read(KNOWN, options)
+    fields: list[dict[str, Any]] = []
+    named: dict[str, object] = {}
+    for keyword, value in options.items():
+        read_fields = docker_names.FIELDS.get(keyword)
+        if read_fields is None:
+            named[keyword] = value
+        elif value is not None:
+            fields.append(_read(read_fields, keyword, value))
+    found, given = read(KNOWN, named)
     values |= {**found, "detach": detach}
-    arguments = [command] if isinstance(command, str) else list(command or ())
     caller = Caller(os.getcwd(), dict(os.environ), _content)
-    made = request(values, given, [image, *arguments], caller)
+    made = request(values, given, [image, *docker_names.words(command)], caller)
+    for field in fields:
+        _add(made, field)
     return made, str(values["name"])
+
+
+def _add(made: "Request", fields: "dict[str, Any]") -> None:
+    """Add fields to a request: to what is there already where they hold several things."""
+    sections: dict[str, dict[str, Any]] = made  # type: ignore[assignment]
+    for name, value in fields.items():
+        section, _, key = name.partition(".")
+        place = sections.setdefault(section, {})
+        if isinstance(value, list):
+            place[key] = [*(place.get(key) or ()), *value]
+        elif isinstance(value, dict):
+            place[key] = {**(place.get(key) or {}), **value}
+        else:
+            place[key] = value
 
 
 def read(
@@ -77,21 +101,32 @@ def read(
     """
     flags = {flag.name: flag for flag in known}
     values = {name: flag.initial() for name, flag in flags.items()}
-    given: set[str] = set()
+    given: dict[str, str] = {}
     for keyword, value in keywords.items():
-        name = ALIASES.get(keyword, keyword.replace("_", "-"))
+        name = docker_names.ALIASES.get(keyword, keyword.replace("_", "-"))
         if name not in flags:
             raise InvalidArgumentError(f"there is no option {keyword}")
         if value is None:
             continue
-        given.add(name)
-        values[name] = _value(flags[name], keyword, value)
-    return values, given
+        found = _value(flags[name], keyword, value)
+        if name in given and found != values[name]:
+            raise InvalidArgumentError(f"{given[name]} and {keyword} are the same option")
+        given[name] = keyword
+        values[name] = found
+    return values, set(given)
 
 
 def _value(option: "Flag", keyword: str, value: object) -> "Value":
+    form = docker_names.FORMS.get(keyword)
+    return _read(
+        lambda given: _converted(option, form(given) if form is not None else given),
+        keyword, value,
+    )  # fmt: skip
+
+
+def _read(read: "Callable[[object], T]", keyword: str, value: object) -> "T":
     try:
-        return _converted(option, value)
+        return read(value)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{keyword}={value!r}: {error.message}", error.hint) from error
 
@@ -115,17 +150,8 @@ def _converted(option: "Flag", value: object) -> "Value":
 
 
 def _texts(name: str, value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        separator = _PARTED.get(name, "=")
-        return [
-            f"{key}{separator}{item}" if item is not None else str(key)
-            for key, item in value.items()
-        ]
-    if not isinstance(value, Iterable):
-        raise InvalidArgumentError("an iterable of texts is wanted")
-    return [str(item) for item in value]
+    separator = _PARTED.get(name)
+    return docker_names.paired(value, separator) if separator else docker_names.texts(value)
 
 
 def _content(path: str) -> bytes:

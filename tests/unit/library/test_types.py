@@ -39,7 +39,7 @@ def test_the_request_holds_what_the_keywords_say() -> None:
     request, name = make_request(
         "image", ["echo", "hi"],
         {"name": "one", "memory": "64m", "cpus": 0.5, "env": {"A": "b"}, "tty": True,
-         "ports": {"127.0.0.1:8080": 80}, "cap_add": ["NET_ADMIN"], "pids_limit": 9},
+         "publish": {"127.0.0.1:8080": 80}, "cap_add": ["NET_ADMIN"], "pids_limit": 9},
     )  # fmt: skip
     config, host = request["Config"], request["HostConfig"]
     assert (name, config["Image"], config["Cmd"]) == ("one", "image", ["echo", "hi"])
