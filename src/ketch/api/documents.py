@@ -120,8 +120,8 @@ def _document(value: object, wanted: Any, where: str) -> dict[str, Any]:
 
 
 def _folded(name: str) -> str:
-    """Returns a name as Go compares it: of other alphabets, two letters stand for ours."""
-    return name.replace("\u017f", "s").replace("\u212a", "k").lower()
+    """Returns a name as Go compares it: the long s is one, as the sign for kelvin is a k."""
+    return name.lower().replace("\u017f", "s")
 
 
 def _plain(value: object, wanted: Any, where: str) -> Any:

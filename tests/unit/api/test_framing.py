@@ -54,6 +54,9 @@ def test_ping_as_docker_answers_it(tmp_path: pathlib.Path) -> None:
         ("/containers/json?filters=[1]", 400, "invalid filter"),
         ('/containers/json?filters={"who":["x"]}', 400, "invalid filter 'who'"),
         ("/containers/json?limit=much", 400, "limit"),
+        ("/containers/json?limit=much&limit=1", 400, "limit"),  # the first one counts
+        ('/containers/json?filters={"status":{"running":1}}', 400, "invalid filter 'status'"),
+        ('/containers/json?filters={"status":"running"}', 400, "invalid filter 'status'"),
         ("/containers/nobody/json", 404, "No such container: nobody"),
         ("/images/nothing/json", 404, "No such image: nothing:latest"),
         ("/swarm", 503, "This node is not a swarm manager"),
