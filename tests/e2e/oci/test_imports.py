@@ -40,7 +40,7 @@ CREATING = LOOKING - {"ketch.cgroups.freezer"} | {
         "validate",
         "cli.handover", "cli.seal", "cli.starting",
     )),
-    *(f"ketch.spec.{name}" for name in ("capabilities", "digits", "passwd", "seccomp", "shape")),
+    *(f"ketch.spec.{name}" for name in ("capabilities", "digits", "number_lists", "passwd", "runtime_shape", "seccomp", "shape")),
 }  # fmt: skip
 CHANGING = {
     "_socket",
