@@ -40,7 +40,9 @@ CREATING = LOOKING - {"ketch.cgroups.freezer"} | {
         "validate",
         "cli.handover", "cli.seal", "cli.starting",
     )),
-    *(f"ketch.spec.{name}" for name in ("capabilities", "digits", "number_lists", "passwd", "runtime_shape", "seccomp", "shape")),
+    *(f"ketch.spec.{name}" for name in (
+        "capabilities", "digits", "number_lists", "passwd", "runtime_shape", "seccomp", "shape",
+    )),
 }  # fmt: skip
 CHANGING = {
     "_socket",
@@ -48,8 +50,8 @@ CHANGING = {
     "ketch.runtime.cli.handover",
     "ketch.linux.process",
 }
-REMOVING = {"ketch.runtime.cli.removing", "ketch.linux.signals", "ketch.spec.signals",
-            "ketch.cgroups.members"}  # fmt: skip
+REMOVING = {"ketch.runtime.cli.removing", "ketch.linux.signals", "ketch.spec.digits",
+            "ketch.spec.signals", "ketch.cgroups.members"}  # fmt: skip
 
 
 def loaded(interpreter: str, *words: str) -> set[str]:
