@@ -112,3 +112,15 @@ def test_events_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> No
     for number in range(25):
         record(store, str(number))
     assert actions(store) == [str(number) for number in range(15, 25)]
+
+
+def test_of_too_much_what_ketch_says_itself_is_told(store: Store) -> None:
+    labels = {"huge": "x" * 100_000, "small": "y", "half": "z" * 9000, "other": "w" * 9000}
+    with store.transaction() as connection:
+        events.record(connection, "container", "start", "id", {**labels, "name": "n"})
+        events.record(connection, "container", "stop", "id", {"name": "n", "short": "x"})
+    with store.reading() as connection:
+        rows = connection.execute("SELECT * FROM event ORDER BY id").fetchall()
+    told, short = (events.Event(row).attributes for row in rows)
+    assert list(told) == ["small", "other", "name"]
+    assert list(short) == ["name", "short"]

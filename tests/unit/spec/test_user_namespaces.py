@@ -128,3 +128,23 @@ def test_composing_is_one_after_the_other(container: IdMap, mount: IdMap, number
         if begin <= each < begin + size
     ]
     assert sorted(found) == sorted(expected)
+
+
+def test_ids_by_name() -> None:
+    mode = user_namespaces.mode_of_maps(["0:1000:5", "7:1:2"], [])
+    assert mode == "uidmap=0:1000:5,7:1:2;gidmap=0:1000:5,7:1:2"
+    assert user_namespaces.mode_of_maps([], ["0:9"]) == "uidmap=0:9:1;gidmap=0:9:1"
+    users, groups = user_namespaces.maps(mode) or ([], [])
+    assert users == groups == [
+        {"containerID": 0, "hostID": 1000, "size": 5}, {"containerID": 7, "hostID": 1, "size": 2},
+    ]  # fmt: skip
+    assert user_namespaces.is_apart(mode)
+    assert user_namespaces.count(mode) == 0
+    assert [user_namespaces.has_group(mode, number) for number in (0, 4, 5, 7, 8, 9)] == [
+        True, True, False, True, True, False,
+    ]  # fmt: skip
+    assert user_namespaces.has_group("", 5)
+    assert user_namespaces.has_group("auto", 5)
+    assert not user_namespaces.has_group("auto:size=5", 5)
+    assert IdMap.of(users).outside(8) == 2
+    assert user_namespaces.maps("auto") is None
