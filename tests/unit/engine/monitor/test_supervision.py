@@ -39,7 +39,15 @@ class Memory:
 class Run:
     """A supervised program, with this test as its client; the supervisor is a thread."""
 
-    def __init__(self, *program: str, interactive: bool = False, starter: bool = True) -> None:
+    def __init__(
+        self,
+        *program: str,
+        interactive: bool = False,
+        starter: bool = True,
+        gives: bool | None = None,
+        takes: tuple[int, ...] = (wire.OUTPUT, wire.ERRORS),
+        once: bool = True,
+    ) -> None:
         streams = Streams.make(interactive=interactive, terminal=False)
         self.child = subprocess.Popen(
             program, stdin=streams.given[0], stdout=streams.given[1], stderr=streams.given[2]
@@ -56,8 +64,8 @@ class Run:
         client = Client(ours)
         client.asked = True
         client.starter = starter
-        supervisor = Supervisor(pidfd, streams, self.log)
-        supervisor.attach(client, gives=interactive, takes=(wire.OUTPUT, wire.ERRORS))
+        supervisor = Supervisor(pidfd, streams, self.log, once=once)
+        supervisor.attach(client, gives=interactive if gives is None else gives, takes=takes)
 
         def run() -> None:
             self.status = supervisor.run()
@@ -174,6 +182,30 @@ def test_an_attached_client_that_takes_nothing_is_let_go(monkeypatch: pytest.Mon
     assert run.status == 0
     assert len(run.log.text("stdout")) == 50_000_000
     run.socket.close()
+
+
+def test_who_started_the_program_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ketch.engine.monitor.supervision.PATIENCE_SECONDS", 0.2)
+    run = Run("sh", "-c", "yes | head -c 5000000")
+    time.sleep(1)
+    status, out, _ = run.finish()
+    assert (status, len(out)) == (0, 5_000_000)
+
+
+def test_a_client_has_the_streams_that_it_asked_for() -> None:
+    run = Run("sh", "-c", "echo out; echo err >&2", takes=(wire.ERRORS,))
+    assert run.finish() == (0, b"", b"err\n")
+    assert run.log.text("stdout") == b"out\n"
+    run = Run("timeout", "0.5", "cat", interactive=True, gives=False)
+    run.say(wire.INPUT, b"word\n")
+    assert run.finish() == (124, b"", b"")
+
+
+def test_an_end_of_input_is_one_only_where_that_was_asked_for() -> None:
+    for once, seconds, status in ((True, "20", 0), (False, "0.7", 124)):
+        run = Run("timeout", seconds, "cat", interactive=True, once=once)
+        run.say(wire.INPUT)
+        assert run.finish()[0] == status
 
 
 def test_a_client_that_leaves_ends_the_input() -> None:
