@@ -32,7 +32,6 @@ SLOW_THREADS = 64
 TRANSFER_THREADS = 64
 
 LEVELS = ("debug", "info", "warn", "error")
-_SILENT_PATHS = ("/_ping",)
 
 P = ParamSpec("P")
 R = TypeVar("R")
