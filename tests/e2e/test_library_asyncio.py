@@ -135,13 +135,17 @@ def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(places: Places) 
 
 def test_a_result_that_comes_as_its_task_is_cancelled_is_put_away(places: Places) -> None:
     async def main(engine: ketch.aio.Engine) -> None:
-        task = asyncio.create_task(engine.containers.run("busybox", _SLEEP, detach=True))
-        await asyncio.sleep(0)
-        time.sleep(1)  # the loop hears of nothing until then
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await engine.containers.list(all=True) == []
+        for begin in (
+            engine.containers.run("busybox", _SLEEP, detach=True),
+            engine.containers.create("busybox", _SLEEP),
+        ):
+            task = asyncio.create_task(begin)
+            await asyncio.sleep(0)
+            time.sleep(1)  # the loop hears of nothing until then
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await engine.containers.list(all=True) == []
 
     _run(places, main)
 

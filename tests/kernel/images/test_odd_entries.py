@@ -243,6 +243,16 @@ def test_none_for_this_platform_is_not_found(engine: Engine, registry: FakeRegis
             pull(engine, registry, content, entries)
 
 
+@pytest.mark.skipif(_HERE["architecture"] != "amd64", reason="written down for amd64")
+def test_of_what_runs_here_the_best_is_taken(engine: Engine, registry: FakeRegistry) -> None:
+    content = Content()
+    small = {**content.image(b"small", "386"), "platform": {"os": "linux", "architecture": "386"}}
+    chart = {**content.chart(), "platform": _HERE}
+    best = {**content.image(b"best"), "platform": _HERE}
+    assert pull(engine, registry, content, [small, chart, best]) == b"best"
+    assert pull(engine, registry, content, [chart, small]) == b"small"
+
+
 ARTIFACTS = {
     "chart": "a Helm chart", "signature": "a cosign signature", "attestation": "an attestation",
     "artifact": "a bill of materials",

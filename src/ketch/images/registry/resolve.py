@@ -161,8 +161,6 @@ class _Search:
                 return self.within(document, path | {entry["digest"]})
             target = _target(self._repository, self._top, document)
         except UnsupportedError as error:
-            if "platform" in entry:
-                raise
             self.refused = self.refused or error
             return None
         fits = platforms.matches(documents.platform_of(target.config), self._platform)
