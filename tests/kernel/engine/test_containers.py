@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from ketch import cgroups
 from ketch.engine.containers.containers import Containers
-from ketch.engine.containers.ledger import LOST_ERROR, LOST_EXIT_STATUS, Keeper
+from ketch.engine.containers.ledger import LOST_ERROR, LOST_EXIT_STATUS, Keeper, Ledger
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.records import names
 from ketch.engine.records.store import Store
@@ -302,6 +303,25 @@ def test_remove_by_force_what_its_monitor_removes(engine: Engine) -> None:
     engine.containers.remove("web", force=True)
     with pytest.raises(NotFoundError):
         engine.containers.find(container_id)
+    assert os.waitstatus_to_exitcode(os.waitpid(monitor, 0)[1]) == 0
+
+
+def test_remove_by_force_what_was_started_meanwhile(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container_id, monitor = engine.run("web")
+    looked = []
+
+    def find(self: Containers, reference: str) -> object:
+        looked.append(reference)
+        if len(looked) == 1:  # between its end and its restart
+            return types.SimpleNamespace(id=container_id, name="web", is_active=False)
+        return Ledger.find(self, reference)
+
+    monkeypatch.setattr(Containers, "find", find)
+    engine.containers.remove("web", force=True)
+    with pytest.raises(NotFoundError):
+        Ledger.find(engine.containers, container_id)
     assert os.waitstatus_to_exitcode(os.waitpid(monitor, 0)[1]) == 0
 
 

@@ -9,7 +9,12 @@ import time
 from contextlib import suppress
 from signal import SIGKILL, SIGTERM, pidfd_send_signal
 
-from ketch.engine.containers.ledger import LOST_EXIT_STATUS, RECORD_TIMEOUT_SECONDS, Ledger
+from ketch.engine.containers.ledger import (
+    LOST_EXIT_STATUS,
+    RECORD_TIMEOUT_SECONDS,
+    Ledger,
+    StartedMeanwhileError,
+)
 from ketch.engine.containers.releasing import release
 from ketch.engine.processes import await_readable, open_process
 from ketch.engine.records import rows, states
@@ -175,23 +180,25 @@ class Containers(Ledger):
             ConflictError: it is active, or somebody else is removing it.
             UnavailableError: its directory cannot be removed; the container is then ``dead``.
         """
+        deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
         container = self.find(reference)
-        if container.is_active:
-            if not force:
-                raise ConflictError(
-                    f'cannot remove container "/{container.name}": container is '
-                    f"{container.status}: {_FIRST_STEP[container.status]}"
-                )
-            if not self._call_off(container):
-                if container.status == states.RESTARTING:
-                    container = self.find(container.id)  # it runs by now
-                self._signal(container, SIGKILL, on_end="stay", thaw=True)
-            ended = self._await_end(container, RECORD_TIMEOUT_SECONDS)
-            if ended is None or ended.auto_remove:
-                # Its monitor removes it, or has done so.
-                self._await_removal(container, RECORD_TIMEOUT_SECONDS)
-                return
-        self._begin_removal(container.id)
+        while True:
+            if container.is_active:
+                if not force:
+                    raise ConflictError(
+                        f'cannot remove container "/{container.name}": container is '
+                        f"{container.status}: {_FIRST_STEP[container.status]}"
+                    )
+                if self._end_by_force(container):
+                    return
+            try:
+                self._begin_removal(container.id)
+                break
+            except StartedMeanwhileError:
+                # By its restart policy, after its end and before it could be told to stay.
+                if not force or time.monotonic() > deadline:
+                    raise
+            container = self.find(container.id)
         self._finish_removal(container.id, volumes=volumes)
 
     def cgroup(self, container: "Container") -> "cgroups.Manager":
@@ -204,6 +211,19 @@ class Containers(Ledger):
         return cgroups.manager(linux["cgroupsPath"], cgroups.detect())
 
     # How it is done
+
+    def _end_by_force(self, container: "Container") -> bool:
+        """Kill a container, and wait until it has ended; returns whether it is gone with that."""
+        if not self._call_off(container):
+            if container.status == states.RESTARTING:
+                container = self.find(container.id)  # it runs by now
+            self._signal(container, SIGKILL, on_end="stay", thaw=True)
+        ended = self._await_end(container, RECORD_TIMEOUT_SECONDS)
+        if ended is not None and not ended.auto_remove:
+            return False
+        # Its monitor removes it, or has done so.
+        self._await_removal(container, RECORD_TIMEOUT_SECONDS)
+        return True
 
     def _signal(self, container: "Container", number: int, *, on_end: str, thaw: bool) -> bool:
         """Send a signal to a container's first process; returns whether there was one.

@@ -67,6 +67,10 @@ class Keeper:
         return cls(os.getppid())
 
 
+class StartedMeanwhileError(ConflictError):
+    """A container that was to be removed runs."""
+
+
 class Ledger:
     """The records of one engine's containers.
 
@@ -492,7 +496,12 @@ class Ledger:
             return rows.select(connection, container.id, self._boot_id)
 
     def _begin_removal(self, container_id: str) -> None:
-        """Become the keeper of a container that does not run, to remove it."""
+        """Become the keeper of a container that does not run, to remove it.
+
+        Raises:
+            StartedMeanwhileError: it runs by now.
+            ConflictError: somebody else removes it.
+        """
         deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
         while True:
             with self._store.transaction() as connection:
@@ -511,7 +520,7 @@ class Ledger:
                         f"removal of container {container.name} is already in progress"
                     )
             if container.is_active:
-                raise ConflictError(f"container {container.name} was started meanwhile")
+                raise StartedMeanwhileError(f"container {container.name} was started meanwhile")
             self._wait_for_keeper(container, deadline)
 
     def _finish_removal(self, container_id: str, *, volumes: bool = False) -> None:
