@@ -31,7 +31,6 @@ def test_what_cannot_be_run_is_126(engine: Engine, running: str) -> None:
     assert engine("exec", running, "/etc").status == 126
 
 
-@pytest.mark.ketch_only("newer dockers say 127, 20.10 says 126")
 def test_what_is_missing_is_127(ketch: Engine, run_name: str) -> None:
     ketch.ok("run", "-d", "--name", run_name, "busybox", "sleep", "1000")
     assert ketch("exec", run_name, "no-such-program").status == 127

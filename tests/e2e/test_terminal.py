@@ -21,7 +21,6 @@ def told(engine: Engine, *arguments: str) -> str:
     return (child.before or "").strip()
 
 
-@pytest.mark.ketch_only("Docker 20.10 tells the size after the start")
 def test_a_program_begins_on_a_terminal_of_the_callers_size(ketch: Engine, run_name: str) -> None:
     assert told(ketch, "run", "--rm", "-it", *SIZE) == "28 97"
     assert told(ketch, "run", "--rm", "-t", *SIZE) == "28 97"
