@@ -22,7 +22,7 @@ A certificate directory holds a directory for each registry, ``HOST:PORT/``, wit
 import ipaddress
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from ketch.errors import InvalidArgumentError
@@ -40,7 +40,7 @@ _FILE_SIZE_MAX = 1 << 20
 _HUB = "registry-1.docker.io"
 
 
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a registry, or a mirror of one, is reached.
 
     Attributes:
@@ -51,22 +51,11 @@ class Endpoint:
         is_mirror: whether it stands for another registry.
     """
 
-    __slots__ = ("host", "is_mirror", "prefix", "schemes", "verifies")
-
-    def __init__(
-        self,
-        host: str,
-        schemes: tuple[str, ...] = ("https",),
-        *,
-        prefix: str = "",
-        verifies: bool = True,
-        is_mirror: bool = False,
-    ) -> None:
-        self.host = host
-        self.schemes = schemes
-        self.prefix = prefix
-        self.verifies = verifies
-        self.is_mirror = is_mirror
+    host: str
+    schemes: tuple[str, ...] = ("https",)
+    prefix: str = ""
+    verifies: bool = True
+    is_mirror: bool = False
 
 
 class Configuration:

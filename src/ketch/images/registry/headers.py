@@ -3,7 +3,7 @@
 import re
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.spec.digits import decimal
 
@@ -24,7 +24,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASC
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})", re.ASCII)
 
 
-class Challenge:
+class Challenge(NamedTuple):
     """One way in that a registry offers.
 
     Attributes:
@@ -32,11 +32,8 @@ class Challenge:
         parameters: their names in lower case.
     """
 
-    __slots__ = ("parameters", "scheme")
-
-    def __init__(self, scheme: str, parameters: dict[str, str]) -> None:
-        self.scheme = scheme
-        self.parameters = parameters
+    scheme: str
+    parameters: dict[str, str]
 
 
 def challenges(fields: "Iterable[str]") -> list[Challenge]:

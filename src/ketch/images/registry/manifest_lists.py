@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import (
     ConflictError,
@@ -49,7 +49,7 @@ _PLATFORMS = {
 _PLATFORM_KEYS = ("architecture", "os", "os.version", "os.features", "variant", "features")
 
 
-class Entry:
+class Entry(NamedTuple):
     """One image of a list.
 
     Attributes:
@@ -58,12 +58,9 @@ class Entry:
         content: the manifest.
     """
 
-    __slots__ = ("content", "descriptor", "name")
-
-    def __init__(self, name: Reference, descriptor: "Descriptor", content: bytes) -> None:
-        self.name = name
-        self.descriptor = descriptor
-        self.content = content
+    name: Reference
+    descriptor: "Descriptor"
+    content: bytes
 
     @property
     def manifest(self) -> "dict[str, Any]":

@@ -8,7 +8,7 @@ import copy
 import json
 import os
 from hashlib import new as new_hash
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from ketch.errors import (
@@ -50,7 +50,7 @@ _TAG_PAGES_MAX = 1000
 _TAGS_BYTES_MAX = 32 << 20
 
 
-class Document:
+class Document(NamedTuple):
     """A manifest or an index as a registry gave it, its digest verified.
 
     Attributes:
@@ -59,12 +59,9 @@ class Document:
         content: its bytes.
     """
 
-    __slots__ = ("content", "digest", "media_type")
-
-    def __init__(self, media_type: str, digest: str, content: bytes) -> None:
-        self.media_type = media_type
-        self.digest = digest
-        self.content = content
+    media_type: str
+    digest: str
+    content: bytes
 
 
 class Upload:

@@ -5,7 +5,7 @@ its digest, its size and its type, the layers against the configuration that nam
 """
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import (
     DigestMismatchError,
@@ -39,7 +39,7 @@ _FOREIGN = (
 )
 
 
-class Target:
+class Target(NamedTuple):
     """An image that a registry has.
 
     Attributes:
@@ -51,18 +51,12 @@ class Target:
         config: the configuration.
     """
 
-    __slots__ = ("config", "config_content", "digest", "manifest", "manifest_content",
-                 "manifest_digest")  # fmt: skip
-
-    def __init__(
-        self, digest: str, found: "Document", manifest: "Manifest", config_content: bytes
-    ) -> None:
-        self.digest = digest
-        self.manifest_digest = found.digest
-        self.manifest_content = found.content
-        self.manifest = manifest
-        self.config_content = config_content
-        self.config: ImageConfig = documents.parse_config(config_content)
+    digest: str
+    manifest_digest: str
+    manifest_content: bytes
+    manifest: "Manifest"
+    config_content: bytes
+    config: "ImageConfig"
 
     @property
     def image_id(self) -> str:
@@ -102,13 +96,14 @@ def _target(repository: "Repository", top: str, document: "Document") -> Target:
     for layer in manifest["layers"]:
         layer_format(layer)
     config = manifest["config"]
-    target = Target(top, document, manifest, repository.blob(config["digest"], config["size"]))
-    if len(target.config["rootfs"].get("diff_ids") or ()) != len(manifest["layers"]):
+    content = repository.blob(config["digest"], config["size"])
+    image = documents.parse_config(content)
+    if len(image["rootfs"].get("diff_ids") or ()) != len(manifest["layers"]):
         raise InvalidArgumentError(
             f"image configuration {config['digest']}: layers from manifest don't match image"
             " configuration"
         )
-    return target
+    return Target(top, document.digest, document.content, manifest, content, image)
 
 
 class _Search:
