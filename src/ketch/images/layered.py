@@ -8,11 +8,11 @@ pkg/archive/changes.go.
 
 import os
 import stat
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images import attributes, tar, tar_writer, tree
 from ketch.linux.descent import Descent
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -84,25 +84,22 @@ class Directory:
         return Directory(parts)
 
 
-class Change:
+class Change(NamedTuple):
     """One difference.
 
     Attributes:
         kind: MODIFIED, ADDED or DELETED, or SAME, which is none.
         path: from the root on, without a slash at its start.
+        parent: descriptor of the directory that it is in.
+        name: what it is called there.
         status: of what is there now, None for what is deleted.
     """
 
-    __slots__ = ("kind", "name", "parent", "path", "status")
-
-    def __init__(
-        self, kind: int, path: bytes, parent: int, name: bytes, status: os.stat_result | None
-    ) -> None:
-        self.kind = kind
-        self.path = path
-        self.parent = parent
-        self.name = name
-        self.status = status
+    kind: int
+    path: bytes
+    parent: int
+    name: bytes
+    status: os.stat_result | None
 
 
 class _Frame:
