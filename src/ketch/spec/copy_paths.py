@@ -5,29 +5,25 @@ whether the source is a directory. Source: moby, pkg/archive/copy.go.
 """
 
 import posixpath
+from typing import NamedTuple
 
 from ketch.errors import InvalidArgumentError
 
 
-class CopyInfo:
+class CopyInfo(NamedTuple):
     """One end of a copy.
 
-    Args:
+    Attributes:
         path: the path as it was given, made absolute; what it ends with has meaning.
         exists: whether there is anything.
         is_directory: whether that is a directory.
         rebase_name: what a source is called in its archive's place, where a symlink was followed.
     """
 
-    __slots__ = ("exists", "is_directory", "path", "rebase_name")
-
-    def __init__(
-        self, path: str, *, exists: bool = False, is_directory: bool = False, rebase_name: str = ""
-    ) -> None:
-        self.path = path
-        self.exists = exists
-        self.is_directory = is_directory
-        self.rebase_name = rebase_name
+    path: str
+    exists: bool = False
+    is_directory: bool = False
+    rebase_name: str = ""
 
 
 def specifies_current(path: str) -> bool:
