@@ -5,6 +5,7 @@ names.
 """
 
 import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.engine.images import ingest
 from ketch.engine.images.layout import NAME_ANNOTATION, REFERENCE_ANNOTATION, blob_path
@@ -20,7 +21,6 @@ from ketch.spec import digest as digests
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
@@ -36,7 +36,7 @@ _IMAGES_MAX = 1000
 _DOCUMENTS_BYTES_MAX = 1 << 26  # of all images together: they are read before the first is stored
 
 
-class Loaded:
+class Loaded(NamedTuple):
     """One image that ``load`` found.
 
     Attributes:
@@ -45,12 +45,9 @@ class Loaded:
         replaced: names that it took from others, and their IDs.
     """
 
-    __slots__ = ("id", "names", "replaced")
-
-    def __init__(self, image_id: str, names: list[str], replaced: list[tuple[str, str]]) -> None:
-        self.id = image_id
-        self.names = names
-        self.replaced = replaced
+    id: str
+    names: list[str]
+    replaced: list[tuple[str, str]]
 
     def lines(self) -> list[str]:
         """Returns what there is to say of it, in Docker's words."""
@@ -63,17 +60,14 @@ class Loaded:
         return told if self.names else [*told, f"Loaded image ID: {self.id}"]
 
 
-class PassedOver:
+class PassedOver(NamedTuple):
     """Something in an archive that is no container image, beside images that were loaded.
 
-    Args:
+    Attributes:
         error: says what it is.
     """
 
-    __slots__ = ("error",)
-
-    def __init__(self, error: UnsupportedError) -> None:
-        self.error = error
+    error: UnsupportedError
 
     def lines(self) -> list[str]:
         """Returns what there is to say of it."""
