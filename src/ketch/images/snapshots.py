@@ -38,6 +38,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.images.layered import Change, Directory
 
+BASE = "base"
+"""Among the snapshots, what is below all layers."""
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -278,7 +281,7 @@ class Snapshotter(ABC):
     def _trees(self, directory: str) -> list[str]:
         """Returns the trees below a container's, topmost first."""
         trees = [f"{self.path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
-        base = f"{self.root}/snapshots/base"
+        base = f"{self.root}/snapshots/{BASE}"
         # One is left for what a view puts on top.
         if len(trees) < LAYERS_MAX - 1 and os.path.exists(base):
             trees.append(base)
@@ -290,7 +293,7 @@ class Snapshotter(ABC):
         Docker and podman make these in each container. Here an image's own are above them, and what
         a container changed is told and committed without them.
         """
-        path = f"{self.root}/snapshots/base"
+        path = f"{self.root}/snapshots/{BASE}"
         if not os.path.exists(path):
             aside = self._new_path()
             try:

@@ -3,6 +3,7 @@
 import os
 import stat
 
+from ketch.images.snapshots import BASE
 from ketch.linux import descent
 
 TYPE_CHECKING = False
@@ -25,7 +26,8 @@ def store(root: str) -> int:
     """
     places = [f"{root}/blobs", f"{root}/snapshots"]
     found = [entry for place in places for entry in _entries(place)]
-    return _on_disk([path for entry in found for path in _entries(entry)])
+    kinds = [entry for entry in found if os.path.basename(entry) != BASE]
+    return _on_disk([path for entry in kinds for path in _entries(entry)])
 
 
 def in_use(engine: "Engine") -> int:
