@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -121,8 +122,10 @@ def _give_signals(action: int) -> Callable[[], None]:
     what = (action).to_bytes(8, "little") + bytes(24)
 
     def give() -> None:
-        for signal in INTERNAL:
-            if libc.syscall(number, signal, what, None, ctypes.c_size_t(8)) != 0:
+        for usual in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(usual, signal.SIG_DFL)  # as nohup leaves them, and jobs in the background
+        for internal in INTERNAL:
+            if libc.syscall(number, internal, what, None, ctypes.c_size_t(8)) != 0:
                 os._exit(99)
 
     return give
