@@ -30,6 +30,7 @@ from ketch.engine.settings import Settings
 from ketch.engine.views import sizes
 from ketch.errors import KetchError
 from ketch.images.registry.progress import Progress
+from ketch.images.snapshots import BASE
 from ketch.spec import digest as digests
 from ketch.spec import image as documents
 from tests.support.registry import FakeRegistry, Handler, fake, require_token, sha256
@@ -360,9 +361,10 @@ class Victim:
         assert time.monotonic() - begun < 30
 
     def left(self) -> list[str]:
-        """Return what is in the store, by path."""
+        """Return what is in the store, by path; what is below all layers is the engine's."""
         globs = ("blobs/*/*", "ingest/*", "snapshots/*/*")
-        return [str(path.relative_to(self.root)) for glob in globs for path in self.root.glob(glob)]
+        found = [path for glob in globs for path in self.root.glob(glob)]
+        return [str(path.relative_to(self.root)) for path in found if path.parent.name != BASE]
 
     def check(self, *, keep: bool = False) -> None:
         """Check that each image is whole and can be used, and that there is nothing else.
@@ -402,9 +404,12 @@ class Victim:
         assert sizes.store(str(self.root)) == self._taken()
 
     def _taken(self) -> int:
-        """Return what du(1) counts of the store, in bytes, without its own directories."""
+        """Return what du(1) counts of blobs and layers, in bytes, without their own directories."""
         places = [
-            str(path) for part in ("blobs", "snapshots") for path in self.root.glob(f"{part}/*")
+            str(path)
+            for part in ("blobs", "snapshots")
+            for path in self.root.glob(f"{part}/*")
+            if path.name != BASE
         ]
         if not places:
             return 0
