@@ -390,3 +390,28 @@ def test_a_format_beside_quiet_is_ignored_aloud(engine: Engine, sleeper: str) ->
     assert found.status == 0
     assert found.out == engine("ps", "-q", "--filter", f"name={sleeper}").out
     assert "Ignoring custom format, because both --format and --quiet are set" in found.err
+
+
+def test_templates_find_nothing_in_fields_that_are_left_out(engine: Engine) -> None:
+    name = engine.ok("create", "busybox", "true")
+    engine.ok("volume", "create", "bare")
+    engine.ok("network", "create", "bare")
+    try:
+        for kind, subject, fields, expected in (
+            ("container", name, "HostConfig.Mounts HostConfig.Annotations HostConfig.Sysctls "
+             "HostConfig.StorageOpt HostConfig.Tmpfs Config.StopSignal Config.StopTimeout "
+             "Config.Shell Config.NetworkDisabled Config.ExposedPorts Config.Healthcheck SizeRw "
+             "State.Health", "[]|map[]|map[]|map[]|map[]||<nil>|[]|false|map[]|<nil>|<nil>|<nil>"),
+            ("volume", "bare", "Status UsageData", "map[]|<nil>"),
+            ("network", "bare", "Peers Services", "[]|map[]"),
+        ):  # fmt: skip
+            template = "|".join(f"{{{{.{field}}}}}" for field in fields.split())
+            assert engine.ok(kind, "inspect", "-f", template, subject) == expected
+        told = engine.ok("inspect", "-f", "{{json .HostConfig.Mounts}} {{json .SizeRw}}", name)
+        assert told == "null null"
+        refused = engine("inspect", "-f", "{{.HostConfig.Nothing}}", name)
+        assert refused.status == 1
+    finally:
+        engine.ok("rm", name)
+        engine.ok("volume", "rm", "bare")
+        engine.ok("network", "rm", "bare")

@@ -25,7 +25,7 @@ class Struct(dict[str, "Any"]):
         fields: the fields; a callable one is a method, which takes the arguments that follow it.
         type_name: what it is called in errors.
         optional: fields that JSON leaves out where they are not among ``fields``, and what a
-            template finds in them: nothing, or Go's zero of their type where that is given.
+            template finds in them: an empty text, or Go's zero of their type where that is given.
 
     Attributes:
         wire: what it is in JSON, where its fields have other names there; else None.
@@ -47,6 +47,12 @@ class Struct(dict[str, "Any"]):
 
 class NilSlice(list["Any"]):
     """A list that nobody has made: empty to a template, null in JSON."""
+
+    __slots__ = ()
+
+
+class NilMap(dict[str, "Any"]):
+    """A map that nobody has made: empty to a template, null in JSON."""
 
     __slots__ = ()
 
@@ -139,6 +145,8 @@ def plain(value: object) -> object:
         if value.wire is not None:
             return plain(value.wire)
         return {key: plain(field) for key, field in value.items() if not callable(field)}
+    if isinstance(value, NilMap):
+        return None
     if isinstance(value, dict):
         return {key: plain(value[key]) for key in sorted(value)}
     if isinstance(value, list):

@@ -135,12 +135,10 @@ class Operand(Node):
                 return value[name]
             if not isinstance(value, Struct):
                 return NO_VALUE
-            if value.type_name and name in value.optional:
+            if name in value.optional and (value.type_name or name == self.fields[-1]):
                 return value.optional[name]
             if value.type_name:
                 raise self.failure(f"can't evaluate field {name} in type {value.type_name}")
-            if name in value.optional and name == self.fields[-1]:
-                return None
             raise self.failure(f'map has no entry for key "{name}"')
         if value is NO_VALUE:
             raise self.failure(f"nil data; no entry for key {name!r}".replace("'", '"'))

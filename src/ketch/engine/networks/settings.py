@@ -5,7 +5,7 @@ import time
 
 from ketch.engine.networks import publishing
 from ketch.spec import ports as grammar
-from ketch.spec.template_functions import Struct
+from ketch.spec.template_functions import NilMap, NilSlice, Struct
 from ketch.spec.timestamps import rfc3339
 
 TYPE_CHECKING = False
@@ -174,7 +174,8 @@ def network(engine: "Engine", shown: "Network") -> Struct:
             "Containers": _containers(engine, engine.endpoints, shown),
             "Options": shown.options,
             "Labels": shown.labels,
-        }
+        },
+        optional={"Peers": NilSlice(), "Services": NilMap()},
     )
 
 

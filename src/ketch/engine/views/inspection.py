@@ -10,7 +10,7 @@ from ketch.engine.networks import settings
 from ketch.engine.records import links, states
 from ketch.engine.views import listing, sizes, summary
 from ketch.spec import endpoints
-from ketch.spec.template_functions import NilSlice, Struct
+from ketch.spec.template_functions import NilMap, NilSlice, Struct
 from ketch.spec.timestamps import SECOND_NS, rfc3339
 
 TYPE_CHECKING = False
@@ -53,7 +53,21 @@ _LISTS = (
     "Binds", "CapAdd", "CapDrop", "DeviceCgroupRules", "DeviceRequests", "ExtraHosts", "GroupAdd",
     "Links", "MaskedPaths", "ReadonlyPaths", "SecurityOpt", "VolumesFrom",
 )  # fmt: skip
-_OPTIONAL = ("ExposedPorts", "Healthcheck")
+# Left out where they say nothing, and what a template then finds: Go's zeros of their types.
+_UNSAID: "dict[str, Any]" = {"ExposedPorts": NilMap(), "Healthcheck": None}
+_CONFIG_UNSAID: "dict[str, Any]" = {
+    **_UNSAID, "ArgsEscaped": False, "MacAddress": "", "NetworkDisabled": False,
+    "Shell": NilSlice(), "StopSignal": "", "StopTimeout": None,
+}  # fmt: skip
+_HOST_CONFIG_UNSAID: "dict[str, Any]" = {
+    "Annotations": NilMap(), "Init": None, "Mounts": NilSlice(), "StorageOpt": NilMap(),
+    "Sysctls": NilMap(), "Tmpfs": NilMap(),
+}  # fmt: skip
+_CONTAINER_UNSAID: "dict[str, Any]" = {
+    "ImageManifestDescriptor": None,
+    "SizeRootFs": None,
+    "SizeRw": None,
+}
 
 
 def document(engine: "Engine", container: "Container", *, sized: bool = False) -> Struct:
@@ -66,7 +80,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
     """
     directory = engine.settings.container_directory(container.id)
     record = container.record
-    config = Struct(_CONFIG | record.get("Config", {}), optional=_OPTIONAL)
+    config = Struct(_CONFIG | record.get("Config", {}), optional=_CONFIG_UNSAID)
     home = sharing.network_home(engine, container) if container.started_ns else None
     if home is not None:
         own = home.record["Config"]
@@ -74,7 +88,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
     elif endpoints.is_container(summary.network(container)):
         config["Hostname"] = container.id[: summary.SHORT_ID_LENGTH]
     named = engine.settings.container_directory((home or container).id)
-    for name in _OPTIONAL:
+    for name in _UNSAID:
         if not config[name]:
             del config[name]
     for name in ("Env", "Entrypoint"):
@@ -107,7 +121,8 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "Mounts": mount_points(record),
             "Config": config,
             "NetworkSettings": settings.document(engine, container),
-        }
+        },
+        optional=_CONTAINER_UNSAID,
     )
 
 
@@ -144,7 +159,7 @@ def _state(container: "Container") -> Struct:
             "FinishedAt": _moment(container.finished_ns),
             **({"Health": _health(container.health)} if container.health else {}),
         },
-        optional=("Health",),
+        optional={"Health": None},
     )
 
 
@@ -184,7 +199,7 @@ def _host_config(engine: "Engine", directory: str, container: "Container") -> St
         "MaskedPaths": masked,
         "ReadonlyPaths": read_only,
     }
-    found = Struct({**_HOST_CONFIG, **asked, **made})
+    found = Struct({**_HOST_CONFIG, **asked, **made}, optional=_HOST_CONFIG_UNSAID)
     for name in _LISTS:
         if found[name] is None:
             found[name] = NilSlice()

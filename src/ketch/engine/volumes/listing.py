@@ -7,7 +7,7 @@ from ketch.engine.volumes import volumes
 from ketch.errors import InvalidArgumentError
 from ketch.linux import descent
 from ketch.spec.filters import Filters
-from ketch.spec.template_functions import Struct
+from ketch.spec.template_functions import NilMap, Struct
 from ketch.spec.values import boolean
 
 TYPE_CHECKING = False
@@ -36,7 +36,8 @@ def document(volume: "Volume") -> Struct:
             "Name": volume.name,
             "Options": volume.options or None,
             "Scope": "local",
-        }
+        },
+        optional={"ClusterVolume": None, "Status": NilMap(), "UsageData": None},
     )
 
 
