@@ -48,6 +48,9 @@ def test_the_limit_of_processes_is_named(ketch: Engine, run_name: str) -> None:
     assert refused.status == 126
     assert "limit" in refused.err
     assert "--pids-limit" in refused.err
+    refused = ketch("run", "--rm", "--init", "--pids-limit", "1", "busybox", "true")
+    assert refused.status == 125
+    assert "--pids-limit" in refused.err
     ketch.ok("update", "--pids-limit", "5", run_name)
     ketch.ok("exec", run_name, "true")
     ketch.ok("rm", "-f", run_name)

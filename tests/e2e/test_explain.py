@@ -58,11 +58,18 @@ def test_only_what_is_there_is_hidden(ketch: Engine) -> None:
         assert (path in hidden) is (path in done.out.split()), path
 
 
-def test_a_read_only_bind_is_called_so(ketch: Engine) -> None:
+def test_a_read_only_mount_is_called_so(ketch: Engine) -> None:
     done = ketch("run", "--rm", "--explain", "-v", "/etc:/a:ro", "-v", "/etc:/b", "busybox", "true")
     binds = [line for line in done.err.splitlines() if line.startswith("bind /etc to ")]
     assert [line.partition(" · ")[0] for line in binds] == [
         "bind /etc to /a, read-only", "bind /etc to /b",
     ]  # fmt: skip
+    done = ketch("run", "--rm", "--explain", "--tmpfs", "/t:ro", "--tmpfs", "/w", "busybox", "true")
+    said = [line.partition(" · ")[0] for line in done.err.splitlines()]
+    assert {
+        "mount tmpfs on /t, read-only",
+        "mount tmpfs on /w",
+        "mount sysfs on /sys, read-only",
+    } <= {*said}
     assert "mount_setattr(2)" in binds[0]
     assert "mount_setattr(2)" not in binds[1]

@@ -22,7 +22,7 @@ from ketch.runtime import create, init
 from ketch.runtime.create import Container
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
-from ketch.runtime.process import ProcessSetup, set_limits, set_oom_score
+from ketch.runtime.process import ProcessSetup, set_limits, set_oom_score, too_many_processes
 from ketch.runtime.steps import JoinKeyring
 
 TYPE_CHECKING = False
@@ -252,11 +252,7 @@ def _clone(into: int | None) -> int:
     except SyscallError as error:
         if error.errno != errno.EAGAIN:
             raise
-        raise UnavailableError(
-            "the container has as many processes as it may have: its limit (--pids-limit), or the "
-            "machine's, is reached",
-            "raise the limit with update --pids-limit, or end some of its processes",
-        ) from error
+        raise too_many_processes() from error
     return pid
 
 

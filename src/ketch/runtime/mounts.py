@@ -113,7 +113,9 @@ class MountOperation:
                 calls += "mount_setattr(2), "
             to = ", ".join([self.destination, *words])
             return f"bind {self.source}{mapped} to {to} · {calls}move_mount(2)"
-        return f"mount {self.type} on {self.destination} · fsopen(2), fsmount(2), move_mount(2)"
+        read_only = ", read-only" if "read-only" in options.restrictions() else ""
+        calls = "fsopen(2), fsmount(2), move_mount(2)"
+        return f"mount {self.type} on {self.destination}{read_only} · {calls}"
 
     def prepare(self, user_namespace: int | None = None) -> int | None:
         """Take a bind's source while it is in reach, before the container's init is made.

@@ -15,6 +15,7 @@ import struct
 from ketch.errors import SyscallError
 from ketch.linux import process, signals
 from ketch.linux.scopes import suppress
+from ketch.runtime.process import too_many_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,11 +61,17 @@ def stay(start: "Callable[[], None]", arguments: list[str], environment: list[st
         start: executes the program; called in the child, does not return.
         arguments: the program's, which PID 1's command line shows.
         environment: the program's, which is PID 1's too.
+
+    Raises:
+        UnavailableError: the container may have no second process.
     """
     every = signals.valid_signals()
     signals.pthread_sigmask(signals.SIG_BLOCK, every)
     awaited, ready = os.pipe()
-    program = os.fork()
+    try:
+        program = os.fork()
+    except BlockingIOError as error:
+        raise too_many_processes() from error
     if program == 0:
         os.close(ready)
         # Before PID 1 is what it is to be, its command line is the host's.

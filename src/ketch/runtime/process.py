@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 
-from ketch.errors import InvalidArgumentError, StartError
+from ketch.errors import InvalidArgumentError, StartError, UnavailableError
 from ketch.linux import capabilities, process, seccomp, signals
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
@@ -345,6 +345,15 @@ def set_oom_score(adjustment: int, pid: int | str = "self") -> None:
                 f"process.oomScoreAdj: {adjustment}: {(error.strerror or '').lower()}",
                 "lowering it needs CAP_SYS_RESOURCE; the range is -1000 to 1000",
             ) from error
+
+
+def too_many_processes() -> UnavailableError:
+    """Returns what EAGAIN of clone(2) means in a container."""
+    return UnavailableError(
+        "the container has as many processes as it may have: its limit (--pids-limit), or the "
+        "machine's, is reached",
+        "raise the limit with update --pids-limit, or end some of its processes",
+    )
 
 
 def restore_signals() -> None:

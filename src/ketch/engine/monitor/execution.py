@@ -10,7 +10,7 @@ from ketch.engine.containers.execs import check_running
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.networks import linking
-from ketch.engine.processes import open_process
+from ketch.engine.processes import await_readable, open_process
 from ketch.engine.requests import launch, wire
 from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError, StartError
 from ketch.linux.scopes import owned
@@ -105,6 +105,10 @@ def start(
         raise ConflictError(f"container {container.id} is not running")
     try:
         return _start(engine, container, session, held, client, log, pidfd)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        if await_readable(pidfd, 0):  # it has ended meanwhile
+            raise ConflictError(f"container {container.id} is not running") from error
+        raise
     except KetchError as error:
         if not isinstance(error, (ConflictError, StartError)):
             error.exit_status = _CANNOT_RUN  # type: ignore[attr-defined]
