@@ -265,7 +265,16 @@ def address_of(engine: Engine, container: str, alias: str) -> str:
 def test_a_link_is_taken_back(engine: Engine) -> None:
     engine.ok("run", "-d", "--name", "store", "busybox", "sleep", "60")
     engine.ok(
-        "create", "--name", "shop", "--link", "store:db", "busybox", "grep", "db", "/etc/hosts"
+        "create",
+        "--name",
+        "shop",
+        "--link",
+        "store:db",
+        "busybox",
+        "grep",
+        "-w",
+        "db",
+        "/etc/hosts",
     )
     try:
         assert "db" in engine.ok("start", "-a", "shop")

@@ -342,11 +342,12 @@ def test_a_limit_can_be_set_where_none_was(ketch: Engine) -> None:
 def test_every_restart_is_told(ketch: Engine, served_engine: Engine, run_name: str) -> None:
     import ketch as package
 
-    ketch.ok("run", "-d", "--rm", "--name", run_name, "busybox", "sleep", "1000")
+    started = ["run", "-d", "--rm", "--name", run_name, "busybox", "sleep", "1000"]
+    container = ketch.ok(*started)
     ketch.ok("restart", "-t", "0", run_name)
     served_engine.ok("restart", "-t", "0", run_name)
     package.Engine(ketch.prefix[2], ketch.prefix[4]).containers.get(run_name).restart(timeout=0)
-    assert told(ketch, run_name).count("restart") == 3
+    assert told(ketch, container).count("restart") == 3
     ketch.ok("rm", "-f", run_name)
 
 

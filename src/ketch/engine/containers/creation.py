@@ -50,8 +50,8 @@ def create(
     image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
     request = _with_user_namespace(engine, sharing.by_id(engine, request))
-    linked = linking.resolve(engine, request)
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
+    linked = linking.resolve(engine, request)
     complete["HostConfig"].pop("Links", None)  # on record by the others' ids, in rows of their own
     points = mounts.resolve(engine, complete)
     if shallow_binds:
