@@ -153,6 +153,7 @@ class ManifestLists:
             content = base64.b64decode(document["Raw"], validate=True)
             document["Descriptor"] = documents.parse_entry(document["Descriptor"], path)
             verify(content, document["Descriptor"]["digest"])
+            document["Descriptor"].setdefault("size", len(content))
             documents.parse_manifest(content)
             if not isinstance(document["Ref"], str):
                 raise TypeError("Ref")  # noqa: TRY301 - as everything that is of another type

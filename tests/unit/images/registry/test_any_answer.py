@@ -9,7 +9,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError, KetchError
@@ -86,6 +86,7 @@ def _kept() -> dict[str, Any]:
 
 
 @given(st.integers(0, 12), st.sampled_from(VALUES) | JSON)
+@example(5, None)
 def test_any_file_of_a_list_is_an_image_or_is_refused(number: int, value: object) -> None:
     name = references.parse("docker.io/library/list:1")
     with tempfile.TemporaryDirectory() as directory:
