@@ -21,7 +21,8 @@ def why_not() -> str:
     return (done.stderr.strip().splitlines() or ["criu check failed"])[0] if done.returncode else ""
 
 
-pytestmark = [pytest.mark.root]
+# criu works in the virtual machine alone, which is emulated and has a twin beside it.
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 through_criu = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 # It counts into its log, errors beside, and serves its network as well.

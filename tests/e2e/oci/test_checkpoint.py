@@ -29,7 +29,11 @@ def why_not() -> str:
     return (done.stderr.strip().splitlines() or ["criu check failed"])[0] if done.returncode else ""
 
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(why_not()), reason=why_not())]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+]
 
 COUNT = (
     "i=0; while [ ! -e /data/end ]; do i=$((i+1)); echo $i > /data/count; sleep 0.1; done; exit 7"
