@@ -9,7 +9,7 @@ from ketch.api.encoding import clean_text, parse
 from ketch.api.http import ClientGoneError
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
-from ketch.spec.digits import signed
+from ketch.spec.digits import decimal, signed
 from ketch.spec.filters import Filters
 
 if TYPE_CHECKING:
@@ -188,10 +188,12 @@ def _version(path: str) -> tuple[tuple[int, int], str]:
     """
     first, slash, rest = path[1:].partition("/")
     major, dot, minor = first.removeprefix("v").partition(".")
-    numbers = major.isascii() and minor.isascii() and major.isdigit() and minor.isdigit()
-    if not first.startswith("v") or not slash or not dot or not numbers or len(first) > 12:
+    numbers = decimal(major), decimal(minor)
+    if not first.startswith("v") or not slash or not dot or len(first) > 12:
         return API_VERSION, path
-    version = int(major), int(minor)
+    if numbers[0] is None or numbers[1] is None:
+        return API_VERSION, path
+    version = numbers[0], numbers[1]
     if version > API_VERSION:
         raise InvalidArgumentError(
             f"client version {major}.{minor} is too new. Maximum supported API version is "

@@ -8,6 +8,7 @@ the field by its path. Whether the host has what the document asks for is not de
 from ketch.errors import InvalidArgumentError
 from ketch.runtime.filesystem import sysctl_path
 from ketch.spec import number_lists, runtime_shape, shape
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,16 +202,11 @@ def _is_version(text: str) -> bool:
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     return (
         major == "1"
-        and _is_number(minor)
+        and decimal(minor, _DIGITS_MAX) is not None
         and bool(digits)
         and rest[len(digits) : len(digits) + 1] in {"", "-", "+"}
         and "\n" not in rest
     )
-
-
-def _is_number(text: str) -> bool:
-    # int() refuses thousands of digits.
-    return text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
 
 
 def _check_list(path: str, value: str) -> None:
