@@ -1,0 +1,1 @@
+"""Images from Dockerfiles: plan, execution, cache, outputs."""
