@@ -175,6 +175,12 @@ def replaced(document: Any, number: int, value: Any) -> Any:
     return walk(document)
 
 
+def nodes(document: Any) -> int:
+    """Return how many values ``replaced`` can replace in a document."""
+    inner = document.values() if isinstance(document, dict) else document
+    return 1 + (sum(map(nodes, inner)) if isinstance(document, dict | list) else 0)
+
+
 def _route(path: str) -> str:
     for name, part in (("token", "/token"), ("manifest", "/manifests/"), ("upload", "/uploads/"),
                        ("blob", "/blobs/"), ("tags", "/tags/"), ("search", "/v1/search"),

@@ -265,15 +265,16 @@ def listed_size(entry: "Descriptor") -> int | None:
 
 
 def parse_config(content: bytes) -> "ImageConfig":
-    """Read an image's configuration.
+    """Read an image's configuration; what is null in it is as good as missing, as in Go.
 
     Raises:
         InvalidArgumentError: it is malformed or too large.
     """
     where = "image configuration"
-    document = _document(content, where)
+    document = _without_nulls(_document(content, where))
     _strings(document, ("architecture", "os"), where, required=True)
-    _strings(document, ("variant", "created", "author", "comment"), where)
+    others = ("variant", "created", "author", "comment", "docker_version", "os.version")
+    _strings(document, others, where)
     rootfs = document.get("rootfs")
     if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
         raise InvalidArgumentError(f"{where}: rootfs is not of type 'layers'")
@@ -282,13 +283,13 @@ def parse_config(content: bytes) -> "ImageConfig":
         if not isinstance(diff_id, str):
             raise InvalidArgumentError(f"{where}: rootfs.diff_ids holds what is no text")
         digests.split(diff_id)
-    if document.get("config") is not None:
-        _check_container_config(document["config"], f"{where}: config")
-    for number, entry in enumerate(_list(document, "history", where, 10_000)):
-        step = f"{where}: history[{number}]"
-        _strings(entry, ("created", "author", "created_by", "comment"), step)
-        if not isinstance(entry.get("empty_layer", False), bool):
-            raise InvalidArgumentError(f"{step}.empty_layer is neither true nor false")
+    if "config" in document:
+        document["config"] = _container_config(document["config"], f"{where}: config")
+    if "history" in document:
+        steps = _list(document, "history", where, 10_000)
+        document["history"] = [
+            _step(entry, f"{where}: history[{number}]") for number, entry in enumerate(steps)
+        ]
     return document  # type: ignore[return-value]
 
 
@@ -454,43 +455,76 @@ def _strings(value: "Any", keys: tuple[str, ...], where: str, *, required: bool 
             raise InvalidArgumentError(f"{where}: {key} is not text")
 
 
-def _check_container_config(config: "Any", where: str) -> None:
-    _strings(config, ("User", "WorkingDir", "StopSignal"), where)
+def _without_nulls(table: "dict[str, Any]") -> "dict[str, Any]":
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _step(entry: "Any", where: str) -> "History":
+    """Returns one entry of a history, checked."""
+    _strings(entry, ("created", "author", "created_by", "comment"), where)
+    step: History = _without_nulls(entry)  # type: ignore[assignment] # checked here
+    if not isinstance(step.get("empty_layer", False), bool):
+        raise InvalidArgumentError(f"{where}.empty_layer is neither true nor false")
+    return step
+
+
+def _container_config(given: "Any", where: str) -> "dict[str, Any]":
+    """Returns a ContainerConfig, checked, each field in it of its type."""
+    _strings(given, ("User", "WorkingDir", "StopSignal"), where)
+    config = _without_nulls(given)
     for key in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell"):
-        words = config.get(key)
-        if words is not None and not _all_text(words, list):
+        if not _all_text(config.get(key, []), list):
             raise InvalidArgumentError(f"{where}: {key} is not a list of text")
-    for key in ("ExposedPorts", "Volumes", "Labels"):
-        table = config.get(key)
-        if table is not None and not _all_text(table, dict):
-            raise InvalidArgumentError(f"{where}: {key} is not an object")
-    labels = config.get("Labels")
-    if labels is not None and not _is_text_table(labels):
+    for key in ("ExposedPorts", "Volumes"):
+        if key in config:
+            config[key] = _names(config[key], f"{where}: {key}")
+    if not isinstance(config.get("Labels", {}), dict):
+        raise InvalidArgumentError(f"{where}: Labels is not an object")
+    if not _is_text_table(config.get("Labels", {})):
         raise InvalidArgumentError(f"{where}: Labels holds what is no text")
-    if len(config.get("Volumes") or ()) > _VOLUMES_MAX:
+    if len(config.get("Volumes", ())) > _VOLUMES_MAX:
         raise InvalidArgumentError(f"{where}: more than {_VOLUMES_MAX} Volumes")
-    _check_health(config.get("Healthcheck"), f"{where}: Healthcheck")
+    if not isinstance(config.get("ArgsEscaped", False), bool):
+        raise InvalidArgumentError(f"{where}: ArgsEscaped is neither true nor false")
+    if "Healthcheck" in config:
+        config["Healthcheck"] = _healthcheck(config["Healthcheck"], f"{where}: Healthcheck")
     _check_sizes(config, where)
+    return config
 
 
-def _check_health(check: "Any", where: str) -> None:
-    if check is None:
-        return
-    if not isinstance(check, dict) or not _all_text(check.get("Test") or [], list):
+def _names(table: "Any", where: str) -> "dict[str, dict[str, object]]":
+    """Returns a set of names, which Go writes as an object of empty objects."""
+    if not isinstance(table, dict):
+        raise InvalidArgumentError(f"{where} is not an object")
+    for name, value in table.items():
+        if value is not None and not isinstance(value, dict):
+            raise InvalidArgumentError(f"{where}: {name[:200]!a} is not an object")
+    return {name: {} for name in table}
+
+
+def _healthcheck(given: "Any", where: str) -> "dict[str, Any]":
+    """Returns a Healthcheck, checked, each field in it of its type."""
+    if not isinstance(given, dict):
+        raise InvalidArgumentError(f"{where} is not an object")
+    check = _without_nulls(given)
+    if not _all_text(check.get("Test", []), list):
         raise InvalidArgumentError(f"{where}: Test is not a list of text")
     for key in ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"):
-        number = check.get(key)
-        if number is not None and (type(number) is not int or not -(1 << 63) <= number < 1 << 63):
+        number = check.get(key, 0)
+        if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
             raise InvalidArgumentError(f"{where}: {key} is not a number of 64 bits")
+    return check
 
 
 def _check_sizes(config: "dict[str, Any]", where: str) -> None:
     """Bound what each word, and what all of it, may take."""
-    total = sum(len(config.get(key) or "") for key in ("User", "WorkingDir", "StopSignal"))
-    lists = [("Healthcheck", (config.get("Healthcheck") or {}).get("Test"))]
-    lists += [(key, config.get(key)) for key in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")]
+    total = sum(len(config.get(key, "")) for key in ("User", "WorkingDir", "StopSignal"))
+    lists = [("Healthcheck", config.get("Healthcheck", {}).get("Test", []))]
+    lists += [
+        (key, config.get(key, [])) for key in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")
+    ]
     for key, words in lists:
-        lengths = [*map(len, words or ())]
+        lengths = [*map(len, words)]
         if lengths and max(lengths) >= _WORD_MAX:
             raise InvalidArgumentError(
                 f"{where}: {key} holds a text of {max(lengths)} characters: a program can be given "
@@ -498,8 +532,8 @@ def _check_sizes(config: "dict[str, Any]", where: str) -> None:
             )
         total += sum(lengths)
     for key in ("ExposedPorts", "Volumes", "Labels"):
-        total += sum(map(len, config.get(key) or ()))
-    total += sum(map(len, (config.get("Labels") or {}).values()))
+        total += sum(map(len, config.get(key, ())))
+    total += sum(map(len, config.get("Labels", {}).values()))
     if total > _CONFIG_TEXT_MAX:
         raise InvalidArgumentError(
             f"{where}: {total} characters of text, at most {_CONFIG_TEXT_MAX} are possible"

@@ -18,7 +18,17 @@ from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.registries import Registries
 from ketch.spec import image as documents
 from tests.support.archives import archive, member
-from tests.support.evil import VALUES, Evil, Lie, Victim, conversation, evil, examples, replaced
+from tests.support.evil import (
+    VALUES,
+    Evil,
+    Lie,
+    Victim,
+    conversation,
+    evil,
+    examples,
+    nodes,
+    replaced,
+)
 from tests.support.registry import OCI_MANIFEST, sha256
 
 pytestmark = pytest.mark.root
@@ -80,13 +90,28 @@ def test_pulling_every_tag(attacked: Attacked, lies: list[Lie]) -> None:
     attacked.check()
 
 
-CONFIG_KEYS = ["architecture", "os", "variant", "created", "author", "comment", "config", "history",
-               "rootfs", "os.version", "Healthcheck", "x"]  # fmt: skip
+CONFIG: dict[str, Any] = {
+    "architecture": documents.host_platform()["architecture"], "os": "linux",
+    "created": "2024-01-01T00:00:00Z", "author": "me", "variant": "", "comment": "x",
+    "docker_version": "1", "os.version": "",
+    "config": {"Env": ["A=b"], "Cmd": ["sh"], "Entrypoint": ["a"], "User": "1:1",
+               "WorkingDir": "/", "Labels": {"a": "b"}, "Volumes": {"/v": {}},
+               "ExposedPorts": {"80/tcp": {}}, "StopSignal": "9", "OnBuild": ["RUN x"],
+               "Shell": ["sh"], "ArgsEscaped": False,
+               "Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**9, "Timeout": 10**9,
+                               "StartPeriod": 0, "StartInterval": 0, "Retries": 3}},
+    "rootfs": {"type": "layers", "diff_ids": [sha256(BASE)]},
+    "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "x", "author": "me",
+                 "comment": "x", "empty_layer": False}],
+}  # fmt: skip
+CONFIG_KEYS = [*CONFIG, "Healthcheck", "x"]
 
 
 @examples(60)
 @given(
-    changes=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(VALUES)), max_size=2),
+    changes=st.lists(
+        st.tuples(st.integers(0, nodes(CONFIG) + 2), st.sampled_from(VALUES)), max_size=2
+    ),
     manifest_changes=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(VALUES)), max_size=1),
     extra=st.dictionaries(st.sampled_from(CONFIG_KEYS), st.sampled_from(VALUES), max_size=2),
 )
@@ -95,17 +120,7 @@ def test_images_whose_digests_are_right_and_nothing_else(
 ) -> None:
     registry = attacked.liar.registry
     attacked.liar.begin([])
-    config: Any = {
-        "architecture": documents.host_platform()["architecture"], "os": "linux",
-        "created": "2024-01-01T00:00:00Z", "author": "me", "variant": "",
-        "config": {"Env": ["A=b"], "Cmd": ["sh"], "Entrypoint": ["a"], "User": "1:1",
-                   "WorkingDir": "/", "Labels": {"a": "b"}, "Volumes": {"/v": {}},
-                   "ExposedPorts": {"80/tcp": {}}, "StopSignal": "9", "OnBuild": ["RUN x"],
-                   "Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**9, "Retries": 3}},
-        "rootfs": {"type": "layers", "diff_ids": [sha256(BASE)]},
-        "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "x", "empty_layer": False}],
-        **extra,
-    }  # fmt: skip
+    config: Any = {**CONFIG, **extra}
     for change in changes:
         config = replaced(config, *change)
     layer = registry.add_blob(BASE, documents.OCI_LAYER)

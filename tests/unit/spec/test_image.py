@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import image, platforms
+from tests.support.evil import nodes, replaced
 
 DIGEST = "sha256:" + "1" * 64
 DESCRIPTOR = {"mediaType": "x/y", "digest": DIGEST, "size": 3}
@@ -21,6 +22,20 @@ CONFIG = {
     "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
     "history": [{"created_by": "me"}, {"empty_layer": True}],
 }
+WHOLE: dict[str, Any] = {
+    **CONFIG, "variant": "v1", "created": "2024-01-01T00:00:00Z", "author": "me", "comment": "x",
+    "docker_version": "1", "os.version": "10",
+    "config": {
+        "User": "1", "ExposedPorts": {"80/tcp": {}}, "Env": ["A=b"], "Entrypoint": ["a"],
+        "Cmd": ["sh"], "Volumes": {"/v": {}}, "WorkingDir": "/", "Labels": {"a": "b"},
+        "StopSignal": "9", "OnBuild": ["RUN x"], "Shell": ["sh"], "ArgsEscaped": True,
+        "Healthcheck": {"Test": ["CMD", "x"], "Interval": 1, "Timeout": 2, "StartPeriod": 3,
+                        "StartInterval": 4, "Retries": 5},
+    },
+    "history": [{"created": "x", "created_by": "me", "author": "me", "comment": "x",
+                 "empty_layer": True}],
+}  # fmt: skip
+"""A configuration with every field that ketch reads."""
 
 
 def text(document: object) -> bytes:
@@ -43,9 +58,13 @@ def test_dockers_media_types_mean_the_same() -> None:
 
 
 def test_null_stands_for_absent_as_go_writes_it() -> None:
-    config = {"Env": None, "Cmd": None, "Volumes": None, "Labels": None, "User": None}
-    parsed = image.parse_config(changed(CONFIG, config=config, history=None))
-    assert dict(parsed["config"]) == config
+    config = {**dict.fromkeys(WHOLE["config"]), "Healthcheck": {"Test": ["x"], "Interval": None},
+              "Volumes": {"/v": None}}  # fmt: skip
+    parsed = image.parse_config(changed(
+        CONFIG, config=config, created=None, history=[{"created": None, "empty_layer": None}]
+    ))  # fmt: skip
+    assert parsed == {**CONFIG, "history": [{}], "config": {
+        "Healthcheck": {"Test": ["x"]}, "Volumes": {"/v": {}}}}  # fmt: skip
 
 
 def test_null_platforms_and_variants_are_absent() -> None:
@@ -156,6 +175,34 @@ def test_any_change_parses_or_is_a_clear_error(
     for parse in (image.parse_manifest, image.parse_index, image.parse_config):
         with contextlib.suppress(InvalidArgumentError):
             parse(changed(document, **changes))
+
+
+def kinds(node: Any, where: str = "") -> dict[str, set[type]]:
+    """Return which types there are at each place of a document; what lists hold is one place."""
+    found: dict[str, set[type]] = {where: {type(node)}}
+    inner = node.items() if isinstance(node, dict) else []
+    if isinstance(node, list):
+        inner = [("[]", entry) for entry in node]
+    elif where in {".config.ExposedPorts", ".config.Volumes", ".config.Labels"}:
+        inner = [("{}", entry) for entry in node.values()]
+    for key, value in inner:
+        for place, types in kinds(value, f"{where}.{key}").items():
+            found.setdefault(place, set()).update(types)
+    return found
+
+
+ODD: list[Any] = [None, True, 0, -1, 1.5, "", "x", [], {}, [None], [1], ["x"], [{}], [[]],
+                  {"": None}, {"x": "y"}, {"x": 1}, {"x": {}}]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_each_field_of_a_configuration_is_of_its_type_whatever_it_was(value: Any) -> None:
+    usual = kinds(WHOLE)
+    for place in range(nodes(WHOLE)):
+        with contextlib.suppress(InvalidArgumentError):
+            parsed = image.parse_config(text(replaced(WHOLE, place, value)))
+            for found, types in kinds(parsed).items():
+                assert found not in usual or types == usual[found], found
 
 
 def test_chain_ids_follow_the_specification() -> None:
