@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from ketch.linux import signals
 from ketch.runtime import pid_one
 
 SCRIPTS = pathlib.Path(__file__).parents[3] / "scripts"
@@ -32,6 +33,9 @@ def served(directory: pathlib.Path, script: str) -> int:
                 os.close(ready)
                 assert os.read(awaited, 1) == b""
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                # As a container's program has them; make(1) and nohup(1) leave some ignored.
+                signals.reset_internal()
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
                 os.chdir(directory)
                 os.execv("/bin/sh", ["sh", "-c", script])
             os.close(awaited)
