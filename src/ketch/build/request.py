@@ -11,6 +11,13 @@ MAIN_CONTEXT = "context"
 class Session(Protocol):
     """Files that a client keeps, and sends when they are asked for (BuildKit's file sync)."""
 
+    @property
+    def key(self) -> str:
+        """What tells the places of clients apart, where what they sent is kept for the next time.
+
+        BuildKit's clients send it as the session's shared key; empty where nothing is to be kept.
+        """
+
     def fetch(
         self,
         name: str,
@@ -20,7 +27,7 @@ class Session(Protocol):
         exclude: Sequence[str] = (),
         follow: Sequence[str] = (),
     ) -> None:
-        """Bring what a client's directory holds into one of ours.
+        """Bring what a client's directory holds into one of ours; anything else there goes.
 
         Args:
             name: what the client calls it: ``context``, ``dockerfile``.
@@ -43,9 +50,16 @@ class LocalDirectory:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A tar archive, plain or compressed, or a lone Dockerfile: told apart by their beginning."""
+    """A tar archive, plain or compressed, or a lone Dockerfile: told apart by their beginning.
+
+    Attributes:
+        stream: it; read once.
+        owned: whether its members' owners stay theirs when they are copied, as BuildKit has it;
+            in Docker's older API all of a context is 0:0's.
+    """
 
     stream: BinaryIO
+    owned: bool = True
 
 
 @dataclass(frozen=True, slots=True)

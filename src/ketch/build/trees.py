@@ -39,8 +39,12 @@ class Tree:
         hidden: what is not to be seen, None for nothing.
         identity: what the content of all files follows from, where that is known without reading
             them (``git:`` and a commit, ``http:`` and a digest); else empty.
+        owned: whether the files' owners mean anything to an image. Those of this machine's
+            directories do not: what is copied from there is 0:0's, as it is when a client of
+            BuildKit's sends it; what comes from a stage or an archive stays its owner's.
     """
 
     directory: int
     hidden: Hidden | None = None
     identity: str = ""
+    owned: bool = True
