@@ -435,3 +435,96 @@ def test_a_directory_made_anew_hides_what_it_had(snapshotter: Snapshotter) -> No
         (root / "d" / "new").touch()
     told = [("CAD"[change.kind], change.path) for change in snapshotter.changes(directory)]
     assert told == [("C", b"d"), ("D", b"d/f"), ("D", b"d/g"), ("A", b"d/new")]
+
+
+def test_a_bare_root_has_its_layers_and_nothing_else(snapshotter: Snapshotter) -> None:
+    commit(snapshotter, CHAIN[0], [], member(b"f", data=b"x"))
+    bare = snapshotter.bare()
+    for name, below, expected in (("one", [CHAIN[0]], ["f"]), ("none", [], [])):
+        directory = container(snapshotter, name)
+        bare.prepare(directory, below)
+        with mounted(bare, directory) as root:
+            assert sorted(os.listdir(root)) == expected
+            (root / "new").write_text("x")
+            assert sorted(os.listdir(root)) == [*expected, "new"]
+    full = container(snapshotter, "full")
+    snapshotter.prepare(full, [CHAIN[0]])
+    with mounted(snapshotter, full) as root:
+        assert ".dockerenv" in os.listdir(root)
+
+
+def adopted(snapshotter: Snapshotter, chain_id: str, below: Sequence[str]) -> None:
+    bare = snapshotter.bare()
+    directory = container(snapshotter, f"for-{chain_id[-4:]}")
+    bare.prepare(directory, below)
+    with mounted(bare, directory) as root:
+        (root / "kept").mkdir(mode=0o750)
+        (root / "kept" / "f").write_text("written")
+        for name in names(root):
+            if name.startswith("gone"):
+                (root / name).unlink()
+    bare.adopt(directory, chain_id, 7)
+
+
+def test_what_was_written_is_adopted_as_a_layer(snapshotter: Snapshotter) -> None:
+    if not snapshotter.adopts:
+        pytest.skip("this driver's trees are not layers")
+    commit(snapshotter, CHAIN[0], [], member(b"gone", data=b"x"), member(b"stays", data=b"x"))
+    adopted(snapshotter, CHAIN[1], [CHAIN[0]])
+    assert snapshotter.exists(CHAIN[1])
+    assert snapshotter.size_bytes(CHAIN[1]) == 7
+    directory = container(snapshotter)
+    snapshotter.prepare(directory, [CHAIN[0], CHAIN[1]])
+    with mounted(snapshotter, directory) as root:
+        assert names(root) == ["kept", "stays"]
+        assert (root / "kept" / "f").read_text() == "written"
+
+
+def test_what_a_power_cut_found_unsettled_is_no_snapshot(
+    snapshotter: Snapshotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not snapshotter.adopts:
+        pytest.skip("this driver's trees are not layers")
+    for chain_id in CHAIN[:2]:
+        adopted(snapshotter, chain_id, [])
+    snapshotter.settle([CHAIN[0]])
+    monkeypatch.setattr("ketch.linux.procfs.boot_id", lambda: "the next boot")
+    assert snapshotter.exists(CHAIN[0])
+    assert not snapshotter.exists(CHAIN[1])
+    with pytest.raises(NotFoundError):
+        snapshotter.prepare(container(snapshotter), [CHAIN[1]])
+    # Whoever makes it again takes its place.
+    commit(snapshotter, CHAIN[1], [], member(b"whole", data=b"x"))
+    assert snapshotter.exists(CHAIN[1])
+    assert os.listdir(f"{snapshotter.path(CHAIN[1])}/diff") == ["whole"]
+
+
+def test_a_layer_unpacked_where_an_unsettled_one_is_settles_that(
+    snapshotter: Snapshotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not snapshotter.adopts:
+        pytest.skip("this driver's trees are not layers")
+    adopted(snapshotter, CHAIN[0], [])
+    commit(snapshotter, CHAIN[0], [], member(b"kept/f", data=b"written"))
+    monkeypatch.setattr("ketch.linux.procfs.boot_id", lambda: "the next boot")
+    assert snapshotter.exists(CHAIN[0])
+
+
+def test_a_layer_is_linked_onto_another_stack(snapshotter: Snapshotter) -> None:
+    commit(
+        snapshotter, CHAIN[0], [],
+        member(b"d", tar.DIRECTORY, mode=0o1750, uid=7, gid=8),
+        member(b"d/f", data=b"linked"),
+        member(b".wh.gone"),
+    )  # fmt: skip
+    commit(snapshotter, CHAIN[1], [], member(b"gone", data=b"x"), member(b"d/below", data=b"x"))
+    snapshotter.link(CHAIN[0], CHAIN[2])
+    directory = container(snapshotter)
+    snapshotter.prepare(directory, [CHAIN[1], CHAIN[2]])
+    with mounted(snapshotter, directory) as root:
+        assert names(root) == ["d"]
+        assert sorted(os.listdir(root / "d")) == ["below", "f"]
+        status = (root / "d").stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o1750, 7, 8)
+    with pytest.raises(NotFoundError):
+        snapshotter.link(CHAIN[9], CHAIN[3])

@@ -27,6 +27,7 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
 
     name = "fuse-overlayfs"
     markers = True
+    adopts = False  # it hides with files of its own as well
 
     def mount(
         self, directory: str, user_namespace: int | None = None, *, passing: bool = False

@@ -20,6 +20,7 @@ from ketch.linux.scopes import owned
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from ketch.images.layered import Directory
 
@@ -44,10 +45,17 @@ class OverlaySnapshotter(Snapshotter):
     __slots__ = ("_appends",)
 
     name = "overlay2"
+    adopts = True
 
     def __init__(self, root: str, *, appends: bool | None = None) -> None:
         super().__init__(root)
         self._appends = _release() >= _APPENDS_SINCE if appends is None else appends
+
+    def bare(self) -> "Self":
+        """See ``Snapshotter.bare``."""
+        other = super().bare()
+        other._appends = self._appends
+        return other
 
     def prepare(self, directory: str, chain_ids: Sequence[str]) -> None:
         """See ``Snapshotter.prepare``."""
@@ -56,7 +64,7 @@ class OverlaySnapshotter(Snapshotter):
             try:
                 record_layers(directory, chain_ids)
                 os.mkdir(f"{directory}/work", 0o700)
-                make_upper(f"{directory}/upper", [self._make_base(), *trees][-1])
+                make_upper(f"{directory}/upper", [self._make_lowest(directory), *trees][-1])
             except OSError as error:
                 raise unwritable(directory, error) from error
 

@@ -11,10 +11,16 @@ are the same for all, the tree that a container writes to is not:
 
     ROOT/snapshots/ALGORITHM/HEX/diff    what the layer adds, whiteouts in overlayfs's form
     ROOT/snapshots/ALGORITHM/HEX/size    bytes of its files, as text
+    ROOT/snapshots/ALGORITHM/HEX/unsettled  symlink to the boot's id: may not be on the disk yet
     ROOT/snapshots/ingest/               being unpacked, or being removed
     ROOT/snapshots/base/                 what every container has where its image lacks it
     DIRECTORY/layers                     chain IDs below a container, the lowest first
     DIRECTORY/upper, DIRECTORY/work      what the container changed, and overlayfs's own
+
+A committed snapshot is on the disk, whole, before it gets its name. One that was *adopted* is not:
+a build makes many, and to wait for the disk after each would take longer than its steps. It says
+so itself, and in which boot it was made. Until that boot ends it is as good as any; whoever puts it
+on record for good settles it first, and what a power cut has found unsettled is no snapshot at all.
 
 Who adds holds ``lock.shared``, who removes ``lock.exclusive``: see there.
 """
@@ -24,10 +30,10 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ketch.errors import NotFoundError, UnavailableError
-from ketch.linux import inodeflags
+from ketch.linux import inodeflags, procfs
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 from ketch.linux.syncfs import syncfs
@@ -36,10 +42,17 @@ from ketch.spec.image import LAYERS_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Self
+
     from ketch.images.layered import Change, Directory
 
 BASE = "base"
 """Among the snapshots, what is below all layers."""
+
+NOTHING = "nothing"
+"""In the directory of a root without any layers, what it lies on."""
+
+_UNSETTLED = "unsettled"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -81,15 +94,24 @@ class Snapshotter(ABC):
     Attributes:
         name: what Docker calls it.
         markers: see ``layered.changes``.
+        adopts: whether the tree that a container writes to can become a snapshot as it is.
     """
 
-    __slots__ = ("root",)
+    __slots__ = ("_is_bare", "root")
 
     name = ""
     markers = False
+    adopts = False
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._is_bare = False
+
+    def bare(self) -> "Self":
+        """Returns one whose roots have their layers and nothing of ``BASE``: for builds."""
+        other = type(self)(self.root)
+        other._is_bare = True
+        return other
 
     @contextlib.contextmanager
     def ingest(self, below: Sequence[str]) -> Iterator[Ingest]:
@@ -120,14 +142,109 @@ class Snapshotter(ABC):
             os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
             with owned(os.open(os.path.dirname(target), _DIRECTORY)) as descriptor:
                 syncfs(descriptor)
-                try:
-                    os.rename(path, target)
-                except OSError as error:
-                    if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                        raise
+                is_named = self._give_name(path, chain_id)
                 os.fsync(descriptor)
         except OSError as error:
             raise unwritable(self.root, error) from error
+        if not is_named:
+            self.settle([chain_id])
+
+    def adopt(self, directory: str, chain_id: str, size_bytes: int) -> None:
+        """Make a snapshot of what was written to a prepared root, which is no root any more.
+
+        Nothing is copied, and nothing waits for the disk: see ``settle``. Where one of that name
+        exists already, that one stays. Only where ``adopts``.
+
+        Args:
+            directory: as given to ``prepare``; it is mounted nowhere.
+            chain_id: of this layer and those that it was prepared on.
+            size_bytes: bytes of the layer's files.
+
+        Raises:
+            UnavailableError: the disk is full or failing.
+        """
+        path = self._new_path()
+        try:
+            try:
+                os.mkdir(path, 0o700)
+                os.rename(f"{directory}/upper", f"{path}/diff")
+                self._commit_unsettled(path, chain_id, size_bytes)
+            finally:
+                remove_tree(path)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+
+    def link(self, source: str, chain_id: str) -> None:
+        """Make a snapshot of another's layer, on a stack of its own; not settled either.
+
+        The files are those of the other one, by hard links: neither ever changes.
+
+        Args:
+            source: chain ID of a committed snapshot.
+            chain_id: of the same layer on another stack.
+
+        Raises:
+            NotFoundError: there is no such snapshot.
+            UnavailableError: the disk is full or failing.
+        """
+        tree = self._tree(source)
+        path = self._new_path()
+        try:
+            try:
+                os.mkdir(path, 0o700)
+                link_tree(tree, f"{path}/diff")
+                self._commit_unsettled(path, chain_id, self.size_bytes(source))
+            finally:
+                remove_tree(path)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+
+    def settle(self, chain_ids: Iterable[str]) -> None:
+        """Have snapshots on the disk, whole: to be called before they are on record for good.
+
+        It waits for the disk once, and only where one of them is not settled.
+
+        Raises:
+            UnavailableError: the disk is failing.
+        """
+        marks = [f"{self.path(chain_id)}/{_UNSETTLED}" for chain_id in chain_ids]
+        waiting = [mark for mark in marks if os.path.lexists(mark)]
+        if not waiting:
+            return
+        try:
+            with owned(os.open(f"{self.root}/snapshots", _DIRECTORY)) as descriptor:
+                syncfs(descriptor)
+                for mark in waiting:
+                    with contextlib.suppress(FileNotFoundError):  # somebody else's settling
+                        os.unlink(mark)
+        except OSError as error:
+            raise unwritable(self.root, error) from error
+
+    def _commit_unsettled(self, path: str, chain_id: str, size_bytes: int) -> None:
+        with open(f"{path}/size", "x", encoding="utf-8") as file:
+            file.write(f"{size_bytes}\n")
+        # A link's text is part of its inode: it is there whenever the name is.
+        os.symlink(procfs.boot_id(), f"{path}/{_UNSETTLED}")
+        os.makedirs(os.path.dirname(self.path(chain_id)), 0o700, exist_ok=True)
+        self._give_name(path, chain_id)
+
+    def _give_name(self, path: str, chain_id: str) -> bool:
+        """Name a whole snapshot; returns False where there is one of that name."""
+        target = self.path(chain_id)
+        try:
+            os.rename(path, target)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            if self.exists(chain_id):
+                return False
+            # A power cut's: it gives way.
+            aside = self._new_path()
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(target, aside)
+            os.rename(path, target)
+            remove_tree(aside)
+        return True
 
     @abstractmethod
     def prepare(self, directory: str, chain_ids: Sequence[str]) -> None:
@@ -224,7 +341,12 @@ class Snapshotter(ABC):
 
     def exists(self, chain_id: str) -> bool:
         """Whether a snapshot is committed."""
-        return os.path.exists(self.path(chain_id))
+        path = self.path(chain_id)
+        try:
+            boot_id = os.readlink(f"{path}/{_UNSETTLED}")
+        except FileNotFoundError:
+            return os.path.exists(path)
+        return boot_id == procfs.boot_id()
 
     def size_bytes(self, chain_id: str) -> int:
         """Returns bytes of the files in one committed layer, without those below it.
@@ -282,10 +404,22 @@ class Snapshotter(ABC):
         """Returns the trees below a container's, topmost first."""
         trees = [f"{self.path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
         base = f"{self.root}/snapshots/{BASE}"
+        if self._is_bare:
+            # Overlayfs wants something to lie on.
+            return trees or [f"{directory}/{NOTHING}"]
         # One is left for what a view puts on top.
         if len(trees) < LAYERS_MAX - 1 and os.path.exists(base):
             trees.append(base)
         return trees
+
+    def _make_lowest(self, directory: str) -> str:
+        """Make what lies below all layers of a root that is prepared; returns where it is."""
+        if not self._is_bare:
+            return self._make_base()
+        path = f"{directory}/{NOTHING}"
+        os.mkdir(path, 0o755)
+        os.chmod(path, 0o755)
+        return path
 
     def _make_base(self) -> str:
         """Make the tree below all layers, if it is missing; returns where it is.
@@ -327,6 +461,43 @@ def record_layers(directory: str, chain_ids: Sequence[str]) -> None:
     """Write down what a container's root is prepared on; its layers are kept from then on."""
     with open(f"{directory}/layers", "x", encoding="utf-8") as file:
         file.write("".join(f"{chain_id}\n" for chain_id in chain_ids))
+
+
+def link_tree(source: str, target: str) -> None:
+    """Make a second tree of the same files; directories, which cannot be linked, are made anew.
+
+    Args:
+        source: a tree that nobody changes.
+        target: where, in the same file system; it does not exist.
+
+    Raises:
+        OSError: the disk is full or failing.
+    """
+    from ketch.images import attributes  # noqa: PLC0415 - not for a container's start
+    from ketch.images.layered import OPAQUE, is_opaque  # noqa: PLC0415 - as above
+
+    made: list[tuple[bytes, bytes]] = []
+    waiting = [(os.fsencode(source), os.fsencode(target))]
+    while waiting:
+        directory, into = waiting.pop()
+        os.mkdir(into, 0o700)
+        made.append((directory, into))
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                path = into + b"/" + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, path))
+                else:
+                    os.link(entry.path, path, follow_symlinks=False)
+    # Directories last: what is made in them changes their times.
+    for directory, into in reversed(made):
+        status = os.lstat(directory)
+        os.chown(into, status.st_uid, status.st_gid)
+        os.chmod(into, stat.S_IMODE(status.st_mode))
+        attributes.write(into, attributes.read(directory))
+        if is_opaque(directory):
+            os.setxattr(into, OPAQUE, b"y")
+        os.utime(into, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def make_upper(path: str, topmost: str) -> None:

@@ -36,7 +36,7 @@ class CopySnapshotter(Snapshotter):
             trees = [self._tree(chain_id) for chain_id in chain_ids]
             try:
                 record_layers(directory, chain_ids)
-                make_upper(f"{directory}/merged", [self._make_base(), *trees][-1])
+                make_upper(f"{directory}/merged", [self._make_lowest(directory), *trees][-1])
                 _copy_stack(self._stack(directory), f"{directory}/merged")
             except OSError as error:
                 raise unwritable(directory, error) from error

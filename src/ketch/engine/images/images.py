@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ketch.spec.reference import Reference
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
+_CACHED_LAYERS = "SELECT chain_id FROM build_layer"
 
 
 class Images:
@@ -225,6 +226,8 @@ class Images:
             parent_id: the image that it was committed on, or empty.
         """
         now_ns = time.time_ns()
+        document = documents.parse_config(self.content.read(image_id))
+        self.snapshotter.settle(documents.chain_ids(document["rootfs"]["diff_ids"]))
         with self._store.transaction(begins=True) as connection:
             connection.execute(
                 "INSERT INTO image (id, manifest_digest, created_ns, size_bytes, parent_id)"
@@ -342,7 +345,7 @@ class Images:
             for digest in list(self.content.digests()):
                 if digest not in blobs:
                     self.content.delete(digest)
-            unused = set(self.snapshotter.chain_ids()) - layers
+            unused = set(self.snapshotter.chain_ids()) - layers - self.cached()
             for chain_id in unused:
                 self.snapshotter.remove(chain_id)
             return unused
@@ -396,6 +399,11 @@ class Images:
         for name in os.listdir(containers) if os.path.isdir(containers) else ():
             layers.update(self.snapshotter.prepared_on(f"{containers}/{name}"))
         return blobs, layers
+
+    def cached(self) -> set[str]:
+        """Returns the chain IDs of the layers that the build cache keeps."""
+        with self._store.reading() as connection:
+            return {row["chain_id"] for row in connection.execute(_CACHED_LAYERS)}
 
     def publish_index(self) -> None:
         """Tell tools that read OCI layouts what images there are; needed after every change."""

@@ -211,6 +211,30 @@ _MIGRATIONS = (
         JOIN container AS other ON other.name IN (asked.value,
             substr(asked.value, 1, instr(asked.value, ':') - 1));
     """,
+    """
+    CREATE TABLE build_record (          -- what a step of a build came to
+        id TEXT PRIMARY KEY,             -- by which people call it
+        key TEXT NOT NULL UNIQUE,        -- digest of all that the step could see
+        chain_id TEXT NOT NULL,          -- of the layer, and what it lies on; empty for no files
+        below TEXT NOT NULL,             -- chain ID of what it lies on alone, empty for nothing
+        diff_id TEXT NOT NULL,           -- of the layer; empty where nothing was changed
+        size_bytes INTEGER NOT NULL,
+        is_whole INTEGER NOT NULL,       -- its archive can be made of its files again
+        description TEXT NOT NULL,
+        created_ns INTEGER NOT NULL,
+        used_ns INTEGER NOT NULL,
+        uses INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE build_layer (           -- which unpacked layers the records keep
+        chain_id TEXT PRIMARY KEY,
+        below TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE build_digest (          -- of files in layers, which never change
+        key TEXT PRIMARY KEY,            -- digest of which files
+        chain_id TEXT NOT NULL,
+        digest TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 # The oldest format whose programs can go on with a database of this one, since all that came after
