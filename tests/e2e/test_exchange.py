@@ -154,6 +154,25 @@ def test_a_directory_on_another_file_system_is_filled(ketch: Engine, two_layers:
     assert layers(ketch, two_layers) == before
 
 
+def test_links_in_a_directory_that_is_filled_lead_nowhere(
+    ketch: Engine, two_layers: str, tmp_path: pathlib.Path
+) -> None:
+    directory, other = tmp_path / "layout", tmp_path / "other"
+    directory.mkdir()
+    other.write_text("mine")
+    (directory / "index.json").symlink_to(other)
+    words = ("save", "--format", "oci-dir", "-o", str(directory), two_layers)
+    ketch.ok(*words)
+    assert other.read_text() == "mine"
+    assert not (directory / "index.json").is_symlink()
+    assert json.loads((directory / "index.json").read_text())["manifests"]
+    (directory / "blobs").rename(tmp_path / "blobs")
+    (directory / "blobs").symlink_to(tmp_path / "blobs")
+    refused = ketch(*words)
+    assert refused.status == 1
+    assert "blobs in it: not a directory" in refused.err
+
+
 def test_umoci_unpacks_the_store_and_what_was_saved_and_changes_it(
     ketch: Engine, two_layers: str, tmp_path: pathlib.Path
 ) -> None:

@@ -251,6 +251,14 @@ def test_what_is_the_host_s_cannot_be_had(ketch: Engine, options: list[str], wor
     assert words in result.err
 
 
+def test_a_device_under_another_name(ketch: Engine) -> None:
+    script = "stat -c '%t:%T' /dev/q /x/y; head -c 2 /dev/q | od -An -tx1; echo 1 >/x/y"
+    result = ketch("run", "--rm", "--userns", "auto", "--device", "/dev/zero:/dev/q", "--device",
+                   "/dev/full:/x/y", "busybox", "sh", "-c", script)  # fmt: skip
+    assert result.out.split() == ["1:5", "1:7", "00", "00"]
+    assert "No space left on device" in result.err
+
+
 @pytest.mark.parametrize("mode", ["auto:size=0", "auto:size=x", "auto:", "nobody", "container:"])
 def test_a_mode_that_is_none(ketch: Engine, mode: str) -> None:
     result = ketch("run", "--rm", "--userns", mode, "busybox", "true")
@@ -259,9 +267,12 @@ def test_a_mode_that_is_none(ketch: Engine, mode: str) -> None:
 
 
 def test_it_says_what_it_does(ketch: Engine) -> None:
-    result = ketch("run", "--rm", "--userns", "auto", "--explain", "busybox", "true")
+    result = ketch("run", "--rm", "--userns", "auto", "--explain", "--mount",
+                   "type=image,src=busybox,dst=/i", "busybox", "true")  # fmt: skip
     assert "new user namespace" in result.err
-    assert "join the user namespace" in result.err
+    assert "join the user namespace user:[" in result.err
+    assert "bind image busybox to /i" in result.err
+    assert "/proc/self/fd/" not in result.err
 
 
 @pytest.fixture

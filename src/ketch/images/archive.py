@@ -11,6 +11,7 @@ pass over their headers; content is then read straight from where it lies. A mem
 a name here: nothing is ever unpacked to a path that an archive gives.
 """
 
+import contextlib
 import os
 import posixpath
 import stat
@@ -25,7 +26,7 @@ from ketch.spec.image import DOCUMENT_SIZE_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     class Source(Protocol):
@@ -48,6 +49,7 @@ MEMBERS_MAX = 100_000
 NAMES_BYTES_MAX = 1 << 26  # of all names and links together, which are held in memory
 _LINKS_MAX = 10
 _PIECE_BYTES = 1 << 18
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _MODE_FILE, _MODE_DIRECTORY = 0o644, 0o755
 
 
@@ -196,7 +198,7 @@ class DirectorySource:
 
     def _open(self, name: str, flags: int) -> int:
         """Open a file beneath the directory: its author's symlinks lead nowhere else."""
-        with owned(os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
+        with owned(os.open(self._path, _PLACE)) as top:
             return openat2(top, os.fsencode(_clean(name)), flags, resolve=RESOLVE_BENEATH)
 
 
@@ -277,7 +279,10 @@ class TarSink:
 
 
 class DirectorySink:
-    """A directory being filled.
+    """A directory being filled; a file appears under its name when all of it is written.
+
+    What is there already may be anybody's: a file takes the place of what has its name, a link as
+    well as a file, and no link is followed below the directory.
 
     Args:
         path: the directory; made where it is missing.
@@ -290,24 +295,50 @@ class DirectorySink:
 
     def add(self, name: str, content: bytes) -> None:
         """Write a file from memory."""
-        with open(self._target(name), "wb") as file:
+        with self._file(name) as target, open(target, "wb", closefd=False) as file:
             file.write(content)
 
     def add_blob(self, name: str, descriptor: int) -> None:
         """Write a file from another."""
-        with owned(
-            os.open(self._target(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-        ) as target:
+        with self._file(name) as target:
             for _ in sparse.copy(descriptor, target, os.fstat(descriptor).st_size):
                 pass
 
     def finish(self) -> None:
         """Do nothing: all of it is written."""
 
-    def _target(self, name: str) -> str:
-        path = f"{self._path}/{name}"
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        return path
+    @contextlib.contextmanager
+    def _file(self, name: str) -> "Iterator[int]":
+        directory, _, last = name.rpartition("/")
+        temporary = f".tmp-{os.urandom(5).hex()}"
+        with owned(self._directory(directory)) as parent:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            try:
+                with owned(os.open(temporary, flags, 0o666, dir_fd=parent)) as file:
+                    yield file
+                os.rename(temporary, last, src_dir_fd=parent, dst_dir_fd=parent)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=parent)
+                raise
+
+    def _directory(self, name: str) -> int:
+        """Open a directory below, made with those above it where it is missing."""
+        os.makedirs(self._path, exist_ok=True)
+        parent = os.open(self._path, _PLACE)
+        for part in filter(None, name.split("/")):
+            with owned(parent):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=parent)
+                try:
+                    parent = os.open(part, _PLACE | os.O_NOFOLLOW, dir_fd=parent)
+                except OSError as error:
+                    raise InvalidArgumentError(
+                        f"cannot write to {self._path}: {part} in it: "
+                        f"{(error.strerror or '').lower()}",
+                        "save to a directory that is empty or does not exist",
+                    ) from error
+        return parent
 
 
 class _Reading:

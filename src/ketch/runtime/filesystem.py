@@ -68,16 +68,21 @@ class MakeDevices:
         It may be the host's own node, bound there: what was not made here is not changed.
 
         Raises:
-            SyscallError: a node cannot be made.
+            InvalidArgumentError: a node cannot be made.
         """
         for device in self.devices:
             parent_path, name = os.path.split(device["path"])
-            with owned(beneath.make_directories(root, parent_path)) as parent:
-                # A fifo is no device: everyone may make one.
-                if self.bind and device["type"] != "p":
-                    _bind_device(root, device["path"])
-                else:
-                    _make_device(root, parent, name, device)
+            try:
+                with owned(beneath.make_directories(root, parent_path)) as parent:
+                    # A fifo is no device: everyone may make one.
+                    if self.bind and device["type"] != "p":
+                        _bind_device(root, device["path"])
+                    else:
+                        _make_device(root, parent, name, device)
+            except OSError as error:
+                raise InvalidArgumentError(
+                    f"linux.devices: {device['path']} cannot be made: {error.strerror}"
+                ) from error
 
 
 def _make_device(root: int, parent: int, name: str, device: "Device") -> None:

@@ -56,11 +56,12 @@ _PROPAGATION = {
     "unbindable": mount.MS_UNBINDABLE,
 }
 # No-ops of mount(8) that callers write down all the same.
-_IGNORED = frozenset(
-    {"", "defaults", "nobind", "silent", "loud", "iversion", "noiversion", "acl", "noacl"}
-)
+_SWITCHED_OFF = frozenset({"silent", "loud", "iversion", "noiversion"})
+_IGNORED = frozenset({"", "defaults", "nobind", "acl", "noacl"}) | _SWITCHED_OFF
 # Options of a file system as a whole, which a bind of a part of it cannot change.
 _OF_SUPERBLOCK = frozenset({"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"})
+# Each is a flag of mount(2), or takes one back: as in runc, the others are then those named.
+_FLAGS = _OF_SUPERBLOCK | _SWITCHED_OFF
 
 
 class MountOptions:
@@ -125,6 +126,7 @@ class MountOptions:
         self._settle_times()
 
     def _take(self, option: str) -> None:
+        self._named |= option in _FLAGS
         if option in {"bind", "rbind"}:
             self.bind = True
             self.recursive_bind |= option == "rbind"

@@ -58,6 +58,7 @@ class MountOperation:
         "label",
         "mappings",
         "options",
+        "shown",
         "source",
         "type",
         "warning",
@@ -67,6 +68,7 @@ class MountOperation:
     def __init__(self, specification: "Mount", where: str, label: str = "") -> None:
         self.destination = specification["destination"]
         self.source = specification.get("source", "")
+        self.shown = specification.get("shown") or self.source
         self.type = specification.get("type", "")
         self.options = MountOptions(specification.get("options", []), is_bind=self.type == "bind")
         self.where = where
@@ -112,7 +114,7 @@ class MountOperation:
             if words and not mapped:
                 calls += "mount_setattr(2), "
             to = ", ".join([self.destination, *words])
-            return f"bind {self.source}{mapped} to {to} · {calls}move_mount(2)"
+            return f"bind {self.shown}{mapped} to {to} · {calls}move_mount(2)"
         read_only = ", read-only" if "read-only" in options.restrictions() else ""
         calls = "fsopen(2), fsmount(2), move_mount(2)"
         return f"mount {self.type} on {self.destination}{read_only} · {calls}"
@@ -150,7 +152,7 @@ class MountOperation:
         except SyscallError as error:
             os.close(tree)
             raise UnsupportedError(
-                f"{self.where}: ids of {self.source} cannot be mapped: "
+                f"{self.where}: ids of {self.shown} cannot be mapped: "
                 f"{os.strerror(error.errno or 0).lower()}",
                 "the file system must support it (ext4, xfs, btrfs, tmpfs since Linux 6.3...), and "
                 "mapping needs the file system's own CAP_SYS_ADMIN",
@@ -232,7 +234,7 @@ class MountOperation:
         if stat.S_ISDIR(os.fstat(target).st_mode):
             os.close(target)
             raise InvalidArgumentError(
-                f"{self.where}: {self.destination} is a directory, and {self.source} is none",
+                f"{self.where}: {self.destination} is a directory, and {self.shown} is none",
                 "name the file that it is to be mounted on",
             )
         return target
@@ -277,7 +279,7 @@ class MountOperation:
 
     def _without_source(self) -> InvalidArgumentError:
         return InvalidArgumentError(
-            f"{self.where}.source: {self.source} does not exist", "make it, or mend the path"
+            f"{self.where}.source: {self.shown} does not exist", "make it, or mend the path"
         )
 
     def _bound(self, directory: int = AT_FDCWD, path: str | None = None) -> int:

@@ -96,6 +96,8 @@ def _enter(kind: str, path: str, descriptor: int, say: "Callable[[str], None]") 
         raise InvalidArgumentError(
             f"linux.namespaces: {path} is not a {kind} namespace that can be joined"
         ) from error
+    if path.startswith("/proc/self/fd/"):  # a number that means nothing to whoever reads this
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
     say(f"join the {kind} namespace {path} · setns(2)")
 
 

@@ -5,6 +5,8 @@ the kernel would refuse later with an errno and no name, and what would be unsaf
 the field by its path. Whether the host has what the document asks for is not decided here.
 """
 
+import os.path
+
 from ketch.errors import InvalidArgumentError
 from ketch.runtime.filesystem import sysctl_path
 from ketch.spec import number_lists, runtime_shape, shape
@@ -348,6 +350,8 @@ def _check_devices(config: "Config") -> None:
     for index, device in enumerate(config.get("linux", {}).get("devices", ())):
         path = f"linux.devices[{index}]"
         _require_absolute(f"{path}.path", device["path"])
+        if not os.path.normpath(device["path"]).strip("/"):
+            raise _fault(f"{path}.path", "/ is the container's root, and no place for a device")
         if device["type"] != "p":
             for field, number, maximum in (
                 ("major", device.get("major"), _MAX_MAJOR),

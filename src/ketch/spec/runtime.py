@@ -33,7 +33,10 @@ class Root(TypedDict):
 
 
 class Mount(TypedDict):
-    """One mount; ``options`` mixes flags with the filesystem's own data, as mount(8) does."""
+    """One mount; ``options`` mixes flags with the filesystem's own data, as mount(8) does.
+
+    ``shown`` is ketch's own: what people are told of a source that is ``/proc/self/fd/N``.
+    """
 
     destination: str
     source: NotRequired[str]
@@ -41,6 +44,7 @@ class Mount(TypedDict):
     options: NotRequired[list[str]]
     uidMappings: NotRequired[list["IdMapping"]]
     gidMappings: NotRequired[list["IdMapping"]]
+    shown: NotRequired[str]
 
 
 class IdMapping(TypedDict):

@@ -483,6 +483,13 @@ def test_paths_that_say_the_same_are_covered_once(bundle: Bundle) -> None:
     assert "/dev/mine" in output
 
 
+def test_a_device_that_cannot_be_made_is_named(bundle: Bundle) -> None:
+    config = configuration("true")
+    config["linux"]["devices"] = [{"path": "/proc/mine", "type": "c", "major": 1, "minor": 3}]
+    with pytest.raises(InvalidArgumentError, match="/proc/mine cannot be made: No"):
+        bundle.output(config)
+
+
 @pytest.mark.parametrize("mapped", [False, True])
 def test_links_of_dev_lead_somewhere(bundle: Bundle, *, mapped: bool) -> None:
     config = configuration("sh", "-c", "ls -l /dev; test -e /dev/core || test ! -L /dev/core")

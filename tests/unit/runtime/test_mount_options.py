@@ -55,6 +55,10 @@ TIMES = mount.MOUNT_ATTR__ATIME | mount.MOUNT_ATTR_NODIRATIME
         (["rro"], 0, 0),
         (["nosuid", "nodev"], mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV,
          ALL & ~mount.MOUNT_ATTR_NOSUID & ~mount.MOUNT_ATTR_NODEV),
+        (["acl", "defaults", "nobind"], 0, 0),
+        *(([flag], 0, ALL) for flag in (
+            "sync", "async", "dirsync", "iversion", "noiversion", "silent", "loud", "mand",
+            "nomand", "lazytime", "nolazytime")),
         (["rw"], 0, ALL),
         (["exec"], 0, ALL),
         (["atime"], 0, ALL),

@@ -248,6 +248,7 @@ def test_what_is_right_passes() -> None:
         ("linux/timeOffsets/realtime", {}, "linux.timeOffsets.realtime: time_namespaces(7) knows"),
         ("linux/timeOffsets/monotonic/nanosecs", 10**9, "linux.timeOffsets.monotonic.nanosecs"),
         ("linux/devices/0/path", "dev/x", "linux.devices[0].path: must be an absolute path"),
+        ("linux/devices/0/path", "//a/..", "linux.devices[0].path: / is the container's root"),
         ("linux/devices/0/major", ..., "linux.devices[0].major: is required"),
         ("linux/devices/0/minor", 2**20, "linux.devices[0].minor: must be from 0 to 1048575"),
         ("linux/devices/0/uid", 2**32 - 1, "linux.devices[0]: 4294967295 is not an id"),

@@ -94,6 +94,8 @@ def build(
     """
     config, resources = request["Config"], request["HostConfig"]
     security = security_options(resources)
+    if (resources.get("UsernsMode") or "host") != "host":
+        devices.bind_renamed()
     bundle: Config = {
         "ociVersion": OCI_VERSION,
         "process": _process(request, user, extra_groups, host, security, devices, linked),

@@ -41,12 +41,13 @@ class Source:
 
     Args:
         path: a path, or ``/proc/self/fd/N`` for a tree that the caller holds open.
+        shown: what such a tree is, in words.
         uids: how user ids on the disk appear inside; empty to leave them.
         gids: likewise group ids.
         mapped: whether they appear as ids of the container's user namespace, one for one.
     """
 
-    __slots__ = ("gids", "mapped", "path", "uids")
+    __slots__ = ("gids", "mapped", "path", "shown", "uids")
 
     def __init__(
         self,
@@ -55,8 +56,10 @@ class Source:
         gids: "list[IdMapping] | None" = None,
         *,
         mapped: bool = False,
+        shown: str = "",
     ) -> None:
         self.path = path
+        self.shown = shown
         self.uids = uids or []
         self.gids = gids or []
         self.mapped = mapped
@@ -105,8 +108,7 @@ def build(
     }
     if resources.get("IpcMode") == "host":
         bound["/dev/shm"] = "/dev/shm"
-    elif shared := sources.get("/dev/shm"):
-        bound["/dev/shm"] = shared.path
+    shared = sources.get("/dev/shm")
     return [
         *own,
         *(
@@ -120,12 +122,17 @@ def build(
             for path, source in bound.items()
             if path not in taken
         ),
+        *([_bind_held("/dev/shm", shared)] if shared and "/dev/shm" not in taken else []),
     ]
 
 
 def _bind(target: str, source: str, *, read_only: bool = False, apart: bool = False) -> "Mount":
     words = ["rbind", *(["ro"] if read_only else []), "rprivate", *(["idmap"] if apart else [])]
     return {"destination": target, "type": "bind", "source": source, "options": words}
+
+
+def _bind_held(target: str, source: Source) -> "Mount":
+    return {**_bind(target, source.path), "shown": source.shown}
 
 
 def _default_mounts(resources: "HostConfig", security: "SecurityOptions") -> "list[Mount]":
@@ -184,6 +191,8 @@ def _asked_mount(
         "source": source.path,
         "options": words,
     }
+    if source.shown:
+        made["shown"] = source.shown
     if source.uids or source.mapped:
         words.append("idmap")
     if source.uids:

@@ -31,6 +31,7 @@ class Devices:
         rules: what to allow on them.
 
     Attributes:
+        renamed: what is at another path than on the host: its path there, by its node's.
         block: weights and throttles of block devices; empty for none.
         variables: environment variables that devices come with, as CDI has it.
         mounts: likewise mounts.
@@ -38,16 +39,44 @@ class Devices:
         hooks: likewise hooks of the runtime.
     """
 
-    __slots__ = ("block", "groups", "hooks", "mounts", "nodes", "rules", "variables")
+    __slots__ = ("block", "groups", "hooks", "mounts", "nodes", "renamed", "rules", "variables")
 
     def __init__(self, nodes: "list[Device]", rules: "list[DeviceRule]") -> None:
         self.nodes = nodes
         self.rules = rules
+        self.renamed: dict[str, str] = {}
         self.block: BlockIo = {}
         self.variables: list[str] = []
         self.mounts: list[Mount] = []
         self.groups: list[int] = []
         self.hooks: Hooks = {}
+
+    def add(self, node: "Device", source: str, access: str) -> None:
+        """Adds a device.
+
+        Args:
+            node: how it is to appear.
+            source: where it is on the host.
+            access: what is allowed, some of r, w and m.
+        """
+        self.nodes.append(node)
+        self.rules.append(rule(node, access))
+        if source != node["path"]:
+            self.renamed[node["path"]] = source
+
+    def bind_renamed(self) -> None:
+        """Has what is at another path than on the host bound there instead of made.
+
+        Whoever has ids of its own may make no devices: those at the same path the runtime binds,
+        which is told of no other.
+        """
+        for node in self.nodes:
+            if source := self.renamed.get(node["path"]):
+                self.mounts.append({
+                    "destination": node["path"], "source": source, "type": "bind",
+                    "options": ["bind", "nosuid", "noexec", "rprivate"],
+                })  # fmt: skip
+        self.nodes = [node for node in self.nodes if node["path"] not in self.renamed]
 
 
 def gather(resources: "HostConfig") -> Devices:
@@ -64,9 +93,8 @@ def gather(resources: "HostConfig") -> Devices:
         source, target = mapping["PathOnHost"], mapping["PathInContainer"] or mapping["PathOnHost"]
         if privileged and source == target:
             continue
-        for node in _from_path(source, target):
-            found.nodes.append(node)
-            found.rules.append(rule(node, mapping["CgroupPermissions"] or "rwm"))
+        for path, node in _from_path(source, target):
+            found.add(node, path, mapping["CgroupPermissions"] or "rwm")
     found.rules += [devices.cgroup_rule(text) for text in resources.get("DeviceCgroupRules", ())]
     if wanted := resources.get("DeviceRequests"):
         from ketch.engine.configuration import cdi  # noqa: PLC0415 - hardly any container asks for such devices
@@ -116,8 +144,7 @@ def _apply(found: Devices, edits: "dict[str, Any]") -> None:
         for key in ("fileMode", "uid", "gid"):
             if entry.get(key) is not None:
                 node[key] = entry[key]
-        found.nodes.append(node)
-        found.rules.append(rule(node, entry.get("permissions") or "rwm"))
+        found.add(node, source, entry.get("permissions") or "rwm")
     for entry in edits.get("mounts") or ():
         options = list(entry.get("options") or ("ro", "nosuid", "nodev", "rbind"))
         found.mounts.append(
@@ -168,20 +195,21 @@ def _numbers(path: str) -> dict[str, int]:
     return {"major": os.major(number), "minor": os.minor(number)}
 
 
-def _from_path(source: str, target: str) -> "list[Device]":
-    """The device at a path, or all below a directory."""
+def _from_path(source: str, target: str) -> "list[tuple[str, Device]]":
+    """The device at a path, or all below a directory, each with its path on the host."""
     try:
         # /dev/disk/by-id and its like are links.
-        node = describe(os.path.realpath(source, strict=True), target)
+        path = os.path.realpath(source, strict=True)
+        node = describe(path, target)
         if node is not None:
-            return [node]
+            return [(path, node)]
         if os.path.isdir(source):
-            found = [
-                {**below, "path": target + below["path"][len(source) :]}
+            found: list[tuple[str, Device]] = [
+                (below["path"], {**below, "path": target + below["path"][len(source) :]})
                 for below in of_host(source, ())
             ]
             if found:
-                return found  # type: ignore[return-value]
+                return found
         reason = "not a device node"
     except OSError as error:
         reason = (error.strerror or "").lower()

@@ -156,14 +156,16 @@ def attach(
         source = None
         if point["Type"] == "volume":
             source = Source(point["Source"])
-            if sources.subpath(point):
-                source = _hold(sources.part_of_volume(point), held)
+            if part := sources.subpath(point):
+                shown = f"{part} of volume {point['Name']}"
+                source = _hold(sources.part_of_volume(point), held, shown)
             source.mapped = apart is not None
         elif point["Type"] == "image":
             user_namespace = apart.descriptor if apart else None
             directory = sources.image_directory(engine, container.id, number, point)
             snapshotter = engine.images.snapshotter
-            source = _hold(sources.of_image(snapshotter, directory, point, user_namespace), held)
+            tree = sources.of_image(snapshotter, directory, point, user_namespace)
+            source = _hold(tree, held, f"image {point['Spec'].get('Source') or point['Source']}")
         section = point["Spec"].get("BindOptions") or point["Spec"].get("VolumeOptions") or {}
         if id_map := section.get("IdMap"):
             source = source or Source(point["Source"])
@@ -210,9 +212,9 @@ def _mount_volumes(engine: "Engine", container_id: str, points: "Sequence[MountP
             mounts.mount_(engine.volumes.find(name))
 
 
-def _hold(tree: int, held: "ExitStack") -> Source:
+def _hold(tree: int, held: "ExitStack", shown: str) -> Source:
     held.callback(os.close, tree)
-    return Source(f"/proc/self/fd/{tree}")
+    return Source(f"/proc/self/fd/{tree}", shown=shown)
 
 
 _IDS = (1 << 32) - 1

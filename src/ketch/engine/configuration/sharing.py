@@ -148,7 +148,9 @@ def join(engine: "Engine", request: "Request", held: "ExitStack") -> Shared:
                 if kind == "ipc":
                     tree = _shared_memory(pidfd, donor)
                     held.callback(os.close, tree)
-                    shared.sources["/dev/shm"] = Source(f"/proc/self/fd/{tree}")
+                    shared.sources["/dev/shm"] = Source(
+                        f"/proc/self/fd/{tree}", shown=f"/dev/shm of container {donor.name}"
+                    )
             except ProcessLookupError as error:
                 raise _not_running(donor, kind) from error
         shared.joined[kind] = f"/proc/self/fd/{descriptor}"
