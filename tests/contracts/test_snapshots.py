@@ -439,11 +439,10 @@ def test_a_directory_made_anew_hides_what_it_had(snapshotter: Snapshotter) -> No
 
 def test_a_bare_root_has_its_layers_and_nothing_else(snapshotter: Snapshotter) -> None:
     commit(snapshotter, CHAIN[0], [], member(b"f", data=b"x"))
-    bare = snapshotter.bare()
     for name, below, expected in (("one", [CHAIN[0]], ["f"]), ("none", [], [])):
         directory = container(snapshotter, name)
-        bare.prepare(directory, below)
-        with mounted(bare, directory) as root:
+        snapshotter.prepare(directory, below, bare=True)
+        with mounted(snapshotter, directory) as root:
             assert sorted(os.listdir(root)) == expected
             (root / "new").write_text("x")
             assert sorted(os.listdir(root)) == [*expected, "new"]
@@ -454,16 +453,15 @@ def test_a_bare_root_has_its_layers_and_nothing_else(snapshotter: Snapshotter) -
 
 
 def adopted(snapshotter: Snapshotter, chain_id: str, below: Sequence[str]) -> None:
-    bare = snapshotter.bare()
     directory = container(snapshotter, f"for-{chain_id[-4:]}")
-    bare.prepare(directory, below)
-    with mounted(bare, directory) as root:
+    snapshotter.prepare(directory, below, bare=True)
+    with mounted(snapshotter, directory) as root:
         (root / "kept").mkdir(mode=0o750)
         (root / "kept" / "f").write_text("written")
         for name in names(root):
             if name.startswith("gone"):
                 (root / name).unlink()
-    bare.adopt(directory, chain_id, 7)
+    snapshotter.adopt(directory, chain_id, 7)
 
 
 def test_what_was_written_is_adopted_as_a_layer(snapshotter: Snapshotter) -> None:

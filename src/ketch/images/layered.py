@@ -102,6 +102,22 @@ class Change(NamedTuple):
     status: os.stat_result | None
 
 
+class Account:
+    """What an archive of changes came to.
+
+    Attributes:
+        size_bytes: of the files' content.
+        is_exact: whether the tree, as a layer, is what the archive unpacks to: it is not where
+            something in it has no place in an archive.
+    """
+
+    __slots__ = ("is_exact", "size_bytes")
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.is_exact = True
+
+
 class _Frame:
     """A directory that is being compared."""
 
@@ -115,6 +131,7 @@ class _Frame:
         *,
         complete: bool,
         markers: bool,
+        account: Account | None = None,
     ) -> None:
         self.lower = lower
         self.name = change.name if change else b""
@@ -124,6 +141,8 @@ class _Frame:
         found = set(map(os.fsencode, os.listdir(upper)))
         # No layer's archive can hold files of such names: they would hide others.
         names = {name for name in found if not name.startswith(WHITEOUT_PREFIX)}
+        if account is not None and len(names) < len(found):
+            account.is_exact = False
         hides = complete or is_opaque(upper) or (markers and OPAQUE_MARKER in found)
         if lower.parts and hides:
             names.update(lower.names())
@@ -150,6 +169,7 @@ def changes(
     complete: bool,
     markers: bool = False,
     linked: bool = False,
+    account: Account | None = None,
 ) -> "Iterator[Change]":
     """Yield how a tree differs from the stack below it, each directory before what is in it.
 
@@ -161,10 +181,10 @@ def changes(
         complete: whether the tree is a whole one; else it is a layer, which hides by whiteouts.
         markers: whether the tree has ``.wh..wh..opq`` files, as fuse-overlayfs makes them.
         linked: whether files with several names are told of that are as they were.
-
+        account: is told where something is left out.
     """
     with Descent(upper) as way:
-        stack = [_Frame(way.directory, lower, complete=complete, markers=markers)]
+        stack = [_Frame(way.directory, lower, complete=complete, markers=markers, account=account)]
         prefix = b""
         while stack:
             frame = stack[-1]
@@ -176,7 +196,11 @@ def changes(
                     prefix = prefix[: -len(stack.pop().name) - 1]
                 continue
             change, below = _compare(frame.lower, prefix + name, way.directory, name)
-            if change is None or _is_mount_point(change):
+            if change is None:
+                continue
+            if _is_mount_point(change):
+                if account is not None:
+                    account.is_exact = False
                 continue
             if change.kind != SAME:
                 yield from _untold(way, stack)
@@ -188,7 +212,11 @@ def changes(
                     inner = way.enter(name)
                 except OSError:
                     continue  # gone meanwhile
-                stack.append(_Frame(inner, below, change, complete=complete, markers=markers))
+                stack.append(
+                    _Frame(
+                        inner, below, change, complete=complete, markers=markers, account=account
+                    )
+                )
                 prefix = change.path + b"/"
 
 
@@ -246,7 +274,12 @@ def _is_linked(status: os.stat_result | None) -> bool:
 
 
 def diff(
-    upper: int, lower: Directory, *, complete: bool, markers: bool = False
+    upper: int,
+    lower: Directory,
+    *,
+    complete: bool,
+    markers: bool = False,
+    account: Account | None = None,
 ) -> "Iterator[bytes]":
     """Yield the changes as a layer's archive; see ``changes``.
 
@@ -257,8 +290,12 @@ def diff(
     root = os.fstat(upper)
     if not lower.parts or _differs(root, (lower.parts[0], os.lstat(lower.parts[0])), upper, b"."):
         yield from archiver.member(upper, b".", b"./", root)
-    for change in changes(upper, lower, complete=complete, markers=markers, linked=True):
+    for change in changes(
+        upper, lower, complete=complete, markers=markers, linked=True, account=account
+    ):
         status = change.status
+        if account is not None and status is not None and stat.S_ISSOCK(status.st_mode):
+            account.is_exact = False
         if status is None or (stat.S_ISSOCK(status.st_mode) and change.kind == MODIFIED):
             head, slash, name = change.path.rpartition(b"/")
             entry = tar.Entry(head + slash + WHITEOUT_PREFIX + name)
@@ -271,6 +308,8 @@ def diff(
         yield from archiver.member(change.parent, change.name, change.path, status)
         for path, before in same.pop(inode, ()):
             yield from archiver.member(-1, b"", path, before)  # a link, whose file is not read
+    if account is not None:
+        account.size_bytes = archiver.size_bytes
     yield tar_writer.END
 
 

@@ -20,7 +20,6 @@ from ketch.linux.scopes import owned
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Self
 
     from ketch.images.layered import Directory
 
@@ -51,20 +50,16 @@ class OverlaySnapshotter(Snapshotter):
         super().__init__(root)
         self._appends = _release() >= _APPENDS_SINCE if appends is None else appends
 
-    def bare(self) -> "Self":
-        """See ``Snapshotter.bare``."""
-        other = super().bare()
-        other._appends = self._appends
-        return other
-
-    def prepare(self, directory: str, chain_ids: Sequence[str]) -> None:
+    def prepare(self, directory: str, chain_ids: Sequence[str], *, bare: bool = False) -> None:
         """See ``Snapshotter.prepare``."""
         with lock.shared(self.root):
             trees = [self._tree(chain_id) for chain_id in chain_ids]
             try:
                 record_layers(directory, chain_ids)
                 os.mkdir(f"{directory}/work", 0o700)
-                make_upper(f"{directory}/upper", [self._make_lowest(directory), *trees][-1])
+                make_upper(
+                    f"{directory}/upper", [self._make_lowest(directory, bare=bare), *trees][-1]
+                )
             except OSError as error:
                 raise unwritable(directory, error) from error
 

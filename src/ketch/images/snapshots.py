@@ -15,6 +15,7 @@ are the same for all, the tree that a container writes to is not:
     ROOT/snapshots/ingest/               being unpacked, or being removed
     ROOT/snapshots/base/                 what every container has where its image lacks it
     DIRECTORY/layers                     chain IDs below a container, the lowest first
+    DIRECTORY/nothing                    an empty directory, where there is nothing of base
     DIRECTORY/upper, DIRECTORY/work      what the container changed, and overlayfs's own
 
 A committed snapshot is on the disk, whole, before it gets its name. One that was *adopted* is not:
@@ -42,16 +43,14 @@ from ketch.spec.image import LAYERS_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
-
     from ketch.images.layered import Change, Directory
 
 BASE = "base"
 """Among the snapshots, what is below all layers."""
 
-NOTHING = "nothing"
-"""In the directory of a root without any layers, what it lies on."""
-
+# In the directory of a bare root: what it lies on where it has no layers, since overlayfs wants
+# something.
+_NOTHING = "nothing"
 _UNSETTLED = "unsettled"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -97,7 +96,7 @@ class Snapshotter(ABC):
         adopts: whether the tree that a container writes to can become a snapshot as it is.
     """
 
-    __slots__ = ("_is_bare", "root")
+    __slots__ = ("root",)
 
     name = ""
     markers = False
@@ -105,13 +104,6 @@ class Snapshotter(ABC):
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._is_bare = False
-
-    def bare(self) -> "Self":
-        """Returns one whose roots have their layers and nothing of ``BASE``: for builds."""
-        other = type(self)(self.root)
-        other._is_bare = True
-        return other
 
     @contextlib.contextmanager
     def ingest(self, below: Sequence[str]) -> Iterator[Ingest]:
@@ -247,13 +239,14 @@ class Snapshotter(ABC):
         return True
 
     @abstractmethod
-    def prepare(self, directory: str, chain_ids: Sequence[str]) -> None:
+    def prepare(self, directory: str, chain_ids: Sequence[str], *, bare: bool = False) -> None:
         """Make the writable root of a container, on top of some layers.
 
         Args:
             directory: the container's own directory, which exists.
             chain_ids: of each layer, the lowest first; those snapshots are kept from now on as
                 long as the directory is there.
+            bare: whether it has these layers alone, and nothing of ``BASE``: a build's.
 
         Raises:
             NotFoundError: a snapshot is missing.
@@ -404,19 +397,18 @@ class Snapshotter(ABC):
         """Returns the trees below a container's, topmost first."""
         trees = [f"{self.path(chain)}/diff" for chain in reversed(self.prepared_on(directory))]
         base = f"{self.root}/snapshots/{BASE}"
-        if self._is_bare:
-            # Overlayfs wants something to lie on.
-            return trees or [f"{directory}/{NOTHING}"]
+        if os.path.exists(f"{directory}/{_NOTHING}"):
+            return trees or [f"{directory}/{_NOTHING}"]
         # One is left for what a view puts on top.
         if len(trees) < LAYERS_MAX - 1 and os.path.exists(base):
             trees.append(base)
         return trees
 
-    def _make_lowest(self, directory: str) -> str:
+    def _make_lowest(self, directory: str, *, bare: bool) -> str:
         """Make what lies below all layers of a root that is prepared; returns where it is."""
-        if not self._is_bare:
+        if not bare:
             return self._make_base()
-        path = f"{directory}/{NOTHING}"
+        path = f"{directory}/{_NOTHING}"
         os.mkdir(path, 0o755)
         os.chmod(path, 0o755)
         return path

@@ -41,11 +41,15 @@ class Archiver:
     Args:
         whole_seconds: whether times lose their fractions, as Docker's copies do.
         owned: says for user and group ids what the archive is to have; None for the same.
+
+    Attributes:
+        size_bytes: of the content of the files that have become members.
     """
 
-    __slots__ = ("_links", "_owned", "_whole_seconds")
+    __slots__ = ("_links", "_owned", "_whole_seconds", "size_bytes")
 
     def __init__(self, *, whole_seconds: bool = False, owned: "Owned | None" = None) -> None:
+        self.size_bytes = 0
         self._links: dict[Inode, bytes] = {}
         self._whole_seconds = whole_seconds
         self._owned = owned
@@ -88,6 +92,7 @@ class Archiver:
         try:
             if kind == stat.S_IFREG:
                 yield from _file(parent, name, entry)
+                self.size_bytes += entry.size_bytes
             elif kind == stat.S_IFDIR:
                 yield _directory(parent, name, entry)
             else:

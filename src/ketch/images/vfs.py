@@ -30,13 +30,15 @@ class CopySnapshotter(Snapshotter):
 
     name = "vfs"
 
-    def prepare(self, directory: str, chain_ids: Sequence[str]) -> None:
+    def prepare(self, directory: str, chain_ids: Sequence[str], *, bare: bool = False) -> None:
         """See ``Snapshotter.prepare``."""
         with lock.shared(self.root):
             trees = [self._tree(chain_id) for chain_id in chain_ids]
             try:
                 record_layers(directory, chain_ids)
-                make_upper(f"{directory}/merged", [self._make_lowest(directory), *trees][-1])
+                make_upper(
+                    f"{directory}/merged", [self._make_lowest(directory, bare=bare), *trees][-1]
+                )
                 _copy_stack(self._stack(directory), f"{directory}/merged")
             except OSError as error:
                 raise unwritable(directory, error) from error

@@ -219,7 +219,7 @@ _MIGRATIONS = (
         below TEXT NOT NULL,             -- chain ID of what it lies on alone, empty for nothing
         diff_id TEXT NOT NULL,           -- of the layer; empty where nothing was changed
         size_bytes INTEGER NOT NULL,
-        is_whole INTEGER NOT NULL,       -- its archive can be made of its files again
+        is_alone INTEGER NOT NULL,       -- it was made without regard to what it lies on
         description TEXT NOT NULL,
         created_ns INTEGER NOT NULL,
         used_ns INTEGER NOT NULL,
