@@ -77,7 +77,9 @@ class Archiver:
         entry = _entry(shown, status)
         if self._owned is not None:
             entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
-        if self._whole_seconds:
+        if self._mtime_ns is not None:
+            entry.mtime_ns = self._mtime_ns
+        elif self._whole_seconds:
             entry.mtime_ns -= entry.mtime_ns % 1_000_000_000
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFSOCK:
@@ -99,6 +101,18 @@ class Archiver:
                 yield _special(parent, name, entry, status)
         except OSError as error:
             _check_vanished(error, shown)
+
+    def below(
+        self, directory: int, prefix: bytes, *, crosses: "Callable[[bytes], bool] | None" = None
+    ) -> "Iterator[bytes]":
+        """Yield members for all that is in a directory, without the directory itself.
+
+        Args:
+            directory: its descriptor.
+            prefix: what stands before each member's name, with a slash at its end or empty.
+            crosses: see ``archive``.
+        """
+        return _walk(self, directory, b".", prefix, crosses)
 
 
 def archive(
