@@ -41,16 +41,24 @@ class Archiver:
     Args:
         whole_seconds: whether times lose their fractions, as Docker's copies do.
         owned: says for user and group ids what the archive is to have; None for the same.
+        mtime_ns: the time that all of it has, None for its own.
 
     Attributes:
         size_bytes: of the content of the files that have become members.
     """
 
-    __slots__ = ("_links", "_owned", "_whole_seconds", "size_bytes")
+    __slots__ = ("_links", "_mtime_ns", "_owned", "_whole_seconds", "size_bytes")
 
-    def __init__(self, *, whole_seconds: bool = False, owned: "Owned | None" = None) -> None:
+    def __init__(
+        self,
+        *,
+        whole_seconds: bool = False,
+        owned: "Owned | None" = None,
+        mtime_ns: int | None = None,
+    ) -> None:
         self.size_bytes = 0
         self._links: dict[Inode, bytes] = {}
+        self._mtime_ns = mtime_ns
         self._whole_seconds = whole_seconds
         self._owned = owned
 
