@@ -4,7 +4,6 @@ Made from the library's classes by ``scripts/library_types.py``; change them, no
 """
 
 import builtins
-import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import IO, Any, Literal, Self, Unpack, overload
@@ -127,7 +126,7 @@ class Image:
         """Give it one more name; whatever had that name loses it."""
     async def history(self) -> list[dict[str, Any]]:
         """Returns the steps by which it came about, the newest first."""
-    async def save(self, output: str | os.PathLike[str] | IO[bytes], *, platform: str = "") -> None:
+    async def save(self, output: str | IO[bytes], *, platform: str = "") -> None:
         """Write it, with all its names, to an archive. Arguments as for ``Images.save``."""
     async def push(
         self, *, credentials: Credentials | None = None, progress: Progress | None = None
@@ -167,7 +166,7 @@ class Images:
         """
     async def import_(
         self,
-        source: str | os.PathLike[str] | bytes | Stream | IO[bytes],
+        source: str | Stream | IO[bytes],
         name: str = "",
         *,
         changes: str | Iterable[str] = (),
@@ -177,7 +176,7 @@ class Images:
         """Make an image of one layer from a root file system's tar archive.
 
         Args:
-            source: a file's path, the archive itself, or what has a ``read`` method.
+            source: a file's path, or what has a ``read`` method.
             name: its name, or empty for an image without one.
             changes: Dockerfile instructions that change its configuration.
             message: a comment, kept in its history.
@@ -210,11 +209,7 @@ class Images:
     ) -> str:
         """Push an image to its registry; returns its manifest's digest. Arguments as for pull."""
     async def save(
-        self,
-        names: str | Iterable[str],
-        output: str | os.PathLike[str] | IO[bytes],
-        *,
-        platform: str = "",
+        self, names: str | Iterable[str], output: str | IO[bytes], *, platform: str = ""
     ) -> None:
         """Write images to an archive, which ``load`` and ``docker load`` take.
 
@@ -225,7 +220,7 @@ class Images:
         """
     async def load(
         self,
-        source: str | os.PathLike[str] | bytes | IO[bytes],
+        source: str | bytes | IO[bytes],
         *,
         platform: str = "",
         progress: Progress | None = None,
@@ -483,9 +478,7 @@ class Containers:
         *,
         detach: Literal[True],
         stdin: bytes | None = ...,
-        stdout: bool = ...,
-        stderr: bool = ...,
-        lifetime: Lifetime | None = ...,
+        lifetime: Lifetime = ...,
         **options: Unpack[RunOptions],
     ) -> Container: ...
     @overload
@@ -496,9 +489,7 @@ class Containers:
         *,
         detach: Literal[False] = ...,
         stdin: bytes | None = ...,
-        stdout: bool = ...,
-        stderr: bool = ...,
-        lifetime: Lifetime | None = ...,
+        lifetime: Lifetime = ...,
         **options: Unpack[RunOptions],
     ) -> bytes: ...
     async def start(

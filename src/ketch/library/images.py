@@ -1,7 +1,6 @@
 """The library's images."""
 
 import contextlib
-import os
 import tempfile
 from typing import IO, TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from ketch.images.archive import TarSink
 from ketch.images.registry import search as registry_search
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
-from ketch.library import given, registries
+from ketch.library import registries
 from ketch.library.docker_names import lines
 from ketch.library.options import as_filters
 from ketch.library.registries import WhileWanted
@@ -87,7 +86,7 @@ class Image(Resource):
             for step in inspection.history(images, images.resolve(self.id))
         ]  # fmt: skip
 
-    def save(self, output: "str | os.PathLike[str] | IO[bytes]", *, platform: str = "") -> None:
+    def save(self, output: "str | IO[bytes]", *, platform: str = "") -> None:
         """Write it, with all its names, to an archive. Arguments as for ``Images.save``."""
         Images(self._places).save(self.tags or [self.id], output, platform=platform)
 
@@ -143,7 +142,7 @@ class Images(Collection):
 
     def import_(
         self,
-        source: "str | os.PathLike[str] | bytes | Stream | IO[bytes]",
+        source: "str | Stream | IO[bytes]",
         name: str = "",
         *,
         changes: "str | Iterable[str]" = (),
@@ -153,18 +152,14 @@ class Images(Collection):
         """Make an image of one layer from a root file system's tar archive.
 
         Args:
-            source: a file's path, the archive itself, or what has a ``read`` method.
+            source: a file's path, or what has a ``read`` method.
             name: its name, or empty for an image without one.
             changes: Dockerfile instructions that change its configuration.
             message: a comment, kept in its history.
             platform: ``os[/architecture[/variant]]``; this machine's where empty.
         """
         with contextlib.ExitStack() as held:
-            path = given.path(source)
-            stream = (
-                given.file("source", source, "read") if path is None
-                else held.enter_context(open(path, "rb"))
-            )  # fmt: skip
+            stream = held.enter_context(open(source, "rb")) if isinstance(source, str) else source
             image_id = ingest.import_image(
                 self._places.engine.images,
                 stream,
@@ -228,11 +223,7 @@ class Images(Collection):
             return Pusher(engine.images, engine.store, reached, told).push(name).digest
 
     def save(
-        self,
-        names: "str | Iterable[str]",
-        output: "str | os.PathLike[str] | IO[bytes]",
-        *,
-        platform: str = "",
+        self, names: "str | Iterable[str]", output: "str | IO[bytes]", *, platform: str = ""
     ) -> None:
         """Write images to an archive, which ``load`` and ``docker load`` take.
 
@@ -243,17 +234,13 @@ class Images(Collection):
         """
         texts = [names] if isinstance(names, str) else list(names)
         with contextlib.ExitStack() as held:
-            path = given.path(output)
-            file = (
-                given.file("output", output, "write") if path is None
-                else held.enter_context(open(path, "wb"))
-            )  # fmt: skip
+            file = held.enter_context(open(output, "wb")) if isinstance(output, str) else output
             sink = TarSink(file.write)
             saving.save(self._places.engine.images, texts, sink, platform=platform)
 
     def load(
         self,
-        source: "str | os.PathLike[str] | bytes | IO[bytes]",
+        source: "str | bytes | IO[bytes]",
         *,
         platform: str = "",
         progress: Progress | None = None,
@@ -267,14 +254,14 @@ class Images(Collection):
         """
         images = self._places.engine.images
         with contextlib.ExitStack() as held:
-            if isinstance(source, (bytes, bytearray, memoryview)):
+            if isinstance(source, bytes):
                 file: IO[bytes] = held.enter_context(tempfile.TemporaryFile())
                 file.write(source)
                 file.seek(0)
-            elif (path := given.path(source)) is not None:
-                file = held.enter_context(open(path, "rb"))
+            elif isinstance(source, str):
+                file = held.enter_context(open(source, "rb"))
             else:
-                file = given.file("source", source, "fileno")
+                file = source
             told = WhileWanted(self._places, progress)
             archive = held.enter_context(images.opened_archive(file.fileno()))
             loaded = image_archive.load(images, archive, platform=platform, progress=told)

@@ -64,6 +64,18 @@ def hosts(
     )
 
 
+def sandbox_hosts(hostname: str, extra: Iterable[str] = (), gateways: Sequence[str] = ()) -> str:
+    """Content of /etc/hosts for a build's step: no address of its own, BuildKit's form.
+
+    Args:
+        hostname: what it is called.
+        extra: as in ``hosts``.
+        gateways: as in ``hosts``.
+    """
+    local = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    return local + _extra_lines(extra, gateways)
+
+
 def host_hosts(content: str, extra: Iterable[str] = (), gateways: Sequence[str] = ()) -> str:
     """Content of /etc/hosts for a container in the host's network: the host's, and more.
 

@@ -24,16 +24,20 @@ class Files:
 
     Args:
         hosts: path of what becomes /etc/hosts.
-        hostname: likewise /etc/hostname.
+        hostname: likewise /etc/hostname; empty where the container has its image's.
         resolv_conf: likewise /etc/resolv.conf.
+        read_only: whether they cannot be written to.
     """
 
-    __slots__ = ("hostname", "hosts", "resolv_conf")
+    __slots__ = ("hostname", "hosts", "read_only", "resolv_conf")
 
-    def __init__(self, hosts: str, hostname: str, resolv_conf: str) -> None:
+    def __init__(
+        self, hosts: str, hostname: str, resolv_conf: str, *, read_only: bool = False
+    ) -> None:
         self.hosts = hosts
         self.hostname = hostname
         self.resolv_conf = resolv_conf
+        self.read_only = read_only
 
 
 class Source:
@@ -116,11 +120,11 @@ def build(
             for target in sorted(asked, key=lambda target: target.count("/"))
         ),
         *(
-            _bind(path, source, read_only=read_only, apart=apart)
+            _bind(path, source, read_only=read_only or files.read_only, apart=apart)
             if path != "/dev/shm"
             else _bind(path, source)
             for path, source in bound.items()
-            if path not in taken
+            if path not in taken and source
         ),
         *([_bind_held("/dev/shm", shared)] if shared and "/dev/shm" not in taken else []),
     ]

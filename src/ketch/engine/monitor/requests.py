@@ -315,9 +315,25 @@ def _list(fields: "Fields", name: str) -> list[str]:
     return value
 
 
+def _sandbox(client: Client, fields: "Fields") -> None:
+    """Hold a network namespace for whoever asks."""
+    from ketch.engine.monitor import holding  # noqa: PLC0415 not for a container's start
+
+    holding.hold(client, _engine(fields), json.loads(_text(fields, "request")))
+
+
+def _step(client: Client, fields: "Fields") -> None:
+    """Run a program that has no container: a build's step."""
+    from ketch.engine.monitor import stepping  # noqa: PLC0415 not for a container's start
+
+    stepping.run(client, _engine(fields), json.loads(_text(fields, "request")))
+
+
 _ALONE: "dict[str, Callable[[Client, Fields], None]]" = {
     "checkpoint": _checkpoint,
     "create": _create,
     "exec": _exec,
     "exec-start": _exec_start,
+    "sandbox": _sandbox,
+    "step": _step,
 }

@@ -161,7 +161,12 @@ class Endpoints:
     # Start and end
 
     def acquire(
-        self, container_id: str, record: "Mapping[str, Any]", alive: "Iterable[str] | None" = None
+        self,
+        container_id: str,
+        record: "Mapping[str, Any]",
+        alive: "Iterable[str] | None" = None,
+        *,
+        told: bool = True,
     ) -> Plan:
         """Lease all that a container gets of its networks; what it had before is given back.
 
@@ -170,6 +175,7 @@ class Endpoints:
             record: its request, completed.
             alive: containers that run, after a first attempt found no free address: what others
                 hold is given back.
+            told: whether there are events of it.
 
         Raises:
             NotFoundError: a network is no more.
@@ -192,19 +198,24 @@ class Endpoints:
                 self._publish(connection, container_id, record, plan)
                 for member in plan.members:
                     members.save(connection, member)
-                    members.record_event(
-                        connection, "connect", member, plan.networks[member.network_id]
-                    )
+                    if told:
+                        network = plan.networks[member.network_id]
+                        members.record_event(connection, "connect", member, network)
         except BaseException:
             publishing.let_go(plan.taken)
             plan.turn.close()
             raise
         return plan
 
-    def release(self, container_id: str) -> None:
-        """Give back the addresses and ports that a container has; it may have none."""
+    def release(self, container_id: str, *, told: bool = True) -> None:
+        """Give back the addresses and ports that a container has; it may have none.
+
+        Args:
+            container_id: the container's.
+            told: whether there are events of it.
+        """
         with self._store.transaction() as connection:
-            for member in members.of(connection, container_id):
+            for member in members.of(connection, container_id) if told else ():
                 network = records.select(connection, member.network_id)
                 if member.id and network is not None:
                     members.record_event(connection, "disconnect", member, network)

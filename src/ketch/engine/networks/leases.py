@@ -83,14 +83,15 @@ def give_back(connection: sqlite3.Connection, container_id: str) -> None:
 
 
 def reclaim(connection: sqlite3.Connection, alive: Collection[str]) -> None:
-    """Give back what all containers but these hold."""
+    """Give back what all containers but these hold; sandboxes on record keep what they have."""
     holders = {
         row[0] for table in ("lease", "port")
         for row in connection.execute(f"SELECT DISTINCT container_id FROM {table}")
     }  # fmt: skip
     query = "SELECT DISTINCT container_id FROM endpoint WHERE id != ''"
     holders |= {row[0] for row in connection.execute(query)}
-    for container_id in holders - set(alive):
+    sandboxes = {row[0] for row in connection.execute("SELECT id FROM sandbox")}
+    for container_id in holders - sandboxes - set(alive):
         give_back(connection, container_id)
 
 
@@ -99,6 +100,8 @@ def notice_reboot(connection: sqlite3.Connection, boot_id: str) -> None:
     row = connection.execute("SELECT id FROM boot").fetchone()
     if row is not None and row["id"] == boot_id:
         return
+    connection.execute("DELETE FROM endpoint WHERE container_id IN (SELECT id FROM sandbox)")
+    connection.execute("DELETE FROM sandbox")
     reclaim(connection, ())
     connection.execute("DELETE FROM boot")
     connection.execute("INSERT INTO boot (id) VALUES (?)", (boot_id,))

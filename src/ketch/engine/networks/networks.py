@@ -117,16 +117,20 @@ class Networks:
         Raises:
             NotFoundError: there is none.
             PermissionDeniedError: it is one of those that are always there.
-            ConflictError: running containers are on it, or networks are made from it.
+            ConflictError: running containers or a build are on it, or networks are made from it.
         """
         network = self.find(name)
         if network.is_built_in:
             raise PermissionDeniedError(
                 f"{network.name} is a pre-defined network and cannot be removed"
             )
+        from ketch.engine.networks import sandboxes  # noqa: PLC0415 not for a container's start
+
+        sandboxes.clean(self._settings, self._store)
         with self._store.transaction() as connection:
             members = connection.execute(
-                "SELECT endpoint.id, name FROM endpoint JOIN container "
+                "SELECT endpoint.id, coalesce(name, 'build') AS name FROM endpoint "
+                "LEFT JOIN container "
                 "ON container.id = container_id WHERE network_id = ? AND endpoint.id != ''",
                 (network.id,),
             ).fetchall()

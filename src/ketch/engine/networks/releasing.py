@@ -29,6 +29,7 @@ def release(
     *,
     left_behind: bool = False,
     late: "ExitStack | None" = None,
+    told: bool = True,
 ) -> None:
     """Give back what a container that no longer runs had of networks; nothing will do.
 
@@ -39,6 +40,7 @@ def release(
         namespace: descriptor of its network namespace, if somebody has it.
         left_behind: whether nobody is left who could delete its links later, see ``sandbox.bury``.
         late: takes what may wait for a while, to be closed when nobody waits any more.
+        told: whether there are events of it.
 
     Raises:
         OSError: the kernel refused.
@@ -47,7 +49,7 @@ def release(
     plan = endpoints.current(container_id)
     cut(plan.endpoints(), namespace)
     withdraw(plan.ports, pins.of(plan.members, plan.networks, free=True), late)
-    endpoints.release(container_id)
+    endpoints.release(container_id, told=told)
     if left_behind:
         delete(plan.endpoints())
 

@@ -97,12 +97,13 @@ class Known:
                 " json_extract(settings, '$.Links') AS links,"
                 " json_extract(network.record, '$.Internal') AS internal"
                 " FROM endpoint JOIN network ON network.id = network_id"
-                " JOIN container ON container.id = container_id"
+                " LEFT JOIN container ON container.id = container_id"
                 " WHERE endpoint.id != '' ORDER BY container_id, position"
             ).fetchall()
         by_name = {row["name"]: row["container_id"] for row in rows}
         for row in rows:
-            called = (row["name"], *json.loads(row["names"]))
+            # A sandbox, which is no container's, may ask, and is called nothing.
+            called = (row["name"], *json.loads(row["names"])) if row["name"] else ()
             addresses = [
                 ip_interface(row[version]).ip for version in ("ipv4", "ipv6") if row[version]
             ]

@@ -113,15 +113,44 @@ def prepare(
         UnavailableError: no address is free; nft failed.
         KetchError, OSError: the kernel refused a step.
     """
-    record: Mapping[str, Any] = container.record
+    with ExitStack() as undo:
+        wiring = connect(engine, container.id, container.record, say, owner=owner)
+        undo.callback(wiring.close)
+        if not is_container(_mode(container.record)):
+            wiring.links = linking.links_of(engine, container)
+            linking.tell(engine, container)
+        undo.pop_all()
+    return wiring
+
+
+def connect(
+    engine: "Engine",
+    container_id: str,
+    record: "Mapping[str, Any]",
+    say: "Callable[[str], None] | None" = None,
+    *,
+    owner: int | None = None,
+    told: bool = True,
+) -> Wiring:
+    """Lease and make what a container gets of networks, or whoever stands in its place.
+
+    Args:
+        engine: where it is recorded.
+        container_id: its id, or the sandbox's.
+        record: its request, completed.
+        say: takes each step's description as it happens.
+        owner: descriptor of its user namespace, or None for the host's.
+        told: whether there are events of it.
+
+    Returns and raises what ``prepare`` does.
+    """
     wiring = Wiring()
     say = say or _keep_quiet
-    mode = record["HostConfig"].get("NetworkMode") or BRIDGE
-    if is_container(mode):
+    if is_container(_mode(record)):
         return wiring
     with ExitStack() as undo:
         undo.callback(wiring.close)
-        plan = _acquire(engine, container)
+        plan = _acquire(engine, container_id, record, told=told)
         undo.callback(plan.turn.close)
         wiring.taken = plan.taken
         if any(HOST_GATEWAY in one for one in record["HostConfig"].get("ExtraHosts") or ()):
@@ -132,7 +161,7 @@ def prepare(
                 engine.settings, engine.store, plan.links(), plan.ports,
                 pins.of(
                     plan.members, plan.networks,
-                    free=pins.is_free(record), owner=kernel.owner(engine.settings, container.id),
+                    free=pins.is_free(record), owner=kernel.owner(engine.settings, container_id),
                 ),
             )  # fmt: skip
             wiring._ports = plan.ports
@@ -152,8 +181,6 @@ def prepare(
         wiring.addresses = [
             str(address.ip) for member in plan.members for address in member.addresses
         ]
-        wiring.links = linking.links_of(engine, container)
-        linking.tell(engine, container)
         undo.pop_all()
         plan.turn.close()
     return wiring
@@ -174,13 +201,23 @@ def free(engine: "Engine", home: "Container") -> None:
             transaction.wait()
 
 
-def _acquire(engine: "Engine", container: "Container") -> Plan:
+def _mode(record: "Mapping[str, Any]") -> str:
+    mode: str = record["HostConfig"].get("NetworkMode") or BRIDGE
+    return mode
+
+
+def _acquire(
+    engine: "Engine", container_id: str, record: "Mapping[str, Any]", *, told: bool
+) -> Plan:
     """Lease, if need be what containers no longer use whose end nobody saw."""
     try:
-        return engine.endpoints.acquire(container.id, container.record)
+        return engine.endpoints.acquire(container_id, record, told=told)
     except UnavailableError:
+        from ketch.engine.networks import sandboxes  # noqa: PLC0415 wanted by few
+
+        sandboxes.clean(engine.settings, engine.store)
         alive = [one.id for one in engine.containers.list()]
-        return engine.endpoints.acquire(container.id, container.record, alive)
+        return engine.endpoints.acquire(container_id, record, alive, told=told)
 
 
 def _host_gateways(engine: "Engine", plan: Plan) -> list[str]:

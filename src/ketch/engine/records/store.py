@@ -235,6 +235,14 @@ _MIGRATIONS = (
         digest TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE sandbox (               -- a network namespace that is no container's
+        id TEXT PRIMARY KEY,             -- in the place of a container's in endpoint and lease
+        boot_id TEXT NOT NULL,
+        pid INTEGER NOT NULL,            -- who holds it
+        start_time INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 # The oldest format whose programs can go on with a database of this one, since all that came after

@@ -101,6 +101,33 @@ class Client:
             count -= len(part)
         return b"".join(parts)
 
+    def read_descriptors(self) -> list[int]:
+        """Wait for the DESCRIPTORS frame; they are close-on-exec, and the caller's.
+
+        Raises:
+            wire.ProtocolError: something else came, or nothing did.
+        """
+        room = _socket.CMSG_SPACE(4 * wire.DESCRIPTORS_MAX)
+        self._connection.setblocking(True)
+        try:
+            data, rights, _, _ = self._connection.recvmsg(
+                _HEADER_BYTES, room, _socket.MSG_CMSG_CLOEXEC
+            )
+        finally:
+            self._connection.setblocking(False)
+        packed = rights[0][2] if rights else b""
+        if data != wire.frame(wire.DESCRIPTORS):
+            raise wire.ProtocolError(f"bad frame header {data.hex()}")
+        return list(struct.unpack(f"{len(packed) // 4}i", packed))
+
+    def hand_over(self, payload: bytes, descriptor: int) -> None:
+        """Send a DESCRIPTORS frame; what was to be sent before has to be sent."""
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+        try:
+            self._connection.sendmsg([wire.frame(wire.DESCRIPTORS, payload)], rights)
+        except OSError:
+            self.gone = True
+
     def receive(self) -> list[tuple[int, bytes]]:
         """Take what has come; sets ``gone`` when the client has left or speaks nonsense."""
         try:
@@ -184,6 +211,10 @@ class Client:
     def ended(self, exit_status: int) -> None:
         """Tell the program's exit status."""
         self.send(wire.EXIT, b"%d" % exit_status)
+
+    def ended_as(self, payload: bytes) -> None:
+        """Tell how a step ended."""
+        self.send(wire.EXIT, payload)
 
     def failed(self, error: KetchError) -> None:
         """Tell why the request came to nothing."""

@@ -28,6 +28,10 @@ connect to. ``launch.connect`` reaches a process that serves one request::
                 EXIT
 ``exec``        a command line, as above, ``rows``, ``columns``
 ``exec-start``  ``exec``, the session's id (``Execs.create``), ``detach``, ``rows``, ``columns``
+``step``        ``request``, as ``monitor.stepping`` has it; then DESCRIPTORS, with those that the
+                request names by number; answered by STARTED and EXIT, whose payload is JSON
+``sandbox``     ``request``, as ``monitor.holding`` has it; answered by DESCRIPTORS, with the
+                namespace's, whose payload is JSON; held as long as the connection is
 ==============  ==================================================================================
 
 ``rows`` and ``columns`` are the size of the caller's terminal, and so that of the program's before
@@ -73,10 +77,12 @@ EXIT = 7
 FAILED = 8
 CREATED = 9
 GO = 10
+DESCRIPTORS = 11
 INPUT = 0
 OUTPUT = 1
 ERRORS = 2
 
+DESCRIPTORS_MAX = 253  # unix(7): SCM_MAX_FD
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 _HEADER_BYTES = 8
 

@@ -1,1 +1,0 @@
-"""Where a build's result goes: a file a kind of output."""

@@ -1,0 +1,19 @@
+"""What builds left that were killed, taken away by the next command."""
+
+from contextlib import suppress
+
+from ketch.engine.engine import Engine
+from ketch.engine.monitor import stepping
+from ketch.engine.networks import sandboxes
+from ketch.errors import KetchError
+
+
+def clean(engine: Engine) -> None:
+    """Take away the control groups, links and addresses of steps whose process is gone.
+
+    What a build keeps beneath ``ROOT/builds`` is the builder's to remove.
+    """
+    with suppress(KetchError, OSError):
+        stepping.clean(engine.settings)
+    with suppress(KetchError, OSError):
+        sandboxes.clean(engine.settings, engine.store)

@@ -1,0 +1,260 @@
+"""The steps of one build: each from its description to its end."""
+
+import contextlib
+import json
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ketch.build import graph
+from ketch.build.request import Request
+from ketch.build.steps import cleaning
+from ketch.build.steps.networks import Networks, Sandbox
+from ketch.engine.engine import Engine
+from ketch.engine.processes import ENDLESS, Patience
+from ketch.engine.requests import launch, wire
+from ketch.errors import UnavailableError, UnsupportedError
+from ketch.spec import values
+
+HOSTNAME = "buildkitsandbox"
+"""What steps find as their host's name, unless it is chosen: BuildKit's."""
+
+_CHUNK_BYTES = 64 * 1024
+_OWN_NETWORK = graph.Network.DEFAULT
+
+Output = Callable[[int, bytes], None]
+"""Takes what a program wrote: 1 for standard output or 2 for standard error, and the bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step's program ended.
+
+    Attributes:
+        status: its exit status; 128 + n where signal n ended it.
+        signal: that signal, or 0.
+        oom: whether the kernel killed one of its processes for want of memory.
+    """
+
+    status: int
+    signal: int = 0
+    oom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared root (``Snapshotter.prepare``) to bind from.
+
+    Where the mount may be written to, that is thrown away with the directory: it must be this
+    step's alone.
+    """
+
+    directory: str
+
+
+Source = Prepared | int
+"""Where a bind comes from; an int is a descriptor of a directory, bound as it is."""
+
+
+class Steps:
+    """Runs the steps of one build; to be closed. Its methods may be called from any thread.
+
+    Args:
+        engine: the engine, or one of the same places.
+        request: of the build: network, limits, added hosts, and so on.
+    """
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine = engine
+        self._settings = engine.settings
+        self._request = request
+        self._ulimits = [values.ulimit(text) for text in request.ulimits]
+        self._networks = Networks(self._settings, request.network, request.add_hosts)
+        self._lock = threading.Lock()
+        self._ending: list[socket.socket] = []
+
+    def __enter__(self) -> "Steps":
+        """Own it for the length of a block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Give up the networks, and wait for what ended steps are still taking away."""
+        self._networks.close()
+        with self._lock:
+            ending, self._ending = self._ending, []
+        for connection in ending:
+            with connection, contextlib.suppress(OSError):
+                while connection.recv(_CHUNK_BYTES):
+                    pass
+
+    def run(
+        self,
+        step: graph.Run,
+        root: str,
+        output: Output,
+        *,
+        sources: Mapping[graph.Mount, Source] | None = None,
+        patience: Patience = ENDLESS,
+    ) -> Outcome:
+        """Run a step's program to its end.
+
+        Args:
+            step: what to run.
+            root: directory of the prepared root that it changes; its upper layer is the result.
+            output: takes what it writes; the program waits for that.
+            sources: where the mounts that have a source come from.
+            patience: how to wait; a wait that is called off ends the program.
+
+        Raises:
+            StartError: the program cannot be run; ``exit_status`` says what a shell would.
+            InvalidArgumentError: the step asks for what cannot be.
+            KetchError: something that it needs cannot be had.
+        """
+        if step.mounts or step.files or step.devices or sources:
+            raise UnsupportedError("RUN with mounts, here-documents or devices cannot be run yet")
+        network = self._network(step)
+        sandbox = self._networks.take() if network == _OWN_NETWORK else None
+        clean = False
+        try:
+            outcome = self._run(step, root, output, sandbox, patience)
+            clean = not step.insecure
+        finally:
+            if sandbox is not None:
+                self._networks.give_back(sandbox, clean=clean)
+        return outcome
+
+    def _network(self, step: graph.Run) -> graph.Network:
+        """What a step reaches: what its instruction says, else what the build does."""
+        if step.network is graph.Network.DEFAULT:
+            with contextlib.suppress(ValueError):
+                return graph.Network(self._request.network or "default")
+        return step.network
+
+    def _run(
+        self,
+        step: graph.Run,
+        root: str,
+        output: Output,
+        sandbox: Sandbox | None,
+        patience: Patience,
+    ) -> Outcome:
+        description = self._describe(step, root, sandbox)
+        with contextlib.ExitStack() as held:
+            pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+            for ours, _ in pipes:
+                held.callback(os.close, ours)
+            descriptors = [theirs for _, theirs in pipes]
+            try:
+                if sandbox is not None:
+                    description["network"] = len(descriptors)
+                    descriptors.append(sandbox.descriptor)
+                connection = self._ask(description, descriptors)
+            finally:
+                for _, theirs in pipes:
+                    os.close(theirs)
+            try:
+                outcome = _follow(connection, [ours for ours, _ in pipes], output, patience)
+            except BaseException:
+                connection.close()
+                raise
+        if outcome is None:
+            connection.close()
+            cleaning.clean(self._engine)
+            raise UnavailableError(
+                "the process that ran a build's step has gone",
+                f"{self._settings.state}/{launch.ERROR_LOG} tells more",
+            )
+        with self._lock:
+            self._ending.append(connection)
+        return outcome
+
+    def _describe(self, step: graph.Run, root: str, sandbox: Sandbox | None) -> "dict[str, object]":
+        request = self._request
+        network = self._network(step)
+        mode = {graph.Network.DEFAULT: "bridge"}.get(network, str(network))
+        resources: dict[str, object] = {
+            **request.limits,
+            "NetworkMode": mode,
+            "Privileged": step.insecure,
+            "Ulimits": self._ulimits,
+            "ExtraHosts": list(request.add_hosts),
+        }
+        if request.shm_size_bytes:
+            resources["ShmSize"] = request.shm_size_bytes
+        if request.cgroup_parent:
+            resources["CgroupParent"] = request.cgroup_parent
+        return {
+            "directory": root,
+            "config": {
+                "Cmd": list(step.arguments),
+                "Env": [*step.environment, *step.hidden],
+                "User": step.user,
+                "WorkingDir": step.directory,
+                "Hostname": HOSTNAME,
+            },
+            "host": resources,
+            "network": None,
+            "named": sandbox is not None and sandbox.named,
+            "gateways": list(sandbox.gateways) if sandbox is not None else [],
+            "variables": [],
+            "mounts": [],
+        }
+
+    def _ask(self, description: "dict[str, object]", descriptors: Sequence[int]) -> socket.socket:
+        """Have a process run a step; returns the connection to it."""
+        fields: dict[str, wire.Value] = {
+            "action": "step", "root": self._settings.root, "state": self._settings.state,
+            "request": json.dumps(description),
+        }  # fmt: skip
+        connection = socket.socket(fileno=launch.connect(self._settings).detach())
+        try:
+            connection.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))
+            socket.send_fds(connection, [wire.frame(wire.DESCRIPTORS)], descriptors)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _follow(
+    connection: socket.socket, pipes: Sequence[int], output: Output, patience: Patience
+) -> Outcome | None:
+    """Pass on what a program writes until it has ended; None where nobody says how.
+
+    Raises:
+        KetchError: it could not be run.
+    """
+    decoder = wire.Decoder()
+    watched = {descriptor: number for number, descriptor in enumerate(pipes, 1)}
+    outcome: Outcome | None = None
+    talking = True
+    while watched or talking:
+        wanted = [(descriptor, select.POLLIN) for descriptor in watched]
+        if talking:
+            wanted.append((connection.fileno(), select.POLLIN))
+        for descriptor, _ in patience.poll(None, *wanted):
+            if descriptor in watched:
+                data = os.read(descriptor, _CHUNK_BYTES)
+                if data:
+                    output(watched[descriptor], data)
+                else:
+                    del watched[descriptor]
+                continue
+            data = connection.recv(_CHUNK_BYTES)
+            talking = bool(data)
+            for kind, payload in decoder.feed(data):
+                if kind == wire.FAILED:
+                    raise wire.error(payload)
+                if kind == wire.EXIT:
+                    outcome = Outcome(**json.loads(payload))
+                    talking = False
+        if not talking and outcome is None:
+            break
+    return outcome

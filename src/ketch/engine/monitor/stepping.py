@@ -1,0 +1,243 @@
+"""A program that runs on an image's files without being a container: a step of a build.
+
+It has all that a container's program has of the runtime (namespaces, capabilities, filter, limits,
+masked paths), and no record, name, log or restarts. The process that runs it, forked by the zygote
+for this alone, is its parent; who asked has the other ends of its streams and keeps the connection,
+whose end, by whatever end of that process, is the program's.
+
+The request is a JSON object:
+
+==============  ==================================================================================
+``directory``   the prepared root (``Snapshotter.prepare``) that the program writes to
+``config``      the API's ``Config``, as far as it says what runs: ``Cmd``, ``User``, ``Env`` ...
+``host``        the API's ``HostConfig``: limits, ``Privileged``, ``NetworkMode`` ...
+``network``     number of the descriptor of a network namespace to be in, or null
+``named``       whether that has the engine's name server
+``gateways``    the host's addresses there, for ``host-gateway``
+``variables``   more of the environment, which is in no error message: secrets
+``mounts``      what is mounted, see ``step_mounts``
+==============  ==================================================================================
+
+Descriptors come beside it: the program's standard output, its standard error, and those that the
+request names by their number among all.
+
+While it lives, a symlink in the state directory says what there is to be taken away, should this
+process be killed: ``steps/ID`` names its pid, start time, boot and control group. A symlink is
+there with all its content or not at all.
+"""
+
+import json
+import os
+import select
+from contextlib import ExitStack, suppress
+
+from ketch import cgroups
+from ketch.engine import host
+from ketch.engine.configuration import bundle, configuration, devices, realtime
+from ketch.engine.containers.ledger import Keeper
+from ketch.engine.containers.releasing import remove_cgroup
+from ketch.engine.monitor import step_mounts, stubs
+from ketch.engine.monitor.running import read_beneath
+from ketch.engine.networks import resolution
+from ketch.engine.records import names as identifiers
+from ketch.linux import process, procfs, signals
+from ketch.network import names
+from ketch.runtime import create, init, seccomp
+from ketch.runtime.plan import Plan
+from ketch.runtime.process import ProcessSetup
+from ketch.runtime.validate import validate
+from ketch.spec import environment, passwd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ketch.engine.engine import Engine
+    from ketch.engine.requests.client import Client
+    from ketch.engine.settings import Settings
+    from ketch.spec.container import Request
+    from ketch.spec.runtime import Config
+
+_OUTPUTS = 2
+_USUAL_FILES = ("/etc/resolv.conf", "/etc/hosts")
+
+
+def run(client: "Client", engine: "Engine", asked: "Mapping[str, Any]") -> None:
+    """Run a step's program to its end, and tell how it ended.
+
+    Args:
+        client: who asked.
+        engine: whose snapshots and settings.
+        asked: see above.
+
+    Raises:
+        StartError: the program cannot be run.
+        KetchError: something that it needs cannot be had.
+        OSError: the kernel refused a step.
+    """
+    process.set_name("ketch-step")
+    descriptors = client.read_descriptors()
+    with ExitStack() as held:
+        ended = _run(client, engine, asked, descriptors, held)
+        client.ended_as(json.dumps(ended).encode())
+        client.drain()
+
+
+def _run(
+    client: "Client",
+    engine: "Engine",
+    asked: "Mapping[str, Any]",
+    descriptors: list[int],
+    held: ExitStack,
+) -> "dict[str, Any]":
+    """Returns ``status``, ``signal`` and ``oom``, as ``build.steps.Outcome`` has them."""
+    step_id = identifiers.new_id()
+    request = _complete(asked, step_id)
+    with ExitStack() as until_end:
+        snapshotter = engine.images.snapshotter
+        mounts = step_mounts.Mounts(snapshotter, asked["mounts"], descriptors)
+        rootfs = snapshotter.mount(asked["directory"], passing=True)
+        until_end.callback(os.close, rootfs)
+        place = f"{engine.settings.state}/steps"
+        os.makedirs(place, 0o700, exist_ok=True)
+        records = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held.callback(os.close, records)
+        mounts.prepare(place)
+        left = stubs.missing(rootfs, [*_USUAL_FILES, *mounts.targets])
+        config = _configure(asked, request, rootfs, mounts, step_id, descriptors)
+        validate(config)
+        section = config["linux"].get("seccomp")
+        filter_ = seccomp.prepare(section, f"{engine.settings.root}/seccomp") if section else None
+        layout = cgroups.detect()
+        cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
+        _record(records, step_id, cgroup.path, held)
+        held.callback(remove_cgroup, cgroup)
+        cgroup.create()
+        realtime.provide(cgroup.path, config["linux"]["resources"], layout)
+        cgroup.set(config["linux"]["resources"])
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        until_end.callback(os.close, null)
+        birth = init.Birth(
+            Plan(config, layout, place),
+            ProcessSetup(config["process"], filter_),
+            place,
+            rootfs=rootfs,
+            streams=(null, descriptors[0], descriptors[1]),
+            die_with_parent=True,
+            container_id=step_id,
+        )
+        program = create.create(birth, cgroup)
+        try:
+            for descriptor in descriptors[:_OUTPUTS]:
+                os.close(descriptor)  # or its end would not be the program's
+            client.check_interest()
+            program.start()
+            client.started(step_id)
+        except BaseException:
+            program.abandon()
+            raise
+        status = _await_end(client, program)
+        program.close()
+        stubs.remove(rootfs, left)
+    return {
+        "status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
+        "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+        "oom": bool(cgroup.oom_kills()),
+    }
+
+
+def _complete(asked: "Mapping[str, Any]", step_id: str) -> "Request":
+    request: Request = {"Config": asked["config"], "HostConfig": asked["host"]}
+    return configuration.complete(request, {}, step_id, host.examine())[0]
+
+
+def _configure(
+    asked: "Mapping[str, Any]",
+    request: "Request",
+    rootfs: int,
+    mounts: "step_mounts.Mounts",
+    step_id: str,
+    descriptors: list[int],
+) -> "Config":
+    """Build the runtime's configuration, with users and groups looked up in the image."""
+    resources = request["HostConfig"]
+    named = bool(asked["named"])
+    hosts = names.sandbox_hosts(
+        request["Config"]["Hostname"], resources.get("ExtraHosts", ()), asked["gateways"]
+    )
+    files = bundle.Files(
+        mounts.write("hosts", hosts),
+        "",  # what a step writes to /etc/hostname is its result
+        mounts.write("resolv.conf", resolution.resolv_conf(resources, named=named)),
+        read_only=True,
+    )
+    user = passwd.look_up(
+        request["Config"].get("User", ""),
+        read_beneath(rootfs, "/etc/passwd"), read_beneath(rootfs, "/etc/group"),
+    )  # fmt: skip
+    network = asked["network"]
+    joined = {} if network is None else {"network": f"/proc/self/fd/{descriptors[network]}"}
+    found = devices.gather(resources)
+    config = bundle.build(
+        request, container_id=step_id, user=user, extra_groups=[], files=files,
+        devices=found, host=host.examine(), joined=joined,
+    )  # fmt: skip
+    own = environment.mapping([
+        *request["Config"].get("Env", ()), *found.variables, *mounts.variables,
+        *asked["variables"],
+    ])  # fmt: skip
+    # Unlike a container's, a step's environment says nothing of its host name.
+    values = {"PATH": environment.DEFAULT_PATH, **own}
+    values["HOME"] = values.get("HOME") or user.home
+    config["process"]["env"] = [f"{name}={value}" for name, value in values.items()]
+    config["mounts"] += mounts.specifications()
+    return config
+
+
+def _record(records: int, step_id: str, cgroup: str, held: ExitStack) -> None:
+    """Write down what is to be taken away of a step, and have that taken back at the end."""
+    keeper = Keeper()
+    facts = f"{keeper.pid} {keeper.start_time} {procfs.boot_id()} {cgroup}"
+    os.symlink(facts, step_id, dir_fd=records)
+    held.callback(os.unlink, step_id, dir_fd=records)
+
+
+def _await_end(client: "Client", program: create.Container) -> int:
+    """Wait for the program's end, or kill it when nobody wants it any more.
+
+    With the first process of its PID namespace all others have died, so that nothing writes to the
+    step's files any more.
+
+    Returns:
+        How it ended, as waitpid(2) has it.
+    """
+    poll = select.poll()
+    poll.register(program.pidfd, select.POLLIN)
+    poll.register(client, select.POLLIN)
+    while program.pidfd not in {descriptor for descriptor, _ in poll.poll()}:
+        client.receive()
+        if client.gone:
+            with suppress(ProcessLookupError):
+                process.pidfd_send_signal(program.pidfd, signals.SIGKILL)
+            break
+    return os.waitpid(program.pid, 0)[1]
+
+
+def clean(settings: "Settings") -> None:
+    """Take away what is left of steps whose process was killed."""
+    try:
+        records = os.open(f"{settings.state}/steps", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        boot_id = procfs.boot_id()
+        for step_id in os.listdir(records):
+            with suppress(FileNotFoundError):
+                pid, start_time, boot, cgroup = os.readlink(step_id, dir_fd=records).split(" ", 3)
+                if boot == boot_id and procfs.is_running(int(pid), int(start_time)):
+                    continue
+                remove_cgroup(cgroups.manager(cgroup, cgroups.detect()))
+                os.unlink(step_id, dir_fd=records)
+    finally:
+        os.close(records)
