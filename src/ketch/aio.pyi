@@ -4,6 +4,7 @@ Made from the library's classes by ``scripts/library_types.py``; change them, no
 """
 
 import builtins
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import IO, Any, Literal, Self, Unpack, overload
@@ -126,7 +127,7 @@ class Image:
         """Give it one more name; whatever had that name loses it."""
     async def history(self) -> list[dict[str, Any]]:
         """Returns the steps by which it came about, the newest first."""
-    async def save(self, output: str | IO[bytes], *, platform: str = "") -> None:
+    async def save(self, output: str | os.PathLike[str] | IO[bytes], *, platform: str = "") -> None:
         """Write it, with all its names, to an archive. Arguments as for ``Images.save``."""
     async def push(
         self, *, credentials: Credentials | None = None, progress: Progress | None = None
@@ -166,7 +167,7 @@ class Images:
         """
     async def import_(
         self,
-        source: str | Stream | IO[bytes],
+        source: str | os.PathLike[str] | bytes | Stream | IO[bytes],
         name: str = "",
         *,
         changes: str | Iterable[str] = (),
@@ -176,7 +177,7 @@ class Images:
         """Make an image of one layer from a root file system's tar archive.
 
         Args:
-            source: a file's path, or what has a ``read`` method.
+            source: a file's path, the archive itself, or what has a ``read`` method.
             name: its name, or empty for an image without one.
             changes: Dockerfile instructions that change its configuration.
             message: a comment, kept in its history.
@@ -209,7 +210,11 @@ class Images:
     ) -> str:
         """Push an image to its registry; returns its manifest's digest. Arguments as for pull."""
     async def save(
-        self, names: str | Iterable[str], output: str | IO[bytes], *, platform: str = ""
+        self,
+        names: str | Iterable[str],
+        output: str | os.PathLike[str] | IO[bytes],
+        *,
+        platform: str = "",
     ) -> None:
         """Write images to an archive, which ``load`` and ``docker load`` take.
 
@@ -220,7 +225,7 @@ class Images:
         """
     async def load(
         self,
-        source: str | bytes | IO[bytes],
+        source: str | os.PathLike[str] | bytes | IO[bytes],
         *,
         platform: str = "",
         progress: Progress | None = None,
@@ -478,7 +483,9 @@ class Containers:
         *,
         detach: Literal[True],
         stdin: bytes | None = ...,
-        lifetime: Lifetime = ...,
+        stdout: bool = ...,
+        stderr: bool = ...,
+        lifetime: Lifetime | None = ...,
         **options: Unpack[RunOptions],
     ) -> Container: ...
     @overload
@@ -489,7 +496,9 @@ class Containers:
         *,
         detach: Literal[False] = ...,
         stdin: bytes | None = ...,
-        lifetime: Lifetime = ...,
+        stdout: bool = ...,
+        stderr: bool = ...,
+        lifetime: Lifetime | None = ...,
         **options: Unpack[RunOptions],
     ) -> bytes: ...
     async def start(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,52 @@ def test_a_container_bound_to_a_program_that_is_killed(
     while any(one.name == "lib-bound" for one in library.containers.list(all=True)):
         assert time.monotonic() < deadline, "it is still there"
         time.sleep(0.05)
+
+
+def test_what_is_waited_for_ends_with_who_waits(
+    library: "ketch.Engine", places: tuple[str, str]
+) -> None:
+    program = (
+        "import ketch, sys\n"
+        "engine = ketch.Engine(*sys.argv[1:])\n"
+        "engine.containers.run('busybox', ['sleep', '1000'], rm=True, name='lib-awaited')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, *places])
+    deadline = time.monotonic() + 15
+    while not any(one.name == "lib-awaited" for one in library.containers.list()):
+        assert time.monotonic() < deadline, "it does not run"
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait() == -signal.SIGTERM
+    while any(one.name == "lib-awaited" for one in library.containers.list(all=True)):
+        assert time.monotonic() < deadline, "it is still there"
+        time.sleep(0.02)
+
+
+def test_which_streams_are_returned(library: "ketch.Engine") -> None:
+    script = "echo a; sleep 0.1; echo b >&2; sleep 0.1; echo c"
+    expectations: list[tuple[dict[str, Any], bytes]] = [
+        ({}, b"a\nc\n"), ({"stderr": True}, b"a\nb\nc\n"), ({"stdout": False}, b""),
+        ({"stdout": False, "stderr": True}, b"b\n"),
+    ]  # fmt: skip
+    for streams, expected in expectations:
+        told = library.containers.run("busybox", ["sh", "-c", script], rm=True, **streams)
+        assert told == expected
+
+
+def test_text_where_bytes_are_wanted_is_named(library: "ketch.Engine") -> None:
+    odd: Any = "text"
+    with pytest.raises(ketch.errors.InvalidArgumentError, match="stdin='text': bytes") as refused:
+        library.containers.run("busybox", ["cat"], stdin=odd)
+    assert refused.value.hint == "text becomes bytes by encoding it: stdin=text.encode()"
+    assert library.containers.run("busybox", ["cat"], stdin=odd.encode(), rm=True) == b"text"
+    with library.containers.create("busybox", ["cat"]) as container:
+        with pytest.raises(ketch.errors.InvalidArgumentError, match="archive='text': a file"):
+            container.put_archive("/", odd)
+        with pytest.raises(ketch.errors.InvalidArgumentError, match="stdin='text': bytes"):
+            container.exec_run(["cat"], stdin=odd)
+    with pytest.raises(ketch.errors.InvalidArgumentError, match="source=5: a file"):
+        library.images.load(5)  # type: ignore[arg-type]
 
 
 def test_the_loop_is_never_blocked(places: tuple[str, str]) -> None:

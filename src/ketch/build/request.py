@@ -1,8 +1,11 @@
 """What a build is asked for: by the command line, the API, BuildKit's API and the library alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from ketch.images.registry.credentials import Credentials
 
 MAIN_CONTEXT = "context"
 """The name of the main context in ``Request.contexts``."""
@@ -190,6 +193,9 @@ class Request:
         provenance: ``min``, ``max``, or empty for none; ``sbom`` names a scanner's image.
         squash: whether the new layers become one.
         check: whether only lint rules are run.
+        environment: the caller's: proxies, and where registries' configuration and credentials are.
+        credentials: says who the caller is to a registry's host; what the files that
+            ``environment`` names say, if None.
     """
 
     contexts: Mapping[str, Input]
@@ -221,6 +227,8 @@ class Request:
     sbom: str = ""
     squash: bool = False
     check: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    credentials: "Callable[[str], Credentials] | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,16 +41,24 @@ class Archiver:
     Args:
         whole_seconds: whether times lose their fractions, as Docker's copies do.
         owned: says for user and group ids what the archive is to have; None for the same.
+        mtime_ns: the time that all of it has, None for its own.
 
     Attributes:
         size_bytes: of the content of the files that have become members.
     """
 
-    __slots__ = ("_links", "_owned", "_whole_seconds", "size_bytes")
+    __slots__ = ("_links", "_mtime_ns", "_owned", "_whole_seconds", "size_bytes")
 
-    def __init__(self, *, whole_seconds: bool = False, owned: "Owned | None" = None) -> None:
+    def __init__(
+        self,
+        *,
+        whole_seconds: bool = False,
+        owned: "Owned | None" = None,
+        mtime_ns: int | None = None,
+    ) -> None:
         self.size_bytes = 0
         self._links: dict[Inode, bytes] = {}
+        self._mtime_ns = mtime_ns
         self._whole_seconds = whole_seconds
         self._owned = owned
 
@@ -77,7 +85,9 @@ class Archiver:
         entry = _entry(shown, status)
         if self._owned is not None:
             entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
-        if self._whole_seconds:
+        if self._mtime_ns is not None:
+            entry.mtime_ns = self._mtime_ns
+        elif self._whole_seconds:
             entry.mtime_ns -= entry.mtime_ns % 1_000_000_000
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFSOCK:
@@ -99,6 +109,18 @@ class Archiver:
                 yield _special(parent, name, entry, status)
         except OSError as error:
             _check_vanished(error, shown)
+
+    def below(
+        self, directory: int, prefix: bytes, *, crosses: "Callable[[bytes], bool] | None" = None
+    ) -> "Iterator[bytes]":
+        """Yield members for all that is in a directory, without the directory itself.
+
+        Args:
+            directory: its descriptor.
+            prefix: what stands before each member's name, with a slash at its end or empty.
+            crosses: see ``archive``.
+        """
+        return _walk(self, directory, b".", prefix, crosses)
 
 
 def archive(

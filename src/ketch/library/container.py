@@ -1,7 +1,6 @@
 """One of the library's containers."""
 
 import contextlib
-import io
 import os
 import time
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
@@ -11,7 +10,7 @@ from ketch.engine.files import committing, copying, files
 from ketch.engine.requests import wire
 from ketch.engine.views import following, inspection, process_list, statistics
 from ketch.errors import KetchError, NotFoundError
-from ketch.library import sessions
+from ketch.library import given, sessions
 from ketch.library.archives import Archive
 from ketch.library.docker_names import lines, paired, words
 from ketch.library.images import Image
@@ -357,7 +356,7 @@ class Container(Resource):
             path: the directory, which is there already.
             archive: its bytes, or what has a ``read`` method.
         """
-        stream = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+        stream = given.file("archive", archive, "read")
         files.write_archive(self._places.engine, self.id, path, stream)
 
     def export(self) -> Archive:
@@ -417,12 +416,13 @@ class Container(Resource):
 
         Where waiting for it is interrupted, the program is killed.
         """
+        data = given.content("stdin", stdin)
         session = self.exec(
             command, env=env, user=user, workdir=workdir, tty=tty, privileged=privileged,
-            stdin=bool(stdin),
+            stdin=bool(data),
         )  # fmt: skip
         try:
-            stdout, stderr = session.communicate(stdin)
+            stdout, stderr = session.communicate(data)
         except KetchError:
             raise
         except BaseException:

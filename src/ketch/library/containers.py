@@ -9,7 +9,7 @@ from ketch.engine.containers import creation
 from ketch.engine.requests import wire
 from ketch.engine.views import listing
 from ketch.errors import ImageNotFoundError, KetchError, ProgramFailedError
-from ketch.library import sessions
+from ketch.library import given, sessions
 from ketch.library.container import Container
 from ketch.library.options import as_filters, make_request
 from ketch.library.resources import Collection
@@ -43,12 +43,14 @@ class Containers(Collection):
     @overload
     def run(
         self, image: str, command: "Command" = ..., *, detach: Literal[True],
-        stdin: bytes | None = ..., lifetime: "Lifetime" = ..., **options: "Unpack[RunOptions]",
+        stdin: bytes | None = ..., stdout: bool = ..., stderr: bool = ...,
+        lifetime: "Lifetime | None" = ..., **options: "Unpack[RunOptions]",
     ) -> Container: ...  # fmt: skip
     @overload
     def run(
         self, image: str, command: "Command" = ..., *, detach: Literal[False] = ...,
-        stdin: bytes | None = ..., lifetime: "Lifetime" = ..., **options: "Unpack[RunOptions]",
+        stdin: bytes | None = ..., stdout: bool = ..., stderr: bool = ...,
+        lifetime: "Lifetime | None" = ..., **options: "Unpack[RunOptions]",
     ) -> bytes: ...  # fmt: skip
     def run(
         self,
@@ -57,7 +59,9 @@ class Containers(Collection):
         *,
         detach: bool = False,
         stdin: bytes | None = None,
-        lifetime: "Lifetime" = "container",
+        stdout: bool = True,
+        stderr: bool = False,
+        lifetime: "Lifetime | None" = None,
         **options: "Unpack[RunOptions]",
     ) -> Container | bytes:
         """Create a container and start it.
@@ -70,29 +74,34 @@ class Containers(Collection):
             command: the program and its arguments; the image's where None.
             detach: whether to return as soon as the program runs; else its output is waited for.
             stdin: what the program gets to read, while its output is taken.
+            stdout: whether what it writes there is returned.
+            stderr: likewise; with both, in the order in which it came.
             lifetime: ``process`` binds the container's life to this Python program's: when that
-                ends, even by SIGKILL, the container is killed, and removed with ``rm=True``.
+                ends, even by SIGKILL, the container is killed, and removed with ``rm=True``. So it
+                is where None while the program is waited for; ``container`` has it go on.
             options: as those of ``ketch run``, with ``_`` for ``-``: ``memory="64m"``,
                 ``env={"A": "b"}``, ``volume=["/data:/data"]``, ``rm=True``. An image that is not
                 there is pulled, unless ``pull="never"``.
 
         Returns:
-            The container with ``detach``, else what the program wrote to its standard output.
+            The container with ``detach``, else what the program wrote to its standard output, or
+            to what ``stdout`` and ``stderr`` say.
 
         Raises:
             ProgramFailedError: the program that was waited for ended with another status than 0.
             KetchError: the container cannot be made or started.
         """
         if detach:
-            session = self._run(image, command, options, lifetime, detach=True)
+            session = self._run(image, command, options, lifetime or "container", detach=True)
             session.close()
             return self.get(session.id)
-        if stdin is not None:
+        data = None if stdin is None else given.content("stdin", stdin)
+        if data is not None:
             options["interactive"] = True
-        session = self._run(image, command, options, lifetime)
+        session = self._run(image, command, options, lifetime or "process")
         try:
             with session:
-                stdout, stderr = session.read() if stdin is None else session.communicate(stdin)
+                pieces = list(session if data is None else session._exchange(data))
         except KetchError:
             raise
         except BaseException:  # nobody waits for it any more, and nobody else knows of it
@@ -101,9 +110,10 @@ class Containers(Collection):
         if session.exit_status:
             raise ProgramFailedError(
                 f"container {session.id[:12]}: the program ended with status {session.exit_status}",
-                exit_status=session.exit_status, stdout=stdout, stderr=stderr,
+                exit_status=session.exit_status, stdout=_joined(pieces, "stdout"),
+                stderr=_joined(pieces, "stderr"),
             )  # fmt: skip
-        return stdout
+        return _joined(pieces, *(["stdout"] if stdout else []), *(["stderr"] if stderr else []))
 
     def start(
         self,
@@ -207,3 +217,8 @@ class Containers(Collection):
     ) -> "tuple[builtins.list[str], int]":
         """Remove those that do not run; returns their identifiers, and the bytes reclaimed."""
         return pruning.containers(self._places.engine, as_filters(filters))
+
+
+def _joined(pieces: "builtins.list[tuple[str, bytes]]", *streams: str) -> bytes:
+    """Returns what was written to some streams, in the order in which it came."""
+    return b"".join(data for stream, data in pieces if stream in streams)

@@ -1,6 +1,7 @@
 """The library's images."""
 
 import contextlib
+import os
 import tempfile
 from typing import IO, TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from ketch.images.archive import TarSink
 from ketch.images.registry import search as registry_search
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
-from ketch.library import registries
+from ketch.library import given, registries
 from ketch.library.docker_names import lines
 from ketch.library.options import as_filters
 from ketch.library.registries import WhileWanted
@@ -86,7 +87,7 @@ class Image(Resource):
             for step in inspection.history(images, images.resolve(self.id))
         ]  # fmt: skip
 
-    def save(self, output: "str | IO[bytes]", *, platform: str = "") -> None:
+    def save(self, output: "str | os.PathLike[str] | IO[bytes]", *, platform: str = "") -> None:
         """Write it, with all its names, to an archive. Arguments as for ``Images.save``."""
         Images(self._places).save(self.tags or [self.id], output, platform=platform)
 
@@ -142,7 +143,7 @@ class Images(Collection):
 
     def import_(
         self,
-        source: "str | Stream | IO[bytes]",
+        source: "str | os.PathLike[str] | bytes | Stream | IO[bytes]",
         name: str = "",
         *,
         changes: "str | Iterable[str]" = (),
@@ -152,14 +153,18 @@ class Images(Collection):
         """Make an image of one layer from a root file system's tar archive.
 
         Args:
-            source: a file's path, or what has a ``read`` method.
+            source: a file's path, the archive itself, or what has a ``read`` method.
             name: its name, or empty for an image without one.
             changes: Dockerfile instructions that change its configuration.
             message: a comment, kept in its history.
             platform: ``os[/architecture[/variant]]``; this machine's where empty.
         """
         with contextlib.ExitStack() as held:
-            stream = held.enter_context(open(source, "rb")) if isinstance(source, str) else source
+            path = given.path(source)
+            stream = (
+                given.file("source", source, "read") if path is None
+                else held.enter_context(open(path, "rb"))
+            )  # fmt: skip
             image_id = ingest.import_image(
                 self._places.engine.images,
                 stream,
@@ -223,7 +228,11 @@ class Images(Collection):
             return Pusher(engine.images, engine.store, reached, told).push(name).digest
 
     def save(
-        self, names: "str | Iterable[str]", output: "str | IO[bytes]", *, platform: str = ""
+        self,
+        names: "str | Iterable[str]",
+        output: "str | os.PathLike[str] | IO[bytes]",
+        *,
+        platform: str = "",
     ) -> None:
         """Write images to an archive, which ``load`` and ``docker load`` take.
 
@@ -234,13 +243,17 @@ class Images(Collection):
         """
         texts = [names] if isinstance(names, str) else list(names)
         with contextlib.ExitStack() as held:
-            file = held.enter_context(open(output, "wb")) if isinstance(output, str) else output
+            path = given.path(output)
+            file = (
+                given.file("output", output, "write") if path is None
+                else held.enter_context(open(path, "wb"))
+            )  # fmt: skip
             sink = TarSink(file.write)
             saving.save(self._places.engine.images, texts, sink, platform=platform)
 
     def load(
         self,
-        source: "str | bytes | IO[bytes]",
+        source: "str | os.PathLike[str] | bytes | IO[bytes]",
         *,
         platform: str = "",
         progress: Progress | None = None,
@@ -254,14 +267,14 @@ class Images(Collection):
         """
         images = self._places.engine.images
         with contextlib.ExitStack() as held:
-            if isinstance(source, bytes):
+            if isinstance(source, (bytes, bytearray, memoryview)):
                 file: IO[bytes] = held.enter_context(tempfile.TemporaryFile())
                 file.write(source)
                 file.seek(0)
-            elif isinstance(source, str):
-                file = held.enter_context(open(source, "rb"))
+            elif (path := given.path(source)) is not None:
+                file = held.enter_context(open(path, "rb"))
             else:
-                file = source
+                file = given.file("source", source, "fileno")
             told = WhileWanted(self._places, progress)
             archive = held.enter_context(images.opened_archive(file.fileno()))
             loaded = image_archive.load(images, archive, platform=platform, progress=told)

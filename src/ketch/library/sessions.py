@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ketch.engine.containers.ledger import RECORD_TIMEOUT_SECONDS
 from ketch.engine.requests import launch, wire
 from ketch.errors import KetchError, UnavailableError
+from ketch.library import given
 
 if TYPE_CHECKING:
     import _socket
@@ -84,7 +85,7 @@ class Session:
         Returns:
             All of its output, on stdout and on stderr, once it has ended.
         """
-        return _gathered(self._exchange(data))
+        return _gathered(self._exchange(given.content("data", data)))
 
     def wait(self) -> int:
         """Wait for the program's end, whatever it writes; returns its exit status."""
@@ -95,6 +96,7 @@ class Session:
 
     def write(self, data: bytes) -> None:
         """Give the program input; waits for as long as it takes none."""
+        data = given.content("data", data)
         for start in range(0, len(data), _CHUNK_BYTES):
             self._send(wire.INPUT, data[start : start + _CHUNK_BYTES])
 

@@ -20,8 +20,8 @@ class Registries:
 
     Args:
         environment: of whoever asks: proxies, and where configuration and credentials are.
-        credentials: who asks, whatever ``config.json`` says; it counts for every registry but
-            mirrors. None reads the file.
+        credentials: who asks, whatever ``config.json`` says: the same for every registry but
+            mirrors, or a function that says it for a host. None reads the file.
         settings: the configuration, read from its file when None.
 
     Attributes:
@@ -38,7 +38,7 @@ class Registries:
         self,
         environment: "Mapping[str, str]",
         *,
-        credentials: Credentials | None = None,
+        credentials: "Credentials | Callable[[str], Credentials] | None" = None,
         settings: "configuration.Configuration | None" = None,
     ) -> None:
         self.configuration = settings or configuration.read(environment)
@@ -89,10 +89,11 @@ class Registries:
 
     def _shown(self, endpoint: Endpoint) -> "Callable[[str], Credentials]":
         def credentials(host: str) -> Credentials:
-            if self._credentials is not None and not endpoint.is_mirror:
-                return self._credentials
-            if self._credentials is not None:
-                return Credentials()
-            return self.credential_file().get(host)
+            shown = self._credentials
+            if shown is None:
+                return self.credential_file().get(host)
+            if callable(shown):
+                return shown(host)
+            return Credentials() if endpoint.is_mirror else shown
 
         return credentials

@@ -1,0 +1,1 @@
+"""Where a build's result goes: a file a kind of output."""

@@ -1,0 +1,50 @@
+"""What a build has come to, before it goes anywhere."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ketch.engine.images.ingest import Layer
+    from ketch.spec.image import ImageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One platform's image; its layers are in the store, and kept there meanwhile.
+
+    Attributes:
+        platform: ``os/architecture[/variant]``.
+        document: its whole configuration.
+        layers: the lowest first.
+        base_layers: how many of them are the base image's.
+        open: opens its files: a context manager that gives a descriptor of their root.
+        predicate: what its provenance says; None where none is wanted.
+    """
+
+    platform: str
+    document: "ImageConfig"
+    layers: "Sequence[Layer]"
+    base_layers: int
+    open: Callable[[], AbstractContextManager[int]]
+    predicate: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All of it.
+
+    Attributes:
+        images: one a platform, in the order that they were asked for.
+        is_list: whether an index is made of them, also where there is one alone.
+        epoch_ns: SOURCE_DATE_EPOCH, None where it is not set.
+        annotations: ``type[platform]:key`` and values.
+        names: the image's names, in familiar form.
+    """
+
+    images: Sequence[Built]
+    is_list: bool = False
+    epoch_ns: int | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    names: Sequence[str] = ()

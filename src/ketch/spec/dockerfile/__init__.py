@@ -1,0 +1,21 @@
+"""The language of Dockerfiles, as BuildKit's frontend 1.x has it: values and functions, no I/O.
+
+From bytes to what a build is to do, in this order:
+
+==================  ==============================================================================
+``parsing``         ``parse(content, name)`` returns a ``Dockerfile`` of nodes with their places;
+                    ``directive(content, "check")`` a directive alone
+``stages``          ``read(dockerfile)`` returns ``Stages``: global ARGs and stages; which stage is
+                    meant by a name (``base``, ``referred``, ``target``); ``trigger(text, place)``
+                    reads what an image's ONBUILD says
+``instructions``    a class each: ``From Arg Env Label Run Copy Add Cmd Entrypoint Shell
+                    Healthcheck Expose User Workdir Volume StopSignal Maintainer OnBuild``;
+                    ``expand(instruction, expander)`` puts variables into those words that take any
+``mounts``          ``Mount`` and ``Device`` of RUN
+``expansion``       ``Expander(environment, escape)`` with ``word``, ``raw`` and ``words`` notes
+                    which variables were ``used`` and which were ``missing``
+``errors``          ``Place``, ``Source``, ``DockerfileError``; ``report(error)`` prints one
+==================  ==============================================================================
+
+Errors are all ``DockerfileError``, which is an ``InvalidArgumentError``.
+"""
