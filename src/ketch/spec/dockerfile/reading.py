@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec import timestamps
+from ketch.spec import health
 from ketch.spec.digits import signed
 from ketch.spec.dockerfile import heredocs, instructions, mounts
 from ketch.spec.dockerfile.errors import DockerfileError, Place
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _STAGE_NAME = re.compile("[a-z][a-z0-9-_.]*")
 _ONBUILD = re.compile(f"^[{BLANKS}]*ONBUILD[{BLANKS}]*", re.IGNORECASE | re.ASCII)
 _RETRIES_MAX = (1 << 31) - 1
-_MINIMUM_NS = 1_000_000
 
 
 class _Common(TypedDict):
@@ -273,10 +272,10 @@ def _period(flags: Flags, name: str) -> int:
     if not text:
         return 0
     try:
-        found = timestamps.duration(text)
+        found = health.period(text)
     except InvalidArgumentError as error:
         raise DockerfileError(error.message, error.hint) from error
-    if found and found < _MINIMUM_NS:
+    if found and found < health.MINIMUM_NS:
         raise DockerfileError(f"Interval {quoted(name)} cannot be less than 1ms")
     return found
 
