@@ -1,123 +1,165 @@
-r"""Patterns of Go's ``filepath.Match``: what COPY and ADD name their sources by.
+r"""Patterns of paths: Go's ``path.Match``, and with ``**`` what Docker makes of it.
 
-    *       any number of characters but slashes
-    ?       one character but a slash
-    [a-c]   one of a class; [^a-c] one that is not of it
-    \c      the character c
+=============  ================================================================
+``*``          any characters but ``/``
+``?``          one character but ``/``
+``[a-z]``      one of some characters, ``[^a-z]`` one of all others
+``\x``         x, whatever it is
+``**``         any number of directories, or what is left of the path (deep patterns alone)
+=============  ================================================================
 
-Go's own way of matching is kept: a star gives its place up once what follows it has matched, so
-that no pattern takes longer than its length times the name's. A regular expression would take
-years for some of a stranger's patterns. Source: path/filepath/match.go.
+Sources: Go's path/match.go; github.com/moby/patternmatcher. Where moby's translation to a regular
+expression gives ``|``, ``^``, ``{`` or a letter after a backslash a meaning, Go's holds.
 """
 
+import re
+
 from ketch.errors import InvalidArgumentError
+from ketch.spec.wildcards import Part, Text
 
-Class = tuple[bool, tuple[tuple[str, str], ...]]
-"""Whether it is negated, and the first and last character of each of its ranges."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_ANY: Class = (True, (("/", "/"),))
+
+def has_wildcards(text: str) -> bool:
+    """Whether a path is a pattern: one of ``*?[`` is in it that no backslash is before."""
+    position = 0
+    while position < len(text):
+        if text[position] in "*?[":
+            return True
+        position += 2 if text[position] == "\\" else 1
+    return False
 
 
 class Pattern:
-    """A pattern, taken apart.
+    """A pattern, read once.
 
     Args:
-        text: as it is written.
+        text: the pattern.
+        deep: whether ``**`` has its meaning; without, it is as ``*``.
 
     Raises:
         InvalidArgumentError: it is malformed: ``syntax error in pattern``.
     """
 
-    __slots__ = ("_chunks", "text")
-
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, deep: bool = False) -> None:
         self.text = text
-        # What stands between stars: each matches as many characters as it has items.
-        self._chunks: list[tuple[bool, list[str | Class]]] = [(False, [])]
-        position = 0
-        while position < len(text):
-            if text[position] == "*":
-                if self._chunks[-1][1] or not self._chunks[-1][0]:
-                    self._chunks.append((True, []))
-                position += 1
+        reader = _Reader(text, deep=deep)
+        reader.read()
+        self._parts = reader.parts
+        # A regular expression is fast, and safe where at most one star can take from another.
+        simple = reader.deep_count <= 1 and reader.stars_max <= 1
+        self._expression = re.compile("".join(reader.expression)) if simple else None
+
+    def matches(self, path: str) -> bool:
+        """Whether a path matches as a whole."""
+        if self._expression is not None:
+            return self._expression.fullmatch(path) is not None
+        return Text(path).fullmatch(self._parts)
+
+
+def _within_name(character: str) -> bool:
+    return character != "/"
+
+
+def _within_line(character: str) -> bool:
+    return character != "\n"
+
+
+class _Reader:
+    """Reads a pattern, as parts and as a regular expression."""
+
+    def __init__(self, pattern: str, *, deep: bool) -> None:
+        self.pattern = pattern
+        self.deep = deep
+        self.position = 0
+        self.parts: list[Part] = []
+        self.expression: list[str] = []
+        self.deep_count = 0
+        self.stars_max = self._stars = 0
+
+    def read(self) -> None:
+        while self.position < len(self.pattern):
+            character = self._next()
+            if character == "*":
+                self._star()
+            elif character == "?":
+                self._add(Part(_within_name), "[^/]")
+            elif character == "[":
+                self._class()
             else:
-                item, position = _item(text, position)
-                self._chunks[-1][1].append(item)
+                self._literal(self._next() if character == "\\" else character)
 
-    def matches(self, name: str) -> bool:
-        """Whether a name is what the pattern describes, all of it."""
-        position = 0
-        last = len(self._chunks) - 1
-        for number, (star, chunk) in enumerate(self._chunks):
-            if star and not chunk:  # only at the end
-                return "/" not in name[position:]
-            while True:
-                end = position + len(chunk)
-                if _fits(chunk, name, position) and (number < last or end == len(name)):
-                    break
-                if not star or position >= len(name) or name[position] == "/":
-                    return False
-                position += 1
-            position = end
-        return position == len(name)
-
-
-def has_wildcards(text: str) -> bool:
-    """Whether a text is a pattern for more than itself, as BuildKit tells it."""
-    position = 0
-    while position < len(text):
-        if text[position] == "\\":
-            position += 1
-        elif text[position] in "*?[":
-            return True
-        position += 1
-    return False
-
-
-def _fits(chunk: list[str | Class], name: str, position: int) -> bool:
-    if position + len(chunk) > len(name):
-        return False
-    for offset, item in enumerate(chunk):
-        character = name[position + offset]
-        if isinstance(item, str):
-            if character != item:
-                return False
-        elif any(first <= character <= last for first, last in item[1]) == item[0]:
-            return False
-    return True
-
-
-def _item(text: str, position: int) -> tuple[str | Class, int]:
-    character = text[position]
-    if character == "?":
-        return _ANY, position + 1
-    if character == "\\":
-        if position + 1 == len(text):
+    def _next(self) -> str:
+        if self.position == len(self.pattern):
             raise _malformed()
-        return text[position + 1], position + 2
-    if character != "[":
-        return character, position + 1
-    position += 1
-    negated = text[position : position + 1] == "^"
-    position += negated
-    ranges: list[tuple[str, str]] = []
-    while not ranges or text[position : position + 1] != "]":
-        first, position = _bound(text, position)
-        last = first
-        if text[position : position + 1] == "-":
-            last, position = _bound(text, position + 1)
-        ranges.append((first, last))
-    return (negated, tuple(ranges)), position + 1
+        self.position += 1
+        return self.pattern[self.position - 1]
+
+    def _peek(self) -> str:
+        return self.pattern[self.position : self.position + 1]
+
+    def _add(self, part: Part, expression: str) -> None:
+        self.parts.append(part)
+        self.expression.append(expression)
+
+    def _literal(self, character: str) -> None:
+        if character == "/":
+            self._stars = 0
+        self._add(Part(character), re.escape(character))
+
+    def _star(self) -> None:
+        if self.deep and self._peek() == "*":
+            self.position += 1
+            self._directories()
+            return
+        while not self.deep and self._peek() == "*":
+            self.position += 1
+        self._stars += 1
+        self.stars_max = max(self.stars_max, self._stars)
+        self._add(Part(_within_name, repeated=True), "[^/]*")
+
+    def _directories(self) -> None:
+        if self._peek() == "/":
+            self.position += 1
+        self.deep_count += 1
+        self._stars = 0
+        if self._peek():
+            self._add(Part(_within_line, repeated=True, ending="/"), "(?:.*/)?")
+        else:
+            self._add(Part(_within_line, repeated=True), ".*")
+
+    def _class(self) -> None:
+        negated = self._peek() == "^"
+        self.position += negated
+        ranges: list[tuple[str, str]] = []
+        while self._peek() != "]" or not ranges:
+            low = high = self._member()
+            if self._peek() == "-":
+                self.position += 1
+                high = self._member()
+            ranges.append((low, high))
+        self.position += 1
+        shown = "".join(
+            f"{re.escape(low)}-{re.escape(high)}" for low, high in ranges if low <= high
+        )
+        nothing = "[^\\s\\S]" if not negated else "[\\s\\S]"
+        expression = f"[{'^' if negated else ''}{shown}]" if shown else nothing
+        self._add(Part(_member_of(ranges, negated=negated)), expression)
+
+    def _member(self) -> str:
+        character = self._next()
+        if character in "-]":
+            raise _malformed()
+        return self._next() if character == "\\" else character
 
 
-def _bound(text: str, position: int) -> tuple[str, int]:
-    """Read a character of a class, after which something must follow: its end at least."""
-    if text[position : position + 1] in {"", "-", "]"}:
-        raise _malformed()
-    position += text[position] == "\\"
-    if position + 1 >= len(text):
-        raise _malformed()
-    return text[position], position + 1
+def _member_of(ranges: list[tuple[str, str]], *, negated: bool) -> "Callable[[str], bool]":
+    def test(character: str) -> bool:
+        return any(low <= character <= high for low, high in ranges) != negated
+
+    return test
 
 
 def _malformed() -> InvalidArgumentError:
