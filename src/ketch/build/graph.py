@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ketch.spec.dockerfile.errors import Place
+
 if TYPE_CHECKING:
     from ketch.spec.image import ImageConfig
 
@@ -40,14 +42,6 @@ class Network(StrEnum):
     DEFAULT = "default"
     NONE = "none"
     HOST = "host"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Lines of a Dockerfile, counted from 1, both included."""
-
-    first: int
-    last: int
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -178,6 +172,8 @@ class Copy(Vertex):
         parents: whether the paths' directories are kept (with ``/./`` as pivot).
         exclude: patterns of what is left out.
         link: whether the files are a layer of their own, which the base has no part in.
+        time_s: when all that is copied was changed, in seconds since the epoch; None where files
+            keep their times.
     """
 
     base: Vertex
@@ -188,6 +184,7 @@ class Copy(Vertex):
     parents: bool = False
     exclude: tuple[str, ...] = ()
     link: bool = False
+    time_s: int | None = None
 
     @property
     def inputs(self) -> tuple[Vertex, ...]:
@@ -203,11 +200,13 @@ class MakeDirectory(Vertex):
         base: what it is made on.
         path: absolute.
         owner: as in ``Copy``.
+        time_s: when it was changed, if it is new, in seconds since the epoch; None for now.
     """
 
     base: Vertex
     path: str
     owner: str = ""
+    time_s: int | None = None
 
     @property
     def inputs(self) -> tuple[Vertex, ...]:
@@ -221,7 +220,7 @@ class Mount:
 
     Attributes:
         kind: what it is.
-        target: where, absolute.
+        target: where, absolute; empty for a secret that is a variable alone.
         source: what is bound, or what a new cache begins with; None for nothing.
         source_path: the part of the source.
         read_only: whether it cannot be written to; what is written to a bind is thrown away.
@@ -266,6 +265,8 @@ class Run(Vertex):
         devices: CDI names (``--device``), each with whether it is required.
         files: here-documents that the program reads, by name beneath ``/dev/pipes/``.
         hidden: values that do not belong to its cache key (proxies), ``NAME=value``.
+        hostname: what it is called, empty for the default.
+        hosts: ``name:address`` that it can look up beside what it finds by itself.
     """
 
     base: Vertex
@@ -279,6 +280,8 @@ class Run(Vertex):
     devices: tuple[tuple[str, bool], ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
+    hostname: str = ""
+    hosts: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Vertex, ...]:
@@ -309,6 +312,8 @@ class Target:
         config: its document, but for ``rootfs``, ``history`` and ``created``.
         base: the image that it builds on, None for scratch; its history goes before.
         steps: the history of what the Dockerfile adds.
+        scanned: what an SBOM's scanner looks at beside the image, by name: stages that were asked
+            for, and ``context``.
     """
 
     platform: str
@@ -316,6 +321,7 @@ class Target:
     config: "ImageConfig"
     base: ImageSource | None
     steps: Sequence[Step]
+    scanned: Mapping[str, Vertex] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +351,12 @@ class Plan:
         targets: one a platform, in the order that they were asked for.
         warnings: of the Dockerfile.
         unused_arguments: build arguments that no stage declares.
+        epoch_s: the time that SOURCE_DATE_EPOCH gives the image and its history, None for now.
+        index: whether an index is asked for, also where there is one target.
     """
 
     targets: Sequence[Target]
     warnings: Sequence[Finding] = ()
     unused_arguments: Sequence[str] = ()
+    epoch_s: int | None = None
+    index: bool = False

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         Healthcheck: Healthcheck
         OnBuild: list[str]
         Shell: list[str]
+        ArgsEscaped: bool
 
     class RootFS(TypedDict):
         """The layers as digests of their uncompressed archives, lowest first."""

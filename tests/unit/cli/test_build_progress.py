@@ -5,12 +5,13 @@ import json
 
 import pytest
 
-from ketch.build.graph import Finding, Place
+from ketch.build.graph import Finding
 from ketch.build.progress import Event, Log, Status, VertexState, Warned
 from ketch.cli import build_progress
 from ketch.cli.build_progress import Plain, RawJson, Silent, Terminal
 from ketch.cli.build_trace import bytes_text
 from ketch.errors import InvalidArgumentError
+from ketch.spec.dockerfile.errors import Place
 
 S = 1_000_000_000
 BEGUN = 1_700_000_000 * S

@@ -1,0 +1,154 @@
+"""From a Dockerfile and what was asked for to a plan.
+
+As BuildKit goes about it (github.com/moby/buildkit, frontend/dockerfile/dockerfile2llb): global
+arguments, stages, which of them are needed, what they begin with, triggers, then one instruction
+after the other. Each platform is planned for itself; what comes out the same is one vertex.
+"""
+
+from typing import TYPE_CHECKING
+
+from ketch.build.graph import Plan
+from ketch.build.planning import arguments, platforms
+from ketch.build.planning.conversion import Conversion
+from ketch.build.planning.inputs import Inputs
+from ketch.build.planning.resolver import Resolver
+from ketch.build.planning.setting import Setting
+from ketch.build.planning.stages import Allowance
+from ketch.build.planning.vertices import Vertices
+from ketch.build.request import Request
+from ketch.errors import InvalidArgumentError
+from ketch.spec import values
+from ketch.spec.digits import signed
+from ketch.spec.dockerfile import parsing
+from ketch.spec.dockerfile import stages as language
+from ketch.spec.dockerfile.errors import DockerfileError
+from ketch.spec.dockerfile.expansion import Lexer
+
+if TYPE_CHECKING:
+    from ketch.spec.image import Platform
+
+PLATFORMS_MAX = 64
+"""How many platforms one build may be for."""
+
+
+def plan(text: bytes, filename: str, request: Request, resolver: Resolver) -> Plan:
+    """Plans a build; nothing is run, read or written but what the resolver asks for.
+
+    Args:
+        text: the Dockerfile.
+        filename: what it is called in errors.
+        request: what was asked for.
+        resolver: who knows images.
+
+    Raises:
+        DockerfileError: the Dockerfile, or what was asked for with it, cannot be built. It says
+            where, and what BuildKit says.
+    """
+    dockerfile = parsing.parse(text, filename)
+    try:
+        return _Planner(language.read(dockerfile), request, resolver).plan()
+    except DockerfileError as error:
+        raise error.at(source=dockerfile.source) from error.__cause__
+
+
+class _Planner:
+    """Plans all platforms of a build.
+
+    Args:
+        program: the Dockerfile.
+        request: what was asked for.
+        resolver: who knows images.
+    """
+
+    def __init__(self, program: language.Stages, request: Request, resolver: Resolver) -> None:
+        self.program = program
+        self.request = request
+        self.overrides = arguments.given(request.build_args)
+        self.vertices = Vertices()
+        self.allowance = Allowance()
+        self.inputs = Inputs(request.contexts, resolver, self.vertices)
+
+    def plan(self) -> Plan:
+        wanted = self._platforms()
+        several = self._several(wanted)
+        build = platforms.host()
+        asked: list[Platform | None] = [*wanted] or [None]
+        conversions = [
+            Conversion(self.program, self.inputs, self._setting(build, platform, several=several))
+            for platform in asked
+        ]
+        targets = [conversion.target() for conversion in conversions]
+        first = conversions[0]
+        return Plan(
+            targets,
+            unused_arguments=arguments.unused(self.overrides, first.declared()),
+            epoch_s=first.setting.epoch_s,
+            index=several,
+        )
+
+    def _platforms(self) -> "list[Platform]":
+        found: dict[str, Platform] = {}
+        for text in self.request.platforms:
+            try:
+                platform = platforms.parse(text)
+            except InvalidArgumentError as error:
+                raise DockerfileError(
+                    f"failed to parse target platform {text}: {error.message}", error.hint
+                ) from error
+            found[platforms.shown(platform)] = platform
+        if len(found) > PLATFORMS_MAX:
+            raise DockerfileError(f"more than {PLATFORMS_MAX} platforms")
+        return [*found.values()]
+
+    def _several(self, wanted: "list[Platform]") -> bool:
+        text = self.overrides.get(arguments.MULTI_PLATFORM, "")
+        if not text:
+            return len(wanted) > 1
+        try:
+            several = values.boolean(text)
+        except InvalidArgumentError as error:
+            raise DockerfileError(f"invalid boolean value for multi-platform: {text}") from error
+        if not several and len(wanted) > 1:
+            raise DockerfileError(
+                "conflicting config: returning multiple target platforms is not allowed"
+            )
+        return several
+
+    def _setting(self, build: "Platform", target: "Platform | None", *, several: bool) -> Setting:
+        lexer = Lexer(self.program.dockerfile.escape)
+        stage = self.request.target or self.program.stages[-1].name
+        defaults = arguments.defaults(build, target or build, stage, self.overrides)
+        found, declared = arguments.before_stages(
+            self.program.global_args, defaults, self.overrides, lexer
+        )
+        overrides = self.overrides
+        epoch_s = _epoch(overrides.get(arguments.EPOCH, found.get(arguments.EPOCH, "")))
+        return Setting(
+            request=self.request,
+            overrides=overrides,
+            arguments=found,
+            declared=declared,
+            lexer=lexer,
+            vertices=self.vertices,
+            allowance=self.allowance,
+            main=self.inputs.main(),
+            build=build,
+            target=target or build,
+            explicit=target is not None,
+            several=several,
+            epoch_s=epoch_s,
+            hidden=arguments.proxies(overrides),
+            hostname=overrides.get(arguments.HOSTNAME, ""),
+            cache_namespace=overrides.get(arguments.CACHE_NAMESPACE, ""),
+        )
+
+
+def _epoch(text: str) -> int | None:
+    if not text:
+        return None
+    found = signed(text)
+    if found is None:
+        raise DockerfileError(
+            f"invalid SOURCE_DATE_EPOCH: {text}", "it is a number of seconds since 1970"
+        )
+    return found

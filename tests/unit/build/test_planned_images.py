@@ -1,0 +1,186 @@
+"""What instructions make of an image: its configuration and its history, in BuildKit's words."""
+
+import pytest
+
+from tests.support.planning import PATH, Images, config, history, planned, refused, runs
+
+
+def test_a_dense_dockerfile() -> None:
+    found = planned(
+        """
+        FROM scratch
+        MAINTAINER somebody <a@b.example>
+        ARG X=1 Y
+        ENV A=b C="d e"
+        LABEL z=1 a="2 3"
+        WORKDIR src
+        USER me:us
+        SHELL ["/bin/bash", "-c"]
+        EXPOSE 443/UDP 80 8000-8001
+        VOLUME /data /more
+        STOPSIGNAL SIGQUIT
+        HEALTHCHECK --interval=90s --retries=3 CMD curl "x"
+        RUN echo hi
+        CMD ["a", "b\\"c"]
+        ONBUILD RUN x
+        """
+    )
+    assert history(found) == [
+        "MAINTAINER somebody <a@b.example>",
+        "ARG X=1 Y",
+        "ENV A=b C=d e",
+        "LABEL z=1 a=2 3",
+        "WORKDIR /src",
+        "USER me:us",
+        "SHELL [/bin/bash -c]",
+        "EXPOSE [443/udp 80/tcp 8000/tcp 8001/tcp]",
+        "VOLUME [/data /more]",
+        "STOPSIGNAL SIGQUIT",
+        'HEALTHCHECK {Test:[CMD-SHELL curl "x"] Interval:1m30s Timeout:0s StartPeriod:0s '
+        "StartInterval:0s Retries:3}",
+        "RUN |2 X=1 Y= /bin/bash -c echo hi # buildkit",
+        'CMD ["a" "b\\"c"]',
+    ]
+    document = found.targets[0].config
+    assert document["author"] == "somebody <a@b.example>"
+    assert (document["os"], document["architecture"]) == ("linux", "amd64")
+    assert [*config(found).items()] == [
+        ("User", "me:us"),
+        ("ExposedPorts", {"443/udp": {}, "80/tcp": {}, "8000/tcp": {}, "8001/tcp": {}}),
+        ("Env", [PATH, "A=b", "C=d e"]),
+        ("Cmd", ["a", 'b"c']),
+        ("Volumes", {"/data": {}, "/more": {}}),
+        ("WorkingDir", "/src"),
+        ("Labels", {"a": "2 3", "z": "1"}),
+        ("StopSignal", "SIGQUIT"),
+        ("ArgsEscaped", True),
+        ("Healthcheck", {"Test": ["CMD-SHELL", 'curl "x"'], "Interval": 90 * 10**9, "Retries": 3}),
+        ("OnBuild", ["RUN x"]),
+        ("Shell", ["/bin/bash", "-c"]),
+    ]
+
+
+def test_history_goes_on_from_a_stage_and_names_what_made_its_layers() -> None:
+    found = planned("FROM scratch AS a\nWORKDIR /\nWORKDIR /x\nFROM a\nCOPY y <<z /\nz\n")
+    assert history(found) == ["WORKDIR /", "WORKDIR /x", "COPY y <<z / # buildkit"]
+    layers = [step.vertex is not None for step in found.targets[0].steps]
+    assert layers == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "expected"),
+    [
+        (["sh"], "", ["sh"]),
+        (["sh"], "ENTRYPOINT x", None),
+        (["sh"], "CMD a\nENTRYPOINT x", ["/bin/sh", "-c", "a"]),
+        (["sh"], "ENTRYPOINT x\nCMD a", ["/bin/sh", "-c", "a"]),
+        (["sh"], "CMD a\nFROM base AS next\nENTRYPOINT x", None),
+    ],
+)
+def test_a_command_goes_with_the_entry_point_that_it_was_for(
+    base: list[str], text: str, expected: list[str] | None
+) -> None:
+    found = planned(f"FROM base\n{text}\n", Images({"base": {"Cmd": base}}))
+    assert config(found).get("Cmd") == expected
+
+
+def test_what_a_base_has_is_kept_and_its_triggers_are_not() -> None:
+    images = Images(
+        {
+            "base": {
+                "Env": ["A=1", "B=2"], "User": "u", "WorkingDir": "/w", "Labels": {"l": "1"},
+                "OnBuild": ["ENV T=1"], "Hostname": "odd", "Shell": ["/bin/ash", "-ec"],
+            }
+        }
+    )  # fmt: skip
+    found = planned("FROM base\nENV A=3 C=4\nRUN x\n", images)
+    assert config(found) == {
+        "User": "u",
+        "Env": ["A=3", "B=2", PATH, "T=1", "C=4"],
+        "WorkingDir": "/w",
+        "Labels": {"l": "1"},
+        "Shell": ["/bin/ash", "-ec"],
+    }
+    (step,) = runs(found)
+    assert (step.user, step.directory) == ("u", "/w")
+    assert step.arguments == ("/bin/ash", "-ec", "x")
+
+
+@pytest.mark.parametrize(
+    ("directories", "expected"),
+    [
+        ("a", "/a"), ("a b", "/a/b"), ("/a/../b", "/a/../b"), ("/x /y", "/y"), ("/a ../b/.", "/b"),
+        ("/app/", "/app/"),
+    ],
+)  # fmt: skip
+def test_directories_go_on_from_each_other(directories: str, expected: str) -> None:
+    text = "".join(f"WORKDIR {each}\n" for each in directories.split())
+    assert config(planned(f"FROM scratch\n{text}"))["WorkingDir"] == expected
+
+
+def test_arguments_are_seen_from_their_line_on() -> None:
+    found = planned(
+        """
+        ARG GLOBAL=g
+        ARG UNSEEN=u
+        FROM scratch AS one
+        RUN [ "0" ]
+        ARG GLOBAL
+        ARG GIVEN=default OTHER=${GLOBAL}x UNSET
+        ENV OTHER=env
+        RUN [ "1" ]
+        FROM one
+        ARG LATER=1
+        RUN [ "2" ]
+        """,
+        build_args={"GIVEN": "given", "NONE": None},
+    )
+    first, second, third = runs(found)
+    assert first.environment == (PATH,)
+    assert second.environment == (PATH, "GLOBAL=g", "GIVEN=given", "OTHER=env")
+    assert third.environment == ("GLOBAL=g", "GIVEN=given", PATH, "OTHER=env", "LATER=1")
+    assert history(found)[1:3] == ["ARG GLOBAL=g", "ARG GIVEN=given OTHER=gx UNSET"]
+    assert history(found)[4] == "RUN |4 GLOBAL=g GIVEN=given OTHER=env UNSET= 1 # buildkit"
+    assert found.unused_arguments == []
+
+
+def test_arguments_that_nothing_declares_are_told() -> None:
+    given = {"A": "1", "TYPO": "1", "http_proxy": "x", "BUILDKIT_INLINE_CACHE": "1", "G": "1"}
+    found = planned("ARG G\nFROM scratch\nFROM scratch\nARG A\n", target="0", build_args=given)
+    assert found.unused_arguments == ["TYPO"]
+
+
+def test_labels_of_the_request_win_and_leave_no_trace_in_the_history() -> None:
+    found = planned("FROM scratch\nLABEL a=1 b=2\n", labels={"b": "3", "c": "4"})
+    assert config(found)["Labels"] == {"a": "1", "b": "3", "c": "4"}
+    assert history(found) == ["LABEL a=1 b=2"]
+
+
+def test_one_time_for_all() -> None:
+    found = planned("FROM scratch\nCOPY a /\nWORKDIR /x\n", build_args={"SOURCE_DATE_EPOCH": "7"})
+    assert found.epoch_s == 7
+    vertices = [step.vertex for step in found.targets[0].steps]
+    assert [getattr(vertex, "time_s", None) for vertex in vertices] == [7, 7]
+    assert planned("ARG SOURCE_DATE_EPOCH=8\nFROM scratch\n").epoch_s == 8
+    error = refused("FROM scratch\n", build_args={"SOURCE_DATE_EPOCH": "now"})
+    assert error.message == "invalid SOURCE_DATE_EPOCH: now"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("STOPSIGNAL SIGNONE", "invalid signal: SIGNONE"),
+        ("ENV A=${B:?needed}", 'failed to process "${B:?needed}": B: needed'),
+        ("ARG A=${B:?}", 'failed to process "${B:?}": B: is not allowed to be unset'),
+        ("RUN []", "arguments are required"),
+    ],
+)
+def test_what_cannot_be_says_where(text: str, message: str) -> None:
+    error = refused(f"FROM scratch\n\n{text}\n")
+    assert error.message == message
+    assert [place.first for place in error.places] == [3]
+
+
+def test_an_image_that_nobody_could_read_is_refused() -> None:
+    volumes = " ".join(f"/{number}" for number in range(300))
+    assert "more than 256 Volumes" in refused(f"FROM scratch\nVOLUME {volumes}\n").message
