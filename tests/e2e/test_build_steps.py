@@ -2,19 +2,22 @@
 
 import os
 import pathlib
+import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from ketch.build import graph
+from ketch.build.graph import MountKind
 from ketch.build.request import Request
-from ketch.build.steps import Outcome, Steps
+from ketch.build.steps import Outcome, Prepared, Source, Steps, caches
 from ketch.engine.engine import Engine as Library
 from ketch.engine.processes import Patience
 from ketch.engine.settings import Settings
-from ketch.errors import InvalidArgumentError, StartError
+from ketch.errors import InvalidArgumentError, NotFoundError, StartError
 from tests.support.commands import Engine
 
 BASE = graph.Scratch(name="base")
@@ -54,7 +57,13 @@ class Bench:
         self.engine.images.snapshotter.prepare(str(directory), image.chain_ids, bare=True)
         return str(directory)
 
-    def run(self, steps: Steps, *words: str, **fields: object) -> tuple[Outcome, str]:
+    def run(
+        self,
+        steps: Steps,
+        *words: str,
+        sources: Mapping[graph.Mount, Source] | None = None,
+        **fields: object,
+    ) -> tuple[Outcome, str]:
         self.root = self.prepare()
         written = {1: b"", 2: b""}
 
@@ -62,7 +71,7 @@ class Bench:
             written[stream] += data
 
         step = graph.Run(name="RUN", base=BASE, arguments=words, **fields)  # type: ignore[arg-type]
-        outcome = steps.run(step, self.root, output)
+        outcome = steps.run(step, self.root, output, sources=sources)
         self.errors = written[2]
         return outcome, written[1].decode()
 
@@ -161,3 +170,245 @@ def test_a_flood_of_output_is_bounded_by_its_reader(bench: Bench, steps: Steps) 
     step = graph.Run(name="RUN", base=BASE, arguments=words)
     assert steps.run(step, bench.prepare(), output) == Outcome(0)
     assert seen == 20_000_000
+
+
+# Mounts
+
+
+def mount(kind: MountKind, target: str, **fields: object) -> graph.Mount:
+    return graph.Mount(kind, target, **fields)  # type: ignore[arg-type]
+
+
+def test_what_is_bound_is_a_part_of_a_root_and_not_of_the_result(
+    bench: Bench, steps: Steps
+) -> None:
+    read = mount(MountKind.BIND, "/a/b", source=BASE, source_path="/etc/passwd", read_only=True)
+    write = mount(MountKind.BIND, "/written", source=BASE)
+    empty = mount(MountKind.BIND, "/empty")
+    roots = {read: Prepared(bench.prepare()), write: Prepared(bench.prepare())}
+    script = (
+        "grep -c root /a/b; echo x >>/a/b; rm /written/bin/wc; echo y >/written/new; "
+        "ls /written/bin/wc; ls -A /empty; : >/stays; mkdir /more"
+    )
+    outcome, told = bench.run(steps, "sh", "-c", script, mounts=(read, write, empty), sources=roots)
+    assert (outcome, told) == (Outcome(0), "1\n")
+    assert b"/a/b: Read-only file system" in bench.errors
+    assert b"/written/bin/wc: No such file" in bench.errors
+    assert sorted(path for _, path in bench.changes()) == [b"more", b"stays"]
+    missing = mount(MountKind.BIND, "/a", source=BASE, source_path="/not/there")
+    with pytest.raises(NotFoundError, match="/not/there"):
+        bench.run(steps, "true", mounts=(missing,), sources={missing: roots[write]})
+
+
+def test_no_symlink_leads_out_of_what_is_bound(bench: Bench, steps: Steps) -> None:
+    """CVE-2024-1753, CVE-2024-11218: links of the source's, of the root's mount points."""
+    source = bench.prepare()
+    for place in (source, None):
+        root = source if place else bench.prepare()
+        os.symlink("/etc", f"{root}/upper/out")
+        os.symlink("/../../../../../etc/passwd", f"{root}/upper/file")
+    dangerous = mount(MountKind.BIND, "/out/made", source=BASE, source_path="/file", read_only=True)
+    step = graph.Run(name="RUN", base=BASE, arguments=("cat", "/etc/made"), mounts=(dangerous,))
+    written = []
+    outcome = steps.run(
+        step, root, lambda _, data: written.append(data), sources={dangerous: Prepared(source)}
+    )
+    assert outcome == Outcome(0)
+    assert b"".join(written).startswith(b"root:")
+    assert pathlib.Path("/etc/passwd").read_bytes() != b"".join(written)
+    assert not os.path.lexists("/etc/made")
+    assert not os.path.lexists(f"{root}/upper/etc/made")
+
+
+def test_a_tmpfs_has_its_size(bench: Bench, steps: Steps) -> None:
+    wanted = mount(MountKind.TMPFS, "/memory", size_bytes=1 << 20)
+    script = "grep /memory /proc/mounts; echo x >/memory/file"
+    outcome, told = bench.run(steps, "sh", "-c", script, mounts=(wanted,))
+    assert outcome == Outcome(0)
+    assert "size=1024k" in told
+    assert bench.changes() == []
+
+
+def test_secrets_are_files_and_variables_and_nowhere_else(bench: Bench) -> None:
+    word = os.urandom(8).hex()
+    request = Request(contexts={}, secrets=Words({"word": word.encode()}))
+    mounts = (
+        mount(MountKind.SECRET, "/run/secrets/word", id="word", uid=7, gid=8),
+        mount(MountKind.SECRET, "", id="word", variable="WORD"),
+        mount(MountKind.SECRET, "/run/secrets/other", id="other"),
+    )
+    script = (
+        "cat /run/secrets/word; echo :$WORD; stat -c '%a %u %g' /run/secrets/word; "
+        "grep -o 'secrets/word.*' /proc/mounts; ls /run/secrets"
+    )
+    with Steps(bench.engine, request) as steps:
+        outcome, told = bench.run(steps, "sh", "-c", script, mounts=mounts)
+        assert outcome == Outcome(0)
+        lines = told.splitlines()
+        assert lines[:2] == [f"{word}:{word}", "400 7 8"]
+        assert lines[2].split()[2].startswith("ro,nosuid,nodev,noexec")
+        assert lines[3:] == ["word"]
+        assert bench.changes() == []
+        required = mount(MountKind.SECRET, "/s", id="other", required=True)
+        with pytest.raises(NotFoundError, match="secret other: not found"):
+            bench.run(steps, "true", mounts=(required,))
+    settings = bench.engine.settings
+    for place in (settings.root, settings.state, bench.root):
+        found = subprocess.run(["grep", "-r", "-l", word, place], check=False, capture_output=True)
+        assert not found.stdout
+
+
+def test_an_agent_is_reached_by_a_socket_of_the_step_s_own(
+    bench: Bench, tmp_path: pathlib.Path
+) -> None:
+    """Whoever runs there: the agent hears of its user alone."""
+    path = str(tmp_path / "agent")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen()
+        threading.Thread(target=_echo, args=(listener,), daemon=True).start()
+        request = Request(contexts={}, agents=Words({"default": path.encode()}))
+        wanted = mount(MountKind.SSH, "", id="default", uid=7, mode=0o600)
+        script = "stat -c '%a %u %F' $SSH_AUTH_SOCK; while [ ! -e /tmp/asked ]; do :; done"
+        step = graph.Run(
+            name="RUN", base=BASE, arguments=("sh", "-c", script), user="7", mounts=(wanted,)
+        )
+        told = b""
+
+        def output(_stream: int, data: bytes) -> None:
+            nonlocal told
+            inside = f"/proc/{_program(bench.engine.settings)}/root"
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.connect(f"{inside}/run/buildkit/ssh_agent.0")
+                for word in (b"one", b"two"):
+                    asking.sendall(word)
+                    told += asking.recv(100)
+                asking.shutdown(socket.SHUT_WR)
+                told += b" " + data + asking.recv(100)
+            pathlib.Path(f"{inside}/tmp/asked").touch()
+
+        with Steps(bench.engine, request) as steps:
+            assert steps.run(step, bench.prepare(), output) == Outcome(0)
+    assert told == b"onetwo 600 7 socket\n"
+
+
+def _program(settings: Settings) -> int:
+    """Pid of the program of the only step that runs."""
+    (step,) = pathlib.Path(f"{settings.state}/steps").iterdir()
+    pid = os.readlink(step).split()[0]
+    return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+def _echo(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        while data := connection.recv(100):
+            connection.sendall(data)
+
+
+class Words:
+    """Secrets, or the paths of agents."""
+
+    def __init__(self, words: dict[str, bytes]) -> None:
+        self._words = words
+
+    def get(self, id: str) -> bytes | None:  # noqa: A002 - the protocol's word
+        return self._words.get(id)
+
+    def socket(self, id: str) -> str | None:  # noqa: A002 - the protocol's word
+        found = self._words.get(id)
+        return None if found is None else found.decode()
+
+
+def test_here_documents_are_executable_files(bench: Bench, steps: Steps) -> None:
+    text = b"#!/bin/sh\necho from a here-document\n"
+    outcome, told = bench.run(steps, "/dev/pipes/EOF", files={"EOF": text})
+    assert (outcome, told) == (Outcome(0), "from a here-document\n")
+    assert bench.changes() == []
+
+
+def test_a_cache_is_what_earlier_steps_left_there(bench: Bench, steps: Steps) -> None:
+    name = os.urandom(6).hex()
+    cache = mount(MountKind.CACHE, "/cache", id=name)
+    other = mount(MountKind.CACHE, "/cache", id=f"../{name}", mode=0o1777, uid=7, gid=8)
+    script = "stat -c '%a %u %g' /cache; ls /cache; echo x >/cache/left"
+    seen = [bench.run(steps, "sh", "-c", script, mounts=(one,))[1] for one in (cache, cache, other)]
+    assert seen == ["755 0 0\n", "755 0 0\nleft\n", "1777 7 8\n"]
+    with Steps(bench.engine, Request(contexts={}), scope="somebody else") as others:
+        assert bench.run(others, "ls", "/cache", mounts=(cache,))[1] == ""
+    root = bench.engine.settings.root
+    mine = [one for one in caches.listed(root) if name in one.id]
+    assert len(mine) == 3
+    assert all(caches.remove(root, one.name) for one in mine)
+    assert not [one for one in caches.listed(root) if name in one.id]
+
+
+def test_a_cache_begins_with_what_its_source_has(bench: Bench, steps: Steps) -> None:
+    """Of which a link may be there that leads out: buildah's CVE-2024-9675, by what is in it."""
+    root = bench.prepare()
+    os.symlink("/", f"{root}/upper/out")
+    wanted = mount(MountKind.CACHE, "/c", id=os.urandom(6).hex(), source=BASE, source_path="/etc")
+    words = ("sh", "-c", "ls /c/passwd && rm /c/passwd")
+    for status in (0, 1):
+        sources = {wanted: Prepared(root, "it")}
+        assert bench.run(steps, *words, mounts=(wanted,), sources=sources)[0] == Outcome(status)
+    out = graph.Mount(**{**{name: getattr(wanted, name) for name in wanted.__slots__},
+                         "source_path": "/out/bin"})  # fmt: skip
+    _, told = bench.run(steps, "ls", "/c", mounts=(out,), sources={out: Prepared(root, "it")})
+    assert "busybox" in told.split()
+    assert "bash" not in told.split()
+
+
+@pytest.mark.parametrize("sharing", list(graph.Sharing))
+def test_who_may_have_a_cache_at_the_same_time(
+    bench: Bench, steps: Steps, sharing: graph.Sharing
+) -> None:
+    """Shared: one directory for both. Private: another. Locked: one after the other."""
+    cache = mount(MountKind.CACHE, "/c", id=os.urandom(6).hex(), sharing=sharing)
+    begun = threading.Event()
+    words = ("sh", "-c", "echo >/c/first; echo; sleep 1; rm /c/first; ls /c")
+    first = graph.Run(name="RUN", base=BASE, arguments=words, mounts=(cache,))
+    thread = threading.Thread(
+        target=steps.run, args=(first, bench.prepare(), lambda *_: begun.set())
+    )
+    thread.start()
+    begun.wait(20)
+    began = time.monotonic()
+    _, told = bench.run(steps, "ls", "/c", mounts=(cache,))
+    waited = time.monotonic() - began
+    thread.join()
+    assert told == ("first\n" if sharing is graph.Sharing.SHARED else "")
+    assert sharing is not graph.Sharing.LOCKED or waited > 0.5
+    made = [one for one in caches.listed(bench.engine.settings.root) if one.id == cache.id]
+    assert len(made) == (2 if sharing is graph.Sharing.PRIVATE else 1)
+    assert not any(one.in_use for one in made)
+
+
+# Limits and privileges
+
+
+def test_limits_privileges_and_devices(bench: Bench) -> None:
+    request = Request(
+        contexts={}, shm_size_bytes=1 << 20, ulimits=("nofile=123:456",),
+        add_hosts=("there:1.2.3.4",),
+        cgroup_parent="/ketch/tests-parent", limits={"Memory": 32 << 20, "PidsLimit": 100},
+    )  # fmt: skip
+    script = (
+        "ulimit -n; grep -o 'size=1024k' /proc/mounts; grep there /etc/hosts; "
+        "grep -c tests-parent /proc/self/cgroup; grep CapEff /proc/self/status; "
+        "head -c 100000000 /dev/zero | tail -c 99999999 >/dev/null"
+    )
+    with Steps(bench.engine, request) as steps:
+        outcome, told = bench.run(steps, "sh", "-c", script, network=graph.Network.NONE)
+        assert outcome.oom
+        lines = told.splitlines()
+        assert lines[:3] == ["123", "size=1024k", "1.2.3.4\tthere"]
+        assert lines[4].split()[1] == "00000000a80425fb"
+        insecure = ("sh", "-c", "grep CapEff /proc/self/status; mount -t tmpfs none /tmp")
+        outcome, told = bench.run(steps, *insecure, insecure=True)
+        assert outcome == Outcome(0)
+        assert int(told.split()[1], 16) & 1 << 21  # CAP_SYS_ADMIN
+        with pytest.raises(InvalidArgumentError, match="required device"):
+            bench.run(steps, "true", devices=(("vendor.com/none=a", True),))
+        assert bench.run(steps, "true", devices=(("vendor.com/none=a", False),))[0] == Outcome(0)

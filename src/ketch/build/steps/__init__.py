@@ -6,6 +6,8 @@ caller left, ``clean`` takes away.
 """
 
 from ketch.build.steps.cleaning import clean
-from ketch.build.steps.running import Outcome, Prepared, Source, Steps
+from ketch.build.steps.following import Outcome
+from ketch.build.steps.mounts import Prepared, Source
+from ketch.build.steps.running import HOSTNAME, Steps
 
-__all__ = ["Outcome", "Prepared", "Source", "Steps", "clean"]
+__all__ = ["HOSTNAME", "Outcome", "Prepared", "Source", "Steps", "clean"]

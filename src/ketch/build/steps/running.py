@@ -3,20 +3,21 @@
 import contextlib
 import json
 import os
-import select
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from ketch.build import graph
 from ketch.build.request import Request
 from ketch.build.steps import cleaning
+from ketch.build.steps.following import Following, Outcome, Output
+from ketch.build.steps.mounts import Describer, Source
 from ketch.build.steps.networks import Networks, Sandbox
+from ketch.engine.configuration import cdi
 from ketch.engine.engine import Engine
 from ketch.engine.processes import ENDLESS, Patience
 from ketch.engine.requests import launch, wire
-from ketch.errors import UnavailableError, UnsupportedError
+from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.spec import values
 
 HOSTNAME = "buildkitsandbox"
@@ -25,39 +26,6 @@ HOSTNAME = "buildkitsandbox"
 _CHUNK_BYTES = 64 * 1024
 _OWN_NETWORK = graph.Network.DEFAULT
 
-Output = Callable[[int, bytes], None]
-"""Takes what a program wrote: 1 for standard output or 2 for standard error, and the bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a step's program ended.
-
-    Attributes:
-        status: its exit status; 128 + n where signal n ended it.
-        signal: that signal, or 0.
-        oom: whether the kernel killed one of its processes for want of memory.
-    """
-
-    status: int
-    signal: int = 0
-    oom: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A prepared root (``Snapshotter.prepare``) to bind from.
-
-    Where the mount may be written to, that is thrown away with the directory: it must be this
-    step's alone.
-    """
-
-    directory: str
-
-
-Source = Prepared | int
-"""Where a bind comes from; an int is a descriptor of a directory, bound as it is."""
-
 
 class Steps:
     """Runs the steps of one build; to be closed. Its methods may be called from any thread.
@@ -65,12 +33,14 @@ class Steps:
     Args:
         engine: the engine, or one of the same places.
         request: of the build: network, limits, added hosts, and so on.
+        scope: whose caches its steps have.
     """
 
-    def __init__(self, engine: Engine, request: Request) -> None:
+    def __init__(self, engine: Engine, request: Request, scope: str = "") -> None:
         self._engine = engine
         self._settings = engine.settings
         self._request = request
+        self._describer = Describer(engine, request, scope)
         self._ulimits = [values.ulimit(text) for text in request.ulimits]
         self._networks = Networks(self._settings, request.network, request.add_hosts)
         self._lock = threading.Lock()
@@ -109,7 +79,7 @@ class Steps:
             step: what to run.
             root: directory of the prepared root that it changes; its upper layer is the result.
             output: takes what it writes; the program waits for that.
-            sources: where the mounts that have a source come from.
+            sources: where the mounts come from that have a source.
             patience: how to wait; a wait that is called off ends the program.
 
         Raises:
@@ -117,13 +87,10 @@ class Steps:
             InvalidArgumentError: the step asks for what cannot be.
             KetchError: something that it needs cannot be had.
         """
-        if step.mounts or step.files or step.devices or sources:
-            raise UnsupportedError("RUN with mounts, here-documents or devices cannot be run yet")
-        network = self._network(step)
-        sandbox = self._networks.take() if network == _OWN_NETWORK else None
+        sandbox = self._networks.take() if self._network(step) == _OWN_NETWORK else None
         clean = False
         try:
-            outcome = self._run(step, root, output, sandbox, patience)
+            outcome = self._run(step, root, output, sources or {}, sandbox, patience)
             clean = not step.insecure
         finally:
             if sandbox is not None:
@@ -142,6 +109,7 @@ class Steps:
         step: graph.Run,
         root: str,
         output: Output,
+        sources: Mapping[graph.Mount, Source],
         sandbox: Sandbox | None,
         patience: Patience,
     ) -> Outcome:
@@ -155,12 +123,16 @@ class Steps:
                 if sandbox is not None:
                     description["network"] = len(descriptors)
                     descriptors.append(sandbox.descriptor)
-                connection = self._ask(description, descriptors)
+                found = self._describer.describe(step, sources, len(descriptors), held, patience)
+                description["mounts"], description["variables"] = found.mounts, found.variables
+                connection = self._ask(description, [*descriptors, *found.descriptors])
             finally:
                 for _, theirs in pipes:
                     os.close(theirs)
+            following = Following(connection, [ours for ours, _ in pipes], output, found.agents)
+            held.callback(following.close)
             try:
-                outcome = _follow(connection, [ours for ours, _ in pipes], output, patience)
+                outcome = following.follow(patience)
             except BaseException:
                 connection.close()
                 raise
@@ -190,6 +162,10 @@ class Steps:
             resources["ShmSize"] = request.shm_size_bytes
         if request.cgroup_parent:
             resources["CgroupParent"] = request.cgroup_parent
+        if step.devices:
+            resources["DeviceRequests"] = [
+                {"Driver": "cdi", "DeviceIDs": cdi.matching(step.devices)}
+            ]
         return {
             "directory": root,
             "config": {
@@ -203,58 +179,30 @@ class Steps:
             "network": None,
             "named": sandbox is not None and sandbox.named,
             "gateways": list(sandbox.gateways) if sandbox is not None else [],
-            "variables": [],
-            "mounts": [],
         }
 
     def _ask(self, description: "dict[str, object]", descriptors: Sequence[int]) -> socket.socket:
         """Have a process run a step; returns the connection to it."""
+        if len(descriptors) > wire.DESCRIPTORS_MAX:
+            raise InvalidArgumentError(
+                f"a step with {len(descriptors)} mounts cannot be run",
+                f"{wire.DESCRIPTORS_MAX} descriptors go with it",
+            )
         fields: dict[str, wire.Value] = {
             "action": "step", "root": self._settings.root, "state": self._settings.state,
             "request": json.dumps(description),
         }  # fmt: skip
+        request = wire.encode(fields)
+        if len(request) > wire.PAYLOAD_BYTES_MAX:
+            raise InvalidArgumentError(
+                "the step's here-documents and secrets are too long",
+                "COPY what is longer from the context",
+            )
         connection = socket.socket(fileno=launch.connect(self._settings).detach())
         try:
-            connection.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))
+            connection.sendall(wire.frame(wire.REQUEST, request))
             socket.send_fds(connection, [wire.frame(wire.DESCRIPTORS)], descriptors)
         except BaseException:
             connection.close()
             raise
         return connection
-
-
-def _follow(
-    connection: socket.socket, pipes: Sequence[int], output: Output, patience: Patience
-) -> Outcome | None:
-    """Pass on what a program writes until it has ended; None where nobody says how.
-
-    Raises:
-        KetchError: it could not be run.
-    """
-    decoder = wire.Decoder()
-    watched = {descriptor: number for number, descriptor in enumerate(pipes, 1)}
-    outcome: Outcome | None = None
-    talking = True
-    while watched or talking:
-        wanted = [(descriptor, select.POLLIN) for descriptor in watched]
-        if talking:
-            wanted.append((connection.fileno(), select.POLLIN))
-        for descriptor, _ in patience.poll(None, *wanted):
-            if descriptor in watched:
-                data = os.read(descriptor, _CHUNK_BYTES)
-                if data:
-                    output(watched[descriptor], data)
-                else:
-                    del watched[descriptor]
-                continue
-            data = connection.recv(_CHUNK_BYTES)
-            talking = bool(data)
-            for kind, payload in decoder.feed(data):
-                if kind == wire.FAILED:
-                    raise wire.error(payload)
-                if kind == wire.EXIT:
-                    outcome = Outcome(**json.loads(payload))
-                    talking = False
-        if not talking and outcome is None:
-            break
-    return outcome

@@ -21,6 +21,7 @@ DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 """Later ones take precedence."""
 
 _FILE_BYTES_MAX = 16 << 20
+_CLASS = "org.mobyproject.buildkit.device.class"
 
 
 # What --gpus asks for; the first vendor whose specification is there serves it.
@@ -64,6 +65,48 @@ def names(
         )
         found += [f"{kind}={device}" for device in devices]
     return found
+
+
+def matching(
+    wanted: "Iterable[tuple[str, bool]]", directories: "Iterable[str]" = DIRECTORIES
+) -> list[str]:
+    """Returns the qualified names of the devices that a build's step asks for.
+
+    ``kind`` alone is the first of its devices, ``kind=*`` all of them, and a name that no device
+    has those of that class, by BuildKit's annotation (solver/llbsolver/cdidevices).
+
+    Args:
+        wanted: names, each with whether the device must be there.
+        directories: where specifications are.
+
+    Raises:
+        InvalidArgumentError: one that must be there is not.
+        UnavailableError: a specification cannot be read.
+    """
+    found: dict[str, None] = {}
+    documents = list(_specifications(directories))
+    for name, required in wanted:
+        kind, _, device = name.partition("=")
+        there = [
+            (str(entry.get("name")),
+             {**(document.get("annotations") or {}), **(entry.get("annotations") or {})})
+            for document in documents if document.get("kind") == kind
+            for entry in document.get("devices") or ()
+        ]  # fmt: skip
+        names = [own for own, _ in there]
+        if device:
+            names = [own for own in names if device in {own, "*"}] or [
+                own for own, annotations in there if annotations.get(_CLASS) == device
+            ]
+        else:
+            names = names[:1]
+        if required and not names:
+            raise InvalidArgumentError(
+                f"required device {quoted(name)} is not registered",
+                f"a specification of it belongs in {' or '.join(directories)}",
+            )
+        found.update(dict.fromkeys(f"{kind}={own}" for own in names))
+    return list(found)
 
 
 def edits(

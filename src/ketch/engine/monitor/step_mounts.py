@@ -3,12 +3,14 @@
 The request's ``mounts`` is a list of objects, each with ``kind`` and ``target``:
 
 ===========  ======================================================================================
-``bind``     ``descriptor``, a directory or a socket by number, or ``directory``, a prepared root;
+``bind``     ``descriptor``, a directory by number, ``directory``, a prepared root, or ``empty``;
              ``path``, the part of it; ``read_only``. What is written to a prepared root is thrown
              away with that.
 ``tmpfs``    ``size_bytes``, 0 for half of the memory
 ``file``     ``content`` in base64, ``mode``, ``uid``, ``gid``: a secret
 ``files``    ``files``, names to contents in base64: here-documents
+``agent``    ``agent``, a number from 0, ``mode``, ``uid``, ``gid``: a socket, whose listening end
+             is handed to who asked, all of them in the order of their numbers
 ===========  ======================================================================================
 
 All sources are brought together in a mount namespace of this process's own, in a tmpfs that covers
@@ -17,9 +19,11 @@ source that others may write to, its part is found beneath it by descriptor, onc
 place is what is mounted (CVE-2024-23651).
 """
 
+import _socket
 import base64
 import os
 
+from ketch.engine.requests import launch
 from ketch.errors import NotFoundError, SyscallError
 from ketch.linux import beneath, mount, namespaces
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
@@ -46,10 +50,10 @@ class Mounts:
 
     Attributes:
         targets: where something is mounted.
-        variables: what they add to the environment.
+        listeners: the sockets that are to be handed over, by the numbers of their agents.
     """
 
-    __slots__ = ("_asked", "_place", "_snapshotter", "_sources", "_trees", "targets", "variables")
+    __slots__ = ("_asked", "_place", "_snapshotter", "_sources", "_trees", "listeners", "targets")
 
     def __init__(
         self,
@@ -63,13 +67,16 @@ class Mounts:
         self._place = ""
         self._sources: list[str] = []
         self.targets = [str(one["target"]) for one in asked]
-        self.variables: list[str] = []
+        self.listeners: dict[int, _socket.socket] = {}
         # Taken in the mount namespace that they belong to.
-        self._trees = {
-            number: mount.open_tree(descriptors[number], "", mount.OPEN_TREE_CLONE | AT_RECURSIVE)
-            for one in asked
-            if (number := one.get("descriptor")) is not None
-        }
+        self._trees = [
+            mount.open_tree(
+                descriptors[one["descriptor"]], "", mount.OPEN_TREE_CLONE | AT_RECURSIVE
+            )
+            if "descriptor" in one
+            else -1
+            for one in self._asked
+        ]
 
     def prepare(self, place: str) -> None:
         """Leave the host's mount namespace, and bring all sources together.
@@ -113,33 +120,44 @@ class Mounts:
             for name, content in one["files"].items():
                 self._write(f"{place}/{os.path.basename(name)}", base64.b64decode(content), 0o755)
             return place
-        return self._bound(one, place)
+        if kind == "agent":
+            return self._listen(one, number)
+        return self._bound(one, number)
 
-    def _bound(self, one: "Mapping[str, Any]", place: str) -> str:
-        if (descriptor := one.get("descriptor")) is not None:
-            tree = os.dup(self._trees[descriptor])
-        elif one["read_only"]:
-            tree = self._snapshotter.view(one["directory"])
+    def _bound(self, one: "Mapping[str, Any]", number: int) -> str:
+        place = f"{self._place}/{number}"
+        os.mkdir(place, 0o755)
+        if one.get("empty"):
+            top = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         else:
-            tree = self._snapshotter.mount(one["directory"], passing=True)
-        with owned(tree):
-            if os.path.isdir(f"/proc/self/fd/{tree}"):
-                os.mkdir(place, 0o700)
-            else:
-                self._write(place, b"", 0o600)
-            mount.move_mount(tree, AT_FDCWD, place)
-            path = os.path.normpath("/" + one["path"])
-            if path == "/":
-                return place
-            try:
-                part = beneath.open_path(tree, path)
-            except SyscallError as error:
-                raise NotFoundError(
-                    f"{one['target']}: {path}: {os.strerror(error.errno or 0).lower()}",
-                    "what is mounted has no such path",
-                ) from error
+            top = self._tree(one, number)
+            mount.move_mount(top, AT_FDCWD, place)
+        path = os.path.normpath("/" + one["path"])
+        try:
             # As long as this process lives.
-            return f"/proc/self/fd/{part}"
+            return f"/proc/self/fd/{beneath.open_path(top, path)}"
+        except SyscallError as error:
+            raise NotFoundError(
+                f"{one['target']}: {path}: {os.strerror(error.errno or 0).lower()}",
+                "what is mounted has no such path",
+            ) from error
+        finally:
+            os.close(top)
+
+    def _tree(self, one: "Mapping[str, Any]", number: int) -> int:
+        if self._trees[number] >= 0:
+            return self._trees[number]
+        if one["read_only"]:
+            return self._snapshotter.view(one["directory"])
+        return self._snapshotter.mount(one["directory"], passing=True)
+
+    def _listen(self, one: "Mapping[str, Any]", number: int) -> str:
+        with owned(os.open(self._place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
+            self.listeners[one["agent"]] = launch.listen(directory, str(number))
+        path = f"{self._place}/{number}.socket"
+        os.chown(path, one["uid"], one["gid"])
+        os.chmod(path, one["mode"])
+        return path
 
     def _write(self, path: str, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> str:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -170,6 +188,6 @@ def _specification(one: "Mapping[str, Any]", source: str) -> "Mount":
     options = ["rbind", "rprivate"]
     if kind == "file":
         options += _SECRET
-    elif kind == "files" or one["read_only"]:
-        options.append("ro")
+    elif kind == "files" or one.get("read_only"):
+        options.append("rro")
     return {"destination": target, "type": "bind", "source": source, "options": options}

@@ -130,8 +130,12 @@ def _run(
         program = create.create(birth, cgroup)
         try:
             for descriptor in descriptors[:_OUTPUTS]:
-                os.close(descriptor)  # or its end would not be the program's
+                os.close(descriptor)  # or their end would not be the program's
             client.check_interest()
+            if mounts.listeners:
+                client.hand_over(
+                    b"", *(mounts.listeners[number].fileno() for number in sorted(mounts.listeners))
+                )
             program.start()
             client.started(step_id)
         except BaseException:
@@ -139,6 +143,8 @@ def _run(
             raise
         status = _await_end(client, program)
         program.close()
+        for descriptor in descriptors[_OUTPUTS:]:
+            os.close(descriptor)  # locks of caches among them
         stubs.remove(rootfs, left)
     return {
         "status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
@@ -184,7 +190,7 @@ def _configure(
         devices=found, host=host.examine(), joined=joined,
     )  # fmt: skip
     own = environment.mapping([
-        *request["Config"].get("Env", ()), *found.variables, *mounts.variables,
+        *request["Config"].get("Env", ()), *found.variables,
         *asked["variables"],
     ])  # fmt: skip
     # Unlike a container's, a step's environment says nothing of its host name.

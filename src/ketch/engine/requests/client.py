@@ -120,9 +120,10 @@ class Client:
             raise wire.ProtocolError(f"bad frame header {data.hex()}")
         return list(struct.unpack(f"{len(packed) // 4}i", packed))
 
-    def hand_over(self, payload: bytes, descriptor: int) -> None:
+    def hand_over(self, payload: bytes, *descriptors: int) -> None:
         """Send a DESCRIPTORS frame; what was to be sent before has to be sent."""
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+        packed = struct.pack(f"{len(descriptors)}i", *descriptors)
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)]
         try:
             self._connection.sendmsg([wire.frame(wire.DESCRIPTORS, payload)], rights)
         except OSError:
