@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 
+from ketch.errors import SyscallError
 from ketch.linux import libc
 
 RESOLVE_NO_XDEV = 0x01
@@ -46,6 +47,8 @@ def openat2(
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
     name = os.fsencode(path)
+    if b"\0" in name:  # as os.open() does: the kernel would take what comes before it
+        raise SyscallError(errno.EINVAL, "openat2", ascii(path))
     for tries_left in reversed(range(_TRIES)):
         try:
             return libc.syscall(
