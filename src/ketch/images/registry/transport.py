@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 USER_AGENT = "ketch"
 PORTS = {"http": 80, "https": 443}
 CONNECT_TIMEOUT_SECONDS = 30
+_REGISTRY = "the registry"  # whom messages speak of
 _CONNECTIONS_EACH = 8
 
 # Whoever lists a registry as insecure knows, and is not told with each request.
@@ -82,17 +83,18 @@ class BrokenOffError(UnavailableError):
 
 
 class Answer:
-    """A registry's answer, its body not read yet; a ``with`` block ends it.
+    """An answer, its body not read yet; a ``with`` block ends it.
 
     Attributes:
         status: the HTTP status.
         url: what was asked.
     """
 
-    __slots__ = ("_is_whole", "_response", "status", "url")
+    __slots__ = ("_is_whole", "_peer", "_response", "status", "url")
 
-    def __init__(self, url: str, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, url: str, response: urllib3.BaseHTTPResponse, peer: str = _REGISTRY) -> None:
         self.url = url
+        self._peer = peer
         self.status = response.status
         self._response = response
         self._is_whole = False
@@ -131,7 +133,7 @@ class Answer:
             content: bytes = self._response.read(size, decode_content=False)
         except ReadTimeoutError as error:
             raise BrokenOffError(
-                f"{_shown(self.url)}: the registry stalls: no data came"
+                f"{_shown(self.url)}: {self._peer} stalls: no data came"
             ) from error
         except (HTTPError, OSError, ValueError) as error:
             raise BrokenOffError(
@@ -162,7 +164,7 @@ class Answer:
                     f"{_shown(self.url)}: the answer is longer than {limit_bytes} bytes"
                 )
             if time.monotonic() > deadline:
-                raise BrokenOffError(f"{_shown(self.url)}: the registry stalls")
+                raise BrokenOffError(f"{_shown(self.url)}: {self._peer} stalls")
         return b"".join(pieces)
 
 
@@ -173,9 +175,12 @@ class Transport:
         configuration: certificates, time limits, and which registries may be insecure.
         environment: the proxies.
         sleep: how to wait; tests do it otherwise.
+        registries: whether it leads to registries, of which some may be insecure; else to any
+            other server, whose certificate must hold.
     """
 
-    __slots__ = ("_aborted", "_environment", "_lax", "_managers", "_open", "configuration", "sleep")
+    __slots__ = ("_aborted", "_environment", "_lax", "_managers", "_open", "_peer", "configuration",
+                 "sleep")  # fmt: skip
 
     def __init__(
         self,
@@ -183,9 +188,11 @@ class Transport:
         environment: "Mapping[str, str]",
         *,
         sleep: "Callable[[float], None]" = time.sleep,
+        registries: bool = True,
     ) -> None:
         self.configuration = configuration
         self.sleep = sleep
+        self._peer = _REGISTRY if registries else "the server"
         self._environment = environment
         self._managers: dict[tuple[str, str, int], urllib3.PoolManager] = {}
         self._lax: set[str] = set()
@@ -223,8 +230,8 @@ class Transport:
                 redirect=False, retries=False, preload_content=False, decode_content=False,
             )  # fmt: skip
         except (HTTPError, OSError, ValueError) as error:
-            raise _translated(url, error) from error
-        return Answer(url, response)
+            raise _translated(url, error, self._peer) from error
+        return Answer(url, response, self._peer)
 
     def close(self) -> None:
         """Close every connection."""
@@ -299,7 +306,7 @@ class Transport:
         names = [f"{shown}:{port}", *([shown] if port == PORTS["https"] else [])]
         names += ["docker.io"] if shown == "registry-1.docker.io" else []
         lax = any(name in self._lax or self.configuration.is_insecure(name) for name in names)
-        if lax:
+        if lax and self._peer == _REGISTRY:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         else:
@@ -353,7 +360,7 @@ def _load_certificates(context: ssl.SSLContext, directory: str) -> None:
             raise InvalidArgumentError(f"{path}: {error}") from error
 
 
-def _translated(url: str, error: Exception) -> UnavailableError:
+def _translated(url: str, error: Exception, peer: str) -> UnavailableError:
     """Returns what went wrong before an answer, and whether another address may do better."""
     scheme, host, port = origin(url)
     where = f"{host}:{port}"
@@ -363,7 +370,7 @@ def _translated(url: str, error: Exception) -> UnavailableError:
             inner = error.original_error
         return UnreachableError(f"{where}: the proxy does not lead there: {inner}")
     if isinstance(error, NameResolutionError):
-        return UnreachableError(f"lookup {host}: no such host", "is the registry's name right?")
+        return UnreachableError(f"lookup {host}: no such host", f"is {peer}'s name right?")
     if isinstance(error, NewConnectionError):
         cause = error.__cause__ or error.__context__
         reason = getattr(cause, "strerror", None) or str(error)
@@ -375,7 +382,9 @@ def _translated(url: str, error: Exception) -> UnavailableError:
         if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
             return UnreachableError(
                 f"{where}: server gave HTTP response to HTTPS client",
-                "list the registry under insecure-registries in /etc/ketch/registries.json",
+                "list the registry under insecure-registries in /etc/ketch/registries.json"
+                if peer == _REGISTRY
+                else "ask for http:// instead",
                 is_plain=True,
             )
         return UnreachableError(
@@ -383,7 +392,7 @@ def _translated(url: str, error: Exception) -> UnavailableError:
             f"put its authority's certificate into /etc/ketch/certs.d/{host}:{port}/ca.crt",
         )
     if isinstance(error, ReadTimeoutError):
-        return BrokenOffError(f"{where}: the registry stalls: no answer came")
+        return BrokenOffError(f"{where}: {peer} stalls: no answer came")
     if scheme == "https" and isinstance(error, OSError):
         return UnreachableError(f"{where}: {error.strerror or error}")
     return BrokenOffError(f"{where}: the connection broke: {_reason(error)}")
