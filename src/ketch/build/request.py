@@ -29,6 +29,7 @@ class Session(Protocol):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         follow: Sequence[str] = (),
+        tell: Callable[[int], object] | None = None,
     ) -> None:
         """Bring what a client's directory holds into one of ours; anything else there goes.
 
@@ -37,7 +38,9 @@ class Session(Protocol):
             directory: descriptor of ours; what an earlier call left there is made use of.
             include: patterns of what is wanted; everything where empty.
             exclude: patterns of what is not, as ``.dockerignore`` has them.
-            follow: paths whose symlinks are followed; what they lead to is wanted as well.
+            follow: paths whose symlinks are followed; what they lead to is wanted as well, and
+                nothing but these where ``include`` is empty.
+            tell: is given how many bytes have come.
 
         Raises:
             UnavailableError: the client has gone, or failed.

@@ -76,6 +76,23 @@ class Entry:
         self.segments: list[tuple[int, int]] | None = None
 
 
+def begins(head: bytes) -> bool:
+    """Whether an archive begins like this; it may be damaged all the same.
+
+    Args:
+        head: the first BLOCK bytes of it, or all there are.
+    """
+    if len(head) < BLOCK:
+        return False
+    if head == _ZEROS or head[257:262] == b"ustar":
+        return True
+    try:
+        _verify_checksum(head)  # of the oldest archives, which have no magic number
+    except InvalidArgumentError:
+        return False
+    return True
+
+
 class Reader:
     """The members of an archive, in order.
 
