@@ -14,6 +14,11 @@ From bytes to what a build is to do, in this order:
 ``mounts``          ``Mount`` and ``Device`` of RUN
 ``expansion``       ``Expander(environment, escape)`` with ``word``, ``raw`` and ``words`` notes
                     which variables were ``used`` and which were ``missing``
+``exposing``        ``read(words)`` of an expanded EXPOSE: the ports
+``lint``            ``Linter(options_of(content, override))`` collects findings
+``checks``          ``check_file(linter, stages)`` and, on the way, ``check_base``,
+                    ``check_platform``, ``check_default_bases``, ``check_base_image`` of each FROM
+                    and ``StageChecks(linter, base)`` of each instruction; ``rules`` has their words
 ``errors``          ``Place``, ``Source``, ``DockerfileError``; ``report(error)`` prints one
 ==================  ==============================================================================
 
