@@ -15,10 +15,6 @@ async def _build(_call: "Call") -> None:
     )
 
 
-async def _session(_call: "Call") -> None:
-    raise UnsupportedError("ketch does not build images yet: it has no BuildKit sessions")
-
-
 async def _prune(call: "Call") -> None:
     await call.reply(200, {"CachesDeleted": None, "SpaceReclaimed": 0})
 
@@ -26,5 +22,4 @@ async def _prune(call: "Call") -> None:
 ROUTES: "Routes" = (
     ("POST", "/build", _build),
     ("POST", "/build/prune", _prune),
-    ("POST", "/session", _session),
 )

@@ -1,0 +1,141 @@
+"""ssh agents of a client's: sockets of ours, behind each of which is one of the client's.
+
+Each connection is a stream of its own; the client decides what its agent answers. The sockets are
+in a directory that only ketch enters, and last for the length of a block.
+Source: moby/buildkit, session/sshforward/ssh.go, copy.go.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket as sockets
+import tempfile
+from typing import TYPE_CHECKING
+
+from ketch.api.buildkit import fsutil, grpc, schema
+from ketch.api.buildkit.grpc import StatusError
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.api.buildkit.client import Client
+
+_CHECK = "/moby.sshforward.v1.SSH/CheckAgent"
+_FORWARD = "/moby.sshforward.v1.SSH/ForwardAgent"
+_CHECK_SECONDS = 30.0
+_CONNECTIONS_MAX = 64
+_PIECE_BYTES = 32 * 1024
+
+
+class Agents:
+    """The agents of one client; a context manager whose end takes their sockets away.
+
+    Args:
+        client: whose.
+        directory: path of the directory in which a private one is made for the sockets.
+    """
+
+    def __init__(self, client: "Client", directory: str) -> None:
+        self._client = client
+        self._above = directory
+        self._directory = ""
+        self._sockets: dict[str, str] = {}
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> "Agents":
+        """Returns the agents themselves."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take their sockets away."""
+        if self._servers:
+            self._client.wait_for(self._close())
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def socket(self, id: str) -> str | None:  # noqa: A002 - see ketch.build.request.Agents
+        """Returns the path of an agent's socket, None where the client has none of that name.
+
+        Raises:
+            UnavailableError: the client has gone.
+        """
+        if id not in self._sockets:
+            try:
+                words = schema.messages("session")
+                request = words.CheckAgentRequest(ID=id)
+                connection = self._client.session.connection
+                answer = words.CheckAgentResponse
+                self._client.wait_for(grpc.ask(connection, _CHECK, request, answer, _CHECK_SECONDS))
+            except StatusError:
+                return None
+            self._sockets[id] = self._listen(id)
+        return self._sockets[id]
+
+    def _listen(self, name: str) -> str:
+        if not self._directory:
+            os.makedirs(self._above, mode=0o700, exist_ok=True)
+            self._directory = tempfile.mkdtemp(prefix="agents-", dir=self._above)
+        path = f"{self._directory}/{len(self._sockets)}"
+        listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+        try:
+            # A socket's address has room for 107 bytes, and this path for as many as it likes.
+            directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                listener.bind(f"/proc/self/fd/{directory}/{len(self._sockets)}")
+            finally:
+                os.close(directory)
+            os.chmod(path, 0o600)
+            self._servers.append(self._client.wait_for(self._serve(listener, name)))
+        except BaseException:
+            listener.close()
+            raise
+        return path
+
+    async def _serve(self, listener: sockets.socket, name: str) -> asyncio.Server:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            if task is not None and len(self._connections) < _CONNECTIONS_MAX:
+                self._connections.add(task)
+                task.add_done_callback(self._connections.discard)
+                await self._forward(name, reader, writer)
+            writer.close()
+
+        return await asyncio.start_unix_server(accept, sock=listener)
+
+    async def _forward(
+        self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        metadata = fsutil.metadata({"buildkit.ssh.id": [name]})
+        with contextlib.suppress(KetchError, OSError):
+            calling = await grpc.call(self._client.session.connection, _FORWARD, metadata)
+            there = asyncio.ensure_future(_pass_on(reader, calling))
+            back = asyncio.ensure_future(_pass_back(calling, writer))
+            try:
+                await back
+            finally:
+                there.cancel()
+                await asyncio.gather(there, return_exceptions=True)
+                calling.break_off()
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for task in list(self._connections):
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+
+async def _pass_on(reader: asyncio.StreamReader, calling: grpc.Calling) -> None:
+    words = schema.messages("session")
+    while data := await reader.read(_PIECE_BYTES):
+        await calling.send(words.BytesMessage(data=data))
+    await calling.end()
+
+
+async def _pass_back(calling: grpc.Calling, writer: asyncio.StreamWriter) -> None:
+    words = schema.messages("session")
+    while messages := await calling.receive():
+        for message in messages:
+            writer.write(schema.decode(words.BytesMessage, message).data)
+        await writer.drain()

@@ -1,0 +1,292 @@
+"""Builds that are asked for by BuildKit's API: from a Solve call to the answer.
+
+A client asks for a build either at once, or, as buildx does, in three steps: a Solve that names no
+front end, which waits; calls of ``LLBBridge``, which ask the front end itself for results; and a
+Return, which says which of them the waiting Solve is to export. A result is what was asked for
+until it is exported: then it is built. All calls of one build share its name, ``Ref``.
+Source: moby/buildkit, control/control.go, control/gateway/gateway.go, solver/llbsolver/solver.go.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ketch.api.buildkit import asking, schema
+from ketch.api.buildkit.agents import Agents
+from ketch.api.buildkit.client import Client
+from ketch.api.buildkit.grpc import Code, StatusError
+from ketch.api.buildkit.places import ClientPlaces
+from ketch.api.buildkit.sessions import Sessions
+from ketch.api.buildkit.telling import Telling
+from ketch.api.errors import message
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
+from ketch.spec.dockerfile.errors import DockerfileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ketch.api.application import Application
+    from ketch.api.buildkit.asking import Asked
+    from ketch.build.progress import Event, Progress
+    from ketch.build.request import Input, Request, Result
+    from ketch.engine.engine import Engine
+    from ketch.spec.dockerfile.errors import Place, Source
+
+    Solve = Callable[[Engine, Request, Progress], Result]
+
+BUILDS_MAX = 32
+"""How many builds may go on at once."""
+ARRIVAL_SECONDS = 6.0
+"""How long a call that belongs to a build waits for it to begin: solver/jobs.go."""
+_LINGER_SECONDS = 10.0  # for who asks for the status of a build that has just ended
+_NAME_CHARACTERS_MAX = 200
+_RESULTS_MAX = 256
+_HISTORY_MAX = 50
+
+
+class CalledOffError(BaseException):
+    """Nobody waits for the build any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A build that has ended.
+
+    Attributes:
+        ref: its name.
+        asked: what for.
+        began_ns: when.
+        ended_ns: when it ended.
+        error: what went wrong, None for nothing.
+        response: what was answered.
+        steps: of each that has begun whether it was there already.
+        warnings: how many there were.
+    """
+
+    ref: str
+    asked: "Asked"
+    began_ns: int
+    ended_ns: int
+    error: StatusError | None
+    response: dict[str, str]
+    steps: tuple[bool, ...]
+    warnings: int
+
+
+class Build:
+    """One build.
+
+    Args:
+        ref: its name.
+        session: the client's.
+
+    Attributes:
+        telling: what it says.
+        returned: what is exported: resolved by a Return.
+        results: what its front end was asked for, by the names that it gave.
+    """
+
+    def __init__(self, ref: str, session: str) -> None:
+        self.ref = ref
+        self.session = session
+        self.telling = Telling()
+        self.results: dict[str, Asked] = {}
+        self.returned: asyncio.Future[Asked | None] = asyncio.get_running_loop().create_future()
+        self.began_ns = time.time_ns()
+
+
+class Builds:
+    """All builds of a server.
+
+    Args:
+        application: the server's.
+        solve: the builder.
+    """
+
+    def __init__(self, application: "Application", solve: "Solve") -> None:
+        self.application = application
+        self.sessions = Sessions()
+        self.history: deque[Record] = deque(maxlen=_HISTORY_MAX)
+        self._solve = solve
+        self._there: dict[str, Build] = {}
+        self._running = 0
+        self._arrived = asyncio.Event()
+        # What front ends were asked for lately: a build may be an input of another one.
+        self._results: OrderedDict[str, tuple[Asked, str]] = OrderedDict()
+
+    @contextlib.contextmanager
+    def begun(self, ref: str, session: str) -> "Iterator[Build]":
+        """Have a build for a block, and for a moment longer to those who ask how it goes.
+
+        Raises:
+            InvalidArgumentError: it has no name.
+            ConflictError: there is one of that name.
+            UnavailableError: there are too many.
+        """
+        if not ref or len(ref) > _NAME_CHARACTERS_MAX:
+            raise InvalidArgumentError("a build needs a name (Ref)")
+        if ref in self._there:
+            raise ConflictError(f"build {ref} exists")
+        if self._running >= BUILDS_MAX:
+            raise UnavailableError(f"more than {BUILDS_MAX} builds at once", "try again later")
+        build = self._there[ref] = Build(ref, session)
+        self._running += 1
+        self._arrived.set()
+        try:
+            yield build
+        finally:
+            self._running -= 1
+            build.telling.end()
+            loop = asyncio.get_running_loop()
+            loop.call_later(_LINGER_SECONDS, self._there.pop, ref, None)
+
+    async def get(self, ref: str) -> Build:
+        """Returns a build, which may still be on its way.
+
+        Raises:
+            NotFoundError: it does not come.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ARRIVAL_SECONDS):
+                while ref not in self._there:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+        if ref not in self._there:
+            raise NotFoundError(f"no such job {ref[:_NAME_CHARACTERS_MAX]}")
+        return self._there[ref]
+
+    def keep(self, name: str, asked: "Asked", session: str) -> None:
+        """Remember what a front end was asked for."""
+        self._results[name] = (asked, session)
+        while len(self._results) > _RESULTS_MAX:
+            self._results.popitem(last=False)
+
+    async def run(self, build: Build, asked: "Asked") -> "Result":
+        """Build what was asked for, and have its client get what it wanted of it.
+
+        Raises:
+            KetchError: it cannot be built.
+        """
+        session = await self.sessions.get(build.session)
+        loop = asyncio.get_running_loop()
+        client = Client(session, loop)
+        teller = Teller(loop, build.telling)
+        running = asyncio.ensure_future(
+            self.application.run_slowly(self._build, client, asked, teller)
+        )
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            teller.call_off()
+            await asyncio.wait((running,))
+            running.exception()  # nobody is there to hear of it
+            raise
+
+    def _build(
+        self, engine: "Engine", client: Client, asked: "Asked", teller: "Teller"
+    ) -> "Result":
+        """Build, in a thread."""
+        above = f"{engine.settings.root}/outgoing"
+        agents_above = f"{engine.settings.state}/agents"
+        with (
+            ClientPlaces(client, self.sessions, above, self._result) as places,
+            Agents(client, agents_above) as agents,
+        ):
+            wanted = replace(
+                asking.request(asked, places),
+                secrets=client,
+                agents=agents,
+                environment=os.environ,
+                credentials=client.credentials,
+            )
+            result = self._solve(engine, wanted, teller)
+            places.finish()
+        return result
+
+    def _result(self, name: str) -> "Input":
+        if name not in self._results:
+            raise NotFoundError(f"the result {name[:_NAME_CHARACTERS_MAX]} is not known any more")
+        raise UnsupportedError("a build's result as another one's context")
+
+
+class Teller:
+    """Takes a build's events from its threads to the loop.
+
+    Args:
+        loop: the server's.
+        telling: where they are kept.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, telling: Telling) -> None:
+        self._loop = loop
+        self._telling = telling
+        self._lock = threading.Lock()
+        self._waiting: list[Event] = []
+        self._called_off = False
+
+    def __call__(self, event: "Event") -> None:
+        """Take an event.
+
+        Raises:
+            CalledOffError: nobody waits for the build any more.
+        """
+        if self._called_off:
+            raise CalledOffError
+        with self._lock:
+            self._waiting.append(event)
+            if len(self._waiting) > 1:
+                return
+        self._loop.call_soon_threadsafe(self._pass_on)
+
+    def call_off(self) -> None:
+        """Have the build end."""
+        self._called_off = True
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for event in waiting:
+            self._telling.tell(event)
+
+
+def failure(error: BaseException) -> StatusError:
+    """Returns a build's failure as BuildKit's clients expect it, with the Dockerfile's lines.
+
+    Any other status than UNKNOWN they would write before the message.
+    """
+    if isinstance(error, StatusError):
+        return error
+    details = []
+    if isinstance(error, DockerfileError) and error.source is not None:
+        details.append(_blamed(error.source, error.places))
+    return StatusError(Code.UNKNOWN, message(error), details)
+
+
+def _blamed(source: "Source", places: "Sequence[Place]") -> Any:
+    """Returns the lines that are to blame: errdefs.Source, as util/grpcerrors encodes it."""
+    document = {
+        "info": {
+            "filename": source.name,
+            "data": base64.b64encode(source.text).decode(),
+            "language": "Dockerfile",
+        },
+        "ranges": [{"start": {"line": one.first}, "end": {"line": one.last}} for one in places],
+    }
+    words = schema.messages("control")
+    return words.Any(
+        type_url="github.com/moby/buildkit/errdefs.Source+json",
+        value=json.dumps(document).encode(),
+    )

@@ -1,0 +1,239 @@
+"""BuildKit's Control service: builds, how they go, what their cache takes up, what is here.
+
+Source: moby/buildkit, api/services/control/control.proto, control/control.go.
+"""
+
+import asyncio
+import base64
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ketch import __version__
+from ketch.api.buildkit import llb, schema, workers
+from ketch.api.buildkit.asking import Asked
+from ketch.api.buildkit.builds import Record, failure
+from ketch.api.buildkit.grpc import Code, StatusError
+from ketch.api.buildkit.telling import timestamp
+from ketch.errors import KetchError, NotFoundError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ketch.api.buildkit.builds import Build, Builds
+    from ketch.api.buildkit.grpc import Call, Handler
+    from ketch.build.request import Result
+
+_SERVICE = "/moby.buildkit.v1.Control/"
+_COMPLETE = 1  # BuildHistoryEventType
+
+
+class Control:
+    """The service.
+
+    Args:
+        builds: the server's.
+    """
+
+    def __init__(self, builds: "Builds") -> None:
+        self._builds = builds
+        self._words = schema.messages("control")
+
+    def methods(self) -> "dict[str, Handler]":
+        """Returns what answers which path."""
+        found = {
+            "Solve": self.solve,
+            "Status": self.status,
+            "Info": self.info,
+            "ListWorkers": self.list_workers,
+            "ListenBuildHistory": self.listen_build_history,
+            "UpdateBuildHistory": self.update_build_history,
+        }
+        return {_SERVICE + name: handler for name, handler in found.items()}
+
+    async def solve(self, call: "Call") -> None:
+        """Build what is asked for, or what a client's own front end returns."""
+        asked = await call.request(self._words.SolveRequest)
+        if asked.SourcePolicy:
+            raise UnsupportedError(
+                "a source policy", "leave out EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
+            )
+        with self._builds.begun(asked.Ref, asked.Session) as build:
+            response = await self._answered(build, asked)
+        await call.send(self._words.SolveResponse(ExporterResponse=response))
+
+    async def _answered(self, build: "Build", message: Any) -> "Mapping[str, str]":
+        asked = _asked(message)
+        response: dict[str, str] = {}
+        error: StatusError | None = None
+        try:
+            if not message.Frontend:
+                if getattr(message.definition, "def"):
+                    llb.source_of(message.definition, "what is to be built")
+                    raise UnsupportedError("a build without a front end: an LLB graph by itself")
+                chosen = await build.returned
+                if chosen is None:
+                    return response
+                asked = _exported(chosen, asked)
+            response = exporter_response(await self._builds.run(build, asked))
+        except (KetchError, OSError) as failed:
+            error = failure(failed)
+            raise error from failed
+        except asyncio.CancelledError:
+            error = StatusError(Code.CANCELLED, "context canceled")
+            raise
+        finally:
+            if not message.Internal and asked.attributes:
+                self._builds.history.append(_record(build, asked, error, response))
+        return response
+
+    async def status(self, call: "Call") -> None:
+        """Tell how a build goes, until its end."""
+        asked = await call.request(self._words.StatusRequest)
+        build = await self._builds.get(asked.Ref)
+        async for message in build.telling.messages():
+            await call.send(message)
+
+    async def info(self, call: "Call") -> None:
+        """Say what this is."""
+        await call.request(self._words.InfoRequest)
+        version = self._words.BuildkitVersion(package="ketch", version=f"v{__version__}")
+        await call.send(self._words.InfoResponse(buildkitVersion=version))
+
+    async def list_workers(self, call: "Call") -> None:
+        """Tell who builds: ketch, for which platforms."""
+        await call.request(self._words.ListWorkersRequest)
+        record = await self._builds.application.run(workers.record)
+        await call.send(self._words.ListWorkersResponse(record=[record]))
+
+    async def listen_build_history(self, call: "Call") -> None:
+        """Tell of the latest builds that have ended, and, unless asked to leave, of those to come.
+
+        They are those since the server began.
+        """
+        asked = await call.request(self._words.BuildHistoryRequest)
+        told: set[str] = set()
+        while True:
+            for record in self._builds.history:
+                if record.ref in told or (asked.Ref and record.ref != asked.Ref):
+                    continue
+                told.add(record.ref)
+                if not asked.ActiveOnly:
+                    event = self._words.BuildHistoryEvent(
+                        type=_COMPLETE, record=self._history(record)
+                    )
+                    await call.send(event)
+            if asked.EarlyExit:
+                await call.send()  # so that there are headers, even of nothing
+                return
+            await asyncio.sleep(1)
+
+    async def update_build_history(self, call: "Call") -> None:
+        """Forget a build."""
+        asked = await call.request(self._words.UpdateBuildHistoryRequest)
+        found = [one for one in self._builds.history if one.ref == asked.Ref]
+        if not found:
+            raise NotFoundError(f"failed to retrieve build {asked.Ref[:200]}")
+        if asked.Pinned:
+            raise UnsupportedError("pinned builds: what is known of builds ends with the server")
+        if asked.Delete:
+            for one in found:
+                self._builds.history.remove(one)
+        await call.send(self._words.UpdateBuildHistoryResponse())
+
+    def _history(self, record: Record) -> Any:
+        error = record.error
+        return self._words.BuildHistoryRecord(
+            Ref=record.ref,
+            Frontend=record.asked.frontend,
+            FrontendAttrs=record.asked.attributes,
+            Exporters=[
+                self._words.Exporter(Type=kind, Attrs=attributes)
+                for kind, attributes in record.asked.outputs
+            ],
+            error=self._words.Status(code=error.code, message=error.message) if error else None,
+            CreatedAt=timestamp(record.began_ns),
+            CompletedAt=timestamp(record.ended_ns),
+            ExporterResponse=record.response,
+            numTotalSteps=len(record.steps),
+            numCompletedSteps=len(record.steps),
+            numCachedSteps=sum(record.steps),
+            numWarnings=record.warnings,
+        )
+
+
+def exporter_response(result: "Result") -> dict[str, str]:
+    """Returns what a build came to as a client is told: texts, what is none as JSON in base64.
+
+    Source: moby/buildkit, exporter/containerimage/exptypes, client/solve.go.
+    """
+    found: dict[str, str] = {}
+    for name, value in result.metadata.items():
+        if isinstance(value, str):
+            found[name] = value
+        else:
+            document = json.dumps(value, separators=(",", ":")).encode()
+            found[name] = base64.b64encode(document).decode()
+    return found
+
+
+def _asked(message: Any) -> Asked:
+    """Returns what a Solve request says by itself."""
+    outputs = [(one.Type, dict(one.Attrs)) for one in message.Exporters]
+    if not outputs and message.ExporterDeprecated:
+        outputs = [(message.ExporterDeprecated, dict(message.ExporterAttrsDeprecated))]
+    cache = message.Cache
+    exports = _places(cache.Exports)
+    if cache.ExportRefDeprecated:
+        old = {**cache.ExportAttrsDeprecated, "ref": cache.ExportRefDeprecated}
+        exports = [*exports, ("registry", old)]
+    imports = [("registry", {"ref": one}) for one in cache.ImportRefsDeprecated]
+    return Asked(
+        attributes=dict(message.FrontendAttrs),
+        frontend=message.Frontend,
+        inputs=inputs(message.FrontendInputs),
+        outputs=outputs,
+        cache_from=[*_places(cache.Imports), *imports],
+        cache_to=exports,
+        entitlements=list(message.Entitlements),
+    )
+
+
+def inputs(graphs: "Mapping[str, Any]") -> dict[str, llb.Source]:
+    """Returns what a front end's inputs are.
+
+    Raises:
+        UnsupportedError: one is no single source.
+    """
+    return {name: llb.source_of(graph, f"input {name[:200]!a}") for name, graph in graphs.items()}
+
+
+def _places(entries: "Sequence[Any]") -> "list[tuple[str, Mapping[str, str]]]":
+    return [(one.Type, dict(one.Attrs)) for one in entries]
+
+
+def _exported(chosen: Asked, waiting: Asked) -> Asked:
+    """Returns what a client's front end chose, to be exported as the waiting Solve says."""
+    return replace(
+        chosen,
+        outputs=waiting.outputs,
+        cache_from=[*chosen.cache_from, *waiting.cache_from],
+        cache_to=waiting.cache_to,
+        entitlements=waiting.entitlements,
+    )
+
+
+def _record(
+    build: "Build", asked: Asked, error: StatusError | None, response: dict[str, str]
+) -> Record:
+    return Record(
+        ref=build.ref,
+        asked=asked,
+        began_ns=build.began_ns,
+        ended_ns=time.time_ns(),
+        error=error,
+        response=response,
+        steps=tuple(build.telling.steps.values()),
+        warnings=len(build.telling.warnings),
+    )

@@ -1,0 +1,93 @@
+"""Routes by which BuildKit's clients leave HTTP/1: ``POST /session`` and ``POST /grpc``.
+
+On the first the client is the server, on the second we are. HTTP/2 and protobuf are loaded with
+this module, by the first client that comes. Source: moby/moby, api/server/router/grpc and session.
+"""
+
+from typing import TYPE_CHECKING
+
+from ketch.api.buildkit import grpc, schema, sessions
+from ketch.api.buildkit.bridge import Bridge
+from ketch.api.buildkit.builds import Builds
+from ketch.api.buildkit.control import Control
+from ketch.api.buildkit.http2 import Connection
+from ketch.errors import InvalidArgumentError, UnsupportedError
+
+if TYPE_CHECKING:
+    from ketch.api.application import Application
+    from ketch.api.buildkit.grpc import Call as GrpcCall
+    from ketch.api.buildkit.http2 import Stream
+    from ketch.api.call import Call
+    from ketch.api.http import RawStream
+    from ketch.api.router import Routes
+    from ketch.build.progress import Progress
+    from ketch.build.request import Request, Result
+    from ketch.engine.engine import Engine
+
+_SHARED = "buildkit"
+_SERVING = 1  # grpc.health.v1, HealthCheckResponse.ServingStatus
+_HEALTH = "/grpc.health.v1.Health/Check"
+_HELD_BYTES_MAX = 32 << 20
+
+
+async def session(call: "Call") -> None:
+    """Answer ``POST /session``: the client serves us its files and more."""
+    headers = call.exchange.headers
+    name = headers.get(sessions.ID, "")
+    there = _builds(call.application).sessions
+    _check(call)
+    there.check(name)
+    raw = await _upgraded(call)
+    shared_key = headers.get(sessions.SHARED_KEY, "")
+    await there.serve(raw, name, shared_key, call.exchange.values(sessions.METHOD))
+
+
+async def serve(call: "Call") -> None:
+    """Answer ``POST /grpc``: we serve the client."""
+    application = call.application
+    builds = _builds(application)
+    _check(call)
+    methods = {**Control(builds).methods(), **Bridge(builds).methods(), _HEALTH: _health}
+
+    async def accept(stream: "Stream") -> None:
+        mistake = await grpc.answer(stream, methods)
+        if mistake is not None:
+            application.log("error", "buildkit", cause=repr(mistake))
+
+    raw = await _upgraded(call)
+    await Connection(raw, client=False, accept=accept, held_max=_HELD_BYTES_MAX).run()
+
+
+async def _health(call: "GrpcCall") -> None:
+    words = schema.messages("session")
+    await call.request(words.HealthCheckRequest)
+    await call.send(words.HealthCheckResponse(status=_SERVING))
+
+
+def _check(call: "Call") -> None:
+    protocol = call.exchange.headers.get("upgrade", "")
+    if not protocol:
+        raise InvalidArgumentError("no upgrade proto in request")
+    if protocol != "h2c":
+        raise InvalidArgumentError(f"protocol {protocol[:100]} not supported")
+
+
+async def _upgraded(call: "Call") -> "RawStream":
+    return await call.exchange.hijack("", upgrade={"Connection": "Upgrade", "Upgrade": "h2c"})
+
+
+def _builds(application: "Application") -> Builds:
+    found = application.shared.get(_SHARED)
+    if not isinstance(found, Builds):
+        found = application.shared[_SHARED] = Builds(application, _solve)
+    return found
+
+
+def _solve(_engine: "Engine", _request: "Request", _progress: "Progress") -> "Result":
+    raise UnsupportedError("ketch does not build images yet")
+
+
+ROUTES: "Routes" = (
+    ("POST", "/grpc", serve),
+    ("POST", "/session", session),
+)

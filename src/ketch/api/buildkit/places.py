@@ -1,0 +1,119 @@
+"""What is a client's of a build: its directories, uploads, and what it is sent of the result."""
+
+import contextlib
+import os
+import tempfile
+from typing import TYPE_CHECKING, cast
+
+from ketch.api.buildkit.client import Client
+from ketch.build.request import Archive, CachePlace, Output, SessionDirectory
+from ketch.errors import UnavailableError, UnsupportedError
+from ketch.linux.removetree import remove_tree
+from ketch.linux.scopes import owned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import BinaryIO
+
+    from ketch.api.buildkit.client import Writer
+    from ketch.api.buildkit.sessions import Sessions
+    from ketch.build.request import Input
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class ClientPlaces:
+    """The places of one client's build, in the build's thread; a context manager.
+
+    Args:
+        client: whose.
+        sessions: where other sessions of the client's are found.
+        above: path of the directory that a private one is made in for results on their way.
+        result: returns what an earlier build came to.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        sessions: "Sessions",
+        above: str,
+        result: "Callable[[str], Input]",
+    ) -> None:
+        self.result = result
+        self._client = client
+        self._sessions = sessions
+        self._above = above
+        self._held = contextlib.ExitStack()
+        self._writers: list[Writer] = []
+        self._directories: list[tuple[int, str]] = []
+
+    def __enter__(self) -> "ClientPlaces":
+        """Returns the places themselves."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of all of it; what was not finished the client hears of."""
+        self._held.close()
+
+    def directory(self, name: str, session: str) -> "Input":
+        """Returns a directory that the client sends."""
+        if not session:
+            return SessionDirectory(self._client, name)
+        other = self._client.wait_for(self._sessions.get(session))
+        return SessionDirectory(self._client.of(other), name)
+
+    def upload(self, path: str) -> "Input":
+        """Returns what the client uploads, once."""
+        stream = self._client.upload("buildkit-session", path)
+        self._held.callback(stream.close)
+        return Archive(stream)
+
+    def layout(self, store: str, digest: str) -> "Input":
+        """Refuse an image of an OCI layout of the client's."""
+        raise UnsupportedError(
+            f"an OCI layout of the client's ({store}@{digest})",
+            "load it into the engine first (docker load), and name the image",
+        )
+
+    def output(self, number: int, type_: str, attributes: "Mapping[str, str]") -> Output:
+        """Returns an output that the client gets, once the build has come to it."""
+        if type_ == "local":
+            os.makedirs(self._above, mode=0o700, exist_ok=True)
+            path = tempfile.mkdtemp(prefix="output-", dir=self._above)
+            self._held.callback(remove_tree, path)
+            self._directories.append((number, path))
+            return Output(type_, attributes, directory=path)
+        if attributes.get("tar", "true").lower() in {"0", "f", "false"}:
+            raise UnsupportedError(
+                f"output of type {type_} to a directory of the client's",
+                "have it written as an archive (tar=true), and unpack that",
+            )
+        writer = self._client.writer(number)
+        self._held.callback(writer.close)
+        self._writers.append(writer)
+        return Output(type_, attributes, stream=cast("BinaryIO", writer))
+
+    def cache(self, type_: str, attributes: "Mapping[str, str]") -> CachePlace:
+        """Returns a place of a cache."""
+        if type_ == "local":
+            raise UnsupportedError(
+                "a cache in a directory of the client's (type=local)",
+                "keep it at a registry (type=registry), or in the image (type=inline)",
+            )
+        return CachePlace(type_, attributes)
+
+    def finish(self) -> None:
+        """Have the client get what it asked for, whole.
+
+        Raises:
+            UnavailableError: it has gone, or cannot write it.
+        """
+        for writer in self._writers:
+            writer.finish()
+        for number, path in self._directories:
+            try:
+                directory = os.open(path, _DIRECTORY)
+            except OSError as error:
+                raise UnavailableError(f"the result is gone: {error.strerror}") from error
+            with owned(directory):
+                self._client.send(number, directory)
