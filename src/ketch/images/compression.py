@@ -127,7 +127,7 @@ class _Members:
     """The content of a compressed stream, which may be several members one after the other."""
 
     __slots__ = ("_compression", "_decoder", "_format", "_input", "_limit_bytes", "_output",
-                 "_read_bytes", "_started", "_stream")  # fmt: skip
+                 "_position", "_read_bytes", "_started", "_stream")  # fmt: skip
 
     def __init__(self, stream: "Stream", compression: str, limit_bytes: int) -> None:
         self._stream = stream
@@ -138,17 +138,24 @@ class _Members:
         self._started = False
         self._input = b""
         self._output = b""
+        self._position = 0  # of what of it has been read
         self._read_bytes = 0
 
     def read(self, size: int, /) -> bytes:
-        pieces = [self._output] if self._output else []  # of one piece join makes no copy
-        missing = size - len(self._output)
+        # A format that cannot stop may have given a lot: what of it is left stays where it is.
+        ready = self._output[self._position : self._position + size]
+        self._position += len(ready)
+        pieces = [ready] if ready else []  # of one piece join makes no copy
+        missing = size - len(ready)
         while missing > 0 and (piece := self._more(missing)):
+            if len(piece) > missing:
+                self._output, self._position = piece, missing
+                piece = piece[:missing]
             pieces.append(piece)
             missing -= len(piece)
-        content = b"".join(pieces)
-        self._output = content[size:]
-        return content[:size]
+        if self._position == len(self._output):
+            self._output, self._position = b"", 0
+        return b"".join(pieces)
 
     def _more(self, wanted: int) -> bytes:
         """Returns some content, perhaps more than wanted where a format cannot stop there."""

@@ -63,7 +63,8 @@ class Resolver:
 
         Args:
             names: the path; the last symlink is followed too.
-            must_exist: whether it has to be there. Else what is missing stays as it is.
+            must_exist: whether it has to be there; where a link leads, if it is the last name. Else
+                what is missing stays as it is.
             passed: gets the paths of the symlinks on the way.
 
         Raises:
@@ -73,6 +74,7 @@ class Resolver:
         """
         done: list[str] = []
         rest = list(reversed(names))
+        asked = list(names)
         missing = links = 0  # how many of the names that are done are not there
         while rest:
             name = rest.pop()
@@ -88,7 +90,7 @@ class Resolver:
             target = self._look(done)
             if target is None:
                 if must_exist:
-                    raise Missing(names if rest else done)
+                    raise Missing(asked)
                 missing = 1
             elif target:
                 links += 1
@@ -98,6 +100,8 @@ class Resolver:
                     raise InvalidArgumentError(f"{shown(names)}: too many symbolic links")
                 done = [] if target.startswith("/") else done[:-1]
                 parts = [part for part in target.split("/") if part and part != "."]
+                if not rest:
+                    asked = names_of("/".join([*done, *parts]))
                 rest += reversed(parts)
         return done
 
