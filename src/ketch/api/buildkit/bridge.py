@@ -15,7 +15,7 @@ from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.builds import failure
 from ketch.api.buildkit.control import inputs
 from ketch.api.buildkit.grpc import StatusError
-from ketch.build.graph import Finding, Place
+from ketch.build.graph import Finding
 from ketch.build.progress import Warned
 from ketch.errors import (
     ConflictError,
@@ -24,6 +24,7 @@ from ketch.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from ketch.spec.dockerfile.errors import Place
 
 if TYPE_CHECKING:
     from ketch.api.buildkit.builds import Build, Builds

@@ -16,7 +16,7 @@ from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.images.registry.credentials import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ketch.api.buildkit.sessions import Session
 
@@ -72,6 +72,7 @@ class Client:
         include: "Sequence[str]" = (),
         exclude: "Sequence[str]" = (),
         follow: "Sequence[str]" = (),
+        tell: "Callable[[int], object] | None" = None,
     ) -> None:
         """Bring a directory of the client's into one of ours: ``ketch.build.request.Session``.
 
@@ -88,11 +89,17 @@ class Client:
         calling = self.call(FILE_SYNC, fsutil.metadata(asked))
         try:
             with Receiver(directory) as receiver:
-                self._receive(calling, receiver, name)
+                self._receive(calling, receiver, name, tell)
         finally:
             self.break_off(calling)
 
-    def _receive(self, calling: grpc.Calling, receiver: Receiver, name: str) -> None:
+    def _receive(
+        self,
+        calling: grpc.Calling,
+        receiver: Receiver,
+        name: str,
+        tell: "Callable[[int], object] | None",
+    ) -> None:
         ended = False
         while messages := self.next(calling):
             try:
@@ -103,6 +110,8 @@ class Client:
                 raise
             if answer:
                 self.wait_for(calling.send_encoded(answer))
+            if tell is not None:
+                tell(receiver.size_bytes)
             if receiver.is_finished and not ended:
                 ended = True
                 self.wait_for(calling.end())

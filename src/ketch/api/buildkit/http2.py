@@ -304,10 +304,11 @@ class Connection:
     def room(self, number: int) -> int:
         """Returns how much a stream may send now, in bytes."""
         try:
-            window = self._protocol.local_flow_control_window(number)
+            window: int = self._protocol.local_flow_control_window(number)
         except H2Error as error:
             raise StreamEndedError(f"the client's connection: {error}") from error
-        return min(window, self._protocol.max_outbound_frame_size)
+        largest: int = self._protocol.max_outbound_frame_size
+        return min(window, largest)
 
     async def send_data(self, number: int, data: bytes, *, end: bool) -> None:
         """Send a stream's data, for which there is room."""

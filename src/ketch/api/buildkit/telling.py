@@ -15,8 +15,9 @@ from ketch.build.progress import Log, Status, VertexState, Warned
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from ketch.build.graph import Finding, Place
+    from ketch.build.graph import Finding
     from ketch.build.progress import Event
+    from ketch.spec.dockerfile.errors import Place
 
 LOG_BYTES_MAX = 8 << 20
 _EVENTS_MAX = 1000

@@ -23,13 +23,13 @@ from ketch.api.buildkit.receiving import Receiver
 from ketch.api.buildkit.sending import Sender
 from ketch.api.listeners import Tls, listen
 from ketch.api.server import Server
-from ketch.build.graph import Finding, Place
+from ketch.build.graph import Finding
 from ketch.build.progress import Log, Progress, Status, VertexState, Warned
 from ketch.build.request import Archive, Request, Result, SessionDirectory
 from ketch.engine.engine import Engine
 from ketch.engine.settings import Settings
 from ketch.errors import KetchError, NotFoundError, UnavailableError
-from ketch.spec.dockerfile import errors as dockerfile_errors
+from ketch.spec.dockerfile.errors import DockerfileError, Place, Source
 from tests.unit.api.buildkit.buildx import BRIDGE, CONTROL, ask, dialled, files, session, words
 from tests.unit.api.buildkit.buildx import upgraded as upgraded_
 
@@ -245,9 +245,9 @@ def test_results_go_to_the_client_as_archives_and_as_files(tmp_path: pathlib.Pat
 
 def test_a_failure_is_told_with_the_lines_that_are_to_blame(tmp_path: pathlib.Path) -> None:
     def solve(_engine: Engine, _request: Request, _progress: Progress) -> Result:
-        source = dockerfile_errors.Source("Dockerfile", b"FROM a\nRUN b\n")
-        place = dockerfile_errors.Place(2, 2)
-        raise dockerfile_errors.DockerfileError("exit code: 1", places=[place], source=source)
+        source = Source("Dockerfile", b"FROM a\nRUN b\n")
+        place = Place(2, 2)
+        raise DockerfileError("exit code: 1", places=[place], source=source)
 
     async def test(socket: str) -> None:
         async with session(socket, "s", {}):
