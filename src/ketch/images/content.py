@@ -110,7 +110,7 @@ class ContentStore:
 
     def writer(self, algorithm: str = "sha256") -> "BlobWriter":
         """Returns a writer of a new blob, to be used in a ``with`` block."""
-        self._make_layout()
+        self.make_layout()
         return BlobWriter(self, algorithm)
 
     def delete(self, digest: str) -> None:
@@ -132,13 +132,14 @@ class ContentStore:
 
     def write_index(self, content: bytes) -> None:
         """Have ``index.json``, the list of images for tools that read OCI layouts, say this."""
-        self._make_layout()
+        self.make_layout()
         with contextlib.suppress(FileNotFoundError), open(f"{self.root}/index.json", "rb") as file:
             if file.read() == content:
                 return
         self._replace("index.json", content)
 
-    def _make_layout(self) -> None:
+    def make_layout(self) -> None:
+        """Make the directories, if they are missing: whoever brings a blob here itself."""
         if os.path.exists(f"{self.root}/oci-layout"):
             return
         os.makedirs(self.root, 0o700, exist_ok=True)
@@ -246,7 +247,7 @@ class BlobWriter:
             os.fchmod(self._descriptor, 0o644)
             os.fsync(self._descriptor)
             os.rename(self._path, path)
-            _sync_directory(os.path.dirname(path))
+            sync_directory(os.path.dirname(path))
         except OSError as error:
             raise _unwritable(self._store.root, error) from error
         return digest
@@ -265,7 +266,8 @@ def _names(directory: str) -> list[str]:
         return []
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
+    """Wait until a directory's names are on the disk."""
     with owned(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as descriptor:
         os.fsync(descriptor)
 

@@ -1,0 +1,1 @@
+"""What steps came to, kept for the builds that come after."""

@@ -1,0 +1,139 @@
+"""COPY, ADD and WORKDIR on files of the store and of contexts, by ``ketch.build.files``."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ketch.build.files import copying, digests, directories, users
+from ketch.build.files.selection import Selection, select
+from ketch.build.graph import CopyItem
+from ketch.errors import ConflictError
+from ketch.spec import modes
+from ketch.spec.ignore_patterns import IgnorePatterns
+
+if TYPE_CHECKING:
+    from ketch.build.graph import Copy, MakeDirectory, Mount, Vertex
+    from ketch.build.trees import Tree
+
+_CHANGED = "something was changed while it was copied"
+_HINT = "build again when nobody writes there"
+
+
+class Chosen:
+    """Which files a step means.
+
+    Args:
+        selections: one an item.
+    """
+
+    def __init__(self, selections: Sequence[Selection]) -> None:
+        self.selections = selections
+        self._version: bytes | None = None
+
+    def digest(self, known: "digests.Known | None") -> str:
+        """Returns what they are worth to the cache.
+
+        Args:
+            known: what is known of files that were read before.
+
+        Raises:
+            KetchError: something cannot be read, or was changed meanwhile.
+        """
+        found = digests.digest(self.selections, known)
+        self._version = found.version
+        return found.value
+
+    def check(self, version: digests.Version) -> None:
+        """Look whether what was copied is what the digest was of.
+
+        Raises:
+            ConflictError: it was changed.
+        """
+        if self._version is not None and version.digest() != self._version:
+            raise ConflictError(_CHANGED, _HINT)
+
+
+def choose(vertex: "Copy", tree: "Callable[[Vertex], Tree]") -> Chosen:
+    """Returns which files a COPY or ADD means.
+
+    Args:
+        vertex: what is copied.
+        tree: gives a source's files.
+
+    Raises:
+        KetchError: there is nothing where something must be.
+    """
+    exclude = Excluded(vertex.exclude) if vertex.exclude else None
+    return Chosen(
+        [
+            select(tree(item.source), item, parents=vertex.parents, exclude=exclude)
+            for item in vertex.items
+        ]
+    )
+
+
+def write(vertex: "Copy", chosen: Chosen, root: int) -> None:
+    """Copy.
+
+    Args:
+        vertex: what is copied.
+        chosen: which files.
+        root: descriptor of the root that they are put on.
+
+    Raises:
+        ConflictError: they are others than they were.
+        KetchError: something cannot be read or made.
+    """
+    mode = modes.parse(vertex.mode) if vertex.mode else None
+    owner = users.owner(root, vertex.owner) if vertex.owner else None
+    version = digests.Version()
+    for selection in chosen.selections:
+        destination = copying.Destination(root, vertex.target, owner, mode)
+        copying.copy(selection, destination, version)
+    chosen.check(version)
+
+
+def make_directory(vertex: "MakeDirectory", root: int) -> None:
+    """Make a directory and its parents where they are missing."""
+    owner = users.owner(root, vertex.owner) if vertex.owner else (0, 0)
+    directories.make(root, vertex.path, owner)
+
+
+def description(vertex: "Copy") -> "list[Any]":
+    """Returns which files a COPY means of sources that never change."""
+    items = [[item.paths, item.unpack, item.required] for item in vertex.items]
+    return ["copy", items, vertex.parents, vertex.exclude]
+
+
+def choose_mount(mount: "Mount", tree: "Tree") -> Chosen:
+    """Returns which files a mount shows."""
+    assert mount.source is not None
+    return Chosen([select(tree, CopyItem(mount.source, (mount.source_path,)))])
+
+
+def write_mount(mount: "Mount", tree: "Tree", root: int) -> None:
+    """Copy what a mount shows, to the same place beneath a root."""
+    chosen = choose_mount(mount, tree)
+    version = digests.Version()
+    for selection in chosen.selections:
+        for source in selection.sources:
+            target = f"/{'/'.join(source.names)}"
+            copying.copy_source(selection, source, copying.Destination(root, target), version)
+
+
+class Excluded:
+    """What ``--exclude`` leaves out, for ``ketch.build.files``.
+
+    Args:
+        patterns: as they are written.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = IgnorePatterns(patterns)
+
+    def hides(self, path: str) -> bool:
+        """See ``ketch.build.trees.Hidden``."""
+        return self._patterns.matches(path)
+
+    def may_show_below(self, path: str) -> bool:
+        """See ``ketch.build.trees.Hidden``."""
+        return self._patterns.may_except_beneath(path)

@@ -1,0 +1,306 @@
+"""One vertex made: taken from the cache, or done.
+
+All that was made of a build's vertices is held here, by vertex, while the build goes on.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ketch.build import copying, failures, sources
+from ketch.build.cache import keys, locks
+from ketch.build.cache.records import Records
+from ketch.build.graph import Copy, ImageSource, MakeDirectory, Run, Scratch, Vertex
+from ketch.build.states import Layer, State
+from ketch.build.steps import Prepared, Steps
+from ketch.build.trees import Tree
+from ketch.errors import KetchError
+
+if TYPE_CHECKING:
+    from ketch.build.graph import Mount
+    from ketch.build.layering import Layering
+    from ketch.build.reporting import Reporter, Track
+    from ketch.build.request import Request
+    from ketch.build.solving import Calling
+    from ketch.build.steps import Source
+    from ketch.engine.engine import Engine
+
+    Write = Callable[[str], None]
+
+# What is said of a vertex to whoever asks why it was made anew.
+CACHED = "cached"
+ASKED = "not looked for: it was asked to be made anew"
+UNKNOWN = "not cached: nothing was made of the same files by the same instruction"
+ALWAYS = "looked at each time"
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why a vertex was, or was not, taken from the cache.
+
+    Attributes:
+        name: the vertex's.
+        reason: why.
+        key: its cache key, empty where it has none.
+    """
+
+    name: str
+    reason: str
+    key: str = ""
+
+    @property
+    def line(self) -> str:
+        """All of it, for people."""
+        return f"{self.name}: {self.reason}{f' ({self.key})' if self.key else ''}"
+
+
+class Executor:
+    """Makes the vertices of one build; its methods may be called from any thread.
+
+    Args:
+        engine: the engine's places.
+        request: what is built.
+        layering: makes layers.
+        files: where files come from.
+        steps: runs programs.
+        reporter: is told of everything.
+        calling: by which threads wait.
+        exported: vertices whose layers an image is to have.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        request: "Request",
+        layering: "Layering",
+        files: "sources.Sources",
+        steps: Steps,
+        reporter: "Reporter",
+        calling: "Calling",
+    ) -> None:
+        self._engine = engine
+        self._request = request
+        self._layering = layering
+        self._files = files
+        self._steps = steps
+        self._reporter = reporter
+        self._calling = calling
+        self._thread = threading.local()
+        self._results: dict[Vertex, State | Tree] = {}
+        self._tracks: dict[Vertex, Track] = {}
+        self.exported: set[Vertex] = set()
+        self.used: set[str] = set()
+        self.explained: list[Explained] = []
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """Hold what a thread has of its own, for its life."""
+        engine = type(self._engine)(self._engine.settings, patience=self._calling)
+        self._thread.engine = engine
+        self._thread.records = Records(engine.store, engine.images.snapshotter)
+        try:
+            yield
+        finally:
+            engine.store.close()
+
+    def announce(self, vertices: "Sequence[Vertex]") -> None:
+        """Tell of all vertices before the first is made; ``vertices`` is in an order to do so."""
+        for vertex in vertices:
+            if isinstance(vertex, Scratch):
+                continue
+            inputs = [self._tracks[one].id for one in vertex.inputs if one in self._tracks]
+            self._tracks[vertex] = self._reporter.vertex(vertex.name, inputs, vertex.stage)
+
+    def state(self, vertex: Vertex) -> State:
+        """Returns the layers that a vertex has come to."""
+        found = self._results[vertex]
+        assert isinstance(found, State)
+        return found
+
+    def tree(self, vertex: Vertex) -> Tree:
+        """Returns the files that a vertex has come to, to be read."""
+        found = self._results[vertex]
+        return Tree(self._layering.view(found)) if isinstance(found, State) else found
+
+    def identity(self, vertex: Vertex) -> str:
+        """Returns what the files of a repository or a download follow from, without its kind."""
+        found = self._results[vertex]
+        return found.identity.partition(":")[2] if isinstance(found, Tree) else ""
+
+    def chain_ids(self) -> list[str]:
+        """Returns the chain IDs of all layers that vertices have come to by now."""
+        found = [one for one in self._results.values() if isinstance(one, State)]
+        return list(dict.fromkeys(chain_id for state in found for chain_id in state.chain_ids))
+
+    def make(self, vertex: Vertex) -> None:
+        """Make a vertex.
+
+        Raises:
+            KetchError: it cannot be made; the message says which it is.
+        """
+        if isinstance(vertex, Scratch):
+            self._results[vertex] = State()
+            return
+        track = self._tracks[vertex]
+        try:
+            self._results[vertex] = self._made(vertex, track)
+        except KetchError as error:
+            track.end(error=error.message)
+            raise failures.located(error, vertex) from error
+        except Exception as error:
+            track.end(error=str(error))
+            raise
+        except BaseException:
+            track.end(error="context canceled")
+            raise
+
+    def _made(self, vertex: Vertex, track: "Track") -> State | Tree:
+        if isinstance(vertex, Copy):
+            return self._copy(vertex, track)
+        if isinstance(vertex, Run):
+            return self._run(vertex, track)
+        if isinstance(vertex, MakeDirectory):
+            return self._make_directory(vertex, track)
+        track.begin()
+        found: State | Tree
+        if isinstance(vertex, ImageSource):
+            found, is_cached = self._files.image(vertex, track, self._thread.engine)
+        else:
+            found, is_cached = self._files.tree(vertex, track), False
+        self._explain(vertex, CACHED if is_cached else ALWAYS)
+        track.end(cached=is_cached)
+        return found
+
+    # What makes a layer
+
+    def _copy(self, vertex: Copy, track: "Track") -> State:
+        base = self.state(vertex.base)
+        chosen = copying.choose(vertex, self.tree)
+        digest = self._digest_of(vertex, chosen)
+        key = keys.of_copy(vertex, "" if vertex.link else base.chain_id, digest)
+
+        def write(directory: str) -> None:
+            with self._layering.mounted(directory) as root:
+                copying.write(vertex, chosen, root)
+
+        return self._layer(vertex, track, key, base, write, alone=vertex.link)
+
+    def _make_directory(self, vertex: MakeDirectory, track: "Track") -> State:
+        base = self.state(vertex.base)
+
+        def write(directory: str) -> None:
+            with self._layering.mounted(directory) as root:
+                copying.make_directory(vertex, root)
+
+        return self._layer(vertex, track, keys.of_directory(vertex, base.chain_id), base, write)
+
+    def _run(self, vertex: Run, track: "Track") -> State:
+        base = self.state(vertex.base)
+        digests = [self._mount_digest(one) for one in vertex.mounts]
+        key = keys.of_run(vertex, base.chain_id, digests, self._request)
+
+        def write(directory: str) -> None:
+            with contextlib.ExitStack() as held:
+                bound = {
+                    one: self._bound(one, held) for one in vertex.mounts if one.source is not None
+                }
+                outcome = self._steps.run(
+                    vertex, directory, track.log, sources=bound, patience=self._calling
+                )
+            failures.check(vertex, outcome)
+
+        return self._layer(vertex, track, key, base, write)
+
+    def _layer(
+        self,
+        vertex: Vertex,
+        track: "Track",
+        key: str,
+        base: State,
+        write: "Write",
+        *,
+        alone: bool = False,
+    ) -> State:
+        """Returns what a step comes to: what is on record of it, or what it writes now."""
+        records: Records = self._thread.records
+        if not vertex.ignore_cache and (found := self._found(records, key, base)):
+            return self._cached(vertex, track, key, base, found)
+        with locks.held(self._engine.settings.root, key, self._calling):
+            # Somebody else may have made it meanwhile.
+            if not vertex.ignore_cache and (found := self._found(records, key, base)):
+                return self._cached(vertex, track, key, base, found)
+            self._calling.check()
+            track.begin()
+            self._explain(vertex, ASKED if vertex.ignore_cache else UNKNOWN, key)
+            with self._layering.root(State() if alone else base) as directory:
+                write(directory)
+                layer = self._layering.commit(
+                    directory, base, vertex.name, alone=alone, created_ns=time.time_ns(),
+                    kept=vertex in self.exported,
+                )  # fmt: skip
+            records.add(key, layer, base)
+        track.end()
+        return base.plus(layer)
+
+    def _found(self, records: Records, key: str, base: State) -> Layer | None:
+        layer = records.find(key, base)
+        if layer is not None:
+            self._layering.place_on(base, layer)
+        return layer
+
+    def _cached(self, vertex: Vertex, track: "Track", key: str, base: State, layer: Layer) -> State:
+        self.used.add(key)
+        self._explain(vertex, CACHED, key)
+        track.end(cached=True)
+        return base.plus(layer)
+
+    def _explain(self, vertex: Vertex, reason: str, key: str = "") -> None:
+        self.explained.append(Explained(vertex.name, reason, key))
+
+    # What files are worth
+
+    def _digest_of(self, vertex: Copy, chosen: "copying.Chosen") -> str:
+        """Returns the digest of what is copied, which is on record where it never changes."""
+        records: Records = self._thread.records
+        fixed = [self._results[item.source] for item in vertex.items]
+        stacks = [found for found in fixed if isinstance(found, State)]
+        if len(stacks) < len(fixed):
+            return chosen.digest(self._files.known)
+        chain_id = "+".join(stack.chain_id for stack in stacks)
+        key = keys.of_selection(chain_id, copying.description(vertex))
+        if known := records.digest(key):
+            return known
+        digest = chosen.digest(None)
+        records.add_digest(key, stacks[0].chain_id, digest)
+        return digest
+
+    def _mount_digest(self, mount: "Mount") -> str:
+        if mount.source is None:
+            return ""
+        found = self._results[mount.source]
+        if not isinstance(found, State):
+            return copying.choose_mount(mount, found).digest(self._files.known)
+        records: Records = self._thread.records
+        key = keys.of_selection(found.chain_id, ["mount", mount.source_path])
+        if known := records.digest(key):
+            return known
+        digest = copying.choose_mount(mount, self.tree(mount.source)).digest(None)
+        records.add_digest(key, found.chain_id, digest)
+        return digest
+
+    def _bound(self, mount: "Mount", held: contextlib.ExitStack) -> "Source":
+        """Returns what a mount's source is bound from."""
+        assert mount.source is not None
+        found = self._results[mount.source]
+        if isinstance(found, State):
+            if mount.read_only:
+                return self._layering.view(found)
+            return Prepared(held.enter_context(self._layering.root(found)))
+        # Of a context what is wanted, and never the caller's own files.
+        directory = held.enter_context(self._layering.root(State()))
+        with self._layering.mounted(directory) as root:
+            copying.write_mount(mount, found, root)
+        return Prepared(directory)

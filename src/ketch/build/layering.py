@@ -1,0 +1,216 @@
+"""How steps' files become layers: a root on top of others, and what was written to it.
+
+Where the driver can, the very tree that a step wrote to is its layer; its archive is read once, for
+its digest, and written only where an image is to have it. That is right where the tree is what its
+archive unpacks to. Where it is not, since it has sockets or names that no archive can hold, the
+layer is unpacked from the archive like any other: everybody who has the image has the same files.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ketch.build.states import Layer, State
+from ketch.engine.images import ingest
+from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.images import layered
+from ketch.images.pieces import Pieces
+from ketch.linux.scopes import owned
+from ketch.spec import image as documents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ketch.build.blobs import Blobs
+    from ketch.build.place import Place
+    from ketch.engine.images.images import Images
+
+_PIECE_BYTES = 1 << 18
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Layering:
+    """Makes layers for one build.
+
+    Args:
+        images: the store.
+        place: the build's.
+        blobs: where archives go.
+    """
+
+    def __init__(self, images: "Images", place: "Place", blobs: "Blobs") -> None:
+        self._images = images
+        self._snapshotter = images.snapshotter
+        self._place = place
+        self._blobs = blobs
+        self._views = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._seen: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def root(self, base: State) -> Iterator[str]:
+        """Prepare a root to write to, for a block; gives its directory.
+
+        Raises:
+            InvalidArgumentError: it would have one layer too many.
+            NotFoundError: a layer is missing.
+            UnavailableError: the disk is full or failing.
+        """
+        if len(base.layers) >= documents.LAYERS_MAX:
+            raise InvalidArgumentError(
+                f"max depth exceeded: an image has at most {documents.LAYERS_MAX} layers",
+                "do more in one instruction, or begin another stage and copy from this one",
+            )
+        with self._place.root() as directory:
+            self._snapshotter.prepare(directory, base.chain_ids, bare=True)
+            yield directory
+
+    @contextlib.contextmanager
+    def mounted(self, directory: str) -> Iterator[int]:
+        """Mount a prepared root, for a block; gives its descriptor."""
+        # What is lost in a power cut is a step that is done again.
+        with owned(self._snapshotter.mount(directory, passing=True)) as descriptor:
+            yield descriptor
+
+    def view(self, state: State) -> int:
+        """Returns a descriptor of some files, to be read only, until the build ends."""
+        with self._lock:
+            if state.chain_id not in self._seen:
+                self._seen[state.chain_id] = self._view(state)
+            return self._seen[state.chain_id]
+
+    def close(self) -> None:
+        """Let go of all views."""
+        self._views.close()
+
+    def commit(
+        self, directory: str, base: State, description: str, *, alone: bool = False,
+        created_ns: int, kept: bool,
+    ) -> Layer:  # fmt: skip
+        """Make a layer of what was written to a root, which is no root any more.
+
+        Args:
+            directory: the root's, mounted nowhere.
+            base: what the layer lies on.
+            description: what made it.
+            alone: whether the root was prepared on nothing, and the layer has no part in its base.
+            created_ns: when it was made.
+            kept: whether its archive will be wanted.
+
+        Raises:
+            UnavailableError: the disk is full or failing.
+        """
+        below = State() if alone else base
+        if self._snapshotter.adopts:
+            diff_id, size_bytes = self._adopt(directory, below, kept=kept)
+        else:
+            diff_id, size_bytes = self._unpack(directory, below)
+        layer = Layer(diff_id, base.over(diff_id), size_bytes, created_ns, description, alone=alone)
+        self.place_on(base, layer)
+        return layer
+
+    def place_on(self, base: State, layer: Layer) -> None:
+        """See that a layer that was made alone is there on top of others as well.
+
+        Raises:
+            NotFoundError: it is not there at all.
+            UnavailableError: the disk is full or failing.
+        """
+        if layer.alone and not self._snapshotter.exists(base.over(layer.diff_id)):
+            self._snapshotter.link(layer.diff_id, base.over(layer.diff_id))
+
+    def archive(self, state: State, number: int) -> Iterator[bytes]:
+        """Yield the archive of one of some layers, made of its files again.
+
+        Args:
+            state: the layers.
+            number: which.
+        """
+        layer = state.layers[number]
+        below = () if layer.alone else state.chain_ids[:number]
+        parts = self._parts(below)
+        tree = os.open(f"{self._snapshotter.path(layer.chain_id)}/diff", _DIRECTORY)
+        with owned(tree):
+            yield from layered.diff(tree, layered.Directory(parts), complete=False)
+
+    def write_archive(self, state: State, number: int) -> None:
+        """Write the archive of a layer that an image needs, unless there is one.
+
+        Raises:
+            UnavailableError: it cannot be made of the files any more; or the disk is full.
+        """
+        layer = state.layers[number]
+        if layer.diff_id in self._blobs:
+            return
+        with self._blobs.writer() as blob:
+            pieces = Pieces(self.archive(state, number))
+            while piece := pieces.read(_PIECE_BYTES):
+                blob.write(piece)
+            if blob.digest != layer.diff_id:
+                raise UnavailableError(
+                    f"layer {layer.diff_id} has changed on the disk: it is {blob.digest} now",
+                    "build again with --no-cache",
+                )
+            blob.keep()
+
+    def squash(self, state: State, base: State, description: str, created_ns: int) -> State:
+        """Returns files of which all that lies on a base is one layer."""
+        parts = self._parts(base.chain_ids)
+        pieces = Pieces(layered.diff(self.view(state), layered.Directory(parts), complete=True))
+        made = ingest.add_layer(self._images, pieces, base.chain_ids)
+        return base.plus(
+            Layer(made.diff_id, made.chain_id, made.size_bytes, created_ns, description)
+        )
+
+    def _view(self, state: State) -> int:
+        if not state.layers:
+            with contextlib.ExitStack() as made:
+                directory = made.enter_context(self._place.root())
+                descriptor = os.open(directory, _DIRECTORY)
+                self._views.push(made.pop_all())
+        else:
+            # The snapshots of a build stay while it goes on, and nobody writes to what is prepared.
+            with contextlib.ExitStack() as made:
+                directory = made.enter_context(self.root(state))
+                descriptor = self._snapshotter.view(directory)
+                self._views.push(made.pop_all())
+        self._views.callback(os.close, descriptor)
+        return descriptor
+
+    def _parts(self, chain_ids: "Sequence[str]") -> list[bytes]:
+        """Returns the trees of some layers, topmost first."""
+        return [
+            os.fsencode(f"{self._snapshotter.path(chain_id)}/diff")
+            for chain_id in reversed(chain_ids)
+        ]
+
+    def _adopt(self, directory: str, below: State, *, kept: bool) -> tuple[str, int]:
+        account = layered.Account()
+        with self._blobs.writer(written=kept) as blob:
+            self._read(directory, blob.write, account)
+            if not account.is_exact:
+                return self._unpack(directory, below)
+            if kept:
+                blob.keep()
+            self._snapshotter.adopt(directory, below.over(blob.digest), account.size_bytes)
+            return blob.digest, account.size_bytes
+
+    def _read(
+        self, directory: str, write: "Callable[[bytes], None]", account: layered.Account
+    ) -> None:
+        with self._snapshotter.writable(directory) as (upper, lower, complete):
+            pieces = Pieces(
+                layered.diff(
+                    upper, lower, complete=complete, markers=self._snapshotter.markers,
+                    account=account,
+                )
+            )  # fmt: skip
+            while piece := pieces.read(_PIECE_BYTES):
+                write(piece)
+
+    def _unpack(self, directory: str, below: State) -> tuple[str, int]:
+        stream = Pieces(self._snapshotter.diff(directory))
+        made = ingest.add_layer(self._images, stream, below.chain_ids)
+        return made.diff_id, made.size_bytes

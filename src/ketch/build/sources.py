@@ -1,0 +1,158 @@
+"""Where a build's files come from: images, contexts, repositories, URLs, the Dockerfile's text."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ketch.build.graph import (
+    ContextSource,
+    Copy,
+    GitSource,
+    HttpSource,
+    ImageSource,
+    InlineSource,
+    Run,
+    Vertex,
+)
+from ketch.build.states import Layer, State
+from ketch.build.trees import Tree
+from ketch.linux.scopes import owned
+from ketch.spec import image as documents
+from ketch.spec import timestamps
+
+if TYPE_CHECKING:
+    from ketch.build.contexts.contexts import Contexts
+    from ketch.build.files.digests import Known
+    from ketch.build.reporting import Part, Track
+    from ketch.build.resolving import Pulls
+    from ketch.engine.engine import Engine
+    from ketch.engine.images.image import Image
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+class Sources:
+    """Gives the files of vertices that need no others.
+
+    Args:
+        contexts: those of the build.
+        pulls: brings images.
+        make: makes an empty directory that lasts as long as the build: path and descriptor.
+        vertices: all of the build's.
+        known: what is known of contexts' files that were read before.
+    """
+
+    def __init__(
+        self,
+        contexts: "Contexts",
+        pulls: "Pulls",
+        make: Callable[[str], tuple[str, int]],
+        vertices: Iterable[Vertex],
+        known: "Known | None" = None,
+    ) -> None:
+        self.known = known
+        self._contexts = contexts
+        self._pulls = pulls
+        self._make = make
+        self._wanted = _wanted(vertices)
+
+    def image(self, vertex: ImageSource, track: "Track", engine: "Engine") -> tuple[State, bool]:
+        """Returns an image's layers, and whether they were here."""
+        image, is_here = self._pulls.image(vertex, engine, track)
+        return layers(image, engine), is_here
+
+    def tree(self, vertex: Vertex, track: "Track") -> Tree:
+        """Returns the files of a vertex that is no image.
+
+        Raises:
+            KetchError: they cannot be had.
+        """
+        if isinstance(vertex, InlineSource):
+            return self._inline(vertex)
+        told = Told(track)
+        try:
+            if isinstance(vertex, ContextSource):
+                wanted = sorted(self._wanted.get(vertex.context, ()))
+                return self._contexts.tree(vertex.context, wanted, told)
+            if isinstance(vertex, GitSource):
+                return self._contexts.git(vertex, told)
+            assert isinstance(vertex, HttpSource)
+            return self._contexts.http(vertex, told)
+        finally:
+            told.finish()
+
+    def _inline(self, vertex: InlineSource) -> Tree:
+        path, directory = self._make("inline")
+        for name, content in vertex.files.items():
+            # The planner gives plain names.
+            with owned(os.open(f"{path}/{name}", _NEW, 0o644)) as descriptor:
+                os.fchmod(descriptor, 0o644)
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+        return Tree(directory)
+
+
+class Told:
+    """Tells what is fetched as parts of a vertex.
+
+    Args:
+        track: the vertex.
+    """
+
+    def __init__(self, track: "Track") -> None:
+        self._track = track
+        self._parts: dict[str, Part] = {}
+
+    def __call__(self, what: str, current: int, total: int) -> None:
+        """Tell how far something is."""
+        shown = f"{what}:"
+        if shown not in self._parts:
+            self._parts[shown] = Part(self._track, shown, total)
+        self._parts[shown].advance(current, total)
+
+    def finish(self) -> None:
+        """Tell that all is done."""
+        for part in self._parts.values():
+            part.end()
+
+
+def layers(image: "Image", engine: "Engine") -> State:
+    """Returns the layers of an image of the store."""
+    images = engine.images
+    manifest = documents.parse_manifest(images.content.read(image.manifest_digest))
+    document = image.document
+    made = [entry for entry in document.get("history") or () if not entry.get("empty_layer")]
+    found = []
+    diff_ids = document["rootfs"]["diff_ids"]
+    for number, (descriptor, diff_id, chain_id) in enumerate(
+        zip(manifest["layers"], diff_ids, image.chain_ids, strict=True)
+    ):
+        entry = made[number] if len(made) == len(diff_ids) else {}
+        found.append(
+            Layer(
+                diff_id, chain_id, images.snapshotter.size_bytes(chain_id),
+                timestamps.created_ns(entry.get("created") or ""),
+                entry.get("created_by") or "", descriptor=descriptor,
+            )
+        )  # fmt: skip
+    return State(tuple(found))
+
+
+def _wanted(vertices: Iterable[Vertex]) -> dict[str, set[str]]:
+    """Returns which paths of each context are used."""
+    found: dict[str, set[str]] = {}
+    for vertex in vertices:
+        if isinstance(vertex, Copy):
+            for item in vertex.items:
+                if isinstance(item.source, ContextSource):
+                    found.setdefault(item.source.context, set()).update(item.paths)
+        elif isinstance(vertex, Run):
+            for mount in vertex.mounts:
+                if isinstance(mount.source, ContextSource):
+                    found.setdefault(mount.source.context, set()).add(mount.source_path)
+        for one in vertex.inputs:
+            # One that something is built on is wanted whole.
+            if isinstance(one, ContextSource) and one is getattr(vertex, "base", None):
+                found.setdefault(one.context, set()).add("/")
+    return found
