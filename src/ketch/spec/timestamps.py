@@ -52,7 +52,7 @@ def created_ns(text: str) -> int:
         The moment, or UNKNOWN_NS where the text is no whole moment of RFC 3339 or is Go's zero.
     """
     match = _MOMENT.fullmatch(text)
-    found = _calendar_moment(*match.groups(default="")) if match and match[7] else None
+    found = _calendar_moment(*match.groups(default="")) if match and match[8] else None
     return UNKNOWN_NS if found is None or text == ZERO else found
 
 

@@ -152,3 +152,20 @@ def test_durations_that_go_refuses(text: str) -> None:
 )  # fmt: skip
 def test_words(seconds: float, words: str) -> None:
     assert timestamps.spoken(int(seconds * SECOND_NS)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "moment_ns"),
+    [
+        ("1970-01-01T00:00:02Z", 2_000_000_000),
+        ("1970-01-01T00:00:02.5Z", 2_500_000_000),
+        ("1970-01-01T01:00:00.25+01:00", 250_000_000),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("1970-01-01T00:00:02", timestamps.UNKNOWN_NS),
+        ("1970-01-01", timestamps.UNKNOWN_NS),
+        ("0001-01-01T00:00:00Z", timestamps.UNKNOWN_NS),
+        ("", timestamps.UNKNOWN_NS),
+    ],
+)
+def test_when_an_image_was_made(text: str, moment_ns: int) -> None:
+    assert timestamps.created_ns(text) == moment_ns
