@@ -148,7 +148,8 @@ class CopyItem:
 
     Attributes:
         source: where from.
-        paths: there; patterns of Go's filepath.Match.
+        paths: there; patterns of Go's filepath.Match, but for what is one file by itself
+            (downloads, and what stands in the Dockerfile).
         unpack: whether archives are unpacked: None as ADD has it (local ones, not downloads).
         required: whether a pattern that nothing matches is an error.
     """

@@ -83,7 +83,7 @@ def test_downloads_and_repositories() -> None:
         """
     )
     sources = [(item.source, item.paths) for copy in copies(found) for item in copy.items]
-    assert [paths for _, paths in sources] == [(r"a\*.txt",), ("__unnamed__",), *[("/",)] * 3]
+    assert [paths for _, paths in sources] == [("a*.txt",), ("__unnamed__",), *[("/",)] * 3]
     shown = [
         (each.url, each.checksum, each.filename if isinstance(each, HttpSource)
          else each.keep_git_dir)
@@ -108,6 +108,9 @@ def test_a_path_that_looks_like_a_repository_is_one_only_as_a_context() -> None:
     [
         ("COPY https://host.example/a /", "source can't be a URL for COPY"),
         ("COPY git@host.example:a.git /", "source can't be a git ref for COPY"),
+        ("COPY --chmod=99 a /", "invalid chmod parameter: '99'. it should be octal string and "
+         "between 0 and 07777"),
+        ("COPY --chmod=q+x a /", "invalid chmod parameter: 'q+x': invalid syntax"),
         ("ADD --checksum=sha256:1 a b /", "checksum can't be specified for multiple sources"),
         ("ADD --checksum=sha256:1 a /", "checksum requires HTTP(S) or Git sources"),
         ("ADD --checksum=nothing https://host.example/a /",

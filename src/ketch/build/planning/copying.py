@@ -11,11 +11,12 @@ from ketch.build.graph import Copy, CopyItem, GitSource, HttpSource, InlineSourc
 from ketch.build.planning import paths, platforms
 from ketch.build.planning.setting import Setting, Turn
 from ketch.spec import digest as digests
-from ketch.spec import git_urls
+from ketch.spec import git_urls, modes
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.instructions import Add, Content, Transfer
 from ketch.spec.dockerfile.instructions import Copy as CopyInstruction
 from ketch.spec.git_urls import GitUrl
+from ketch.spec.path_match import has_wildcards
 from ketch.spec.values import quoted
 
 _UNNAMED = "__unnamed__"
@@ -40,6 +41,8 @@ def copy(turn: Turn, this: Transfer) -> None:
     name = turn.named(setting.expanded_name(this.text, state.environment))
     if isinstance(this, Add):
         _check_checksum(this)
+    if this.mode:
+        modes.parse(this.mode)
     items = [*_items(setting, this, files, name), *_contents(setting, this)]
     state.root = setting.vertices.one(
         Copy(
@@ -104,7 +107,7 @@ def _items(setting: Setting, this: Transfer, files: Vertex, name: str) -> Iterat
             if not isinstance(this, Add):
                 raise DockerfileError("source can't be a URL for COPY", "ADD can take it")
             source = _http(setting, this, path, name)
-            yield CopyItem(source, (paths.literal(source.filename),), bool(this.unpack))
+            yield CopyItem(source, (source.filename,), bool(this.unpack))
         else:
             yield _local(this, files, path)
 
@@ -117,13 +120,13 @@ def _local(this: Transfer, files: Vertex, path: str) -> CopyItem:
         before, pivot, after = path.partition("/./")
         if pivot:
             cleaned = f"{paths.rooted(before).rstrip('/')}/.{paths.rooted(after)}"
-    return CopyItem(files, (cleaned,), unpack, required=not paths.has_wildcards(path))
+    return CopyItem(files, (cleaned,), unpack, required=not has_wildcards(path))
 
 
 def _contents(setting: Setting, this: Transfer) -> Iterator[CopyItem]:
     for content in this.contents:
         source = setting.vertices.one(_inline(content))
-        yield CopyItem(source, (paths.literal(content.name),))
+        yield CopyItem(source, (content.name,))
 
 
 def _inline(content: Content) -> InlineSource:

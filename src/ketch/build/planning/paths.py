@@ -29,21 +29,3 @@ def target(directory: str, path: str) -> str:
     found = rooted(path if path.startswith("/") else f"{directory}/{path}")
     into = path in {"", "."} or path.endswith(("/", "/."))
     return f"{found}/" if into and found != "/" else found
-
-
-def has_wildcards(pattern: str) -> bool:
-    """Whether a pattern of filepath.Match can match anything but itself."""
-    escaped = False
-    for character in pattern:
-        if escaped:
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        elif character in "*?[":
-            return True
-    return False
-
-
-def literal(name: str) -> str:
-    """Returns a pattern of filepath.Match that matches a name alone."""
-    return "".join(f"\\{character}" if character in "*?[\\" else character for character in name)
