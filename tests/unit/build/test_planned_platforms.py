@@ -113,13 +113,13 @@ def test_platforms_that_cannot_be(
     assert error.message == message
 
 
-def _contexts(**named: Input) -> dict[str, Input]:
+def _contexts(named: dict[str, Input]) -> dict[str, Input]:
     return {"context": LocalDirectory("/"), **named}
 
 
 def test_a_context_in_place_of_an_image() -> None:
     contexts = _contexts(
-        **{"docker.io/library/base": ImageInput("other:1"), "tool:1": LocalDirectory("/t")}
+        {"docker.io/library/base": ImageInput("other:1"), "tool:1": LocalDirectory("/t")}
     )
     images = Images({"other:1": {"Env": ["A=1"]}})
     found = planned("FROM base\nCOPY --from=tool:1 /x /\n", images, contexts=contexts)
@@ -136,7 +136,7 @@ def test_a_context_in_place_of_an_image() -> None:
 
 def test_a_context_in_place_of_a_stage() -> None:
     text = "FROM missing AS Build\nRUN x\nFROM build AS next\nCOPY --from=build a /\n"
-    found = planned(text, contexts=_contexts(build=LocalDirectory("/b")))
+    found = planned(text, contexts=_contexts({"build": LocalDirectory("/b")}))
     assert names(found) == ["[context build] load from client", "[next 1/1] COPY --from=build a /"]
     assert config(found)["Env"] == [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -144,7 +144,7 @@ def test_a_context_in_place_of_a_stage() -> None:
 
 
 def test_a_context_for_one_platform() -> None:
-    contexts = _contexts(**{"base::linux/arm64": ImageInput("arm"), "base": ImageInput("any")})
+    contexts = _contexts({"base::linux/arm64": ImageInput("arm"), "base": ImageInput("any")})
     images = Images()
     planned("FROM base\n", images, contexts=contexts, platforms=["linux/arm64", "linux/s390x"])
     assert [(name.rpartition("/")[2], platform) for name, platform, _ in images.asked] == [
@@ -154,9 +154,13 @@ def test_a_context_for_one_platform() -> None:
 
 def test_kinds_of_contexts() -> None:
     contexts = _contexts(
-        none=ImageInput("scratch"), layout=LayoutInput("/l", "v1"),
-        git=Git("https://host.example/p.git"), http=Http("https://host.example/a"),
-    )  # fmt: skip
+        {
+            "none": ImageInput("scratch"),
+            "layout": LayoutInput("/l", "v1"),
+            "git": Git("https://host.example/p.git"),
+            "http": Http("https://host.example/a"),
+        }
+    )
     copied = "".join(f"COPY --from={name} / /{name}\n" for name in contexts if name != "context")
     images = Images()
     found = planned(f"FROM scratch\n{copied}", images, contexts=contexts)
@@ -174,7 +178,7 @@ def test_kinds_of_contexts() -> None:
 
 
 def test_no_context_stands_for_scratch() -> None:
-    found = planned("FROM scratch\nRUN x\n", contexts=_contexts(scratch=LocalDirectory("/")))
+    found = planned("FROM scratch\nRUN x\n", contexts=_contexts({"scratch": LocalDirectory("/")}))
     assert isinstance(vertices(found)[0], Scratch)
 
 

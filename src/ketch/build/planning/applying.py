@@ -8,15 +8,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from ketch.build.graph import MakeDirectory
-from ketch.build.planning import gotext, paths, platforms, ports
-from ketch.build.planning.arguments import NOT_VARIABLES, Declared
+from ketch.build.planning import gotext, paths, platforms
+from ketch.build.planning.arguments import Declared
 from ketch.build.planning.copying import copy
 from ketch.build.planning.running import run
 from ketch.build.planning.setting import Turn
 from ketch.build.planning.stages import State
 from ketch.errors import InvalidArgumentError
 from ketch.spec import signals
+from ketch.spec.dockerfile import exposing
 from ketch.spec.dockerfile import instructions as language
+from ketch.spec.dockerfile.checks import UNSEEN_ARGUMENTS
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.expansion import Expander
 
@@ -37,6 +39,7 @@ def apply(turn: Turn) -> None:
             return
         expander = Expander(turn.state.environment, turn.setting.lexer.escape)
         expanded = language.expand(instruction, expander)
+        turn.check(expanded, expander.missing)
         _APPLIED[type(expanded)](turn, expanded)
     except DockerfileError as error:
         raise error.at(instruction.place) from error.__cause__
@@ -47,21 +50,25 @@ def apply(turn: Turn) -> None:
 def _arg(turn: Turn, this: language.Arg) -> None:
     setting, stage, state = turn.setting, turn.stage, turn.state
     shown = []
+    missing: set[str] = set()
     for variable in this.variables:
         name = variable.name
         value = setting.overrides.get(name)
         inherited = False
         if value is None and variable.default is not None:
-            value = setting.lexer.process(variable.default, state.environment).text
+            expanded = setting.lexer.process(variable.default, state.environment)
+            value = expanded.text
+            missing |= expanded.missing
         elif value is None and name in setting.arguments:
             value, inherited = setting.arguments[name], True
-        if value is not None and name not in NOT_VARIABLES:
+        if value is not None and name not in UNSEEN_ARGUMENTS:
             state.environment.set(name, value)
         if not inherited:
             stage.declared[name] = Declared(variable, value or "", this.place)
         stage.used.add(name)
         state.arguments.append((name, value))
         shown.append(name if value is None else f"{name}={value}")
+    turn.check(this, missing)
     state.steps.add(f"ARG {' '.join(shown)}")
 
 
@@ -116,14 +123,14 @@ def _volume(turn: Turn, this: language.Volume) -> None:
 
 
 def _expose(turn: Turn, this: language.Expose) -> None:
-    found = ports.exposed(this.ports)
+    found = [port for word in exposing.read(this.ports) for port in word.ports]
     turn.setting.allowance.take(0, len(found))
     turn.state.image.table("ExposedPorts").update((port, {}) for port in found)
     turn.state.steps.add(f"EXPOSE {gotext.listed(found)}")
 
 
 def _cmd(turn: Turn, this: language.Cmd) -> None:
-    turn.stage.given[language.Cmd] = this.place
+    turn.stage.command_given = True
     words = _words(turn.state, this.command)
     turn.state.image.config["Cmd"] = words
     turn.state.image.config["ArgsEscaped"] = True
@@ -131,10 +138,9 @@ def _cmd(turn: Turn, this: language.Cmd) -> None:
 
 
 def _entrypoint(turn: Turn, this: language.Entrypoint) -> None:
-    turn.stage.given[language.Entrypoint] = this.place
     words = _words(turn.state, this.command)
     turn.state.image.config["Entrypoint"] = words
-    if language.Cmd not in turn.stage.given:
+    if not turn.stage.command_given:
         turn.state.image.config.pop("Cmd", None)
     turn.state.steps.add(f"ENTRYPOINT {gotext.quoted_list(words)}")
 
@@ -151,7 +157,6 @@ def _shell(turn: Turn, this: language.Shell) -> None:
 
 
 def _healthcheck(turn: Turn, this: language.Healthcheck) -> None:
-    turn.stage.given[language.Healthcheck] = this.place
     numbers = {
         "Interval": this.interval_ns,
         "Timeout": this.timeout_ns,

@@ -5,9 +5,10 @@ arguments, stages, which of them are needed, what they begin with, triggers, the
 after the other. Each platform is planned for itself; what comes out the same is one vertex.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ketch.build.graph import Plan
+from ketch.build.graph import Finding, Plan
 from ketch.build.planning import arguments, platforms
 from ketch.build.planning.conversion import Conversion
 from ketch.build.planning.inputs import Inputs
@@ -19,10 +20,12 @@ from ketch.build.request import Request
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
 from ketch.spec.digits import signed
-from ketch.spec.dockerfile import parsing
+from ketch.spec.dockerfile import checks, lint, parsing
 from ketch.spec.dockerfile import stages as language
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.expansion import Lexer
+from ketch.spec.dockerfile.lint import Linter
+from ketch.spec.ignore_patterns import IgnorePatterns
 
 if TYPE_CHECKING:
     from ketch.spec.image import Platform
@@ -31,14 +34,25 @@ PLATFORMS_MAX = 64
 """How many platforms one build may be for."""
 
 
-def plan(text: bytes, filename: str, request: Request, resolver: Resolver) -> Plan:
-    """Plans a build; nothing is run, read or written but what the resolver asks for.
+Ignored = Callable[[], IgnorePatterns | None]
+"""Reads the ``.dockerignore`` of the main context; None where there is none."""
+
+
+def plan(
+    text: bytes,
+    filename: str,
+    request: Request,
+    resolver: Resolver,
+    ignored: Ignored | None = None,
+) -> Plan:
+    """Plans a build; nothing is run, read or written but what the last two of these ask for.
 
     Args:
         text: the Dockerfile.
         filename: what it is called in errors.
         request: what was asked for.
         resolver: who knows images.
+        ignored: for the rule that what is copied is not left out.
 
     Raises:
         DockerfileError: the Dockerfile, or what was asked for with it, cannot be built. It says
@@ -46,45 +60,85 @@ def plan(text: bytes, filename: str, request: Request, resolver: Resolver) -> Pl
     """
     dockerfile = parsing.parse(text, filename)
     try:
-        return _Planner(language.read(dockerfile), request, resolver).plan()
+        return Planner(language.read(dockerfile), request, resolver, ignored).plan()
     except DockerfileError as error:
         raise error.at(source=dockerfile.source) from error.__cause__
 
 
-class _Planner:
+class Planner:
     """Plans all platforms of a build.
 
     Args:
         program: the Dockerfile.
         request: what was asked for.
         resolver: who knows images.
+        ignored: for the rule that what is copied is not left out.
+
+    Attributes:
+        linter: what takes the rules that are broken.
+
+    Raises:
+        DockerfileError: what is said of rules is malformed.
     """
 
-    def __init__(self, program: language.Stages, request: Request, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        program: language.Stages,
+        request: Request,
+        resolver: Resolver,
+        ignored: Ignored | None = None,
+    ) -> None:
         self.program = program
+        self.ignored = ignored
         self.request = request
         self.overrides = arguments.given(request.build_args)
         self.vertices = Vertices()
         self.allowance = Allowance()
         self.inputs = Inputs(request.contexts, resolver, self.vertices)
+        override = self.overrides.get(arguments.CHECK, "")
+        self.linter = Linter(lint.options_of(program.dockerfile.source.text, override))
 
     def plan(self) -> Plan:
-        wanted = self._platforms()
-        several = self._several(wanted)
-        build = platforms.host()
-        asked: list[Platform | None] = [*wanted] or [None]
-        conversions = [
-            Conversion(self.program, self.inputs, self._setting(build, platform, several=several))
-            for platform in asked
-        ]
+        """Returns the plan.
+
+        Raises:
+            DockerfileError: there is none.
+        """
+        conversions = self.conversions()
         targets = [conversion.target() for conversion in conversions]
         first = conversions[0]
         return Plan(
             targets,
-            unused_arguments=arguments.unused(self.overrides, first.declared()),
+            [_finding(finding) for finding in self.linter.findings],
+            arguments.unused(self.overrides, first.declared()),
             epoch_s=first.setting.epoch_s,
-            index=several,
+            index=first.setting.several,
         )
+
+    def conversions(self, *, everything: bool = False) -> list[Conversion]:
+        """Returns what plans each platform; rules count on the first alone.
+
+        Args:
+            everything: whether stages are looked at that the target does not need.
+
+        Raises:
+            DockerfileError: what was asked for cannot be.
+        """
+        wanted = self._platforms()
+        several = self._several(wanted)
+        build = platforms.host()
+        asked: list[Platform | None] = [*wanted] or [None]
+        checks.check_file(self.linter, self.program)
+        linters = [self.linter, *(Linter(lint.Options(skip_all=True)) for _ in asked[1:])]
+        return [
+            Conversion(
+                self.program,
+                self.inputs,
+                self._setting(build, platform, linter, several=several),
+                everything=everything,
+            )
+            for platform, linter in zip(asked, linters, strict=True)
+        ]
 
     def _platforms(self) -> "list[Platform]":
         found: dict[str, Platform] = {}
@@ -114,14 +168,15 @@ class _Planner:
             )
         return several
 
-    def _setting(self, build: "Platform", target: "Platform | None", *, several: bool) -> Setting:
+    def _setting(
+        self, build: "Platform", target: "Platform | None", linter: Linter, *, several: bool
+    ) -> Setting:
         lexer = Lexer(self.program.dockerfile.escape)
         stage = self.request.target or self.program.stages[-1].name
         defaults = arguments.defaults(build, target or build, stage, self.overrides)
-        found, declared = arguments.before_stages(
-            self.program.global_args, defaults, self.overrides, lexer
-        )
-        overrides = self.overrides
+        overrides, global_args = self.overrides, self.program.global_args
+        self._check_defaults(linter, defaults, lexer)
+        found, declared = arguments.before_stages(global_args, defaults, overrides, lexer)
         epoch_s = _epoch(overrides.get(arguments.EPOCH, found.get(arguments.EPOCH, "")))
         return Setting(
             request=self.request,
@@ -136,11 +191,26 @@ class _Planner:
             target=target or build,
             explicit=target is not None,
             several=several,
+            linter=linter,
+            ignored=self.ignored if linter is self.linter else None,
             epoch_s=epoch_s,
             hidden=arguments.proxies(overrides),
             hostname=overrides.get(arguments.HOSTNAME, ""),
             cache_namespace=overrides.get(arguments.CACHE_NAMESPACE, ""),
         )
+
+    def _check_defaults(self, linter: Linter, defaults: dict[str, str], lexer: Lexer) -> None:
+        """Looks whether bases are named where nobody gives arguments."""
+        try:
+            found, _ = arguments.before_stages(self.program.global_args, defaults, {}, lexer)
+        except DockerfileError:
+            return  # which the build meets as well
+        checks.check_default_bases(linter, self.program, found)
+
+
+def _finding(finding: lint.Finding) -> Finding:
+    rule = finding.rule
+    return Finding(rule.name, rule.description, rule.url, finding.message, finding.place)
 
 
 def _epoch(text: str) -> int | None:

@@ -145,9 +145,13 @@ def _mounts(turn: Turn, this: RunInstruction) -> Iterator[Mount]:
     agents = 0
     for number, mount in enumerate(this.mounts or ()):
         if mount.type == "secret":
-            yield _secret(mount)
+            made = _secret(mount)
+            turn.stage.secrets.setdefault(made.id, (this.place, made.required))
+            yield made
         elif mount.type == "ssh":
-            yield _agent(mount, agents)
+            made = _agent(mount, agents)
+            turn.stage.agents.setdefault(made.id, (this.place, made.required))
+            yield made
             agents += 1
         else:
             yield _files(turn.setting, turn.state, mount, turn.command.sources[number])

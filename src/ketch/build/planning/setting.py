@@ -1,6 +1,6 @@
 """What all stages of one platform are planned with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,15 @@ from ketch.build.planning.vertices import Vertices
 from ketch.build.request import Request
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.expansion import Lexer
+from ketch.spec.dockerfile.instructions import Instruction, Transfer
+from ketch.spec.dockerfile.lint import Linter
+from ketch.spec.ignore_patterns import IgnorePatterns
 
 if TYPE_CHECKING:
     from ketch.spec.image import Platform
+
+FINDINGS_MAX = 1_000
+"""How many broken rules are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Setting:
         build: the platform that the build runs on.
         target: the platform that it is for.
         explicit: whether that one was asked for.
+        linter: takes what breaks a rule.
+        ignored: reads the main context's ``.dockerignore``, None where there is none to be had.
         several: whether there are others, so that names tell which one they are about.
         epoch_s: the time that everything new is given, None for now.
         hidden: proxies, as ``NAME=value``.
@@ -52,6 +60,8 @@ class Setting:
     target: "Platform"
     explicit: bool
     several: bool
+    linter: Linter
+    ignored: Callable[[], IgnorePatterns | None] | None = None
     epoch_s: int | None = None
     hidden: tuple[str, ...] = ()
     hostname: str = ""
@@ -102,3 +112,24 @@ class Turn:
             self.state.environment,
             triggered=self.command.triggered,
         )
+
+    def check(self, instruction: Instruction, missing: Collection[str]) -> None:
+        """Looks for rules that the instruction breaks.
+
+        Args:
+            instruction: it, expanded.
+            missing: variables that it names and that are not set.
+        """
+        setting, checks = self.setting, self.stage.checks
+        room = FINDINGS_MAX - len(setting.linter.findings)
+        if checks is None or room <= 0:
+            return
+        if missing:
+            declared = {name for name, _ in self.state.arguments}
+            some = sorted(missing)[:room]
+            checks.undefined(instruction, some, declared, self.state.environment)
+        ignored = None
+        if isinstance(instruction, Transfer) and not self.command.sources and setting.ignored:
+            ignored = setting.ignored()
+        shell = bool(self.state.image.config.get("Shell"))
+        checks.instruction(instruction, shell_given=shell, ignored=ignored)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from ketch.build.graph import ImageSource, Step, Vertex
 from ketch.build.planning.arguments import Declared
 from ketch.build.planning.image import Image
+from ketch.spec.dockerfile.checks import StageChecks
 from ketch.spec.dockerfile.errors import DockerfileError, Place
-from ketch.spec.dockerfile.instructions import Instruction
+from ketch.spec.dockerfile.instructions import From, Instruction
 
 if TYPE_CHECKING:
     from ketch.spec.image import Platform
@@ -149,6 +150,8 @@ class Stage:
         name: what it is called in the Dockerfile, may be empty.
         label: what it is called in names of vertices, may be empty.
         place: its FROM, or the instruction that names the image.
+        begin: its FROM, None where it has none.
+        description: what a comment says of it.
         base: what it builds on, expanded.
         parent: the stage that it builds on, None for an image.
         wanted: the platform that its FROM asks for.
@@ -165,13 +168,18 @@ class Stage:
         state: what it came to, None before it has been planned.
         declared: its arguments, for those who ask what the Dockerfile takes.
         used: names of the arguments that had a part in it.
-        given: where it has had its CMD, ENTRYPOINT and HEALTHCHECK, the last of each.
+        secrets: ids of secrets that it asks for, where, and whether they must be there.
+        agents: the same of ssh agents.
+        command_given: whether it has had a CMD of its own.
+        checks: what is looked at in its instructions, None where nothing is.
     """
 
     name: str
     label: str
     place: Place
     base: str
+    begin: From | None = None
+    description: str = ""
     parent: "Stage | None" = None
     wanted: "Platform | None" = None
     context: str = ""
@@ -187,7 +195,10 @@ class Stage:
     state: State | None = None
     declared: dict[str, Declared] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
-    given: dict[type[Instruction], Place] = field(default_factory=dict)
+    secrets: dict[str, tuple[Place, bool]] = field(default_factory=dict)
+    agents: dict[str, tuple[Place, bool]] = field(default_factory=dict)
+    command_given: bool = False
+    checks: StageChecks | None = None
 
 
 def reachable(target: Stage) -> list[Stage]:
