@@ -1,23 +1,27 @@
 """RUN's programs: on an image's files, with the runtime of containers, and nothing left of them."""
 
+import contextlib
 import os
 import pathlib
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from ketch.build import graph
 from ketch.build.graph import MountKind
 from ketch.build.request import Request
-from ketch.build.steps import Outcome, Prepared, Source, Steps, caches
+from ketch.build.steps import Outcome, Prepared, Source, Steps, caches, clean
 from ketch.engine.engine import Engine as Library
+from ketch.engine.networks.default import default_bridge
 from ketch.engine.processes import Patience
 from ketch.engine.settings import Settings
-from ketch.errors import InvalidArgumentError, NotFoundError, StartError
+from ketch.errors import InvalidArgumentError, NotFoundError, StartError, UnavailableError
 from tests.support.commands import Engine
 
 BASE = graph.Scratch(name="base")
@@ -412,3 +416,135 @@ def test_limits_privileges_and_devices(bench: Bench) -> None:
         with pytest.raises(InvalidArgumentError, match="required device"):
             bench.run(steps, "true", devices=(("vendor.com/none=a", True),))
         assert bench.run(steps, "true", devices=(("vendor.com/none=a", False),))[0] == Outcome(0)
+
+
+# Networks
+
+
+def test_a_named_network_and_the_names_there(ketch: Engine, bench: Bench, run_name: str) -> None:
+    ketch.ok("network", "create", run_name)
+    try:
+        ketch.ok("run", "-d", "--name", run_name, "--network", run_name, "busybox", "sleep", "100")
+        with Steps(bench.engine, Request(contexts={}, network=run_name)) as steps:
+            outcome, _ = bench.run(steps, "ping", "-c", "1", "-W", "5", run_name)
+            assert outcome == Outcome(0)
+            inspected = ketch("network", "rm", run_name)
+            assert "active endpoints" in inspected.err
+            assert 'name:"build"' in inspected.err
+    finally:
+        ketch.ok("rm", "-f", run_name)
+        eventually(lambda: not ketch("network", "rm", run_name).status, "the network stays")
+    with (
+        Steps(bench.engine, Request(contexts={}, network="not-there")) as steps,
+        pytest.raises(NotFoundError, match="network not-there not found"),
+    ):
+        bench.run(steps, "true")
+
+
+def test_what_a_step_s_connections_leave_is_not_the_next_one_s(bench: Bench, steps: Steps) -> None:
+    show = "readlink /proc/self/ns/net"
+    server = "echo x | nc -l -p 80 & sleep 0.3; nc 127.0.0.1 80 </dev/null; wait"
+    _, first = bench.run(steps, "sh", "-c", f"{show}; {server}")
+    _, second = bench.run(steps, "sh", "-c", show)
+    _, third = bench.run(steps, "sh", "-c", show, insecure=True)
+    _, fourth = bench.run(steps, "sh", "-c", show)
+    assert first.split() != second.split() == third.split() != fourth.split()
+
+
+# kill -9
+
+_STEPS = """
+import os, sys, tempfile
+from ketch.build import graph
+from ketch.build.request import Request
+from ketch.build.steps import Steps
+from ketch.engine.engine import Engine
+from ketch.engine.settings import Settings
+
+root, state, place = sys.argv[1:]
+engine = Engine(Settings(root, state))
+image = engine.images.resolve("busybox", "")
+with Steps(engine, Request(contexts={})) as steps:
+    print(flush=True)
+    while True:
+        directory = tempfile.mkdtemp(dir=place)
+        engine.images.snapshotter.prepare(directory, image.chain_ids, bare=True)
+        mounts = (graph.Mount(graph.MountKind.CACHE, "/c", id="killed"),)
+        words = ("sh", "-c", "sleep 0.02; echo")
+        step = graph.Run(name="", base=graph.Scratch(name=""), arguments=words, mounts=mounts)
+        steps.run(step, directory, lambda *_: None)
+"""
+
+
+def test_a_build_is_killed(bench: Bench, tmp_path: pathlib.Path) -> None:
+    settings = bench.engine.settings
+    for number in range(10):
+        words = [sys.executable, "-c", _STEPS, settings.root, settings.state, str(tmp_path)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.03 * number)
+            process.kill()
+        _expect_nothing(bench)
+
+
+@pytest.mark.parametrize("victim", ["ketch-step", "ketch-sandbox", "ketch-zygote"])
+def test_a_process_of_a_step_is_killed(bench: Bench, victim: str) -> None:
+    settings = bench.engine.settings
+    ran: list[str] = []
+    with Steps(bench.engine, Request(contexts={})) as steps:
+
+        def kill(*_: object) -> None:
+            ran.extend(os.listdir(f"{settings.state}/steps"))
+            for pid in _processes(settings.state, victim):
+                os.kill(pid, signal.SIGKILL)
+
+        words = ("sh", "-c", "trap '' TERM; echo; sleep 1; echo done")
+        step = graph.Run(name="RUN", base=BASE, arguments=words)
+        if victim == "ketch-step":
+            with pytest.raises(UnavailableError, match="has gone"):
+                steps.run(step, bench.prepare(), kill)
+        else:
+            assert steps.run(step, bench.prepare(), kill) == Outcome(0)
+        assert bench.run(steps, "true")[0] == Outcome(0)
+    _expect_nothing(bench)
+    assert ran
+    assert not [found for name in ran for found in pathlib.Path("/sys/fs/cgroup").rglob(name)]
+
+
+def _processes(state: str, name: str) -> list[int]:
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            named = entry.name.isdigit() and (entry / "comm").read_text() == f"{name}\n"
+            if named and state in (entry / "cmdline").read_text():
+                found.append(int(entry.name))
+    return found
+
+
+def _expect_nothing(bench: Bench) -> None:
+    """The next command leaves nothing of what was killed."""
+    engine, settings = bench.engine, bench.engine.settings
+
+    def is_clean() -> bool:
+        clean(engine)
+        with engine.store.reading() as connection:
+            rows = [
+                connection.execute(f"SELECT * FROM {table}").fetchall()
+                for table in ("sandbox", "lease", "endpoint")
+            ]
+        names = ("ketch-step", "ketch-sandbox")
+        alive = [pid for name in names for pid in _processes(settings.state, name)]
+        ports = os.listdir(f"/sys/class/net/{default_bridge(settings.root)}/brif")
+        return not any((*rows, alive, ports, *pathlib.Path(settings.state).glob("steps/*")))
+
+    eventually(is_clean, "something of the build stays")
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        assert settings.state not in mounts.read()
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)

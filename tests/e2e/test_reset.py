@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ketch.build import graph
+from ketch.build.request import Request
+from ketch.build.steps import Steps
+from ketch.engine.engine import Engine as Library
 from ketch.engine.networks.default import default_bridge
+from ketch.engine.settings import Settings
+from ketch.errors import UnavailableError
 from tests.support import images, leftovers, peers, serving
 from tests.support.commands import Engine
 
@@ -107,6 +113,26 @@ def test_nothing_is_left(make: Make) -> None:
     again = make()
     assert again.ok("run", "--rm", "busybox", "echo", "here") == "here"
     assert again.ok("volume", "ls", "-q") == ""
+
+
+def test_what_builds_have_goes_as_well(make: Make, tmp_path: pathlib.Path) -> None:
+    engine = make()
+    library = Library(Settings(str(root_of(engine)), str(state_of(engine))))
+    image = library.images.resolve("busybox", "")
+    library.images.snapshotter.prepare(str(tmp_path), image.chain_ids, bare=True)
+    cache = graph.Mount(graph.MountKind.CACHE, "/cache", id="kept")
+    words = ("sh", "-c", "echo; sleep 100")
+    base = graph.Scratch(name="base")
+    step = graph.Run(name="RUN", base=base, arguments=words, mounts=(cache,))
+    with Steps(library, Request(contexts={})) as steps:
+
+        def reset(*_: object) -> None:
+            engine.ok("system", "reset", "--force")
+
+        with pytest.raises(UnavailableError):
+            steps.run(step, str(tmp_path), reset)
+    library.store.close()
+    assert left(engine) == []
 
 
 @pytest.mark.parametrize("operators", ["", "add rule inet ketch user-forward counter"])

@@ -11,7 +11,8 @@ import os
 import time
 from signal import SIGKILL, pidfd_send_signal
 
-from ketch.engine.networks import kernel, reclaiming, records
+from ketch.engine.monitor import stepping
+from ketch.engine.networks import kernel, reclaiming, records, sandboxes
 from ketch.errors import (
     ConflictError,
     KetchError,
@@ -37,9 +38,12 @@ DATABASE = "ketch.db"
 # The database goes last, after all the rest: so what was interrupted can be done again.
 _ROOT_FILES = ("images.lock", "index.json", "oci-layout", f"{DATABASE}-wal", f"{DATABASE}-shm",
                DATABASE)  # fmt: skip
-_ROOT_DIRECTORIES = ("blobs", "containers", "ingest", "seccomp", "snapshots", "volumes")
+_ROOT_DIRECTORIES = (
+    "blobs", "build-cache", "builds", "containers", "ingest", "seccomp", "snapshots", "volumes",
+)  # fmt: skip
 _ROOT_PREFIXES = ("storage-driver", "trial-")
 _STATE_FILES = ("errors.log", "services.lock")
+_STATE_DIRECTORIES = ("steps",)
 _STATE_PREFIXES = ("forwarding", "zygote-", "names-")
 
 _PATIENCE_SECONDS = 10.0
@@ -96,6 +100,7 @@ def reset(engine: "Engine") -> list[str]:
             if _follows(pid, words, "ketch-zygote", state) and not _is_monitor(name)
         )
         _remove_containers(engine)
+        _end_builds(engine)
         _check_mounts(settings.root)
         _remove_networks(engine)
         _end(
@@ -115,7 +120,7 @@ def reset(engine: "Engine") -> list[str]:
                 os.rmdir(runtime)
             # Another root's containers may have the same directory for what they run with.
             if not os.path.exists(runtime):
-                left += _clear(state, _STATE_FILES, (), _STATE_PREFIXES)
+                left += _clear(state, _STATE_FILES, _STATE_DIRECTORIES, _STATE_PREFIXES)
     _leave_the_packet_filter()
     return left
 
@@ -148,6 +153,14 @@ def _remove_containers(engine: "Engine") -> None:
     raise problem or UnavailableError(
         f"others go on making containers in {engine.settings.root}", "end them first"
     )
+
+
+def _end_builds(engine: "Engine") -> None:
+    """End what builds have running, and take away what they held."""
+    _end(stepping.running(engine.settings))
+    stepping.clean(engine.settings)
+    _end(sandboxes.holders(engine.store))
+    sandboxes.clean(engine.settings, engine.store)
 
 
 def _check_mounts(root: str, but: str = "//") -> None:

@@ -283,25 +283,42 @@ def bury(namespace: int) -> None:
         SyscallError: the kernel refused.
     """
     with namespaces.network_entered(namespace):
-        if not _has_connections():
+        if not _connections()[0]:
             return
         inside = rtnetlink.Socket()
     with inside:
         inside.execute(*(rtnetlink.delete_link(link.index) for link in inside.links() if link.kind))
 
 
-def _has_connections() -> bool:
-    """Whether the network namespace that the thread is in has TCP sockets, anybody's or nobody's.
+def connections(namespace: int) -> int:
+    """How many TCP sockets a network namespace has, with those that only wait for late packets.
+
+    Args:
+        namespace: its descriptor.
+    """
+    with namespaces.network_entered(namespace):
+        return sum(_connections())
+
+
+def _connections() -> tuple[int, int]:
+    """The TCP sockets of the network namespace that the thread is in, anybody's or nobody's.
 
     Reading them one by one would pass through those of all namespaces.
+
+    Returns:
+        How many there are, and how many more are in TIME-WAIT.
     """
+    found = [0, 0]
     for path in ("/proc/thread-self/net/sockstat", "/proc/thread-self/net/sockstat6"):
         with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
             for line in file.read().splitlines():
                 kind, _, figures = line.partition(b": inuse ")
-                if kind in {b"TCP", b"TCP6"} and int(figures.split()[0]):
-                    return True
-    return False
+                if kind in {b"TCP", b"TCP6"}:
+                    words = figures.split()
+                    found[0] += int(words[0])
+                    if b"tw" in words:
+                        found[1] += int(words[words.index(b"tw") + 1])
+    return found[0], found[1]
 
 
 def _owned(owner: int, opened: contextlib.ExitStack) -> int:

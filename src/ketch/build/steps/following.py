@@ -40,6 +40,9 @@ class Following:
         pipes: descriptors of its standard output and error, in this order.
         output: takes what comes of them.
         agents: paths of agents' sockets, one for each listener that the process will send.
+
+    Attributes:
+        connections: how many TCP sockets were in its network when it had ended.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Following:
         self._relay: Relay | None = None
         self._decoder = wire.Decoder()
         self._outcome: Outcome | None = None
+        self.connections = 0
 
     def close(self) -> None:
         """End the connections to agents."""
@@ -102,7 +106,9 @@ class Following:
             if kind == wire.FAILED:
                 raise wire.error(payload)
             if kind == wire.EXIT:
-                self._outcome = Outcome(**json.loads(payload))
+                told = json.loads(payload)
+                self.connections = told.pop("connections")
+                self._outcome = Outcome(**told)
         return bool(data) and self._outcome is None
 
     def _lead_on(self, listeners: Sequence[socket.socket]) -> None:

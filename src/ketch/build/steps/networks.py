@@ -28,12 +28,16 @@ class Sandbox:
         descriptor: of the namespace.
         named: whether the engine's name server answers in it.
         gateways: the host's addresses as they are reached from it.
+        connections: how many TCP sockets are there while no step is.
+        is_used: whether a step has left more of them.
     """
 
     connection: socket.socket
     descriptor: int
     named: bool
     gateways: Sequence[str]
+    connections: int
+    is_used: bool = False
 
     def close(self) -> None:
         """Give it up."""

@@ -87,14 +87,15 @@ class Steps:
             InvalidArgumentError: the step asks for what cannot be.
             KetchError: something that it needs cannot be had.
         """
-        sandbox = self._networks.take() if self._network(step) == _OWN_NETWORK else None
+        if self._network(step) != _OWN_NETWORK:
+            return self._run(step, root, output, sources or {}, None, patience)
+        sandbox = self._networks.take()
         clean = False
         try:
             outcome = self._run(step, root, output, sources or {}, sandbox, patience)
-            clean = not step.insecure
+            clean = not step.insecure and not sandbox.is_used
         finally:
-            if sandbox is not None:
-                self._networks.give_back(sandbox, clean=clean)
+            self._networks.give_back(sandbox, clean=clean)
         return outcome
 
     def _network(self, step: graph.Run) -> graph.Network:
@@ -145,6 +146,8 @@ class Steps:
             )
         with self._lock:
             self._ending.append(connection)
+        if sandbox is not None:
+            sandbox.is_used = following.connections > sandbox.connections
         return outcome
 
     def _describe(self, step: graph.Run, root: str, sandbox: Sandbox | None) -> "dict[str, object]":

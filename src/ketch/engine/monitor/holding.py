@@ -2,7 +2,8 @@
 
 The request is a JSON object: ``network``, a name or ``default``; ``hosts``, the ``--add-host``
 entries. The answer is the namespace's descriptor, and what is written to /etc/hosts and
-/etc/resolv.conf by: ``gateways``, the host's addresses for ``host-gateway``.
+/etc/resolv.conf by: ``gateways``, the host's addresses for ``host-gateway``; ``named``, whether the
+engine's name server answers there; ``connections``, how many TCP sockets are ours.
 
 Who asked keeps the connection as long as anything is to run in the namespace. When it closes, by
 whatever end of its process, the links are cut off and the addresses given back.
@@ -17,6 +18,7 @@ from ketch.engine.networks import resolution, sandboxes, wiring
 from ketch.engine.records import names
 from ketch.errors import KetchError, UnsupportedError
 from ketch.linux import process
+from ketch.network.sandbox import connections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +70,11 @@ def hold(client: "Client", engine: "Engine", asked: "Mapping[str, Any]") -> None
         if wires.addresses:
             resolver = resolution.register(settings, sandbox_id, sandbox.descriptor)
         wires.settle()
-        told = {"named": bool(wires.addresses), "gateways": wires.gateways}
+        told = {
+            "named": bool(wires.addresses),
+            "gateways": wires.gateways,
+            "connections": connections(sandbox.descriptor),
+        }
         client.hand_over(json.dumps(told).encode(), sandbox.descriptor)
         while not client.gone:
             poll = select.poll()

@@ -29,7 +29,7 @@ there with all its content or not at all.
 import json
 import os
 import select
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from ketch import cgroups
 from ketch.engine import host
@@ -41,7 +41,9 @@ from ketch.engine.monitor.running import read_beneath
 from ketch.engine.networks import resolution
 from ketch.engine.records import names as identifiers
 from ketch.linux import process, procfs, signals
+from ketch.linux.scopes import owned
 from ketch.network import names
+from ketch.network.sandbox import connections
 from ketch.runtime import create, init, seccomp
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
@@ -50,7 +52,7 @@ from ketch.spec import environment, passwd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from ketch.engine.engine import Engine
@@ -91,7 +93,7 @@ def _run(
     descriptors: list[int],
     held: ExitStack,
 ) -> "dict[str, Any]":
-    """Returns ``status``, ``signal`` and ``oom``, as ``build.steps.Outcome`` has them."""
+    """Returns how it ended, as ``build.steps.Outcome`` has it, and what is left in its network."""
     step_id = identifiers.new_id()
     request = _complete(asked, step_id)
     with ExitStack() as until_end:
@@ -111,8 +113,8 @@ def _run(
         filter_ = seccomp.prepare(section, f"{engine.settings.root}/seccomp") if section else None
         layout = cgroups.detect()
         cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
-        _record(records, step_id, cgroup.path, held)
-        held.callback(remove_cgroup, cgroup)
+        _record(records, step_id, cgroup.path)
+        held.callback(_take_away, records, step_id, cgroup)
         cgroup.create()
         realtime.provide(cgroup.path, config["linux"]["resources"], layout)
         cgroup.set(config["linux"]["resources"])
@@ -143,6 +145,8 @@ def _run(
             raise
         status = _await_end(client, program)
         program.close()
+        joined = asked["network"]
+        remaining = connections(descriptors[joined]) if joined is not None else 0
         for descriptor in descriptors[_OUTPUTS:]:
             os.close(descriptor)  # locks of caches among them
         stubs.remove(rootfs, left)
@@ -150,6 +154,7 @@ def _run(
         "status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status),
         "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
         "oom": bool(cgroup.oom_kills()),
+        "connections": remaining,
     }
 
 
@@ -201,12 +206,16 @@ def _configure(
     return config
 
 
-def _record(records: int, step_id: str, cgroup: str, held: ExitStack) -> None:
-    """Write down what is to be taken away of a step, and have that taken back at the end."""
+def _record(records: int, step_id: str, cgroup: str) -> None:
+    """Write down what is to be taken away of a step."""
     keeper = Keeper()
     facts = f"{keeper.pid} {keeper.start_time} {procfs.boot_id()} {cgroup}"
     os.symlink(facts, step_id, dir_fd=records)
-    held.callback(os.unlink, step_id, dir_fd=records)
+
+
+def _take_away(records: int, step_id: str, cgroup: cgroups.Manager) -> None:
+    remove_cgroup(cgroup)
+    os.unlink(step_id, dir_fd=records)
 
 
 def _await_end(client: "Client", program: create.Container) -> int:
@@ -230,20 +239,61 @@ def _await_end(client: "Client", program: create.Container) -> int:
     return os.waitpid(program.pid, 0)[1]
 
 
+def running(settings: "Settings") -> list[int]:
+    """Returns the pids of the processes of steps that run."""
+    with _recorded(settings) as found:
+        return [one.pid for one in found if one.is_running]
+
+
 def clean(settings: "Settings") -> None:
     """Take away what is left of steps whose process was killed."""
+    with _recorded(settings) as found:
+        for one in found:
+            if not one.is_running:
+                remove_cgroup(cgroups.manager(one.cgroup, cgroups.detect()))
+                one.forget()
+
+
+class _Record:
+    """What is written down of a step that runs, or was killed.
+
+    Args:
+        records: descriptor of where.
+        name: its name there.
+        facts: what it says.
+    """
+
+    __slots__ = ("_name", "_records", "_start_time", "boot_id", "cgroup", "pid")
+
+    def __init__(self, records: int, name: str, facts: str) -> None:
+        self._records = records
+        self._name = name
+        pid, start_time, self.boot_id, self.cgroup = facts.split(" ", 3)
+        self.pid = int(pid)
+        self._start_time = int(start_time)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process lives."""
+        return self.boot_id == procfs.boot_id() and procfs.is_running(self.pid, self._start_time)
+
+    def forget(self) -> None:
+        """Remove it; gone already will do."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._records)
+
+
+@contextmanager
+def _recorded(settings: "Settings") -> "Iterator[list[_Record]]":
+    """What is written down of steps."""
+    found: list[_Record] = []
     try:
         records = os.open(f"{settings.state}/steps", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
+        yield found
         return
-    try:
-        boot_id = procfs.boot_id()
-        for step_id in os.listdir(records):
+    with owned(records):
+        for name in os.listdir(records):
             with suppress(FileNotFoundError):
-                pid, start_time, boot, cgroup = os.readlink(step_id, dir_fd=records).split(" ", 3)
-                if boot == boot_id and procfs.is_running(int(pid), int(start_time)):
-                    continue
-                remove_cgroup(cgroups.manager(cgroup, cgroups.detect()))
-                os.unlink(step_id, dir_fd=records)
-    finally:
-        os.close(records)
+                found.append(_Record(records, name, os.readlink(name, dir_fd=records)))
+        yield found

@@ -14,6 +14,7 @@ from ketch.linux import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Mapping
     from typing import Any
 
@@ -65,15 +66,23 @@ def release(settings: "Settings", store: "Store", sandbox_id: str, namespace: in
         connection.execute("DELETE FROM sandbox WHERE id = ?", (sandbox_id,))
 
 
+def holders(store: "Store") -> list[int]:
+    """Returns the pids of those who hold one."""
+    return [row["pid"] for row in _rows(store) if _is_held(row)]
+
+
 def clean(settings: "Settings", store: "Store") -> None:
     """Take away what holders have left who are no more."""
-    with store.reading() as connection:
-        rows = connection.execute("SELECT * FROM sandbox").fetchall()
-    if not rows:
-        return
-    boot_id = procfs.boot_id()
-    for row in rows:
-        alive = row["boot_id"] == boot_id and procfs.is_running(row["pid"], row["start_time"])
-        if not alive:
+    for row in _rows(store):
+        if not _is_held(row):
             with suppress(KetchError, OSError):  # the next one will try again
                 release(settings, store, row["id"])
+
+
+def _rows(store: "Store") -> "list[sqlite3.Row]":
+    with store.reading() as connection:
+        return connection.execute("SELECT * FROM sandbox").fetchall()
+
+
+def _is_held(row: "sqlite3.Row") -> bool:
+    return row["boot_id"] == procfs.boot_id() and procfs.is_running(row["pid"], row["start_time"])
