@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build import failures, place, steps
 from ketch.build.blobs import Blobs
+from ketch.build.cache import pruning
 from ketch.build.cache.records import Records
 from ketch.build.contexts.contexts import Contexts
 from ketch.build.executing import Executor
@@ -103,6 +104,7 @@ class _Build:
             with contextlib.suppress(KetchError):
                 images.publish_index()
                 images.collect_garbage()
+                pruning.collect(self._engine)
 
     def _within(self, at: "Place", explain: Callable[[str], object] | None) -> Result:
         engine, request = self._engine, self._request
@@ -123,7 +125,7 @@ class _Build:
                 engine,
                 request,
                 layering,
-                Sources(contexts, Pulls(request, calling), at.made, vertices, known),
+                Sources(contexts, Pulls(request, calling), at.contexts, held, vertices, known),
                 held.enter_context(steps.Steps(engine, request)),
                 self._reporter,
                 calling,
@@ -150,6 +152,10 @@ class _Build:
             found = contexts.dockerfile(told)
             told.finish()
         self._source = Source(found.filename, found.text)
+        with reporter.internal("load .dockerignore") as ignore:
+            told = Told(ignore)
+            contexts.ignored(told)
+            told.finish()
         resolver = Resolver(self._engine, request, reporter, calling)
         plan = make_plan(found.text, found.filename, request, resolver)
         for warning in plan.warnings:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ketch.build.files import copying, digests, directories, users
+from ketch.build.files import copying, digests, directories, unpacking, users
 from ketch.build.files.selection import Selection, select
 from ketch.build.graph import CopyItem
 from ketch.errors import ConflictError
@@ -86,16 +86,20 @@ def write(vertex: "Copy", chosen: Chosen, root: int) -> None:
     mode = modes.parse(vertex.mode) if vertex.mode else None
     owner = users.owner(root, vertex.owner) if vertex.owner else None
     version = digests.Version()
-    for selection in chosen.selections:
-        destination = copying.Destination(root, vertex.target, owner, mode)
-        copying.copy(selection, destination, version)
+    destination = copying.Destination(root, vertex.target, owner, mode, _time_ns(vertex.time_s))
+    for selection, item in zip(chosen.selections, vertex.items, strict=True):
+        unpacking.add(selection, destination, version, unpack=unpacking.unpacks(item))
     chosen.check(version)
 
 
 def make_directory(vertex: "MakeDirectory", root: int) -> None:
     """Make a directory and its parents where they are missing."""
     owner = users.owner(root, vertex.owner) if vertex.owner else (0, 0)
-    directories.make(root, vertex.path, owner)
+    directories.make(root, vertex.path, owner, _time_ns(vertex.time_s))
+
+
+def _time_ns(time_s: int | None) -> int | None:
+    return None if time_s is None else time_s * 1_000_000_000
 
 
 def description(vertex: "Copy") -> "list[Any]":

@@ -164,6 +164,10 @@ class Exporter:
                     )
             return "", {}
 
+    def nothing(self, _output: Output) -> tuple[str, dict[str, Any]]:
+        """Nowhere: what was made is cached."""
+        return "", {}
+
     # What they are made of
 
     def _outcome(self, track: "Track", names: Sequence[str]) -> Outcome:
@@ -309,4 +313,5 @@ _OUTPUTS: Mapping[str, Callable[[Exporter, Output], tuple[str, dict[str, Any]]]]
     "oci": Exporter.layout,
     "tar": Exporter.files,
     "local": Exporter.files,
+    "cacheonly": Exporter.nothing,
 }

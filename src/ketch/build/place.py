@@ -28,28 +28,14 @@ class Place:
 
     Args:
         path: where it is.
-        scope: ends with it.
 
     Attributes:
         path: where it is.
     """
 
-    def __init__(self, path: str, scope: contextlib.ExitStack) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._scope = scope
         self._numbers = itertools.count()
-
-    def made(self, purpose: str) -> tuple[str, int]:
-        """Make a directory that lasts as long as the build: its path and a descriptor."""
-        path = f"{self.path}/contexts/{purpose}-{next(self._numbers)}"
-        try:
-            os.mkdir(path, 0o755)
-            descriptor = os.open(path, _DIRECTORY)
-            self._scope.callback(os.close, descriptor)
-            os.fchmod(descriptor, 0o755)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-        return path, descriptor
 
     @property
     def contexts(self) -> str:
@@ -98,7 +84,7 @@ def opened(root: str) -> Iterator[Place]:
                     os.mkdir(f"{path}/{name}", 0o700)
             except OSError as error:
                 raise _unwritable(path, error) from error
-        yield Place(path, held)
+        yield Place(path)
 
 
 def clean(root: str) -> None:

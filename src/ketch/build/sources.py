@@ -1,9 +1,12 @@
 """Where a build's files come from: images, contexts, repositories, URLs, the Dockerfile's text."""
 
-import os
-from collections.abc import Callable, Iterable
+import contextlib
+import threading
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from ketch.build.files import inline
 from ketch.build.graph import (
     ContextSource,
     Copy,
@@ -16,7 +19,6 @@ from ketch.build.graph import (
 )
 from ketch.build.states import Layer, State
 from ketch.build.trees import Tree
-from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 from ketch.spec import timestamps
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.images.image import Image
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-
 
 class Sources:
     """Gives the files of vertices that need no others.
@@ -37,7 +37,8 @@ class Sources:
     Args:
         contexts: those of the build.
         pulls: brings images.
-        make: makes an empty directory that lasts as long as the build: path and descriptor.
+        place: directory of the build's own, for files of its Dockerfile.
+        scope: how long these are held.
         vertices: all of the build's.
         known: what is known of contexts' files that were read before.
     """
@@ -46,14 +47,17 @@ class Sources:
         self,
         contexts: "Contexts",
         pulls: "Pulls",
-        make: Callable[[str], tuple[str, int]],
+        place: str,
+        scope: contextlib.ExitStack,
         vertices: Iterable[Vertex],
         known: "Known | None" = None,
     ) -> None:
         self.known = known
         self._contexts = contexts
         self._pulls = pulls
-        self._make = make
+        self._place = place
+        self._scope = scope
+        self._lock = threading.Lock()
         self._wanted = _wanted(vertices)
 
     def image(self, vertex: ImageSource, track: "Track", engine: "Engine") -> tuple[State, bool]:
@@ -68,7 +72,7 @@ class Sources:
             KetchError: they cannot be had.
         """
         if isinstance(vertex, InlineSource):
-            return self._inline(vertex)
+            return self._enter(inline.tree(vertex.files, self._place))
         told = Told(track)
         try:
             if isinstance(vertex, ContextSource):
@@ -81,16 +85,9 @@ class Sources:
         finally:
             told.finish()
 
-    def _inline(self, vertex: InlineSource) -> Tree:
-        path, directory = self._make("inline")
-        for name, content in vertex.files.items():
-            # The planner gives plain names.
-            with owned(os.open(f"{path}/{name}", _NEW, 0o644)) as descriptor:
-                os.fchmod(descriptor, 0o644)
-                rest = memoryview(content)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-        return Tree(directory)
+    def _enter(self, made: AbstractContextManager[Tree]) -> Tree:
+        with self._lock:
+            return self._scope.enter_context(made)
 
 
 class Told:

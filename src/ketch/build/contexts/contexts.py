@@ -328,6 +328,20 @@ class Contexts:
 
     # What is left out
 
+    def ignored(self, tell: "Tell | None" = None) -> None:
+        """Read what says what is left out of the main context, where anything can.
+
+        Args:
+            tell: as for ``dockerfile``.
+
+        Raises:
+            InvalidArgumentError: it is malformed.
+            KetchError: it cannot be read or fetched.
+        """
+        given = self._request.contexts.get(MAIN_CONTEXT)
+        if isinstance(given, LocalDirectory | SessionDirectory):
+            ignoring.patterns(*self._ignored(MAIN_CONTEXT, tell or _silent))
+
     def _find_hidden(self, name: str, tree: Tree, tell: "Tell | None") -> "Hidden | None":
         return ignoring.hidden(*self._ignored(name, tell or _silent, tree))
 

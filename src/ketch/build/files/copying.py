@@ -41,12 +41,14 @@ class Destination:
         path: absolute; a directory where it ends with a slash.
         owner: user and group of everything, None for what it has in the source.
         mode: what happens to permissions, None for nothing.
+        time_ns: when everything was changed, None for when it was in the source.
     """
 
     root: int
     path: str
     owner: tuple[int, int] | None = None
     mode: Mode | None = None
+    time_ns: int | None = None
 
     def parents(self) -> tuple[tuple[int, int], int]:
         """Returns owner and permissions of directories that are made on the way."""
@@ -89,7 +91,9 @@ def copy_source(
         else:
             called = source.name
         owner, mode = destination.parents()
-        top = destinations.make_directories(destination.root, names, owner=owner, mode=mode)
+        top = destinations.make_directories(
+            destination.root, names, owner=owner, mode=mode, time_ns=destination.time_ns
+        )
         with owned(top):
             copier = _Copier(selection, source, destination, version, names)
             if source.is_directory:
@@ -135,8 +139,8 @@ class _Copier:
         names: where in the root it goes, without symlinks: of a directory.
     """
 
-    __slots__ = ("_entries", "_links", "_mode", "_names", "_owner", "_place", "_source", "_top",
-                 "_version")  # fmt: skip
+    __slots__ = ("_entries", "_links", "_mode", "_names", "_owner", "_place", "_source",
+                 "_time_ns", "_top", "_version")  # fmt: skip
 
     def __init__(
         self,
@@ -151,6 +155,7 @@ class _Copier:
         self._version = version
         self._names = names
         self._mode = destination.mode
+        self._time_ns = destination.time_ns
         self._owner = destination.owner
         if self._owner is None and not selection.tree.owned:
             self._owner = (0, 0)
@@ -189,7 +194,7 @@ class _Copier:
             self._leave(way)
         else:
             # It keeps its mode and owner, as what is above it does.
-            _set_times(way.directory, os.fstat(entry.directory))
+            self._set_times(way.directory, os.fstat(entry.directory))
 
     def _shown(self, name: str) -> str:
         return paths.shown([*self._names, *self._place.names(), name])
@@ -306,7 +311,11 @@ class _Copier:
             os.chmod(file, mode)
         if found:
             attributes.write(file, found, follow=True)
-        _set_times(file, status)
+        self._set_times(file, status)
+
+    def _set_times(self, file: int | bytes, status: os.stat_result) -> None:
+        time_ns = status.st_mtime_ns if self._time_ns is None else self._time_ns
+        os.utime(file, ns=(time_ns, time_ns))
 
     def _remember(self, status: os.stat_result, made: os.stat_result, name: str) -> None:
         if len(self._links) == digests.LINKS_MAX:

@@ -23,7 +23,12 @@ _NONE = {errno.ENOENT, errno.ENOTDIR}
 
 
 def make_directories(
-    root: int, names: Sequence[str], *, owner: tuple[int, int] = (0, 0), mode: int = MODE
+    root: int,
+    names: Sequence[str],
+    *,
+    owner: tuple[int, int] = (0, 0),
+    mode: int = MODE,
+    time_ns: int | None = None,
 ) -> int:
     """Open a directory, making it and its parents where they are missing.
 
@@ -32,6 +37,7 @@ def make_directories(
         names: path without symlinks: see ``paths.Resolver``.
         owner: user and group of what is made.
         mode: its permission bits.
+        time_ns: when it was changed, None for now.
 
     Returns:
         A descriptor for reading, which the caller owns.
@@ -41,19 +47,30 @@ def make_directories(
         KetchError: it cannot be made.
     """
     done: list[str] = []
+    made = 0
     current = openat2(root, ".", _DIRECTORY)
     try:
         for name in names:
             done.append(name)
-            below = _open_or_make(current, name, owner, mode)
+            below, is_new = _open_or_make(current, name, owner, mode)
             os.close(current)
             current = below
+            made += is_new
     except OSError as error:
         os.close(current)
         if error.errno == errno.ENOTDIR:
             raise InvalidArgumentError(f"mkdir {paths.shown(done)}: not a directory") from error
         raise failure(error, "make", paths.shown(done)) from error
+    if made and time_ns is not None:
+        _set_times(root, names, made, time_ns)
     return current
+
+
+def _set_times(root: int, names: Sequence[str], made: int, time_ns: int) -> None:
+    """Give the last of some directories a time, once all of them are there."""
+    for length in range(len(names) - made + 1, len(names) + 1):
+        with owned(paths.open_below(root, names[:length], _DIRECTORY)) as directory:
+            os.utime(directory, ns=(time_ns, time_ns))
 
 
 def is_directory(root: int, names: Sequence[str]) -> bool | None:
@@ -72,9 +89,10 @@ def is_directory(root: int, names: Sequence[str]) -> bool | None:
         return stat.S_ISDIR(os.fstat(found).st_mode)
 
 
-def _open_or_make(parent: int, name: str, owner: tuple[int, int], mode: int) -> int:
+def _open_or_make(parent: int, name: str, owner: tuple[int, int], mode: int) -> tuple[int, bool]:
+    """Returns a directory, and whether it was made."""
     try:
-        return openat2(parent, name, _DIRECTORY, resolve=paths.BELOW)
+        return openat2(parent, name, _DIRECTORY, resolve=paths.BELOW), False
     except FileNotFoundError:
         pass
     os.mkdir(name, 0o700, dir_fd=parent)
@@ -85,4 +103,4 @@ def _open_or_make(parent: int, name: str, owner: tuple[int, int], mode: int) -> 
     except BaseException:
         os.close(made)
         raise
-    return made
+    return made, True
