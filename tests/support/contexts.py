@@ -27,9 +27,7 @@ def opener(directory: pathlib.Path) -> Iterator[Opened]:
             count += 1
             place = directory / f"place-{count}"
             place.mkdir(mode=0o700)
-            options = {
-                name: given.pop(name) for name in ("patience", "environment") if name in given
-            }
+            options = {"patience": given.pop("patience")} if "patience" in given else {}
             contexts: Mapping[str, Input] = given.pop("contexts", {})
             main_one = {"context": main} if main else {}
             asked = Request(contexts={**main_one, **contexts}, **given)

@@ -5,7 +5,6 @@ build ends.
 """
 
 import contextlib
-import os
 import posixpath
 import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -32,7 +31,7 @@ from ketch.linux.scopes import owned
 from ketch.spec.values import boolean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from typing import Self
 
     from ketch.build.contexts.repositories import Repository
@@ -84,18 +83,12 @@ class Contexts:
         place: directory of this build, closed to others and removed with it.
         cache: directory in which what was fetched is kept for other builds.
         patience: how the caller waits for others.
-        environment: of the caller: proxies, and where programs and authorities are.
     """
 
     def __init__(
-        self,
-        request: "Request",
-        place: str,
-        cache: str,
-        *,
-        patience: Patience = ENDLESS,
-        environment: "Mapping[str, str]" = os.environ,
+        self, request: "Request", place: str, cache: str, *, patience: Patience = ENDLESS
     ) -> None:
+        environment = request.environment
         self._request = request
         self._patience = patience
         self._scope = contextlib.ExitStack()
@@ -138,7 +131,7 @@ class Contexts:
         Args:
             name: of the context in the request.
             wanted: paths and patterns of what will be read, so that a client need not send more;
-                all of it where empty. Who asks again must not want more.
+                all of it where empty.
             tell: as for ``dockerfile``.
 
         Raises:
@@ -148,9 +141,8 @@ class Contexts:
         """
         given = self._input(name)
         if isinstance(given, SessionDirectory):
-            return self._once.get(
-                ("session", name), lambda: self._fetch(name, given, wanted, tell or _silent)
-            )
+            sent = self._once.get(("session", name), lambda: self._sent(name, given, tell))
+            return Tree(sent.bring(wanted, tell or _silent))
         tree = self._source(name, given, tell or _silent).tree
         if not isinstance(given, LocalDirectory):
             return tree  # as BuildKit has it, nothing is left out of what comes from elsewhere
@@ -273,14 +265,11 @@ class Contexts:
         archives.unpack(content, directory, owned=given.owned)
         return _Source(tree)
 
-    def _fetch(
-        self, name: str, given: SessionDirectory, wanted: "Sequence[str]", tell: "Tell"
-    ) -> Tree:
-        """Have a client send what is wanted of its directory."""
-        patterns = ignoring.patterns(*self._ignored(name, tell))
+    def _sent(self, name: str, given: SessionDirectory, tell: "Tell | None") -> sessions.Sent:
+        """Prepare a directory for what a client sends of one of its."""
+        patterns = ignoring.patterns(*self._ignored(name, tell or _silent))
         directory = sessions.directory(given, name, self._kept, self._places, self._scope)
-        sessions.fetch(given, directory, sessions.paths(wanted), patterns, tell)
-        return Tree(directory)
+        return sessions.Sent(given, directory, patterns)
 
     def _small_files(self, name: str, given: "Input", paths: "Sequence[str]", tell: "Tell") -> Tree:
         """Returns a tree that has some files of a context, of which a client sends these alone."""

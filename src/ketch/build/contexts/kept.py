@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
 from typing import NamedTuple
 
 from ketch.linux import descent
@@ -25,6 +26,7 @@ GIT, HTTP, SESSION = "git", "http", "session"
 KINDS = (GIT, HTTP, SESSION)
 
 _TRIES = 8
+_PAUSE_SECONDS = 0.005
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMOVED = ".removing-"
 
@@ -37,12 +39,14 @@ class Entry(NamedTuple):
         name: of its directory.
         size_bytes: what it takes of the disk.
         used_ns: when it was used last.
+        in_use: whether a build has it now.
     """
 
     kind: str
     name: str
     size_bytes: int
     used_ns: int
+    in_use: bool
 
 
 class Kept:
@@ -114,7 +118,8 @@ class Kept:
                     status = os.stat(path, follow_symlinks=False)
                     if stat.S_ISDIR(status.st_mode):
                         size_bytes = descent.usage(path)[1]
-                        found.append(Entry(kind, name, size_bytes, status.st_mtime_ns))
+                        in_use = _is_locked(path)
+                        found.append(Entry(kind, name, size_bytes, status.st_mtime_ns, in_use))
         return sorted(found, key=lambda entry: entry.used_ns)
 
     def remove(self, kind: str, name: str) -> bool:
@@ -162,8 +167,7 @@ class Kept:
                     scope.callback(os.close, directory)
                     return directory
             except BlockingIOError:
-                os.close(directory)
-                return None
+                time.sleep(_PAUSE_SECONDS)  # whoever merely looks is done by then
             except FileNotFoundError:
                 pass
             os.close(directory)
@@ -174,6 +178,15 @@ class Kept:
             return os.listdir(f"{self._root}/{kind}")
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+def _is_locked(path: str) -> bool:
+    with owned(os.open(path, _DIRECTORY)) as directory:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def write(directory: int, name: str, content: bytes) -> None:

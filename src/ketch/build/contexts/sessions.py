@@ -3,6 +3,7 @@
 import contextlib
 import os
 import posixpath
+import threading
 from typing import TYPE_CHECKING
 
 from ketch.build.contexts import kept
@@ -52,6 +53,49 @@ def directory(
     return places.make("session")[1]
 
 
+class Sent:
+    """What a client has sent of a directory; what is wanted later is sent later.
+
+    Args:
+        given: the client's directory.
+        directory: descriptor of ours.
+        excluded: patterns of what is not sent.
+    """
+
+    def __init__(
+        self, given: "SessionDirectory", directory: int, excluded: "Sequence[str]"
+    ) -> None:
+        self._given = given
+        self._directory = directory
+        self._excluded = excluded
+        self._lock = threading.Lock()
+        self._wanted: set[str] = set()
+        self._is_whole = False
+
+    def bring(self, wanted: "Sequence[str]", tell: "Callable[[str, int, int], object]") -> int:
+        """Have the client send what is wanted, and not here yet.
+
+        Args:
+            wanted: paths and patterns; all of it where empty.
+            tell: is told how much has come.
+
+        Returns:
+            The descriptor of our directory.
+
+        Raises:
+            UnavailableError: the client has gone, or failed.
+        """
+        paths = _paths(wanted)
+        with self._lock:
+            if not self._is_whole and (not paths or not paths <= self._wanted):
+                # What was sent before must stay, and so is asked for again.
+                together = sorted(paths | self._wanted) if paths else ()
+                fetch(self._given, self._directory, together, self._excluded, tell)
+                self._wanted |= paths
+                self._is_whole = not paths
+        return self._directory
+
+
 def fetch(
     given: "SessionDirectory",
     directory: int,
@@ -77,10 +121,10 @@ def fetch(
     )  # fmt: skip
 
 
-def paths(wanted: "Sequence[str]") -> tuple[str, ...]:
+def _paths(wanted: "Sequence[str]") -> set[str]:
     """Returns paths as clients match them; none, which is all, where the root is among them.
 
     Source: moby/buildkit, frontend/dockerfile/dockerfile2llb/convert.go, normalizeContextPaths.
     """
     found = {posixpath.normpath("/" + path).lstrip("/") for path in wanted}
-    return () if "" in found else tuple(sorted(found))
+    return set() if "" in found else found

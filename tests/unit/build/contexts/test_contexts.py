@@ -338,6 +338,12 @@ def test_a_client_is_asked_for_what_is_wanted_alone(opened: Opened) -> None:
     ]
     assert contexts.tree("context", ["a"]) == tree
     assert len(session.asked) == 3
+    # What was not wanted before is sent then.
+    assert listed(contexts.tree("context", ["b"]).directory) == ["a", "b"]
+    assert session.asked[-1][1] == ("a", "b")
+    contexts.tree("context")
+    contexts.tree("context", ["other"])
+    assert [follow for _, follow, _, _ in session.asked[4:]] == [()]
 
 
 def test_what_a_client_sent_is_there_for_the_next_build_of_the_same(
