@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ketch.api.call import Call
     from ketch.api.router import Routes
     from ketch.engine.engine import Engine
-    from ketch.engine.images.archive import Loaded, PassedOver
+    from ketch.engine.images.archive import PassedOver
+    from ketch.engine.images.candidates import Loaded
     from ketch.images.tar import Stream
 
 JSON = "application/json"

@@ -21,7 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ketch.engine.images.archive import Loaded, PassedOver
+    from ketch.engine.images.archive import PassedOver
+    from ketch.engine.images.candidates import Loaded
     from ketch.engine.settings import Settings
 
 # What is there and no file, in Docker's words.

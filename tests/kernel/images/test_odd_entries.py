@@ -11,6 +11,7 @@ import pytest
 
 from ketch.engine.engine import Engine
 from ketch.engine.images import archive as image_archive
+from ketch.engine.images import candidates
 from ketch.engine.images.pulling import Puller
 from ketch.engine.settings import Settings
 from ketch.errors import InvalidArgumentError, NotFoundError, UnsupportedError
@@ -136,7 +137,7 @@ def load(engine: Engine, content: bytes) -> tuple[list[str], list[str]]:
     names: list[str] = []
     passed: list[str] = []
 
-    def tell(told: "image_archive.Loaded | image_archive.PassedOver") -> None:
+    def tell(told: "candidates.Loaded | image_archive.PassedOver") -> None:
         if isinstance(told, image_archive.PassedOver):
             passed.extend(told.lines())
         else:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from ketch.build.contexts import archives, directories, ignoring, reading, sessions
 from ketch.build.contexts.downloads import Downloads
 from ketch.build.contexts.kept import Kept
+from ketch.build.contexts.layouts import LayoutImage
 from ketch.build.contexts.places import Places
 from ketch.build.contexts.repositories import Repositories
 from ketch.build.graph import GitSource, HttpSource
@@ -20,6 +21,7 @@ from ketch.build.request import (
     Archive,
     Git,
     Http,
+    LayoutInput,
     LocalDirectory,
     SessionDirectory,
 )
@@ -148,6 +150,22 @@ class Contexts:
             return tree  # as BuildKit has it, nothing is left out of what comes from elsewhere
         hidden = self._once.get(("hidden", name), lambda: self._find_hidden(name, tree, tell))
         return Tree(tree.directory, hidden, tree.identity, tree.owned)
+
+    def layout(self, name: str, platform: str) -> LayoutImage:
+        """Returns the image that a context is which names an OCI image layout.
+
+        Args:
+            name: of the context in the request.
+            platform: ``os/architecture[/variant]`` that is wanted.
+
+        Raises:
+            NotFoundError: there is no such context, layout or image.
+            KetchError: as ``LayoutImage`` raises.
+        """
+        given = self._input(name)
+        if not isinstance(given, LayoutInput):
+            raise InvalidArgumentError(f"build context {name!r} is no OCI image layout")
+        return self._once.get(("layout", name, platform), lambda: LayoutImage(given, platform))
 
     def git(self, source: GitSource, tell: "Tell | None" = None) -> Tree:
         """Returns a repository's files, for ADD.

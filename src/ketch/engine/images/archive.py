@@ -4,20 +4,18 @@ What is loaded may be an OCI image layout or Docker's, and is checked against ev
 names.
 """
 
-import functools
 from typing import TYPE_CHECKING, NamedTuple
 
-from ketch.engine.images import ingest
-from ketch.engine.images.layout import NAME_ANNOTATION, REFERENCE_ANNOTATION, blob_path
+from ketch.engine.images.candidates import Candidate, Loaded, Search, of_layout
+from ketch.engine.images.layout import NAME_ANNOTATION, REFERENCE_ANNOTATION
 from ketch.errors import (
-    DigestMismatchError,
     InvalidArgumentError,
     NotFoundError,
     UnsupportedError,
 )
-from ketch.images.registry.progress import Progress, Watched
-from ketch.spec import artifacts, docker_archive, platforms, timestamps
+from ketch.images.registry.progress import Progress
 from ketch.spec import digest as digests
+from ketch.spec import docker_archive, platforms
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 
@@ -25,39 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from ketch.engine.images.images import Images
-    from ketch.engine.images.ingest import Layer
     from ketch.images.archive import Source
-    from ketch.spec.image import Descriptor, ImageConfig, Platform
+    from ketch.spec.image import Descriptor, Platform
     from ketch.spec.reference import Reference
 
 
-_INDEX_DEPTH_MAX = 4
 _IMAGES_MAX = 1000
 _DOCUMENTS_BYTES_MAX = 1 << 26  # of all images together: they are read before the first is stored
-
-
-class Loaded(NamedTuple):
-    """One image that ``load`` found.
-
-    Attributes:
-        id: its ID.
-        names: the names it got, in familiar form.
-        replaced: names that it took from others, and their IDs.
-    """
-
-    id: str
-    names: list[str]
-    replaced: list[tuple[str, str]]
-
-    def lines(self) -> list[str]:
-        """Returns what there is to say of it, in Docker's words."""
-        told = [
-            f"The image {name} already exists, renaming the old one with ID {image_id}"
-            " to empty string"
-            for name, image_id in self.replaced
-        ]
-        told += [f"Loaded image: {name}" for name in self.names]
-        return told if self.names else [*told, f"Loaded image ID: {self.id}"]
 
 
 class PassedOver(NamedTuple):
@@ -126,117 +98,12 @@ def load(
     return loaded
 
 
-class _Candidate:
-    """An image in an archive, its documents read and checked.
-
-    Args:
-        config: its configuration's bytes.
-        layers: where its layers are, and what they were promised to be, if anything was.
-        names: what it is called.
-        manifest: its manifest's bytes, None for one that is yet to be made.
-    """
-
-    __slots__ = ("config", "layers", "manifest", "names")
-
-    def __init__(
-        self,
-        config: bytes,
-        layers: "list[tuple[str, Descriptor | None]]",
-        names: "list[Reference]",
-        manifest: bytes | None = None,
-    ) -> None:
-        self.config = config
-        self.layers = layers
-        self.names = names
-        self.manifest = manifest
-        diff_ids = self.document["rootfs"]["diff_ids"]
-        if len(layers) != len(diff_ids):
-            raise InvalidArgumentError(
-                f"invalid manifest, layers length mismatch: expected {len(diff_ids)},"
-                f" got {len(layers)}"
-            )
-
-    @property
-    def document(self) -> "ImageConfig":
-        """Its configuration, read anew each time: parsed it may take 30 times the room."""
-        return documents.parse_config(self.config)
-
-    @property
-    def held_bytes(self) -> int:
-        """How much memory its documents take."""
-        return len(self.config) + len(self.manifest or b"")
-
-    def store(
-        self, images: "Images", source: "Source", progress: Progress, known: set[tuple[str, str]]
-    ) -> Loaded:
-        """Store and record the image; adds to ``known``, of ``Images.pairs``, what it found."""
-        document = self.document
-        image_id = images.content.write(self.config)
-        existing = images.known(image_id)
-        if existing is not None and self.manifest is None:
-            # Its layers may have come compressed; those are as good.
-            manifest_digest, size_bytes = existing.manifest_digest, existing.size_bytes
-        else:
-            layers = self._layers(images, source, document, progress, known)
-            known |= {(layer.descriptor["digest"], layer.diff_id) for layer in layers}
-            size_bytes = sum(layer.size_bytes for layer in layers)
-            manifest_digest = images.content.write(self._manifest(image_id, layers))
-        replaced = images.holders(self.names)
-        names = [name.familiar for name in self.names]
-        labels = (document.get("config") or {}).get("Labels") or {}
-        images.record(
-            image_id,
-            manifest_digest,
-            timestamps.created_ns(document.get("created") or ""),
-            size_bytes,
-            self.names,
-            [("load", image_id, {**labels, "name": image_id})],
-        )
-        return Loaded(image_id, names, [pair for pair in replaced if pair[1] != image_id])
-
-    def _layers(
-        self,
-        images: "Images",
-        source: "Source",
-        document: "ImageConfig",
-        progress: Progress,
-        known: set[tuple[str, str]],
-    ) -> "list[Layer]":
-        below: list[str] = []
-        layers: list[Layer] = []
-        diff_ids = document["rootfs"]["diff_ids"]
-        for (name, expected), diff_id in zip(self.layers, diff_ids, strict=True):
-            layer = ingest.known_layer(images, below, diff_id, expected, known)
-            if layer is None:
-                part = source.open(name)
-                tell = functools.partial(
-                    progress.advance, digests.short(diff_id), "Loading layer",
-                    total_bytes=part.size_bytes,
-                )  # fmt: skip
-                stream = Watched(part, part.size_bytes, tell)
-                try:
-                    layer = ingest.add_layer(
-                        images, stream, below, expected=expected, diff_id=diff_id
-                    )
-                finally:
-                    part.close()
-            layers.append(layer)
-            below.append(layer.chain_id)
-        return layers
-
-    def _manifest(self, image_id: str, layers: "list[Layer]") -> bytes:
-        if self.manifest is not None:
-            return self.manifest
-        config = documents.descriptor(documents.OCI_CONFIG, image_id, len(self.config))
-        return documents.encode(documents.manifest(config, [layer.descriptor for layer in layers]))
-
-
 # Reading
 
 
 def _from_index(
     source: "Source", wanted: "Platform", *, strict: bool
-) -> tuple[list[_Candidate], list[UnsupportedError]]:
+) -> tuple[list[Candidate], list[UnsupportedError]]:
     """Read an OCI image layout, which the archive need not be.
 
     Returns:
@@ -246,8 +113,8 @@ def _from_index(
     if content is None or "oci-layout" not in source:
         return [], []
     index = documents.parse_index(content)
-    found: dict[str, _Candidate] = {}
-    search = _Search(source, wanted)
+    found: dict[str, Candidate] = {}
+    search = Search(source, wanted)
     others = False
     named: set[tuple[str, Reference]] = set()
     for entry in index["manifests"]:
@@ -262,7 +129,7 @@ def _from_index(
             continue
         candidate = found.get(digest)
         if candidate is None:
-            candidate = found[digest] = _oci_candidate(source, digest)
+            candidate = found[digest] = of_layout(source, digest)
             _check_amount(found.values())
         name = _annotated_name(entry.get("annotations") or {})
         if name is not None and (digest, name) not in named:
@@ -277,7 +144,7 @@ def _from_index(
     return list(found.values()), list(search.refused.values())
 
 
-def _name(source: "Source", candidates: "Collection[_Candidate]") -> None:
+def _name(source: "Source", candidates: "Collection[Candidate]") -> None:
     """Give images the names that Docker's list has for them, where an archive is in both forms."""
     content = source.document(docker_archive.NAME)
     if content is None or not candidates:
@@ -291,95 +158,7 @@ def _name(source: "Source", candidates: "Collection[_Candidate]") -> None:
             candidate.names += [one for one in _tags(entry) if one not in candidate.names]
 
 
-class _Search:
-    """The search for images in the indexes of a layout.
-
-    Args:
-        source: the archive.
-        wanted: the platform.
-
-    Attributes:
-        refused: what is no container image, by digest.
-    """
-
-    def __init__(self, source: "Source", wanted: "Platform") -> None:
-        self._source = source
-        self._wanted = wanted
-        # Answers by index, so that each is read once, however many entries lead to it.
-        self._known: dict[str, str | None] = {}
-        self.refused: dict[str, UnsupportedError] = {}
-
-    def image(self, entry: "Descriptor") -> str | None:
-        """Returns the manifest that an entry of ``index.json`` leads to, if it is an image's."""
-        digest = entry["digest"]
-        kind = self._kind(entry)
-        if kind in documents.INDEX_TYPES:
-            return self._within(digest, 0)
-        return digest if kind in documents.MANIFEST_TYPES and self._is_image(digest) else None
-
-    def _within(self, digest: str, depth: int) -> str | None:
-        """Returns the best manifest for the platform in an index and those that it leads on to."""
-        if depth >= _INDEX_DEPTH_MAX:
-            raise InvalidArgumentError(
-                f"index {digest}: indexes are nested more than {_INDEX_DEPTH_MAX} deep"
-            )
-        if digest in self._known:
-            return self._known[digest]
-        self._known[digest] = None
-        index = documents.parse_index(_blob(self._source, digest))
-        for entry in platforms.by_preference(index["manifests"], self._wanted):
-            inner: str | None = entry["digest"]
-            if blob_path(entry["digest"]) not in self._source:
-                continue
-            kind = self._kind(entry)
-            if kind in documents.INDEX_TYPES:
-                inner = self._within(entry["digest"], depth + 1)
-            elif kind not in documents.MANIFEST_TYPES or not self._fits(entry):
-                inner = None
-            if inner is not None:
-                self._known[digest] = inner
-                return inner
-        return None
-
-    def _kind(self, entry: "Descriptor") -> str:
-        """Returns the type of what an entry leads to, which is looked at where that is not said."""
-        if entry["mediaType"]:
-            return entry["mediaType"]
-        content = _blob(self._source, entry["digest"])
-        return documents.OCI_INDEX if documents.is_index(content) else documents.OCI_MANIFEST
-
-    def _is_image(self, digest: str) -> bool:
-        """Whether a manifest is a container image's; what else it is of is noted."""
-        try:
-            artifacts.check(documents.parse_manifest(_blob(self._source, digest)), digest)
-        except UnsupportedError as error:
-            self.refused[digest] = error
-            return False
-        return True
-
-    def _fits(self, entry: "Descriptor") -> bool:
-        """Whether an entry is of an image for the platform, by its configuration if need be."""
-        if not self._is_image(entry["digest"]):
-            return False
-        if "platform" in entry:
-            return True
-        manifest = documents.parse_manifest(_blob(self._source, entry["digest"]))
-        config = documents.parse_config(_blob(self._source, manifest["config"]["digest"]))
-        return platforms.matches(documents.platform_of(config), self._wanted)
-
-
-def _oci_candidate(source: "Source", digest: str) -> _Candidate:
-    content = _blob(source, digest)
-    manifest = documents.parse_manifest(content)
-    for layer in manifest["layers"]:
-        if layer.get("urls") or "foreign" in layer["mediaType"]:
-            raise UnsupportedError(f"layer {layer['digest']} is foreign: it is kept elsewhere")
-    config = _blob(source, manifest["config"]["digest"])
-    layers = [(blob_path(layer["digest"]), layer) for layer in manifest["layers"]]
-    return _Candidate(config, list(layers), [], content)
-
-
-def _from_manifest(source: "Source") -> list[_Candidate]:
+def _from_manifest(source: "Source") -> list[Candidate]:
     """Read Docker's layout.
 
     Raises:
@@ -397,7 +176,7 @@ def _from_manifest(source: "Source") -> list[_Candidate]:
         if config is None:
             raise NotFoundError(f"the archive lacks {entry['Config'][:200]!a}, which it refers to")
         layers: list[tuple[str, Descriptor | None]] = [(path, None) for path in entry["Layers"]]
-        found.append(_Candidate(config, layers, _tags(entry)))
+        found.append(Candidate(config, layers, _tags(entry)))
         _check_amount(found)
     return found
 
@@ -412,7 +191,7 @@ def _tags(entry: "docker_archive.Item") -> "list[Reference]":
     return names
 
 
-def _check_amount(found: "Collection[_Candidate]") -> None:
+def _check_amount(found: "Collection[Candidate]") -> None:
     if len(found) > _IMAGES_MAX:
         raise InvalidArgumentError(f"the archive has more than {_IMAGES_MAX} images")
     if sum(candidate.held_bytes for candidate in found) > _DOCUMENTS_BYTES_MAX:
@@ -446,16 +225,6 @@ def _link(images: "Images", source: "Source", loaded: set[str]) -> None:
         ):
             raise InvalidArgumentError(f"image {parent_id} is not a valid parent for {image_id}")
         images.set_parent(image_id, parent_id)
-
-
-def _blob(source: "Source", digest: str) -> bytes:
-    """Read a document of an OCI image layout and verify it."""
-    content = source.document(blob_path(digest))
-    if content is None:
-        raise NotFoundError(f"the archive lacks blob {digest}, which it refers to")
-    if not digests.matches(content, digest):
-        raise DigestMismatchError(f"the archive's blob {digest} has another digest")
-    return content
 
 
 def _annotated_name(annotations: "dict[str, str]") -> "Reference | None":
