@@ -16,7 +16,7 @@ _NOT_KEPT = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "
 
 async def ping(call: "Call") -> None:
     """Answer ``/_ping``."""
-    about = {"Builder-Version": "1", "Swarm": "inactive"}
+    about = {"Builder-Version": "2", "Swarm": "inactive"}
     await call.reply(text="OK", headers={**_NOT_KEPT, **about})
 
 

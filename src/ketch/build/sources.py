@@ -17,6 +17,7 @@ from ketch.build.graph import (
     Run,
     Vertex,
 )
+from ketch.build.reporting import Part
 from ketch.build.states import Layer, State
 from ketch.build.trees import Tree
 from ketch.spec import image as documents
@@ -25,7 +26,7 @@ from ketch.spec import timestamps
 if TYPE_CHECKING:
     from ketch.build.contexts.contexts import Contexts
     from ketch.build.files.digests import Known
-    from ketch.build.reporting import Part, Track
+    from ketch.build.reporting import Track
     from ketch.build.resolving import Pulls
     from ketch.engine.engine import Engine
     from ketch.engine.images.image import Image

@@ -50,7 +50,7 @@ class Agents:
     def __exit__(self, *_: object) -> None:
         """Take their sockets away."""
         if self._servers:
-            self._client.wait_for(self._close())
+            self._client.soon(self._close())
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -26,6 +26,8 @@ from ketch.api.buildkit.places import ClientPlaces
 from ketch.api.buildkit.sessions import Sessions
 from ketch.api.buildkit.telling import Telling
 from ketch.api.errors import message
+from ketch.build.failures import BuildError
+from ketch.build.solving import Calling
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -43,9 +45,10 @@ if TYPE_CHECKING:
     from ketch.build.progress import Event, Progress
     from ketch.build.request import Input, Request, Result
     from ketch.engine.engine import Engine
+    from ketch.engine.processes import Patience
     from ketch.spec.dockerfile.errors import Place, Source
 
-    Solve = Callable[[Engine, Request, Progress], Result]
+    Solve = Callable[[Engine, Request, Progress, Patience], Result]
 
 BUILDS_MAX = 32
 """How many builds may go on at once."""
@@ -55,10 +58,6 @@ _LINGER_SECONDS = 10.0  # for who asks for the status of a build that has just e
 _NAME_CHARACTERS_MAX = 200
 _RESULTS_MAX = 256
 _HISTORY_MAX = 50
-
-
-class CalledOffError(BaseException):
-    """Nobody waits for the build any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +183,26 @@ class Builds:
         loop = asyncio.get_running_loop()
         client = Client(session, loop)
         teller = Teller(loop, build.telling)
-        running = asyncio.ensure_future(
-            self.application.run_slowly(self._build, client, asked, teller)
-        )
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            teller.call_off()
-            await asyncio.wait((running,))
-            running.exception()  # nobody is there to hear of it
-            raise
+        with Calling() as patience:
+            running = asyncio.ensure_future(
+                self.application.run_slowly(self._build, client, asked, teller, patience)
+            )
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                patience.call_off()
+                client.call_off()
+                await asyncio.wait((running,))
+                running.exception()  # nobody is there to hear of it
+                raise
 
     def _build(
-        self, engine: "Engine", client: Client, asked: "Asked", teller: "Teller"
+        self,
+        engine: "Engine",
+        client: Client,
+        asked: "Asked",
+        teller: "Teller",
+        patience: "Patience",
     ) -> "Result":
         """Build, in a thread."""
         above = f"{engine.settings.root}/outgoing"
@@ -212,7 +218,7 @@ class Builds:
                 environment=os.environ,
                 credentials=client.credentials,
             )
-            result = self._solve(engine, wanted, teller)
+            result = self._solve(engine, wanted, teller, patience)
             places.finish()
         return result
 
@@ -235,25 +241,14 @@ class Teller:
         self._telling = telling
         self._lock = threading.Lock()
         self._waiting: list[Event] = []
-        self._called_off = False
 
     def __call__(self, event: "Event") -> None:
-        """Take an event.
-
-        Raises:
-            CalledOffError: nobody waits for the build any more.
-        """
-        if self._called_off:
-            raise CalledOffError
+        """Take an event."""
         with self._lock:
             self._waiting.append(event)
             if len(self._waiting) > 1:
                 return
         self._loop.call_soon_threadsafe(self._pass_on)
-
-    def call_off(self) -> None:
-        """Have the build end."""
-        self._called_off = True
 
     def _pass_on(self) -> None:
         with self._lock:
@@ -270,9 +265,10 @@ def failure(error: BaseException) -> StatusError:
     if isinstance(error, StatusError):
         return error
     details = []
-    if isinstance(error, DockerfileError) and error.source is not None:
+    if isinstance(error, BuildError | DockerfileError) and error.source is not None:
         details.append(_blamed(error.source, error.places))
-    return StatusError(Code.UNKNOWN, message(error), details)
+    # Clients write these words in front of whatever it is.
+    return StatusError(Code.UNKNOWN, message(error).removeprefix("failed to solve: "), details)
 
 
 def _blamed(source: "Source", places: "Sequence[Place]") -> Any:

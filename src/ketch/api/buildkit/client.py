@@ -5,7 +5,10 @@ do something and waits for it. Each such wait ends: with the session at the late
 """
 
 import asyncio
+import contextlib
 import io
+import threading
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ketch.api.buildkit import fsutil, grpc, schema
@@ -17,6 +20,7 @@ from ketch.images.registry.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from concurrent.futures import Future
 
     from ketch.api.buildkit.sessions import Session
 
@@ -33,6 +37,8 @@ SECRET_BYTES_MAX = 512 * 1024
 """BuildKit's own limit: session/secrets/secrets.go."""
 _PIECE_BYTES = 256 * 1024
 
+_MOMENT_SECONDS = 5.0
+
 R = TypeVar("R")
 
 
@@ -47,15 +53,32 @@ class Client:
     def __init__(self, session: "Session", loop: asyncio.AbstractEventLoop) -> None:
         self.session = session
         self._loop = loop
+        self._waits = _Waits()
         self._words = schema.messages("session")
 
     def of(self, session: "Session") -> "Client":
         """Returns the same for another session of the client's."""
-        return Client(session, self._loop)
+        other = Client(session, self._loop)
+        other._waits = self._waits
+        return other
 
     def wait_for(self, work: "Coroutine[Any, Any, R]") -> R:
-        """Have the loop do something; returns what comes of it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Have the loop do something; returns what comes of it.
+
+        Raises:
+            UnavailableError: nobody wants anything of the client any more.
+        """
+        return self._waits.wait_for(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def soon(self, work: "Coroutine[Any, Any, object]") -> None:
+        """Have the loop do something, whatever comes of it; it is waited for a moment."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with contextlib.suppress(TimeoutError):
+            future.result(_MOMENT_SECONDS)
+
+    def call_off(self) -> None:
+        """Have all that waits for the client fail, from now on."""
+        self._waits.call_off()
 
     # Files of its own
 
@@ -229,6 +252,36 @@ class Client:
         return self.wait_for(
             grpc.ask(self.session.connection, path, request, kind, _ANSWER_SECONDS)
         )
+
+
+class _Waits:
+    """What a build's threads wait for, so that it can be called off."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: set[Future[Any]] = set()
+        self._called_off = False
+
+    def wait_for(self, future: "Future[R]") -> R:
+        """Wait for a future; see ``Client.wait_for``."""
+        with self._lock:
+            self._futures.add(future)
+            if self._called_off:
+                future.cancel()
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise UnavailableError("the build was called off") from error
+        finally:
+            with self._lock:
+                self._futures.discard(future)
+
+    def call_off(self) -> None:
+        """Cancel all of them, and those to come."""
+        with self._lock:
+            self._called_off = True
+            for future in self._futures:
+                future.cancel()
 
 
 class _Download(io.RawIOBase):

@@ -4,6 +4,7 @@ On the first the client is the server, on the second we are. HTTP/2 and protobuf
 this module, by the first client that comes. Source: moby/moby, api/server/router/grpc and session.
 """
 
+import traceback
 from typing import TYPE_CHECKING
 
 from ketch.api.buildkit import grpc, schema, sessions
@@ -11,7 +12,8 @@ from ketch.api.buildkit.bridge import Bridge
 from ketch.api.buildkit.builds import Builds
 from ketch.api.buildkit.control import Control
 from ketch.api.buildkit.http2 import Connection
-from ketch.errors import InvalidArgumentError, UnsupportedError
+from ketch.build import builder
+from ketch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from ketch.api.application import Application
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from ketch.api.call import Call
     from ketch.api.http import RawStream
     from ketch.api.router import Routes
-    from ketch.build.progress import Progress
-    from ketch.build.request import Request, Result
-    from ketch.engine.engine import Engine
 
 _SHARED = "buildkit"
 _SERVING = 1  # grpc.health.v1, HealthCheckResponse.ServingStatus
@@ -52,7 +51,8 @@ async def serve(call: "Call") -> None:
     async def accept(stream: "Stream") -> None:
         mistake = await grpc.answer(stream, methods)
         if mistake is not None:
-            application.log("error", "buildkit", cause=repr(mistake))
+            trace = "".join(traceback.format_exception(mistake))
+            application.log("error", "buildkit", cause=repr(mistake), traceback=trace)
 
     raw = await _upgraded(call)
     await Connection(raw, client=False, accept=accept, held_max=_HELD_BYTES_MAX).run()
@@ -79,12 +79,8 @@ async def _upgraded(call: "Call") -> "RawStream":
 def _builds(application: "Application") -> Builds:
     found = application.shared.get(_SHARED)
     if not isinstance(found, Builds):
-        found = application.shared[_SHARED] = Builds(application, _solve)
+        found = application.shared[_SHARED] = Builds(application, builder.build)
     return found
-
-
-def _solve(_engine: "Engine", _request: "Request", _progress: "Progress") -> "Result":
-    raise UnsupportedError("ketch does not build images yet")
 
 
 ROUTES: "Routes" = (

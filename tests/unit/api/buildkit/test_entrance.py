@@ -27,13 +27,14 @@ from ketch.build.graph import Finding
 from ketch.build.progress import Log, Progress, Status, VertexState, Warned
 from ketch.build.request import Archive, Request, Result, SessionDirectory
 from ketch.engine.engine import Engine
+from ketch.engine.processes import Patience
 from ketch.engine.settings import Settings
 from ketch.errors import KetchError, NotFoundError, UnavailableError
 from ketch.spec.dockerfile.errors import DockerfileError, Place, Source
 from tests.unit.api.buildkit.buildx import BRIDGE, CONTROL, ask, dialled, files, session, words
 from tests.unit.api.buildkit.buildx import upgraded as upgraded_
 
-Solve = Callable[[Engine, Request, Progress], Result]
+Solve = Callable[[Engine, Request, Progress, Patience], Result]
 Handler = Callable[[Call], Awaitable[None]]
 
 
@@ -61,7 +62,7 @@ def run(directory: pathlib.Path, solve: Solve, test: Callable[[str], Awaitable[N
     asyncio.run(main())
 
 
-def nothing(_engine: Engine, _request: Request, _progress: Progress) -> Result:
+def nothing(_engine: Engine, _request: Request, _progress: Progress, _: Patience) -> Result:
     return Result(metadata={"containerimage.digest": "sha256:1", "other": {"a": 1}})
 
 
@@ -144,7 +145,7 @@ def test_a_build_gets_files_secrets_and_credentials_and_tells_how_it_goes(
     kept.mkdir()
     got: dict[str, Any] = {}
 
-    def solve(_engine: Engine, request: Request, progress: Progress) -> Result:
+    def solve(_engine: Engine, request: Request, progress: Progress, _: Patience) -> Result:
         context = request.contexts["context"]
         assert isinstance(context, SessionDirectory)
         got["key"] = context.session.key
@@ -160,7 +161,7 @@ def test_a_build_gets_files_secrets_and_credentials_and_tells_how_it_goes(
         progress(Log("sha256:1", 2, b"said", 6))
         progress(VertexState("sha256:1", "[1/1] FROM x", started_ns=1_000_000_001,
                              completed_ns=2, cached=True))  # fmt: skip
-        return nothing(_engine, request, progress)
+        return nothing(_engine, request, progress, _)
 
     asked: list[dict[str, list[str]]] = []
 
@@ -203,10 +204,10 @@ def test_results_go_to_the_client_as_archives_and_as_files(tmp_path: pathlib.Pat
     target.mkdir()
     written: dict[str, bytes] = {}
 
-    def solve(_engine: Engine, request: Request, _progress: Progress) -> Result:
+    def solve(_engine: Engine, request: Request, _progress: Progress, _: Patience) -> Result:
         archive, directory = request.outputs
         assert archive.stream is not None
-        for _ in range(10):
+        for _number in range(10):
             archive.stream.write(b"a" * 100_000)
         path = pathlib.Path(directory.directory)
         (path / "d").mkdir()
@@ -244,7 +245,7 @@ def test_results_go_to_the_client_as_archives_and_as_files(tmp_path: pathlib.Pat
 
 
 def test_a_failure_is_told_with_the_lines_that_are_to_blame(tmp_path: pathlib.Path) -> None:
-    def solve(_engine: Engine, _request: Request, _progress: Progress) -> Result:
+    def solve(_engine: Engine, _request: Request, _progress: Progress, _: Patience) -> Result:
         source = Source("Dockerfile", b"FROM a\nRUN b\n")
         place = Place(2, 2)
         raise DockerfileError("exit code: 1", places=[place], source=source)
@@ -266,7 +267,7 @@ def test_a_session_that_goes_ends_what_waits_for_it(tmp_path: pathlib.Path) -> N
     waiting = threading.Event()
     raised: list[BaseException] = []
 
-    def solve(_engine: Engine, request: Request, _progress: Progress) -> Result:
+    def solve(_engine: Engine, request: Request, _progress: Progress, _: Patience) -> Result:
         context = request.contexts["context"]
         assert isinstance(context, SessionDirectory)
         directory = os.open(tmp_path, os.O_RDONLY)
@@ -279,9 +280,6 @@ def test_a_session_that_goes_ends_what_waits_for_it(tmp_path: pathlib.Path) -> N
         finally:
             os.close(directory)
         return Result()
-
-    async def silent(_call: Call) -> None:
-        await asyncio.Event().wait()
 
     async def test(socket: str) -> None:
         async with session(socket, "s", {FILE_SYNC: silent}):
@@ -301,9 +299,6 @@ def test_a_client_that_does_not_answer_is_given_up(
     monkeypatch.setattr(sessions, "_HEALTH_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(sessions, "_HEALTH_SECONDS", 0.2)
 
-    async def silent(_call: Call) -> None:
-        await asyncio.Event().wait()
-
     async def test(socket: str) -> None:
         async with session(socket, "s", {"/grpc.health.v1.Health/Check": silent}) as connection:
             await asyncio.sleep(0.6)
@@ -317,19 +312,25 @@ def test_a_client_that_does_not_answer_is_given_up(
     run(tmp_path, nothing, test)
 
 
+async def silent(_call: Call) -> None:
+    await asyncio.Event().wait()
+
+
 def test_a_build_that_nobody_waits_for_ends(tmp_path: pathlib.Path) -> None:
     ended = threading.Event()
 
-    def solve(_engine: Engine, _request: Request, progress: Progress) -> Result:
+    def solve(
+        _engine: Engine, _request: Request, _progress: Progress, patience: Patience
+    ) -> Result:
         try:
-            while True:
-                progress(Log("sha256:1", 1, b"x", 1))
-                ended.wait(0.01)
+            patience.wait(None)
         finally:
             ended.set()
+        return Result()
 
     async def test(socket: str) -> None:
-        async with session(socket, "s", {}), dialled(socket) as connection:
+        methods = {"/moby.buildkit.secrets.v1.Secrets/GetSecret": silent}
+        async with session(socket, "s", methods), dialled(socket) as connection:
             calling = await grpc.call(connection, CONTROL + "Solve")
             asked = words.SolveRequest(Ref="r", Session="s", Frontend="dockerfile.v0")
             await calling.send(asked)
@@ -346,7 +347,7 @@ def test_an_agent_is_a_socket_of_ours(tmp_path: pathlib.Path) -> None:
     got: list[bytes] = []
     places: list[str] = []
 
-    def solve(_engine: Engine, request: Request, _progress: Progress) -> Result:
+    def solve(_engine: Engine, request: Request, _progress: Progress, _: Patience) -> Result:
         assert request.agents is not None
         assert request.agents.socket("other") is None
         path = request.agents.socket("default")
@@ -390,7 +391,7 @@ def test_an_agent_is_a_socket_of_ours(tmp_path: pathlib.Path) -> None:
 def test_what_is_uploaded_is_the_context(tmp_path: pathlib.Path) -> None:
     got: list[bytes] = []
 
-    def solve(_engine: Engine, request: Request, _progress: Progress) -> Result:
+    def solve(_engine: Engine, request: Request, _progress: Progress, _: Patience) -> Result:
         context = request.contexts["context"]
         assert isinstance(context, Archive)
         got.append(context.stream.read())
@@ -410,7 +411,7 @@ def test_what_is_uploaded_is_the_context(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_dockerfile_is_asked_about(tmp_path: pathlib.Path) -> None:
-    def solve(_engine: Engine, request: Request, progress: Progress) -> Result:
+    def solve(_engine: Engine, request: Request, progress: Progress, _: Patience) -> Result:
         assert request.check
         finding = Finding("Rule", "what", "https://docs.example", "this", Place(1, 1))
         progress(Warned("sha256:1", finding, "Dockerfile", b"FROM a\n"))
