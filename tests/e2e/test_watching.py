@@ -402,14 +402,20 @@ def test_templates_find_nothing_in_fields_that_are_left_out(engine: Engine) -> N
             ("container", name, "HostConfig.Mounts HostConfig.Annotations HostConfig.Sysctls "
              "HostConfig.StorageOpt HostConfig.Tmpfs Config.StopSignal Config.StopTimeout "
              "Config.Shell Config.NetworkDisabled Config.ExposedPorts Config.Healthcheck SizeRw "
-             "State.Health", "[]|map[]|map[]|map[]|map[]||<nil>|[]|false|map[]|<nil>|<nil>|<nil>"),
-            ("volume", "bare", "Status UsageData", "map[]|<nil>"),
-            ("network", "bare", "Peers Services", "[]|map[]"),
+             "State.Health ExecIDs Config.Volumes NetworkSettings.SecondaryIPAddresses",
+             "[]|map[]|map[]|map[]|map[]||<nil>|[]|false|map[]|<nil>|<nil>|<nil>|[]|map[]|[]"),
+            ("volume", "bare", "Status UsageData Labels Options", "map[]|<nil>|map[]|map[]"),
+            ("network", "bare", "Peers Services IPAM.Options", "[]|map[]|map[]"),
+            ("network", "bridge", "IPAM.Options", "map[]"),
         ):  # fmt: skip
             template = "|".join(f"{{{{.{field}}}}}" for field in fields.split())
             assert engine.ok(kind, "inspect", "-f", template, subject) == expected
-        told = engine.ok("inspect", "-f", "{{json .HostConfig.Mounts}} {{json .SizeRw}}", name)
-        assert told == "null null"
+        fields = "{{json .HostConfig.Mounts}} {{json .SizeRw}} {{json .Config.Volumes}}"
+        assert engine.ok("inspect", "-f", fields, name) == "null null null"
+        subnets = "{{range .IPAM.Config}}{{.IPRange}}|{{.AuxAddress}}|{{json .}}{{end}}"
+        told = engine.ok("network", "inspect", "-f", subnets, "bare")
+        assert told.startswith('|map[]|{"Subnet":"')
+        assert len(told.split(",")) == 2
         refused = engine("inspect", "-f", "{{.HostConfig.Nothing}}", name)
         assert refused.status == 1
     finally:

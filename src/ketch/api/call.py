@@ -108,15 +108,9 @@ class Call:
         return Filters(self.filters_given(), known)
 
     def filters_given(self) -> list[str]:
-        """Returns the query's ``filters``, ``name=value`` each.
+        """Returns the query's ``filters``, ``name=value`` each, a name alone where it has no value.
 
-        Raises:
-            InvalidArgumentError: they are malformed.
-        """
-        return [f"{name}={value}" for name, value in self.filter_pairs()]
-
-    def filter_pairs(self) -> list[tuple[str, str]]:
-        """Returns the query's ``filters``: names and values, in either of JSON's two forms.
+        JSON has two forms for them.
 
         Raises:
             InvalidArgumentError: they are malformed.
@@ -127,7 +121,7 @@ class Call:
             return []
         if not isinstance(found, dict):
             raise InvalidArgumentError("invalid filter: no JSON object")
-        pairs: list[tuple[str, str]] = []
+        pairs: list[str] = []
         for name, values in found.items():
             # {"status": {"exited": true}}, or from before 1.22 {"status": ["exited"]}
             if isinstance(values, dict) and all(type(on) is bool for on in values.values()):
@@ -136,7 +130,7 @@ class Call:
                 chosen = [] if values is None else values
             if not isinstance(chosen, list) or not all(isinstance(one, str) for one in chosen):
                 raise InvalidArgumentError(f"invalid filter '{name}'")
-            pairs += [(name, value) for value in chosen]
+            pairs += [f"{name}={value}" for value in chosen] or [name]
         return pairs
 
     async def document(self, wanted: "Any", *, typed: bool = True) -> "Any":

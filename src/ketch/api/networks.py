@@ -7,6 +7,7 @@ from ketch.engine.networks import settings as network_settings
 from ketch.errors import ConflictError, InvalidArgumentError, PermissionDeniedError
 from ketch.spec import network as vocabulary
 from ketch.spec.container import EndpointChange
+from ketch.spec.template_functions import plain
 
 if TYPE_CHECKING:
     from typing import Any
@@ -24,9 +25,9 @@ async def list_(call: "Call") -> None:
     await call.reply(200, found)
 
 
-def _list(engine: "Engine", pairs: list[str]) -> "list[dict[str, Any]]":
+def _list(engine: "Engine", pairs: list[str]) -> "list[Any]":
     found = listing.select(engine.networks, engine.endpoints, pairs)
-    return [network_settings.network(engine, one) for one in found]
+    return [plain(network_settings.network(engine, one)) for one in found]
 
 
 async def inspect(call: "Call") -> None:
@@ -36,8 +37,8 @@ async def inspect(call: "Call") -> None:
     await call.reply(200, await call.run(_inspect, call["id"]))
 
 
-def _inspect(engine: "Engine", reference: str) -> "dict[str, Any]":
-    return network_settings.network(engine, engine.networks.find(reference))
+def _inspect(engine: "Engine", reference: str) -> "Any":
+    return plain(network_settings.network(engine, engine.networks.find(reference)))
 
 
 async def create(call: "Call") -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from ketch.engine.volumes import listing
 from ketch.errors import UnavailableError
+from ketch.spec.template_functions import plain
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,8 +29,8 @@ async def list_(call: "Call") -> None:
     await call.reply(200, {"Volumes": found, "Warnings": None})
 
 
-def _list(engine: "Engine", pairs: list[str]) -> "list[dict[str, Any]]":
-    return [listing.document(one) for one in listing.select(engine.volumes, pairs)]
+def _list(engine: "Engine", pairs: list[str]) -> "list[Any]":
+    return [plain(listing.document(one)) for one in listing.select(engine.volumes, pairs)]
 
 
 async def create(call: "Call") -> None:
@@ -38,12 +39,12 @@ async def create(call: "Call") -> None:
     await call.reply(201, await call.run_slowly(_create, asked))
 
 
-def _create(engine: "Engine", asked: VolumeCreate) -> "dict[str, Any]":
+def _create(engine: "Engine", asked: VolumeCreate) -> "Any":
     made = engine.volumes.create(
         asked.get("Name", ""), driver=asked.get("Driver", ""), options=asked.get("DriverOpts"),
         labels=asked.get("Labels"),
     )  # fmt: skip
-    return listing.document(made)
+    return plain(listing.document(made))
 
 
 async def inspect(call: "Call") -> None:
@@ -51,8 +52,8 @@ async def inspect(call: "Call") -> None:
     await call.reply(200, await call.run(_inspect, call["name"]))
 
 
-def _inspect(engine: "Engine", name: str) -> "dict[str, Any]":
-    return listing.document(engine.volumes.find(name))
+def _inspect(engine: "Engine", name: str) -> "Any":
+    return plain(listing.document(engine.volumes.find(name)))
 
 
 async def remove(call: "Call") -> None:

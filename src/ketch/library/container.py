@@ -74,7 +74,7 @@ class Container(Resource):
 
     def __init__(self, places: "Places", record: "Record") -> None:
         super().__init__(places, record.id)
-        self.attrs = inspection.document(places.engine, record)
+        self._show(inspection.document(places.engine, record))
 
     def _leave(self) -> None:
         self.remove(force=True)
@@ -123,7 +123,7 @@ class Container(Resource):
             NotFoundError: it is gone.
         """
         engine = self._places.engine
-        self.attrs = inspection.document(engine, engine.containers.find(self.id))
+        self._show(inspection.document(engine, engine.containers.find(self.id)))
 
     # What is done to it
 

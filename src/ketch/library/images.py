@@ -41,7 +41,7 @@ class Image(Resource):
 
     def __init__(self, places: "Places", record: "Record") -> None:
         super().__init__(places, record.id)
-        self.attrs = inspection.document(places.engine.images, record)
+        self._show(inspection.document(places.engine.images, record))
 
     def _leave(self) -> None:
         self.remove(force=True)
@@ -69,7 +69,7 @@ class Image(Resource):
     def reload(self) -> None:
         """Read it again."""
         images = self._places.engine.images
-        self.attrs = inspection.document(images, images.resolve(self.id))
+        self._show(inspection.document(images, images.resolve(self.id)))
 
     def tag(self, name: str) -> None:
         """Give it one more name; whatever had that name loses it."""

@@ -28,7 +28,7 @@ class Network(Resource):
 
     def __init__(self, places: "Places", record: "Record") -> None:
         super().__init__(places, record.id)
-        self.attrs = network_settings.network(places.engine, record)
+        self._show(network_settings.network(places.engine, record))
 
     def _leave(self) -> None:
         self.reload()
@@ -49,7 +49,7 @@ class Network(Resource):
     def reload(self) -> None:
         """Read it again."""
         engine = self._places.engine
-        self.attrs = network_settings.network(engine, engine.networks.find(self.id))
+        self._show(network_settings.network(engine, engine.networks.find(self.id)))
 
     def connect(
         self,

@@ -5,12 +5,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ketch.errors import NotFoundError
+from ketch.spec.template_functions import plain
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
     from ketch.library.places import Places
+    from ketch.spec.template_functions import Struct
 
 
 class Resource(ABC):
@@ -25,6 +27,10 @@ class Resource(ABC):
         self._places = places
         self.id = identifier
         self.attrs: dict[str, Any] = {}
+
+    def _show(self, document: "Struct") -> None:
+        """Take on a document as it is in JSON, where what nobody has made is null."""
+        self.attrs = plain(document)  # type: ignore[assignment] # a struct is an object there
 
     def __repr__(self) -> str:
         """Its kind and its name."""

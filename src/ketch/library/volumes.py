@@ -25,7 +25,7 @@ class Volume(Resource):
 
     def __init__(self, places: "Places", record: "Record") -> None:
         super().__init__(places, record.name)
-        self.attrs = listing.document(record)
+        self._show(listing.document(record))
 
     def _leave(self) -> None:
         self.remove(force=True)
@@ -37,7 +37,7 @@ class Volume(Resource):
 
     def reload(self) -> None:
         """Read it again."""
-        self.attrs = listing.document(self._places.engine.volumes.find(self.id))
+        self._show(listing.document(self._places.engine.volumes.find(self.id)))
 
     @property
     def mountpoint(self) -> str:

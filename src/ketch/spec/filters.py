@@ -34,7 +34,7 @@ class Filters:
     """Filters that were given together.
 
     Args:
-        pairs: from ``pair``.
+        pairs: from ``pair``; a name alone filters nothing, and must be known all the same.
         known: the names that mean something here.
 
     Raises:
@@ -45,9 +45,11 @@ class Filters:
         self._values: dict[str, list[str]] = {}
         names = set(known)
         for text in filter(None, pairs):
-            name, _, value = text.partition("=")
+            name, equals, value = text.partition("=")
             if name not in names:
                 raise InvalidArgumentError(f"invalid filter '{name}'")
+            if not equals:
+                continue
             values = self._values.setdefault(name, [])
             if value not in values:  # as often as one likes, and means the same
                 values.append(value)

@@ -71,8 +71,8 @@ def unmatched(entries: "Sequence[Descriptor]", wanted: "Platform") -> NotFoundEr
 
 
 def normal(platform: "Platform") -> tuple[str, str, str]:
-    """Returns a platform's system, architecture and variant, the usual one where it has none."""
-    system = platform["os"].lower()
+    """Returns a platform's system, architecture and variant, the usual ones where it has none."""
+    system = platform["os"].lower() or "linux"
     architecture, variant = documents.usual(
         platform["architecture"].lower(), platform.get("variant", "").lower()
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import serving
+from tests.support.archives import archive, member
 from tests.support.commands import Engine
 
 
@@ -164,29 +165,53 @@ def test_filters(asked: Asked) -> None:
         twice = urllib.parse.quote('{"until":["1h","2h"]}')
         status, answer = asked("POST", f"/{kind}/prune?filters={twice}")
         assert (status in {400, 500}, "more than one until" in answer["message"]) == (True, True)
+    for values in ("[]", "{}", "null", '{"x":false}', '["x"]'):
+        odd = urllib.parse.quote(f'{{"odd":{values}}}')
+        for kind, list_ in (
+            ("containers", "/containers/json"), ("networks", "/networks"),
+            ("images", "/images/json"), ("volumes", "/volumes"),
+        ):  # fmt: skip
+            for method, path in (("POST", f"/{kind}/prune"), ("GET", list_)):
+                status, answer = asked(method, f"{path}?filters={odd}")
+                assert (status, answer["message"]) == (400, "invalid filter 'odd'"), (path, values)
     for pattern, fits in (("busybox", True), ("busy*", True), ("library/busybox", False)):
         found = got("/images/json", json.dumps({"reference": [pattern]}))
         assert bool(found) is fits, pattern
 
 
 def test_a_start_that_fails_is_an_end_to_those_who_wait(asked: Asked) -> None:
-    for removed in (True, False):
-        name = asked.made("odd", {"Image": "busybox", "Cmd": ["/nosuch"],
-                                  "HostConfig": {"AutoRemove": removed}})  # fmt: skip
+    for removed, odd, code in (
+        (True, {"Cmd": ["/nosuch"]}, 127), (False, {"Cmd": ["/nosuch"]}, 127),
+        (False, {"Cmd": ["true"], "User": "nosuch"}, 128),
+    ):  # fmt: skip
+        name = asked.made("odd", {"Image": "busybox", **odd, "HostConfig": {"AutoRemove": removed}})
         with concurrent.futures.ThreadPoolExecutor() as threads:
             waits = [
                 threads.submit(asked, "POST", f"/containers/{name}/wait?condition={condition}")
                 for condition in ("removed", "next-exit")
             ]
             time.sleep(0.5)
-            assert asked("POST", f"/containers/{name}/start")[0] in {400, 404}
+            assert asked("POST", f"/containers/{name}/start")[0] in {400, 404, 500}
             if not removed:
                 status, answer = asked("POST", f"/containers/{name}/wait")
-                assert (status, answer["StatusCode"]) == (200, 127)
+                assert (status, answer["StatusCode"]) == (200, code)
                 assert "nosuch" in answer["Error"]["Message"]
                 asked("DELETE", f"/containers/{name}")
             for wait in waits:
-                assert wait.result(20)[1]["StatusCode"] == 127
+                assert wait.result(20)[1]["StatusCode"] == code
+
+
+def test_an_archive_whose_names_go_up_and_come_back(asked: Asked) -> None:
+    name = asked.made("odd", SLEEP)
+    for path, member_name, status in (
+        ("/", b"../../up", 200), ("/tmp", b"../tmp/back", 200), ("/tmp", b"../../out", None),
+        ("/tmp", b"../tmpo", None),
+    ):  # fmt: skip
+        content = archive(member(member_name, data=b"x"))
+        found = asked("PUT", f"/containers/{name}/archive?path={path}", content)[0]
+        assert found == status if status else found in {400, 500}, member_name
+    for path, status in (("/up", 200), ("/tmp/back", 200), ("/out", 404), ("/tmpo", 404)):
+        assert asked("HEAD", f"/containers/{name}/archive?path={path}")[0] == status, path
 
 
 def test_credentials_that_are_none(asked: Asked) -> None:

@@ -26,6 +26,12 @@ def test_an_unknown_name() -> None:
         made("nope=1")
 
 
+def test_a_name_alone_filters_nothing_and_is_known() -> None:
+    assert Filters(["name"], ["name"]).values("name") == []
+    with pytest.raises(InvalidArgumentError, match=r"^invalid filter 'nope'$"):
+        Filters(["nope"], ["name"])
+
+
 def test_without_filters_everything_fits() -> None:
     none = made()
     assert none.exact("name", "x")

@@ -80,6 +80,14 @@ def test_null_platforms_and_variants_are_absent() -> None:
     assert "linux/s390x" in platforms.unmatched(parsed, s390x).message
 
 
+def test_an_entry_that_says_no_system_is_of_the_usual_one() -> None:
+    entries = [{**DESCRIPTOR, "platform": {"architecture": "amd64"}},
+               {**DESCRIPTOR, "platform": {"architecture": "amd64", "os": "windows"}}]  # fmt: skip
+    parsed = image.parse_index(changed(INDEX, manifests=entries))["manifests"]
+    amd64: image.Platform = {"architecture": "amd64", "os": "linux"}
+    assert platforms.by_preference(parsed, amd64) == parsed[:1]
+
+
 def test_half_a_character_is_replaced_as_in_go() -> None:
     content = changed(CONFIG, author="a\ud800b\ud83d\ude00", config={"Labels": {"\udfff": "x"}})
     parsed = image.parse_config(content)

@@ -45,8 +45,8 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "HairpinMode": False,
             "LinkLocalIPv6Address": "",
             "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": None,
-            "SecondaryIPv6Addresses": None,
+            "SecondaryIPAddresses": NilSlice(),
+            "SecondaryIPv6Addresses": NilSlice(),
             **{key: default[key] for key in _DEFAULT_KEYS},
             "Networks": endpoints,
         }
@@ -149,6 +149,7 @@ def summary(record: "dict[str, Any]", ports: "Sequence[Port]") -> str:
 def network(engine: "Engine", shown: "Network") -> Struct:
     """What ``network inspect`` shows."""
     record = shown.record
+    ipam = record.get("IPAM", {})
     return Struct(
         {
             "Name": shown.name,
@@ -160,10 +161,10 @@ def network(engine: "Engine", shown: "Network") -> Struct:
             "EnableIPv6": bool(record.get("EnableIPv6", False)),
             "IPAM": Struct(
                 {
-                    "Driver": record.get("IPAM", {}).get("Driver", "default"),
-                    "Options": record.get("IPAM", {}).get("Options"),
-                    "Config": [Struct(subnet.document()) for subnet in shown.subnets]
-                    or [Struct(entry) for entry in record.get("asked", ())],
+                    "Driver": ipam.get("Driver", "default"),
+                    "Options": NilMap() if ipam.get("Options") is None else ipam["Options"],
+                    "Config": [_subnet(subnet.document()) for subnet in shown.subnets]
+                    or [_subnet(entry) for entry in record.get("asked", ())],
                 }
             ),
             "Internal": shown.internal,
@@ -177,6 +178,21 @@ def network(engine: "Engine", shown: "Network") -> Struct:
         },
         optional={"Peers": NilSlice(), "Services": NilMap()},
     )
+
+
+def _subnet(told: "dict[str, Any]") -> Struct:
+    """One of a network's subnets, whose last field has a name of its own in Go."""
+    shown = Struct(
+        {
+            "Subnet": told.get("Subnet", ""),
+            "IPRange": told.get("IPRange", ""),
+            "Gateway": told.get("Gateway", ""),
+            "AuxAddress": told.get("AuxiliaryAddresses") or NilMap(),
+        },
+        "network.IPAMConfig",
+    )
+    shown.wire = Struct(told)
+    return shown
 
 
 def created_at(moment_ns: int) -> str:
@@ -223,17 +239,17 @@ def _endpoint(
     addresses = {one.version: one for one in member.addresses} if member and running else {}
     gateways = gateways if addresses else {}
     four, six = addresses.get(4), addresses.get(6)
-    names = None
+    names: list[str] = NilSlice()
     if member and running and member.network_name != _DEFAULT and member.addresses:
         names = list(dict.fromkeys([container.name, *member.names]))
     asked = settings.get("IPAMConfig")
     return Struct(
         {
             "IPAMConfig": Struct(asked) if asked else None,
-            "Links": settings.get("Links"),
-            "Aliases": settings.get("Aliases"),
+            "Links": settings.get("Links") or NilSlice(),
+            "Aliases": settings.get("Aliases") or NilSlice(),
             "MacAddress": member.mac if member and running else settings.get("MacAddress") or "",
-            "DriverOpts": settings.get("DriverOpts"),
+            "DriverOpts": settings.get("DriverOpts") or NilMap(),
             "GwPriority": settings.get("GwPriority") or 0,
             "NetworkID": _network_id(member),
             "EndpointID": member.id if member and running else "",

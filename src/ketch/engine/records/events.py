@@ -125,8 +125,9 @@ def chooser(pairs: "Iterable[str]") -> "Callable[[Event], bool]":
     """
     wanted: dict[str, list[str]] = {}
     for pair in pairs:
-        name, _, value = pair.partition("=")
-        wanted.setdefault(name, []).append(value)
+        name, equals, value = pair.partition("=")
+        if equals:
+            wanted.setdefault(name, []).append(value)
     by_start = bool(_WITH_DETAILS.intersection(wanted.get("event", ())))
 
     def fits(event: Event) -> bool:

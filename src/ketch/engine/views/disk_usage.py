@@ -3,6 +3,7 @@
 from ketch.engine.images import listing as image_listing
 from ketch.engine.views import inspection, sizes
 from ketch.engine.volumes import listing as volume_listing
+from ketch.spec.template_functions import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, A
             for own, whole in [sizes.container(engine, container)]
         ]
     if "volume" in kinds:
-        found["Volumes"] = [volume_listing.usage(one) for one in engine.volumes.list()]
+        found["Volumes"] = [plain(volume_listing.usage(one)) for one in engine.volumes.list()]
     if "build-cache" in kinds:
         found["BuildCache"] = []
     return found

@@ -93,7 +93,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             del config[name]
     for name in ("Env", "Entrypoint"):
         config[name] = config[name] or NilSlice()
-    config["Volumes"] = config["Volumes"] or None
+    config["Volumes"] = config["Volumes"] or NilMap()
     snapshotter = engine.images.snapshotter
     return Struct(
         {
@@ -114,7 +114,7 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "MountLabel": "",
             "ProcessLabel": "",
             "AppArmorProfile": "",
-            "ExecIDs": engine.execs.running(container.id) or None,
+            "ExecIDs": engine.execs.running(container.id) or NilSlice(),
             "HostConfig": _host_config(engine, directory, container),
             "GraphDriver": _graph_driver(snapshotter, container, directory),
             **(_sizes(engine, container) if sized else {}),

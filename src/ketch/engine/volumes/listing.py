@@ -31,10 +31,10 @@ def document(volume: "Volume") -> Struct:
         {
             "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%S", moment) + zone,
             "Driver": volumes.LOCAL,
-            "Labels": volume.labels or None,
+            "Labels": volume.labels or NilMap(),
             "Mountpoint": volume.mountpoint,
             "Name": volume.name,
-            "Options": volume.options or None,
+            "Options": volume.options or NilMap(),
             "Scope": "local",
         },
         optional={"ClusterVolume": None, "Status": NilMap(), "UsageData": None},
