@@ -118,6 +118,12 @@ def test_what_is_mounted_for_a_step_is_no_part_of_its_result(bench: Bench, steps
     assert outcome == Outcome(0)
     paths = sorted(path for _, path in bench.changes())
     assert paths == [b"bin", b"bin/wc", b"new", b"new/file"]
+    image = bench.engine.images.resolve("busybox", "")
+    below = bench.engine.images.snapshotter.path(image.chain_ids[-1])
+    for name in ("etc", "bin"):  # of which one got mount points, the other was changed
+        places = (f"{below}/diff/{name}", f"{bench.root}/upper/{name}")
+        times = [os.stat(place).st_mtime_ns for place in places]
+        assert (times[0] == times[1]) == (name == "etc")
 
 
 def test_a_step_is_in_a_network_of_its_own_that_the_next_one_has(
@@ -132,6 +138,14 @@ def test_a_step_is_in_a_network_of_its_own_that_the_next_one_has(
     assert "default via" in first
     assert none.splitlines()[1:] == []
     assert host.splitlines()[0] == os.readlink("/proc/self/ns/net")
+
+
+def test_a_step_without_a_zygote(bench: Bench) -> None:
+    settings = Settings(bench.engine.settings.root, bench.engine.settings.state, zygote=False)
+    with Steps(Library(settings), Request(contexts={})) as steps:
+        outcome, told = bench.run(steps, "sh", "-c", "ip -o link; exit 3")
+    assert outcome == Outcome(3)
+    assert ": eth0@" in told
 
 
 def test_how_a_program_ends_is_told(bench: Bench, steps: Steps) -> None:
@@ -387,6 +401,33 @@ def test_who_may_have_a_cache_at_the_same_time(
     made = [one for one in caches.listed(bench.engine.settings.root) if one.id == cache.id]
     assert len(made) == (2 if sharing is graph.Sharing.PRIVATE else 1)
     assert not any(one.in_use for one in made)
+
+
+def test_a_part_of_a_cache_that_another_step_exchanges(bench: Bench, steps: Steps) -> None:
+    """CVE-2024-23651: a directory becomes a symlink between the look and the mount."""
+    whole = mount(MountKind.CACHE, "/c", id=os.urandom(6).hex())
+    part = mount(MountKind.CACHE, "/c", id=whole.id, source_path="/part")
+    done = threading.Event()
+    begun = threading.Event()
+    script = "cd /c; echo; while :; do mkdir part; rmdir part; ln -s / part; rm part; done"
+    step = graph.Run(name="RUN", base=BASE, arguments=("sh", "-c", script), mounts=(whole,))
+
+    def exchange() -> None:
+        with contextlib.suppress(CalledOffError):
+            steps.run(step, bench.prepare(), lambda *_: begun.set(), patience=Limited(done))
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        assert begun.wait(20)
+        for _ in range(15):
+            with contextlib.suppress(NotFoundError):
+                outcome, told = bench.run(steps, "ls", "/c", mounts=(part,))
+                assert outcome == Outcome(0)
+                assert told in {"", "part\n"}
+    finally:
+        done.set()
+        thread.join()
 
 
 # Limits and privileges

@@ -159,7 +159,7 @@ class Steps:
             "NetworkMode": mode,
             "Privileged": step.insecure,
             "Ulimits": self._ulimits,
-            "ExtraHosts": list(request.add_hosts),
+            "ExtraHosts": list(step.hosts or request.add_hosts),
         }
         if request.shm_size_bytes:
             resources["ShmSize"] = request.shm_size_bytes
@@ -176,7 +176,7 @@ class Steps:
                 "Env": [*step.environment, *step.hidden],
                 "User": step.user,
                 "WorkingDir": step.directory,
-                "Hostname": HOSTNAME,
+                "Hostname": step.hostname or HOSTNAME,
             },
             "host": resources,
             "network": None,

@@ -133,6 +133,7 @@ def _run(
         try:
             for descriptor in descriptors[:_OUTPUTS]:
                 os.close(descriptor)  # or their end would not be the program's
+            stubs.made(rootfs, left)
             client.check_interest()
             if mounts.listeners:
                 client.hand_over(

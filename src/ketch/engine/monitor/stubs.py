@@ -2,7 +2,8 @@
 
 Where something is mounted on a path that an image does not have, an empty file or directory is made
 there, and its parents. When the step has ended they are removed where they are still empty, and the
-directory above gets its times back. Source: moby/buildkit, executor/stubs.go.
+directory above gets its times back, unless the step itself has changed it meanwhile. Source:
+moby/buildkit, executor/stubs.go.
 """
 
 import errno
@@ -28,14 +29,16 @@ class Stub:
         name: its name there.
         times: when that directory was read and changed, in nanoseconds; None where it is missing
             as well.
+        made_ns: when it had been changed once all mount points were made.
     """
 
-    __slots__ = ("name", "parent", "times")
+    __slots__ = ("made_ns", "name", "parent", "times")
 
     def __init__(self, parent: str, name: str, times: tuple[int, int] | None) -> None:
         self.parent = parent
         self.name = name
         self.times = times
+        self.made_ns = 0
 
 
 def missing(root: int, targets: "Iterable[str]") -> list[Stub]:
@@ -52,7 +55,21 @@ def missing(root: int, targets: "Iterable[str]") -> list[Stub]:
     for target in targets:
         for stub in _missing(root, target):
             found.setdefault((stub.parent, stub.name), stub)
-    return sorted(found.values(), key=lambda stub: -stub.parent.count("/"))
+    return sorted(found.values(), key=lambda stub: -stub.parent.rstrip("/").count("/"))
+
+
+def made(root: int, stubs: "Iterable[Stub]") -> None:
+    """Take down the times of directories that have got mount points, before the program runs.
+
+    Args:
+        root: descriptor of the step's root.
+        stubs: from ``missing``.
+    """
+    for stub in stubs:
+        with suppress(OSError):
+            directory = openat2(root, stub.parent, os.O_PATH | os.O_DIRECTORY)
+            with owned(directory):
+                stub.made_ns = os.stat(f"/proc/self/fd/{directory}").st_mtime_ns
 
 
 def _missing(root: int, target: str) -> "Iterable[Stub]":
@@ -115,4 +132,7 @@ def _remove(directory: int, stub: Stub) -> None:
         os.unlink(stub.name, dir_fd=directory)
     else:
         return
-    os.utime(directory, ns=(above.st_atime_ns, above.st_mtime_ns))
+    times = (above.st_atime_ns, above.st_mtime_ns)
+    if stub.times is not None and above.st_mtime_ns == stub.made_ns:
+        times = stub.times
+    os.utime(directory, ns=times)

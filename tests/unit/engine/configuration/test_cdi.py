@@ -109,3 +109,25 @@ def test_gpus_come_from_the_vendor_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match='could not select device driver "other"'):
         cdi.names(gpus, directories)
     assert cdi.names([{"Driver": "cdi", "DeviceIDs": ["a.b/c=d"]}], directories) == ["a.b/c=d"]
+
+
+def test_a_step_of_a_build_names_devices_by_kind_and_class(tmp_path: Path) -> None:
+    write(tmp_path, "a.json", "vendor.com/thing", "one", "two")
+    document = json.loads((tmp_path / "a.json").read_text())
+    document["annotations"] = {"org.mobyproject.buildkit.device.class": "all"}
+    document["devices"][1]["annotations"] = {"org.mobyproject.buildkit.device.class": "second"}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+
+    def found(*names: str) -> list[str]:
+        wanted = [(f"vendor.com/thing{name}", True) for name in names]
+        return [name.partition("=")[2] for name in cdi.matching(wanted, [str(tmp_path)])]
+
+    assert found("") == ["one"]
+    assert found("=*") == ["one", "two"]
+    assert found("=two", "=two", "") == ["two", "one"]
+    assert found("=all") == ["one"]
+    assert found("=second") == ["two"]
+    assert cdi.matching([("vendor.com/other", False)], [str(tmp_path)]) == []
+    for name in ("vendor.com/other", "vendor.com/thing=three", "thing"):
+        with pytest.raises(InvalidArgumentError, match=f'required device "{name}" is not'):
+            cdi.matching([(name, True)], [str(tmp_path)])
