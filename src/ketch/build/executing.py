@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ketch.build import copying, failures, sources
 from ketch.build.cache import keys, locks
 from ketch.build.cache.records import Records
-from ketch.build.graph import Copy, ImageSource, MakeDirectory, Run, Scratch, Vertex
+from ketch.build.graph import Copy, CopyItem, ImageSource, MakeDirectory, Run, Scratch, Vertex
 from ketch.build.states import Layer, State
 from ketch.build.steps import Prepared, Steps
 from ketch.build.trees import Tree
@@ -35,6 +35,8 @@ CACHED = "cached"
 ASKED = "not looked for: it was asked to be made anew"
 UNKNOWN = "not cached: nothing was made of the same files by the same instruction"
 ALWAYS = "looked at each time"
+
+_NOTHING = Scratch(name="nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Executor:
         self._results: dict[Vertex, State | Tree] = {}
         self._tracks: dict[Vertex, Track] = {}
         self.exported: set[Vertex] = set()
+        self._bases: set[Vertex] = set()
         self.used: set[str] = set()
         self.explained: list[Explained] = []
 
@@ -108,6 +111,7 @@ class Executor:
 
     def announce(self, vertices: "Sequence[Vertex]") -> None:
         """Tell of all vertices before the first is made; ``vertices`` is in an order to do so."""
+        self._bases = {base for one in vertices if (base := getattr(one, "base", None)) is not None}
         for vertex in vertices:
             if isinstance(vertex, Scratch):
                 continue
@@ -165,14 +169,35 @@ class Executor:
         if isinstance(vertex, MakeDirectory):
             return self._make_directory(vertex, track)
         track.begin()
-        found: State | Tree
         if isinstance(vertex, ImageSource):
             found, is_cached = self._files.image(vertex, track, self._thread.engine)
-        else:
-            found, is_cached = self._files.tree(vertex, track), False
-        self._explain(vertex, CACHED if is_cached else ALWAYS)
-        track.end(cached=is_cached)
-        return found
+            self._explain(vertex, CACHED if is_cached else ALWAYS)
+            track.end(cached=is_cached)
+            return found
+        tree = self._files.tree(vertex, track)
+        if vertex in self._bases or vertex in self.exported:
+            return self._whole(vertex, tree, track)
+        self._explain(vertex, ALWAYS)
+        track.end()
+        return tree
+
+    def _whole(self, vertex: Vertex, tree: Tree, track: "Track") -> State:
+        """Returns all of a context as a layer, for what is built on it (``FROM context``)."""
+        all_of_it = (CopyItem(vertex, ("/",)),)
+        copied = Copy(
+            name=vertex.name, base=_NOTHING, items=all_of_it, target="/",
+            ignore_cache=vertex.ignore_cache,
+        )  # fmt: skip
+        chosen = copying.choose(copied, lambda _: tree)
+        key = keys.of_copy(copied, "", chosen.digest(self._files.known))
+
+        def write(directory: str) -> None:
+            with self._layering.mounted(directory) as root:
+                copying.write(copied, chosen, root)
+
+        if vertex in self.exported:
+            self.exported.add(copied)
+        return self._layer(copied, track, key, State(), write)
 
     # What makes a layer
 

@@ -17,6 +17,7 @@ from ketch.build.request import Output, Result
 from ketch.build.resolving import Told, registries
 from ketch.build.states import State
 from ketch.engine.images.ingest import Layer as Stored
+from ketch.errors import InvalidArgumentError
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 from ketch.spec.build_options import is_true
@@ -104,7 +105,7 @@ class Exporter:
         with self._told("exporting to image") as track:
             attributes = output.attributes
             names = self._names(output)
-            outcome = self._outcome(track, names)
+            outcome = self._outcome(output, track, names)
             is_pushed = is_true(attributes.get("push", "false"))
             stored = is_true(attributes.get("store", "true"))
             image_id, written = "", None
@@ -122,7 +123,7 @@ class Exporter:
         """To a registry alone."""
         with self._told("exporting to image") as track:
             names = self._names(output)
-            outcome = self._outcome(track, names)
+            outcome = self._outcome(output, track, names)
             written = manifests.write(self._images, outcome, manifests.Form.read(output.attributes))
             self._push(output, written, names, track)
             return "", self._metadata(outcome, written, names)
@@ -132,7 +133,7 @@ class Exporter:
         kind = "docker" if output.type == "docker" else "oci"
         with self._told(f"exporting to {kind} image format") as track:
             names = self._names(output)
-            outcome = self._outcome(track, names)
+            outcome = self._outcome(output, track, names)
             form = manifests.Form.read(output.attributes)
             written = manifests.write(self._images, outcome, form)
             with track.part("sending tarball"):
@@ -170,21 +171,29 @@ class Exporter:
 
     # What they are made of
 
-    def _outcome(self, track: "Track", names: Sequence[str]) -> Outcome:
+    def _outcome(self, output: Output, track: "Track", names: Sequence[str]) -> Outcome:
         """Put images together, once for all outputs; their archives are in the store then."""
-        if True not in self._built:
-            with track.part("exporting layers"):
-                self._built[True] = [self._image(target) for target in self._plan.targets]
         epoch_s = self._plan.epoch_s
+        rewrites = is_true(output.attributes.get("rewrite-timestamp", "false"))
+        if rewrites and epoch_s is None:
+            raise InvalidArgumentError(
+                "rewrite-timestamp needs to know which time: SOURCE_DATE_EPOCH is not set",
+                "set it in the environment, or as a build argument",
+            )
+        if rewrites not in self._built:
+            with track.part("exporting layers"):
+                self._built[rewrites] = [
+                    self._image(target, rewrites=rewrites) for target in self._plan.targets
+                ]
         return Outcome(
-            self._built[True],
+            self._built[rewrites],
             self._plan.index,
             None if epoch_s is None else epoch_s * _SECOND_NS,
             self._request.annotations,
             names,
         )
 
-    def _image(self, target: "Target") -> Built:
+    def _image(self, target: "Target", *, rewrites: bool) -> Built:
         base = None
         base_state = State()
         if target.base is not None:
@@ -192,6 +201,8 @@ class Exporter:
             image = self._images.resolve(target.base.config_digest)
             base = image.document
         state = self._executor.state(target.root)
+        if rewrites and self._plan.epoch_s is not None:
+            state = self._layering.rewritten(state, base_state, self._plan.epoch_s * _SECOND_NS)
         document = assembling.document(target, state.layers, base, self._plan.epoch_s)
         if self._request.squash:
             state, document = self._squashed(state, base_state, document)

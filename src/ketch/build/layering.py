@@ -21,7 +21,7 @@ from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ketch.build.blobs import Blobs
     from ketch.build.place import Place
@@ -104,9 +104,9 @@ class Layering:
         """
         below = State() if alone else base
         if self._snapshotter.adopts:
-            diff_id, size_bytes = self._adopt(directory, below, kept=kept)
+            diff_id, size_bytes = self._adopt(directory, below, kept=kept, alone=alone)
         else:
-            diff_id, size_bytes = self._unpack(directory, below)
+            diff_id, size_bytes = self._unpack(directory, below, alone=alone)
         layer = Layer(diff_id, base.over(diff_id), size_bytes, created_ns, description, alone=alone)
         self.place_on(base, layer)
         return layer
@@ -119,21 +119,25 @@ class Layering:
             UnavailableError: the disk is full or failing.
         """
         if layer.alone and not self._snapshotter.exists(base.over(layer.diff_id)):
-            self._snapshotter.link(layer.diff_id, base.over(layer.diff_id))
+            self._snapshotter.link(layer.diff_id, base.over(layer.diff_id), base.chain_id)
 
-    def archive(self, state: State, number: int) -> Iterator[bytes]:
+    def archive(self, state: State, number: int, latest_ns: int | None = None) -> Iterator[bytes]:
         """Yield the archive of one of some layers, made of its files again.
 
         Args:
             state: the layers.
             number: which.
+            latest_ns: the time that younger files have instead of their own, None for any.
         """
         layer = state.layers[number]
         below = () if layer.alone else state.chain_ids[:number]
         parts = self._parts(below)
         tree = os.open(f"{self._snapshotter.path(layer.chain_id)}/diff", _DIRECTORY)
         with owned(tree):
-            yield from layered.diff(tree, layered.Directory(parts), complete=False)
+            yield from layered.diff(
+                tree, layered.Directory(parts), complete=False, tells_root=not layer.alone,
+                latest_ns=latest_ns,
+            )  # fmt: skip
 
     def write_archive(self, state: State, number: int) -> None:
         """Write the archive of a layer that an image needs, unless there is one.
@@ -154,6 +158,27 @@ class Layering:
                     "build again with --no-cache",
                 )
             blob.keep()
+
+    def rewritten(self, state: State, base: State, latest_ns: int) -> State:
+        """Returns files of which those that are new are no younger than a moment.
+
+        Args:
+            state: the files.
+            base: those that are not new, and stay as they are.
+            latest_ns: that moment, nanoseconds since the epoch.
+        """
+        found = base
+        for number in range(len(base.layers), len(state.layers)):
+            before = state.layers[number]
+            pieces = Pieces(self.archive(state, number, latest_ns))
+            made = ingest.add_layer(self._images, pieces, found.chain_ids)
+            found = found.plus(
+                Layer(
+                    made.diff_id, made.chain_id, made.size_bytes, before.created_ns,
+                    before.description,
+                )
+            )  # fmt: skip
+        return found
 
     def squash(self, state: State, base: State, description: str, created_ns: int) -> State:
         """Returns files of which all that lies on a base is one layer."""
@@ -186,31 +211,28 @@ class Layering:
             for chain_id in reversed(chain_ids)
         ]
 
-    def _adopt(self, directory: str, below: State, *, kept: bool) -> tuple[str, int]:
+    def _adopt(self, directory: str, below: State, *, kept: bool, alone: bool) -> tuple[str, int]:
         account = layered.Account()
         with self._blobs.writer(written=kept) as blob:
-            self._read(directory, blob.write, account)
+            pieces = Pieces(self._changes(directory, account, alone=alone))
+            while piece := pieces.read(_PIECE_BYTES):
+                blob.write(piece)
             if not account.is_exact:
-                return self._unpack(directory, below)
+                return self._unpack(directory, below, alone=alone)
             if kept:
                 blob.keep()
             self._snapshotter.adopt(directory, below.over(blob.digest), account.size_bytes)
             return blob.digest, account.size_bytes
 
-    def _read(
-        self, directory: str, write: "Callable[[bytes], None]", account: layered.Account
-    ) -> None:
-        with self._snapshotter.writable(directory) as (upper, lower, complete):
-            pieces = Pieces(
-                layered.diff(
-                    upper, lower, complete=complete, markers=self._snapshotter.markers,
-                    account=account,
-                )
-            )  # fmt: skip
-            while piece := pieces.read(_PIECE_BYTES):
-                write(piece)
-
-    def _unpack(self, directory: str, below: State) -> tuple[str, int]:
-        stream = Pieces(self._snapshotter.diff(directory))
+    def _unpack(self, directory: str, below: State, *, alone: bool) -> tuple[str, int]:
+        stream = Pieces(self._changes(directory, layered.Account(), alone=alone))
         made = ingest.add_layer(self._images, stream, below.chain_ids)
         return made.diff_id, made.size_bytes
+
+    def _changes(self, directory: str, account: layered.Account, *, alone: bool) -> Iterator[bytes]:
+        """Yield the archive of what was written to a root."""
+        with self._snapshotter.writable(directory) as (upper, lower, complete):
+            yield from layered.diff(
+                upper, lower, complete=complete, markers=self._snapshotter.markers,
+                account=account, tells_root=not alone,
+            )  # fmt: skip

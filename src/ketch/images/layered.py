@@ -280,15 +280,28 @@ def diff(
     complete: bool,
     markers: bool = False,
     account: Account | None = None,
+    tells_root: bool = True,
+    latest_ns: int | None = None,
 ) -> "Iterator[bytes]":
     """Yield the changes as a layer's archive; see ``changes``.
 
     A file that got one more name is told of by all of its names, or it would be two in the layer.
+
+    Args:
+        upper: as for ``changes``, as is what is not named here.
+        lower: see there.
+        complete: see there.
+        markers: see there.
+        account: is told what it came to.
+        tells_root: whether the root directory itself may be a member.
+        latest_ns: see ``tree.Archiver``.
     """
-    archiver = tree.Archiver()
+    archiver = tree.Archiver(latest_ns=latest_ns)
     same: dict[tuple[int, int], list[tuple[bytes, os.stat_result]]] = {}
     root = os.fstat(upper)
-    if not lower.parts or _differs(root, (lower.parts[0], os.lstat(lower.parts[0])), upper, b"."):
+    if tells_root and (
+        not lower.parts or _differs(root, (lower.parts[0], os.lstat(lower.parts[0])), upper, b".")
+    ):
         yield from archiver.member(upper, b".", b"./", root)
     for change in changes(
         upper, lower, complete=complete, markers=markers, linked=True, account=account

@@ -166,14 +166,16 @@ class Snapshotter(ABC):
         except OSError as error:
             raise unwritable(self.root, error) from error
 
-    def link(self, source: str, chain_id: str) -> None:
+    def link(self, source: str, chain_id: str, below: str = "") -> None:
         """Make a snapshot of another's layer, on a stack of its own; not settled either.
 
-        The files are those of the other one, by hard links: neither ever changes.
+        The files are those of the other one, by hard links: neither ever changes. The root is like
+        that of what it lies on.
 
         Args:
             source: chain ID of a committed snapshot.
             chain_id: of the same layer on another stack.
+            below: chain ID of that stack, empty for none.
 
         Raises:
             NotFoundError: there is no such snapshot.
@@ -185,6 +187,8 @@ class Snapshotter(ABC):
             try:
                 os.mkdir(path, 0o700)
                 link_tree(tree, f"{path}/diff")
+                if below:
+                    make_like(f"{path}/diff", self._tree(below))
                 self._commit_unsettled(path, chain_id, self.size_bytes(source))
             finally:
                 remove_tree(path)
@@ -495,7 +499,12 @@ def link_tree(source: str, target: str) -> None:
 def make_upper(path: str, topmost: str) -> None:
     """Make the directory that a container writes to, with the metadata of the root that shows."""
     os.mkdir(path, 0o755)
-    status = os.stat(topmost)
+    make_like(path, topmost)
+
+
+def make_like(path: str, other: str) -> None:
+    """Give a directory the metadata of another."""
+    status = os.stat(other)
     os.chown(path, status.st_uid, status.st_gid)
     os.chmod(path, stat.S_IMODE(status.st_mode))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -42,12 +42,13 @@ class Archiver:
         whole_seconds: whether times lose their fractions, as Docker's copies do.
         owned: says for user and group ids what the archive is to have; None for the same.
         mtime_ns: the time that all of it has, None for its own.
+        latest_ns: the time that younger files have instead of their own, None for any.
 
     Attributes:
         size_bytes: of the content of the files that have become members.
     """
 
-    __slots__ = ("_links", "_mtime_ns", "_owned", "_whole_seconds", "size_bytes")
+    __slots__ = ("_latest_ns", "_links", "_mtime_ns", "_owned", "_whole_seconds", "size_bytes")
 
     def __init__(
         self,
@@ -55,8 +56,10 @@ class Archiver:
         whole_seconds: bool = False,
         owned: "Owned | None" = None,
         mtime_ns: int | None = None,
+        latest_ns: int | None = None,
     ) -> None:
         self.size_bytes = 0
+        self._latest_ns = latest_ns
         self._links: dict[Inode, bytes] = {}
         self._mtime_ns = mtime_ns
         self._whole_seconds = whole_seconds
@@ -89,6 +92,8 @@ class Archiver:
             entry.mtime_ns = self._mtime_ns
         elif self._whole_seconds:
             entry.mtime_ns -= entry.mtime_ns % 1_000_000_000
+        if self._latest_ns is not None:
+            entry.mtime_ns = min(entry.mtime_ns, self._latest_ns)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFSOCK:
             return
