@@ -116,7 +116,8 @@ class _Build:
                 )
             )
             with self._followed(calling):
-                plan, vertices = self._planned(contexts, calling)
+                resolver = Resolver(engine, request, self._reporter, calling)
+                plan, vertices = self._planned(contexts, resolver)
             blobs = Blobs(engine.images.content, at.blobs)
             layering = Layering(engine.images, at, blobs)
             held.callback(layering.close)
@@ -125,7 +126,15 @@ class _Build:
                 engine,
                 request,
                 layering,
-                Sources(contexts, Pulls(request, calling), at.contexts, held, vertices, known),
+                Sources(
+                    contexts,
+                    Pulls(request, calling),
+                    resolver.layouts,
+                    at.contexts,
+                    held,
+                    vertices,
+                    known,
+                ),
                 held.enter_context(steps.Steps(engine, request)),
                 self._reporter,
                 calling,
@@ -139,11 +148,12 @@ class _Build:
             exporter = Exporter(
                 engine, request, plan, executor, layering, blobs, self._reporter, calling,
                 started_ns=self._started_ns, source=self._source, vertices=vertices,
+                document=resolver.document,
             )  # fmt: skip
             with self._followed(calling):
                 return exporter.export()
 
-    def _planned(self, contexts: Contexts, calling: Calling) -> "tuple[Plan, list[Vertex]]":
+    def _planned(self, contexts: Contexts, resolver: Resolver) -> "tuple[Plan, list[Vertex]]":
         """Read the Dockerfile, and find out what is to be made."""
         reporter, request = self._reporter, self._request
         name = request.dockerfile or "Dockerfile"
@@ -156,7 +166,6 @@ class _Build:
             told = Told(ignore)
             contexts.ignored(told)
             told.finish()
-        resolver = Resolver(self._engine, request, reporter, calling)
         plan = make_plan(found.text, found.filename, request, resolver)
         for warning in plan.warnings:
             track.warn(warning, found.filename, found.text)

@@ -53,6 +53,7 @@ class Exporter:
         started_ns: when the build began.
         source: the Dockerfile.
         vertices: all of them.
+        document: gives the configuration of an image that was resolved.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Exporter:
         started_ns: int,
         source: "Source | None",
         vertices: "Sequence[Vertex]",
+        document: "Callable[[str], ImageConfig | None]",
     ) -> None:
         self._engine = engine
         self._images = engine.images
@@ -82,6 +84,7 @@ class Exporter:
         self._started_ns = started_ns
         self._source = source
         self._vertices = vertices
+        self._document = document
         self._built: dict[bool, list[Built]] = {}
 
     def export(self) -> Result:
@@ -198,8 +201,7 @@ class Exporter:
         base_state = State()
         if target.base is not None:
             base_state = self._executor.state(target.base)
-            image = self._images.resolve(target.base.config_digest)
-            base = image.document
+            base = self._document(target.base.config_digest)
         state = self._executor.state(target.root)
         if rewrites and self._plan.epoch_s is not None:
             state = self._layering.rewritten(state, base_state, self._plan.epoch_s * _SECOND_NS)

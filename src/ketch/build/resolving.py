@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ketch.build.contexts.interruption import broken_off_by
+from ketch.build.contexts.layouts import LayoutImage
 from ketch.build.planning.resolver import ResolvedImage
 from ketch.build.reporting import Part
+from ketch.build.request import LayoutInput
 from ketch.engine.images.pulling import Puller
 from ketch.errors import ImageNotFoundError, KetchError, NotFoundError
 from ketch.images.registry import resolve
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from ketch.engine.images.image import Image
     from ketch.engine.images.images import Images
     from ketch.engine.processes import Patience
-    from ketch.spec.image import Platform
+    from ketch.spec.image import ImageConfig, Platform
 
 
 class Resolver:
@@ -42,6 +44,9 @@ class Resolver:
         request: who asks, and whether registries are always asked.
         reporter: is told of each image.
         patience: how the caller waits.
+
+    Attributes:
+        layouts: images of layouts that were found, by the digest of their configuration.
     """
 
     def __init__(
@@ -51,17 +56,26 @@ class Resolver:
         self._request = request
         self._reporter = reporter
         self._patience = patience
-        self._known: dict[tuple[str, str], ResolvedImage] = {}
+        self._known: dict[tuple[str, str, str], ResolvedImage] = {}
+        self.layouts: dict[str, LayoutImage] = {}
 
     def resolve(self, reference: str, platform: str, layout: str = "") -> ResolvedImage:
         """See ``ketch.build.planning.resolver``."""
-        key = (reference, platform)
-        if layout:
-            return self._layout(reference, platform, layout)
+        key = (reference, platform, layout)
         if key not in self._known:
-            with self._reporter.internal(f"load metadata for {reference}"):
-                self._known[key] = self._resolve(reference, platform)
+            if layout:
+                self._known[key] = self._layout(reference, platform, layout)
+            else:
+                with self._reporter.internal(f"load metadata for {reference}"):
+                    self._known[key] = self._resolve(reference, platform)
         return self._known[key]
+
+    def document(self, config_digest: str) -> "ImageConfig | None":
+        """Returns the configuration of an image that was resolved."""
+        for found in self._known.values():
+            if found.config_digest == config_digest:
+                return found.config
+        return None
 
     def _resolve(self, reference: str, platform: str) -> ResolvedImage:
         name = references.parse(reference).tagged()
@@ -80,7 +94,11 @@ class Resolver:
         return ResolvedImage(reference, target.digest, target.image_id, target.config)
 
     def _layout(self, reference: str, platform: str, layout: str) -> ResolvedImage:
-        raise NotImplementedError
+        given = self._request.contexts[layout]
+        assert isinstance(given, LayoutInput)  # the planner names no other
+        found = LayoutImage(LayoutInput(given.path, reference or given.reference), platform)
+        self.layouts[found.config_digest] = found
+        return ResolvedImage(reference, found.digest, found.config_digest, found.document)
 
 
 def local(images: "Images", name: Reference, wanted: "Platform") -> "Image | None":

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -20,16 +20,19 @@ from ketch.build.graph import (
 from ketch.build.reporting import Part
 from ketch.build.states import Layer, State
 from ketch.build.trees import Tree
+from ketch.engine.images.ingest import Layer as Stored
 from ketch.spec import image as documents
 from ketch.spec import timestamps
 
 if TYPE_CHECKING:
     from ketch.build.contexts.contexts import Contexts
+    from ketch.build.contexts.layouts import LayoutImage
     from ketch.build.files.digests import Known
     from ketch.build.reporting import Track
     from ketch.build.resolving import Pulls
     from ketch.engine.engine import Engine
     from ketch.engine.images.image import Image
+    from ketch.spec.image import History, ImageConfig
 
 
 class Sources:
@@ -38,6 +41,7 @@ class Sources:
     Args:
         contexts: those of the build.
         pulls: brings images.
+        layouts: images of layouts, by the digest of their configuration.
         place: directory of the build's own, for files of its Dockerfile.
         scope: how long these are held.
         vertices: all of the build's.
@@ -48,6 +52,7 @@ class Sources:
         self,
         contexts: "Contexts",
         pulls: "Pulls",
+        layouts: "Mapping[str, LayoutImage]",
         place: str,
         scope: contextlib.ExitStack,
         vertices: Iterable[Vertex],
@@ -56,15 +61,31 @@ class Sources:
         self.known = known
         self._contexts = contexts
         self._pulls = pulls
+        self._layouts = layouts
         self._place = place
         self._scope = scope
         self._lock = threading.Lock()
         self._wanted = _wanted(vertices)
 
     def image(self, vertex: ImageSource, track: "Track", engine: "Engine") -> tuple[State, bool]:
-        """Returns an image's layers, and whether they were here."""
+        """Returns an image's layers, and whether they were here.
+
+        Raises:
+            KetchError: they cannot be had.
+        """
+        if vertex.layout:
+            return self._layout(vertex, track, engine), False
         image, is_here = self._pulls.image(vertex, engine, track)
         return layers(image, engine), is_here
+
+    def _layout(self, vertex: ImageSource, track: "Track", engine: "Engine") -> State:
+        found = self._layouts[vertex.config_digest]
+        told = Told(track)
+        try:
+            made = found.add_layers(engine.images, told)
+        finally:
+            told.finish()
+        return _described(made, found.document)
 
     def tree(self, vertex: Vertex, track: "Track") -> Tree:
         """Returns the files of a vertex that is no image.
@@ -120,21 +141,32 @@ def layers(image: "Image", engine: "Engine") -> State:
     images = engine.images
     manifest = documents.parse_manifest(images.content.read(image.manifest_digest))
     document = image.document
+    facts = zip(
+        manifest["layers"], document["rootfs"]["diff_ids"], image.chain_ids, strict=True
+    )  # fmt: skip
+    return _described(
+        [
+            Stored(descriptor, diff_id, chain_id, images.snapshotter.size_bytes(chain_id))
+            for descriptor, diff_id, chain_id in facts
+        ],
+        document,
+    )
+
+
+def _described(layers: Sequence[Stored], document: "ImageConfig") -> State:
+    """Returns an image's layers, with what its history says of each."""
     made = [entry for entry in document.get("history") or () if not entry.get("empty_layer")]
-    found = []
-    diff_ids = document["rootfs"]["diff_ids"]
-    for number, (descriptor, diff_id, chain_id) in enumerate(
-        zip(manifest["layers"], diff_ids, image.chain_ids, strict=True)
-    ):
-        entry = made[number] if len(made) == len(diff_ids) else {}
-        found.append(
+    entries: list[History] = made if len(made) == len(layers) else [{} for _ in layers]
+    return State(
+        tuple(
             Layer(
-                diff_id, chain_id, images.snapshotter.size_bytes(chain_id),
+                one.diff_id, one.chain_id, one.size_bytes,
                 timestamps.created_ns(entry.get("created") or ""),
-                entry.get("created_by") or "", descriptor=descriptor,
+                entry.get("created_by") or "", descriptor=one.descriptor,
             )
-        )  # fmt: skip
-    return State(tuple(found))
+            for one, entry in zip(layers, entries, strict=True)
+        )
+    )  # fmt: skip
 
 
 def _wanted(vertices: Iterable[Vertex]) -> dict[str, set[str]]:
