@@ -4,8 +4,7 @@ The fields that are kept, and their order, are those of BuildKit's documents, so
 Dockerfile gives the same bytes. Source: github.com/moby/docker-image-spec, specs-go/v1/image.go.
 """
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ketch.build.planning import platforms
@@ -63,7 +62,7 @@ class Image:
             platform["variant"] = document["variant"]
         return cls(
             platform,
-            cast("ContainerConfig", copy.deepcopy(config)),
+            _copied(config),
             document.get("author") or "",
             {field: whole[field] for field in _SYSTEM_FIELDS if whole.get(field)},
         )
@@ -73,7 +72,7 @@ class Image:
 
         ONBUILD's triggers do not come along: they are for whoever builds on the image.
         """
-        config = copy.deepcopy(self.config)
+        config = _copied(self.config)
         config.pop("OnBuild", None)
         return Image(self.platform, config, self.author, self.system)
 
@@ -124,3 +123,12 @@ class Image:
             value = config.get(field)
             if value:
                 yield field, dict(sorted(value.items())) if field in _SETS else value
+
+
+def _copied(config: Mapping[str, Any]) -> "ContainerConfig":
+    """Returns a configuration whose lists and tables are its own; what is in them never changes."""
+    copied = {
+        field: value.copy() if isinstance(value, list | dict) else value
+        for field, value in config.items()
+    }
+    return cast("ContainerConfig", copied)

@@ -21,8 +21,8 @@ STAGES_MAX = 1_000
 COMMANDS_MAX = 20_000
 """How many instructions all stages may come to, with the triggers of what they build on."""
 
-_PLANNED_MAX = 256 << 20
-_ENTRY = 16
+_PLANNED_MAX = 128 << 20
+_ENTRY = 64
 
 
 class Allowance:
