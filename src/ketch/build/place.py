@@ -103,6 +103,8 @@ def _alone(root: str) -> Iterator[None]:
     """Hold the lock under which places are made and removed."""
     path = _all(root)
     try:
+        # One after the other: those above the last would be open to others.
+        os.makedirs(root, 0o700, exist_ok=True)
         os.makedirs(path, 0o700, exist_ok=True)
         descriptor = os.open(path, _DIRECTORY)
     except OSError as error:

@@ -1,16 +1,14 @@
 """ssh agents of a client's: sockets of ours, behind each of which is one of the client's.
 
 Each connection is a stream of its own; the client decides what its agent answers. The sockets are
-in a directory that only ketch enters, and last for the length of a block.
+in a directory that only ketch enters, and go with it.
 Source: moby/buildkit, session/sshforward/ssh.go, copy.go.
 """
 
 import asyncio
 import contextlib
 import os
-import shutil
 import socket as sockets
-import tempfile
 from typing import TYPE_CHECKING
 
 from ketch.api.buildkit import fsutil, grpc, schema
@@ -18,6 +16,8 @@ from ketch.api.buildkit.grpc import StatusError
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.api.buildkit.client import Client
 
 _CHECK = "/moby.sshforward.v1.SSH/CheckAgent"
@@ -32,12 +32,12 @@ class Agents:
 
     Args:
         client: whose.
-        directory: path of the directory in which a private one is made for the sockets.
+        directory: makes a directory for the sockets, when there is a first one.
     """
 
-    def __init__(self, client: "Client", directory: str) -> None:
+    def __init__(self, client: "Client", directory: "Callable[[], str]") -> None:
         self._client = client
-        self._above = directory
+        self._make = directory
         self._directory = ""
         self._sockets: dict[str, str] = {}
         self._servers: list[asyncio.Server] = []
@@ -51,8 +51,6 @@ class Agents:
         """Take their sockets away."""
         if self._servers:
             self._client.soon(self._close())
-        if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
     def socket(self, id: str) -> str | None:  # noqa: A002 - see ketch.build.request.Agents
         """Returns the path of an agent's socket, None where the client has none of that name.
@@ -74,8 +72,7 @@ class Agents:
 
     def _listen(self, name: str) -> str:
         if not self._directory:
-            os.makedirs(self._above, mode=0o700, exist_ok=True)
-            self._directory = tempfile.mkdtemp(prefix="agents-", dir=self._above)
+            self._directory = self._make()
         path = f"{self._directory}/{len(self._sockets)}"
         listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         try:

@@ -136,7 +136,6 @@ def request(asked: Asked, places: Places) -> Request:
         cache_to=[_cache(places, kind, said, _CACHES_TO) for kind, said in asked.cache_to],
         provenance=provenance,
         sbom=sbom,
-        check=attributes.get("requestid", "") == "frontend.lint",
     )
 
 

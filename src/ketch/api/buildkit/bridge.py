@@ -7,7 +7,6 @@ Source: moby/buildkit, frontend/gateway/pb/gateway.proto, frontend/gateway/gatew
 """
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ketch.api.buildkit import asking, llb, schema, subrequests, workers
@@ -99,13 +98,9 @@ class Bridge:
         about = asked.attributes.get("requestid", "")
         if about == subrequests.DESCRIBE:
             return self._words.Result(metadata=subrequests.described())
-        if about == subrequests.LINT:
-            before = len(build.telling.warnings)
-            await self._builds.run(build, replace(asked, outputs=()))
-            found = build.telling.warnings[before:]
-            return self._words.Result(metadata=subrequests.linted(found))
         if about:
-            raise subrequests.unsupported(about)
+            answer = await self._builds.answer(build, asked, subrequests.question(about))
+            return self._words.Result(metadata=subrequests.answered(about, answer))
         if len(build.results) >= _RESULTS_MAX:
             raise ConflictError(f"a build asks for more than {_RESULTS_MAX} results")
         name = os.urandom(12).hex()

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ketch.api.buildkit import asking, schema
 from ketch.api.buildkit.agents import Agents
@@ -26,6 +26,7 @@ from ketch.api.buildkit.places import ClientPlaces
 from ketch.api.buildkit.sessions import Sessions
 from ketch.api.buildkit.telling import Telling
 from ketch.api.errors import message
+from ketch.build import answering
 from ketch.build.failures import BuildError
 from ketch.build.solving import Calling
 from ketch.errors import (
@@ -42,13 +43,17 @@ if TYPE_CHECKING:
 
     from ketch.api.application import Application
     from ketch.api.buildkit.asking import Asked
+    from ketch.build.planning.outline import Answer
     from ketch.build.progress import Event, Progress
     from ketch.build.request import Input, Request, Result
     from ketch.engine.engine import Engine
     from ketch.engine.processes import Patience
     from ketch.spec.dockerfile.errors import Place, Source
 
-    Solve = Callable[[Engine, Request, Progress, Patience], Result]
+    Work = Callable[[Engine, Request, Progress, Patience], "R"]
+    Solve = Work[Result]
+
+R = TypeVar("R")
 
 BUILDS_MAX = 32
 """How many builds may go on at once."""
@@ -179,14 +184,36 @@ class Builds:
         Raises:
             KetchError: it cannot be built.
         """
+        return await self._have(build, asked, self._solve)
+
+    async def answer(self, build: Build, asked: "Asked", question: str) -> "Answer":
+        """Answer a question about the Dockerfile: see ``ketch.build.answering``.
+
+        Raises:
+            KetchError: the Dockerfile cannot be read.
+        """
+
+        def work(
+            engine: "Engine", wanted: "Request", progress: "Progress", patience: "Patience"
+        ) -> "Answer":
+            return answering.answer(engine, wanted, question, progress, patience)
+
+        return await self._have(build, replace(asked, outputs=()), work)
+
+    async def _have(self, build: Build, asked: "Asked", work: "Work[R]") -> "R":
+        """Have the builder do something for a client, as long as somebody waits for it."""
         session = await self.sessions.get(build.session)
         loop = asyncio.get_running_loop()
         client = Client(session, loop)
         teller = Teller(loop, build.telling)
         with Calling() as patience:
-            running = asyncio.ensure_future(
-                self.application.run_slowly(self._build, client, asked, teller, patience)
-            )
+
+            def do(engine: "Engine") -> "R":
+                return self._do(
+                    engine, client, asked, lambda it: work(engine, it, teller, patience)
+                )
+
+            running = asyncio.ensure_future(self.application.run_slowly(do))
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
@@ -196,20 +223,13 @@ class Builds:
                 running.exception()  # nobody is there to hear of it
                 raise
 
-    def _build(
-        self,
-        engine: "Engine",
-        client: Client,
-        asked: "Asked",
-        teller: "Teller",
-        patience: "Patience",
-    ) -> "Result":
-        """Build, in a thread."""
-        above = f"{engine.settings.root}/outgoing"
-        agents_above = f"{engine.settings.state}/agents"
+    def _do(
+        self, engine: "Engine", client: Client, asked: "Asked", work: "Callable[[Request], R]"
+    ) -> "R":
+        """Do it, in a thread, with what is the client's."""
         with (
-            ClientPlaces(client, self.sessions, above, self._result) as places,
-            Agents(client, agents_above) as agents,
+            ClientPlaces(client, self.sessions, engine.images.root, self._result) as places,
+            Agents(client, places.private) as agents,
         ):
             wanted = replace(
                 asking.request(asked, places),
@@ -218,7 +238,7 @@ class Builds:
                 environment=os.environ,
                 credentials=client.credentials,
             )
-            result = self._solve(engine, wanted, teller, patience)
+            result = work(wanted)
             places.finish()
         return result
 

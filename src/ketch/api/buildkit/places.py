@@ -6,9 +6,9 @@ import tempfile
 from typing import TYPE_CHECKING, cast
 
 from ketch.api.buildkit.client import Client
+from ketch.build import place
 from ketch.build.request import Archive, CachePlace, Output, SessionDirectory
 from ketch.errors import UnavailableError, UnsupportedError
-from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ketch.api.buildkit.client import Writer
     from ketch.api.buildkit.sessions import Sessions
+    from ketch.build.place import Place
     from ketch.build.request import Input
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -28,7 +29,7 @@ class ClientPlaces:
     Args:
         client: whose.
         sessions: where other sessions of the client's are found.
-        above: path of the directory that a private one is made in for results on their way.
+        root: path of the engine's directory, in which there is a private one for a block.
         result: returns what an earlier build came to.
     """
 
@@ -36,14 +37,15 @@ class ClientPlaces:
         self,
         client: Client,
         sessions: "Sessions",
-        above: str,
+        root: str,
         result: "Callable[[str], Input]",
     ) -> None:
         self.result = result
         self._client = client
         self._sessions = sessions
-        self._above = above
+        self._root = root
         self._held = contextlib.ExitStack()
+        self._place: Place | None = None
         self._writers: list[Writer] = []
         self._directories: list[tuple[int, str]] = []
 
@@ -54,6 +56,12 @@ class ClientPlaces:
     def __exit__(self, *_: object) -> None:
         """Let go of all of it; what was not finished the client hears of."""
         self._held.close()
+
+    def private(self) -> str:
+        """Make a directory for this build alone, which goes with it, and returns its path."""
+        if self._place is None:
+            self._place = self._held.enter_context(place.opened(self._root))
+        return tempfile.mkdtemp(dir=self._place.path)
 
     def directory(self, name: str, session: str) -> "Input":
         """Returns a directory that the client sends."""
@@ -78,9 +86,7 @@ class ClientPlaces:
     def output(self, number: int, type_: str, attributes: "Mapping[str, str]") -> Output:
         """Returns an output that the client gets, once the build has come to it."""
         if type_ == "local":
-            os.makedirs(self._above, mode=0o700, exist_ok=True)
-            path = tempfile.mkdtemp(prefix="output-", dir=self._above)
-            self._held.callback(remove_tree, path)
+            path = self.private()
             self._directories.append((number, path))
             return Output(type_, attributes, directory=path)
         if attributes.get("tar", "true").lower() in {"0", "f", "false"}:

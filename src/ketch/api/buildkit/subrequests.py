@@ -3,21 +3,39 @@
 Source: moby/buildkit, frontend/subrequests, solver/errdefs/subrequest.go.
 """
 
-import base64
 import json
 from typing import TYPE_CHECKING, Any
 
 from ketch.api.buildkit import schema
 from ketch.api.buildkit.grpc import Code, StatusError
+from ketch.build import answering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ketch.build.progress import Warned
+    from ketch.build.planning.outline import Answer
 
-DESCRIBE, LINT = "frontend.subrequests.describe", "frontend.lint"
+DESCRIBE = "frontend.subrequests.describe"
 _VERSION = "1.0.0"
-_KNOWN = {LINT: "Lint a Dockerfile", DESCRIBE: "List available subrequest types"}
+_KNOWN = {
+    "frontend.outline": (answering.OUTLINE, "List all parameters current build target supports"),
+    "frontend.targets": (answering.TARGETS, "List all targets current build supports"),
+    "frontend.lint": (answering.CHECK, "Lint a Dockerfile"),
+    DESCRIBE: ("", "List available subrequest types"),
+}
+_FILE_NAMES = {"frontend.lint": ("result.json", "result.txt", "result.statuscode")}
+
+
+def question(name: str) -> str:
+    """Returns what the builder is asked, for the name that clients have for it.
+
+    Raises:
+        StatusError: there is no such question.
+    """
+    found, _ = _KNOWN.get(name, ("", ""))
+    if not found:
+        raise unsupported(name)
+    return found
 
 
 def described() -> dict[str, bytes]:
@@ -30,40 +48,29 @@ def described() -> dict[str, bytes]:
             "description": text,
             "opts": None,
             "inputs": None,
-            "metadata": [{"name": "result.json"}, {"name": "result.txt"}],
+            "metadata": [
+                {"name": one} for one in _FILE_NAMES.get(name, ("result.json", "result.txt"))
+            ],
             "refs": None,
         }
-        for name, text in _KNOWN.items()
+        for name, (_, text) in _KNOWN.items()
     ]
     rows = [("NAME", "VERSION", "DESCRIPTION")]
-    rows += [(name.removeprefix("frontend."), _VERSION, text) for name, text in _KNOWN.items()]
+    rows += [(n.removeprefix("frontend."), _VERSION, text) for n, (_, text) in _KNOWN.items()]
     return _metadata(listed, _table(rows))
 
 
-def linted(found: "Sequence[Warned]") -> dict[str, bytes]:
-    """Returns what lint rules have found, as metadata of a result."""
-    sources: dict[tuple[str, bytes], int] = {}
-    warnings = []
-    for one in found:
-        source = sources.setdefault((one.filename, one.text), len(sources))
-        place = one.warning.place
-        lines = [] if place is None else [
-            {"start": {"line": place.first}, "end": {"line": place.last}}
-        ]  # fmt: skip
-        warnings.append({
-            "ruleName": one.warning.rule,
-            "description": one.warning.description,
-            "url": one.warning.url,
-            "detail": one.warning.message,
-            "location": {"sourceIndex": source, "ranges": lines},
-        })  # fmt: skip
-    listed = [
-        {"fileName": name, "filename": name, "language": "Dockerfile",
-         "data": base64.b64encode(text).decode()}
-        for name, text in sources
-    ]  # fmt: skip
-    metadata = _metadata({"warnings": warnings, "sources": listed}, _shown(found))
-    return {**metadata, "result.statuscode": b"1" if found else b"0"}
+def answered(name: str, answer: "Answer") -> dict[str, bytes]:
+    """Returns an answer as metadata of a result.
+
+    Args:
+        name: what was asked.
+        answer: the builder's.
+    """
+    found = _metadata(answer.document, answer.text)
+    if name == "frontend.lint":
+        found["result.statuscode"] = str(answer.status).encode()
+    return found
 
 
 def unsupported(name: str) -> StatusError:
@@ -74,26 +81,6 @@ def unsupported(name: str) -> StatusError:
     )
     text = f"unsupported request {name}"
     return StatusError(Code.UNIMPLEMENTED, text, [detail])
-
-
-def _shown(found: "Sequence[Warned]") -> str:
-    """What rules have found, for people: lint.go, PrintLintViolations."""
-    text = ""
-    for one in sorted(found, key=lambda one: one.warning.rule):
-        finding = one.warning
-        text += f"\nWARNING: {finding.rule}"
-        text += f" - {finding.url}\n" if finding.url else "\n"
-        text += f"{finding.message}\n"
-        if finding.place is None:
-            continue
-        lines = one.text.decode(errors="replace").split("\n")
-        text += f"\n{one.filename}:{finding.place.first}\n{'-' * 20}\n"
-        first, last = max(1, finding.place.first - 2), min(len(lines), finding.place.last + 2)
-        for number in range(first, last + 1):
-            blamed = finding.place.first <= number <= finding.place.last
-            text += f" {number:3} | {'>>>' if blamed else '   '} {lines[number - 1]}\n"
-        text += f"{'-' * 20}\n"
-    return text
 
 
 def _metadata(document: Any, text: str) -> dict[str, bytes]:

@@ -30,6 +30,7 @@ from ketch.engine.processes import ENDLESS, Patience
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.linux import contested
 from ketch.linux.scopes import owned
+from ketch.spec.ignore_patterns import IgnorePatterns
 from ketch.spec.values import boolean
 
 if TYPE_CHECKING:
@@ -335,11 +336,14 @@ class Contexts:
 
     # What is left out
 
-    def ignored(self, tell: "Tell | None" = None) -> None:
+    def ignored(self, tell: "Tell | None" = None) -> IgnorePatterns | None:
         """Read what says what is left out of the main context, where anything can.
 
         Args:
             tell: as for ``dockerfile``.
+
+        Returns:
+            What it says; None where nothing can be left out.
 
         Raises:
             InvalidArgumentError: it is malformed.
@@ -347,7 +351,9 @@ class Contexts:
         """
         given = self._request.contexts.get(MAIN_CONTEXT)
         if isinstance(given, LocalDirectory | SessionDirectory):
-            ignoring.patterns(*self._ignored(MAIN_CONTEXT, tell or _silent))
+            found = ignoring.patterns(*self._ignored(MAIN_CONTEXT, tell or _silent))
+            return IgnorePatterns(found)
+        return None
 
     def _find_hidden(self, name: str, tree: Tree, tell: "Tell | None") -> "Hidden | None":
         return ignoring.hidden(*self._ignored(name, tell or _silent, tree))
