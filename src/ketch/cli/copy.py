@@ -3,10 +3,10 @@
 import os
 import sys
 
-from ketch.cli.archives import write
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.engine import Engine
 from ketch.engine.files import copying, files
+from ketch.engine.files.appearing import write
 from ketch.errors import InvalidArgumentError, on_one_line
 from ketch.spec import copy_paths
 from ketch.spec.sizes import size

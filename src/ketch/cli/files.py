@@ -4,11 +4,11 @@ import contextlib
 import os
 import sys
 
-from ketch.cli.archives import output, write
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.engine import Engine
 from ketch.engine.files import committing
 from ketch.engine.files import files as engine_files
+from ketch.engine.files.appearing import output, write
 from ketch.errors import on_one_line
 from ketch.linux import sparse
 

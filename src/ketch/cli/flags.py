@@ -12,7 +12,7 @@ not a valid group of shorthands, values included, is it looked up as a long name
 import os
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec.flag import Flag
+from ketch.spec.flag import Flag, Values
 from ketch.spec.values import boolean, integer, quoted
 
 TYPE_CHECKING = False
@@ -113,45 +113,20 @@ class Command:
         self.longs = {name: flag for flag in self.flags for name in (flag.name, *flag.aliases)}
 
 
-class Parsed:
+class Parsed(Values):
     """A command line that was understood.
 
     Attributes:
-        values: every flag's value by its long name, the default where it was not given.
         arguments: what is not a flag, in order.
         given: the long names of the flags that were given.
     """
 
-    __slots__ = ("arguments", "given", "values")
+    __slots__ = ("arguments", "given")
 
     def __init__(self, values: "dict[str, Value]") -> None:
-        self.values = values
+        super().__init__(values)
         self.arguments: list[str] = []
         self.given: set[str] = set()
-
-    def enabled(self, name: str) -> bool:
-        """Returns the value of a ``bool`` flag."""
-        value = self.values[name]
-        assert isinstance(value, bool), name
-        return value
-
-    def text(self, name: str) -> str:
-        """Returns the value of a ``string`` flag."""
-        value = self.values[name]
-        assert isinstance(value, str), name
-        return value
-
-    def number(self, name: str) -> int:
-        """Returns the value of an ``int`` flag, or of a ``string`` flag that converts to one."""
-        value = self.values[name]
-        assert isinstance(value, int), name
-        return value
-
-    def items(self, name: str) -> list[str]:
-        """Returns the values of a ``list`` flag."""
-        value = self.values[name]
-        assert isinstance(value, list), name
-        return value
 
 
 def parse(command: Command, arguments: "Sequence[str]") -> Parsed:

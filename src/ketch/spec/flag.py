@@ -56,3 +56,40 @@ class Flag:
 
 
 _ZERO: "dict[str, Value]" = {"bool": False, "int": 0, "string": "", "list": []}
+
+
+class Values:
+    """What flags' values are.
+
+    Attributes:
+        values: every flag's value by its long name, the default where it was not given.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: "dict[str, Value]") -> None:
+        self.values = values
+
+    def enabled(self, name: str) -> bool:
+        """Returns the value of a ``bool`` flag."""
+        value = self.values[name]
+        assert isinstance(value, bool), name
+        return value
+
+    def text(self, name: str) -> str:
+        """Returns the value of a ``string`` flag."""
+        value = self.values[name]
+        assert isinstance(value, str), name
+        return value
+
+    def number(self, name: str) -> int:
+        """Returns the value of an ``int`` flag, or of a ``string`` flag that converts to one."""
+        value = self.values[name]
+        assert isinstance(value, int), name
+        return value
+
+    def items(self, name: str) -> list[str]:
+        """Returns the values of a ``list`` flag."""
+        value = self.values[name]
+        assert isinstance(value, list), name
+        return value
