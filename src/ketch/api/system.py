@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from ketch.api import versions
-from ketch.engine.views import disk_usage as usage
 from ketch.engine.views import information
 from ketch.errors import InvalidArgumentError
 
@@ -32,6 +31,8 @@ async def info(call: "Call") -> None:
 
 async def disk_usage(call: "Call") -> None:
     """Answer ``GET /system/df``."""
+    from ketch.build import disk_usage as usage  # noqa: PLC0415 - rarely asked, and much to load
+
     kinds = call.texts("type") if call.version >= (1, 42) else []
     kinds = kinds or list(usage.KINDS)
     unknown = [kind for kind in kinds if kind not in usage.KINDS]
@@ -39,7 +40,12 @@ async def disk_usage(call: "Call") -> None:
         raise InvalidArgumentError(f"unknown object type: {unknown[0]}")
     found = await call.run_slowly(usage.document, kinds)
     if call.version < (1, 42):
-        found = {**found, "BuilderSize": 0}
+        found = {
+            **found,
+            "BuilderSize": sum(
+                one["Size"] for one in found.get("BuildCache", ()) if not one["Shared"]
+            ),
+        }
     if "Images" in found:
         listed = [versions.listed_image(one, call.version) for one in found["Images"]]
         found = {**found, "Images": listed}

@@ -25,6 +25,7 @@ COMMANDS = {
         "attach",
         "Attach local standard input, output, and error streams to a running container",
     ),
+    "build": ("build", "build", "Start a build"),
     "commit": ("files", "commit", "Create a new image from a container's changes"),
     "cp": ("copy", "cp", "Copy files/folders between a container and the local filesystem"),
     "create": ("run", "create", "Create a new container"),
@@ -86,6 +87,9 @@ COMMANDS = {
     ),
 }
 GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
+    "builder": {
+        "build": "build", "du": ("builder", "du"), "prune": ("builder", "prune"),
+    },
     "checkpoint": {
         "create": ("checkpoints", "create"), "list": ("checkpoints", "ls"),
         "ls": ("checkpoints", "ls"), "remove": ("checkpoints", "rm"), "rm": ("checkpoints", "rm"),
@@ -105,7 +109,8 @@ GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "wait": "wait",
     },
     "image": {
-        "history": "history", "import": "import", "inspect": ("image_show", "inspect"),
+        "build": "build", "history": "history", "import": "import",
+        "inspect": ("image_show", "inspect"),
         "list": "images", "load": "load", "ls": "images", "prune": ("images", "prune"),
         "pull": "pull", "push": "push", "remove": "rmi", "rm": "rmi", "save": "save", "tag": "tag",
     },

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Member = str | tuple[str, str]
 
 GROUPS = {
+    "builder": "Manage builds",
     "checkpoint": "Manage checkpoints",
     "completion": "Generate the autocompletion script for a shell",
     "container": "Manage containers",
@@ -22,11 +23,14 @@ GROUPS = {
 }
 # What most people come for, in docker's order.
 _COMMON = (
-    "run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info",
+    "run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version",
+    "info",
 )  # fmt: skip
 # Other spellings of commands that are listed.
 ALIASES = {"list": "ls", "ps": "ls", "remove": "rm"}
 _OWN = {
+    "builder du": "Show what the build cache holds",
+    "builder prune": "Remove build cache",
     "checkpoint create": "Create a checkpoint from a running container",
     "checkpoint ls": "List checkpoints for a container",
     "checkpoint rm": "Remove a checkpoint",

@@ -3,6 +3,8 @@
 import sys
 import time
 
+from ketch.build import disk_usage
+from ketch.build.cache import pruning as build_pruning
 from ketch.cli import image_list, usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
@@ -12,9 +14,10 @@ from ketch.engine import pruning
 from ketch.engine.engine import Engine
 from ketch.engine.images import listing as image_listing
 from ketch.engine.networks import listing as network_listing
-from ketch.engine.views import disk_usage, sizes
+from ketch.engine.views import sizes
 from ketch.engine.volumes import listing as volume_listing
 from ketch.errors import InvalidArgumentError
+from ketch.spec import timestamps
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -96,7 +99,9 @@ def _rows(usage: "dict[str, Any]", needed_bytes: int) -> list[dict[str, str]]:
     layers = usage["LayersSize"]
     active = [one for one in containers if one["State"] in _ACTIVE_STATES]
     data = [volume["UsageData"] for volume in volumes]
+    # What images have as well is counted with these.
     cache = usage["BuildCache"]
+    own = [one for one in cache if not one["Shared"]]
     return [
         _row("Images", len(images), sum(bool(image["Containers"]) for image in images), layers,
              layers - needed_bytes),
@@ -105,7 +110,7 @@ def _rows(usage: "dict[str, Any]", needed_bytes: int) -> list[dict[str, str]]:
         _row("Local Volumes", len(volumes), sum(one["RefCount"] > 0 for one in data),
              _sum(data, "Size"), _sum([one for one in data if one["RefCount"] == 0], "Size")),
         _row("Build Cache", len(cache), sum(bool(one["InUse"]) for one in cache),
-             _sum(cache, "Size"), _sum([one for one in cache if not one["InUse"]], "Size"),
+             _sum(own, "Size"), _sum([one for one in own if not one["InUse"]], "Size"),
              percent=False),
     ]  # fmt: skip
 
@@ -155,11 +160,24 @@ def _verbose(engine: Engine, template: str) -> str:
         }
         for volume in usage["Volumes"]
     ]
+    cached = [
+        {
+            "ID": one["ID"],
+            "CacheType": one["Type"],
+            "Size": size(one["Size"], 4),
+            "CreatedSince": _since(one["CreatedAt"], now_ns),
+            "LastUsedSince": _since(one["LastUsedAt"], now_ns),
+            "UsageCount": str(one["UsageCount"]),
+            "Shared": str(one["Shared"]).lower(),
+        }
+        for one in usage["BuildCache"]
+    ]
+    own = [one for one in usage["BuildCache"] if not one["Shared"]]
     if template == "json":
         from ketch.spec.template_functions import to_json  # noqa: PLC0415
 
         found = {
-            "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": [],
+            "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": cached,
         }  # fmt: skip
         return f"{to_json(found)}\n"
     return "\n".join(
@@ -178,10 +196,18 @@ def _verbose(engine: Engine, template: str) -> str:
             }),
             "Local Volumes space usage:\n",
             _columns(volumes, {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"}),
-            "Build cache usage: 0B\n",
-            table([["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]]),
+            f"Build cache usage: {size(_sum(own, 'Size'), 4)}\n",
+            _columns(cached, {
+                "ID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE",
+                "CreatedSince": "CREATED", "LastUsedSince": "LAST USED", "UsageCount": "USAGE",
+                "Shared": "SHARED",
+            }),
         )
     )  # fmt: skip
+
+
+def _since(moment: str | None, now_ns: int) -> str:
+    return f"{timestamps.spoken(now_ns - timestamps.moment(moment, now_ns))} ago" if moment else ""
 
 
 def _columns(rows: list[dict[str, str]], heads: dict[str, str]) -> str:
@@ -209,7 +235,12 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
         freed_bytes += pruned.freed_bytes
     events, image_bytes = image_listing.prune(engine.images, pairs, every=every)
     _tell("Deleted Images:", [f"{what.lower()}: {name}" for what, name in events])
-    print(f"Total reclaimed space: {size(freed_bytes + image_bytes, 4)}")
+    cache = build_pruning.prune(
+        engine, [text for text in pairs if text.startswith("until=")], all=every
+    )
+    _tell("Deleted build cache objects:", cache.ids)
+    freed_bytes += image_bytes + cache.freed_bytes
+    print(f"Total reclaimed space: {size(freed_bytes, 4)}")
     return 0
 
 

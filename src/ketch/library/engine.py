@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.records import events
 from ketch.engine.settings import Settings
-from ketch.engine.views import disk_usage, information
+from ketch.engine.views import information
 from ketch.images.registry import login as registry_login
 from ketch.images.registry.credentials import Credentials
 from ketch.library import registries
@@ -81,6 +81,8 @@ class Engine:
 
     def disk_usage(self) -> "dict[str, Any]":
         """Returns what takes up room, in the Docker API's keys."""
+        from ketch.build import disk_usage  # noqa: PLC0415 - rarely asked, and much to load
+
         return disk_usage.document(self._places.engine)
 
     def prune(

@@ -59,6 +59,8 @@ def prune(
     *,
     all: bool = False,  # noqa: A002 - Docker's word
     keep_bytes: int = 0,
+    most_bytes: int = 0,
+    free_bytes: int = 0,
 ) -> Pruned:
     """Remove what is cached and not in use.
 
@@ -67,6 +69,9 @@ def prune(
         filters: ``name=value`` each: what is removed alone.
         all: whether what images have as well is forgotten too, which frees no room.
         keep_bytes: how much may stay; what was used longest ago goes first.
+        most_bytes: what the cache may take at most, 0 for no such bound. Where this or the next
+            is given no more is removed than it asks for.
+        free_bytes: how much room there is to be on the disk, 0 for no such wish.
 
     Raises:
         InvalidArgumentError: a filter is unknown, malformed or given twice.
@@ -76,6 +81,15 @@ def prune(
     with contextlib.suppress(OSError):
         caches.clean(engine.settings.root)
     found = [one for one in usage.listed(engine) if fits(one) and (all or not one.shared)]
+    if most_bytes or free_bytes:
+        total = sum(one.size_bytes for one in found if not one.shared)
+        facts = os.statvfs(engine.settings.root)
+        excess = max(
+            total - most_bytes if most_bytes else 0, free_bytes - facts.f_bavail * facts.f_frsize
+        )
+        keep_bytes = max(keep_bytes, total - excess if excess > 0 else total)
+        if keep_bytes >= total:
+            found = []
     pruned = _remove(engine, found, keep_bytes)
     pruning.record(engine, "builder", pruned.freed_bytes)
     return pruned

@@ -1,4 +1,7 @@
-"""What takes up room: the document of ``system df``, in the API's keys (``SystemDiskUsage``)."""
+"""What takes up room: the document of ``system df``, in the API's keys (``SystemDiskUsage``).
+
+The build cache is told of by ``ketch.build.cache.listing``.
+"""
 
 from ketch.engine.images import listing as image_listing
 from ketch.engine.views import inspection, sizes
@@ -12,11 +15,11 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
 
-KINDS = ("container", "image", "volume", "build-cache")
+KINDS = ("container", "image", "volume")
 
 
 def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, Any]":
-    """Returns what images, containers, volumes and the build cache take.
+    """Returns what images, containers and volumes take.
 
     Args:
         engine: where.
@@ -46,6 +49,4 @@ def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, A
         ]
     if "volume" in kinds:
         found["Volumes"] = [plain(volume_listing.usage(one)) for one in engine.volumes.list()]
-    if "build-cache" in kinds:
-        found["BuildCache"] = []
     return found
