@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Concatenate
 
+    from ketch.api.leaving import Leaving
     from ketch.engine.settings import Settings
 
 
@@ -62,6 +63,8 @@ class Application:
         self._local = threading.local()
         self.shared: dict[str, object] = {}
         """What connections share as long as one needs it, such as the poll for events."""
+        self.builds: dict[str, Leaving] = {}
+        """Builds that go on, by what their clients call them."""
 
     # Threads
 

@@ -84,12 +84,17 @@ def line(document: object) -> bytes:
 
 
 class Inlet:
-    """A request's body that a thread reads."""
+    """A request's body that a thread reads.
+
+    Attributes:
+        ended: is set when all of it has been read.
+    """
 
     def __init__(self, call: "Call") -> None:
         self._call = call
         self._loop = asyncio.get_running_loop()
         self._rest = b""
+        self.ended = asyncio.Event()
 
     def read(self, size: int, /) -> bytes:
         """Returns up to ``size`` bytes, none at the end.
@@ -103,6 +108,8 @@ class Inlet:
                 self._rest = reading.result()
             except (ClientGoneError, ConnectionError, asyncio.CancelledError) as error:
                 raise UnavailableError("the client left before the end of its request") from error
+            if not self._rest:
+                self._loop.call_soon_threadsafe(self.ended.set)
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
