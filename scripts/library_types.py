@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 from ketch.engine.containers import updating
+from ketch.library import building
 from ketch.library.docker_names import ALIASES, FIELDS, FORMS
 from ketch.library.options import KNOWN
 from ketch.spec.flag import Flag
@@ -82,6 +83,8 @@ def keywords() -> str:
         + _typed_dict("RunOptions", "What ``run``, ``start`` and ``create`` know.", KNOWN)
         + "\n"
         + _typed_dict("UpdateOptions", "What ``Container.update`` knows.", updating.OPTIONS)
+        + "\n"
+        + _typed_dict("BuildOptions", "What ``Images.build`` knows.", building.KNOWN)
     )
 
 

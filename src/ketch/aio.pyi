@@ -5,17 +5,19 @@ Made from the library's classes by ``scripts/library_types.py``; change them, no
 
 import builtins
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import IO, Any, Literal, Self, Unpack, overload
 
+from ketch.build.progress import Event
 from ketch.engine.images.removal import Events
 from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.search import Found
 from ketch.images.tar import Stream
+from ketch.library.building import BuildEvent, Secret
 from ketch.library.container import Change, LogEntry, Result
-from ketch.library.keywords import RunOptions, UpdateOptions
+from ketch.library.keywords import BuildOptions, RunOptions, UpdateOptions
 
 Command = str | Iterable[str] | None
 Lifetime = Literal["container", "process"]
@@ -182,6 +184,51 @@ class Images:
             changes: Dockerfile instructions that change its configuration.
             message: a comment, kept in its history.
             platform: ``os[/architecture[/variant]]``; this machine's where empty.
+        """
+    async def build(
+        self,
+        path: str | os.PathLike[str] | IO[bytes] = ".",
+        *,
+        dockerfile: str = "",
+        dockerfile_text: str | bytes | None = None,
+        secrets: Mapping[str, Secret] | None = None,
+        ssh: Mapping[str, str | os.PathLike[str]] | None = None,
+        credentials: Credentials | None = None,
+        progress: Callable[[Event], object] | None = None,
+        **options: Unpack[BuildOptions],
+    ) -> Image:
+        """Build an image from a Dockerfile.
+
+        Args:
+            path: the context: a directory, an address, or an archive to read.
+            dockerfile: where the Dockerfile is in the context.
+            dockerfile_text: the Dockerfile itself, in place of a file.
+            secrets: what ``RUN --mount=type=secret`` finds, by id: contents, or path objects that
+                lead to files.
+            ssh: sockets of agents, or private keys, for ``RUN --mount=type=ssh``.
+            credentials: who asks registries; Docker's ``config.json`` says it where None.
+            progress: is given each event (``ketch.build.progress``), from any thread, one at a
+                time.
+            options: those of ``ketch build``, with ``_`` for ``-``.
+
+        Raises:
+            UnavailableError: the result goes elsewhere than into the store: see ``follow_build``.
+            KetchError: it cannot be built.
+        """
+    def follow_build(
+        self,
+        path: str | os.PathLike[str] | IO[bytes] = ".",
+        *,
+        dockerfile: str = "",
+        dockerfile_text: str | bytes | None = None,
+        secrets: Mapping[str, Secret] | None = None,
+        ssh: Mapping[str, str | os.PathLike[str]] | None = None,
+        credentials: Credentials | None = None,
+        **options: Unpack[BuildOptions],
+    ) -> AsyncIterator[BuildEvent]:
+        """Build an image, and yield what is told of that; ``Built`` at last. Arguments as above.
+
+        Who closes the iterator before its end calls the build off.
         """
     async def remove(self, name: str, *, force: bool = False) -> Events:
         """Take away a name, and the image with its last one; returns what happened."""

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 # The same by another name.
 ALIASES = {
-    "auto_remove": "rm", "device_cgroup_rules": "device-cgroup-rule", "devices": "device",
-    "dns_opt": "dns-option", "extra_hosts": "add-host", "ipc_mode": "ipc", "labels": "label",
+    "annotations": "annotation", "auto_remove": "rm", "build_args": "build-arg",
+    "buildargs": "build-arg", "contexts": "build-context",
+    "device_cgroup_rules": "device-cgroup-rule", "devices": "device", "dns_opt": "dns-option",
+    "extra_hosts": "add-host", "forcerm": "force-rm", "ipc_mode": "ipc", "labels": "label",
     "links": "link", "mem_limit": "memory", "mem_reservation": "memory-reservation",
-    "mem_swappiness": "memory-swappiness", "memswap_limit": "memory-swap",
-    "nano_cpus": "cpus", "network_mode": "network", "pid_mode": "pid",
+    "mem_swappiness": "memory-swappiness", "memswap_limit": "memory-swap", "nano_cpus": "cpus",
+    "network_mode": "network", "nocache": "no-cache", "pid_mode": "pid",
     "publish_all_ports": "publish-all", "remove": "rm", "restart_policy": "restart",
-    "stdin_open": "interactive", "sysctls": "sysctl", "ulimits": "ulimit", "userns_mode": "userns",
-    "uts_mode": "uts", "volumes": "volume", "working_dir": "workdir",
+    "shmsize": "shm-size", "stdin_open": "interactive", "sysctls": "sysctl", "ulimits": "ulimit",
+    "userns_mode": "userns", "uts_mode": "uts", "volumes": "volume", "working_dir": "workdir",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 from ketch.engine.images import archive as image_archive
 from ketch.engine.images import ingest, inspection, listing, saving
-from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.images.archive import TarSink
 from ketch.images.registry import search as registry_search
 from ketch.images.registry.credentials import Credentials
@@ -21,13 +21,16 @@ from ketch.spec.filters import Filters
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterable, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any, Unpack
 
+    from ketch.build.progress import Event
     from ketch.engine.images.image import Image as Record
     from ketch.engine.images.removal import Events
     from ketch.images.registry.search import Found
     from ketch.images.tar import Stream
+    from ketch.library.building import BuildEvent, Secret
+    from ketch.library.keywords import BuildOptions
     from ketch.library.places import Places
 
 
@@ -174,6 +177,77 @@ class Images(Collection):
                 platform=platform,
             )
         return self.get(image_id)
+
+    def build(
+        self,
+        path: "str | os.PathLike[str] | IO[bytes]" = ".",
+        *,
+        dockerfile: str = "",
+        dockerfile_text: "str | bytes | None" = None,
+        secrets: "Mapping[str, Secret] | None" = None,
+        ssh: "Mapping[str, str | os.PathLike[str]] | None" = None,
+        credentials: Credentials | None = None,
+        progress: "Callable[[Event], object] | None" = None,
+        **options: "Unpack[BuildOptions]",
+    ) -> Image:
+        """Build an image from a Dockerfile.
+
+        Args:
+            path: the context: a directory, an address, or an archive to read.
+            dockerfile: where the Dockerfile is in the context.
+            dockerfile_text: the Dockerfile itself, in place of a file.
+            secrets: what ``RUN --mount=type=secret`` finds, by id: contents, or path objects that
+                lead to files.
+            ssh: sockets of agents, or private keys, for ``RUN --mount=type=ssh``.
+            credentials: who asks registries; Docker's ``config.json`` says it where None.
+            progress: is given each event (``ketch.build.progress``), from any thread, one at a
+                time.
+            options: those of ``ketch build``, with ``_`` for ``-``.
+
+        Raises:
+            UnavailableError: the result goes elsewhere than into the store: see ``follow_build``.
+            KetchError: it cannot be built.
+        """
+        from ketch.library import building  # noqa: PLC0415 - whoever builds pays for it
+
+        asked = building.Asked(
+            path, dockerfile, dockerfile_text, secrets or {}, ssh or {}, credentials, options
+        )
+        result = building.build(self._places, asked, progress)
+        if not result.image_id:
+            raise UnavailableError(
+                "the result is in no store: what is asked for has gone elsewhere",
+                "follow_build gives its digest",
+            )
+        return self.get(result.image_id)
+
+    def follow_build(
+        self,
+        path: "str | os.PathLike[str] | IO[bytes]" = ".",
+        *,
+        dockerfile: str = "",
+        dockerfile_text: "str | bytes | None" = None,
+        secrets: "Mapping[str, Secret] | None" = None,
+        ssh: "Mapping[str, str | os.PathLike[str]] | None" = None,
+        credentials: Credentials | None = None,
+        **options: "Unpack[BuildOptions]",
+    ) -> "Iterator[BuildEvent]":
+        """Build an image, and yield what is told of that; ``Built`` at last. Arguments as above.
+
+        Who closes the iterator before its end calls the build off.
+        """
+        from ketch.build.request import Result  # noqa: PLC0415 - whoever builds pays for it
+        from ketch.library import building  # noqa: PLC0415
+
+        asked = building.Asked(
+            path, dockerfile, dockerfile_text, secrets or {}, ssh or {}, credentials, options
+        )
+        for told in building.follow(self._places, asked):
+            if not isinstance(told, Result):
+                yield told
+                continue
+            image = self.get(told.image_id) if told.image_id else None
+            yield building.Built(image, told.digest, told.metadata)
 
     def remove(self, name: str, *, force: bool = False) -> "Events":
         """Take away a name, and the image with its last one; returns what happened."""

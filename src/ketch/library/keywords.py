@@ -21,6 +21,7 @@ class RunOptions(TypedDict, total=False):
 
     add_host: Several | None
     annotation: Several | None
+    annotations: Several | None
     auto_remove: bool | None
     blkio_weight: Amount | None
     blkio_weight_device: Several | Documents | None
@@ -126,6 +127,7 @@ class RunOptions(TypedDict, total=False):
     runtime: str | None
     security_opt: Several | None
     shm_size: Amount | None
+    shmsize: Amount | None
     stdin_open: bool | None
     stop_signal: str | None
     stop_timeout: int | None
@@ -173,3 +175,57 @@ class UpdateOptions(TypedDict, total=False):
     pids_limit: int | None
     restart: str | None
     restart_policy: str | Mapping[str, object] | None
+
+
+class BuildOptions(TypedDict, total=False):
+    """What ``Images.build`` knows."""
+
+    add_host: Several | None
+    allow: Several | None
+    annotation: Several | None
+    annotations: Several | None
+    attest: Several | None
+    auto_remove: bool | None
+    build_arg: Several | None
+    build_args: Several | None
+    build_context: Several | None
+    buildargs: Several | None
+    cache_from: Several | None
+    cache_to: Several | None
+    cgroup_parent: str | None
+    contexts: Several | None
+    cpu_period: int | None
+    cpu_quota: int | None
+    cpu_shares: int | None
+    cpuset_cpus: str | None
+    cpuset_mems: str | None
+    extra_hosts: Several | None
+    force_rm: bool | None
+    forcerm: bool | None
+    label: Several | None
+    labels: Several | None
+    load: bool | None
+    mem_limit: Amount | None
+    memory: Amount | None
+    memory_swap: Amount | None
+    memswap_limit: Amount | None
+    network: str | None
+    network_mode: str | None
+    no_cache: bool | None
+    no_cache_filter: Several | None
+    nocache: bool | None
+    output: Several | None
+    platform: Several | None
+    provenance: str | None
+    pull: bool | None
+    push: bool | None
+    remove: bool | None
+    rm: bool | None
+    sbom: str | None
+    shm_size: Amount | None
+    shmsize: Amount | None
+    squash: bool | None
+    tag: Several | None
+    target: str | None
+    ulimit: Several | None
+    ulimits: Several | Documents | None

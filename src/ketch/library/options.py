@@ -29,8 +29,8 @@ KNOWN = tuple(option for option in OPTIONS if option.name not in OF_THE_COMMAND)
 
 # What may be given as a mapping, and by what a name and its value are parted then.
 _PARTED = {
-    **dict.fromkeys(("annotation", "env", "label", "log-opt", "storage-opt", "sysctl",
-                     "ulimit"), "="),
+    **dict.fromkeys(("annotation", "build-arg", "build-context", "env", "label", "log-opt",
+                     "storage-opt", "sysctl", "ulimit"), "="),
     **dict.fromkeys(("add-host", "blkio-weight-device", "device", "link", "publish", "tmpfs",
                      "volume", "volumes-from"), ":"),
     **{f"device-{word}-{unit}": ":" for word in ("read", "write") for unit in ("bps", "iops")},
