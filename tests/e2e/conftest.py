@@ -68,6 +68,7 @@ def ketch(ketch_engine: Engine, run_name: str) -> Iterator[Engine]:
 def served_engine(ketch_engine: Engine, scratch: pathlib.Path) -> Iterator[Engine]:
     """Return docker's command line, spoken to by ``ketch serve`` on the same engine as ketch."""
     socket = scratch / "api.sock"
+    peers.give_plugins(scratch)
     with serving.served([*ketch_engine.prefix], socket, scratch / "serve.log") as _:
         yield Engine(
             "served",

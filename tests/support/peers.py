@@ -128,6 +128,17 @@ def program(name: str, inside: Sequence[str]) -> str:
     return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
 
 
+def give_plugins(configuration: pathlib.Path) -> None:
+    """Give a docker command the tree's plugins: buildx and compose.
+
+    Args:
+        configuration: its DOCKER_CONFIG.
+    """
+    there = TREE / "usr/libexec/docker/cli-plugins"
+    if there.is_dir() and not (configuration / "cli-plugins").exists():
+        (configuration / "cli-plugins").symlink_to(there)
+
+
 @contextlib.contextmanager
 def docker(
     directory: pathlib.Path, runtime: str = "", enter: Sequence[str] = ()
@@ -160,6 +171,7 @@ def docker(
             stdout=log, stderr=log,
         )  # fmt: skip
         try:
+            give_plugins(directory)
             engine = Engine(
                 "docker",
                 ["docker", "--host", f"unix://{socket}"],
