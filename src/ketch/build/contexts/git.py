@@ -8,6 +8,7 @@ never stand in an argument or a URL.
 
 import os
 import re
+import resource
 import select
 import shlex
 import shutil
@@ -84,13 +85,15 @@ class Git:
             )
         self._directory = directory
         self._patience = patience
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        if hard != resource.RLIM_INFINITY:
+            file_bytes_max = min(file_bytes_max, hard)
         self._blocks_max = file_bytes_max // 512
         self._environment = {
             "PATH": path,
             "HOME": directory,
             "LC_ALL": "C",
             "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": "true",
             "SSH_ASKPASS_REQUIRE": "never",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -99,7 +102,6 @@ class Git:
             # The engine's root may lie in somebody's checkout, whose configuration is not ours.
             "GIT_CEILING_DIRECTORIES": os.path.dirname(os.path.realpath(directory)),
             "GIT_TEMPLATE_DIR": "",
-            "GIT_LFS_SKIP_SMUDGE": "1",
             "GIT_SSH_COMMAND": _ssh(directory, environment),
             "GIT_SSH_VARIANT": "ssh",
             **_configured({**_SETTINGS, **settings}),

@@ -434,9 +434,13 @@ def _basic(pair: bytes) -> str:
 
 
 def _shown(remote: str, authorization: str) -> dict[str, str]:
-    """Returns the setting that shows a server who asks: the repository's own, and no other.
+    """Returns the settings that show a server who asks: the repository's own, and no other.
 
-    Of GitHub's, as BuildKit has it, submodules get the same.
+    Of GitHub's, as BuildKit has it, submodules get the same. Git would take the header along to
+    wherever that server leads on to, so nobody is followed.
     """
     scope = next((prefix for prefix in _GITHUB if remote.startswith(prefix)), remote)
-    return {f"http.{scope}.extraHeader": f"Authorization: {authorization}"}
+    return {
+        f"http.{scope}.extraHeader": f"Authorization: {authorization}",
+        "http.followRedirects": "false",
+    }

@@ -60,10 +60,12 @@ def parse(text: str) -> Url:
     try:
         parts = urlsplit(text)
         good = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+        good = good and not re.search(r"\s", parts.netloc)
     except ValueError as error:
         good, reason = False, str(error)
-    if len(text) > _URL_MAX or any(ord(one) <= 32 or ord(one) == 127 for one in text):
-        good, reason = False, "it is too long, or has blanks in it"
+    # urlsplit() leaves some of these out without a word.
+    if len(text) > _URL_MAX or any(ord(one) < 32 or ord(one) == 127 for one in text):
+        good, reason = False, "it is too long, or has control characters in it"
     if parts is None or not good:
         shown = re.sub("//[^/]*@", "//", text)[:300]
         raise InvalidArgumentError(f"invalid URL {shown!r}: {reason}")

@@ -99,6 +99,7 @@ def test_a_download_is_one_file_with_the_servers_time(opened: Opened, server: Fa
         ("/a", "", "attachment; filename=" + "x" * 300, "download"),
         ("/a", "", 'attachment; filename="unclosed', "a"),
         ("/a", "", 'attachment; filename="a\\\\b"', "a\\b"),
+        ("/ü b", "", "", "ü b"),
     ],
 )
 def test_a_download_is_called_what_request_server_or_url_say(

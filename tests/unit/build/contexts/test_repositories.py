@@ -361,6 +361,23 @@ def test_credentials_are_shown_to_their_server_and_to_nobody_else(
         opened(secrets={"GIT_AUTH_TOKEN": b"a\nb"}).git(source(server))
 
 
+def test_credentials_are_not_carried_on_to_another_server(
+    opened: Opened, server: FakeRegistry, root: pathlib.Path
+) -> None:
+    with served(root) as other:
+
+        def away(request: Handler) -> bool:
+            request.answer(301, headers={"Location": f"http://{other.host}{request.path}"})
+            return True
+
+        server.hooks.insert(0, away)
+        assert opened().git(source(server)).identity  # who shows nothing is followed
+        other.requests.clear()
+        with pytest.raises(UnavailableError):
+            opened(secrets={"GIT_AUTH_TOKEN": b"t"}).git(source(server, "#old"))
+        assert other.requests == []
+
+
 def test_a_repository_elsewhere_on_the_way_up_is_none_of_ours(
     opened: Opened, server: FakeRegistry, tmp_path: pathlib.Path
 ) -> None:
