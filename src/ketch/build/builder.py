@@ -164,9 +164,9 @@ class _Build:
         self._source = Source(found.filename, found.text)
         with reporter.internal("load .dockerignore") as ignore:
             told = Told(ignore)
-            contexts.ignored(told)
+            ignored = contexts.ignored(told)
             told.finish()
-        plan = make_plan(found.text, found.filename, request, resolver)
+        plan = make_plan(found.text, found.filename, request, resolver, lambda: ignored)
         for warning in plan.warnings:
             track.warn(warning, found.filename, found.text)
         return plan, order(root for target in plan.targets for root in _wanted(target))
