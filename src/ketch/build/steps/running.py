@@ -37,7 +37,6 @@ class Steps:
     """
 
     def __init__(self, engine: Engine, request: Request, scope: str = "") -> None:
-        self._engine = engine
         self._settings = engine.settings
         self._request = request
         self._describer = Describer(engine, request, scope)
@@ -139,7 +138,9 @@ class Steps:
                 raise
         if outcome is None:
             connection.close()
-            cleaning.clean(self._engine)
+            mine = Engine(self._settings)  # a store is one thread's
+            cleaning.clean(mine)
+            mine.store.close()
             raise UnavailableError(
                 "the process that ran a build's step has gone",
                 f"{self._settings.state}/{launch.ERROR_LOG} tells more",
