@@ -111,7 +111,7 @@ def test_kill_sends_a_signal(engine: Engine, spelling: str) -> None:
 
 def test_signals_that_have_no_such_name_are_not_sent(engine: Engine) -> None:
     start(engine, "killed", "echo up; sleep 100")
-    for name in ("SIG42", "SIG9", "sig15", "RTMIN+0", "NOSUCH"):
+    for name in ("SIG42", "SIG9", "sig15", "RTMIN+0", "RTMIN+16", "RTMAX-15", "NOSUCH"):
         result = engine("kill", "-s", name, "killed")
         assert (result.status, f"nvalid signal: {name}" in result.err) == (1, True), result.err
     assert "Up" in engine.ok("ps", "-f", "name=killed")

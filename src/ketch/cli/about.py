@@ -2,6 +2,7 @@
 
 import sys
 
+from ketch.cli.documents import for_screen
 from ketch.cli.flags import Command, parse
 from ketch.cli.usual_flags import DOCUMENT_FORMAT
 from ketch.engine.engine import Engine
@@ -165,7 +166,7 @@ def _formatted(document: "dict[str, Any]", template: str, type_name: str) -> Non
         print(to_json(data))
         return
     try:
-        print(Template(template).execute(data))
+        print(for_screen(Template(template).execute(data)))
     except ParseError as error:
         raise InvalidArgumentError(f"template parsing error: {error.message}") from error
     except TemplateError as error:

@@ -64,6 +64,7 @@ def test_errors_about_a_running_container(running: Both, tmp_path: pathlib.Path)
     same(running, "exec", "c")
     same(running, "kill", "c", "NOSUCH")
     same(running, "kill", "c", "0")
+    same(running, "kill", "c", "33")
     for command in ("create", "run"):
         same(running, command, "-b", str(tmp_path / "bundle"), "c")
     same(running, "pause", "c")

@@ -123,7 +123,8 @@ def test_a_client_that_left_is_not_started_for(pair: Pair) -> None:
 
 def test_what_else_comes_before_the_start_is_kept(pair: Pair) -> None:
     client, theirs = requested(pair)
-    sent = [(wire.SIGNAL, b"10"), (wire.RESIZE, b"24 80"), (wire.SIGNAL, b"x"), (wire.INPUT, b"i")]
+    sent = [(wire.SIGNAL, b"10"), (wire.RESIZE, b"24 80"), (wire.SIGNAL, b"x"), (wire.INPUT, b"i"),
+            (wire.SIGNAL, b"1" * 9999)]  # fmt: skip
     theirs.sendall(b"".join(wire.frame(*frame) for frame in sent))
     client.check_interest()
     client.check_interest()

@@ -12,8 +12,8 @@ from ketch.spec import signals
     ("text", "number"),
     [
         ("SIGTERM", 15), ("TERM", 15), ("term", 15), ("sigkill", 9), ("9", 9), ("64", 64),
-        ("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+30", 64), ("RTMAX", 64), ("RTMAX-14", 50),
-        ("RTMAX-30", 34), ("CLD", 17), ("POLL", 29),
+        ("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+15", 49), ("RTMAX", 64), ("RTMAX-14", 50),
+        ("CLD", 17), ("POLL", 29),
     ],
 )  # fmt: skip
 def test_a_signal(text: str, number: int) -> None:
@@ -29,6 +29,10 @@ def test_a_signal(text: str, number: int) -> None:
         "-9",
         "NOSUCH",
         "SIG",
+        "RTMIN+16",
+        "RTMAX-15",
+        "32",
+        "33",
         "RTMIN+31",
         "RTMIN-1",
         "RTMAX-31",

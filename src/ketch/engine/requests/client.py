@@ -16,6 +16,7 @@ _HEADER_BYTES = 8
 # pipe would: nothing is lost and memory stays bounded.
 BEHIND_BYTES = 1024 * 1024
 # A client that gets one of these before the program runs wants it not to.
+_DIGITS_MAX = 3  # of a signal's number
 _ENDING_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 
 
@@ -157,12 +158,13 @@ class Client:
         except (OSError, wire.ProtocolError):
             self.gone = True
         for kind, payload in frames:
-            if kind == wire.SIGNAL and payload.isdigit() and int(payload) in _ENDING_SIGNALS:
+            told = kind == wire.SIGNAL and payload.isdigit() and len(payload) <= _DIGITS_MAX
+            number = int(payload) if told else 0
+            if number in _ENDING_SIGNALS:
                 self.withdrawn = True
-                name = signal.Signals(int(payload)).name
                 raise StartError(
-                    f"interrupted by {name} before the program was started",
-                    exit_status=128 + int(payload),
+                    f"interrupted by {signal.Signals(number).name} before the program was started",
+                    exit_status=128 + number,
                 )
         if self.gone:
             self.withdrawn = True

@@ -18,6 +18,7 @@ from ketch.runtime.state import (
     remove_cgroup,
 )
 from ketch.spec import signals
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ketch.runtime.cli.main import Settings
     from ketch.spec.runtime import Config
 
-_SIGKILL = 9
+_SIGKILL, _LAST_SIGNAL = 9, 64
 _PATIENCE_SECONDS = 10.0
 _WAIT_SECONDS = 0.005
 
@@ -140,8 +141,10 @@ def _has_pid_namespace(states: States, record: Record) -> bool:
 
 
 def _number(text: str) -> int:
-    if text == "0":
-        return 0  # asks whether init is there, as kill(2) does
+    # Whoever calls a runtime has a number from elsewhere; 0 asks whether init is there, as kill(2).
+    given = decimal(text)
+    if given is not None and given <= _LAST_SIGNAL:
+        return given
     try:
         return signals.number(text)
     except InvalidArgumentError:
