@@ -71,13 +71,16 @@ def choose(vertex: "Copy", tree: "Callable[[Vertex], Tree]") -> Chosen:
     )
 
 
-def write(vertex: "Copy", chosen: Chosen, root: int) -> None:
+def write(vertex: "Copy", chosen: Chosen, root: int) -> list[str]:
     """Copy.
 
     Args:
         vertex: what is copied.
         chosen: which files.
         root: descriptor of the root that they are put on.
+
+    Returns:
+        What people should be told of it.
 
     Raises:
         ConflictError: they are others than they were.
@@ -90,12 +93,14 @@ def write(vertex: "Copy", chosen: Chosen, root: int) -> None:
     for selection, item in zip(chosen.selections, vertex.items, strict=True):
         unpacking.add(selection, destination, version, unpack=unpacking.unpacks(item))
     chosen.check(version)
+    return users.unknown(root, vertex.owner) if vertex.owner else []
 
 
-def make_directory(vertex: "MakeDirectory", root: int) -> None:
-    """Make a directory and its parents where they are missing."""
+def make_directory(vertex: "MakeDirectory", root: int) -> list[str]:
+    """Make a directory and its parents where they are missing; returns what ``write`` does."""
     owner = users.owner(root, vertex.owner) if vertex.owner else (0, 0)
     directories.make(root, vertex.path, owner, _time_ns(vertex.time_s))
+    return users.unknown(root, vertex.owner) if vertex.owner else []
 
 
 def _time_ns(time_s: int | None) -> int | None:

@@ -209,7 +209,7 @@ class Executor:
 
         def write(directory: str) -> None:
             with self._layering.mounted(directory) as root:
-                copying.write(vertex, chosen, root)
+                _remark(track, copying.write(vertex, chosen, root))
 
         return self._layer(vertex, track, key, base, write, alone=vertex.link)
 
@@ -218,7 +218,7 @@ class Executor:
 
         def write(directory: str) -> None:
             with self._layering.mounted(directory) as root:
-                copying.make_directory(vertex, root)
+                _remark(track, copying.make_directory(vertex, root))
 
         return self._layer(vertex, track, keys.of_directory(vertex, base.chain_id), base, write)
 
@@ -329,3 +329,9 @@ class Executor:
         with self._layering.mounted(directory) as root:
             copying.write_mount(mount, found, root)
         return Prepared(directory)
+
+
+def _remark(track: "Track", lines: "Sequence[str]") -> None:
+    """Tell something of a step as if its program had said it."""
+    for line in lines:
+        track.log(2, f"{line}\n".encode())
