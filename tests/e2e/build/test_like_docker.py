@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import tarfile
 from collections.abc import Callable
 
@@ -45,7 +46,6 @@ HEALTHCHECK --interval=5s --timeout=2s --retries=3 --start-period=1s CMD wget -q
 ENTRYPOINT ["/bin/sh", "-c"]
 CMD echo $A
 ONBUILD RUN echo later
-FROM one AS two
 USER root
 RUN rm /data/f && echo more >> /greeting
 CMD ["exec", "form"]
@@ -98,6 +98,7 @@ STAGES = r"""ARG TAG=latest
 FROM busybox:${TAG} AS base
 ENV STAGE=base
 RUN echo base > /base
+ONBUILD RUN echo later > /later
 FROM base AS unused
 RUN false
 FROM base AS left
@@ -164,6 +165,16 @@ def ignored(directory: pathlib.Path) -> None:
     )
 
 
+def _of_any_version(created_by: str) -> str:
+    """Return a line of history without what BuildKit has written in several ways."""
+    word, _, rest = created_by.partition(" ")
+    if word == "ARG":  # its default, what it was given, or neither
+        return f"ARG {rest.partition('=')[0]}"
+    if word == "EXPOSE":  # a map, or a list
+        return " ".join(["EXPOSE", *re.findall(r"\d+/\w+", rest)])
+    return word if word == "HEALTHCHECK" else created_by  # Go's form of a struct or a pointer
+
+
 @pytest.mark.parametrize("make", [instructions, copies, stages, ignored])
 def test_the_image_is_the_same(
     ketch: Engine, docker_engine: Engine, make: Make, tmp_path: pathlib.Path
@@ -188,13 +199,13 @@ def test_the_image_is_the_same(
         found.append(built.image(engine, name, tmp_path))
         engine.ok("rmi", name)
     ours, theirs = found
-    # Older versions wrote an argument's default here, or nothing.
     for image in found:
         for entry in image["history"]:
-            if entry.get("created_by", "").startswith("ARG "):
-                entry["created_by"] = entry["created_by"].partition("=")[0]
+            entry["created_by"] = _of_any_version(entry.get("created_by", ""))
     assert ours["config"] == theirs["config"]
     assert ours["history"] == theirs["history"]
     assert len(ours["layers"]) == len(theirs["layers"])
     for number, (one, other) in enumerate(zip(ours["layers"], theirs["layers"], strict=True)):
+        # There /etc is changed by what is mounted in it.
+        other = {name: what for name, what in other.items() if name in one or name != "etc"}  # noqa: PLW2901
         assert one == other, f"layer {number}"

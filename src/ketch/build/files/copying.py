@@ -51,11 +51,11 @@ class Destination:
     time_ns: int | None = None
 
     def parents(self) -> tuple[tuple[int, int], int]:
-        """Returns owner and permissions of directories that are made on the way."""
-        mode = destinations.MODE
-        if self.mode is not None:
-            mode = self.mode.apply(mode, is_directory=True)
-        return self.owner or (0, 0), mode
+        """Returns owner and permissions of directories that are made on the way.
+
+        ``--chmod`` is not meant for them.
+        """
+        return self.owner or (0, 0), destinations.MODE
 
 
 def copy(selection: Selection, destination: Destination, version: digests.Version) -> None:
