@@ -77,11 +77,14 @@ def _plain(content: bytes) -> bytes:
 
 def _members(content: bytes) -> dict[str, tuple[Any, ...]]:
     """Return what each member of a layer is, without its time."""
-    found = {}
+    found: dict[str, tuple[Any, ...]] = {}
     with tarfile.open(fileobj=io.BytesIO(_plain(content))) as layer:
         for member in layer:
             name = member.name.strip("/").removeprefix("./")
             if name in {"", "."}:
+                continue
+            if "/.wh." in f"/{name}":
+                found[name] = ()  # it only says that something is gone
                 continue
             file = layer.extractfile(member) if member.isreg() else None
             digest = hashlib.sha256(file.read()).hexdigest()[:16] if file else ""
