@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
-from ketch.api.buildkit import llb, schema, workers
+from ketch.api.buildkit import caching, llb, schema, workers
 from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.builds import Record, failure
 from ketch.api.buildkit.grpc import Code, StatusError
@@ -45,6 +45,8 @@ class Control:
         found = {
             "Solve": self.solve,
             "Status": self.status,
+            "DiskUsage": self.disk_usage,
+            "Prune": self.prune,
             "Info": self.info,
             "ListWorkers": self.list_workers,
             "ListenBuildHistory": self.listen_build_history,
@@ -94,6 +96,16 @@ class Control:
         build = await self._builds.get(asked.Ref)
         async for message in build.telling.messages():
             await call.send(message)
+
+    async def disk_usage(self, call: "Call") -> None:
+        """Tell what the cache holds."""
+        asked = await call.request(self._words.DiskUsageRequest)
+        await call.send(await self._builds.application.run_slowly(caching.listed, asked))
+
+    async def prune(self, call: "Call") -> None:
+        """Remove what the cache holds, and tell of it."""
+        asked = await call.request(self._words.PruneRequest)
+        await call.send(*await self._builds.application.run_slowly(caching.pruned, asked))
 
     async def info(self, call: "Call") -> None:
         """Say what this is."""
