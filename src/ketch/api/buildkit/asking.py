@@ -11,8 +11,9 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from ketch.api.buildkit import llb
 from ketch.build.request import (
     CachePlace,
     Git,
@@ -25,9 +26,6 @@ from ketch.build.request import (
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec import git_urls
 from ketch.spec.values import boolean, fields, integer, quoted
-
-if TYPE_CHECKING:
-    from ketch.api.buildkit.llb import Source
 
 DOCKERFILE, GATEWAY = "dockerfile.v0", "gateway.v0"
 _UPLOADS = "http://buildkit-session/"
@@ -57,7 +55,7 @@ class Asked:
 
     attributes: Mapping[str, str]
     frontend: str = DOCKERFILE
-    inputs: "Mapping[str, Source]" = field(default_factory=dict)
+    inputs: Mapping[str, llb.Source] = field(default_factory=dict)
     outputs: Sequence[tuple[str, Mapping[str, str]]] = ()
     cache_from: Sequence[tuple[str, Mapping[str, str]]] = ()
     cache_to: Sequence[tuple[str, Mapping[str, str]]] = ()
@@ -73,8 +71,8 @@ class Places(Protocol):
     def upload(self, path: str) -> Input:
         """Returns what the client uploads under a path, once."""
 
-    def layout(self, store: str, digest: str) -> Input:
-        """Returns an image of an OCI layout of the client's."""
+    def layout(self, store: str, digest: str, platforms: Sequence[str]) -> Input:
+        """Returns an image of an OCI layout of the client's, for some platforms or the host's."""
 
     def result(self, name: str) -> Input:
         """Returns what an earlier build came to."""
@@ -212,20 +210,21 @@ def _named(
         store, at, digest = path.partition("@")
         if not at:
             raise InvalidArgumentError(f"oci-layout reference {quoted(path)} has no digest")
-        return places.layout(store.partition(":")[0], digest)
+        platforms = _list(asked.attributes.get("platform", ""))
+        return places.layout(store.partition(":")[0], digest, platforms)
     found = _remote(value, places)
     if found is None:
         raise InvalidArgumentError(f"unsupported context source {scheme} for {name}")
     return found
 
 
-def input_of(source: "Source", places: Places) -> Input:
+def input_of(source: llb.Source, places: Places) -> Input:
     """Returns what an LLB source is.
 
     Raises:
         UnsupportedError: nothing that ketch has.
     """
-    if source.scheme == "ketch-result":
+    if source.scheme == llb.RESULT_SCHEME:
         return places.result(source.path)
     if source.scheme == "docker-image":
         return ImageInput(source.path)

@@ -87,6 +87,7 @@ class Bridge:
         )
         try:
             asking.check_frontend(asked)
+            await self._builds.take_in(build, asked)
             result = await self._result(build, asked)
             if message.Evaluate and result.ref.id:
                 await self._evaluate(build, result.ref.id)
@@ -106,7 +107,7 @@ class Bridge:
         name = os.urandom(12).hex()
         build.results[name] = asked
         self._builds.keep(name, asked, build.session)
-        graph = llb.definition(llb.RESULT + name)
+        graph = llb.definition(f"{llb.RESULT_SCHEME}://{name}")
         return self._words.Result(ref=self._words.Ref(**{"id": name, "def": graph}))
 
     async def return_(self, call: "Call") -> None:

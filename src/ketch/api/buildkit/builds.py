@@ -18,7 +18,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ketch.api.buildkit import asking, schema
+from ketch.api.buildkit import asking, llb, schema
 from ketch.api.buildkit.agents import Agents
 from ketch.api.buildkit.client import Client
 from ketch.api.buildkit.grpc import Code, StatusError
@@ -26,15 +26,15 @@ from ketch.api.buildkit.places import ClientPlaces
 from ketch.api.buildkit.sessions import Sessions
 from ketch.api.buildkit.telling import Telling
 from ketch.api.errors import message
-from ketch.build import answering
+from ketch.build import answering, place
 from ketch.build.failures import BuildError
+from ketch.build.request import LayoutInput, Output
 from ketch.build.solving import Calling
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
-    UnsupportedError,
 )
 from ketch.spec.dockerfile.errors import DockerfileError
 
@@ -101,6 +101,8 @@ class Build:
         telling: what it says.
         returned: what is exported: resolved by a Return.
         results: what its front end was asked for, by the names that it gave.
+        earlier: results of other builds that are its inputs: paths of OCI layouts by their names.
+        held: what lasts as long as the build.
     """
 
     def __init__(self, ref: str, session: str) -> None:
@@ -108,6 +110,8 @@ class Build:
         self.session = session
         self.telling = Telling()
         self.results: dict[str, Asked] = {}
+        self.earlier: dict[str, str] = {}
+        self.held = contextlib.ExitStack()
         self.returned: asyncio.Future[Asked | None] = asyncio.get_running_loop().create_future()
         self.began_ns = time.time_ns()
 
@@ -155,6 +159,7 @@ class Builds:
             self._running -= 1
             build.telling.end()
             loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, build.held.close)
             loop.call_later(_LINGER_SECONDS, self._there.pop, ref, None)
 
     async def get(self, ref: str) -> Build:
@@ -200,18 +205,21 @@ class Builds:
 
         return await self._have(build, replace(asked, outputs=()), work)
 
-    async def _have(self, build: Build, asked: "Asked", work: "Work[R]") -> "R":
+    async def _have(
+        self, build: Build, asked: "Asked", work: "Work[R]", session_name: str = ""
+    ) -> "R":
         """Have the builder do something for a client, as long as somebody waits for it."""
-        session = await self.sessions.get(build.session)
+        session = await self.sessions.get(session_name or build.session)
         loop = asyncio.get_running_loop()
         client = Client(session, loop)
         teller = Teller(loop, build.telling)
         with Calling() as patience:
 
             def do(engine: "Engine") -> "R":
-                return self._do(
-                    engine, client, asked, lambda it: work(engine, it, teller, patience)
-                )
+                def within(wanted: "Request") -> "R":
+                    return work(engine, wanted, teller, patience)
+
+                return self._do(engine, build, client, asked, within)
 
             running = asyncio.ensure_future(self.application.run_slowly(do))
             try:
@@ -224,11 +232,22 @@ class Builds:
                 raise
 
     def _do(
-        self, engine: "Engine", client: Client, asked: "Asked", work: "Callable[[Request], R]"
+        self,
+        engine: "Engine",
+        build: Build,
+        client: Client,
+        asked: "Asked",
+        work: "Callable[[Request], R]",
     ) -> "R":
         """Do it, in a thread, with what is the client's."""
+
+        def earlier(name: str) -> "Input":
+            if name not in build.earlier:
+                raise NotFoundError(f"the result {name[:100]} is no input of this build")
+            return LayoutInput(build.earlier[name])
+
         with (
-            ClientPlaces(client, self.sessions, engine.images.root, self._result) as places,
+            ClientPlaces(client, self.sessions, engine.images.root, earlier) as places,
             Agents(client, places.private) as agents,
         ):
             wanted = replace(
@@ -238,14 +257,43 @@ class Builds:
                 environment=os.environ,
                 credentials=client.credentials,
             )
-            result = work(wanted)
+            found = work(wanted)
             places.finish()
-        return result
+        return found
 
-    def _result(self, name: str) -> "Input":
-        if name not in self._results:
-            raise NotFoundError(f"the result {name[:_NAME_CHARACTERS_MAX]} is not known any more")
-        raise UnsupportedError("a build's result as another one's context")
+    async def take_in(self, build: Build, asked: "Asked") -> None:
+        """Have results of other builds that are a build's inputs, while their clients are there.
+
+        Raises:
+            NotFoundError: one is not known any more.
+            KetchError: one cannot be built.
+        """
+        for source in asked.inputs.values():
+            name = source.path
+            if source.scheme != llb.RESULT_SCHEME or name in build.earlier:
+                continue
+            if name not in self._results:
+                raise NotFoundError(f"the result {name[:100]} is not known any more")
+            earlier, session = self._results[name]
+            path = await self.application.run_slowly(_private, build)
+            output = Output("oci", {"compression": "uncompressed"}, directory=path)
+
+            def work(
+                engine: "Engine",
+                wanted: "Request",
+                progress: "Progress",
+                patience: "Patience",
+                output: Output = output,
+            ) -> "Result":
+                return self._solve(engine, replace(wanted, outputs=[output]), progress, patience)
+
+            await self._have(build, replace(earlier, outputs=()), work, session)
+            build.earlier[name] = path
+
+
+def _private(engine: "Engine", build: Build) -> str:
+    """Make a directory that lasts as long as a build; returns its path."""
+    return build.held.enter_context(place.opened(engine.images.root)).contexts
 
 
 class Teller:

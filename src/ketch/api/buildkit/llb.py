@@ -16,7 +16,7 @@ from ketch.errors import UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RESULT = "ketch-result://"
+RESULT_SCHEME = "ketch-result"
 """The scheme of what an earlier build of the same client came to."""
 
 _OPERATIONS = {2: "exec", 4: "file", 5: "build", 6: "merge", 7: "diff"}

@@ -6,13 +6,16 @@ import tempfile
 from typing import TYPE_CHECKING, cast
 
 from ketch.api.buildkit.client import Client
+from ketch.api.buildkit.stores import EXPORTED, Store
 from ketch.build import place
-from ketch.build.request import Archive, CachePlace, Output, SessionDirectory
+from ketch.build.request import Archive, CachePlace, LayoutInput, Output, SessionDirectory
 from ketch.errors import UnavailableError, UnsupportedError
 from ketch.linux.scopes import owned
+from ketch.spec import image as documents
+from ketch.spec.build_options import is_true
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
 
     from ketch.api.buildkit.client import Writer
@@ -48,6 +51,7 @@ class ClientPlaces:
         self._place: Place | None = None
         self._writers: list[Writer] = []
         self._directories: list[tuple[int, str]] = []
+        self._layouts: list[str] = []
 
     def __enter__(self) -> "ClientPlaces":
         """Returns the places themselves."""
@@ -76,12 +80,14 @@ class ClientPlaces:
         self._held.callback(stream.close)
         return Archive(stream)
 
-    def layout(self, store: str, digest: str) -> "Input":
-        """Refuse an image of an OCI layout of the client's."""
-        raise UnsupportedError(
-            f"an OCI layout of the client's ({store}@{digest})",
-            "load it into the engine first (docker load), and name the image",
+    def layout(self, store: str, digest: str, platforms: "Sequence[str]") -> "Input":
+        """Returns an image of an OCI layout of the client's, which is got at once."""
+        wanted = [documents.parse_platform(one) for one in platforms]
+        path = self.private()
+        Store(self._client, f"oci:{store}").fetch(
+            digest, path, wanted or [documents.host_platform()]
         )
+        return LayoutInput(path, digest)
 
     def output(self, number: int, type_: str, attributes: "Mapping[str, str]") -> Output:
         """Returns an output that the client gets, once the build has come to it."""
@@ -89,11 +95,10 @@ class ClientPlaces:
             path = self.private()
             self._directories.append((number, path))
             return Output(type_, attributes, directory=path)
-        if attributes.get("tar", "true").lower() in {"0", "f", "false"}:
-            raise UnsupportedError(
-                f"output of type {type_} to a directory of the client's",
-                "have it written as an archive (tar=true), and unpack that",
-            )
+        if type_ in {"docker", "oci"} and not is_true(attributes.get("tar", "true")):
+            path = self.private()
+            self._layouts.append(path)
+            return Output(type_, attributes, directory=path)
         writer = self._client.writer(number)
         self._held.callback(writer.close)
         self._writers.append(writer)
@@ -116,6 +121,8 @@ class ClientPlaces:
         """
         for writer in self._writers:
             writer.finish()
+        for path in self._layouts:
+            Store(self._client, EXPORTED).send(path)
         for number, path in self._directories:
             try:
                 directory = os.open(path, _DIRECTORY)

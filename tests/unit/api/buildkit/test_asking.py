@@ -1,6 +1,6 @@
 """What BuildKit's clients ask for, as requests to the builder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ class Places:
     def upload(self, path: str) -> Input:
         return LocalDirectory(f"upload:{path}")
 
-    def layout(self, store: str, digest: str) -> Input:
+    def layout(self, store: str, digest: str, platforms: Sequence[str]) -> Input:
         return LayoutInput(store, digest)
 
     def result(self, name: str) -> Input:
