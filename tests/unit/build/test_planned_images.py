@@ -162,8 +162,9 @@ def test_one_time_for_all() -> None:
     vertices = [step.vertex for step in found.targets[0].steps]
     assert [getattr(vertex, "time_s", None) for vertex in vertices] == [7, 7]
     assert planned("ARG SOURCE_DATE_EPOCH=8\nFROM scratch\n").epoch_s == 8
-    error = refused("FROM scratch\n", build_args={"SOURCE_DATE_EPOCH": "now"})
-    assert error.message == "invalid SOURCE_DATE_EPOCH: now"
+    for text in ("now", "-1", "253402300800", "1.5"):
+        error = refused("FROM scratch\n", build_args={"SOURCE_DATE_EPOCH": text})
+        assert error.message == f"invalid SOURCE_DATE_EPOCH: {text}"
 
 
 @pytest.mark.parametrize(

@@ -171,8 +171,10 @@ def _git(setting: Setting, this: Add, path: str, repository: GitUrl, name: str) 
 
 
 def _http(setting: Setting, this: Add, url: str, name: str) -> HttpSource:
-    if this.checksum:
-        digests.split(this.checksum)
+    if this.checksum and not digests.valid(this.checksum):
+        raise DockerfileError(
+            "invalid checksum digest format", "it is sha256: and 64 hexadecimal digits"
+        )
     try:
         filename = posixpath.basename(unquote(urlsplit(url).path).rstrip("/"))
     except ValueError:

@@ -30,6 +30,8 @@ from ketch.spec.ignore_patterns import IgnorePatterns
 if TYPE_CHECKING:
     from ketch.spec.image import Platform
 
+_EPOCH_MAX = 253_402_300_799  # the end of the year 9999, after which RFC 3339 has no dates
+
 PLATFORMS_MAX = 64
 """How many platforms one build may be for."""
 
@@ -217,7 +219,7 @@ def _epoch(text: str) -> int | None:
     if not text:
         return None
     found = signed(text)
-    if found is None:
+    if found is None or not 0 <= found <= _EPOCH_MAX:
         raise DockerfileError(
             f"invalid SOURCE_DATE_EPOCH: {text}", "it is a number of seconds since 1970"
         )
