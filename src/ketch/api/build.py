@@ -113,6 +113,8 @@ async def _tell(
         if quiet:
             told.say(f"{result.image_id}\n")
             return
+        if result.warning:
+            told.say(result.warning)
         told.say(f"Successfully built {result.image_id.partition(':')[2][:12]}\n")
         for name in request.tags:
             told.say(f"Successfully tagged {references.parse(name).tagged().familiar}\n")

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ketch.build import failures, place, steps
@@ -20,6 +21,7 @@ from ketch.build.files.hashes import Hashes
 from ketch.build.graph import ImageSource
 from ketch.build.layering import Layering
 from ketch.build.outputs import image as image_output
+from ketch.build.planning.description import describe
 from ketch.build.planning.planner import plan as make_plan
 from ketch.build.reporting import Reporter
 from ketch.build.request import MAIN_CONTEXT, LocalDirectory, Result
@@ -54,7 +56,8 @@ def build(
         request: what.
         progress: is told of all that goes on, from any thread, one event at a time.
         patience: how the caller waits; what it raises calls the build off.
-        explain: is told, a line at a time, why each step was or was not taken from the cache.
+        explain: is told, a line at a time, the plan, and then why each step was or was not taken
+            from the cache.
 
     Returns:
         What came of it.
@@ -144,14 +147,14 @@ class _Build:
             try:
                 Solver(executor.make, calling, executor.scope).solve(vertices, self._patience)
             finally:
-                self._settle(executor, explain)
+                self._settle(executor, plan, explain)
             exporter = Exporter(
                 engine, request, plan, executor, layering, blobs, self._reporter, calling,
                 started_ns=self._started_ns, source=self._source, vertices=vertices,
                 document=resolver.document,
             )  # fmt: skip
             with self._followed(calling):
-                return exporter.export()
+                return replace(exporter.export(), unused_arguments=plan.unused_arguments)
 
     def _planned(self, contexts: Contexts, resolver: Resolver) -> "tuple[Plan, list[Vertex]]":
         """Read the Dockerfile, and find out what is to be made."""
@@ -200,14 +203,16 @@ class _Build:
                 thread.join()
             os.close(done)
 
-    def _settle(self, executor: Executor, explain: Callable[[str], object] | None) -> None:
+    def _settle(
+        self, executor: Executor, plan: "Plan", explain: Callable[[str], object] | None
+    ) -> None:
         """Have on the disk and on record what was made and used, whatever became of the build."""
         images = self._engine.images
         Records(self._engine.store, images.snapshotter).touch(executor.used)
         images.snapshotter.settle(executor.chain_ids())
         if explain is not None:
-            for one in executor.explained:
-                explain(one.line)
+            for line in (*describe(plan).splitlines(), *(one.line for one in executor.explained)):
+                explain(line)
 
 
 @contextlib.contextmanager

@@ -243,8 +243,18 @@ class Result:
         digest: of its manifest or index.
         metadata: what ``--metadata-file`` gets, in BuildKit's keys (``containerimage.digest``,
             ``containerimage.config.digest``, ``containerimage.descriptor``, ``image.name`` ...).
+        unused_arguments: build arguments that nothing in the Dockerfile declares.
     """
 
     image_id: str = ""
     digest: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
+    unused_arguments: Sequence[str] = ()
+
+    @property
+    def warning(self) -> str:
+        """What is to be said of arguments that came to nothing, in Docker's words; may be empty."""
+        if not self.unused_arguments:
+            return ""
+        names = " ".join(self.unused_arguments)
+        return f"[Warning] One or more build-args [{names}] were not consumed\n"

@@ -9,7 +9,7 @@ from ketch.build import asking
 from ketch.cli import build_progress, client_configuration
 from ketch.cli.flags import Command, Parsed, parse
 from ketch.engine.files import appearing
-from ketch.errors import InvalidArgumentError
+from ketch.errors import InvalidArgumentError, spelt_out
 from ketch.spec.build_flags import FLAGS
 
 _RESULT_MODE = 0o644
@@ -49,6 +49,7 @@ def build(settings: "Settings", arguments: list[str]) -> int:
         result = _run(settings, request, display, explain=parsed.enabled("explain"))
     if mode not in {"quiet", "rawjson"}:
         sys.stderr.write(build_progress.summary(display.trace.warnings))
+        sys.stderr.write(spelt_out(result.warning))
     _write_results(parsed, result)
     if quiet and result.image_id:
         print(result.image_id)
