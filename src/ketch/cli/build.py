@@ -10,21 +10,31 @@ from ketch.cli import build_progress, client_configuration
 from ketch.cli.flags import Command, Parsed, parse
 from ketch.engine.files import appearing
 from ketch.errors import InvalidArgumentError, spelt_out
+from ketch.spec import values
 from ketch.spec.build_flags import FLAGS
+from ketch.spec.dockerfile.errors import report
+from ketch.spec.flag import Flag
 
 _RESULT_MODE = 0o644
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from ketch.build.request import Request, Result
     from ketch.engine.settings import Settings
 
+_CALL = (
+    Flag("call", "", "string", 'Ask about the Dockerfile instead ("check", "outline", "targets")',
+         default="build"),
+    Flag("check", "", "bool", 'Shorthand for "--call=check"'),
+)  # fmt: skip
+
 BUILD = Command(
     "ketch build [OPTIONS] PATH | URL | -",
     "Start a build",
-    FLAGS,
+    tuple(sorted((*FLAGS, *_CALL), key=lambda flag: flag.name)),
     minimum_arguments=1,
     maximum_arguments=1,
 )
@@ -46,6 +56,9 @@ def build(settings: "Settings", arguments: list[str]) -> int:
         request = asking.request(parsed, parsed.arguments[0], caller, held)
         mode = "quiet" if quiet else parsed.text("progress")
         display = build_progress.display(mode, sys.stderr)
+        question, form = _question(parsed)
+        if question:
+            return _answer(settings, request, display, question, form)
         result = _run(settings, request, display, explain=parsed.enabled("explain"))
     if mode not in {"quiet", "rawjson"}:
         sys.stderr.write(build_progress.summary(display.trace.warnings))
@@ -64,14 +77,74 @@ def _run(
     from ketch.engine.engine import Engine  # noqa: PLC0415
 
     say = (lambda line: sys.stderr.write(f"{line}\n")) if explain else None
+    with _shown(display):
+        return builder.build(Engine(settings), request, display.take, explain=say)
+
+
+@contextlib.contextmanager
+def _shown(display: build_progress.Display) -> "Iterator[None]":
+    """Show what goes on in a block, and the lines that are to blame where it comes to nothing."""
     try:
         with display.going_on():
-            return builder.build(Engine(settings), request, display.take, explain=say)
+            yield
     except Exception as error:
         if excerpt := getattr(error, "excerpt", ""):
             sys.stderr.write(excerpt)
         error.exit_status = 1  # type: ignore[attr-defined] # whatever a step's program ended with
         raise
+
+
+def _question(parsed: Parsed) -> tuple[str, str]:
+    """Returns what is asked instead of building, empty for nothing, and in which form.
+
+    Raises:
+        InvalidArgumentError: nobody knows such a question.
+    """
+    name, *options = values.fields(parsed.text("call"))
+    name = name.removeprefix("type=")
+    if parsed.enabled("check"):
+        if name not in {"build", "check"}:
+            raise InvalidArgumentError("--check is --call=check: give one of them")
+        name = "check"
+    form = ""
+    for option in options:
+        key, _, form = option.partition("=")
+        if key != "format" or form not in {"json", "text"}:
+            raise InvalidArgumentError(f"invalid call: {option}", "there is format=json")
+    if name not in {"build", "check", "outline", "targets"}:
+        raise InvalidArgumentError(
+            f"unsupported call: {name}", "there is build, check, outline and targets"
+        )
+    return "" if name == "build" else name, form
+
+
+def _answer(
+    settings: "Settings",
+    request: "Request",
+    display: build_progress.Display,
+    question: str,
+    form: str,
+) -> int:
+    """Answer a question about the Dockerfile, as buildx does."""
+    from ketch.build import answering  # noqa: PLC0415 - as above
+    from ketch.engine.engine import Engine  # noqa: PLC0415
+
+    with _shown(display):
+        answer = answering.answer(Engine(settings), request, question, display.take)
+    if form == "json":
+        print(json.dumps(answer.document, indent=2))
+        return answer.status
+    if question == answering.CHECK:
+        if count := len(answer.findings):
+            some = "1 warning has" if count == 1 else f"{count} warnings have"
+            print(f"Check complete, {some} been found!")
+        elif answer.error is None:
+            print("Check complete, no warnings found.")
+    sys.stdout.write(spelt_out(answer.text))
+    if answer.error is not None:
+        sys.stdout.flush()
+        sys.stderr.write(report(answer.error))
+    return answer.status
 
 
 def _write_results(parsed: Parsed, result: "Result") -> None:
