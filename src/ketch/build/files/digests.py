@@ -6,6 +6,7 @@ is written down with its length before it, so that two selections have one diges
 are the same.
 """
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -127,22 +128,23 @@ class _Reader:
         self._links.clear()
         running = hashlib.sha256()
         way: list[str] = []
-        for entry in selection.entries(source):
-            if entry.event is Event.ENTER:
-                running.update(b"enter" + _field(os.fsencode(entry.name)))
-                way.append(entry.name)
-                continue
-            try:
-                if entry.event is not Event.LEAVE:
-                    running.update(self._file(entry, named=source.is_directory))
-                else:
-                    if entry.name:
-                        running.update(self._directory(entry))
-                        way.pop()
-                    running.update(b"leave")
-            except OSError as error:
-                shown = paths.shown([*source.names, *way, entry.name])
-                raise failure(error, "read", shown) from error
+        with contextlib.closing(selection.entries(source)) as entries:
+            for entry in entries:
+                if entry.event is Event.ENTER:
+                    running.update(b"enter" + _field(os.fsencode(entry.name)))
+                    way.append(entry.name)
+                    continue
+                try:
+                    if entry.event is not Event.LEAVE:
+                        running.update(self._file(entry, named=source.is_directory))
+                    else:
+                        if entry.name:
+                            running.update(self._directory(entry))
+                            way.pop()
+                        running.update(b"leave")
+                except OSError as error:
+                    shown = paths.shown([*source.names, *way, entry.name])
+                    raise failure(error, "read", shown) from error
         return running.digest()
 
     def _directory(self, entry: Entry) -> bytes:

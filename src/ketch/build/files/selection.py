@@ -18,6 +18,7 @@ from ketch.build.files.walking import Entry, Event, Sight, walk
 from ketch.build.graph import CopyItem, GitSource, HttpSource, InlineSource
 from ketch.build.trees import Hidden, Tree
 from ketch.errors import KetchError, NotFoundError
+from ketch.linux import contested
 from ketch.linux.scopes import owned
 from ketch.spec.path_match import Pattern, has_wildcards
 
@@ -237,7 +238,10 @@ class _Chooser:
             real = self._resolver.resolve(names, must_exist=True, passed=passed)
             found = paths.open_below(self._tree.directory, real, os.O_PATH | os.O_NOFOLLOW)
             with owned(found):
-                is_directory = stat.S_ISDIR(os.fstat(found).st_mode)
+                kind = stat.S_IFMT(os.fstat(found).st_mode)
+            if kind == stat.S_IFLNK:
+                raise contested.exchanged(names[-1])
+            is_directory = kind == stat.S_IFDIR
             if any(map(self._hides, passed)) or (
                 self._hides(real) and not (is_directory and self._shows_something(real))
             ):
