@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ketch.build import failures, place, steps
+from ketch.build import failures, place
 from ketch.build.blobs import Blobs
-from ketch.build.cache import pruning
+from ketch.build.cache import due
 from ketch.build.cache.records import Records
 from ketch.build.contexts.contexts import Contexts
-from ketch.build.executing import Executor
+from ketch.build.executing import Executor, Running
 from ketch.build.exporting import Exporter
 from ketch.build.files.hashes import Hashes
 from ketch.build.graph import ImageSource
@@ -95,7 +95,6 @@ class _Build:
         for output in self._request.outputs:
             image_output.check_names(_names(output.attributes.get("name", "")))
         image_output.check_names(self._request.tags)
-        steps.clean(self._engine)
         try:
             with images.adding(), place.opened(images.root) as at:
                 return self._within(at, explain)
@@ -107,7 +106,13 @@ class _Build:
             with contextlib.suppress(KetchError):
                 images.publish_index()
                 images.collect_garbage()
-                pruning.collect(self._engine)
+                self._bound_cache()
+
+    def _bound_cache(self) -> None:
+        if due.take_turn(self._engine.settings.root):
+            from ketch.build.cache import pruning  # noqa: PLC0415 - once an hour
+
+            pruning.collect(self._engine)
 
     def _within(self, at: "Place", explain: Callable[[str], object] | None) -> Result:
         engine, request = self._engine, self._request
@@ -138,7 +143,7 @@ class _Build:
                     vertices,
                     known,
                 ),
-                held.enter_context(steps.Steps(engine, request)),
+                held.enter_context(Running(engine, request)),
                 self._reporter,
                 calling,
             )

@@ -15,7 +15,6 @@ from ketch.build.cache import keys, locks
 from ketch.build.cache.records import Records
 from ketch.build.graph import Copy, CopyItem, ImageSource, MakeDirectory, Run, Scratch, Vertex
 from ketch.build.states import Layer, State
-from ketch.build.steps import Prepared, Steps
 from ketch.build.trees import Tree
 from ketch.errors import KetchError
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from ketch.build.reporting import Reporter, Track
     from ketch.build.request import Request
     from ketch.build.solving import Calling
-    from ketch.build.steps import Source
+    from ketch.build.steps import Source, Steps
     from ketch.engine.engine import Engine
 
     Write = Callable[[str], None]
@@ -59,6 +58,50 @@ class Explained:
         return f"{self.name}: {self.reason}{f' ({self.key})' if self.key else ''}"
 
 
+class Running:
+    """What runs programs, loaded with the first: a build that finds all of its steps needs none.
+
+    Args:
+        engine: the engine's places.
+        request: what is built.
+    """
+
+    def __init__(self, engine: "Engine", request: "Request") -> None:
+        self._engine = engine
+        self._request = request
+        self._lock = threading.Lock()
+        self._steps: Steps | None = None
+
+    def __enter__(self) -> "Running":
+        """Returns this one."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give up what steps have had; none runs any more."""
+        if self._steps is not None:
+            self._steps.close()
+
+    def steps(self) -> "Steps":
+        """Returns what runs them."""
+        from ketch.build import steps  # noqa: PLC0415 - see above
+
+        with self._lock:
+            if self._steps is None:
+                own = type(self._engine)(self._engine.settings)
+                try:
+                    steps.clean(own)  # what those of killed builds have left
+                finally:
+                    own.store.close()
+                self._steps = steps.Steps(self._engine, self._request)
+            return self._steps
+
+    def prepared(self, directory: str) -> "Source":
+        """Returns what a mount comes from that is a prepared root of its own."""
+        from ketch.build.steps import Prepared  # noqa: PLC0415 - see above
+
+        return Prepared(directory)
+
+
 class Executor:
     """Makes the vertices of one build; its methods may be called from any thread.
 
@@ -67,7 +110,7 @@ class Executor:
         request: what is built.
         layering: makes layers.
         files: where files come from.
-        steps: runs programs.
+        running: runs programs.
         reporter: is told of everything.
         calling: by which threads wait.
         exported: vertices whose layers an image is to have.
@@ -79,7 +122,7 @@ class Executor:
         request: "Request",
         layering: "Layering",
         files: "sources.Sources",
-        steps: Steps,
+        running: "Running",
         reporter: "Reporter",
         calling: "Calling",
     ) -> None:
@@ -87,7 +130,7 @@ class Executor:
         self._request = request
         self._layering = layering
         self._files = files
-        self._steps = steps
+        self._running = running
         self._reporter = reporter
         self._calling = calling
         self._thread = threading.local()
@@ -232,7 +275,7 @@ class Executor:
                 bound = {
                     one: self._bound(one, held) for one in vertex.mounts if one.source is not None
                 }
-                outcome = self._steps.run(
+                outcome = self._running.steps().run(
                     vertex, directory, track.log, sources=bound, patience=self._calling
                 )
             failures.check(vertex, outcome)
@@ -323,12 +366,12 @@ class Executor:
         if isinstance(found, State):
             if mount.read_only:
                 return self._layering.view(found)
-            return Prepared(held.enter_context(self._layering.root(found)))
+            return self._running.prepared(held.enter_context(self._layering.root(found)))
         # Of a context what is wanted, and never the caller's own files.
         directory = held.enter_context(self._layering.root(State()))
         with self._layering.mounted(directory) as root:
             copying.write_mount(mount, found, root)
-        return Prepared(directory)
+        return self._running.prepared(directory)
 
 
 def _remark(track: "Track", lines: "Sequence[str]") -> None:

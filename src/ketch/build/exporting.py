@@ -11,12 +11,10 @@ from ketch.build.graph import ContextSource, GitSource, HttpSource, ImageSource,
 from ketch.build.outputs import files as file_output
 from ketch.build.outputs import image as image_output
 from ketch.build.outputs import layouts, manifests, provenance
-from ketch.build.outputs import registries as registry_output
 from ketch.build.outputs.result import Built, Outcome
 from ketch.build.request import Output, Result
-from ketch.build.resolving import Told, registries
 from ketch.build.states import State
-from ketch.engine.images.ingest import Layer as Stored
+from ketch.engine.images.layer import Layer as Stored
 from ketch.errors import InvalidArgumentError
 from ketch.spec import image as documents
 from ketch.spec import reference as references
@@ -268,6 +266,10 @@ class Exporter:
     def _push(
         self, output: Output, written: "Written", names: Sequence[str], track: "Track"
     ) -> None:
+        # Few builds speak to a registry.
+        from ketch.build.outputs import registries as registry_output  # noqa: PLC0415
+        from ketch.build.pulling import Told, registries  # noqa: PLC0415
+
         by_digest = is_true(output.attributes.get("push-by-digest", "false"))
         insecure = is_true(output.attributes.get("registry.insecure", "false"))
         with registries(self._request, self._patience) as connected:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ketch.build.states import Layer, State
-from ketch.engine.images import ingest
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.images import layered
 from ketch.images.pieces import Pieces
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.build.blobs import Blobs
     from ketch.build.place import Place
     from ketch.engine.images.images import Images
+    from ketch.engine.images.layer import Layer as Stored
 
 _PIECE_BYTES = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -171,7 +171,7 @@ class Layering:
         for number in range(len(base.layers), len(state.layers)):
             before = state.layers[number]
             pieces = Pieces(self.archive(state, number, latest_ns))
-            made = ingest.add_layer(self._images, pieces, found.chain_ids)
+            made = self._add(pieces, found.chain_ids)
             found = found.plus(
                 Layer(
                     made.diff_id, made.chain_id, made.size_bytes, before.created_ns,
@@ -184,7 +184,7 @@ class Layering:
         """Returns files of which all that lies on a base is one layer."""
         parts = self._parts(base.chain_ids)
         pieces = Pieces(layered.diff(self.view(state), layered.Directory(parts), complete=True))
-        made = ingest.add_layer(self._images, pieces, base.chain_ids)
+        made = self._add(pieces, base.chain_ids)
         return base.plus(
             Layer(made.diff_id, made.chain_id, made.size_bytes, created_ns, description)
         )
@@ -226,8 +226,13 @@ class Layering:
 
     def _unpack(self, directory: str, below: State, *, alone: bool) -> tuple[str, int]:
         stream = Pieces(self._changes(directory, layered.Account(), alone=alone))
-        made = ingest.add_layer(self._images, stream, below.chain_ids)
+        made = self._add(stream, below.chain_ids)
         return made.diff_id, made.size_bytes
+
+    def _add(self, stream: Pieces, below: "Sequence[str]") -> "Stored":
+        from ketch.engine.images import ingest  # noqa: PLC0415 - for few layers
+
+        return ingest.add_layer(self._images, stream, below)
 
     def _changes(self, directory: str, account: layered.Account, *, alone: bool) -> Iterator[bytes]:
         """Yield the archive of what was written to a root."""

@@ -6,26 +6,17 @@ found again, by its digest.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ketch.build.contexts.interruption import broken_off_by
-from ketch.build.contexts.layouts import LayoutImage
 from ketch.build.planning.resolver import ResolvedImage
-from ketch.build.reporting import Part
 from ketch.build.request import LayoutInput
-from ketch.engine.images.pulling import Puller
 from ketch.errors import ImageNotFoundError, KetchError, NotFoundError
-from ketch.images.registry import resolve
-from ketch.images.registry.progress import Progress
-from ketch.images.registry.registries import Registries
 from ketch.spec import image as documents
 from ketch.spec import platforms
 from ketch.spec import reference as references
-from ketch.spec.reference import Reference
 
 if TYPE_CHECKING:
+    from ketch.build.contexts.layouts import LayoutImage
     from ketch.build.graph import ImageSource
     from ketch.build.reporting import Reporter, Track
     from ketch.build.request import Request
@@ -34,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.engine.images.images import Images
     from ketch.engine.processes import Patience
     from ketch.spec.image import ImageConfig, Platform
+    from ketch.spec.reference import Reference
 
 
 class Resolver:
@@ -84,16 +76,14 @@ class Resolver:
             found = local(self._images, name, wanted)
             if found is not None:
                 return ResolvedImage(reference, digest_of(found, name), found.id, found.document)
-        with registries(self._request, self._patience) as connected:
-            try:
-                target = resolve.resolve(
-                    connected.repository(name), name.digest or name.tag, wanted
-                )
-            except NotFoundError as error:
-                raise type(error)(f"{reference}: {error.message}", error.hint) from error
+        from ketch.build import pulling  # noqa: PLC0415 - the image is here, mostly
+
+        target = pulling.find(name, wanted, self._request, self._patience)
         return ResolvedImage(reference, target.digest, target.image_id, target.config)
 
     def _layout(self, reference: str, platform: str, layout: str) -> ResolvedImage:
+        from ketch.build.contexts.layouts import LayoutImage  # noqa: PLC0415 - few have one
+
         given = self._request.contexts[layout]
         assert isinstance(given, LayoutInput)  # the planner names no other
         found = LayoutImage(LayoutInput(given.path, reference or given.reference), platform)
@@ -101,7 +91,7 @@ class Resolver:
         return ResolvedImage(reference, found.digest, found.config_digest, found.document)
 
 
-def local(images: "Images", name: Reference, wanted: "Platform") -> "Image | None":
+def local(images: "Images", name: "Reference", wanted: "Platform") -> "Image | None":
     """Returns the image of the store that a name stands for on a platform, if there is one."""
     try:
         image = images.resolve(str(name))
@@ -114,7 +104,7 @@ def local(images: "Images", name: Reference, wanted: "Platform") -> "Image | Non
     return image if fits else None
 
 
-def digest_of(image: "Image", name: Reference) -> str:
+def digest_of(image: "Image", name: "Reference") -> str:
     """Returns the digest by which an image of the store is known at its registry, if any."""
     if name.digest:
         return name.digest
@@ -123,16 +113,6 @@ def digest_of(image: "Image", name: Reference) -> str:
         if known.digest and known.name == name.name:
             return known.digest
     return ""
-
-
-@contextmanager
-def registries(request: "Request", patience: "Patience") -> Iterator[Registries]:
-    """Hold connections to registries, for a block, which whoever calls the build off breaks."""
-    with (
-        Registries(request.environment, credentials=request.credentials) as connected,
-        broken_off_by(patience, connected.transport.abort),
-    ):
-        yield connected
 
 
 class Pulls:
@@ -168,7 +148,9 @@ class Pulls:
             found = whole(engine.images, vertex.config_digest)
             if found is not None:
                 return found, True
-            self._pull(vertex, engine, track)
+            from ketch.build import pulling  # noqa: PLC0415 - the image is here, mostly
+
+            pulling.pull(vertex, self._request, engine.images, self._calling, track)
             found = whole(engine.images, vertex.config_digest)
         if found is None:
             raise ImageNotFoundError(
@@ -176,55 +158,6 @@ class Pulls:
                 "build again",
             )
         return found, False
-
-    def _pull(self, vertex: "ImageSource", engine: "Engine", track: "Track") -> None:
-        name = references.parse(vertex.reference).tagged()
-        with registries(self._request, self._calling) as connected:
-            progress = Told(track)
-            wanted = documents.parse_platform(vertex.platform)
-            puller = Puller(engine.images, connected, progress, platform=vertex.platform)
-            if not name.digest and not self._may_be_named(engine.images, name, wanted):
-                target = resolve.resolve(connected.repository(name), name.tag, wanted)
-                name = Reference(name.domain, name.path, digest=target.manifest_digest)
-            puller.pull(str(name))
-            progress.finish()
-
-    def _may_be_named(self, images: "Images", name: Reference, wanted: "Platform") -> bool:
-        """Whether an image gets its name, as ``pull`` gives it: where no other image has that."""
-        is_ours = platforms.matches(wanted, documents.host_platform())
-        return is_ours and not images.holders([name])
-
-
-class Told(Progress):
-    """Tells what a pull does as parts of a vertex.
-
-    Args:
-        track: the vertex.
-    """
-
-    def __init__(self, track: "Track") -> None:
-        self._track = track
-        self._lock = threading.Lock()
-        self._parts: dict[str, Part] = {}
-
-    def advance(self, identifier: str, action: str, current_bytes: int, total_bytes: int) -> None:
-        """See ``Progress``."""
-        shown = f"sha256:{identifier}"
-        if action == "Extracting":
-            shown = f"extracting {shown}"
-        with self._lock:
-            part = self._parts.get(shown)
-            if part is None:
-                part = self._parts[shown] = Part(self._track, shown, total_bytes)
-            part.advance(current_bytes, total_bytes)
-            if current_bytes == total_bytes:
-                part.end()
-
-    def finish(self) -> None:
-        """Tell that all is done."""
-        with self._lock:
-            for part in self._parts.values():
-                part.end()
 
 
 def whole(images: "Images", image_id: str) -> "Image | None":

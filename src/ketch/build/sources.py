@@ -20,7 +20,7 @@ from ketch.build.graph import (
 from ketch.build.reporting import Part
 from ketch.build.states import Layer, State
 from ketch.build.trees import Tree
-from ketch.engine.images.ingest import Layer as Stored
+from ketch.engine.images.layer import Layer as Stored
 from ketch.spec import image as documents
 from ketch.spec import timestamps
 

@@ -139,22 +139,14 @@ def collect(engine: "Engine") -> None:
     """Remove what has become too much, or too old; nothing is asked of anybody for it.
 
     At most a tenth of the disk is kept, what was used longest ago goes first: so a build that is
-    made again soon finds all of its steps. It looks once an hour.
+    made again soon finds all of its steps.
 
     Args:
         engine: whose cache.
     """
     root = engine.settings.root
-    stamp = f"{root}/build-cache/collected"
     now_ns = time.time_ns()
-    with contextlib.suppress(OSError):
-        if 0 <= now_ns - os.stat(stamp).st_mtime_ns < _HOUR_NS:
-            return
     with contextlib.suppress(OSError, KetchError):
-        os.makedirs(os.path.dirname(stamp), 0o700, exist_ok=True)
-        with open(stamp, "wb"):
-            pass
-        os.utime(stamp)
         limit_bytes = bound(root)
         with contextlib.suppress(OSError):
             caches.clean(root)

@@ -10,11 +10,8 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ketch.build.contexts import archives, directories, ignoring, reading, sessions
-from ketch.build.contexts.downloads import Downloads
 from ketch.build.contexts.kept import Kept
-from ketch.build.contexts.layouts import LayoutImage
 from ketch.build.contexts.places import Places
-from ketch.build.contexts.repositories import Repositories
 from ketch.build.graph import GitSource, HttpSource
 from ketch.build.request import (
     MAIN_CONTEXT,
@@ -37,7 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
     from typing import Self
 
-    from ketch.build.contexts.repositories import Repository
+    from ketch.build.contexts.downloads import Downloads
+    from ketch.build.contexts.layouts import LayoutImage
+    from ketch.build.contexts.repositories import Repositories, Repository
     from ketch.build.request import Input, Request
     from ketch.build.trees import Hidden
 
@@ -91,20 +90,12 @@ class Contexts:
     def __init__(
         self, request: "Request", place: str, cache: str, *, patience: Patience = ENDLESS
     ) -> None:
-        environment = request.environment
         self._request = request
         self._patience = patience
         self._scope = contextlib.ExitStack()
         self._places = Places(place, self._scope)
         self._kept = Kept(cache)
         self._once = _Once()
-        self._downloads = Downloads(
-            self._kept, self._places, patience, environment, request.secrets
-        )
-        self._repositories = Repositories(
-            self._kept, self._places, self._scope, patience, environment, request.secrets,
-            request.agents,
-        )  # fmt: skip
 
     def __enter__(self) -> "Self":
         """Returns the contexts themselves."""
@@ -152,7 +143,7 @@ class Contexts:
         hidden = self._once.get(("hidden", name), lambda: self._find_hidden(name, tree, tell))
         return Tree(tree.directory, hidden, tree.identity, tree.owned)
 
-    def layout(self, name: str, platform: str) -> LayoutImage:
+    def layout(self, name: str, platform: str) -> "LayoutImage":
         """Returns the image that a context is which names an OCI image layout.
 
         Args:
@@ -166,6 +157,8 @@ class Contexts:
         given = self._input(name)
         if not isinstance(given, LayoutInput):
             raise InvalidArgumentError(f"build context {name!r} is no OCI image layout")
+        from ketch.build.contexts.layouts import LayoutImage  # noqa: PLC0415 - few have one
+
         return self._once.get(("layout", name, platform), lambda: LayoutImage(given, platform))
 
     def git(self, source: GitSource, tell: "Tell | None" = None) -> Tree:
@@ -220,20 +213,45 @@ class Contexts:
         repository = self._resolved(url, checksum)
         return self._once.get(
             ("git", url, checksum, keep_git_dir),
-            lambda: self._repositories.checkout(repository, keep_git_dir=keep_git_dir, tell=tell),
+            lambda: self._repositories().checkout(repository, keep_git_dir=keep_git_dir, tell=tell),
         )
 
     def _resolved(self, url: str, checksum: str) -> "Repository":
         return self._once.get(
-            ("commit", url, checksum), lambda: self._repositories.resolve(url, checksum)
+            ("commit", url, checksum), lambda: self._repositories().resolve(url, checksum)
         )
 
     def _download(self, url: str, checksum: str, filename: str, tell: "Tell") -> Tree:
         def download() -> Tree:
-            found = self._downloads.fetch(url, checksum, filename, tell)
+            found = self._downloads().fetch(url, checksum, filename, tell)
             return Tree(found.directory, identity=f"http:{found.digest}:{found.filename}")
 
         return self._once.get(("http", url, checksum, filename), download)
+
+    # Who speaks to servers is loaded by those who ask for one: that takes longer than many a build.
+
+    def _downloads(self) -> "Downloads":
+        from ketch.build.contexts.downloads import Downloads  # noqa: PLC0415
+
+        request = self._request
+        return self._once.get(
+            "downloads",
+            lambda: Downloads(
+                self._kept, self._places, self._patience, request.environment, request.secrets
+            ),
+        )
+
+    def _repositories(self) -> "Repositories":
+        from ketch.build.contexts.repositories import Repositories  # noqa: PLC0415
+
+        request = self._request
+        return self._once.get(
+            "repositories",
+            lambda: Repositories(
+                self._kept, self._places, self._scope, self._patience, request.environment,
+                request.secrets, request.agents,
+            ),
+        )  # fmt: skip
 
     def _input(self, name: str) -> "Input":
         try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ketch.build.request import LayoutInput
     from ketch.engine.images.images import Images
-    from ketch.engine.images.ingest import Layer
+    from ketch.engine.images.layer import Layer
     from ketch.spec.image import ImageConfig
 
 

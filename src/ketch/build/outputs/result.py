@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ketch.engine.images.ingest import Layer
+    from ketch.engine.images.layer import Layer
     from ketch.spec.image import ImageConfig
 
 

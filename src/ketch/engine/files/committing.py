@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.engine import Engine
     from ketch.engine.images.image import Image
-    from ketch.engine.images.ingest import Layer
+    from ketch.engine.images.layer import Layer
     from ketch.engine.records.rows import Container
     from ketch.spec.image import ContainerConfig, Descriptor, History, ImageConfig
 

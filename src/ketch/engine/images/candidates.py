@@ -22,7 +22,7 @@ from ketch.spec import reference as references
 
 if TYPE_CHECKING:
     from ketch.engine.images.images import Images
-    from ketch.engine.images.ingest import Layer
+    from ketch.engine.images.layer import Layer
     from ketch.images.archive import Source
     from ketch.spec.image import Descriptor, ImageConfig, Platform
     from ketch.spec.reference import Reference

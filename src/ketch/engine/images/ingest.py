@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 
+from ketch.engine.images.layer import Layer
 from ketch.errors import DigestMismatchError, InvalidArgumentError
 from ketch.images import changes as change
 from ketch.images import compression, unpacking
@@ -21,27 +22,6 @@ if TYPE_CHECKING:
 
 # The digest of no bytes at all: whoever was to write the archive has written nothing.
 _EMPTY = f"sha256:{hashlib.sha256().hexdigest()}"
-
-
-class Layer:
-    """A layer that is in the store, as a blob and unpacked.
-
-    Attributes:
-        descriptor: of its blob.
-        diff_id: digest of its uncompressed archive.
-        chain_id: of it and the layers below it; the name of its snapshot.
-        size_bytes: bytes of its files' content.
-    """
-
-    __slots__ = ("chain_id", "descriptor", "diff_id", "size_bytes")
-
-    def __init__(
-        self, descriptor: "Descriptor", diff_id: str, chain_id: str, size_bytes: int
-    ) -> None:
-        self.descriptor = descriptor
-        self.diff_id = diff_id
-        self.chain_id = chain_id
-        self.size_bytes = size_bytes
 
 
 def add_layer(
