@@ -86,7 +86,6 @@ def _label(turn: Turn, this: language.Label) -> None:
 
 def _workdir(turn: Turn, this: language.Workdir) -> None:
     state = turn.state
-    state.absolute = True
     set_directory(state, this.path)
     made = None
     if state.directory != "/":

@@ -15,11 +15,10 @@ from ketch.build.planning.linking import Stages
 from ketch.build.planning.setting import Setting
 from ketch.build.planning.stages import Environment, Stage, State, Steps
 from ketch.errors import KetchError
-from ketch.spec.dockerfile import rules
+from ketch.spec.dockerfile import checks
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.stages import SCRATCH
 from ketch.spec.dockerfile.suggestions import did_you_mean
-from ketch.spec.values import quoted
 
 if TYPE_CHECKING:
     from ketch.spec.image import Platform
@@ -95,13 +94,13 @@ def _name(setting: Setting, stage: Stage, shown: str, platform: "Platform") -> s
 
 def _check(setting: Setting, stage: Stage, actual: "Platform", expected: "Platform") -> None:
     if not platforms.same_machine(actual, expected):
-        setting.linter.report(
-            rules.INVALID_BASE_IMAGE_PLATFORM,
+        checks.check_base_image(
+            setting.linter,
             stage.place,
             stage.base,
-            quoted(platforms.shown(platforms.normal(actual))),
-            quoted(platforms.shown(expected)),
-            comments=stage.begin.comments if stage.begin else (),
+            platforms.shown(platforms.normal(actual)),
+            platforms.shown(expected),
+            stage.begin.comments if stage.begin else (),
         )
 
 

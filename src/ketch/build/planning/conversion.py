@@ -165,7 +165,6 @@ class Conversion:
             steps=Steps(parent.steps, allowance),
             arguments=[*parent.arguments],
             directory=parent.directory,
-            absolute=parent.absolute,
         )
 
     def _finished(self, wanted: Stage, needed: set[Stage]) -> Target:

@@ -112,7 +112,6 @@ class State:
         arguments: the build arguments that it declared, and those it inherited, in that order.
         directory: where its programs start.
         steps: its history.
-        absolute: whether a WORKDIR has been given, from which relative ones go on.
     """
 
     image: Image
@@ -123,7 +122,6 @@ class State:
     steps: Steps
     arguments: list[tuple[str, str | None]] = field(default_factory=list)
     directory: str = ""
-    absolute: bool = False
 
 
 @dataclass(eq=False, slots=True)

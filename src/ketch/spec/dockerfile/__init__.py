@@ -5,9 +5,8 @@ From bytes to what a build is to do, in this order:
 ==================  ==============================================================================
 ``parsing``         ``parse(content, name)`` returns a ``Dockerfile`` of nodes with their places;
                     ``directive(content, "check")`` a directive alone
-``stages``          ``read(dockerfile)`` returns ``Stages``: global ARGs and stages; which stage is
-                    meant by a name (``base``, ``referred``, ``target``); ``trigger(text, place)``
-                    reads what an image's ONBUILD says
+``stages``          ``read(dockerfile)`` returns ``Stages``: global ARGs and stages;
+                    ``trigger(text, place)`` reads what an image's ONBUILD says
 ``instructions``    a class each: ``From Arg Env Label Run Copy Add Cmd Entrypoint Shell
                     Healthcheck Expose User Workdir Volume StopSignal Maintainer OnBuild``;
                     ``expand(instruction, expander)`` puts variables into those words that take any

@@ -121,7 +121,7 @@ def check_default_bases(linter: "Linter", stages: "Stages", defaults: "Mapping[s
     Args:
         linter: takes the findings.
         stages: the Dockerfile's.
-        defaults: ``stages.global_environment`` without any that are given.
+        defaults: values before the first FROM where no arguments are given.
     """
     for stage in stages.stages:
         try:
@@ -137,19 +137,27 @@ def check_default_bases(linter: "Linter", stages: "Stages", defaults: "Mapping[s
             )  # fmt: skip
 
 
-def check_base_image(linter: "Linter", begin: From, base: str, actual: str, expected: str) -> None:
+def check_base_image(
+    linter: "Linter",
+    place: Place,
+    base: str,
+    actual: str,
+    expected: str,
+    comments: "Iterable[str]" = (),
+) -> None:
     """Notes that an image is for another platform.
 
     Args:
         linter: takes the finding.
-        begin: the FROM.
-        base: its image.
+        place: of the instruction that names it.
+        base: the image.
         actual: what the image is for, as ``linux/amd64``.
         expected: what was wanted.
+        comments: those before the instruction.
     """
     linter.report(
-        rules.INVALID_BASE_IMAGE_PLATFORM, begin.place, base, quoted(actual), quoted(expected),
-        comments=begin.comments,
+        rules.INVALID_BASE_IMAGE_PLATFORM, place, base, quoted(actual), quoted(expected),
+        comments=comments,
     )  # fmt: skip
 
 

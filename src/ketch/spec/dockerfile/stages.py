@@ -7,13 +7,10 @@ dockerfile2llb/convert.go.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ketch.spec.digits import signed
 from ketch.spec.dockerfile import parsing, reading
 from ketch.spec.dockerfile.errors import DockerfileError, Place
 from ketch.spec.dockerfile.expansion import process_word
 from ketch.spec.dockerfile.instructions import Arg, Copy, From
-from ketch.spec.dockerfile.suggestions import did_you_mean
-from ketch.spec.values import quoted
 
 if TYPE_CHECKING:
     from ketch.spec.dockerfile.instructions import Instruction
@@ -63,55 +60,6 @@ class Stages:
     dockerfile: "Dockerfile"
     global_args: tuple[Arg, ...]
     stages: tuple[Stage, ...]
-
-    def named(self, name: str, before: int | None = None) -> Stage | None:
-        """Returns the last stage of a name, in whatever case it is written.
-
-        Args:
-            name: of a stage; numbers are no names.
-            before: an index; stages from there on do not count.
-        """
-        for stage in reversed(self.stages[:before]):
-            if stage.name and stage.name == name.lower():
-                return stage
-        return None
-
-    def base(self, base: str, before: int) -> Stage | None:
-        """Returns the stage that a FROM goes on from; None where it is an image.
-
-        Args:
-            base: what is in the FROM, with ARGs put in. Its case counts.
-            before: the index of the stage that has the FROM.
-        """
-        return self.named(base, before) if base == base.lower() else None
-
-    def referred(self, reference: str) -> Stage | None:
-        """Returns the stage that ``COPY --from`` means; None where it is a context or an image.
-
-        Raises:
-            DockerfileError: it is a number, and there is no such stage.
-        """
-        index = signed(reference)
-        if index is None:
-            return self.named(reference)
-        if not 0 <= index < len(self.stages):
-            raise DockerfileError(f"invalid stage index {index}")
-        return self.stages[index]
-
-    def target(self, name: str = "") -> Stage:
-        """Returns the stage to be built: the last one, or the one that ``--target`` names.
-
-        Raises:
-            DockerfileError: there is no such stage.
-        """
-        found = self.named(name) if name else self.stages[-1]
-        if found is None:
-            hint = did_you_mean(name, [stage.label for stage in self.stages])
-            raise DockerfileError(
-                f"target stage {quoted(name)} could not be found{hint}",
-                source=self.dockerfile.source,
-            )
-        return found
 
 
 def read(dockerfile: "Dockerfile") -> Stages:

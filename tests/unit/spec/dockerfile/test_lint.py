@@ -26,7 +26,7 @@ def found(text: str, ignored: IgnorePatterns | None = None) -> list[tuple[str, s
         name: default or "" for name, default in declared.items() if default is not None
     }
     checks.check_default_bases(linter, read, defaults)
-    known: list[StageChecks] = []
+    known: dict[str, StageChecks] = {}
     for stage in read.stages:
         base = Lexer().process(stage.begin.base, defaults)
         checks.check_base(linter, stage.begin, base.missing, {*defaults, *declared})
@@ -35,9 +35,8 @@ def found(text: str, ignored: IgnorePatterns | None = None) -> list[tuple[str, s
             system, _, rest = platform.text.partition("/")
             parts = (system, rest.partition("/")[0])
             checks.check_platform(linter, stage.begin, platform, "linux/amd64", parts)
-        below = read.base(base.text, stage.index)
-        here = StageChecks(linter, known[below.index] if below else None)
-        known.append(here)
+        here = StageChecks(linter, known.get(base.text))
+        known[stage.name] = here
         environment = {"PATH": "/bin"}
         arguments: set[str] = set()
         shell = False
@@ -174,9 +173,8 @@ def test_copying_what_is_ignored(patterns: list[str], line: str, message: str | 
 
 
 def test_a_base_for_another_platform() -> None:
-    read = stages.read(parsing.parse(b"FROM a"))
     linter = Linter()
-    checks.check_base_image(linter, read.stages[0].begin, "a", "linux/arm64", "linux/amd64")
+    checks.check_base_image(linter, Place(1, 1), "a", "linux/arm64", "linux/amd64")
     assert [finding.short for finding in linter.findings] == [
         'InvalidBaseImagePlatform: Base image a was pulled with platform "linux/arm64", expected '
         '"linux/amd64" for current build (line 1)'

@@ -45,29 +45,6 @@ def test_instructions_fall_into_global_args_and_stages() -> None:
     assert found.stages[0].description == "is below all others"
 
 
-def test_a_base_is_a_stage_before_it_and_a_source_any_stage() -> None:
-    found = read()
-    assert found.base("base", 1) is found.stages[0]
-    assert found.base("base", 3) is found.stages[0]
-    assert found.base("Base", 3) is None
-    assert found.base("base", 0) is None
-    assert found.referred("BASE") is found.stages[3]
-    assert found.referred("1") is found.stages[1]
-    assert found.referred("debian:13") is None
-    with pytest.raises(DockerfileError, match=r"^invalid stage index 4$"):
-        found.referred("4")
-
-
-def test_the_target_is_the_last_stage_or_a_named_one() -> None:
-    found = read()
-    assert found.target() is found.stages[3]
-    assert found.target("LAST") is found.stages[2]
-    with pytest.raises(
-        DockerfileError, match=r'^target stage "lst" could not be found \(did you mean last\?\)$'
-    ):
-        found.target("lst")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
