@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images import attributes, tar, tar_writer, tree
 from ketch.linux.descent import Descent
+from ketch.linux.long_paths import within_reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +53,8 @@ class Directory:
         for part in self.parts:
             path = part + b"/" + name
             try:
-                status = os.lstat(path)
+                with within_reach(path) as short:
+                    status = os.lstat(short)
             except FileNotFoundError:
                 continue
             return None if is_whiteout(status) else (path, status)
@@ -62,9 +64,12 @@ class Directory:
         """Returns the names in it that are to be seen, sorted."""
         seen: dict[bytes, bool] = {}
         for part in self.parts:
-            for name in os.listdir(part):
+            with within_reach(part) as short:
+                names = os.listdir(short)
+            for name in names:
                 if name not in seen:
-                    seen[name] = not is_whiteout(os.lstat(part + b"/" + name))
+                    with within_reach(part + b"/" + name) as short:
+                        seen[name] = not is_whiteout(os.lstat(short))
         return sorted(name for name, shown in seen.items() if shown)
 
     def child(self, name: bytes) -> "Directory":
@@ -73,13 +78,15 @@ class Directory:
         for part in self.parts:
             path = part + b"/" + name
             try:
-                status = os.lstat(path)
+                with within_reach(path) as short:
+                    status = os.lstat(short)
+                    opaque = is_opaque(short)
             except FileNotFoundError:
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 break
             parts.append(path)
-            if is_opaque(path):
+            if opaque:
                 break
         return Directory(parts)
 
@@ -339,4 +346,5 @@ def _differs(
         below.st_mtime_ns, below.st_size,
     ):  # fmt: skip
         return True
-    return attributes.read(b"/proc/self/fd/%d/%s" % (upper, name)) != attributes.read(path)
+    with within_reach(path) as short:
+        return attributes.read(b"/proc/self/fd/%d/%s" % (upper, name)) != attributes.read(short)

@@ -84,13 +84,17 @@ class Bridge:
         return set() if self.internal else {address.version for address in self.addresses}
 
 
-def ensure(host: rtnetlink.Socket, bridge: Bridge) -> int:
+def ensure(host: rtnetlink.Socket, bridge: Bridge, alias: str = "") -> int:
     """Have a bridge as it should be; cheap when it is.
+
+    Who is killed meanwhile leaves one that says whose it is, or one without an address: it gets
+    both in one message, which the kernel reads before anybody can be killed.
 
     Args:
         host: rtnetlink socket of the namespace where the bridge is; the caller must be in that
             namespace, because forwarding is a sysctl of the caller's.
         bridge: what there should be.
+        alias: what it is to say of itself where it says nothing yet.
 
     Returns:
         The bridge's index.
@@ -110,6 +114,8 @@ def ensure(host: rtnetlink.Socket, bridge: Bridge) -> int:
                 f"rename or delete it (ip link set {bridge.name} name ...)",
             )
         requests = []
+        if alias and not link.alias:
+            requests.append(rtnetlink.set_alias(link.index, alias))
         if not bridge.kept:
             hardening.harden(link)
             if link.learns_from_link_local:

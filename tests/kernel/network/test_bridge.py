@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ketch.errors import ConflictError
+from ketch.errors import ConflictError, SyscallError
 from ketch.linux import rtnetlink
+from ketch.linux.netlink import Request
 from ketch.network import bridge as bridges
 from ketch.network.bridge import Bridge
 from tests.kernel.network import machines
@@ -42,6 +43,28 @@ def test_what_a_killed_process_left_undone_is_done(
 ) -> None:
     kernel.execute(rtnetlink.add_bridge("ketch0", bridge.mac, 1500))
     check(kernel, bridges.ensure(kernel, bridge))
+
+
+def test_no_bridge_has_an_address_before_it_says_whose_it_is(
+    kernel: rtnetlink.Socket, bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is where somebody who is killed would stop: between two messages."""
+    seen: list[tuple[bool, bool]] = []
+    attempt = rtnetlink.Socket.attempt
+
+    def look(socket: rtnetlink.Socket, *requests: Request) -> list[SyscallError | None]:
+        done = attempt(socket, *requests)
+        if link := kernel.link("ketch0"):
+            seen.append((link.alias == "mine", bool(ipv4(kernel, link.index))))
+        return done
+
+    monkeypatch.setattr(rtnetlink.Socket, "attempt", look)
+    index = bridges.ensure(kernel, bridge, "mine")
+    assert seen == [(False, False), (True, True)]
+    bridges.ensure(kernel, bridge, "another's")
+    link = kernel.link(index)
+    assert link is not None
+    assert link.alias == "mine"
 
 
 def test_a_bridge_that_is_down_or_stale_is_mended(kernel: rtnetlink.Socket, bridge: Bridge) -> None:

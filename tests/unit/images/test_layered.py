@@ -28,6 +28,28 @@ def test_mount_points_that_a_start_made_are_none(tmp_path: Path) -> None:
     ]
 
 
+def test_paths_that_only_the_hosts_way_to_them_makes_too_long(tmp_path: Path) -> None:
+    parts = [b"d" * 250] * 16
+    path = b"/".join([*parts, b"f" * 70])
+    assert len(path) < 4096 < len(os.fsencode(tmp_path)) + 7 + len(path)
+    for root, text in (("upper", "newer"), ("lower", "old")):
+        (tmp_path / root).mkdir()
+        place = os.open(tmp_path / root, os.O_RDONLY)
+        for part in parts:
+            os.mkdir(part, dir_fd=place)
+            inner = os.open(part, os.O_RDONLY, dir_fd=place)
+            os.close(place)
+            place = inner
+        with owned(place), owned(os.open(b"f" * 70, os.O_CREAT, dir_fd=place)) as file:
+            os.utime(file, (0, len(text)))
+    assert (layered.MODIFIED, path) in told(tmp_path / "upper", tmp_path / "lower")
+    lower = layered.Directory([os.fsencode(tmp_path / "lower")])
+    for part in parts:
+        assert lower.names() == [part]
+        lower = lower.child(part)
+    assert lower.names() == [b"f" * 70]
+
+
 def test_a_directory_is_told_of_once_before_the_first_change_in_it(tmp_path: Path) -> None:
     upper, lower = tmp_path / "upper", tmp_path / "lower"
     for name in ("a/b/same", "a/c"):

@@ -79,9 +79,8 @@ def connect(
                 )
                 if transaction is not None:
                     transaction.wait()
-                new = reclaiming.missing([network.link()])
+                reclaiming.make(engine.settings, [network.link()])
                 sandbox.connect(endpoint(member, network))
-                reclaiming.mark(engine.settings, new)
             _rewire(engine, container, sandbox)
             first = member.addresses and not any(
                 one.addresses for one in engine.endpoints.of(container.id) if one.id != member.id

@@ -41,9 +41,7 @@ def make(settings: "Settings", store: "Store", network: "Network", host: rtnetli
     if isinstance(link, Bridge):
         transaction = let_through(settings, store, [link])
         try:
-            bridges.ensure(host, link)
-            if not link.kept:
-                reclaiming.mark(settings, [link.name])
+            bridges.ensure(host, link, "" if link.kept else reclaiming.alias(settings))
         except BaseException:
             if not network.record["kept"]:
                 bridges.delete(host, link.name)

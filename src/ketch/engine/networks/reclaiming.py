@@ -29,30 +29,30 @@ _PREFIX = "ketch root"
 _ALIAS_BYTES_MAX = 255  # linux/if.h: IFALIASZ counts the final zero byte
 
 
-def missing(links: "Iterable[Bridge | Parent]") -> list[str]:
-    """Names of the bridges among some links that will have to be made."""
-    return [
-        link.name
+def make(settings: "Settings", links: "Iterable[Bridge | Parent]") -> None:
+    """Make the bridges among some links that are not there.
+
+    Raises:
+        KetchError, OSError: the kernel refused.
+    """
+    new = [
+        link
         for link in links
         if isinstance(link, Bridge) and not link.kept and not bridges.exists(link.name)
     ]
+    if new:
+        with rtnetlink.Socket() as host:
+            for link in new:
+                bridges.ensure(host, link, alias(settings))
 
 
-def mark(settings: "Settings", names: "Iterable[str]") -> None:
-    """Have bridges that were just made say whose they are; one that has gone again will do.
+def alias(settings: "Settings") -> str:
+    """Returns what an engine's bridges say of themselves.
 
-    Raises:
-        SyscallError: the kernel refused.
+    Of some with long paths nothing: whether such a root is gone cannot be told.
     """
-    names = list(names)
-    alias = _alias(settings.root) if names else ""
-    if len(os.fsencode(alias)) > _ALIAS_BYTES_MAX:
-        return  # whether such a root is gone cannot be told
-    with rtnetlink.Socket() as host:
-        for name in names:
-            link = host.link(name)
-            if link is not None:
-                host.attempt(rtnetlink.set_alias(link.index, alias))
+    said = _alias(settings.root)
+    return said if len(os.fsencode(said)) <= _ALIAS_BYTES_MAX else ""
 
 
 def reclaim() -> None:

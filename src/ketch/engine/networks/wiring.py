@@ -169,12 +169,10 @@ def connect(
                 address.version == 6 for one in plan.members for address in one.addresses
             )
             wiring.sandbox = wiring._opened.enter_context(Sandbox(ipv6=has_ipv6, owner=owner))
-            new = reclaiming.missing(plan.links())
+            reclaiming.make(engine.settings, plan.links())
             for one in plan.endpoints():
                 _say_link(say, one)
                 wiring.sandbox.connect(one)
-            if new:
-                reclaiming.mark(engine.settings, new)
             plan.turn.close()
             for port in plan.ports:
                 say(f"publish {publishing.spoken(port)} · nft(8)")
