@@ -1,7 +1,7 @@
 """Plans of Dockerfiles in tests: images that are made up, and plans as text."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -33,6 +33,11 @@ class Images:
         self.configs = configs or {}
         self.platform = platform
         self.asked: list[tuple[str, str, str]] = []
+        self.expected: list[tuple[str, str]] = []
+
+    def expect(self, wanted: Sequence[tuple[str, str]]) -> None:
+        """See ``Resolver``."""
+        self.expected += wanted
 
     def resolve(self, reference: str, platform: str, layout: str = "") -> ResolvedImage:
         """See ``Resolver``."""

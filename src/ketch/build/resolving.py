@@ -16,6 +16,8 @@ from ketch.spec import platforms
 from ketch.spec import reference as references
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.build.contexts.layouts import LayoutImage
     from ketch.build.graph import ImageSource
     from ketch.build.reporting import Reporter, Track
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from ketch.engine.processes import Patience
     from ketch.spec.image import ImageConfig, Platform
     from ketch.spec.reference import Reference
+
+_TOGETHER_MAX = 8
+"""How many images registries are asked for at once."""
 
 
 class Resolver:
@@ -49,11 +54,32 @@ class Resolver:
         self._reporter = reporter
         self._patience = patience
         self._known: dict[tuple[str, str, str], ResolvedImage] = {}
+        self._failed: dict[tuple[str, str, str], KetchError] = {}
         self.layouts: dict[str, LayoutImage] = {}
+
+    def expect(self, wanted: "Sequence[tuple[str, str]]") -> None:
+        """See ``ketch.build.planning.resolver``: registries are asked at once."""
+        remote = [
+            (name, platform)
+            for name, platform in wanted
+            if (name, platform, "") not in self._known and self._local(name, platform) is None
+        ]
+        if len(remote) < 2:
+            return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - few need it
+
+        with ThreadPoolExecutor(min(len(remote), _TOGETHER_MAX)) as pool:
+            for key, found in zip(remote, pool.map(self._tried, remote), strict=True):
+                if isinstance(found, KetchError):
+                    self._failed[*key, ""] = found
+                else:
+                    self._known[*key, ""] = found
 
     def resolve(self, reference: str, platform: str, layout: str = "") -> ResolvedImage:
         """See ``ketch.build.planning.resolver``."""
         key = (reference, platform, layout)
+        if key in self._failed:
+            raise self._failed[key]
         if key not in self._known:
             if layout:
                 self._known[key] = self._layout(reference, platform, layout)
@@ -70,12 +96,29 @@ class Resolver:
         return None
 
     def _resolve(self, reference: str, platform: str) -> ResolvedImage:
+        return self._local(reference, platform) or self._remote(reference, platform)
+
+    def _tried(self, key: tuple[str, str]) -> ResolvedImage | KetchError:
+        """Asks a registry, in a thread of its own."""
+        try:
+            with self._reporter.internal(f"load metadata for {key[0]}"):
+                return self._remote(*key)
+        except KetchError as error:
+            return error
+
+    def _local(self, reference: str, platform: str) -> ResolvedImage | None:
+        """Returns an image of the store, None where a registry is to be asked."""
+        name = references.parse(reference).tagged()
+        if self._request.pull and not name.digest:
+            return None
+        found = local(self._images, name, documents.parse_platform(platform))
+        if found is None:
+            return None
+        return ResolvedImage(reference, digest_of(found, name), found.id, found.document)
+
+    def _remote(self, reference: str, platform: str) -> ResolvedImage:
         name = references.parse(reference).tagged()
         wanted = documents.parse_platform(platform)
-        if not self._request.pull or name.digest:
-            found = local(self._images, name, wanted)
-            if found is not None:
-                return ResolvedImage(reference, digest_of(found, name), found.id, found.document)
         from ketch.build import pulling  # noqa: PLC0415 - the image is here, mostly
 
         target = pulling.find(name, wanted, self._request, self._patience)

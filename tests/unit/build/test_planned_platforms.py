@@ -189,3 +189,26 @@ def test_what_an_sbom_looks_at() -> None:
     assert sorted(target.scanned) == ["context", "one"]
     (other,) = planned(text).targets
     assert other.scanned == {}
+
+
+def test_images_are_expected_before_they_are_asked_for() -> None:
+    images = Images({"a": {"OnBuild": ["COPY --from=late / /"]}})
+    contexts = _contexts({"ctx": ImageInput("given"), "files": LocalDirectory("/")})
+    text = """
+        FROM a AS one
+        FROM --platform=linux/s390x a AS two
+        FROM unused
+        FROM scratch
+        COPY --from=one / /
+        COPY --from=two / /
+        COPY --from=ctx / /
+        COPY --from=files / /
+        COPY --from=b / /
+    """
+    planned(text, images, contexts=contexts)
+    assert [f"{name.removeprefix('docker.io/library/')} {platform}"
+            for name, platform in images.expected] == [
+        "a:latest linux/amd64", "a:latest linux/s390x", "given:latest linux/amd64",
+        "b:latest linux/amd64", "late:latest linux/amd64",
+    ]  # fmt: skip
+    assert {*images.expected} == {(name, platform) for name, platform, _ in images.asked}

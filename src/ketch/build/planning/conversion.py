@@ -111,10 +111,15 @@ class Conversion:
         """Finds out what stages begin with, and which are needed; triggers may need more."""
         while True:
             needed = {*self._needed(wanted)}
-            for stage in self.stages.all:
-                if stage in needed and stage.parent is None and not stage.resolved:
-                    stage.resolved = True
-                    begin(self.setting, self.inputs, self.stages, stage)
+            begun = [
+                stage
+                for stage in self.stages.all
+                if stage in needed and stage.parent is None and not stage.resolved
+            ]
+            self.inputs.expect([self._base(stage) for stage in begun])
+            for stage in begun:
+                stage.resolved = True
+                begin(self.setting, self.inputs, self.stages, stage)
             more = False
             for stage in [*self.stages.all]:
                 if stage in needed and not stage.triggers_read:
@@ -122,6 +127,10 @@ class Conversion:
                     more |= self._read_triggers(stage)
             if not more:
                 return needed
+
+    def _base(self, stage: Stage) -> tuple[str, "Platform"]:
+        platform = stage.wanted or self.setting.target
+        return self.inputs.name_of(stage.base, stage.context, platform), platform
 
     def _read_triggers(self, stage: Stage) -> bool:
         if stage.parent is not None:

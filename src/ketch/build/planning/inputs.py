@@ -4,7 +4,7 @@ Source: github.com/moby/buildkit, frontend/dockerui/namedcontext.go, and resolve
 frontend/dockerfile/dockerfile2llb/convert.go.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,6 +103,36 @@ class Inputs:
         elif isinstance(given, Http):
             shown = f"[context {key}] {given.url}"
         return Beginning(self.vertices.one(ContextSource(context=key, name=shown)))
+
+    def name_of(self, stage_base: str, context: str, platform: "Platform") -> str:
+        """Returns the image that a registry may be asked for, empty for none.
+
+        Args:
+            stage_base: what a stage builds on.
+            context: the context that stands in the stage's place, empty for none.
+            platform: what it is for.
+        """
+        try:
+            if not context:
+                if stage_base == SCRATCH:
+                    return ""
+                name = str(base_name(stage_base))
+                context = self.named(name, platform)
+                if not context:
+                    return name
+            given = self.contexts[context]
+            if isinstance(given, ImageInput) and given.reference != SCRATCH:
+                return str(references.parse(given.reference).tagged())
+        except InvalidArgumentError:
+            pass  # who asks for it hears of that
+        return ""
+
+    def expect(self, wanted: Sequence[tuple[str, "Platform"]]) -> None:
+        """Has images looked up that will be asked for."""
+        known = [(name, platforms.shown(platform)) for name, platform in wanted if name]
+        self.resolver.expect(
+            [key for key in dict.fromkeys(known) if (*key, "") not in self._resolved]
+        )
 
     def scratch(self) -> Vertex:
         """Returns the vertex of no files."""

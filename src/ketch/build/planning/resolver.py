@@ -1,5 +1,6 @@
 """What the planner asks of the world: which image a name stands for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +27,13 @@ class ResolvedImage:
 
 class Resolver(Protocol):
     """Knows images: of the store, of registries, of layouts."""
+
+    def expect(self, wanted: Sequence[tuple[str, str]]) -> None:
+        """Is told which images will be asked for, so that all can be looked up at once.
+
+        Args:
+            wanted: names and platforms, as ``resolve`` will be given them.
+        """
 
     def resolve(self, reference: str, platform: str, layout: str = "") -> ResolvedImage:
         """Returns the image that a name stands for.
