@@ -34,6 +34,7 @@ from ketch.linux.scopes import owned
 from ketch.spec.dockerfile.errors import Source
 
 if TYPE_CHECKING:
+    from ketch.build.cache.importing import Imports
     from ketch.build.graph import Plan, Target, Vertex
     from ketch.build.place import Place
     from ketch.build.progress import Progress
@@ -126,6 +127,7 @@ class _Build:
             with self._followed(calling):
                 resolver = Resolver(engine, request, self._reporter, calling)
                 plan, vertices = self._planned(contexts, resolver)
+                imports = self._imports(calling)
             blobs = Blobs(engine.images.content, at.blobs)
             layering = Layering(engine.images, at, blobs)
             held.callback(layering.close)
@@ -146,6 +148,7 @@ class _Build:
                 held.enter_context(Running(engine, request)),
                 self._reporter,
                 calling,
+                imports,
             )
             executor.exported.update(*(_chain(target) for target in plan.targets))
             executor.announce(vertices)
@@ -160,6 +163,16 @@ class _Build:
             )  # fmt: skip
             with self._followed(calling):
                 return replace(exporter.export(), unused_arguments=plan.unused_arguments)
+
+    def _imports(self, calling: Calling) -> "Imports | None":
+        """Returns what other builders have, where any are asked."""
+        if not self._request.cache_from:
+            return None
+        from ketch.build.cache.importing import Imports  # noqa: PLC0415 - few have one
+
+        found = Imports(self._engine.images)
+        found.load(self._request.cache_from, self._request, self._reporter, calling)
+        return found
 
     def _planned(self, contexts: Contexts, resolver: Resolver) -> "tuple[Plan, list[Vertex]]":
         """Read the Dockerfile, and find out what is to be made."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build import copying, failures, sources
 from ketch.build.cache import keys, locks
+from ketch.build.cache.made import Made
 from ketch.build.cache.records import Records
 from ketch.build.graph import Copy, CopyItem, ImageSource, MakeDirectory, Run, Scratch, Vertex
 from ketch.build.states import Layer, State
@@ -19,6 +20,7 @@ from ketch.build.trees import Tree
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:
+    from ketch.build.cache.importing import Imports
     from ketch.build.graph import Mount
     from ketch.build.layering import Layering
     from ketch.build.reporting import Reporter, Track
@@ -113,7 +115,12 @@ class Executor:
         running: runs programs.
         reporter: is told of everything.
         calling: by which threads wait.
+        imports: results of other builders.
+
+    Attributes:
         exported: vertices whose layers an image is to have.
+        used: keys of what was taken from the cache.
+        explained: why each vertex was, or was not.
     """
 
     def __init__(
@@ -125,7 +132,9 @@ class Executor:
         running: "Running",
         reporter: "Reporter",
         calling: "Calling",
+        imports: "Imports | None" = None,
     ) -> None:
+        self._imports = imports
         self._engine = engine
         self._request = request
         self._layering = layering
@@ -140,6 +149,7 @@ class Executor:
         self._bases: set[Vertex] = set()
         self.used: set[str] = set()
         self.explained: list[Explained] = []
+        self._made_of: dict[Vertex, Made] = {}
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -176,6 +186,10 @@ class Executor:
         """Returns what the files of a repository or a download follow from, without its kind."""
         found = self._results[vertex]
         return found.identity.partition(":")[2] if isinstance(found, Tree) else ""
+
+    def steps(self, *, all: bool) -> "list[Made]":  # noqa: A002 - the counterpart of min
+        """Returns what steps have come to: all of them, or those that the image consists of."""
+        return [made for vertex, made in self._made_of.items() if all or vertex in self.exported]
 
     def chain_ids(self) -> list[str]:
         """Returns the chain IDs of all layers that vertices have come to by now."""
@@ -301,6 +315,9 @@ class Executor:
             if not vertex.ignore_cache and (found := self._found(records, key, base)):
                 return self._cached(vertex, track, key, base, found)
             self._calling.check()
+            if not vertex.ignore_cache and (taken := self._taken(key, base, track)):
+                records.add(key, taken, base)
+                return self._cached(vertex, track, key, base, taken)
             track.begin()
             self._explain(vertex, ASKED if vertex.ignore_cache else UNKNOWN, key)
             with self._layering.root(State() if alone else base) as directory:
@@ -311,7 +328,19 @@ class Executor:
                 )  # fmt: skip
             records.add(key, layer, base)
         track.end()
-        return base.plus(layer)
+        return self._remembered(vertex, key, base.plus(layer))
+
+    def _remembered(self, vertex: Vertex, key: str, state: State) -> State:
+        self._made_of[vertex] = Made(key, state)
+        return state
+
+    def _taken(self, key: str, base: State, track: "Track") -> Layer | None:
+        """Returns what another builder has made of a step."""
+        layer = self._imports.take(key, base) if self._imports is not None else None
+        if layer is not None:
+            track.begin()
+            self._layering.place_on(base, layer)
+        return layer
 
     def _found(self, records: Records, key: str, base: State) -> Layer | None:
         layer = records.find(key, base)
@@ -323,7 +352,7 @@ class Executor:
         self.used.add(key)
         self._explain(vertex, CACHED, key)
         track.end(cached=True)
-        return base.plus(layer)
+        return self._remembered(vertex, key, base.plus(layer))
 
     def _explain(self, vertex: Vertex, reason: str, key: str = "") -> None:
         self.explained.append(Explained(vertex.name, reason, key))

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ketch.build import assembling
 from ketch.build.graph import ContextSource, GitSource, HttpSource, ImageSource, Run, Vertex
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from ketch.build.layering import Layering
     from ketch.build.outputs.manifests import Written
     from ketch.build.reporting import Reporter, Track
-    from ketch.build.request import Request
+    from ketch.build.request import CachePlace, Request
     from ketch.engine.engine import Engine
     from ketch.engine.processes import Patience
     from ketch.spec.dockerfile.errors import Source
     from ketch.spec.image import ImageConfig
 
 _SECOND_NS = 1_000_000_000
+_INLINE_CACHE = "BUILDKIT_INLINE_CACHE"
 
 
 class Exporter:
@@ -97,7 +98,22 @@ class Exporter:
             found, more = _OUTPUTS[output.type](self, output)
             image_id = image_id or found
             metadata |= more
+        for place in self._request.cache_to:
+            if place.type != "inline":
+                self._export_cache(place)
         return Result(image_id, str(metadata.get("containerimage.digest", "")), metadata)
+
+    def _export_cache(self, place: "CachePlace") -> None:
+        from ketch.build.cache import exporting  # noqa: PLC0415 - few are written
+
+        mode = place.attributes.get("mode", "min")
+        if mode not in {"min", "max"}:
+            raise InvalidArgumentError(f"invalid mode {mode!r} of a cache", "modes: min, max")
+        with self._told("exporting cache") as track:
+            exporting.write(
+                self._images, self._layering, place, self._executor.steps(all=mode == "max"),
+                self._request, self._patience, track,
+            )  # fmt: skip
 
     # The kinds
 
@@ -204,6 +220,9 @@ class Exporter:
         if rewrites and self._plan.epoch_s is not None:
             state = self._layering.rewritten(state, base_state, self._plan.epoch_s * _SECOND_NS)
         document = assembling.document(target, state.layers, base, self._plan.epoch_s)
+        asked = self._request.build_args.get(_INLINE_CACHE) or "false"
+        if is_true(asked) or any(place.type == "inline" for place in self._request.cache_to):
+            document = self._with_cache(document)
         if self._request.squash:
             state, document = self._squashed(state, base_state, document)
         wanted = [layer.diff_id for layer in state.layers if layer.descriptor is None]
@@ -227,6 +246,16 @@ class Exporter:
             target.platform, document, layers, len(base_state.layers),
             _opener(lambda: self._executor.tree(target.root).directory), predicate,
         )  # fmt: skip
+
+    def _with_cache(self, document: "ImageConfig") -> "ImageConfig":
+        """Returns a configuration that tells which steps its layers came of."""
+        from ketch.build.cache import document as written  # noqa: PLC0415 - few are asked to
+        from ketch.build.cache import exporting  # noqa: PLC0415
+
+        diff_ids = set(document["rootfs"]["diff_ids"])
+        entries = [exporting.entry(made) for made in self._executor.steps(all=False)]
+        told = written.plain(entry for entry in entries if entry.diff_id in diff_ids)
+        return cast("ImageConfig", {**document, written.ATTRIBUTE: told})
 
     def _squashed(
         self, state: State, base: State, document: "ImageConfig"

@@ -208,7 +208,7 @@ def _layer(images: "Images", built: "Built", number: int, form: Form) -> "Descri
     if kind == wanted or (inherited and kind != documents.OCI_LAYER):
         return found
     with images.content.writer() as writer:
-        for piece in _compressed(_plain(images, layer.descriptor), form):
+        for piece in compressed(_plain(images, layer.descriptor), form):
             writer.write(piece)
         digest = writer.commit()
     return documents.descriptor(wanted, digest, images.content.size_bytes(digest))
@@ -229,7 +229,7 @@ def _plain(images: "Images", layer: "Descriptor") -> Iterator[bytes]:
             yield piece
 
 
-def _compressed(pieces: Iterator[bytes], form: Form) -> Iterator[bytes]:
+def compressed(pieces: Iterator[bytes], form: Form) -> Iterator[bytes]:
     """Compress: the same bytes to the same bytes, always."""
     if form.compression == "uncompressed":
         yield from pieces
