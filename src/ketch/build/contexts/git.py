@@ -30,6 +30,7 @@ _SECONDS_MAX = 3600.0
 _SILENCE_SECONDS_MAX = 300.0  # git tells of its progress twice a second while there is any
 _OUTPUT_MAX = 1 << 24  # of a list of references, which a server makes as long as it likes
 _ERRORS_MAX = 1 << 13
+_MEMORY_BYTES_MIN = 2 << 30
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
 _PROGRESS = re.compile(rb"([A-Z][A-Za-z ]{1,40}): +\d{1,3}% \((\d{1,18})/(\d{1,18})\)")
@@ -43,6 +44,8 @@ _SETTINGS = {
     "credential.helper": "",
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
+    "core.packedGitWindowSize": "64m",  # what it maps of packs counts as memory
+    "core.packedGitLimit": "512m",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "advice.detachedHead": "false",
@@ -85,10 +88,12 @@ class Git:
             )
         self._directory = directory
         self._patience = patience
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        if hard != resource.RLIM_INFINITY:
-            file_bytes_max = min(file_bytes_max, hard)
-        self._blocks_max = file_bytes_max // 512
+        # Of the shell's own making, which hold for whatever git starts, from its beginning. A few
+        # trees that name each other can stand for more files than any memory has names of.
+        file_blocks = _allowed(resource.RLIMIT_FSIZE, file_bytes_max) // 512
+        memory_kib = _allowed(resource.RLIMIT_AS, memory_bytes_max()) // 1024
+        script = f'ulimit -f {file_blocks} && ulimit -v {memory_kib} && exec "$@"'
+        self._limited = ("/bin/sh", "-c", script, "sh")
         self._environment = {
             "PATH": path,
             "HOME": directory,
@@ -134,9 +139,7 @@ class Git:
             GitError: it failed.
             UnavailableError: it takes too long, is silent for too long, or says too much.
         """
-        # The limit holds for whatever it starts, from the beginning; in dash's units.
-        limited = ["/bin/sh", "-c", 'ulimit -f "$1" && shift && exec "$@"', "sh"]
-        command = [*limited, str(self._blocks_max), self._program, *arguments]
+        command = [*self._limited, self._program, *arguments]
         environment = {**self._environment, **(variables or {})}
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -147,6 +150,17 @@ class Git:
                 return running.output()
             finally:
                 _end(process)
+
+
+def memory_bytes_max() -> int:
+    """Returns how much memory git may take: half of what the machine has, which is plenty."""
+    return max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2, _MEMORY_BYTES_MIN)
+
+
+def _allowed(kind: int, wanted: int) -> int:
+    """Returns a limit, or less where the caller itself may have no more."""
+    hard = resource.getrlimit(kind)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 class GitError(KetchError):

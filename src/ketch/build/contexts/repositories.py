@@ -265,14 +265,9 @@ class Repository:
             self._prepare(repository)
             self._receive(repository, tell)
             self._git.run(
-                "checkout",
-                "--quiet",
-                "--force",
-                "--detach",
-                self.commit.id,
-                where=files,
-                variables=here,
-            )
+                "checkout", "--progress", "--force", "--detach", self.commit.id, where=files,
+                tell=self._told(tell), variables=here,
+            )  # fmt: skip
             if submodules and os.path.lexists(f"{files}/.gitmodules"):
                 self._git.run(
                     "submodule", "update", "--init", "--recursive", "--depth=1", "--progress",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ketch.build.contexts import git as git_program
 from ketch.build.contexts import repositories
 from ketch.build.graph import GitSource
 from ketch.build.request import Git
@@ -317,6 +318,27 @@ def test_nothing_of_a_repository_is_executed(
         with pytest.raises(UnavailableError, match="failed to fetch remote"):
             opened(environment=environment).git(source(server))
     assert not trap.exists()
+
+
+def test_few_trees_that_stand_for_many_files_fill_no_memory(
+    project: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = project("rev-parse", "main:Dockerfile")
+    kind, below = "100644 blob", blob
+    for _ in range(4):  # 256 million files
+        entries = "".join(f"{kind} {below}\t{number:03}\n" for number in range(128))
+        below = subprocess.run(
+            ["git", "mktree"], cwd=project.path, input=entries, check=True, capture_output=True,
+            text=True,
+        ).stdout.strip()  # fmt: skip
+        kind = "040000 tree"
+    monkeypatch.setattr(git_program, "memory_bytes_max", lambda: 32 << 20)
+    one = git_program.Git(str(tmp_path), Patience(), os.environ, {}, "", 1 << 30)
+    with pytest.raises(git_program.GitError, match="emory"):
+        one.run("read-tree", below, variables={"GIT_DIR": str(project.path / ".git")})
+    small = git_program.Git(str(tmp_path), Patience(), os.environ, {}, "", 100)
+    with pytest.raises(git_program.GitError):
+        small.run("read-tree", "main", variables={"GIT_DIR": str(project.path / ".git")})
 
 
 def test_credentials_are_shown_to_their_server_and_to_nobody_else(
