@@ -128,7 +128,7 @@ class Blobs:
         Raises:
             UnavailableError: the disk is full or failing.
         """
-        moved = [digest for digest in digests if os.path.exists(self._path(digest))]
+        moved = [one for one in dict.fromkeys(digests) if os.path.exists(self._path(one))]
         if not moved:
             return
         self._content.make_layout()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ketch.build.reporting import Reporter, Track
     from ketch.build.request import Request
     from ketch.build.solving import Calling
-    from ketch.build.steps import Source, Steps
+    from ketch.build.steps import Prepared, Steps
     from ketch.engine.engine import Engine
 
     Write = Callable[[str], None]
@@ -97,11 +97,16 @@ class Running:
                 self._steps = steps.Steps(self._engine, self._request)
             return self._steps
 
-    def prepared(self, directory: str) -> "Source":
-        """Returns what a mount comes from that is a prepared root of its own."""
+    def prepared(self, directory: str, digest: str = "") -> "Prepared":
+        """Returns what a mount comes from that is a prepared root of its own.
+
+        Args:
+            directory: the root's.
+            digest: of its content, empty where its layers say that.
+        """
         from ketch.build.steps import Prepared  # noqa: PLC0415 - see above
 
-        return Prepared(directory)
+        return Prepared(directory, digest)
 
 
 class Executor:
@@ -287,7 +292,9 @@ class Executor:
         def write(directory: str) -> None:
             with contextlib.ExitStack() as held:
                 bound = {
-                    one: self._bound(one, held) for one in vertex.mounts if one.source is not None
+                    one: self._bound(one, digest, held)
+                    for one, digest in zip(vertex.mounts, digests, strict=True)
+                    if one.source is not None
                 }
                 outcome = self._running.steps().run(
                     vertex, directory, track.log, sources=bound, patience=self._calling
@@ -388,19 +395,17 @@ class Executor:
         records.add_digest(key, found.chain_id, digest)
         return digest
 
-    def _bound(self, mount: "Mount", held: contextlib.ExitStack) -> "Source":
-        """Returns what a mount's source is bound from."""
+    def _bound(self, mount: "Mount", digest: str, held: contextlib.ExitStack) -> "Prepared":
+        """Returns what a mount's source is bound from, by the digest of what is wanted of it."""
         assert mount.source is not None
         found = self._results[mount.source]
         if isinstance(found, State):
-            if mount.read_only:
-                return self._layering.view(found)
             return self._running.prepared(held.enter_context(self._layering.root(found)))
         # Of a context what is wanted, and never the caller's own files.
         directory = held.enter_context(self._layering.root(State()))
         with self._layering.mounted(directory) as root:
             copying.write_mount(mount, found, root)
-        return self._running.prepared(directory)
+        return self._running.prepared(directory, digest)
 
 
 def _remark(track: "Track", lines: "Sequence[str]") -> None:
