@@ -27,6 +27,8 @@ def read(target: int | bytes, *, follow: bool = False) -> dict[bytes, bytes]:
         names = os.listxattr(target, follow_symlinks=follow)
     except OSError:
         return found
+    if not names:  # mostly
+        return found
     for name in filter(_is_kept, map(os.fsencode, names)):
         try:
             found[name] = os.getxattr(target, name, follow_symlinks=follow)

@@ -139,7 +139,7 @@ class _Copier:
         names: where in the root it goes, without symlinks: of a directory.
     """
 
-    __slots__ = ("_entries", "_links", "_mode", "_names", "_owner", "_place", "_source",
+    __slots__ = ("_entries", "_given", "_links", "_mode", "_names", "_owner", "_place", "_source",
                  "_time_ns", "_top", "_version")  # fmt: skip
 
     def __init__(
@@ -161,6 +161,8 @@ class _Copier:
             self._owner = (0, 0)
         self._place = _Place("", None)
         self._top = -1
+        # To whom the kernel gives what is made in the present directory, where that is known.
+        self._given: tuple[int, int] | None = None
         # Of files with several names, by device and inode: where the copy is, and which it is.
         self._links: dict[tuple[int, int], tuple[_Place, str, tuple[int, int]]] = {}
 
@@ -211,11 +213,13 @@ class _Copier:
             below = -1
         way.enter(os.fsencode(name), below)
         self._place = _Place(name, self._place)
+        self._given = None
 
     def _leave(self, way: Descent) -> None:
         if self._place.above is None or not way.leave():
             raise contested.exchanged("..")
         self._place = self._place.above
+        self._given = None
 
     def _finish(self, entry: Entry, target: int) -> None:
         """Give a directory what it is to have, once everything is in it."""
@@ -225,26 +229,31 @@ class _Copier:
 
     def _copy(self, entry: Entry, target: int, name: str) -> None:
         """Copy what is no directory."""
+        # Of ten thousand files each microsecond is a hundredth of a second: hence no with blocks.
         place = os.open(entry.name, _PATH, dir_fd=entry.directory)
-        with owned(place):
+        try:
             status = os.fstat(place)
             kind = stat.S_IFMT(status.st_mode)
             if (kind == stat.S_IFREG) != (entry.event is Event.FILE) or kind == stat.S_IFDIR:
                 raise contested.exchanged(entry.name)
-            if kind == stat.S_IFREG:
-                # This very file, whatever its name means by now; and no lease keeps us waiting.
-                file = os.open(contested.path(place), _READ)
-            else:
+            if kind != stat.S_IFREG:
                 self._version.add(entry.name, status)
                 self._special(place, status, target, name)
                 return
-        with owned(file):
+            # This very file, whatever its name means by now; and no lease keeps us waiting.
+            file = os.open(contested.path(place), _READ)
+        finally:
+            os.close(place)
+        try:
             if status.st_nlink < 2 or not self._link(status, target, name):
                 self._regular(file, status, target, name)
             self._version.add(entry.name, os.fstat(file))
+        finally:
+            os.close(file)
 
     def _regular(self, file: int, status: os.stat_result, target: int, name: str) -> None:
-        with owned(self._new(target, name)) as made:
+        made = self._new(target, name)
+        try:
             size = status.st_size
             if size >= sparse.HOLE_BYTES_MIN:
                 for _ in sparse.copy(file, made, size):
@@ -253,9 +262,19 @@ class _Copier:
                 left = os.read(file, size)
                 while left:
                     left = left[os.write(made, left) :]
-            self._give(made, status, attributes.read(file))
+            if self._given is None:
+                found = os.fstat(made)
+                self._given = (found.st_uid, found.st_gid)
+            owner = self._owner or (status.st_uid, status.st_gid)
+            if owner != self._given:
+                os.chown(made, *owner)
+            os.chmod(made, self._bits(status, is_directory=False))
+            attributes.write(made, attributes.read(file))
+            self._set_times(made, status)
             if status.st_nlink > 1:
                 self._remember(status, os.fstat(made), name)
+        finally:
+            os.close(made)
 
     def _special(self, place: int, status: os.stat_result, target: int, name: str) -> None:
         kind = stat.S_IFMT(status.st_mode)
@@ -305,13 +324,13 @@ class _Copier:
         # In this order: a change of owner takes setuid bits and capabilities away.
         os.chown(file, *(self._owner or (status.st_uid, status.st_gid)))
         if not is_link:
-            mode = stat.S_IMODE(status.st_mode)
-            if self._mode is not None:
-                mode = self._mode.apply(mode, is_directory=is_directory)
-            os.chmod(file, mode)
-        if found:
-            attributes.write(file, found, follow=True)
+            os.chmod(file, self._bits(status, is_directory=is_directory))
+        attributes.write(file, found, follow=True)
         self._set_times(file, status)
+
+    def _bits(self, status: os.stat_result, *, is_directory: bool) -> int:
+        bits = stat.S_IMODE(status.st_mode)
+        return bits if self._mode is None else self._mode.apply(bits, is_directory=is_directory)
 
     def _set_times(self, file: int | bytes, status: os.stat_result) -> None:
         time_ns = status.st_mtime_ns if self._time_ns is None else self._time_ns
@@ -343,8 +362,3 @@ class _Copier:
                         raise
                     self._clear(target, name)
         return True
-
-
-def _set_times(file: int | bytes, status: os.stat_result) -> None:
-    # When it was last read nobody keeps, and would not be the same twice.
-    os.utime(file, ns=(status.st_mtime_ns, status.st_mtime_ns))

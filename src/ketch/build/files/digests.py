@@ -28,7 +28,7 @@ from ketch.linux.scopes import owned
 LINKS_MAX = 1 << 20
 """Of how many files with several names a selection may consist: each is held in memory."""
 
-_FACTS = struct.Struct("=6Q")
+_FACTS = struct.Struct("=5Q")
 _64_BITS = (1 << 64) - 1
 
 
@@ -88,15 +88,14 @@ class Version:
 
     def add(self, name: str, status: os.stat_result) -> None:
         """Take notice of a file, as it is under a name."""
-        self._hash.update(os.fsencode(name))
         self._hash.update(
-            _FACTS.pack(
+            os.fsencode(name)
+            + _FACTS.pack(
                 status.st_mode,
                 status.st_dev,
                 status.st_ino,
                 status.st_size,
-                status.st_mtime_ns & _64_BITS,
-                status.st_ctime_ns & _64_BITS,
+                status.st_ctime_ns & _64_BITS,  # which a change of the time of modification sets
             )
         )
 
