@@ -407,7 +407,7 @@ class Victim:
             prepared = images.snapshotter.prepared_on(f"{self.root}/containers/{container}")
             needed |= set(map(images.snapshotter.path, prepared))
         assert {str(self.root / path) for path in self.left()} == needed
-        assert sizes.store(str(self.root)) == self._taken()
+        assert sizes.store(images) == self._taken()
 
     def _taken(self) -> int:
         """Return what du(1) counts of blobs and layers, in bytes, without their own directories."""

@@ -30,7 +30,7 @@ def document(engine: "Engine", kinds: "Collection[str]" = KINDS) -> "dict[str, A
         images = engine.images.list()
         layers = sizes.Layers(engine.images, images)
         users = engine.images.users()
-        found["LayersSize"] = sizes.store(engine.settings.root)
+        found["LayersSize"] = sizes.store(engine.images)
         found["Images"] = [
             {
                 **image_listing.summary(image, len(users.get(image.id, ()))),

@@ -1,8 +1,10 @@
 """How much room things take: containers' writable layers, images' layers, shared and not."""
 
+import contextlib
 import os
 import stat
 
+from ketch.errors import KetchError
 from ketch.images.snapshots import BASE
 from ketch.linux import descent
 
@@ -16,18 +18,25 @@ if TYPE_CHECKING:
     from ketch.engine.records.rows import Container
 
 
-def store(root: str) -> int:
+def store(images: "Images") -> int:
     """Returns what the images of an engine take on the disk, in bytes of whole blocks, as du(1).
 
-    Blobs and unpacked layers are counted, those that nothing refers to any more as well.
+    Blobs and unpacked layers are counted, those that nothing refers to any more as well, but for
+    layers that the build cache alone has.
 
     Args:
-        root: the engine's directory.
+        images: the engine's.
     """
+    root = images.root
     places = [f"{root}/blobs", f"{root}/snapshots"]
     found = [entry for place in places for entry in _entries(place)]
     kinds = [entry for entry in found if os.path.basename(entry) != BASE]
-    return _on_disk([path for entry in kinds for path in _entries(entry)])
+    left_out: set[str] = set()
+    if cached := images.cached():
+        with contextlib.suppress(KetchError):  # a damaged image does not tell what it has
+            others = cached - images.referred(images.list())[1]
+            left_out = set(map(images.snapshotter.path, others))
+    return _on_disk([path for entry in kinds for path in _entries(entry) if path not in left_out])
 
 
 def in_use(engine: "Engine") -> int:
