@@ -35,6 +35,10 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH")
 _PROGRESS = re.compile(rb"([A-Z][A-Za-z ]{1,40}): +\d{1,3}% \((\d{1,18})/(\d{1,18})\)")
 
+# Whoever is killed cannot end what it has started, and a server that keeps silent does not either.
+# So beside git, in its process group, somebody waits for the end of a pipe whose other end is ours.
+_WATCH = "exec 3<&0 && { (read -r _; kill -9 0) <&3 >/dev/null 2>&1 & } "
+
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
@@ -92,7 +96,10 @@ class Git:
         # trees that name each other can stand for more files than any memory has names of.
         file_blocks = _allowed(resource.RLIMIT_FSIZE, file_bytes_max) // 512
         memory_kib = _allowed(resource.RLIMIT_AS, memory_bytes_max()) // 1024
-        script = f'ulimit -f {file_blocks} && ulimit -v {memory_kib} && exec "$@"'
+        script = (
+            f"ulimit -f {file_blocks} && ulimit -v {memory_kib} && {_WATCH}"
+            '&& exec "$@" </dev/null 3<&-'
+        )
         self._limited = ("/bin/sh", "-c", script, "sh")
         self._environment = {
             "PATH": path,
@@ -142,7 +149,7 @@ class Git:
         command = [*self._limited, self._program, *arguments]
         environment = {**self._environment, **(variables or {})}
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=environment, cwd=where or self._directory, umask=0o022, process_group=0, bufsize=0,
         ) as process:  # fmt: skip
             try:

@@ -1,6 +1,7 @@
 """Git repositories: which commit is meant, what comes of it, and what never happens."""
 
 import contextlib
+import multiprocessing
 import os
 import pathlib
 import shutil
@@ -14,8 +15,9 @@ import pytest
 
 from ketch.build.contexts import git as git_program
 from ketch.build.contexts import repositories
+from ketch.build.contexts.contexts import Contexts
 from ketch.build.graph import GitSource
-from ketch.build.request import Git
+from ketch.build.request import Git, Request
 from ketch.engine.processes import Patience
 from ketch.errors import (
     DigestMismatchError,
@@ -353,9 +355,7 @@ def test_credentials_are_shown_to_their_server_and_to_nobody_else(
             return True
         shown.append(found)
         # Who looks at processes meanwhile sees nothing.
-        assert "s3cret" not in subprocess.run(
-            ["ps", "-eww", "-o", "args"], check=True, capture_output=True, text=True
-        ).stdout.replace("pytest", "")
+        assert running("s3cret") == []
         return False
 
     server.hooks.insert(0, guard)
@@ -451,10 +451,38 @@ def test_what_stalls_or_is_called_off_is_ended(opened: Opened, tmp_path: pathlib
         with pytest.raises(CalledOffError):
             opened(patience=Short()).git(GitSource(name="", url=f"git://127.0.0.1:{port}/x"))
         assert time.monotonic() - begun < 20
-        running = subprocess.run(
-            ["ps", "-eww", "-o", "args"], check=True, capture_output=True, text=True
-        ).stdout
-        assert f"127.0.0.1:{port}/x" not in running
+        assert running(f"127.0.0.1:{port}/x") == []
+
+
+def _fetch(cache: str, place: str, url: str) -> None:
+    with Contexts(Request(contexts={"context": Git(url)}), place, cache) as contexts:
+        contexts.tree("context")
+
+
+def running(words: str) -> list[str]:
+    """Return the command lines of processes that have some words in them."""
+    every = subprocess.run(["ps", "-eww", "-o", "args"], check=True, capture_output=True, text=True)
+    return [line for line in every.stdout.splitlines() if words in line]
+
+
+def test_a_build_that_is_killed_leaves_nobody_at_work(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "place").mkdir()
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/x"
+        process = multiprocessing.get_context("fork").Process(
+            target=_fetch, args=(str(tmp_path / "cache"), str(tmp_path / "place"), url)
+        )
+        process.start()
+        connection, _ = silent.accept()  # it has begun, and hears nothing
+        with contextlib.closing(connection):
+            assert running(url)
+            process.kill()
+            process.join()
+            for _ in range(200):
+                if not running(url):
+                    break
+                time.sleep(0.05)
+            assert running(url) == []
 
 
 def test_the_protocol_of_git_itself_is_spoken(
