@@ -19,12 +19,12 @@ RUN env | sort; id; pwd; hostname; cat /etc/hosts; umask; ulimit -n
 RUN grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status; ls /dev | sort
 RUN grep -E ' / | /proc| /sys | /dev' /proc/mounts | cut -d' ' -f2- | grep -v '^/ ' | \
     grep -v devtmpfs | grep -v '/proc/\(keys\|timer_list\|acpi\|interrupts\)' | sort
-RUN touch /proc/sys/x 2>&1; echo 1 > /proc/sys/kernel/panic 2>&1; mount -t tmpfs x /tmp 2>&1; true
-RUN echo $$; ps -o pid | wc -l
+RUN exec 2>&1; touch /proc/sys/x; (echo 1 > /proc/sys/kernel/panic); mount -t tmpfs x /tmp; true
+RUN echo $$; ls -d /proc/[0-9]* | head -1
 RUN exec 2>&1; cat /etc/hostname; echo mine > /etc/hostname; (echo x >> /etc/hosts); \
     (echo x > /etc/resolv.conf); true
 RUN --mount=target=/ctx find /ctx -exec stat -c '%n %a %u %g %F' {} + | sort; \
-    (echo x > /ctx/new) 2>&1; true
+    exec 2>&1; (echo x > /ctx/new); true
 RUN --mount=target=/ctx,rw echo x > /ctx/new; rm /ctx/a; find /ctx | sort
 RUN --mount=target=/ctx find /ctx | sort
 RUN --mount=source=d/b,target=/x/y cat /x/y; stat -c '%n %a %u %g %F' /x /x/y
