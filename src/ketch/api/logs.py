@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.api.events import moment
 from ketch.api.http import RAW_STREAM
+from ketch.dataclass import dataclass
 from ketch.engine import logs
 from ketch.engine.requests import wire
 from ketch.errors import InvalidArgumentError, NotFoundError

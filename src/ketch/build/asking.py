@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build.entrusted import GivenAgents, GivenSecrets
@@ -19,6 +18,7 @@ from ketch.build.request import (
     Output,
     Request,
 )
+from ketch.dataclass import dataclass
 from ketch.engine.files import appearing
 from ketch.errors import InvalidArgumentError, NotFoundError, UnsupportedError
 from ketch.spec import build_options, environment

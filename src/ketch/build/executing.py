@@ -7,7 +7,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build import copying, failures, sources
@@ -17,6 +16,7 @@ from ketch.build.cache.records import Records
 from ketch.build.graph import Copy, CopyItem, ImageSource, MakeDirectory, Run, Scratch, Vertex
 from ketch.build.states import Layer, State
 from ketch.build.trees import Tree
+from ketch.dataclass import dataclass
 from ketch.errors import KetchError
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ Source: moby/buildkit, api/services/control/control.proto (StatusResponse).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ketch.build.graph import Finding
+from ketch.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What vertices come to: a stack of layers of the store, or files from elsewhere."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.spec import image as documents
 
 if TYPE_CHECKING:

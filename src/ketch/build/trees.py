@@ -4,8 +4,9 @@ Contexts, repositories, downloads, images and stages all look the same to whoeve
 descriptor of a root that nothing leads out of, and what of it is not to be seen.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from ketch.dataclass import dataclass
 
 
 class Hidden(Protocol):

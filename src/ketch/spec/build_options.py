@@ -7,8 +7,9 @@ stands in double quotes. Sources: docker/buildx, util/buildflags; moby/buildkit,
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 
 OUTPUT_TYPES = ("docker", "image", "local", "oci", "registry", "tar")

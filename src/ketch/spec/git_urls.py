@@ -9,9 +9,9 @@ util/gitutil/git_url.go.
 """
 
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.spec.values import boolean, quoted
 

@@ -6,8 +6,7 @@ was executable at first. Sources: github.com/tonistiigi/dchapes-mode; Dockerfile
 --chmod.
 """
 
-from dataclasses import dataclass
-
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 
 _UMASK = 0o022

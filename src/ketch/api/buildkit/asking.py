@@ -10,7 +10,7 @@ frontend/attestations/parse.go; docker/buildx, build/opt.go.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from ketch.api.buildkit import llb
@@ -23,6 +23,7 @@ from ketch.build.request import (
     Output,
     Request,
 )
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec import git_urls
 from ketch.spec.values import boolean, fields, integer, quoted

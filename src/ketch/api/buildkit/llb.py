@@ -7,10 +7,10 @@ Source: moby/buildkit, solver/pb/ops.proto, client/llb/definition.go.
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ketch.api.buildkit import schema
+from ketch.dataclass import dataclass
 from ketch.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ step cannot be checked. That it is this layer is.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.spec import digest as digests
 from ketch.spec import image as documents

@@ -9,7 +9,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build import place
@@ -17,6 +16,7 @@ from ketch.build.cache import usage
 from ketch.build.cache.records import Records
 from ketch.build.cache.usage import Usage
 from ketch.build.steps import caches
+from ketch.dataclass import dataclass
 from ketch.engine import pruning
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import timestamps

@@ -7,10 +7,10 @@ is none, and its record with it.
 
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build.states import Layer, State
+from ketch.dataclass import dataclass
 
 if TYPE_CHECKING:
     import sqlite3

@@ -5,12 +5,12 @@ The types are BuildKit's (client.UsageRecordType).
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build.cache.records import Records, new_id
 from ketch.build.contexts import kept
 from ketch.build.steps import caches
+from ketch.dataclass import dataclass
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine

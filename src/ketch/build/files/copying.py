@@ -14,12 +14,12 @@ import contextlib
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ketch.build.files import destinations, digests, paths
 from ketch.build.files.failures import failure
 from ketch.build.files.selection import Selection, Source
 from ketch.build.files.walking import Entry, Event
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.images import attributes
 from ketch.linux import contested, sparse

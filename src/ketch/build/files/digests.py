@@ -13,13 +13,13 @@ import stat
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from ketch.build.files import paths
 from ketch.build.files.failures import failure
 from ketch.build.files.selection import Selection, Source
 from ketch.build.files.walking import Entry, Event
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.images import attributes
 from ketch.linux import contested, sparse

@@ -10,13 +10,13 @@ frontend/dockerfile/dockerfile2llb/convert_copy.go; tonistiigi/fsutil, copy/copy
 import os
 import stat
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 
 from ketch.build.files import paths
 from ketch.build.files.failures import failure
 from ketch.build.files.walking import Entry, Event, Sight, walk
 from ketch.build.graph import CopyItem, GitSource, HttpSource, InlineSource
 from ketch.build.trees import Hidden, Tree
+from ketch.dataclass import dataclass
 from ketch.errors import KetchError, NotFoundError
 from ketch.linux import contested
 from ketch.linux.scopes import owned

@@ -9,10 +9,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from ketch.dataclass import dataclass
 from ketch.linux import contested
 from ketch.linux.descent import Descent
 

@@ -9,10 +9,11 @@ and docs/attestations/attestation-storage.md.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from ketch.build.outputs.provenance import PREDICATE_TYPE, statement
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.images import compression as formats
 from ketch.linux import sparse

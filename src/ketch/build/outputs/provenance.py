@@ -9,10 +9,11 @@ Source: https://slsa.dev/spec/v0.2/provenance; moby/buildkit, docs/attestations/
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from ketch.dataclass import dataclass
 from ketch.spec import reference as references
 from ketch.spec import timestamps
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
+
+from ketch.dataclass import dataclass
 
 if TYPE_CHECKING:
     from ketch.engine.images.layer import Layer

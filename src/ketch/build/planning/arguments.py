@@ -5,10 +5,10 @@ platform.go (defaultArgs).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build.planning import platforms
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile.errors import DockerfileError, Place
 from ketch.spec.dockerfile.expansion import Lexer
 from ketch.spec.dockerfile.instructions import Arg, Variable

@@ -5,7 +5,6 @@ frontend/dockerfile/dockerfile2llb/convert.go.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build.graph import ContextSource, ImageSource, Scratch, Vertex
@@ -14,6 +13,7 @@ from ketch.build.planning.image import Image
 from ketch.build.planning.resolver import ResolvedImage, Resolver
 from ketch.build.planning.vertices import Vertices
 from ketch.build.request import MAIN_CONTEXT, Git, Http, ImageInput, Input, LayoutInput
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.spec import reference as references
 from ketch.spec.dockerfile.stages import SCRATCH

@@ -5,9 +5,10 @@ initOnBuildTriggers, findStateByName.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ketch.build.planning.stages import COMMANDS_MAX, STAGES_MAX, Command, Stage
+from ketch.dataclass import dataclass
 from ketch.spec.digits import signed
 from ketch.spec.dockerfile import stages as language
 from ketch.spec.dockerfile.errors import DockerfileError, Place

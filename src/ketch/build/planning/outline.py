@@ -6,7 +6,6 @@ outline, targets.
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ketch.build.planning.arguments import Declared
@@ -14,6 +13,7 @@ from ketch.build.planning.planner import Ignored, Planner
 from ketch.build.planning.resolver import Resolver
 from ketch.build.planning.stages import Stage, reachable
 from ketch.build.request import Request
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile import parsing
 from ketch.spec.dockerfile import stages as language
 from ketch.spec.dockerfile.errors import DockerfileError, Place, Source, excerpt

@@ -1,8 +1,9 @@
 """What the planner asks of the world: which image a name stands for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from ketch.dataclass import dataclass
 
 if TYPE_CHECKING:
     from ketch.spec.image import ImageConfig

@@ -1,7 +1,6 @@
 """What all stages of one platform are planned with."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ketch.build.graph import Vertex
@@ -10,6 +9,7 @@ from ketch.build.planning.arguments import Declared
 from ketch.build.planning.stages import Allowance, Command, Stage, State
 from ketch.build.planning.vertices import Vertices
 from ketch.build.request import Request
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.expansion import Lexer
 from ketch.spec.dockerfile.instructions import Instruction, Transfer

@@ -9,7 +9,9 @@ import contextlib
 import selectors
 import socket
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from ketch.dataclass import dataclass
 
 _CHUNK_BYTES = 64 * 1024
 _CONNECTIONS_MAX = 32

@@ -19,9 +19,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ketch.build.graph import Sharing
+from ketch.dataclass import dataclass
 from ketch.engine.processes import Patience
 from ketch.errors import UnavailableError
 from ketch.linux import descent

@@ -5,9 +5,9 @@ import os
 import select
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ketch.build.steps.agents import Relay
+from ketch.dataclass import dataclass
 from ketch.engine.processes import Patience
 from ketch.engine.requests import wire
 

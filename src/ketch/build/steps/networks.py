@@ -10,8 +10,8 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ketch.dataclass import dataclass
 from ketch.engine.requests import launch, wire
 from ketch.engine.settings import Settings
 from ketch.errors import UnavailableError

@@ -1,8 +1,8 @@
 """Where something stands in a Dockerfile, and errors that can show it."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError, spelt_out
 
 if TYPE_CHECKING:

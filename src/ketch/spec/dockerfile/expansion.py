@@ -17,9 +17,10 @@ Words of modifiers may hold variables themselves. Source: github.com/moby/buildk
 frontend/dockerfile/shell/lex.go.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile import substitution
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.substitution import EXPANDED_MAX

@@ -4,9 +4,9 @@ Source: github.com/moby/buildkit, frontend/dockerfile/dockerfile2llb/convert_exp
 """
 
 import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.spec.digits import signed
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.values import quoted

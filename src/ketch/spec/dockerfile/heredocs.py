@@ -4,9 +4,10 @@ Source: github.com/moby/buildkit, frontend/dockerfile/parser/parser_heredoc.go.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.expansion import Lexer
 

@@ -3,9 +3,10 @@
 Source: github.com/moby/buildkit, frontend/dockerfile/linter/linter.go.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
 from ketch.spec.dockerfile import parsing

@@ -4,9 +4,10 @@ Source: github.com/moby/buildkit, frontend/dockerfile/instructions: commands_run
 commands_rundevice.go.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
 from ketch.spec.digits import decimal

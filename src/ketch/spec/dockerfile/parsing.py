@@ -5,9 +5,10 @@ frontend/dockerfile/parser.
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile import heredocs, words
 from ketch.spec.dockerfile.errors import DockerfileError, Place, Source
 from ketch.spec.dockerfile.words import BLANKS, Pair

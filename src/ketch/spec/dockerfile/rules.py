@@ -3,7 +3,7 @@
 Source: github.com/moby/buildkit, frontend/dockerfile/linter/ruleset.go.
 """
 
-from dataclasses import dataclass
+from ketch.dataclass import dataclass
 
 _PAGES = "https://docs.docker.com/go/dockerfile/rule/"
 

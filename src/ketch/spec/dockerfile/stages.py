@@ -4,9 +4,9 @@ Source: github.com/moby/buildkit, frontend/dockerfile: instructions/parse.go,
 dockerfile2llb/convert.go.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile import parsing, reading
 from ketch.spec.dockerfile.errors import DockerfileError, Place
 from ketch.spec.dockerfile.expansion import process_word

@@ -5,8 +5,8 @@ Source: github.com/moby/buildkit, frontend/dockerfile/parser: split_command.go, 
 
 import json
 import re
-from dataclasses import dataclass
 
+from ketch.dataclass import dataclass
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.values import quoted
 
