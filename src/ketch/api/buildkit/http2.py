@@ -2,9 +2,9 @@
 
 h2 decides what frames mean and never sees a socket; here bytes are carried, streams are handed out,
 and what a peer can make us keep is bounded. A stream's window is given back as its data is taken,
-so a peer can have sent only so much that nobody has read; the connection's is given back at once,
-so that no stream waits for another one's reader. Every wait for the peer has an end: a peer that
-takes nothing for STALL_SECONDS is cut off. Source: RFC 9113.
+so a peer can have sent only so much that nobody has read; the connection's is given back whoever
+reads, so that no stream waits for another one's reader. Every wait for the peer has an end: one
+that takes nothing for STALL_SECONDS is cut off. Source: RFC 9113.
 """
 
 import asyncio
@@ -241,6 +241,7 @@ class Connection:
         self._protocol = _protocol(client=client)
         self._streams: dict[int, Stream] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._received_bytes = 0  # of the connection's window, and not given back yet
         self._resets: deque[float] = deque()
         self._over = ""
         self._stopped = asyncio.Event()
@@ -387,8 +388,10 @@ class Connection:
 
     def _take_data(self, event: events.DataReceived) -> None:
         window_bytes = event.flow_controlled_length or 0
-        if window_bytes:
-            self._protocol.increment_flow_control_window(window_bytes)
+        self._received_bytes += window_bytes
+        if self._received_bytes >= _CONNECTION_WINDOW_BYTES // 8:
+            self._protocol.increment_flow_control_window(self._received_bytes)
+            self._received_bytes = 0
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return

@@ -59,6 +59,7 @@ class Receiver:
         self._asked: dict[int, tuple[int, bytes, Any]] = {}
         self._links: list[tuple[bytes, bytes]] = []
         self._directories: list[tuple[bytes, Any]] = []
+        self._last: tuple[bytes, int] | None = None
         self._number = 0
         self._kept_bytes = 0
         self._all_told = False
@@ -73,6 +74,7 @@ class Receiver:
         for descriptor, _, _ in self._asked.values():
             os.close(descriptor)
         self._asked.clear()
+        self._forget_last()
         self._way.__exit__(*error)
 
     def take(self, message: bytes) -> bytes:
@@ -211,12 +213,24 @@ class Receiver:
         while self._wanted and len(self._asked) < _ASKED_MAX:
             number, path, told = self._wanted.popleft()
             head, _, name = path.rpartition(b"/")
-            flags = os.O_PATH | os.O_DIRECTORY
-            with _errors(path), owned(openat2(self._directory, head or b".", flags,
-                                              resolve=_BENEATH)) as parent:  # fmt: skip
-                descriptor = os.open(name, _NEW, 0o600, dir_fd=parent)
+            with _errors(path):
+                descriptor = os.open(name, _NEW, 0o600, dir_fd=self._directory_of_wanted(head))
             requests.append(self._ask(number, descriptor, path, told))
         return b"".join(requests)
+
+    def _directory_of_wanted(self, path: bytes) -> int:
+        """Open a directory; it stays open until another one is asked for."""
+        if self._last is None or self._last[0] != path:
+            self._forget_last()
+            flags = os.O_PATH | os.O_DIRECTORY
+            found = openat2(self._directory, path or b".", flags, resolve=_BENEATH)
+            self._last = (path, found)
+        return self._last[1]
+
+    def _forget_last(self) -> None:
+        if self._last is not None:
+            os.close(self._last[1])
+            self._last = None
 
     def _data(self, number: int, data: bytes) -> bytes:
         if number not in self._asked:
