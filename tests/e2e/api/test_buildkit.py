@@ -134,6 +134,20 @@ def test_results_as_files_archives_and_layouts(
     assert "bk/loaded" in docker.ok("load", "-i", f"{tmp_path}/docker.tar")
 
 
+def test_a_cache_in_a_directory_of_the_client(
+    docker: Engine, tmp_path: pathlib.Path, context: pathlib.Path
+) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN cat /proc/uptime > /when\n")
+    place = tmp_path / "cache"
+    _build(docker, context, "-t", "bk/c", "--cache-to", f"type=local,dest={place}")
+    when = docker.ok("run", "--rm", "bk/c", "cat", "/when")
+    docker.ok("rmi", "-f", "bk/c")
+    docker.ok("buildx", "prune", "-af")
+    told = _build(docker, context, "-t", "bk/c", "--cache-from", f"type=local,src={place}")
+    assert re.search(r"\[2/2\] RUN cat.*\n#\d+ CACHED", told), told
+    assert docker.ok("run", "--rm", "bk/c", "cat", "/when") == when
+
+
 def test_contexts_from_standard_input_and_elsewhere(
     docker: Engine, tmp_path: pathlib.Path, context: pathlib.Path
 ) -> None:

@@ -81,8 +81,11 @@ class Places(Protocol):
     def output(self, number: int, type_: str, attributes: Mapping[str, str]) -> Output:
         """Returns an output of the client's."""
 
-    def cache(self, type_: str, attributes: Mapping[str, str]) -> CachePlace:
-        """Returns a place of a cache."""
+    def cache_from(self, type_: str, attributes: Mapping[str, str]) -> CachePlace:
+        """Returns a place that a cache is read from."""
+
+    def cache_to(self, type_: str, attributes: Mapping[str, str]) -> CachePlace:
+        """Returns a place that a cache is written to."""
 
 
 def request(asked: Asked, places: Places) -> Request:
@@ -129,10 +132,10 @@ def request(asked: Asked, places: Places) -> Request:
         entitlements=_entitlements(asked.entitlements),
         outputs=outputs,
         cache_from=[
-            _cache(places, kind, said, _CACHES_FROM)
+            _cache(places.cache_from, kind, said, _CACHES_FROM)
             for kind, said in (*asked.cache_from, *_imports(attributes))
         ],
-        cache_to=[_cache(places, kind, said, _CACHES_TO) for kind, said in asked.cache_to],
+        cache_to=[_cache(places.cache_to, kind, said, _CACHES_TO) for kind, said in asked.cache_to],
         provenance=provenance,
         sbom=sbom,
     )
@@ -304,11 +307,16 @@ def _provenance(said: Mapping[str, str], outputs: Sequence[tuple[str, Mapping[st
 
 
 def _cache(
-    places: Places, kind: str, attributes: Mapping[str, str], known: Sequence[str]
+    place: Callable[[str, Mapping[str, str]], CachePlace],
+    kind: str,
+    attributes: Mapping[str, str],
+    known: Sequence[str],
 ) -> CachePlace:
     if kind not in known:
         raise UnsupportedError(f"unknown cache type {quoted(kind)}", f"there is {', '.join(known)}")
-    return places.cache(kind, attributes)
+    if kind == "registry" and not attributes.get("ref"):
+        raise InvalidArgumentError("a cache at a registry needs a name (ref)")
+    return place(kind, attributes)
 
 
 def _imports(attributes: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:

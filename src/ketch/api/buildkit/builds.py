@@ -190,7 +190,8 @@ class Builds:
         Raises:
             KetchError: it cannot be built.
         """
-        return await self._have(build, asked, self._solve)
+        result, told = await self._have(build, asked, self._solve)
+        return replace(result, metadata={**result.metadata, **told})
 
     async def answer(self, build: Build, asked: "Asked", question: str) -> "Answer":
         """Answer a question about the Dockerfile: see ``ketch.build.answering``.
@@ -204,11 +205,12 @@ class Builds:
         ) -> "Answer":
             return answering.answer(engine, wanted, question, progress, patience)
 
-        return await self._have(build, replace(asked, outputs=()), work)
+        answer, _ = await self._have(build, replace(asked, outputs=()), work)
+        return answer
 
     async def _have(
         self, build: Build, asked: "Asked", work: "Work[R]", session_name: str = ""
-    ) -> "R":
+    ) -> "tuple[R, dict[str, str]]":
         """Have the builder do something for a client, as long as somebody waits for it."""
         session = await self.sessions.get(session_name or build.session)
         loop = asyncio.get_running_loop()
@@ -216,7 +218,7 @@ class Builds:
         teller = Teller(loop, build.telling)
         with Calling() as patience:
 
-            def do(engine: "Engine") -> "R":
+            def do(engine: "Engine") -> "tuple[R, dict[str, str]]":
                 def within(wanted: "Request") -> "R":
                     return work(engine, wanted, teller, patience)
 
@@ -239,8 +241,8 @@ class Builds:
         client: Client,
         asked: "Asked",
         work: "Callable[[Request], R]",
-    ) -> "R":
-        """Do it, in a thread, with what is the client's."""
+    ) -> "tuple[R, dict[str, str]]":
+        """Do it, in a thread, with what is the client's; returns what it is told beside as well."""
 
         def earlier(name: str) -> "Input":
             if name not in build.earlier:
@@ -259,8 +261,7 @@ class Builds:
                 credentials=client.credentials,
             )
             found = work(wanted)
-            places.finish()
-        return found
+            return found, places.finish()
 
     async def take_in(self, build: Build, asked: "Asked") -> None:
         """Have results of other builds that are a build's inputs, while their clients are there.

@@ -9,7 +9,7 @@ from ketch.api.buildkit.client import Client
 from ketch.api.buildkit.stores import EXPORTED, Store
 from ketch.build import place
 from ketch.build.request import Archive, CachePlace, LayoutInput, Output, SessionDirectory
-from ketch.errors import UnavailableError, UnsupportedError
+from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 from ketch.spec.build_options import is_true
@@ -52,6 +52,7 @@ class ClientPlaces:
         self._writers: list[Writer] = []
         self._directories: list[tuple[int, str]] = []
         self._layouts: list[str] = []
+        self._caches: list[tuple[str, str]] = []
 
     def __enter__(self) -> "ClientPlaces":
         """Returns the places themselves."""
@@ -104,21 +105,41 @@ class ClientPlaces:
         self._writers.append(writer)
         return Output(type_, attributes, stream=cast("BinaryIO", writer))
 
-    def cache(self, type_: str, attributes: "Mapping[str, str]") -> CachePlace:
-        """Returns a place of a cache."""
-        if type_ == "local":
-            raise UnsupportedError(
-                "a cache in a directory of the client's (type=local)",
-                "keep it at a registry (type=registry), or in the image (type=inline)",
-            )
-        return CachePlace(type_, attributes)
+    def cache_from(self, type_: str, attributes: "Mapping[str, str]") -> CachePlace:
+        """Returns a place that a cache is read from; one of the client's is got at once."""
+        if type_ != "local":
+            return CachePlace(type_, attributes)
+        digest = attributes.get("digest", "")
+        if not digest:
+            raise InvalidArgumentError("a cache of type local needs a digest")
+        path = self.private()
+        Store(self._client, f"local:{attributes.get('src', '')}").fetch(digest, path, ())
+        return CachePlace(type_, {**attributes, "src": path})
 
-    def finish(self) -> None:
+    def cache_to(self, type_: str, attributes: "Mapping[str, str]") -> CachePlace:
+        """Returns a place that a cache is written to; the client gets one of its own in the end."""
+        if type_ != "local":
+            return CachePlace(type_, attributes)
+        path = self.private()
+        self._caches.append((f"local:{attributes.get('dest', '')}", path))
+        return CachePlace(type_, {**attributes, "dest": path})
+
+    def finish(self) -> dict[str, str]:
         """Have the client get what it asked for, whole.
+
+        Returns:
+            What it is told beside: of a cache of its own the manifest, which it puts into an index.
 
         Raises:
             UnavailableError: it has gone, or cannot write it.
         """
+        told: dict[str, str] = {}
+        for name, path in self._caches:
+            Store(self._client, name).send(path)
+            with open(f"{path}/index.json", "rb") as file:
+                [entry] = documents.parse_index(file.read())["manifests"]
+            entry.pop("annotations", None)
+            told["cache.manifest"] = documents.encode(entry).decode()
         for writer in self._writers:
             writer.finish()
         for path in self._layouts:
@@ -130,3 +151,4 @@ class ClientPlaces:
                 raise UnavailableError(f"the result is gone: {error.strerror}") from error
             with owned(directory):
                 self._client.send(number, directory)
+        return told

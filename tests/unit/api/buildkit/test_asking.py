@@ -39,7 +39,10 @@ class Places:
     def output(self, number: int, type_: str, attributes: Mapping[str, str]) -> Output:
         return Output(type_, attributes, directory=str(number))
 
-    def cache(self, type_: str, attributes: Mapping[str, str]) -> CachePlace:
+    def cache_from(self, type_: str, attributes: Mapping[str, str]) -> CachePlace:
+        return CachePlace(type_, attributes)
+
+    def cache_to(self, type_: str, attributes: Mapping[str, str]) -> CachePlace:
         return CachePlace(type_, attributes)
 
 
@@ -174,6 +177,8 @@ def test_attestations(
         (UnsupportedError, {"source": "evil/image"}, {"frontend": "gateway.v0"}, "evil/image"),
         (UnsupportedError, {}, {"outputs": [("s3", {})]}, 'exporter "s3"'),
         (UnsupportedError, {}, {"cache_to": [("gha", {})]}, 'cache type "gha"'),
+        (UnsupportedError, {}, {"cache_from": [("inline", {})]}, 'cache type "inline"'),
+        (InvalidArgumentError, {}, {"cache_to": [("registry", {})]}, "needs a name (ref)"),
         (UnsupportedError, {"attest:sbom": ""}, {}, "SBOM without a scanner"),
         (InvalidArgumentError, {"attest:other": ""}, {}, 'attestation type "other"'),
         (InvalidArgumentError, {"attest:provenance": "mode=x"}, {}, 'invalid mode "x"'),
