@@ -297,17 +297,27 @@ def test_a_client_that_does_not_answer_is_given_up(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "_HEALTH_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(sessions, "_HEALTH_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "_HEALTH_SECONDS", 0.5)
 
     async def test(socket: str) -> None:
-        async with session(socket, "s", {"/grpc.health.v1.Health/Check": silent}) as connection:
-            await asyncio.sleep(0.6)
-            with pytest.raises(UnavailableError):
-                await connection.open([(":method", "POST"), (":path", "/"), (":scheme", "http"),
-                                       (":authority", "x")])  # fmt: skip
-        async with session(socket, "s", SECRETS):
+        named = [("X-Docker-Expose-Session-Uuid", "s")]
+        async with session(socket, "s", {"/grpc.health.v1.Health/Check": silent}):
+            answers = []
+            while "101" not in answers:
+                line, _, writer = await upgraded_(socket, "/session", named)
+                answers.append(line.split()[1])
+                writer.close()
+                await asyncio.sleep(0.05)
+            # It had the name until it was given up.
+            assert answers[0] == "409"
+        monkeypatch.setattr(sessions, "_HEALTH_SECONDS", 20.0)
+        async with session(socket, "t", SECRETS):
             await asyncio.sleep(0.3)
-            await build(socket)
+            line, _, writer = await upgraded_(
+                socket, "/session", [("X-Docker-Expose-Session-Uuid", "t")]
+            )
+            assert line.split()[1] == "409"
+            writer.close()
 
     run(tmp_path, nothing, test)
 
