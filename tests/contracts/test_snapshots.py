@@ -23,7 +23,7 @@ from ketch.images.vfs import CopySnapshotter
 from ketch.linux import fsuid
 from ketch.runtime import mappings
 from ketch.spec.runtime import IdMapping
-from tests.support import trees
+from tests.support import build_files, trees
 from tests.support.archives import member, stream
 
 pytestmark = pytest.mark.root
@@ -526,3 +526,39 @@ def test_a_layer_is_linked_onto_another_stack(snapshotter: Snapshotter) -> None:
         assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o1750, 7, 8)
     with pytest.raises(NotFoundError):
         snapshotter.link(CHAIN[9], CHAIN[3])
+
+
+def test_what_a_build_copies_is_merged_into_the_layers(
+    snapshotter: Snapshotter, tmp_path: pathlib.Path
+) -> None:
+    """Far more levels than are held open, whose directories change their layer under the copy."""
+    deep = "/".join(f"{number:02}" for number in range(40))
+    commit(
+        snapshotter, CHAIN[0], [],
+        member(b"app", tar.DIRECTORY, mode=0o700, uid=5),
+        member(f"app/{deep}".encode(), tar.DIRECTORY, mode=0o700),
+        member(f"app/{deep}/kept".encode(), data=b"kept"),
+        member(b"app/file", data=b"before"), member(b"app/link", tar.SYMLINK, link=b"file"),
+        member(b"app/hard", tar.HARD_LINK, link=b"app/file"),
+    )  # fmt: skip
+    source = tmp_path / "source"
+    (source / deep).mkdir(parents=True)
+    (source / deep / "new").write_text("new")
+    os.link(source / deep / "new", source / "zz")
+    for name in ("file", "link"):
+        (source / name).write_text("after")
+    os.setxattr(source / "file", "security.capability", trees.CAPABILITY)
+    directory = container(snapshotter)
+    snapshotter.prepare(directory, CHAIN[:1])
+    with mounted(snapshotter, directory) as root, build_files.selected(source, ".") as chosen:
+        build_files.copy(chosen, root, "/app", owner=(7, 8))
+        assert (root / "app" / deep / "kept").read_text() == "kept"
+        assert (root / "app" / deep / "new").samefile(root / "app" / "zz")
+        assert (root / "app" / "file").read_text() == (root / "app" / "link").read_text()
+        assert not (root / "app" / "link").is_symlink()
+        assert (root / "app" / "hard").read_text() == "before"
+        assert os.getxattr(root / "app" / "file", "security.capability") == trees.CAPABILITY
+        facts = [(root / path).stat() for path in ("app", f"app/{deep}", f"app/{deep}/new")]
+    assert [(one.st_uid, stat.S_IMODE(one.st_mode)) for one in facts] == [
+        (5, 0o700), (7, 0o755), (7, 0o644),
+    ]  # fmt: skip
