@@ -52,12 +52,15 @@ class Chosen:
             raise ConflictError(_CHANGED, _HINT)
 
 
-def choose(vertex: "Copy", tree: "Callable[[Vertex], Tree]") -> Chosen:
+def choose(
+    vertex: "Copy", tree: "Callable[[Vertex], Tree]", check: "Callable[[], object]"
+) -> Chosen:
     """Returns which files a COPY or ADD means.
 
     Args:
         vertex: what is copied.
         tree: gives a source's files.
+        check: is called while they are read, and raises where nobody wants them any more.
 
     Raises:
         KetchError: there is nothing where something must be.
@@ -65,7 +68,7 @@ def choose(vertex: "Copy", tree: "Callable[[Vertex], Tree]") -> Chosen:
     exclude = Excluded(vertex.exclude) if vertex.exclude else None
     return Chosen(
         [
-            select(tree(item.source), item, parents=vertex.parents, exclude=exclude)
+            select(tree(item.source), item, parents=vertex.parents, exclude=exclude, check=check)
             for item in vertex.items
         ]
     )
@@ -113,15 +116,15 @@ def description(vertex: "Copy") -> "list[Any]":
     return ["copy", items, vertex.parents, vertex.exclude]
 
 
-def choose_mount(mount: "Mount", tree: "Tree") -> Chosen:
-    """Returns which files a mount shows."""
+def choose_mount(mount: "Mount", tree: "Tree", check: "Callable[[], object]") -> Chosen:
+    """Returns which files a mount shows; ``check`` is as for ``choose``."""
     assert mount.source is not None
-    return Chosen([select(tree, CopyItem(mount.source, (mount.source_path,)))])
+    return Chosen([select(tree, CopyItem(mount.source, (mount.source_path,)), check=check)])
 
 
-def write_mount(mount: "Mount", tree: "Tree", root: int) -> None:
+def write_mount(mount: "Mount", tree: "Tree", root: int, check: "Callable[[], object]") -> None:
     """Copy what a mount shows, to the same place beneath a root."""
-    chosen = choose_mount(mount, tree)
+    chosen = choose_mount(mount, tree, check)
     version = digests.Version()
     for selection in chosen.selections:
         for source in selection.sources:

@@ -250,7 +250,7 @@ class Executor:
             name=vertex.name, base=_NOTHING, items=all_of_it, target="/",
             ignore_cache=vertex.ignore_cache,
         )  # fmt: skip
-        chosen = copying.choose(copied, lambda _: tree)
+        chosen = copying.choose(copied, lambda _: tree, self._calling.check)
         key = keys.of_copy(copied, "", chosen.digest(self._files.known))
 
         def write(directory: str) -> None:
@@ -265,7 +265,7 @@ class Executor:
 
     def _copy(self, vertex: Copy, track: "Track") -> State:
         base = self.state(vertex.base)
-        chosen = copying.choose(vertex, self.tree)
+        chosen = copying.choose(vertex, self.tree, self._calling.check)
         digest = self._digest_of(vertex, chosen)
         key = keys.of_copy(vertex, "" if vertex.link else base.chain_id, digest)
 
@@ -386,14 +386,17 @@ class Executor:
             return ""
         found = self._results[mount.source]
         if not isinstance(found, State):
-            return copying.choose_mount(mount, found).digest(self._files.known)
+            return self._shown(mount, found).digest(self._files.known)
         records: Records = self._thread.records
         key = keys.of_selection(found.chain_id, ["mount", mount.source_path])
         if known := records.digest(key):
             return known
-        digest = copying.choose_mount(mount, self.tree(mount.source)).digest(None)
+        digest = self._shown(mount, self.tree(mount.source)).digest(None)
         records.add_digest(key, found.chain_id, digest)
         return digest
+
+    def _shown(self, mount: "Mount", tree: Tree) -> "copying.Chosen":
+        return copying.choose_mount(mount, tree, self._calling.check)
 
     def _bound(self, mount: "Mount", digest: str, held: contextlib.ExitStack) -> "Prepared":
         """Returns what a mount's source is bound from, by the digest of what is wanted of it."""
@@ -404,7 +407,7 @@ class Executor:
         # Of a context what is wanted, and never the caller's own files.
         directory = held.enter_context(self._layering.root(State()))
         with self._layering.mounted(directory) as root:
-            copying.write_mount(mount, found, root)
+            copying.write_mount(mount, found, root, self._calling.check)
         return self._running.prepared(directory, digest)
 
 

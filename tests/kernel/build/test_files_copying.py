@@ -1,5 +1,6 @@
 """COPY into a root: BuildKit's rules for what goes where, and what becomes of it."""
 
+import dataclasses
 import os
 import socket
 import stat
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ketch.build.files import copying, digests
 from ketch.errors import InvalidArgumentError
 from tests.support import trees
-from tests.support.build_files import copy, selected
+from tests.support.build_files import copy, opened, selected
 
 
 @pytest.fixture
@@ -277,3 +279,35 @@ def test_a_tree_deeper_than_a_path_is_long(source: Path, root: Path) -> None:
         here = below
     assert os.stat("two", dir_fd=here).st_nlink == 2
     os.close(here)
+
+
+def test_what_nobody_wants_any_more_is_left(source: Path, root: Path) -> None:
+    for number in range(5):
+        write(source / str(number))
+    with (source / "large").open("wb") as file:
+        file.write(b"x" * (1 << 20))
+
+    class CalledOff(BaseException):
+        pass
+
+    left = 3
+
+    def check() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise CalledOff
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for paths in (["/"], ["large", "0", "1", "2"]):
+        with selected(source, *paths) as chosen:
+            asked = dataclasses.replace(chosen, check=check)
+            with pytest.raises(CalledOff):
+                digests.digest([asked])
+            left = 3
+            with opened(root) as directory:
+                destination = copying.Destination(directory, "/x/")
+                with pytest.raises(CalledOff):
+                    copying.copy(asked, destination, digests.Version())
+            left = 3
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -139,8 +139,8 @@ class _Copier:
         names: where in the root it goes, without symlinks: of a directory.
     """
 
-    __slots__ = ("_entries", "_given", "_links", "_mode", "_names", "_owner", "_place", "_source",
-                 "_time_ns", "_top", "_version")  # fmt: skip
+    __slots__ = ("_check", "_entries", "_given", "_links", "_mode", "_names", "_owner", "_place",
+                 "_source", "_time_ns", "_top", "_version")  # fmt: skip
 
     def __init__(
         self,
@@ -151,6 +151,7 @@ class _Copier:
         names: list[str],
     ) -> None:
         self._entries = selection.entries(source)
+        self._check = selection.check
         self._source = source
         self._version = version
         self._names = names
@@ -171,6 +172,7 @@ class _Copier:
         self._top = top
         with contextlib.closing(self._entries), Descent(top) as way:
             for entry in self._entries:
+                self._check()
                 try:
                     self._take(entry, way)
                 except OSError as error:
@@ -181,6 +183,7 @@ class _Copier:
         self._top = top
         with contextlib.closing(self._entries):
             for entry in self._entries:
+                self._check()
                 try:
                     self._copy(entry, top, name)
                 except OSError as error:
@@ -257,7 +260,7 @@ class _Copier:
             size = status.st_size
             if size >= sparse.HOLE_BYTES_MIN:
                 for _ in sparse.copy(file, made, size):
-                    pass
+                    self._check()
             elif size:
                 left = os.read(file, size)
                 while left:

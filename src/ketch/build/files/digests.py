@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from ketch.build.files import paths
@@ -69,11 +69,11 @@ def digest(selections: Iterable[Selection], known: Known | None = None) -> Diges
     whole = hashlib.sha256()
     version = Version()
     for selection in selections:
-        reader = _Reader(known, version, keeps_owners=selection.tree.owned)
+        reader = _Reader(known, version, selection)
         for source in selection.sources:
             whole.update(b"source" if source.is_directory else b"file")
             whole.update(_field(b"" if source.is_directory else os.fsencode(source.name)))
-            whole.update(reader.digest(selection, source))
+            whole.update(reader.digest(source))
         whole.update(b"end")
     return Digest(f"sha256:{whole.hexdigest()}", version.digest())
 
@@ -110,25 +110,27 @@ class _Reader:
     Args:
         known: see ``digest``.
         version: takes notice of all files.
-        keeps_owners: whether owners are to be seen.
+        selection: what they belong to.
     """
 
-    __slots__ = ("_keeps_owners", "_known", "_links", "_version")
+    __slots__ = ("_check", "_known", "_links", "_selection", "_version")
 
-    def __init__(self, known: Known | None, version: Version, *, keeps_owners: bool) -> None:
+    def __init__(self, known: Known | None, version: Version, selection: Selection) -> None:
         self._known = known
         self._version = version
-        self._keeps_owners = keeps_owners
+        self._selection = selection
+        self._check = selection.check
         # Files with several names, by device and inode, and which of them they were.
         self._links: dict[tuple[int, int], int] = {}
 
-    def digest(self, selection: Selection, source: Source) -> bytes:
+    def digest(self, source: Source) -> bytes:
         """Returns the digest of one source; names of one file are only told within it."""
         self._links.clear()
         running = hashlib.sha256()
         way: list[str] = []
-        with contextlib.closing(selection.entries(source)) as entries:
+        with contextlib.closing(self._selection.entries(source)) as entries:
             for entry in entries:
+                self._check()
                 if entry.event is Event.ENTER:
                     running.update(b"enter" + _field(os.fsencode(entry.name)))
                     way.append(entry.name)
@@ -170,7 +172,7 @@ class _Reader:
         return b"".join([b"file", *parts, self._inode(entry, status)])
 
     def _owner(self, status: os.stat_result) -> bytes:
-        owner = (status.st_uid, status.st_gid) if self._keeps_owners else (0, 0)
+        owner = (status.st_uid, status.st_gid) if self._selection.tree.owned else (0, 0)
         return b"%o %d %d." % (stat.S_IMODE(status.st_mode), *owner)
 
     def _inode(self, entry: Entry, status: os.stat_result) -> bytes:
@@ -180,7 +182,7 @@ class _Reader:
             return found
         begun_ns = time.time_ns()
         if stat.S_ISREG(status.st_mode):
-            value, after = _regular(entry)
+            value, after = _regular(entry, self._check)
         else:
             value, after = _special(entry, status), status
         if self._known and _same(status, after):
@@ -193,7 +195,7 @@ def too_many_links() -> InvalidArgumentError:
     return InvalidArgumentError(f"more than {LINKS_MAX} files have several names")
 
 
-def _regular(entry: Entry) -> tuple[bytes, os.stat_result]:
+def _regular(entry: Entry, check: Callable[[], object]) -> tuple[bytes, os.stat_result]:
     """Returns the digest of a regular file, and its status when it had been read."""
     with owned(contested.open_file(entry.name, entry.directory)) as file:
         content = hashlib.sha256()
@@ -205,6 +207,7 @@ def _regular(entry: Entry) -> tuple[bytes, os.stat_result]:
             while piece := sparse.pread(file, size - position, position):
                 content.update(piece)
                 position += len(piece)
+                check()
         found = attributes.read(file)
         after = os.fstat(file)
     parts = (b"regular", b"%d." % size, content.digest(), _attributes(found))

@@ -9,7 +9,7 @@ frontend/dockerfile/dockerfile2llb/convert_copy.go; tonistiigi/fsutil, copy/copy
 
 import os
 import stat
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 from ketch.build.files import paths
 from ketch.build.files.failures import failure
@@ -26,6 +26,10 @@ from ketch.spec.path_match import Pattern, has_wildcards
 _LITERAL = (GitSource, HttpSource, InlineSource)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+
+
+def _is_wanted() -> None:
+    """What is read is wanted to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,12 @@ class Selection:
     Attributes:
         tree: where it is.
         sources: what of it, in the order in which it is copied.
+        check: is called while it is read, and raises where nobody wants it any more.
     """
 
     tree: Tree
     sources: tuple[Source, ...]
+    check: Callable[[], object] = _is_wanted
 
     def entries(self, source: Source) -> Generator[Entry, None, None]:
         """Yield a directory's contents, or a file alone.
@@ -84,6 +90,7 @@ def select(
     parents: bool = False,
     exclude: Hidden | None = None,
     reference: str = "source",
+    check: Callable[[], object] = _is_wanted,
 ) -> Selection:
     """Returns what an item's paths mean.
 
@@ -93,6 +100,7 @@ def select(
         parents: whether the directories on the way are kept (``--parents``).
         exclude: what is left out (``--exclude``), by paths relative to each source.
         reference: what errors call the tree.
+        check: see ``Selection``.
 
     Raises:
         NotFoundError: there is nothing at a path that is no pattern.
@@ -107,7 +115,7 @@ def select(
             sources += chooser.with_parents(path)
         else:
             sources += chooser.named(path, literal=literal, required=item.required)
-    return Selection(tree, tuple(sources))
+    return Selection(tree, tuple(sources), check)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ and times the archive's; devices and fifos are left out, as BuildKit does. Sourc
 solver/llbsolver/file/unpack.go.
 """
 
+import contextlib
 import io
 import os
 import time
@@ -79,7 +80,8 @@ def is_archive(file: int) -> bool:
 
 def _unpack(selection: Selection, source: Source, destination: Destination) -> bool:
     """Unpack a file if it is an archive; returns whether it was one."""
-    for entry in selection.entries(source):
+    with contextlib.closing(selection.entries(source)) as entries:
+        entry = next(entries)
         if entry.event is not Event.FILE:
             return False
         try:
@@ -89,7 +91,8 @@ def _unpack(selection: Selection, source: Source, destination: Destination) -> b
                 with owned(_opened(destination)) as top:
                     facts = os.statvfs(top)
                     content = _content(file, facts.f_bavail * facts.f_frsize)
-                    with ReadAhead(content) as ahead:
+                    asked = compression.Tee(content, lambda _: selection.check())
+                    with ReadAhead(asked) as ahead:
                         _Unpacked(top, destination.owner).fill(ahead)
         except OSError as error:
             raise failure(error, "unpack", paths.shown(source.names)) from error
