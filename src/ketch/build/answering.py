@@ -1,6 +1,8 @@
 """What is asked about a Dockerfile instead of building it: what is wrong with it, what it takes."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ketch.build import failures, place
@@ -16,7 +18,6 @@ from ketch.spec.dockerfile.errors import Source
 from ketch.spec.values import quoted
 
 if TYPE_CHECKING:
-    from ketch.build.place import Place
     from ketch.build.planning.outline import Answer
     from ketch.build.progress import Progress
     from ketch.build.request import Request
@@ -49,14 +50,27 @@ def answer(
         raise InvalidArgumentError(
             f"unsupported request {quoted(question)}", f"there is {', '.join(QUESTIONS)}"
         )
-    asking = _Asking(engine, request, Reporter(progress), patience)
-    try:
-        with place.opened(engine.images.root) as at:
-            return asking.answer(question, at)
-    except CalledOffError as error:
-        raise failures.unsolved(UnavailableError("context canceled"), asking.source) from error
-    except KetchError as error:
-        raise failures.unsolved(error, asking.source) from error
+    return _Asking(engine, request, Reporter(progress), patience).answer(question)
+
+
+def text(
+    engine: "Engine",
+    request: "Request",
+    progress: "Progress" = lambda _: None,
+    patience: Patience = ENDLESS,
+) -> bytes:
+    """Returns the Dockerfile itself; or another file that is named in its place.
+
+    Args:
+        engine: where; the calling thread's.
+        request: says where it is.
+        progress: is told of what is read for it.
+        patience: as above.
+
+    Raises:
+        BuildError: it cannot be read.
+    """
+    return _Asking(engine, request, Reporter(progress), patience).text()
 
 
 class _Asking:
@@ -67,38 +81,57 @@ class _Asking:
         request: what would be built.
         reporter: is told.
         patience: how the caller waits.
-
-    Attributes:
-        source: the Dockerfile, once it is read.
     """
 
     def __init__(
         self, engine: "Engine", request: "Request", reporter: Reporter, patience: Patience
     ) -> None:
-        self.source: Source | None = None
+        self._source: Source | None = None
         self._engine = engine
         self._request = request
         self._reporter = reporter
         self._patience = patience
 
-    def answer(self, question: str, at: "Place") -> "Answer":
-        """Read the Dockerfile, and say what is asked about it."""
-        request, reporter = self._request, self._reporter
-        kept = f"{self._engine.settings.root}/build-cache"
-        with Contexts(request, at.contexts, kept, patience=self._patience) as contexts:
-            name = os.path.basename(request.dockerfile or "Dockerfile")
-            with reporter.internal(f"load build definition from {name}") as track:
-                told = Told(track)
-                found = contexts.dockerfile(told)
-                told.finish()
-            self.source = Source(found.filename, found.text)
-            resolver = Resolver(self._engine, request, reporter, self._patience)
+    def answer(self, question: str) -> "Answer":
+        """Read the Dockerfile, and say what is asked about it; see ``answer``."""
+        with self._contexts() as contexts:
+            found = self._dockerfile(contexts)
+            resolver = Resolver(self._engine, self._request, self._reporter, self._patience)
             if question == TARGETS:
-                return outline.targets(found.text, found.filename)
+                return outline.targets(found.text, found.name)
             if question == OUTLINE:
-                return outline.outline(found.text, found.filename, request, resolver)
-            with reporter.internal("load .dockerignore") as track:
+                return outline.outline(found.text, found.name, self._request, resolver)
+            with self._reporter.internal("load .dockerignore") as track:
                 told = Told(track)
                 ignored = contexts.ignored(told)
                 told.finish()
-            return outline.check(found.text, found.filename, request, resolver, lambda: ignored)
+            return outline.check(found.text, found.name, self._request, resolver, lambda: ignored)
+
+    def text(self) -> bytes:
+        """Read the Dockerfile; see ``text``."""
+        with self._contexts() as contexts:
+            return self._dockerfile(contexts).text
+
+    @contextlib.contextmanager
+    def _contexts(self) -> Iterator[Contexts]:
+        """Hold the contexts for a block, whose failure is the Dockerfile's."""
+        kept = f"{self._engine.settings.root}/build-cache"
+        try:
+            with (
+                place.opened(self._engine.images.root) as at,
+                Contexts(self._request, at.contexts, kept, patience=self._patience) as contexts,
+            ):
+                yield contexts
+        except CalledOffError as error:
+            raise failures.unsolved(UnavailableError("context canceled"), self._source) from error
+        except KetchError as error:
+            raise failures.unsolved(error, self._source) from error
+
+    def _dockerfile(self, contexts: Contexts) -> Source:
+        name = os.path.basename(self._request.dockerfile or "Dockerfile")
+        with self._reporter.internal(f"load build definition from {name}") as track:
+            told = Told(track)
+            found = contexts.dockerfile(told)
+            told.finish()
+        self._source = Source(found.filename, found.text)
+        return self._source

@@ -55,6 +55,8 @@ class Bridge:
             "Evaluate": self.evaluate,
             "Inputs": self.inputs,
             "Warn": self.warn,
+            "ReadFile": self.read_file,
+            "StatFile": self.stat_file,
         }
         return {_SERVICE + name: handler for name, handler in found.items()}
 
@@ -74,11 +76,12 @@ class Bridge:
         message = await call.request(self._words.BridgeSolveRequest)
         build = await self._build(call)
         if getattr(message.definition, "def"):
-            llb.source_of(message.definition, "what is asked for")
-            raise UnsupportedError(
-                "a source by itself, such as a Dockerfile or bake file at a URL",
-                "get the file first, and build with that",
-            )
+            source = llb.source_of(message.definition, "what is asked for")
+            name = self._named(build)
+            build.sources[name] = source
+            result = self._words.Result(ref=self._words.Ref(id=name))
+            await call.send(self._words.BridgeSolveResponse(result=result))
+            return
         asked = Asked(
             attributes=dict(message.FrontendOpt),
             frontend=message.Frontend,
@@ -102,13 +105,41 @@ class Bridge:
         if about:
             answer = await self._builds.answer(build, asked, subrequests.question(about))
             return self._words.Result(metadata=subrequests.answered(about, answer))
-        if len(build.results) >= _RESULTS_MAX:
-            raise ConflictError(f"a build asks for more than {_RESULTS_MAX} results")
-        name = os.urandom(12).hex()
+        name = self._named(build)
         build.results[name] = asked
         self._builds.keep(name, asked, build.session)
         graph = llb.definition(f"{llb.RESULT_SCHEME}://{name}")
         return self._words.Result(ref=self._words.Ref(**{"id": name, "def": graph}))
+
+    def _named(self, build: "Build") -> str:
+        if len(build.results) + len(build.sources) >= _RESULTS_MAX:
+            raise ConflictError(f"a build asks for more than {_RESULTS_MAX} results")
+        return os.urandom(12).hex()
+
+    async def read_file(self, call: "Call") -> None:
+        """Read a file of a source that was asked for by itself."""
+        message = await call.request(self._words.ReadFileRequest)
+        data = await self._read(call, message.Ref, message.FilePath)
+        if message.HasField("Range"):
+            first = max(message.Range.Offset, 0)
+            data = data[first : first + message.Range.Length] if message.Range.Length > 0 else b""
+        await call.send(self._words.ReadFileResponse(Data=data))
+
+    async def stat_file(self, call: "Call") -> None:
+        """Tell of a file of a source that was asked for by itself."""
+        message = await call.request(self._words.StatFileRequest)
+        data = await self._read(call, message.Ref, message.Path)
+        stat = self._words.FileStat(path=message.Path, mode=0o644, size=len(data))
+        await call.send(self._words.StatFileResponse(stat=stat))
+
+    async def _read(self, call: "Call", name: str, path: str) -> bytes:
+        build = await self._build(call)
+        if name not in build.sources:
+            raise UnsupportedError("reading files of what a Dockerfile comes to")
+        try:
+            return await self._builds.read(build, build.sources[name], path.lstrip("/"))
+        except (KetchError, OSError) as error:
+            raise failure(error) from error
 
     async def return_(self, call: "Call") -> None:
         """Take what the waiting Solve is to export, or why there is nothing."""
@@ -135,7 +166,8 @@ class Bridge:
             "refs": [one.id for one in result.refs.refs.values()],
             "refsDeprecated": list(result.refsDeprecated.refs.values()),
         }[kind]
-        names = [name for name in names if name]
+        # Of a source by itself nothing is exported.
+        names = [name for name in names if name and name not in build.sources]
         if not names:
             return None
         if len(names) > 1 or names[0] not in build.results:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ketch.api.buildkit import asking, llb, schema
 from ketch.api.buildkit.agents import Agents
+from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.client import Client
 from ketch.api.buildkit.grpc import Code, StatusError
 from ketch.api.buildkit.places import ClientPlaces
@@ -36,6 +37,7 @@ from ketch.errors import (
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
+    UnsupportedError,
 )
 from ketch.spec.dockerfile.errors import DockerfileError
 
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ketch.api.application import Application
-    from ketch.api.buildkit.asking import Asked
     from ketch.build.planning.outline import Answer
     from ketch.build.progress import Event, Progress
     from ketch.build.request import Input, Request, Result
@@ -64,6 +65,7 @@ _LINGER_SECONDS = 10.0  # for who asks for the status of a build that has just e
 _NAME_CHARACTERS_MAX = 200
 _RESULTS_MAX = 256
 _HISTORY_MAX = 50
+_READABLE = {"git", "http", "https"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Build:
         telling: what it says.
         returned: what is exported: resolved by a Return.
         results: what its front end was asked for, by the names that it gave.
+        sources: results that are a source by itself, by their names.
         earlier: results of other builds that are its inputs: paths of OCI layouts by their names.
         held: what lasts as long as the build.
     """
@@ -111,6 +114,7 @@ class Build:
         self.session = session
         self.telling = Telling()
         self.results: dict[str, Asked] = {}
+        self.sources: dict[str, llb.Source] = {}
         self.earlier: dict[str, str] = {}
         self.held = contextlib.ExitStack()
         self.returned: asyncio.Future[Asked | None] = asyncio.get_running_loop().create_future()
@@ -207,6 +211,26 @@ class Builds:
 
         answer, _ = await self._have(build, replace(asked, outputs=()), work)
         return answer
+
+    async def read(self, build: Build, source: llb.Source, path: str) -> bytes:
+        """Returns a file of a source, such as a Dockerfile at a URL.
+
+        Raises:
+            KetchError: it cannot be had.
+        """
+        if source.scheme not in _READABLE:
+            raise UnsupportedError(f"reading files of an LLB source {source.scheme}://")
+        named = source.attributes.get("http.filename", path)
+        if source.scheme != "git" and path != named:
+            raise NotFoundError(f"{path[:200]}: no such file or directory")
+
+        def work(engine: "Engine", wanted: "Request", _: "Progress", patience: "Patience") -> bytes:
+            # Nobody is told: clients ask for many files that may not be there.
+            return answering.text(engine, wanted, patience=patience)
+
+        asked = Asked({"filename": path}, inputs={"context": source})
+        text, _ = await self._have(build, asked, work)
+        return text
 
     async def _have(
         self, build: Build, asked: "Asked", work: "Work[R]", session_name: str = ""

@@ -17,6 +17,7 @@ BRIDGE = (
     "solve.base", "solve.inlinereturn", "return", "returnmap", "proto.refarray",
     "reference.output", "importcaches", "frontend.inputs", "frontend.caps",
     "gateway.solve.metadata", "gateway.evaluate", "gateway.evaluate.solve", "gateway.warnings",
+    "readfile", "statfile",
 )  # fmt: skip
 BUILDS = (
     "source.image", "source.image.resolvemode", "source.local", "source.local.unique",

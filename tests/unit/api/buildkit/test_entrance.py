@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.server
 import json
 import os
 import pathlib
@@ -536,3 +537,54 @@ asyncio.run(main())
         cwd=pathlib.Path(__file__).parents[4],
     )  # fmt: skip
     assert done.stdout == "[]\n['google.protobuf', 'h2', 'hpack']\n", done.stderr
+
+
+def test_files_of_a_url_are_read(tmp_path: pathlib.Path) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"FROM scratch\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    async def test(socket: str) -> None:
+        url = f"http://127.0.0.1:{server.server_port}/D"
+        source = words.SourceOp(identifier=url, attrs={"http.filename": "Dockerfile"})
+        graph = words.Definition(**{"def": [schema.encode(words.Op(source=source))]})
+        async with session(socket, "s", {}), dialled(socket) as connection:
+            waiting = await grpc.call(connection, CONTROL + "Solve")
+            await waiting.send(words.SolveRequest(Ref="r", Session="s", Internal=True))
+            wanted = words.BridgeSolveRequest(definition=graph)
+            [found] = await ask(
+                connection, BRIDGE + "Solve", wanted, words.BridgeSolveResponse, "r"
+            )
+            ref = found.result.ref.id
+            part = words.FileRange(Offset=5, Length=4)
+            for request, expected in (
+                (words.ReadFileRequest(Ref=ref, FilePath="Dockerfile"), b"FROM scratch\n"),
+                (words.ReadFileRequest(Ref=ref, FilePath="Dockerfile", Range=part), b"scra"),
+            ):
+                [read] = await ask(
+                    connection, BRIDGE + "ReadFile", request, words.ReadFileResponse, "r"
+                )
+                assert read.Data == expected
+            asked = words.StatFileRequest(Ref=ref, Path="/Dockerfile")
+            [stat] = await ask(connection, BRIDGE + "StatFile", asked, words.StatFileResponse, "r")
+            assert (stat.stat.size, stat.stat.mode) == (13, 0o644)
+            asked = words.StatFileRequest(Ref=ref, Path="other")
+            with pytest.raises(StatusError, match="no such file"):
+                await ask(connection, BRIDGE + "StatFile", asked, words.StatFileResponse, "r")
+            result = words.ReturnRequest(result=found.result)
+            await ask(connection, BRIDGE + "Return", result, words.ReturnResponse, "r")
+            assert await waiting.receive() == [b""]
+
+    try:
+        run(tmp_path, nothing, test)
+    finally:
+        server.shutdown()
+        server.server_close()
