@@ -14,6 +14,7 @@ import re
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import digest as digests
+from ketch.spec.path_match import Pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ _COMPONENT = r"[a-z0-9]++(?:(?:__|[._]|-++)[a-z0-9]++)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _ALGORITHM = r"[A-Za-z][A-Za-z0-9]*+(?:[-_+.][A-Za-z][A-Za-z0-9]*+)*"
-_CLASS_ITEM = re.compile(r"(?:\\(.)|([^\\\]-]))(?:-(?:\\(.)|([^\\\]-])))?", re.DOTALL)
 _DIGEST = re.compile(rf"{_ALGORITHM}:[0-9a-fA-F]{{32,}}")
 
 
@@ -187,55 +187,16 @@ def matcher(pattern: str) -> "Callable[[Reference], bool]":
     Raises:
         InvalidArgumentError: the pattern is malformed.
     """
-    expression = ""
-    position = 0
-    while position < len(pattern):
-        character = pattern[position]
-        position += 1
-        if character == "*":
-            expression += "[^/]*"
-            while pattern[position : position + 1] == "*":
-                position += 1
-        elif character == "?":
-            expression += "[^/]"
-        elif character == "[":
-            characters, position = _character_class(pattern, position)
-            expression += characters
-        elif character == "\\" and position < len(pattern):
-            expression += re.escape(pattern[position])
-            position += 1
-        elif character == "\\":
-            raise _bad_pattern(pattern)
-        else:
-            expression += re.escape(character)
-    compiled = re.compile(expression, re.DOTALL)
+    try:
+        compiled = Pattern(pattern)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"invalid pattern {pattern!r}: {error.message}") from error
 
     def matches(reference: Reference) -> bool:
         forms = (reference.familiar, reference.familiar_name, str(reference), reference.name)
-        return any(compiled.fullmatch(form) for form in forms)
+        return any(map(compiled.matches, forms))
 
     return matches
-
-
-def _character_class(pattern: str, position: int) -> tuple[str, int]:
-    """Translate what follows an opening bracket; returns it and the place after the closing one."""
-    negated = pattern[position : position + 1] == "^"
-    position += negated
-    items = ""
-    while match := _CLASS_ITEM.match(pattern, position):
-        low = match[1] or match[2]
-        high = match[3] or match[4] or low
-        if low > high:
-            raise _bad_pattern(pattern)
-        items += f"{re.escape(low)}-{re.escape(high)}"
-        position = match.end()
-    if not items or pattern[position : position + 1] != "]":
-        raise _bad_pattern(pattern)
-    return f"[{'^' if negated else ''}{items}]", position + 1
-
-
-def _bad_pattern(pattern: str) -> InvalidArgumentError:
-    return InvalidArgumentError(f"invalid pattern {pattern!r}: syntax error in pattern")
 
 
 def _split_domain(text: str) -> tuple[str, str]:

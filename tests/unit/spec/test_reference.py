@@ -155,6 +155,7 @@ def test_a_well_formed_reference_parses_to_its_parts_and_prints_stably(
         ("docker.io/foo", "foo", False),
         ("library/foo", "foo", False),
         ("host:5/*", "host:5/foo", True),
+        ("[z-a]oo", "foo", False),
     ],
 )
 def test_patterns_match_the_familiar_and_the_normal_form(
@@ -163,7 +164,7 @@ def test_patterns_match_the_familiar_and_the_normal_form(
     assert reference.matcher(pattern)(reference.parse(name)) is expected
 
 
-@pytest.mark.parametrize("pattern", ["[", "[a", "[]", "[^]", "[-a]", "[b-a]", "a\\"])
+@pytest.mark.parametrize("pattern", ["[", "[a", "[]", "[^]", "[-a]", "a\\"])
 def test_malformed_patterns_are_refused(pattern: str) -> None:
     with pytest.raises(InvalidArgumentError, match="syntax error in pattern"):
         reference.matcher(pattern)

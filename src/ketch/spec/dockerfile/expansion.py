@@ -17,6 +17,8 @@ Words of modifiers may hold variables themselves. Source: github.com/moby/buildk
 frontend/dockerfile/shell/lex.go.
 """
 
+import functools
+import re
 from dataclasses import field
 from typing import TYPE_CHECKING
 
@@ -30,8 +32,13 @@ from ketch.spec.values import quoted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_BLANKS = re.compile(f"[{BLANKS}]+")
 _DEPTH_MAX = 100
 _SHOWN_MAX = 1000
+
+PUT_IN_MAX = 4 * EXPANDED_MAX
+"""How many characters variables may add to an instruction."""
+
 _SPECIAL = frozenset("@*#?-$!0")
 _MODIFIERS = frozenset("-+?#%")
 
@@ -75,8 +82,8 @@ class Lexer:
         """Expands a text.
 
         Raises:
-            DockerfileError: it is malformed, ``?`` refuses a variable, or the result is larger
-                than 1 MiB.
+            DockerfileError: it is malformed, ``?`` refuses a variable, or variables make more
+                than ``EXPANDED_MAX`` characters of it.
         """
         reader = _Reader(self, text, environment)
         try:
@@ -106,12 +113,15 @@ class Expander:
         escape: the Dockerfile's escape character.
         used: names of variables that were set, and so had a part in the result.
         missing: names that were not set, where that is to be warned of.
+
+    All that one puts in comes to ``PUT_IN_MAX`` characters at most: each instruction has its own.
     """
 
     environment: "Mapping[str, str]"
     escape: str = "\\"
     used: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
+    _put_in: int = 0
 
     def word(self, text: str) -> str:
         """Returns a text with variables and without quotes. Raises as ``Lexer.process``."""
@@ -123,15 +133,26 @@ class Expander:
 
     def words(self, text: str) -> tuple[str, ...]:
         """Returns the words that a text comes to. Nobody is warned of these. Raises as above."""
-        expanded = Lexer(self.escape).process(text, self.environment)
-        self.used |= expanded.used
-        return expanded.words
+        return self._expanded(Lexer(self.escape), text).words
 
     def _noted(self, lexer: Lexer, text: str) -> Expanded:
-        expanded = lexer.process(text, self.environment)
-        self.used |= expanded.used
+        expanded = self._expanded(lexer, text)
         self.missing |= expanded.missing
         return expanded
+
+    def _expanded(self, lexer: Lexer, text: str) -> Expanded:
+        expanded = lexer.process(text, self.environment)
+        self._put_in += max(0, len(expanded.text) - len(text))
+        if self._put_in > PUT_IN_MAX:
+            raise DockerfileError(f"variables come to more than {PUT_IN_MAX} characters")
+        self.used |= expanded.used
+        return expanded
+
+
+@functools.cache
+def _plain(special: str) -> "re.Pattern[str]":
+    """Returns what matches characters that mean nothing but themselves."""
+    return re.compile(f"[^{re.escape(special)}]+")
 
 
 class _Words:
@@ -143,11 +164,11 @@ class _Words:
 
     def split(self, text: str) -> None:
         """Adds text in which blanks part words."""
-        for character in text:
-            if character not in BLANKS:
-                self._word.append(character)
-            else:
-                self.end()
+        first, *others = _BLANKS.split(text)
+        self.keep(first)
+        for other in others:
+            self.end()
+            self.keep(other)
 
     def keep(self, text: str) -> None:
         """Adds text that is part of a word whatever it is."""
@@ -183,6 +204,14 @@ class _Reader:
         self.position += 1
         return character
 
+    def plain(self, special: str) -> str:
+        """Returns the characters up to the next special one, and goes on there."""
+        match = _plain(special).match(self.text, self.position)
+        if match is None:
+            return ""
+        self.position = match.end()
+        return match[0]
+
     def until(self, stop: str, *, keep_escapes: bool) -> tuple[str, list[str]]:
         """Reads up to a character, or to the end where there is none to stop at."""
         self.depth += 1
@@ -199,26 +228,27 @@ class _Reader:
         result: list[str] = []
         size = 0
         words = _Words()
+        quotes = "'\"" if self.lexer.quotes else ""
+        special = f"${stop}{quotes}{self.lexer.escape}"
         while character := self.peek():
+            if plain := self.plain(special):
+                words.split(plain)
+                result.append(plain)
+                continue
             if character == stop:
                 break
             if character == "$":
                 piece = self._dollar()
                 words.split(piece)
-            elif self.lexer.quotes and character in "'\"":
+            elif character in quotes:
                 piece = self._single() if character == "'" else self._double()
                 words.keep(piece)
             else:
-                piece = self.next()
-                if piece == self.lexer.escape:
-                    escaped = self.next()
-                    piece = piece + escaped if self.keep_escapes else escaped
-                    words.keep(piece)
-                else:
-                    words.split(piece)
+                escape, escaped = self.next(), self.next()
+                piece = escape + escaped if self.keep_escapes else escaped
+                words.keep(piece)
             size += len(piece)
-            if size > EXPANDED_MAX:
-                raise substitution.too_large()
+            self._check(size)
             result.append(piece)
         if stop and not self.next():
             raise DockerfileError(f"unexpected end of statement while looking for matching {stop}")
@@ -241,24 +271,30 @@ class _Reader:
         quote = self.next() if self.lexer.keep_quotes else self.next()[:0]
         result: list[str] = [quote]
         size = 0
+        special = f'"${self.lexer.escape}'
         while (character := self.peek()) != '"':
             if not character:
                 raise DockerfileError(
                     "unexpected end of statement while looking for matching double-quote"
                 )
-            piece = self._dollar() if character == "$" else self._character()
+            if plain := self.plain(special):
+                result.append(plain)
+                continue
+            piece = self._dollar() if character == "$" else self._escaped()
             size += len(piece)
-            if size > EXPANDED_MAX:
-                raise substitution.too_large()
+            self._check(size)
             result.append(piece)
         self.next()
         return "".join([*result, quote])
 
-    def _character(self) -> str:
-        """Reads a character between double quotes, where few can be escaped."""
+    def _check(self, size: int) -> None:
+        """Refuses what comes to more than the text itself and what it may grow by."""
+        if size > len(self.text) + EXPANDED_MAX:
+            raise substitution.too_large()
+
+    def _escaped(self) -> str:
+        """Reads an escape character between double quotes, where few can be escaped."""
         character = self.next()
-        if character != self.lexer.escape:
-            return character
         kept = character if self.keep_escapes else ""
         following = self.peek()
         if not following:

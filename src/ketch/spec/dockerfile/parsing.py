@@ -24,6 +24,9 @@ FILE_SIZE_MAX = 16 << 20
 LINE_SIZE_MAX = 65_535
 """How many bytes a line may have: BuildKit's limit."""
 
+LINES_MAX = 1_000_000
+"""How many lines there may be."""
+
 INSTRUCTIONS_MAX = 10_000
 """How many instructions there may be."""
 
@@ -100,7 +103,7 @@ def parse(content: bytes, name: str = "Dockerfile") -> Dockerfile:
 
     Raises:
         DockerfileError: it is malformed, empty, or larger than ``FILE_SIZE_MAX``,
-            ``LINE_SIZE_MAX`` and ``INSTRUCTIONS_MAX`` allow.
+            ``LINE_SIZE_MAX``, ``LINES_MAX`` and ``INSTRUCTIONS_MAX`` allow.
     """
     source = Source(name, content)
     if len(content) > FILE_SIZE_MAX:
@@ -163,6 +166,8 @@ class _Reader:
             end = self.content.find(b"\n", position) + 1 or len(self.content)
             line = self.content[position:end]
             self.number += 1
+            if self.number > LINES_MAX:
+                raise DockerfileError(f"more than {LINES_MAX} lines")
             if len(line.removesuffix(b"\n")) > LINE_SIZE_MAX:
                 raise DockerfileError(
                     f"dockerfile line greater than max allowed size of {LINE_SIZE_MAX}"

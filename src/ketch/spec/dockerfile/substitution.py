@@ -10,7 +10,7 @@ from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.wildcards import Part, Text
 
 EXPANDED_MAX = 1 << 20
-"""How many characters a text may come to. A program can be given 131,072 bytes in a variable."""
+"""How many characters variables may add to a text. A program can be given 131,072 bytes in one."""
 
 # What Go's regexp.ReplaceAllString makes of a dollar sign: there is no group but the match itself.
 _TEMPLATE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")

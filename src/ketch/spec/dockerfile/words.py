@@ -3,6 +3,7 @@
 Source: github.com/moby/buildkit, frontend/dockerfile/parser: split_command.go, line_parsers.go.
 """
 
+import functools
 import json
 import re
 
@@ -103,33 +104,26 @@ def split(text: str, escape: str) -> list[str]:
     """Splits text at blanks outside quotes; quotes and escape characters stay in the words."""
     words: list[str] = []
     word: list[str] = []
-    quote = ""
-    position = 0
-    begun = quoted_word = False
-    while position < len(text):
-        character = text[position]
-        position += 1
-        if not quote and character in BLANKS:
-            if begun and (word or quoted_word):
-                words.append("".join(word))
+    for match in _pieces(escape).finditer(text):
+        if match[1] is not None:
+            word.append(match[1])
+        elif word:
+            words.append("".join(word))
             word.clear()
-            begun = quoted_word = False
-            continue
-        begun = True
-        if character == escape and quote != "'":
-            if position == len(text):
-                break  # one at the end is left out
-            word += (character, text[position])
-            position += 1
-            continue
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote, quoted_word = character, True
-        word.append(character)
-    if begun and (word or quoted_word):
+    if word:
         words.append("".join(word))
     return words
+
+
+@functools.cache
+def _pieces(escape: str) -> "re.Pattern[str]":
+    """Returns what matches a piece of a word, as its group, or blanks.
+
+    What it does not match is an escape character at the very end, which is left out.
+    """
+    e = re.escape(escape)
+    quoted = f"'[^']*'?|\"(?:[^\"{e}]+|{e}.)*\"?"
+    return re.compile(f"({quoted}|{e}.|[^{BLANKS}'\"{e}]+)|[{BLANKS}]+", re.DOTALL)
 
 
 def gaps(text: str) -> tuple[str, ...]:

@@ -168,6 +168,14 @@ def test_what_grows_without_end_is_refused() -> None:
     with pytest.raises(DockerfileError, match="come to more than"):
         process_word("${x//y/" + "z" * 100 + "}", environment)
     assert len(process_word("$x" * 5, environment)) <= EXPANDED_MAX
+    expander = Expander(environment)
+    with pytest.raises(DockerfileError, match="come to more than"):
+        [expander.word("$x") for _ in range(100)]
+
+
+def test_what_is_large_in_itself_is_not() -> None:
+    text = "line of $name 'and' \"more\"\n" * 100_000
+    assert len(Expander(ENVIRONMENT).raw(text)) == len(text)
 
 
 def test_patterns_made_to_take_for_ever_do_not() -> None:
