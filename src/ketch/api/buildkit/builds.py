@@ -58,7 +58,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 BUILDS_MAX = 32
-"""How many builds may go on at once."""
+"""How many builds may go on at once; others wait their turn."""
+_BEGUN_MAX = 1000
+"""How many may have begun, those that wait for their clients included."""
 ARRIVAL_SECONDS = 6.0
 """How long a call that belongs to a build waits for it to begin: solver/jobs.go."""
 _LINGER_SECONDS = 10.0  # for who asks for the status of a build that has just ended
@@ -135,7 +137,8 @@ class Builds:
         self.history: deque[Record] = deque(maxlen=_HISTORY_MAX)
         self._solve = solve
         self._there: dict[str, Build] = {}
-        self._running = 0
+        self._begun = 0
+        self._turns = asyncio.Semaphore(BUILDS_MAX)
         self._arrived = asyncio.Event()
         # What front ends were asked for lately: a build may be an input of another one.
         self._results: OrderedDict[str, tuple[Asked, str]] = OrderedDict()
@@ -153,15 +156,15 @@ class Builds:
             raise InvalidArgumentError("a build needs a name (Ref)")
         if ref in self._there:
             raise ConflictError(f"build {ref} exists")
-        if self._running >= BUILDS_MAX:
-            raise UnavailableError(f"more than {BUILDS_MAX} builds at once", "try again later")
+        if self._begun >= _BEGUN_MAX:
+            raise UnavailableError(f"more than {_BEGUN_MAX} builds at once", "try again later")
         build = self._there[ref] = Build(ref, session)
-        self._running += 1
+        self._begun += 1
         self._arrived.set()
         try:
             yield build
         finally:
-            self._running -= 1
+            self._begun -= 1
             build.telling.end()
             loop = asyncio.get_running_loop()
             loop.run_in_executor(None, build.held.close)
@@ -240,6 +243,13 @@ class Builds:
         loop = asyncio.get_running_loop()
         client = Client(session, loop)
         teller = Teller(loop, build.telling)
+        # A build waits for others in its thread, of which there are so many for the whole server.
+        async with self._turns:
+            return await self._in_thread(build, client, asked, work, teller)
+
+    async def _in_thread(
+        self, build: Build, client: Client, asked: "Asked", work: "Work[R]", teller: "Teller"
+    ) -> "tuple[R, dict[str, str]]":
         with Calling() as patience:
 
             def do(engine: "Engine") -> "tuple[R, dict[str, str]]":
