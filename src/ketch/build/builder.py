@@ -35,7 +35,7 @@ from ketch.spec.dockerfile.errors import Source
 
 if TYPE_CHECKING:
     from ketch.build.cache.importing import Imports
-    from ketch.build.graph import Plan, Target, Vertex
+    from ketch.build.graph import Plan, Run, Target, Vertex
     from ketch.build.place import Place
     from ketch.build.progress import Progress
     from ketch.build.request import Request
@@ -126,7 +126,11 @@ class _Build:
             )
             with self._followed(calling):
                 resolver = Resolver(engine, request, self._reporter, calling)
-                plan, vertices = self._planned(contexts, resolver)
+                plan = self._planned(contexts, resolver)
+                scans = self._scans(plan, resolver)
+                vertices = order(
+                    root for target in plan.targets for root in [*_wanted(target), *scans.values()]
+                )
                 imports = self._imports(calling)
             blobs = Blobs(engine.images.content, at.blobs)
             layering = Layering(engine.images, at, blobs)
@@ -159,7 +163,7 @@ class _Build:
             exporter = Exporter(
                 engine, request, plan, executor, layering, blobs, self._reporter, calling,
                 started_ns=self._started_ns, source=self._source, vertices=vertices,
-                document=resolver.document,
+                document=resolver.document, scans=scans,
             )  # fmt: skip
             with self._followed(calling):
                 return replace(exporter.export(), unused_arguments=plan.unused_arguments)
@@ -174,7 +178,18 @@ class _Build:
         found.load(self._request.cache_from, self._request, self._reporter, calling)
         return found
 
-    def _planned(self, contexts: Contexts, resolver: Resolver) -> "tuple[Plan, list[Vertex]]":
+    def _scans(self, plan: "Plan", resolver: Resolver) -> "dict[str, Run]":
+        """Returns the steps that scan results, by their platform."""
+        scanner = self._request.sbom
+        if not scanner:
+            return {}
+        from ketch.build import scanning  # noqa: PLC0415 - few ask
+
+        return {
+            target.platform: scanning.scan(target, scanner, resolver) for target in plan.targets
+        }
+
+    def _planned(self, contexts: Contexts, resolver: Resolver) -> "Plan":
         """Read the Dockerfile, and find out what is to be made."""
         reporter, request = self._reporter, self._request
         name = request.dockerfile or "Dockerfile"
@@ -190,7 +205,7 @@ class _Build:
         plan = make_plan(found.text, found.filename, request, resolver, lambda: ignored)
         for warning in plan.warnings:
             track.warn(warning, found.filename, found.text)
-        return plan, order(root for target in plan.targets for root in _wanted(target))
+        return plan
 
     @contextlib.contextmanager
     def _followed(self, calling: Calling) -> Iterator[None]:

@@ -53,6 +53,7 @@ class Exporter:
         source: the Dockerfile.
         vertices: all of them.
         document: gives the configuration of an image that was resolved.
+        scans: the steps that have scanned results, by their platform.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Exporter:
         source: "Source | None",
         vertices: "Sequence[Vertex]",
         document: "Callable[[str], ImageConfig | None]",
+        scans: "Mapping[str, Run]",
     ) -> None:
         self._engine = engine
         self._images = engine.images
@@ -84,6 +86,7 @@ class Exporter:
         self._source = source
         self._vertices = vertices
         self._document = document
+        self._scans = scans
         self._built: dict[bool, list[Built]] = {}
 
     def export(self) -> Result:
@@ -245,6 +248,7 @@ class Exporter:
         return Built(
             target.platform, document, layers, len(base_state.layers),
             _opener(lambda: self._executor.tree(target.root).directory), predicate,
+            self._scanned(target),
         )  # fmt: skip
 
     def _with_cache(self, document: "ImageConfig") -> "ImageConfig":
@@ -283,6 +287,13 @@ class Exporter:
             [one.name for one in self._vertices],
         )
         return provenance.predicate(facts, self._request, self._request.provenance)
+
+    def _scanned(self, target: "Target") -> list[tuple[str, Mapping[str, Any]]]:
+        if target.platform not in self._scans:
+            return []
+        from ketch.build import scanning  # noqa: PLC0415 - few ask
+
+        return scanning.predicates(self._executor.tree(self._scans[target.platform]))
 
     def _materials(self) -> Iterator[provenance.Material]:
         for vertex in self._vertices:

@@ -131,7 +131,8 @@ class Layering:
         """
         layer = state.layers[number]
         below = () if layer.alone else state.chain_ids[:number]
-        parts = self._parts(below)
+        # As it was compared when it was made: see ``Snapshotter.prepare``.
+        parts = self._parts(below) or [os.fsencode(self._place.nothing)]
         tree = os.open(f"{self._snapshotter.path(layer.chain_id)}/diff", _DIRECTORY)
         with owned(tree):
             yield from layered.diff(

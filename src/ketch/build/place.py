@@ -4,6 +4,7 @@
     ROOT/builds/ID/roots/      what steps write to
     ROOT/builds/ID/blobs/      layers' archives that are not in the store yet
     ROOT/builds/ID/contexts/   what was unpacked and fetched
+    ROOT/builds/ID/nothing/    nothing
 
 The kernel drops the lock with the process, however that ends, and the next build removes what is
 nobody's. All of it is closed to others.
@@ -47,6 +48,11 @@ class Place:
         """The directory of archives on their way."""
         return f"{self.path}/blobs"
 
+    @property
+    def nothing(self) -> str:
+        """An empty directory, like the root of no files."""
+        return f"{self.path}/nothing"
+
     @contextlib.contextmanager
     def root(self) -> Iterator[str]:
         """Make the directory of something that is mounted, for a block."""
@@ -82,6 +88,8 @@ def opened(root: str) -> Iterator[Place]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 for name in _PARTS:
                     os.mkdir(f"{path}/{name}", 0o700)
+                os.mkdir(f"{path}/nothing", 0o755)
+                os.chmod(f"{path}/nothing", 0o755)
             except OSError as error:
                 raise _unwritable(path, error) from error
         yield Place(path)

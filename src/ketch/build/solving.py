@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Work = Callable[[Vertex], object]
 
 _THREADS_A_PROCESSOR = 4
-_THREADS_MIN = 8
+_THREADS_MIN = 16
 _THREADS_MAX = 64
 
 

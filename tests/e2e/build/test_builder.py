@@ -120,6 +120,23 @@ def test_a_linked_copy_is_found_again_on_another_base(build: Builder, ketch: Eng
     ketch.ok("save", "-o", str(build.context / "archive"), "linked")
 
 
+def test_archives_are_made_again_as_they_were(build: Builder, ketch: Engine) -> None:
+    build.write(
+        "FROM busybox AS made\nRUN mkdir /d && echo 1 > /d/f && ln /d/f /d/g && ln -s f /d/h "
+        "&& mkfifo /d/p && chmod 4755 /d/f && touch -d @5 /d/f && rm /bin/vi && rm -r /var "
+        "&& mkdir /var && touch /var/new\nRUN rm -r /d && mkdir /d && touch /d/again\n"
+        "FROM scratch\nCOPY --from=made / /\nRUN chmod 700 / && touch /x\nWORKDIR /w\n"
+        "COPY --link a /linked/\nFROM scratch\nCOPY a /\n",
+        a="a",
+    )
+    for target in ("made", "1", ""):
+        known = build.build(tags=["remade"], target=target).id
+        ketch.ok("rmi", "-f", "remade")
+        built = build.build(tags=["remade"], target=target)
+        assert (built.executed(), built.id) == ([], known)
+        ketch.ok("rmi", "-f", "remade")
+
+
 def test_a_failure_says_what_and_where_and_calls_off_the_rest(build: Builder) -> None:
     build.write(
         "FROM busybox AS slow\nRUN sleep 120 && touch /s\nFROM busybox\nCOPY --from=slow /s /s\n"

@@ -192,3 +192,36 @@ def test_a_cached_layer_that_is_another_is_not_taken(
     built = build.build(cache_from=[place], tags=["honest"], environment=ENVIRONMENT)
     assert len(built.executed()) == 2
     assert ketch.ok("run", "--rm", "honest", "cat", "/one") == "one"
+
+
+SCANNER = """
+FROM busybox
+COPY <<'EOT' /scan
+echo '{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document",'
+echo "\\"predicate\\": {\\"files\\": \\"$(ls $BUILDKIT_SCAN_SOURCE)\\"}}"
+EOT
+ENTRYPOINT ["sh", "-c", "sh /scan > ${BUILDKIT_SCAN_DESTINATION}sbom.spdx.json"]
+"""
+
+
+def test_what_a_scanner_says_is_attested(build: Builder, registry: FakeRegistry) -> None:
+    build.write(SCANNER)
+    build.build(tags=["scanner"])
+    build.write("FROM scratch\nCOPY a /seen\n", a="a")
+    outputs = [Output("registry", {"name": f"{registry.host}/scanned:1"})]
+    build.build(outputs=outputs, sbom="scanner", provenance="min", environment=ENVIRONMENT)
+    index = json.loads(registry.manifests["scanned", "1"][1])
+    image, attestation = index["manifests"]
+    assert attestation["annotations"]["vnd.docker.reference.digest"] == image["digest"]
+    inner = json.loads(registry.manifests["scanned", attestation["digest"]][1])
+    said = [json.loads(registry.blobs[layer["digest"]]) for layer in inner["layers"]]
+    assert [one["predicateType"] for one in said] == [
+        "https://spdx.dev/Document", "https://slsa.dev/provenance/v0.2",
+    ]  # fmt: skip
+    assert said[0]["predicate"] == {"files": "seen"}
+    assert said[0]["subject"][0]["digest"] == {"sha256": image["digest"].partition(":")[2]}
+    build.write('FROM busybox\nENTRYPOINT ["true"]\n')
+    build.build(tags=["silent"])
+    build.write("FROM scratch\nCOPY a /seen\n", a="a")
+    with pytest.raises(BuildError, match="written no SBOM"):
+        build.build(outputs=outputs, sbom="silent", environment=ENVIRONMENT)

@@ -86,6 +86,8 @@ def test_what_it_could_not_see_does_not(fields: dict[str, Any]) -> None:
         ({"shm_size_bytes": 1 << 20}, True),
         ({"ulimits": ["nofile=64"]}, True),
         ({"network": "mine"}, True),
+        ({"network": "none"}, True),
+        ({"network": ""}, False),
         ({"limits": {"Memory": 1 << 30}}, False),
         ({"cgroup_parent": "/x"}, False),
         ({"tags": ["x"]}, False),
@@ -99,6 +101,12 @@ def test_what_it_could_not_see_does_not(fields: dict[str, Any]) -> None:
 def test_what_the_whole_build_is_asked_for(fields: dict[str, Any], counts: bool) -> None:
     request = dataclasses.replace(REQUEST, **fields)
     assert (run_key(run(), request=request) != run_key(run())) is counts
+
+
+def test_a_network_of_its_own_is_all_that_a_step_sees() -> None:
+    step = run(network=Network.NONE)
+    other = dataclasses.replace(REQUEST, network="mine")
+    assert run_key(step, request=other) == run_key(step)
 
 
 def test_the_files_below_and_those_bound_count() -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from ketch.build.graph import MountKind
+from ketch.build.graph import MountKind, Network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,11 +50,8 @@ def of_run(vertex: "Run", base: str, sources: "Sequence[str]", request: "Request
         hosts=[*request.add_hosts, *vertex.hosts],
         shm_size=request.shm_size_bytes,
         ulimits=sorted(request.ulimits),
-        named_network="" if request.network in _PLAIN_NETWORKS else request.network,
+        reached=request.network or Network.DEFAULT if vertex.network is Network.DEFAULT else "",
     )
-
-
-_PLAIN_NETWORKS = {"default", "none", "host", ""}
 
 
 def of_copy(vertex: "Copy", base: str, digest: str) -> str:

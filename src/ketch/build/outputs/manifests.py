@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from ketch.build.outputs.provenance import PREDICATE_TYPE, statement
+from ketch.build.outputs.provenance import statement
 from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.images import compression as formats
@@ -124,7 +124,7 @@ def write(images: "Images", outcome: "Outcome", form: Form) -> Written:
         UnavailableError: the disk is full or failing.
     """
     blobs = _Blobs()
-    has_attestations = any(built.predicate is not None for built in outcome.images)
+    has_attestations = any(built.predicates for built in outcome.images)
     is_list = outcome.is_list or len(outcome.images) > 1 or has_attestations
     _check_annotations(outcome, is_list=is_list)
     manifests, configurations, attestations = [], [], []
@@ -146,7 +146,7 @@ def write(images: "Images", outcome: "Outcome", form: Form) -> Written:
         blobs.add(*manifest["layers"], manifest["config"], described)
         manifests.append(described)
         configurations.append(config["digest"])
-        if built.predicate is not None:
+        if built.predicates:
             attestations.append(_attestation(images, outcome, built, described, blobs))
     if not is_list:
         return Written(manifests[0], manifests, configurations, (), list(blobs.found.values()))
@@ -281,20 +281,22 @@ def _attestation(
     images: "Images", outcome: "Outcome", built: "Built", subject: "Descriptor", blobs: _Blobs
 ) -> "Descriptor":
     """Write the manifest beside an image's that holds what is attested of it."""
-    assert built.predicate is not None
-    said = statement(built.predicate, outcome.names, built.platform, subject["digest"])
-    layer = _document(images, _STATEMENT, documents.encode(said))
-    layer["annotations"] = {_PREDICATE: PREDICATE_TYPE}
+    layers = []
+    for kind, predicate in built.predicates:
+        said = statement(kind, predicate, outcome.names, built.platform, subject["digest"])
+        layer = _document(images, _STATEMENT, documents.encode(said))
+        layer["annotations"] = {_PREDICATE: kind}
+        layers.append(layer)
     empty = {
         "architecture": "unknown", "os": "unknown", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
     }  # fmt: skip
     config = _document(images, documents.OCI_CONFIG, documents.encode(empty))
-    manifest = documents.manifest(config, [layer])
+    manifest = documents.manifest(config, layers)
     described = _document(images, documents.OCI_MANIFEST, documents.encode(manifest))
     described["platform"] = {"architecture": "unknown", "os": "unknown"}
     described["annotations"] = {
         _SUBJECT: subject["digest"], _SUBJECT_TYPE: "attestation-manifest",
     }  # fmt: skip
-    blobs.add(layer, config, described)
+    blobs.add(*layers, config, described)
     return described

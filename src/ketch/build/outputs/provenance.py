@@ -122,14 +122,14 @@ def predicate(facts: Facts, request: "Request", mode: str) -> dict[str, Any]:
 
 
 def statement(
-    said: Mapping[str, Any], names: Iterable[str], platform: str, digest: str
+    kind: str, said: Mapping[str, Any], names: Iterable[str], platform: str, digest: str
 ) -> dict[str, Any]:
-    """Returns a predicate as a statement about an image's manifest."""
+    """Returns a predicate of some kind as a statement about an image's manifest."""
     algorithm, _, digits = digest.partition(":")
     subjects = [image_uri(name, platform) for name in names] or ["_"]
     return {
         "_type": _STATEMENT_TYPE,
-        "predicateType": PREDICATE_TYPE,
+        "predicateType": kind,
         "subject": [{"name": name, "digest": {algorithm: digits}} for name in subjects],
         "predicate": dict(said),
     }

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from ketch.build.outputs.provenance import PREDICATE_TYPE
 from ketch.dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Built:
         base_layers: how many of them are the base image's.
         open: opens its files: a context manager that gives a descriptor of their root.
         predicate: what its provenance says; None where none is wanted.
+        scanned: what a scanner says of it: kinds of predicates, and these.
     """
 
     platform: str
@@ -31,6 +33,13 @@ class Built:
     base_layers: int
     open: Callable[[], AbstractContextManager[int]]
     predicate: Mapping[str, Any] | None = None
+    scanned: Sequence[tuple[str, Mapping[str, Any]]] = ()
+
+    @property
+    def predicates(self) -> "list[tuple[str, Mapping[str, Any]]]":
+        """All that is attested of it: what a scanner says, then its provenance."""
+        said = [] if self.predicate is None else [(PREDICATE_TYPE, self.predicate)]
+        return [*self.scanned, *said]
 
 
 @dataclass(frozen=True, slots=True)
