@@ -1,6 +1,7 @@
 """RUN's programs: on an image's files, with the runtime of containers, and nothing left of them."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import signal
@@ -372,8 +373,7 @@ def test_a_cache_begins_with_what_its_source_has(bench: Bench, steps: Steps) -> 
     for status in (0, 1):
         sources = {wanted: Prepared(root, "it")}
         assert bench.run(steps, *words, mounts=(wanted,), sources=sources)[0] == Outcome(status)
-    out = graph.Mount(**{**{name: getattr(wanted, name) for name in wanted.__slots__},
-                         "source_path": "/out/bin"})  # fmt: skip
+    out = dataclasses.replace(wanted, source_path="/out/bin")
     _, told = bench.run(steps, "ls", "/c", mounts=(out,), sources={out: Prepared(root, "it")})
     assert "busybox" in told.split()
     assert "bash" not in told.split()
@@ -532,7 +532,7 @@ def test_a_build_is_killed(bench: Bench, tmp_path: pathlib.Path) -> None:
         _expect_nothing(bench)
 
 
-@pytest.mark.parametrize("victim", ["ketch-step", "ketch-sandbox", "ketch-zygote"])
+@pytest.mark.parametrize("victim", ["ketch-step", "ketch-steps", "ketch-sandbox", "ketch-zygote"])
 def test_a_process_of_a_step_is_killed(bench: Bench, victim: str) -> None:
     settings = bench.engine.settings
     ran: list[str] = []
@@ -581,7 +581,7 @@ def _expect_nothing(bench: Bench) -> None:
                 connection.execute(f"SELECT * FROM {table}").fetchall()
                 for table in ("sandbox", "lease", "endpoint")
             ]
-        names = ("ketch-step", "ketch-sandbox")
+        names = ("ketch-step", "ketch-steps", "ketch-sandbox")
         alive = [pid for name in names for pid in _processes(settings.state, name)]
         ports = os.listdir(f"/sys/class/net/{default_bridge(settings.root)}/brif")
         return not any((*rows, alive, ports, *pathlib.Path(settings.state).glob("steps/*")))

@@ -157,8 +157,8 @@ def _remove_containers(engine: "Engine") -> None:
 
 def _end_builds(engine: "Engine") -> None:
     """End what builds have running, and take away what they held."""
-    _end(stepping.running(engine.settings))
-    stepping.clean(engine.settings)
+    _end(stepping.running(engine.settings.state))
+    stepping.clean(engine.settings.state)
     _end(sandboxes.holders(engine.store))
     sandboxes.clean(engine.settings, engine.store)
 

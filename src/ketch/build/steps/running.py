@@ -11,6 +11,7 @@ from ketch.build import graph
 from ketch.build.request import Request
 from ketch.build.steps import cleaning
 from ketch.build.steps.following import Following, Outcome, Output
+from ketch.build.steps.forking import Forker
 from ketch.build.steps.mounts import Describer, Source
 from ketch.build.steps.networks import Networks, Sandbox
 from ketch.engine.configuration import cdi
@@ -41,6 +42,7 @@ class Steps:
         self._request = request
         self._describer = Describer(engine, request, scope)
         self._ulimits = [values.ulimit(text) for text in request.ulimits]
+        self._forker = Forker(self._settings)
         self._networks = Networks(self._settings, request.network, request.add_hosts)
         self._lock = threading.Lock()
         self._ending: list[socket.socket] = []
@@ -56,6 +58,7 @@ class Steps:
     def close(self) -> None:
         """Give up the networks, and wait for what ended steps are still taking away."""
         self._networks.close()
+        self._forker.close()
         with self._lock:
             ending, self._ending = self._ending, []
         for connection in ending:
@@ -138,9 +141,7 @@ class Steps:
                 raise
         if outcome is None:
             connection.close()
-            mine = Engine(self._settings)  # a store is one thread's
-            cleaning.clean(mine)
-            mine.store.close()
+            cleaning.clean_up(self._settings.state)
             raise UnavailableError(
                 "the process that ran a build's step has gone",
                 f"{self._settings.state}/{launch.ERROR_LOG} tells more",
@@ -202,7 +203,7 @@ class Steps:
                 "the step's here-documents and secrets are too long",
                 "COPY what is longer from the context",
             )
-        connection = socket.socket(fileno=launch.connect(self._settings).detach())
+        connection = self._forker.fork()
         try:
             connection.sendall(wire.frame(wire.REQUEST, request))
             socket.send_fds(connection, [wire.frame(wire.DESCRIPTORS)], descriptors)

@@ -31,20 +31,26 @@ if TYPE_CHECKING:
     from ketch.spec.container import ExecConfig, Request
 
     Fields = Mapping[str, wire.Value]
+    Work = Callable[[Client, Fields], None]
 
 
-def serve(connection: "_socket.socket", channel: "Channel | None" = None) -> None:
+def serve(
+    connection: "_socket.socket",
+    channel: "Channel | None" = None,
+    alone: "Mapping[str, Work] | None" = None,
+) -> None:
     """Do what one client asks for.
 
     Args:
         connection: to the client; its request has not been read yet.
         channel: to the monitor that forked the caller, None where there is none.
+        alone: what can be asked for without a monitor; the usual where None.
     """
     client = Client(connection)
     try:
         fields = client.read_request()
         action = str(fields["action"])
-        work = _with_monitor(action, channel) if channel else _ALONE[action]
+        work = _with_monitor(action, channel) if channel else (alone or _ALONE)[action]
     except (wire.ProtocolError, OSError, KeyError):
         client.let_go()  # one that left, or is none of ours, is owed no answer
         return
@@ -322,18 +328,23 @@ def _sandbox(client: Client, fields: "Fields") -> None:
     holding.hold(client, _engine(fields), json.loads(_text(fields, "request")))
 
 
-def _step(client: Client, fields: "Fields") -> None:
-    """Run a program that has no container: a build's step."""
+def _steps(client: Client, _fields: "Fields") -> None:
+    """Run programs that have no container, a process each: a build's steps."""
     from ketch.engine.monitor import stepping  # noqa: PLC0415 not for a container's start
 
-    stepping.run(client, _engine(fields), json.loads(_text(fields, "request")))
+    facts = stepping.Facts()
+
+    def run(client: Client, fields: "Fields") -> None:
+        stepping.run(client, _engine(fields), json.loads(_text(fields, "request")), facts)
+
+    stepping.fork_for_each(client, lambda connection: serve(connection, alone={"step": run}))
 
 
-_ALONE: "dict[str, Callable[[Client, Fields], None]]" = {
+_ALONE: "dict[str, Work]" = {
     "checkpoint": _checkpoint,
     "create": _create,
     "exec": _exec,
     "exec-start": _exec_start,
     "sandbox": _sandbox,
-    "step": _step,
+    "steps": _steps,
 }

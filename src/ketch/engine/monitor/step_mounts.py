@@ -20,7 +20,7 @@ place is what is mounted (CVE-2024-23651).
 """
 
 import _socket
-import base64
+import binascii
 import os
 
 from ketch.engine.requests import launch
@@ -113,12 +113,14 @@ class Mounts:
         if kind == "tmpfs":
             return "tmpfs"
         if kind == "file":
-            content = base64.b64decode(one["content"])
+            content = binascii.a2b_base64(one["content"])
             return self._write(place, content, one["mode"], one["uid"], one["gid"])
         if kind == "files":
             os.mkdir(place, 0o755)
             for name, content in one["files"].items():
-                self._write(f"{place}/{os.path.basename(name)}", base64.b64decode(content), 0o755)
+                self._write(
+                    f"{place}/{os.path.basename(name)}", binascii.a2b_base64(content), 0o755
+                )
             return place
         if kind == "agent":
             return self._listen(one, number)

@@ -1,9 +1,10 @@
 """A program that runs on an image's files without being a container: a step of a build.
 
 It has all that a container's program has of the runtime (namespaces, capabilities, filter, limits,
-masked paths), and no record, name, log or restarts. The process that runs it, forked by the zygote
-for this alone, is its parent; who asked has the other ends of its streams and keeps the connection,
-whose end, by whatever end of that process, is the program's.
+masked paths), and no record, name, log or restarts. The process that runs it, forked for this
+alone, is its parent; who asked has the other ends of its streams and keeps the connection, whose
+end, by whatever end of that process, is the program's. What forks it has what a step needs loaded,
+and serves one build (``fork_for_each``): a zygote has not, which containers' monitors descend from.
 
 The request is a JSON object:
 
@@ -26,13 +27,14 @@ process be killed: ``steps/ID`` names its pid, start time, boot and control grou
 there with all its content or not at all.
 """
 
+import _socket
 import json
 import os
 import select
 from contextlib import ExitStack, contextmanager, suppress
 
 from ketch import cgroups
-from ketch.engine import host
+from ketch.engine import host, mishaps
 from ketch.engine.configuration import bundle, configuration, devices, realtime
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.containers.releasing import remove_cgroup
@@ -40,6 +42,7 @@ from ketch.engine.monitor import step_mounts, stubs
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.networks import resolution
 from ketch.engine.records import names as identifiers
+from ketch.engine.requests import wire
 from ketch.linux import process, procfs, signals
 from ketch.linux.scopes import owned
 from ketch.network import names
@@ -52,12 +55,11 @@ from ketch.spec import environment, passwd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from ketch.engine.engine import Engine
     from ketch.engine.requests.client import Client
-    from ketch.engine.settings import Settings
     from ketch.spec.container import Request
     from ketch.spec.runtime import Config
 
@@ -65,23 +67,74 @@ _OUTPUTS = 2
 _USUAL_FILES = ("/etc/resolv.conf", "/etc/hosts")
 
 
-def run(client: "Client", engine: "Engine", asked: "Mapping[str, Any]") -> None:
+class Facts:
+    """What all steps of a build find alike.
+
+    Attributes:
+        host: the machine.
+        layout: its control groups.
+    """
+
+    __slots__ = ("host", "layout")
+
+    def __init__(self) -> None:
+        self.host = host.examine()
+        self.layout = cgroups.detect()
+
+
+def fork_for_each(client: "Client", serve: "Callable[[_socket.socket], None]") -> None:
+    """Fork a process for each connection that is handed over, until the client leaves.
+
+    Args:
+        client: who builds.
+        serve: what a process does with its connection; it ends when this returns.
+    """
+    process.set_name("ketch-steps")
+    signals.signal(signals.SIGCHLD, signals.SIG_IGN)
+    while True:
+        try:
+            descriptors = client.read_descriptors()
+        except (OSError, wire.ProtocolError):
+            client.let_go()
+            return
+        for descriptor in descriptors:
+            if os.fork() == 0:
+                _become_step(client, descriptor, serve)
+            os.close(descriptor)
+
+
+def _become_step(
+    client: "Client", descriptor: int, serve: "Callable[[_socket.socket], None]"
+) -> None:
+    status = 1
+    try:
+        signals.signal(signals.SIGCHLD, signals.SIG_DFL)
+        process.set_name("ketch-step")
+        client.let_go()
+        serve(_socket.socket(fileno=descriptor))
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - no way back into the loop above
+        mishaps.note("a build's step", error)
+    os._exit(status)
+
+
+def run(client: "Client", engine: "Engine", asked: "Mapping[str, Any]", facts: Facts) -> None:
     """Run a step's program to its end, and tell how it ended.
 
     Args:
         client: who asked.
         engine: whose snapshots and settings.
         asked: see above.
+        facts: about the machine.
 
     Raises:
         StartError: the program cannot be run.
         KetchError: something that it needs cannot be had.
         OSError: the kernel refused a step.
     """
-    process.set_name("ketch-step")
     descriptors = client.read_descriptors()
     with ExitStack() as held:
-        ended = _run(client, engine, asked, descriptors, held)
+        ended = _run(client, engine, asked, facts, descriptors, held)
         client.ended_as(json.dumps(ended).encode())
         client.drain()
 
@@ -90,12 +143,13 @@ def _run(
     client: "Client",
     engine: "Engine",
     asked: "Mapping[str, Any]",
+    facts: Facts,
     descriptors: list[int],
     held: ExitStack,
 ) -> "dict[str, Any]":
     """Returns how it ended, as ``build.steps.Outcome`` has it, and what is left in its network."""
     step_id = identifiers.new_id()
-    request = _complete(asked, step_id)
+    request = _complete(asked, step_id, facts)
     with ExitStack() as until_end:
         snapshotter = engine.images.snapshotter
         mounts = step_mounts.Mounts(snapshotter, asked["mounts"], descriptors)
@@ -107,21 +161,20 @@ def _run(
         held.callback(os.close, records)
         mounts.prepare(place)
         left = stubs.missing(rootfs, [*_USUAL_FILES, *mounts.targets])
-        config = _configure(asked, request, rootfs, mounts, step_id, descriptors)
+        config = _configure(asked, facts, request, rootfs, mounts, step_id, descriptors)
         validate(config)
         section = config["linux"].get("seccomp")
         filter_ = seccomp.prepare(section, f"{engine.settings.root}/seccomp") if section else None
-        layout = cgroups.detect()
-        cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
+        cgroup = cgroups.manager(config["linux"]["cgroupsPath"], facts.layout)
         _record(records, step_id, cgroup.path)
         held.callback(_take_away, records, step_id, cgroup)
         cgroup.create()
-        realtime.provide(cgroup.path, config["linux"]["resources"], layout)
+        realtime.provide(cgroup.path, config["linux"]["resources"], facts.layout)
         cgroup.set(config["linux"]["resources"])
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         until_end.callback(os.close, null)
         birth = init.Birth(
-            Plan(config, layout, place),
+            Plan(config, facts.layout, place),
             ProcessSetup(config["process"], filter_),
             place,
             rootfs=rootfs,
@@ -159,13 +212,14 @@ def _run(
     }
 
 
-def _complete(asked: "Mapping[str, Any]", step_id: str) -> "Request":
+def _complete(asked: "Mapping[str, Any]", step_id: str, facts: Facts) -> "Request":
     request: Request = {"Config": asked["config"], "HostConfig": asked["host"]}
-    return configuration.complete(request, {}, step_id, host.examine())[0]
+    return configuration.complete(request, {}, step_id, facts.host)[0]
 
 
 def _configure(
     asked: "Mapping[str, Any]",
+    facts: Facts,
     request: "Request",
     rootfs: int,
     mounts: "step_mounts.Mounts",
@@ -193,7 +247,7 @@ def _configure(
     found = devices.gather(resources)
     config = bundle.build(
         request, container_id=step_id, user=user, extra_groups=[], files=files,
-        devices=found, host=host.examine(), joined=joined,
+        devices=found, host=facts.host, joined=joined,
     )  # fmt: skip
     own = environment.mapping([
         *request["Config"].get("Env", ()), *found.variables,
@@ -240,15 +294,15 @@ def _await_end(client: "Client", program: create.Container) -> int:
     return os.waitpid(program.pid, 0)[1]
 
 
-def running(settings: "Settings") -> list[int]:
-    """Returns the pids of the processes of steps that run."""
-    with _recorded(settings) as found:
+def running(state: str) -> list[int]:
+    """Returns the pids of the processes of steps that run, by what is in a state directory."""
+    with _recorded(state) as found:
         return [one.pid for one in found if one.is_running]
 
 
-def clean(settings: "Settings") -> None:
+def clean(state: str) -> None:
     """Take away what is left of steps whose process was killed."""
-    with _recorded(settings) as found:
+    with _recorded(state) as found:
         for one in found:
             if not one.is_running:
                 remove_cgroup(cgroups.manager(one.cgroup, cgroups.detect()))
@@ -285,11 +339,11 @@ class _Record:
 
 
 @contextmanager
-def _recorded(settings: "Settings") -> "Iterator[list[_Record]]":
+def _recorded(state: str) -> "Iterator[list[_Record]]":
     """What is written down of steps."""
     found: list[_Record] = []
     try:
-        records = os.open(f"{settings.state}/steps", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        records = os.open(f"{state}/steps", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         yield found
         return

@@ -28,8 +28,10 @@ connect to. ``launch.connect`` reaches a process that serves one request::
                 EXIT
 ``exec``        a command line, as above, ``rows``, ``columns``
 ``exec-start``  ``exec``, the session's id (``Execs.create``), ``detach``, ``rows``, ``columns``
-``step``        ``request``, as ``monitor.stepping`` has it; then DESCRIPTORS, with those that the
-                request names by number; answered by STARTED and EXIT, whose payload is JSON
+``steps``       nothing; then any number of DESCRIPTORS, with a socket each, on which a process of
+                its own takes a request ``step``: ``request``, as ``monitor.stepping`` has it; then
+                DESCRIPTORS, with those that the request names by number; answered by STARTED and
+                EXIT, whose payload is JSON
 ``sandbox``     ``request``, as ``monitor.holding`` has it; answered by DESCRIPTORS, with the
                 namespace's, whose payload is JSON; held as long as the connection is
 ==============  ==================================================================================
