@@ -133,7 +133,7 @@ class _Build:
                 )
                 imports = self._imports(calling)
             blobs = Blobs(engine.images.content, at.blobs)
-            layering = Layering(engine.images, at, blobs)
+            layering = Layering(engine.images, at, blobs, calling.check)
             held.callback(layering.close)
             known = held.enter_context(_hashes(engine.settings.root, request))
             executor = Executor(

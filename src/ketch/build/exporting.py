@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from ketch.build import assembling
+from ketch.build.cache.records import Records
 from ketch.build.graph import ContextSource, GitSource, HttpSource, ImageSource, Run, Vertex
+from ketch.build.layering import ChangedError
 from ketch.build.outputs import files as file_output
 from ketch.build.outputs import image as image_output
 from ketch.build.outputs import layouts, manifests, provenance
@@ -231,7 +233,15 @@ class Exporter:
         wanted = [layer.diff_id for layer in state.layers if layer.descriptor is None]
         for number, layer in enumerate(state.layers):
             if layer.descriptor is None:
-                self._layering.write_archive(state, number)
+                try:
+                    self._layering.write_archive(state, number)
+                except ChangedError as error:
+                    # What nobody can have any more is not to be found again.
+                    records = Records(self._engine.store, self._images.snapshotter)
+                    records.remove(
+                        one.id for one in records.list() if one.chain_id == error.chain_id
+                    )
+                    raise
         self._blobs.publish(wanted)
         layers = [
             Stored(

@@ -20,7 +20,7 @@ from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ketch.build.blobs import Blobs
     from ketch.build.place import Place
@@ -31,6 +31,20 @@ _PIECE_BYTES = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+class ChangedError(UnavailableError):
+    """The files of a layer are others than they were.
+
+    Args:
+        message: which layer.
+        hint: what to do.
+        chain_id: what its record names.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, chain_id: str) -> None:
+        super().__init__(message, hint)
+        self.chain_id = chain_id
+
+
 class Layering:
     """Makes layers for one build.
 
@@ -38,9 +52,17 @@ class Layering:
         images: the store.
         place: the build's.
         blobs: where archives go.
+        check: raises where the build is not wanted any more.
     """
 
-    def __init__(self, images: "Images", place: "Place", blobs: "Blobs") -> None:
+    def __init__(
+        self,
+        images: "Images",
+        place: "Place",
+        blobs: "Blobs",
+        check: "Callable[[], object]" = lambda: None,
+    ) -> None:
+        self._check = check
         self._images = images
         self._snapshotter = images.snapshotter
         self._place = place
@@ -144,7 +166,8 @@ class Layering:
         """Write the archive of a layer that an image needs, unless there is one.
 
         Raises:
-            UnavailableError: it cannot be made of the files any more; or the disk is full.
+            ChangedError: it cannot be made of the files any more.
+            UnavailableError: the disk is full or failing.
         """
         layer = state.layers[number]
         if layer.diff_id in self._blobs:
@@ -152,11 +175,13 @@ class Layering:
         with self._blobs.writer() as blob:
             pieces = Pieces(self.archive(state, number))
             while piece := pieces.read(_PIECE_BYTES):
+                self._check()
                 blob.write(piece)
             if blob.digest != layer.diff_id:
-                raise UnavailableError(
+                raise ChangedError(
                     f"layer {layer.diff_id} has changed on the disk: it is {blob.digest} now",
-                    "build again with --no-cache",
+                    "build again: its step will be executed",
+                    chain_id=layer.diff_id if layer.alone else layer.chain_id,
                 )
             blob.keep()
 
@@ -217,6 +242,7 @@ class Layering:
         with self._blobs.writer(written=kept) as blob:
             pieces = Pieces(self._changes(directory, account, alone=alone))
             while piece := pieces.read(_PIECE_BYTES):
+                self._check()
                 blob.write(piece)
             if not account.is_exact:
                 return self._unpack(directory, below, alone=alone)

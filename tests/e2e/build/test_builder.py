@@ -137,6 +137,19 @@ def test_archives_are_made_again_as_they_were(build: Builder, ketch: Engine) -> 
         ketch.ok("rmi", "-f", "remade")
 
 
+def test_a_layer_that_has_changed_on_the_disk_is_made_anew(build: Builder, ketch: Engine) -> None:
+    build.write("FROM busybox\nRUN echo right > /file\n")
+    build.build(tags=["changed"])
+    chain_id = build.engine.images.resolve("changed").chain_ids[-1]
+    ketch.ok("rmi", "-f", "changed")
+    snapshot = pathlib.Path(build.engine.images.snapshotter.path(chain_id))
+    (snapshot / "diff" / "file").write_text("wrong\n")
+    with pytest.raises(BuildError, match="has changed on the disk"):
+        build.build(tags=["changed"])
+    assert build.build(tags=["changed"]).executed() == ["RUN echo right > /file"]
+    assert out(ketch, "changed", "cat", "/file") == "right"
+
+
 def test_a_failure_says_what_and_where_and_calls_off_the_rest(build: Builder) -> None:
     build.write(
         "FROM busybox AS slow\nRUN sleep 120 && touch /s\nFROM busybox\nCOPY --from=slow /s /s\n"
