@@ -4,15 +4,18 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket as sockets
 import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from tests.support import registry as registries
 from tests.support.commands import Engine
 
 DOCKERFILE = r"""# syntax=docker/dockerfile:1
@@ -146,6 +149,35 @@ def test_a_cache_in_a_directory_of_the_client(
     told = _build(docker, context, "-t", "bk/c", "--cache-from", f"type=local,src={place}")
     assert re.search(r"\[2/2\] RUN cat.*\n#\d+ CACHED", told), told
     assert docker.ok("run", "--rm", "bk/c", "cat", "/when") == when
+
+
+@pytest.mark.skipif(not shutil.which("docker-registry"), reason="docker-registry is not installed")
+def test_images_and_caches_at_a_registry_that_wants_the_clients_password(
+    docker: Engine, tmp_path: pathlib.Path, context: pathlib.Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "cli-plugins").symlink_to(
+        pathlib.Path(docker.environment["DOCKER_CONFIG"]) / "cli-plugins"
+    )
+    mine = replace(docker, environment={**docker.environment, "DOCKER_CONFIG": str(own)})
+    (context / "Dockerfile").write_text("FROM busybox\nRUN cat /proc/uptime > /when\n")
+    with registries.docker_registry(tmp_path / "registry", password=True) as host:
+        refused = mine("build", "--push", "-t", f"{host}/x", str(context))
+        assert refused.status == 1, str(refused)
+        assert re.search("(?i)unauthorized|authentication|credentials", refused.err), refused.err
+        mine.ok("login", "-u", registries.USER, "--password-stdin", host,
+                stdin=registries.PASSWORD.encode())  # fmt: skip
+        cache = f"type=registry,ref={host}/cache,mode=max"
+        _build(mine, context, "--push", "-t", f"{host}/x", "--cache-to", cache)
+        when = mine.ok("run", "--rm", f"{host}/x", "cat", "/when")
+        mine.ok("rmi", "-f", f"{host}/x")
+        mine.ok("buildx", "prune", "-af")
+        told = _build(mine, context, "-t", "bk/r", "--cache-from", cache)
+        assert re.search(r"\[2/2\] RUN cat.*\n#\d+ CACHED", told), told
+        (context / "Dockerfile").write_text(f"FROM {host}/x\nRUN test -s /when\n")
+        _build(mine, context, "--pull", "-t", "bk/r")
+        assert mine.ok("run", "--rm", "bk/r", "cat", "/when") == when
 
 
 def test_contexts_from_standard_input_and_elsewhere(
