@@ -248,7 +248,10 @@ def test_ctrl_c_ends_a_run_within_a_moment(places: Places, count: int, call: str
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         begun = time.monotonic()
-        _, errors = process.communicate(timeout=30)
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()  # or its end is waited for without one
     assert time.monotonic() - begun < 15
     assert errors.rstrip().endswith(b"KeyboardInterrupt")
     assert process.returncode == -signal.SIGINT

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ketch.library.places import Places
 
 _CHUNK_BYTES = 64 * 1024
+# What says how the program stands: it runs, it has ended, there will be none.
+_STANDS = {wire.STARTED, wire.EXIT, wire.FAILED}
 _NAMES = {wire.OUTPUT: "stdout", wire.ERRORS: "stderr"}
 
 
@@ -45,6 +47,7 @@ class Session:
         self._frames: list[tuple[int, bytes]] = []
         self._sending = threading.Lock()
         self._unsent = b""  # a frame that was begun is ended, whoever was called off meanwhile
+        self._told: dict[int, bytes] = {}  # of the frames that tell how it stands, by their kinds
         self.id = ""
         self.exit_status: int | None = None
         self.warnings: list[str] = []
@@ -162,16 +165,24 @@ class Session:
         return kind, payload
 
     def _receive(self) -> None:
-        """Take what has come, after its coming has been waited for."""
-        try:
-            data = self._socket.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            raise UnavailableError("the process that watches the program has gone")
-        self._frames += self._decoder.feed(data)
+        """Take what has come, after its coming has been waited for.
+
+        Ctrl-C takes nothing of it away, and what tells how it stands is known from then on: whoever
+        is interrupted before he has read that would wait for it in vain.
+        """
+        with _uninterrupted():
+            try:
+                data = self._socket.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                raise UnavailableError("the process that watches the program has gone")
+            for frame in self._decoder.feed(data):
+                if frame[0] in _STANDS:
+                    self._told.setdefault(*frame)
+                self._frames.append(frame)
 
     def _send(self, kind: int, payload: bytes) -> None:
         self._begin(kind, payload)
@@ -218,8 +229,12 @@ class Session:
         """Call off what was asked for; returns whether it has come about nevertheless."""
         deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
         with self._places.uninterrupted(), contextlib.suppress(KetchError):
-            self._send(wire.SIGNAL, b"%d" % signal.SIGTERM)
-            self.id = self._expect((wire.STARTED,), deadline).decode()
+            if not self._told:
+                self._send(wire.SIGNAL, b"%d" % signal.SIGTERM)
+            while not self._told:
+                self._await(select.POLLIN, deadline)
+                self._receive()
+        self.id = self._told.get(wire.STARTED, b"").decode()
         return bool(self.id)
 
     def _kill(self) -> None:
@@ -227,9 +242,26 @@ class Session:
         deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
         with self._places.uninterrupted(), contextlib.suppress(KetchError):
             self._send(wire.SIGNAL, b"%d" % signal.SIGKILL)
-            if self.exit_status is None:
-                self.exit_status = int(self._expect((wire.EXIT,), deadline))
+            while wire.EXIT not in self._told:
+                self._await(select.POLLIN, deadline)
+                self._receive()
+            self.exit_status = int(self._told[wire.EXIT])
         self.close()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> "Iterator[None]":
+    """Have Ctrl-C wait for the end of a block that itself waits for nothing.
+
+    In a program of several threads the kernel may give the signal to another one, and the block is
+    left all the same: then for a few instructions.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _gathered(output: "Iterator[tuple[str, bytes]] | Session") -> tuple[bytes, bytes]:
