@@ -1,7 +1,6 @@
 """A build from beginning to end: read, planned, made, put together, sent to where it is wanted."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import threading
@@ -252,7 +251,7 @@ class _Build:
 def _hashes(root: str, request: "Request") -> "Iterator[Hashes | None]":
     """Hold what is known of the files of the main context, where it is a directory of this machine.
 
-    Of two builds of one context the first has it, and the other reads all files.
+    Of two builds of one context at once, what the one that ends last has found out is kept.
     """
     given = request.contexts.get(MAIN_CONTEXT)
     if not isinstance(given, LocalDirectory):
@@ -268,11 +267,14 @@ def _hashes(root: str, request: "Request") -> "Iterator[Hashes | None]":
             f"cannot write to {path}: {os.strerror(error.errno or 0)}"
         ) from error
     with owned(directory):
-        fcntl.flock(directory, fcntl.LOCK_SH)
         known = Hashes(directory, name)
-        yield known
         with contextlib.suppress(OSError):
-            known.save()
+            os.utime(name, dir_fd=directory)  # when it was used, for who takes what nobody uses
+        try:
+            yield known
+        finally:
+            with contextlib.suppress(OSError):
+                known.save()
 
 
 def _names(text: str) -> list[str]:

@@ -35,7 +35,7 @@ _STALE_BYTES = 512_000_000
 _OLD_NS = 60 * 24 * _HOUR_NS
 _SHARE_OF_DISK = 10  # one part in
 _BYTES_MIN = 2_000_000_000
-_FETCHED = {usage.LOCAL, usage.MOUNT, usage.GIT}
+_FETCHED = {usage.LOCAL, usage.MOUNT, usage.GIT, usage.INTERNAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def prune(
     Args:
         engine: whose cache.
         filters: ``name=value`` each: what is removed alone.
-        all: whether what images have as well is forgotten too, which frees no room.
+        all: whether what images have as well is forgotten too, which frees no room, and what is
+            kept of contexts' files.
         keep_bytes: how much may stay; what was used longest ago goes first.
         most_bytes: what the cache may take at most, 0 for no such bound. Where this or the next
             is given no more is removed than it asks for.
@@ -80,7 +81,11 @@ def prune(
     place.clean(engine.settings.root)
     with contextlib.suppress(OSError):
         caches.clean(engine.settings.root)
-    found = [one for one in usage.listed(engine) if fits(one) and (all or not one.shared)]
+    found = [
+        one
+        for one in usage.listed(engine)
+        if fits(one) and (all or not (one.shared or one.type == usage.INTERNAL))
+    ]
     if most_bytes or free_bytes:
         total = sum(one.size_bytes for one in found if not one.shared)
         facts = os.statvfs(engine.settings.root)

@@ -3,7 +3,9 @@
 The types are BuildKit's (client.UsageRecordType).
 """
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ REGULAR = "regular"
 MOUNT = "exec.cachemount"
 LOCAL = "source.local"
 GIT = "source.git.checkout"
+INTERNAL = "internal"
 
 _KINDS = {
     kept.GIT: (GIT, "git snapshot"),
@@ -67,7 +70,7 @@ def listed(engine: "Engine") -> list[Usage]:
     Args:
         engine: whose cache.
     """
-    found = [*_results(engine), *_mounts(engine), *_fetched(engine)]
+    found = [*_results(engine), *_mounts(engine), *_fetched(engine), *_hashes(engine)]
     return sorted(found, key=lambda one: (-one.used_ns, one.id))
 
 
@@ -118,6 +121,32 @@ def _fetched(engine: "Engine") -> list[Usage]:
                 entry.used_ns, 0, False, False, (), kind == LOCAL, remover(entry),
             )
         )  # fmt: skip
+    return found
+
+
+def _hashes(engine: "Engine") -> list[Usage]:
+    """Returns what is known of contexts' files: a file a context, and drafts of the killed."""
+    place = f"{engine.settings.root}/build-cache/hashes"
+
+    def remover(path: str) -> Callable[[], bool]:
+        def remove() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return True
+
+        return remove
+
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(place) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            found.append(
+                Usage(
+                    _id(INTERNAL, entry.name), INTERNAL, "hashes of a context's files",
+                    status.st_size, 0, status.st_mtime_ns, 0, False, False, (), True,
+                    remover(entry.path),
+                )
+            )  # fmt: skip
     return found
 
 
