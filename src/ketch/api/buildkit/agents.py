@@ -58,6 +58,8 @@ class Agents:
         Raises:
             UnavailableError: the client has gone.
         """
+        if not self._client.session.supports(_CHECK):
+            return None
         if id not in self._sockets:
             try:
                 words = schema.messages("session")

@@ -15,7 +15,7 @@ from ketch.api.buildkit import fsutil, grpc, schema
 from ketch.api.buildkit.grpc import Code, StatusError, framed
 from ketch.api.buildkit.receiving import Receiver
 from ketch.api.buildkit.sending import Sender
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
 from ketch.images.registry.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -150,11 +150,13 @@ class Client:
             UnavailableError: the client has gone, or failed.
             InvalidArgumentError: the secret is larger than any may be.
         """
+        if not self.session.supports(_SECRET):
+            return None
         request = self._words.GetSecretRequest(ID=id)
         try:
             answer = self._ask(_SECRET, request, self._words.GetSecretResponse)
         except StatusError as error:
-            if error.code in {Code.NOT_FOUND, Code.UNIMPLEMENTED}:
+            if error.code == Code.NOT_FOUND:
                 return None
             raise
         data: bytes = answer.data
@@ -175,13 +177,10 @@ class Client:
         Raises:
             UnavailableError: the client has gone, or failed.
         """
+        if not self.session.supports(_CREDENTIALS):
+            return Credentials()
         request = self._words.CredentialsRequest(Host=host)
-        try:
-            answer = self._ask(_CREDENTIALS, request, self._words.CredentialsResponse)
-        except StatusError as error:
-            if error.code == Code.UNIMPLEMENTED:
-                return Credentials()
-            raise
+        answer = self._ask(_CREDENTIALS, request, self._words.CredentialsResponse)
         if answer.Secret and not answer.Username:
             return Credentials(identity_token=answer.Secret)
         return Credentials(answer.Username, answer.Secret)
@@ -233,7 +232,14 @@ class Client:
             self.break_off(calling)
 
     def call(self, path: str, metadata: "Sequence[tuple[str, str]]") -> grpc.Calling:
-        """Begin a call."""
+        """Begin a call.
+
+        Raises:
+            UnsupportedError: the client does not serve it.
+            UnavailableError: the client has gone.
+        """
+        if not self.session.supports(path):
+            raise UnsupportedError(f"method {path} not supported by the client")
         return self.wait_for(grpc.call(self.session.connection, path, metadata))
 
     def next(self, calling: grpc.Calling) -> list[bytes]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ketch.api.http import RawStream
 
-ID, NAME = "x-docker-expose-session-uuid", "x-docker-expose-session-name"
+ID = "x-docker-expose-session-uuid"
 SHARED_KEY = "x-docker-expose-session-sharedkey"
 METHOD = "x-docker-expose-session-grpc-method"
 
