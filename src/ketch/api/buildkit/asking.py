@@ -26,14 +26,17 @@ from ketch.build.request import (
 from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec import git_urls
+from ketch.spec.build_options import is_true
 from ketch.spec.values import boolean, fields, integer, quoted
 
 DOCKERFILE, GATEWAY = "dockerfile.v0", "gateway.v0"
 _UPLOADS = "http://buildkit-session/"
 _DOCKERFILE_IMAGE = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@.*)?")
 _ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/-]+)\])?\.(\S+)")
+MOBY = "moby"
+"""The exporter of buildx's docker driver: into the engine's store."""
 _OUTPUTS = {
-    "moby": "image", "image": "image", "docker": "docker", "oci": "oci", "tar": "tar",
+    MOBY: "image", "image": "image", "docker": "docker", "oci": "oci", "tar": "tar",
     "local": "local",
 }  # fmt: skip
 _CACHES_FROM, _CACHES_TO = ("registry", "local"), ("registry", "local", "inline")
@@ -260,6 +263,9 @@ def _outputs(asked: Asked, places: Places) -> tuple[list[Output], dict[str, str]
                 annotations[f"{match[1] or 'manifest'}{platform}:{match[3]}"] = value
             else:
                 said[key] = value
+        if kind == MOBY:
+            # buildx pushes such an image itself, by the engine's own API, once it is there.
+            said.pop("push", None)
         type_ = _OUTPUTS[kind]
         if type_ == "image":
             found.append(Output(type_, said))
@@ -300,7 +306,8 @@ def _provenance(said: Mapping[str, str], outputs: Sequence[tuple[str, Mapping[st
         # Nobody asked for it: it goes where an index does, and not into the store, where an image's
         # ID would be another one for it.
         outside = (
-            kind == "oci" or attributes.get("push") == "true" for kind, attributes in outputs
+            kind == "oci" or (kind != MOBY and is_true(attributes.get("push", "false")))
+            for kind, attributes in outputs
         )
         return mode if any(outside) else ""
     return mode

@@ -88,6 +88,11 @@ def test_what_docker_build_asks_for() -> None:
     assert found.entitlements == ["network.host"]
 
 
+def test_what_buildx_pushes_itself_is_not_pushed_twice() -> None:
+    found = request({}, outputs=[("moby", {"name": "x", "push": "true"}), ("image", {"push": "1"})])
+    assert found.outputs == [Output("image", {"name": "x"}), Output("image", {"push": "1"})]
+
+
 def test_without_an_output_nothing_goes_anywhere_and_no_cache_can_mean_all() -> None:
     found = request({"no-cache": ""})
     assert found.outputs == [Output("cacheonly")]
@@ -158,8 +163,10 @@ def test_caches_among_the_attributes() -> None:
         ({"attest:provenance": "disabled=true"}, [], ("", "")),
         ({"attest:provenance": "mode=min,inline-only=true"}, [("moby", {})], ("", "")),
         ({"attest:provenance": "mode=min,inline-only=true"}, [("oci", {})], ("min", "")),
-        ({"attest:provenance": "mode=min,inline-only=true"}, [("moby", {"push": "true"})],
+        ({"attest:provenance": "mode=min,inline-only=true"}, [("image", {"push": "true"})],
          ("min", "")),
+        ({"attest:provenance": "mode=min,inline-only=true"}, [("moby", {"push": "true"})],
+         ("", "")),
         ({"attest:sbom": "generator=scan:1"}, [], ("", "scan:1")),
     ],
 )  # fmt: skip
