@@ -119,6 +119,17 @@ def machine(run_name: str) -> Iterator[tuple[list[str], str]]:
         leftovers.remove_named_namespaces()
 
 
+def test_building(debian_ketch: Engine, tmp_path: pathlib.Path) -> None:
+    page = Page("build.md", debian_ketch, tmp_path)
+    section = page.sections["An application"]
+    for name, language in (("app.py", "python"), ("Dockerfile", "dockerfile")):
+        (text,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+        (tmp_path / name).write_text(text)
+    page.type("An application")
+    printed = page.type("Run it")
+    assert "visit number 1\n" in printed
+
+
 def test_nginx(debian_ketch: Engine, tmp_path: pathlib.Path, run_name: str) -> None:
     page = Page("nginx.md", debian_ketch, tmp_path)
     links = leftovers.state(run_name)["mount"]

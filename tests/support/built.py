@@ -101,3 +101,22 @@ def _members(content: bytes) -> dict[str, tuple[Any, ...]]:
                 (member.devmajor, member.devminor) if member.isdev() else (), xattrs,
             )  # fmt: skip
     return found
+
+
+def files(found: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return what an image's layers come to together, however they share it out."""
+    merged: dict[str, tuple[Any, ...]] = {}
+    for layer in found["layers"]:
+        for name in layer:
+            parent, _, last = name.rpartition("/")
+            if not last.startswith(".wh."):
+                continue
+            gone = "/".join(filter(None, (parent, last[4:])))
+            if last == ".wh..wh..opq":
+                gone = f"{parent}/"
+            merged = {
+                path: what for path, what in merged.items()
+                if path != gone and not path.startswith(f"{gone.rstrip('/')}/")
+            }  # fmt: skip
+        merged |= {name: what for name, what in layer.items() if "/.wh." not in f"/{name}"}
+    return merged
