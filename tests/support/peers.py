@@ -40,7 +40,7 @@ for place in /dev /sys; do mount --rbind "$place" "$root$place"; done
 mount -t proc proc "$root/proc"
 for place in /run /opt; do mount -t tmpfs tmpfs "$root$place"; done
 # podman takes the hybrid's second hierarchy for its own, and finds no controllers there.
-[ ! -d "$root/sys/fs/cgroup/unified" ] || umount -l "$root/sys/fs/cgroup/unified"
+! mountpoint -q "$root/sys/fs/cgroup/unified" || umount -l "$root/sys/fs/cgroup/unified"
 for place; do mkdir -p "$root$place"; mount --rbind "$place" "$root$place"; done
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 # ketch for this root's Python: a virtual environment of the checkout.

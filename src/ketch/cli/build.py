@@ -49,8 +49,10 @@ def build(settings: "Settings", arguments: list[str]) -> int:
             f"progress={parsed.text('progress')} and quiet cannot be used together"
         )
     with contextlib.ExitStack() as held:
+        # Not through a buffer, or nobody could be called off who waits for it.
+        stdin = open(0, "rb", buffering=0, closefd=False) if sys.stdin is not None else None
         caller = asking.Caller(
-            os.environ, sys.stdin.buffer if sys.stdin is not None else None,
+            os.environ, stdin,
             client_configuration.proxies(parsed.items("build-arg")),
         )  # fmt: skip
         request = asking.request(parsed, parsed.arguments[0], caller, held)
