@@ -31,11 +31,12 @@ lint: ## check form, types and import contracts
 peers: ## get docker, podman, runc and crun to compare with, without starting them (root)
 	@$(SETUP) peers
 
-bench: ## time starts, images, networks, names and the API against docker, podman and runc, where installed (root)
+bench: ## time starts, images, builds, networks, names and the API against docker, podman and runc, where installed (root)
 	@$(SETUP) bench
 	$(VENV)/bin/python -m bench $(BENCH)
 	$(VENV)/bin/python -m bench.containers
 	$(VENV)/bin/python -m bench.images
+	$(VENV)/bin/python -m bench.build
 	$(VENV)/bin/python -m bench.network
 	$(VENV)/bin/python -m bench.names
 	$(VENV)/bin/python -m bench.api
