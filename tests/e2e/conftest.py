@@ -73,7 +73,7 @@ def served_engine(ketch_engine: Engine, scratch: pathlib.Path) -> Iterator[Engin
         yield Engine(
             "served",
             ["docker", "--host", f"unix://{socket}"],
-            {"DOCKER_CONFIG": str(scratch), "DOCKER_CLI_HINTS": "false"},
+            {"DOCKER_CONFIG": str(scratch), "DOCKER_CLI_HINTS": "false", "TMPDIR": str(scratch)},
         )
 
 

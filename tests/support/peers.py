@@ -175,7 +175,11 @@ def docker(
             engine = Engine(
                 "docker",
                 ["docker", "--host", f"unix://{socket}"],
-                {"DOCKER_CONFIG": str(directory), "DOCKER_CLI_HINTS": "false"},
+                {
+                    "DOCKER_CONFIG": str(directory),
+                    "DOCKER_CLI_HINTS": "false",
+                    "TMPDIR": str(directory),
+                },  # where buildx leaves directories
             )
             _await_docker(engine, daemon, directory / "dockerd.log")
             engine.ok("import", str(busybox_archive()), "busybox")
