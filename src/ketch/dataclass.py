@@ -5,8 +5,8 @@ to 0.8 ms a class. A build has more than a hundred classes, makes few objects of
 long as that takes. Here all classes have the same methods, which look at the fields: making an
 object takes 2 microseconds more.
 
-All else is the library's: ``field``, ``fields``, ``replace``, ``match``, inheritance. ``slots`` is
-taken and has no effect, since it would make each class twice; and there is no ``InitVar``.
+All else is the library's: ``field``, ``fields``, ``replace``, ``match``, inheritance. There are no
+``slots``, which would make each class twice, and no ``InitVar``.
 """
 
 from dataclasses import MISSING, FrozenInstanceError, fields
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 else:
 
-    def dataclass(cls=None, /, *, eq=True, order=False, frozen=False, kw_only=False, slots=False):
+    def dataclass(cls=None, /, *, eq=True, order=False, frozen=False, kw_only=False):
         """As ``dataclasses.dataclass``, with those of its parameters that ketch has a use for."""
-        del slots
 
         def made(cls):
             _dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)

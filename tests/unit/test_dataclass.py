@@ -12,7 +12,7 @@ import ketch.dataclass
 
 
 def _classes(decorated: Any) -> dict[str, Any]:
-    @decorated(frozen=True, slots=True)
+    @decorated(frozen=True)
     class Plain:
         """Frozen."""
 
@@ -21,14 +21,14 @@ def _classes(decorated: Any) -> dict[str, Any]:
         third: list[int] = dataclasses.field(default_factory=list, compare=False)
         shared: ClassVar[int] = 7
 
-    @decorated(frozen=True, slots=True, kw_only=True)
+    @decorated(frozen=True, kw_only=True)
     class Below(Plain):
         """Inherits."""
 
         more: int
         second: str = "c"
 
-    @decorated(eq=False, slots=True, kw_only=True)
+    @decorated(eq=False, kw_only=True)
     class Same:
         """Told apart by identity."""
 
@@ -117,7 +117,7 @@ def test_as_the_library_has_it(does: Callable[..., object]) -> None:
     assert ours == theirs
 
 
-@ketch.dataclass.dataclass(frozen=True, slots=True)
+@ketch.dataclass.dataclass(frozen=True)
 class Picklable:
     """At the top of a module, where pickle finds it."""
 

@@ -34,7 +34,7 @@ _OUTPUT_MODE = 0o644
 _DOCKERFILE_BYTES_MAX = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Caller:
     """Who asks.
 

@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING, Any
 from ketch.build.files import copying, digests, directories, unpacking, users
 from ketch.build.files.selection import Selection, select
 from ketch.build.graph import CopyItem
-from ketch.errors import ConflictError
 from ketch.spec import modes
 from ketch.spec.ignore_patterns import IgnorePatterns
 
 if TYPE_CHECKING:
     from ketch.build.graph import Copy, MakeDirectory, Mount, Vertex
     from ketch.build.trees import Tree
-
-_CHANGED = "something was changed while it was copied"
-_HINT = "build again when nobody writes there"
 
 
 class Chosen:
@@ -42,14 +38,9 @@ class Chosen:
         self._version = found.version
         return found.value
 
-    def check(self, version: digests.Version) -> None:
-        """Look whether what was copied is what the digest was of.
-
-        Raises:
-            ConflictError: it was changed.
-        """
-        if self._version is not None and version.digest() != self._version:
-            raise ConflictError(_CHANGED, _HINT)
+    def is_of(self, version: digests.Version) -> bool:
+        """Whether what was copied is what the digest was of, and not changed since."""
+        return self._version is None or version.digest() == self._version
 
 
 def choose(
@@ -74,7 +65,7 @@ def choose(
     )
 
 
-def write(vertex: "Copy", chosen: Chosen, root: int) -> list[str]:
+def write(vertex: "Copy", chosen: Chosen, root: int) -> tuple[list[str], bool]:
     """Copy.
 
     Args:
@@ -83,10 +74,10 @@ def write(vertex: "Copy", chosen: Chosen, root: int) -> list[str]:
         root: descriptor of the root that they are put on.
 
     Returns:
-        What people should be told of it.
+        What people should be told of it, and whether it is what the files' digest was of: somebody
+        may write to a context while it is built.
 
     Raises:
-        ConflictError: they are others than they were.
         KetchError: something cannot be read or made.
     """
     mode = modes.parse(vertex.mode) if vertex.mode else None
@@ -95,12 +86,12 @@ def write(vertex: "Copy", chosen: Chosen, root: int) -> list[str]:
     destination = copying.Destination(root, vertex.target, owner, mode, _time_ns(vertex.time_s))
     for selection, item in zip(chosen.selections, vertex.items, strict=True):
         unpacking.add(selection, destination, version, unpack=unpacking.unpacks(item))
-    chosen.check(version)
-    return users.unknown(root, vertex.owner) if vertex.owner else []
+    remarks = users.unknown(root, vertex.owner) if vertex.owner else []
+    return remarks, chosen.is_of(version)
 
 
 def make_directory(vertex: "MakeDirectory", root: int) -> list[str]:
-    """Make a directory and its parents where they are missing; returns what ``write`` does."""
+    """Make a directory and its parents where they are missing; returns what is to be told."""
     owner = users.owner(root, vertex.owner) if vertex.owner else (0, 0)
     directories.make(root, vertex.path, owner, _time_ns(vertex.time_s))
     return users.unknown(root, vertex.owner) if vertex.owner else []
@@ -122,14 +113,18 @@ def choose_mount(mount: "Mount", tree: "Tree", check: "Callable[[], object]") ->
     return Chosen([select(tree, CopyItem(mount.source, (mount.source_path,)), check=check)])
 
 
-def write_mount(mount: "Mount", tree: "Tree", root: int, check: "Callable[[], object]") -> None:
-    """Copy what a mount shows, to the same place beneath a root."""
-    chosen = choose_mount(mount, tree, check)
+def write_mount(chosen: Chosen, root: int) -> bool:
+    """Copy what a mount shows, to the same place beneath a root.
+
+    Returns:
+        Whether it is what the files' digest was of.
+    """
     version = digests.Version()
     for selection in chosen.selections:
         for source in selection.sources:
             target = f"/{'/'.join(source.names)}"
             copying.copy_source(selection, source, copying.Destination(root, target), version)
+    return chosen.is_of(version)
 
 
 class Excluded:

@@ -4,6 +4,7 @@ All that was made of a build's vertices is held here, by vertex, while the build
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ketch.build.steps import Prepared, Steps
     from ketch.engine.engine import Engine
 
-    Write = Callable[[str], None]
+    Write = Callable[[str], bool]
 
 # What is said of a vertex to whoever asks why it was made anew.
 CACHED = "cached"
@@ -38,9 +39,10 @@ UNKNOWN = "not cached: nothing was made of the same files by the same instructio
 ALWAYS = "looked at each time"
 
 _NOTHING = Scratch(name="nothing")
+_CHANGED = "files of a context were changed while they were copied: this is made anew next time"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Explained:
     """Why a vertex was, or was not, taken from the cache.
 
@@ -253,9 +255,9 @@ class Executor:
         chosen = copying.choose(copied, lambda _: tree, self._calling.check)
         key = keys.of_copy(copied, "", chosen.digest(self._files.known))
 
-        def write(directory: str) -> None:
+        def write(directory: str) -> bool:
             with self._layering.mounted(directory) as root:
-                copying.write(copied, chosen, root)
+                return copying.write(copied, chosen, root)[1]
 
         if vertex in self.exported:
             self.exported.add(copied)
@@ -269,18 +271,21 @@ class Executor:
         digest = self._digest_of(vertex, chosen)
         key = keys.of_copy(vertex, "" if vertex.link else base.chain_id, digest)
 
-        def write(directory: str) -> None:
+        def write(directory: str) -> bool:
             with self._layering.mounted(directory) as root:
-                _remark(track, copying.write(vertex, chosen, root))
+                remarks, is_exact = copying.write(vertex, chosen, root)
+            _remark(track, remarks)
+            return is_exact
 
         return self._layer(vertex, track, key, base, write, alone=vertex.link)
 
     def _make_directory(self, vertex: MakeDirectory, track: "Track") -> State:
         base = self.state(vertex.base)
 
-        def write(directory: str) -> None:
+        def write(directory: str) -> bool:
             with self._layering.mounted(directory) as root:
                 _remark(track, copying.make_directory(vertex, root))
+            return True
 
         return self._layer(vertex, track, keys.of_directory(vertex, base.chain_id), base, write)
 
@@ -289,17 +294,19 @@ class Executor:
         digests = [self._mount_digest(one) for one in vertex.mounts]
         key = keys.of_run(vertex, base.chain_id, digests, self._request)
 
-        def write(directory: str) -> None:
+        def write(directory: str) -> bool:
             with contextlib.ExitStack() as held:
-                bound = {
+                found = {
                     one: self._bound(one, digest, held)
                     for one, digest in zip(vertex.mounts, digests, strict=True)
                     if one.source is not None
                 }
+                bound = {one: prepared for one, (prepared, _) in found.items()}
                 outcome = self._running.steps().run(
                     vertex, directory, track.log, sources=bound, patience=self._calling
                 )
             failures.check(vertex, outcome)
+            return all(is_exact for _, is_exact in found.values())
 
         return self._layer(vertex, track, key, base, write)
 
@@ -328,12 +335,16 @@ class Executor:
             track.begin()
             self._explain(vertex, ASKED if vertex.ignore_cache else UNKNOWN, key)
             with self._layering.root(State() if alone else base) as directory:
-                write(directory)
+                is_exact = write(directory)
                 layer = self._layering.commit(
                     directory, base, vertex.name, alone=alone, created_ns=time.time_ns(),
                     kept=vertex in self.exported,
                 )  # fmt: skip
-            records.add(key, layer, base)
+            if is_exact:
+                records.add(key, layer, base)
+            else:  # nobody else could come to this
+                key = f"sha256:{os.urandom(32).hex()}"
+                _remark(track, [_CHANGED])
         track.end()
         return self._remembered(vertex, key, base.plus(layer))
 
@@ -398,17 +409,21 @@ class Executor:
     def _shown(self, mount: "Mount", tree: Tree) -> "copying.Chosen":
         return copying.choose_mount(mount, tree, self._calling.check)
 
-    def _bound(self, mount: "Mount", digest: str, held: contextlib.ExitStack) -> "Prepared":
-        """Returns what a mount's source is bound from, by the digest of what is wanted of it."""
+    def _bound(
+        self, mount: "Mount", digest: str, held: contextlib.ExitStack
+    ) -> "tuple[Prepared, bool]":
+        """Returns what a mount's source is bound from, and whether that has the digest."""
         assert mount.source is not None
         found = self._results[mount.source]
         if isinstance(found, State):
-            return self._running.prepared(held.enter_context(self._layering.root(found)))
+            return self._running.prepared(held.enter_context(self._layering.root(found))), True
         # Of a context what is wanted, and never the caller's own files.
         directory = held.enter_context(self._layering.root(State()))
+        chosen = self._shown(mount, found)
+        is_same = chosen.digest(self._files.known) == digest
         with self._layering.mounted(directory) as root:
-            copying.write_mount(mount, found, root, self._calling.check)
-        return self._running.prepared(directory, digest)
+            is_exact = copying.write_mount(chosen, root) and is_same
+        return self._running.prepared(directory, digest), is_exact
 
 
 def _remark(track: "Track", lines: "Sequence[str]") -> None:

@@ -45,7 +45,7 @@ class Network(StrEnum):
     HOST = "host"
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Vertex:
     """One step.
 
@@ -69,12 +69,12 @@ class Vertex:
         return ()
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Scratch(Vertex):
     """No files at all."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class ImageSource(Vertex):
     """An image's files.
 
@@ -91,7 +91,7 @@ class ImageSource(Vertex):
     layout: str = ""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class ContextSource(Vertex):
     """The files of a context, of which only what is used is read.
 
@@ -102,7 +102,7 @@ class ContextSource(Vertex):
     context: str
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class GitSource(Vertex):
     """A Git repository's files, as ADD takes them.
 
@@ -117,7 +117,7 @@ class GitSource(Vertex):
     keep_git_dir: bool = False
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class HttpSource(Vertex):
     """What a URL answers, as one file.
 
@@ -132,7 +132,7 @@ class HttpSource(Vertex):
     filename: str = ""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class InlineSource(Vertex):
     """Files that stand in the Dockerfile itself.
 
@@ -143,7 +143,7 @@ class InlineSource(Vertex):
     files: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CopyItem:
     """Something that is copied.
 
@@ -161,7 +161,7 @@ class CopyItem:
     required: bool = True
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Copy(Vertex):
     """Files copied on top of others (COPY, ADD).
 
@@ -194,7 +194,7 @@ class Copy(Vertex):
         return (self.base, *(item.source for item in self.items))
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class MakeDirectory(Vertex):
     """A directory that is there afterwards (WORKDIR), 0755, of the user that it is made for.
 
@@ -216,7 +216,7 @@ class MakeDirectory(Vertex):
         return (self.base,)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mount:
     """One ``RUN --mount``.
 
@@ -251,7 +251,7 @@ class Mount:
     variable: str = ""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(eq=False, kw_only=True)
 class Run(Vertex):
     """A program that changes files (RUN).
 
@@ -291,7 +291,7 @@ class Run(Vertex):
         return (self.base, *(one.source for one in self.mounts if one.source is not None))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """A line of an image's history.
 
@@ -304,7 +304,7 @@ class Step:
     vertex: Vertex | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """What one platform's image is.
 
@@ -326,7 +326,7 @@ class Target:
     scanned: Mapping[str, Vertex] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finding:
     """What a lint rule found.
 
@@ -345,7 +345,7 @@ class Finding:
     place: Place | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A whole build.
 

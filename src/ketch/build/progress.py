@@ -9,7 +9,7 @@ from ketch.build.graph import Finding
 from ketch.dataclass import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VertexState:
     """A vertex, told of when it is known, begins and ends.
 
@@ -34,7 +34,7 @@ class VertexState:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Status:
     """Something within a vertex that takes its time: a download, an export.
 
@@ -55,7 +55,7 @@ class Status:
     completed_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Log:
     """What a step's program wrote.
 
@@ -72,7 +72,7 @@ class Log:
     time_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Warned:
     """A lint rule's finding.
 

@@ -49,14 +49,14 @@ class Session(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LocalDirectory:
     """A directory of this machine."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Archive:
     """A tar archive, plain or compressed, or a lone Dockerfile: told apart by their beginning.
 
@@ -70,28 +70,28 @@ class Archive:
     owned: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Git:
     """A Git repository: ``https://host/path.git#ref:subdirectory``."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Http:
     """What a URL answers: an archive, or a lone Dockerfile."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImageInput:
     """An image, in place of a name (``docker-image://``)."""
 
     reference: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LayoutInput:
     """An image of an OCI layout directory (``oci-layout://``).
 
@@ -104,7 +104,7 @@ class LayoutInput:
     reference: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SessionDirectory:
     """A client's directory.
 
@@ -134,7 +134,7 @@ class Agents(Protocol):
         """Returns the path of an agent's socket, None where there is none of that name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Output:
     """Where a result goes.
 
@@ -151,7 +151,7 @@ class Output:
     directory: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CachePlace:
     """Somewhere else where a cache is read from or written to.
 
@@ -164,7 +164,7 @@ class CachePlace:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """One build.
 
@@ -236,7 +236,7 @@ class Request:
     credentials: "Callable[[str], Credentials] | None" = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Result:
     """What a build came to.
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ketch.spec.image import Descriptor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layer:
     """One layer, which is unpacked in the store.
 
@@ -32,7 +32,7 @@ class Layer:
     descriptor: "Descriptor | None" = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """Files: layers on top of one another.
 

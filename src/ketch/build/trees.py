@@ -29,7 +29,7 @@ class Hidden(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tree:
     """Files.
 

@@ -21,7 +21,7 @@ _KEPT_LINES = 512
 _LINE_BYTES_MAX = 16 * 1024
 
 
-@dataclass(slots=True)
+@dataclass
 class Shown:
     """One vertex.
 

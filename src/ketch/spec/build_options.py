@@ -21,7 +21,7 @@ _FALSE = {"", "0", "f", "F", "false", "False", "FALSE"}
 _TRUE = {"1", "t", "T", "true", "True", "TRUE"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fields:
     """What an option says.
 
@@ -34,7 +34,7 @@ class Fields:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SecretSource:
     """Where a secret comes from (``--secret``).
 
@@ -50,7 +50,7 @@ class SecretSource:
     variable: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AgentSource:
     """Where an ssh agent comes from (``--ssh``).
 

@@ -22,7 +22,7 @@ _KEYS = ("ref", "tag", "branch", "subdir", "checksum", "commit", "keep-git-dir",
 _QUERY_FIELDS_MAX = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GitUrl:
     """A repository, and what of it is meant.
 

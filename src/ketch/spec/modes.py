@@ -17,7 +17,7 @@ _SHIFTS = {"u": 6, "g": 3, "o": 0}
 _PERMISSIONS = {"r": 0o444, "w": 0o222, "x": 0o111}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Clause:
     """One operation.
 
@@ -36,7 +36,7 @@ class _Clause:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mode:
     """What is done to the permission bits of a file.
 

@@ -14,6 +14,7 @@ import pytest
 
 from ketch.build.cache import pruning, usage
 from ketch.build.failures import BuildError
+from ketch.build.files import unpacking
 from ketch.build.request import LocalDirectory, Output
 from ketch.engine.processes import Patience
 from ketch.linux import procfs
@@ -77,6 +78,27 @@ def test_stages_steps_and_what_becomes_of_them(build: Builder, ketch: Engine) ->
     again = build.build(tags=["stages"])
     assert again.id == built.id
     assert again.executed() == []
+
+
+def test_a_file_that_grows_while_it_is_copied(
+    build: Builder, ketch: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build.write("FROM busybox\nCOPY log /log\n", log="one\n")
+    add = unpacking.add
+
+    def grown(*arguments: Any, **options: Any) -> None:
+        with (build.context / "log").open("a") as log:
+            log.write("two\n")
+        add(*arguments, **options)
+
+    with monkeypatch.context() as growing:
+        growing.setattr(unpacking, "add", grown)
+        assert "made anew next time" in build.build(tags=["grown"]).output
+    assert out(ketch, "grown", "cat", "/log") == "one\ntwo"
+    # Nobody is told that this is what the file was before.
+    (build.context / "log").write_text("one\n")
+    assert build.build(tags=["grown"]).executed() == ["COPY log /log"]
+    assert out(ketch, "grown", "cat", "/log") == "one"
 
 
 def test_what_is_found_again(build: Builder, ketch: Engine) -> None:

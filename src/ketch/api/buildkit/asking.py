@@ -43,7 +43,7 @@ _CACHES_FROM, _CACHES_TO = ("registry", "local"), ("registry", "local", "inline"
 _IMPORTS_MAX = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asked:
     """One build, as it was asked for.
 

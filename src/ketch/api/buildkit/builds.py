@@ -70,7 +70,7 @@ _HISTORY_MAX = 50
 _READABLE = {"git", "http", "https"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """A build that has ended.
 

@@ -22,7 +22,7 @@ RESULT_SCHEME = "ketch-result"
 _OPERATIONS = {2: "exec", 4: "file", 5: "build", 6: "merge", 7: "diff"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """One source.
 

@@ -28,7 +28,7 @@ ENTRIES_MAX = 10_000
 _DESCRIPTION_MAX = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
     """What one step came to.
 

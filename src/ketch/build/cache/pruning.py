@@ -38,7 +38,7 @@ _BYTES_MIN = 2_000_000_000
 _FETCHED = {usage.LOCAL, usage.MOUNT, usage.GIT, usage.INTERNAL}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pruned:
     """What was removed.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _ID_DIGITS = 25  # of base 36, as BuildKit's
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """One of them.
 

@@ -32,7 +32,7 @@ _FACTS = struct.Struct("=5Q")
 _64_BITS = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Digest:
     """A selection's.
 

@@ -32,7 +32,7 @@ def _is_wanted() -> None:
     """What is read is wanted to the end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """One thing that is copied: a directory's contents, or a file.
 
@@ -49,7 +49,7 @@ class Source:
     sight: Sight | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Selection:
     """What one item of a COPY or ADD means.
 
@@ -118,7 +118,7 @@ def select(
     return Selection(tree, tuple(sources), check)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Sight:
     """What is wanted of a directory.
 

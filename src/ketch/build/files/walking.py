@@ -61,7 +61,7 @@ class Sight(Protocol):
         """Whether anything below a directory that is not wanted may be."""
 
 
-@dataclass(slots=True)
+@dataclass
 class _Level:
     """A directory on the way down.
 

@@ -34,7 +34,7 @@ _SUBJECT = "vnd.docker.reference.digest"
 _SUBJECT_TYPE = "vnd.docker.reference.type"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Form:
     """How manifests are to be.
 
@@ -80,7 +80,7 @@ class Form:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Written:
     """Documents that are in the store.
 
@@ -100,7 +100,7 @@ class Written:
     blobs: "Sequence[Descriptor]" = ()
 
 
-@dataclass(slots=True)
+@dataclass
 class _Blobs:
     """What has been written, each once."""
 

@@ -25,7 +25,7 @@ _STATEMENT_TYPE = "https://in-toto.io/Statement/v0.1"
 _BUILD_TYPE = "https://mobyproject.org/buildkit@v1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Material:
     """Something from elsewhere that went into an image.
 
@@ -38,7 +38,7 @@ class Material:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """What a predicate is made of.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ketch.spec.image import ImageConfig
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Built:
     """One platform's image; its layers are in the store, and kept there meanwhile.
 
@@ -42,7 +42,7 @@ class Built:
         return [*self.scanned, *said]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """All of it.
 

@@ -28,7 +28,7 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 _BUILTIN = {*_PROXIES, *map(str.lower, _PROXIES), EPOCH}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Declared:
     """An argument that the Dockerfile declares, for those who ask what it takes.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _RESERVED = {SCRATCH, MAIN_CONTEXT}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Beginning:
     """What a stage begins with.
 

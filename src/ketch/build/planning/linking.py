@@ -18,7 +18,7 @@ from ketch.spec.dockerfile.suggestions import did_you_mean
 from ketch.spec.values import quoted
 
 
-@dataclass(slots=True)
+@dataclass
 class Stages:
     """All stages, those of the Dockerfile first, then images that files are taken from.
 

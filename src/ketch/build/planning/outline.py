@@ -20,7 +20,7 @@ from ketch.spec.dockerfile.errors import DockerfileError, Place, Source, excerpt
 from ketch.spec.dockerfile.lint import Finding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What is answered.
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ketch.spec.image import ImageConfig
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResolvedImage:
     """What a name stands for on one platform.
 

@@ -25,7 +25,7 @@ FINDINGS_MAX = 1_000
 """How many broken rules are looked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Setting:
     """What is the same for all stages of a platform.
 
@@ -89,7 +89,7 @@ class Setting:
         return f"{keyword.upper()}{blank}{rest}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Turn:
     """An instruction's turn.
 

@@ -100,7 +100,7 @@ class Steps:
         return [step for part in reversed(parts) for step in part]
 
 
-@dataclass(slots=True)
+@dataclass
 class State:
     """What a stage has come to.
 
@@ -125,7 +125,7 @@ class State:
     directory: str = ""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Command:
     """An instruction of a stage.
 
@@ -141,7 +141,7 @@ class Command:
     triggered: bool = False
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Stage:
     """A stage of a Dockerfile, or an image that one of them takes files from.
 

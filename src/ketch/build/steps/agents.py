@@ -17,7 +17,7 @@ _CHUNK_BYTES = 64 * 1024
 _CONNECTIONS_MAX = 32
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class _End:
     """One end of a connection that is led on.
 

@@ -38,7 +38,7 @@ Fill = Callable[[int], None]
 """Puts a new cache's first content into a directory, given its descriptor."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wanted:
     """A cache mount that a step asks for.
 
@@ -67,7 +67,7 @@ class Wanted:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Held:
     """A cache that is locked.
 
@@ -85,7 +85,7 @@ class Held:
         os.close(self.lock)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cache:
     """A cache that is there.
 
@@ -194,7 +194,12 @@ def clean(root: str) -> None:
 def _kept(place: str, identifier: str, patience: Patience) -> Iterator[int]:
     """Open a key's directory, made where it is missing, and keep others from changing it."""
     while True:
-        os.makedirs(place, 0o700, exist_ok=True)
+        try:
+            os.makedirs(place, 0o700, exist_ok=True)
+        except FileExistsError:
+            if os.path.lexists(place) and not os.path.isdir(place):
+                raise
+            continue  # removed as it was found there
         with contextlib.suppress(FileNotFoundError), owned(os.open(place, _DIRECTORY)) as directory:
             while not _lock(directory, fcntl.LOCK_EX):
                 patience.wait(_PAUSE_MS)

@@ -17,7 +17,7 @@ Output = Callable[[int, bytes], None]
 """Takes what a program wrote: 1 for standard output or 2 for standard error, and the bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """How a step's program ended.
 

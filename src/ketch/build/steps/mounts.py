@@ -25,7 +25,7 @@ _SOCKET_MODE = 0o600
 _PIPES = "/dev/pipes"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
     """A prepared root (``Snapshotter.prepare``) to mount from.
 
@@ -43,7 +43,7 @@ Source = Prepared | int
 """What is mounted; an int is the descriptor of a directory, which cannot be written to there."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Described:
     """What a step's mounts come to.
 

@@ -19,7 +19,7 @@ from ketch.errors import UnavailableError
 _ANSWER_BYTES = 64 * 1024
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False)
 class Sandbox:
     """A network namespace that a process holds for as long as we are connected to it.
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _RULER = "-" * 20
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, order=True)
 class Place:
     """Lines of a Dockerfile, from the first to the last, counted from 1."""
 
@@ -19,7 +19,7 @@ class Place:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """A Dockerfile's text, and what it is called.
 

@@ -43,7 +43,7 @@ _SPECIAL = frozenset("@*#?-$!0")
 _MODIFIERS = frozenset("-+?#%")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Expanded:
     """What a text came to.
 
@@ -60,7 +60,7 @@ class Expanded:
     missing: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lexer:
     """How texts are read.
 
@@ -104,7 +104,7 @@ def process_words(text: str, environment: "Mapping[str, str]", escape: str = "\\
     return [*Lexer(escape).process(text, environment).words]
 
 
-@dataclass(slots=True)
+@dataclass
 class Expander:
     """Expands the words of instructions in an environment, and notes which variables they name.
 

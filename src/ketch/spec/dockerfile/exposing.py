@@ -20,7 +20,7 @@ PORTS_MAX = 3 * 65_536
 _PORT_MAX = 65_535
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Exposed:
     """A word of EXPOSE.
 

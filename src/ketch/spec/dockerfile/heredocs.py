@@ -23,7 +23,7 @@ _QUOTED = Lexer(keep_missing=True, keep_quotes=True)
 _RAW = Lexer(keep_missing=True, keep_quotes=True, keep_escapes=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Heredoc:
     """A text of several lines within an instruction.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 AnyInstruction = TypeVar("AnyInstruction", bound="Instruction")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Instruction:
     """What all instructions have.
 
@@ -42,7 +42,7 @@ class Instruction:
         return self.keyword.upper()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class From(Instruction):
     """``FROM [--platform=PLATFORM] BASE [AS NAME]``.
 
@@ -61,7 +61,7 @@ class From(Instruction):
     platform: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Variable:
     """A variable of ARG; without a default its value is None."""
 
@@ -70,28 +70,28 @@ class Variable:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Arg(Instruction):
     """``ARG NAME[=DEFAULT] ...``. ``expand`` leaves it alone: a value that is given wins."""
 
     variables: tuple[Variable, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Env(Instruction):
     """``ENV NAME=VALUE ...``; values see the variables that were there before it."""
 
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Label(Instruction):
     """``LABEL NAME=VALUE ...``."""
 
     pairs: tuple[Pair, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Command:
     """A command: words of the JSON form, or a line for the shell.
 
@@ -106,7 +106,7 @@ class Command:
     files: "tuple[Heredoc, ...]" = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run(Instruction):
     """``RUN [--mount=...] [--network=...] [--security=...] [--device=...] COMMAND``.
 
@@ -129,7 +129,7 @@ class Run(Instruction):
     devices: "tuple[Device, ...]" = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Content:
     """A file whose content is a heredoc of COPY or ADD.
 
@@ -144,7 +144,7 @@ class Content:
     expand: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Transfer(Instruction):
     """What COPY and ADD have in common.
 
@@ -167,7 +167,7 @@ class Transfer(Instruction):
     excluded: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Copy(Transfer):
     """``COPY [flags] SOURCE ... DESTINATION``.
 
@@ -180,7 +180,7 @@ class Copy(Transfer):
     parents: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Add(Transfer):
     """``ADD [flags] SOURCE ... DESTINATION``.
 
@@ -195,28 +195,28 @@ class Add(Transfer):
     unpack: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Cmd(Instruction):
     """``CMD COMMAND``."""
 
     command: Command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Entrypoint(Instruction):
     """``ENTRYPOINT COMMAND``."""
 
     command: Command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Shell(Instruction):
     """``SHELL ["program", "argument"]``."""
 
     words: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Healthcheck(Instruction):
     """``HEALTHCHECK [flags] CMD COMMAND``, or ``HEALTHCHECK NONE``.
 
@@ -237,49 +237,49 @@ class Healthcheck(Instruction):
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Expose(Instruction):
     """``EXPOSE PORT[/PROTOCOL] ...``; once expanded, see ``ports.exposed``."""
 
     ports: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class User(Instruction):
     """``USER user[:group]``."""
 
     user: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Workdir(Instruction):
     """``WORKDIR PATH``; a relative one goes on from the one before."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Volume(Instruction):
     """``VOLUME PATH ...``."""
 
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StopSignal(Instruction):
     """``STOPSIGNAL SIGNAL``."""
 
     signal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Maintainer(Instruction):
     """``MAINTAINER NAME``."""
 
     author: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class OnBuild(Instruction):
     """``ONBUILD INSTRUCTION``.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ketch.spec.dockerfile.rules import Rule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Options:
     """Which rules count.
 
@@ -85,7 +85,7 @@ def options_of(content: bytes, override: str = "") -> Options:
         raise DockerfileError(f"failed to parse check options: {error.message}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finding:
     """A broken rule.
 
@@ -105,7 +105,7 @@ class Finding:
         return f"{self.rule.name}: {self.message} (line {self.place.first})"
 
 
-@dataclass(slots=True)
+@dataclass
 class Linter:
     """Collects findings.
 

@@ -28,7 +28,7 @@ _KEYS = (
 _NUMBER_MAX = (1 << 32) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mount:
     """A mount of one step. Values are as given: what is missing is the planner's to fill in.
 
@@ -63,7 +63,7 @@ class Mount:
     gid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Device:
     """A CDI device of one step."""
 

@@ -37,7 +37,7 @@ _DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\
 _WORD = re.compile(f"[^{BLANKS}]*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Directive:
     """``# name=value`` before all else in a file."""
 
@@ -46,7 +46,7 @@ class Directive:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Node:
     """An instruction as it is written.
 
@@ -75,7 +75,7 @@ class Node:
     comments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dockerfile:
     """A Dockerfile, read.
 
@@ -148,7 +148,7 @@ def _decoded(line: bytes) -> str:
     return line.decode(errors="surrogateescape")
 
 
-@dataclass(slots=True)
+@dataclass
 class _Reader:
     """Reads lines, and knows where it is."""
 

@@ -8,7 +8,7 @@ from ketch.dataclass import dataclass
 _PAGES = "https://docs.docker.com/go/dockerfile/rule/"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     """A rule.
 

@@ -20,7 +20,7 @@ SCRATCH = "scratch"
 """The base that has no files."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """A FROM and what follows it.
 
@@ -47,7 +47,7 @@ class Stage:
         return self.begin.stage or f"stage-{self.index}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stages:
     """All stages of a Dockerfile, in their order.
 

@@ -21,7 +21,7 @@ _GAP = re.compile(r"[\t\v\f\r ]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pair:
     """A name and its value, of ENV and LABEL.
 
@@ -40,7 +40,7 @@ class Pair:
         return f"{self.name}={self.value}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Line:
     """An instruction's line.
 
