@@ -1,5 +1,6 @@
 """What every way to keep and stack layers must do."""
 
+import concurrent.futures
 import contextlib
 import io
 import os
@@ -20,7 +21,7 @@ from ketch.images.fuse_overlay import FuseOverlaySnapshotter
 from ketch.images.overlay import OverlaySnapshotter
 from ketch.images.snapshots import Snapshotter
 from ketch.images.vfs import CopySnapshotter
-from ketch.linux import fsuid
+from ketch.linux import fsuid, mount
 from ketch.runtime import mappings
 from ketch.spec.runtime import IdMapping
 from tests.support import build_files, trees
@@ -70,6 +71,29 @@ def mounted(snapshotter: Snapshotter, directory: str) -> Iterator[pathlib.Path]:
 def names(root: pathlib.Path) -> list[str]:
     """What a root holds beside what every container has."""
     return sorted({*os.listdir(root)} - {".dockerenv", "etc", "run"})
+
+
+def test_threads_mount_at_the_same_time(
+    snapshotter: Snapshotter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(snapshotter, CHAIN[0], [], member(b"file", data=b"below"))
+    directories = [container(snapshotter, str(number)) for number in range(8)]
+    for directory in directories:
+        snapshotter.prepare(directory, CHAIN[:1])
+    fsopen, where = mount.fsopen, set()
+
+    def noticed(kind: str) -> int:
+        where.add(os.readlink(f"/proc/{os.getpid()}/cwd"))  # the first thread's
+        return fsopen(kind)
+
+    def read(directory: str) -> bytes:
+        with mounted(snapshotter, directory) as root:
+            return (root / "file").read_bytes()
+
+    monkeypatch.setattr(mount, "fsopen", noticed)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, directories)) == {b"below"}
+    assert where <= {os.getcwd()}
 
 
 def three_layers(snapshotter: Snapshotter) -> list[str]:

@@ -197,7 +197,6 @@ class Request:
         cache_to: where results are written to.
         provenance: ``min``, ``max``, or empty for none; ``sbom`` names a scanner's image.
         squash: whether the new layers become one.
-        check: whether only lint rules are run.
         environment: the caller's: proxies, and where registries' configuration and credentials are.
         credentials: says who the caller is to a registry's host; what the files that
             ``environment`` names say, if None.
@@ -231,7 +230,6 @@ class Request:
     provenance: str = ""
     sbom: str = ""
     squash: bool = False
-    check: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     credentials: "Callable[[str], Credentials] | None" = None
 

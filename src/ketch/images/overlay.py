@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Iterator, Sequence
 
 from ketch.errors import (
@@ -13,13 +14,13 @@ from ketch.errors import (
 )
 from ketch.images import lock
 from ketch.images.snapshots import Snapshotter, make_upper, record_layers, unwritable
-from ketch.linux import libc, mount
+from ketch.linux import libc, mount, namespaces
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ketch.images.layered import Directory
 
@@ -105,7 +106,7 @@ class OverlaySnapshotter(Snapshotter):
                 remove_tree(f"{directory}/work/work/incompat")
             if self._appends and longest <= _FSCONFIG_STRING_MAX:
                 return _mount_appending(directory, lower, writable, options)
-            return _mount_by_short_names(directory, lower, writable, options)
+            return _apart(lambda: _mount_by_short_names(directory, lower, writable, options))
         except OSError as error:
             raise _unmountable(directory, lower, error) from error
 
@@ -133,6 +134,29 @@ def _mount_appending(
 def _escaped(path: str) -> str:
     """Returns a path as overlayfs reads upperdir and workdir; lowerdir+ it takes as it is."""
     return path.replace("\\", "\\\\")
+
+
+def _apart(make: "Callable[[], int]") -> int:
+    """Do what changes the working directory, which all threads of a process share, beside them."""
+    threading = sys.modules.get("threading")  # a start has but one, and has not loaded this
+    if threading is None or threading.active_count() == 1:
+        return make()
+    made: list[int] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            namespaces.unshare(namespaces.CLONE_FS)
+            made.append(make())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return made[0]
 
 
 def _mount_by_short_names(
