@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import subprocess
-from typing import Any
 
 import pytest
 
@@ -67,29 +66,38 @@ def test_the_keys_that_detach_are_those_that_are_written_down(
     assert "invalid detach keys (ctrl-xx)" in refused.err
 
 
-@pytest.mark.parametrize("content", ['{"psFormat": 5}', '{"psFormat":', '["psFormat"]', "\0"])
-@pytest.mark.ketch_only("docker warns with other words")
+@pytest.mark.parametrize(
+    "content",
+    ['{"psFormat": 5}', '{"psFormat":', '["psFormat"]', "\0", "{broken", '{"proxies": 5}',
+     '{"proxies": {"default": {"httpProxy": 5}}}'],
+)  # fmt: skip
 def test_a_file_that_makes_no_sense_stops_nothing(
-    ketch: Engine, tmp_path: pathlib.Path, content: str
+    engine: Engine, tmp_path: pathlib.Path, content: str
 ) -> None:
-    told = configured(ketch, tmp_path)
-    (tmp_path / "config.json").write_text(content)
-    assert told.ok("ps").startswith("CONTAINER ID")
-    warned = "WARNING" in told("ps").err
-    assert warned is ("psFormat" in content and content[0] == "{")
+    told = configured(engine, tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    warning = f"WARNING: Error parsing config file ({path}): "
+    for words in (("ps",), ("run", "--rm", "busybox", "true")):
+        result = told(*words)
+        assert result.status == 0
+        assert result.err.count("WARNING") == 1
+        assert result.err.startswith(warning)
+
+
+def test_a_file_that_says_nothing_warns_of_nothing(engine: Engine, tmp_path: pathlib.Path) -> None:
+    told = configured(engine, tmp_path)
+    for content in ("", "null", '{"auths": {"registry.example": null}, "proxies": null}'):
+        (tmp_path / "config.json").write_text(content)
+        assert told("ps", "-q").err == ""
 
 
 @pytest.mark.ketch_only("looks at what Python loads")
-def test_json_is_loaded_only_where_the_file_has_something_to_say(
-    ketch: Engine, tmp_path: pathlib.Path
-) -> None:
-    def loaded(**settings: Any) -> bool:
-        told = configured(ketch, tmp_path, **settings)
-        done = subprocess.run(
-            [*told.prefix, "run", "--rm", "busybox", "true"], check=True, capture_output=True,
-            env={**os.environ, **told.environment, "PYTHONPROFILEIMPORTTIME": "1"},
-        )  # fmt: skip
-        return b" json\n" in done.stderr
-
-    assert not loaded(auths={"registry.example": {"auth": "eDp5"}}, psFormat="{{.ID}}")
-    assert loaded(proxies=PROXIES)
+def test_json_is_not_loaded_for_the_file(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    told = configured(ketch, tmp_path, proxies=PROXIES, psFormat="{{.ID}}")
+    done = subprocess.run(
+        [*told.prefix, "run", "--rm", "busybox", "true"], check=True, capture_output=True,
+        env={**os.environ, **told.environment, "PYTHONPROFILEIMPORTTIME": "1"},
+    )  # fmt: skip
+    assert b" ketch.cli.client_configuration\n" in done.stderr
+    assert b" json\n" not in done.stderr

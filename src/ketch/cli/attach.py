@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from ketch.cli import session
 from ketch.cli.flags import Command, Flag, UsageError, parse
-from ketch.cli.run import detach_keys, require_terminal
+from ketch.cli.run import client_configuration, detach_keys, require_terminal
 from ketch.engine.containers.containers import Containers
 from ketch.engine.records import states
 from ketch.engine.records.store import Store
@@ -105,7 +105,7 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
         interactive=interactive,
         terminal=terminal,
         forward_signals=not terminal,
-        detach_keys=detach_keys(parsed),
+        detach_keys=detach_keys(parsed, client_configuration()),
     )
 
 
@@ -141,7 +141,7 @@ def _attach(
     interactive: bool,
     forward: bool,
 ) -> int:
-    keys = detach_keys(parsed)
+    keys = detach_keys(parsed, client_configuration())
     attached = session.Session(
         lambda: launch.reach_monitor(settings, container.id),
         {"action": "attach", "stdin": interactive, "stdout": True, "stderr": True},

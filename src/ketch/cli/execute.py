@@ -2,7 +2,7 @@
 
 from ketch.cli import session
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.run import about_caller, detach_keys, require_terminal
+from ketch.cli.run import about_caller, client_configuration, detach_keys, require_terminal
 from ketch.engine.requests import launch
 from ketch.spec import environment
 
@@ -36,7 +36,7 @@ def exec_(settings: "Settings", arguments: list[str]) -> int:
     detached = parsed.enabled("detach")
     if interactive and terminal and not detached:
         require_terminal()
-    keys = detach_keys(parsed)
+    keys = detach_keys(parsed, client_configuration())
     started = session.Session(
         lambda: launch.connect(settings),
         {

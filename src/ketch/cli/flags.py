@@ -27,9 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-_CLIENT_FILE_MAX = 1 << 20
-
-
 class UsageError(InvalidArgumentError):
     """The command line is wrong.
 
@@ -333,24 +330,14 @@ def _wrapped(text: str, indent: int, columns: int) -> str:
     return start + "\n".join(lines).replace("\n", "\n" + " " * indent)
 
 
-def client_file(*names: str) -> bytes:
-    """Returns docker's client configuration if it may have one of these settings, else nothing.
+def client_file() -> str:
+    """Returns the path of docker's client configuration, empty where there is none.
 
     See ``client_configuration``, whose import takes too long to be done for nothing.
     """
     place = os.environ.get("DOCKER_CONFIG") or f"{os.environ.get('HOME', '')}/.docker"
-    try:
-        file = os.open(f"{place}/config.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return b""
-    try:
-        content = os.read(file, _CLIENT_FILE_MAX)
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
-    found = content.lower()
-    return content if any(f'"{name.lower()}"'.encode() in found for name in names) else b""
+    path = f"{place}/config.json"
+    return path if os.path.exists(path) else ""
 
 
 def screen_columns() -> int:

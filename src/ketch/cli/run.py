@@ -15,6 +15,7 @@ from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.cli.client_configuration import ClientConfiguration
     from ketch.cli.flags import Parsed
     from ketch.engine.requests.wire import Value
     from ketch.engine.settings import Settings
@@ -39,7 +40,8 @@ CREATE = Command(
 def create(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch create``."""
     parsed = parse(CREATE, arguments)
-    asked = _ask(settings, parsed, "create", session.Signals(every=False))
+    signals = session.Signals(every=False)
+    asked = _ask(settings, parsed, "create", signals, client_configuration())
     print(asked.id)
     return 0
 
@@ -51,11 +53,12 @@ def run(settings: "Settings", arguments: list[str]) -> int:
     detached = parsed.enabled("detach")
     if interactive and terminal and not detached:
         require_terminal()
-    keys = detach_keys(parsed)
+    configuration = client_configuration()
+    keys = detach_keys(parsed, configuration)
     forward_signals = parsed.enabled("sig-proxy")
     # Before anything is asked for, so that an interrupt never leaves it half done.
     signals = session.Signals(every=forward_signals and not detached)
-    started = _ask(settings, parsed, "run", signals)
+    started = _ask(settings, parsed, "run", signals, configuration)
     if detached:
         print(started.id)
         return 0
@@ -77,7 +80,11 @@ def _shown(attach: list[str]) -> tuple[int, ...]:
 
 
 def _ask(
-    settings: "Settings", parsed: "Parsed", action: str, signals: session.Signals
+    settings: "Settings",
+    parsed: "Parsed",
+    action: str,
+    signals: session.Signals,
+    configuration: "ClientConfiguration | None",
 ) -> session.Session:
     """Have a container made, of an image that is pulled first if that is asked for or needed."""
     try:
@@ -92,11 +99,9 @@ def _ask(
         **{f"--{name}": value for name, value in parsed.values.items()},
         **(session.window() if parsed.enabled("tty") else {}),
     }
-    if client_file("proxies"):
-        from ketch.cli import client_configuration  # noqa: PLC0415 - few have proxies
-
+    if configuration is not None:
         given = parsed.items("env")
-        request["--env"] = [*client_configuration.proxies(given), *given]
+        request["--env"] = [*configuration.proxies(given), *given]
     awaited = wire.CREATED if action == "create" else wire.STARTED
 
     def pull(*, missing: bool) -> None:
@@ -160,18 +165,24 @@ def require_terminal() -> None:
         )
 
 
-def detach_keys(parsed: "Parsed") -> bytes:
+def client_configuration() -> "ClientConfiguration | None":
+    """What the caller has written down for docker's command, None where that is nothing."""
+    path = client_file()
+    if not path:
+        return None
+    from ketch.cli.client_configuration import ClientConfiguration  # noqa: PLC0415 - see there
+
+    return ClientConfiguration(path)
+
+
+def detach_keys(parsed: "Parsed", configuration: "ClientConfiguration | None") -> bytes:
     """The key sequence that ``--detach-keys`` names, or docker's configuration, or the usual one.
 
     Raises:
         InvalidArgumentError: that is no key sequence.
     """
-    text = parsed.text("detach-keys")
-    if not text and client_file("detachKeys"):
-        from ketch.cli import client_configuration  # noqa: PLC0415 - few have their own
-
-        text = client_configuration.text("detachKeys")
-    text = text or DEFAULT
+    written = configuration.text("detachKeys") if configuration is not None else ""
+    text = parsed.text("detach-keys") or written or DEFAULT
     try:
         return parse_detach_keys(text)
     except ValueError as error:

@@ -95,6 +95,24 @@ class _Extractor(Tree):
             self._check_kind(path, parts, entry)
         self._place(path, parts[-1], entry, reader)
 
+    def _clean(self, name: bytes) -> list[bytes]:
+        """Returns a member's path as names from the directory on.
+
+        As Docker has it: what counts is where a name leads from the directory's own place, where
+        ``..`` of the root is the root; it may go up as long as it comes back.
+        """
+        base = self._base.split(b"/") if self._base else []
+        parts: list[bytes] = []
+        for part in (*base, *name.split(b"/")):
+            if part == b"..":
+                del parts[-1:]
+            elif part not in {b"", b"."}:
+                parts.append(part)
+        if parts[: len(base)] != base:
+            raise self._leads_out(name)
+        self._check_length(name, parts[len(base) :])
+        return parts[len(base) :]
+
     def _from_root(self, parts: list[bytes]) -> bytes:
         return b"/".join([self._base, *parts] if self._base else parts)
 

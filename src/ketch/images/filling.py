@@ -346,13 +346,19 @@ class Tree:
         for part in name.split(b"/"):
             if part == b"..":
                 if not parts:
-                    raise self._refused(name, f"leads out of the {self.what}")
+                    raise self._leads_out(name)
                 parts.pop()
             elif part not in {b"", b"."}:
                 parts.append(part)
+        self._check_length(name, parts)
+        return parts
+
+    def _leads_out(self, name: bytes) -> InvalidArgumentError:
+        return self._refused(name, f"leads out of the {self.what}")
+
+    def _check_length(self, name: bytes, parts: list[bytes]) -> None:
         if len(name) > _PATH_MAX and len(b"/".join(parts)) > _PATH_MAX:
             raise self._refused(name, "file name too long")
-        return parts
 
     def _refused(self, name: bytes, reason: str) -> InvalidArgumentError:
         return InvalidArgumentError(f"{self.what} entry {_shown(name)}: {reason}")

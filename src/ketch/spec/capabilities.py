@@ -48,6 +48,19 @@ DEFAULT = mask((
 ))  # fmt: skip
 
 
+def spelt_out(names: "Iterable[str]") -> list[str]:
+    """Names as a command line gives them, in the kernel's spelling, each once and in order.
+
+    What there is not of them is left for who knows the kernel to refuse. As Docker's since 28.2.
+    """
+    return sorted({_spelt_out(name.strip()) for name in names})
+
+
+def _spelt_out(name: str) -> str:
+    name = name.upper()
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
+
+
 def choose(add: "Iterable[str]", drop: "Iterable[str]", available: int) -> int:
     """What a container gets under Docker's ``--cap-add`` and ``--cap-drop``.
 
@@ -73,11 +86,10 @@ def _parse(option: str, names: "Iterable[str]", available: int) -> tuple[int, bo
     """The set that names denote, and whether ``ALL`` is among them."""
     result, everything = 0, False
     for given in names:
-        name = given.upper()
+        name = _spelt_out(given)
         if name == "ALL":
             everything = True
             continue
-        name = name if name.startswith("CAP_") else f"CAP_{name}"
         number = _NUMBERS.get(name)
         if number is None:
             raise InvalidArgumentError(

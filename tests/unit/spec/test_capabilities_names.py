@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ketch.errors import InvalidArgumentError
-from ketch.spec.capabilities import DEFAULT, NAMES, choose, mask, resolve, to_names
+from ketch.spec.capabilities import DEFAULT, NAMES, choose, mask, resolve, spelt_out, to_names
 
 EVERY = (1 << len(NAMES)) - 1
 
@@ -44,6 +44,11 @@ def test_names_round_trip(names: set[str]) -> None:
 )
 def test_choose_as_docker(add: list[str], drop: list[str], expected: int) -> None:
     assert choose(add, drop, EVERY) == expected
+
+
+def test_a_command_line_s_names_are_spelt_out() -> None:
+    given = ["net_admin", "CAP_sys_time", " chown ", "NET_ADMIN", "all", "bogus"]
+    assert spelt_out(given) == ["ALL", "CAP_BOGUS", "CAP_CHOWN", "CAP_NET_ADMIN", "CAP_SYS_TIME"]
 
 
 def test_unknown_and_unavailable_are_refused_in_dockers_words() -> None:

@@ -22,7 +22,7 @@ from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import pins, releasing, resolution, wiring
 from ketch.engine.requests import launch, wire
-from ketch.errors import ENGINE_FAILED, ConflictError, NotFoundError, UnavailableError
+from ketch.errors import ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.linux.scopes import owned
 from ketch.network import names, nameserver
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from ketch.spec.runtime import Config
 
 _USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
+# What Docker's record says of a start that failed before there was a program.
+_NEVER_RAN = 128
 
 
 class Manner:
@@ -116,7 +118,7 @@ def start(engine: "Engine", container: "Container", channel: "Channel", manner: 
             _start(engine, container, channel, manner, held)
         except BaseException as error:
             held.close()
-            status = getattr(error, "exit_status", ENGINE_FAILED)
+            status = getattr(error, "exit_status", _NEVER_RAN)
             with suppress(ConflictError, NotFoundError):  # in other hands, who know better
                 engine.containers.mark_start_failed(container.id, status, str(error))
             raise
