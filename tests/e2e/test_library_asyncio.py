@@ -289,8 +289,9 @@ def test_too_many_open_files_are_an_error_and_no_hang(places: Places) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         errors = [one for one in ended if isinstance(one, BaseException)]
+        errors = [one for one in errors if not isinstance(one, StopAsyncIteration)]  # no events
         assert errors
-        assert all(isinstance(one, (OSError, UnavailableError)) for one in errors)
+        assert all(isinstance(one, (OSError, UnavailableError)) for one in errors), errors
         assert (await engine.containers.run("busybox", ["echo", "hi"], rm=True)) == b"hi\n"
 
     _run(places, main)

@@ -6,8 +6,9 @@ import os
 import sys
 
 from ketch.build import asking
-from ketch.cli import build_progress, client_configuration
+from ketch.cli import build_progress
 from ketch.cli.flags import Command, Parsed, parse
+from ketch.cli.run import client_configuration
 from ketch.engine.files import appearing
 from ketch.errors import InvalidArgumentError, spelt_out
 from ketch.spec import values
@@ -51,10 +52,9 @@ def build(settings: "Settings", arguments: list[str]) -> int:
     with contextlib.ExitStack() as held:
         # Not through a buffer, or nobody could be called off who waits for it.
         stdin = open(0, "rb", buffering=0, closefd=False) if sys.stdin is not None else None
-        caller = asking.Caller(
-            os.environ, stdin,
-            client_configuration.proxies(parsed.items("build-arg")),
-        )  # fmt: skip
+        written = client_configuration()
+        proxies = written.proxies(parsed.items("build-arg")) if written is not None else ()
+        caller = asking.Caller(os.environ, stdin, proxies)
         request = asking.request(parsed, parsed.arguments[0], caller, held)
         mode = "quiet" if quiet else parsed.text("progress")
         display = build_progress.display(mode, sys.stderr)
