@@ -88,8 +88,9 @@ def _case(scene: str, engine: Engine, context: pathlib.Path) -> Case:
     name = f"bench-{_SCENES.index(scene)}"
     command = ["build", "-q", *limited, *fresh, "-t", name, str(context)]
     prepare: Callable[[], object] = lambda: None  # noqa: E731
-    if scene == "one file of 1 GiB":
-        prepare = functools.partial(_touch, context / "small")
+    changed = {"one file of 1 GiB": "small", "COPY 10,000 files": "files/0/file-0"}.get(scene)
+    if changed is not None:
+        prepare = functools.partial(_touch, context / changed)
     return Case(scene, engine, command, prepare)
 
 
