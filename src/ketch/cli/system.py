@@ -162,15 +162,15 @@ def _verbose(engine: Engine, template: str) -> str:
     ]
     cached = [
         {
-            "ID": one["ID"],
+            "ID": f"{one['ID'][:12]}{'*' if one['InUse'] else ''}",
             "CacheType": one["Type"],
-            "Size": size(one["Size"], 4),
+            "Size": size(one["Size"]),
             "CreatedSince": _since(one["CreatedAt"], now_ns),
             "LastUsedSince": _since(one["LastUsedAt"], now_ns),
             "UsageCount": str(one["UsageCount"]),
             "Shared": str(one["Shared"]).lower(),
         }
-        for one in usage["BuildCache"]
+        for one in sorted(usage["BuildCache"], key=lambda one: (one["LastUsedAt"] or "", one["ID"]))
     ]
     own = [one for one in usage["BuildCache"] if not one["Shared"]]
     if template == "json":

@@ -216,7 +216,7 @@ def test_a_device_node(place: Path, exchange: Callable[..., None], owner: int) -
     exchange("mknod")
     node = {"path": f"/{_NAME}", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666,
             "uid": owner}  # fmt: skip
-    with owned(os.open(place, _PATH)) as root, pytest.raises(OSError, match="exchanged"):
+    with owned(os.open(place, _PATH)) as root, pytest.raises(KetchError, match="exchanged"):
         MakeDevices([node], bind=False).execute(root)  # type: ignore[list-item]
 
 

@@ -1,5 +1,6 @@
 """Packets: between containers, out into the world, and not where they do not belong."""
 
+import gc
 import os
 import socket
 import subprocess
@@ -41,6 +42,7 @@ def test_a_failed_sandbox_leaves_its_maker_where_it_was(
         raise ZeroDivisionError
 
     before = os.readlink("/proc/self/ns/net")
+    gc.collect()  # other tests' garbage may have some open
     descriptors = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr("ketch.network.sandbox._write", fail)
     with pytest.raises(ZeroDivisionError):
