@@ -6,6 +6,7 @@ blob is held against its digest and size, whoever sent it.
 Source: moby/buildkit, session/content; containerd/containerd, core/content/proxy.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ketch.api.buildkit import fsutil, schema
 from ketch.api.buildkit.grpc import Code, StatusError, framed
+from ketch.api.buildkit.http2 import StreamEndedError
 from ketch.errors import DigestMismatchError, InvalidArgumentError, UnavailableError
 from ketch.linux.scopes import owned
 from ketch.spec import digest as digests
@@ -153,13 +155,15 @@ class Store:
             self._client.wait_for(calling.send_encoded(framed(schema.encode(message))))
 
         try:
-            offset = 0
-            send(action=_WRITING)
-            while data := os.pread(descriptor, _PIECE_BYTES, offset):
-                send(action=_WRITING, offset=offset, data=data)
-                offset += len(data)
-            send(action=_COMMIT, offset=offset)
-            self._client.wait_for(calling.end())
+            # Who has it already says so, and takes nothing more.
+            with contextlib.suppress(StreamEndedError):
+                offset = 0
+                send(action=_WRITING)
+                while data := os.pread(descriptor, _PIECE_BYTES, offset):
+                    send(action=_WRITING, offset=offset, data=data)
+                    offset += len(data)
+                send(action=_COMMIT, offset=offset)
+                self._client.wait_for(calling.end())
             while self._client.next(calling):
                 pass
         except StatusError as error:
