@@ -440,7 +440,7 @@ def test_limits_privileges_and_devices(bench: Bench) -> None:
     request = Request(
         contexts={}, shm_size_bytes=1 << 20, ulimits=("nofile=123:456",),
         add_hosts=("there:1.2.3.4",),
-        cgroup_parent="/ketch/tests-parent", limits={"Memory": 32 << 20, "PidsLimit": 100},
+        cgroup_parent="/ketch-tests-parent", limits={"Memory": 32 << 20, "PidsLimit": 100},
     )  # fmt: skip
     script = (
         "ulimit -n; grep -o 'size=1024k' /proc/mounts; grep there /etc/hosts; "
