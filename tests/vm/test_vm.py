@@ -23,7 +23,7 @@ BOOTED = (
     "-k", "(oci and not runc) or apparmor or (test_checkpoints and not said)",
     # runc showed long ago that the tests are fair.
 )  # fmt: skip
-TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 1300
 IMAGES_SECONDS = 180  # to make them, when they are not cached yet
 
 
