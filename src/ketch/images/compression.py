@@ -1,4 +1,4 @@
-"""Compressed layers: telling the formats apart and decompressing them as a stream.
+"""Compressed layers: telling the formats apart, compressing, decompressing them as a stream.
 
 The libraries are loaded with the first stream of their format, because a container's start imports
 ``ketch.images`` and unpacks nothing.
@@ -8,12 +8,18 @@ from ketch.errors import InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from zstandard import ZstdDecompressionObj
 
     from ketch.images.tar import Stream
+
+    class _Packer(Protocol):
+        """What compresses, of either library."""
+
+        def compress(self, data: bytes, /) -> bytes: ...
+        def flush(self) -> bytes: ...
 
     class _Decoder(Protocol):
         """One member's decoder, with the interface of bz2.BZ2Decompressor."""
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 
 
 PLAIN, GZIP, ZSTD, BZIP2, XZ = "plain", "gzip", "zstd", "bzip2", "xz"
+GZIP_LEVEL = 2  # 3 takes 1.7 times as long for 2 % less, and on zeros 30 times
 
 _MAGIC = (
     (b"\x1f\x8b\x08", GZIP),
@@ -92,6 +99,29 @@ class Prefixed:
             content, self._head = self._head[:size], self._head[size:]
             return content
         return self._stream.read(size)
+
+
+def compressed(pieces: "Iterator[bytes]", kind: str, level: int) -> "Iterator[bytes]":
+    """Yield pieces compressed: the same bytes always to the same bytes.
+
+    Args:
+        pieces: what is compressed.
+        kind: GZIP or ZSTD.
+        level: how hard it is tried.
+    """
+    packer: _Packer
+    if kind == ZSTD:
+        from zstandard import ZstdCompressor  # noqa: PLC0415 - wanted by few
+
+        packer = ZstdCompressor(level=level).compressobj()
+    else:
+        from isal import isal_zlib  # noqa: PLC0415 - twice as fast as zlib, and rarely needed
+
+        packer = isal_zlib.compressobj(level, wbits=31)
+    for piece in pieces:
+        if content := packer.compress(piece):
+            yield content
+    yield packer.flush()
 
 
 class Tee:

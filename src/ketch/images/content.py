@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from ketch.errors import DigestMismatchError, NotFoundError, UnavailableError
 from ketch.linux.scopes import owned
 from ketch.spec import digest as digests
-from ketch.spec.image import DOCUMENT_SIZE_MAX
+from ketch.spec.image import DOCUMENT_SIZE_MAX, OCI_LAYOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class ContentStore:
@@ -145,7 +144,7 @@ class ContentStore:
         os.makedirs(self.root, 0o700, exist_ok=True)
         for name in ("blobs", "blobs/sha256", "ingest"):
             os.makedirs(f"{self.root}/{name}", 0o700, exist_ok=True)
-        self._replace("oci-layout", _LAYOUT)
+        self._replace("oci-layout", OCI_LAYOUT)
 
     def _replace(self, name: str, content: bytes) -> None:
         temporary = f"{self.root}/ingest/{os.urandom(12).hex()}"

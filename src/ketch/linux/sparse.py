@@ -40,6 +40,15 @@ def pread(descriptor: int, size_bytes: int, offset: int) -> bytes:
     return os.pread(descriptor, size_bytes, offset)
 
 
+def pieces(path: str) -> "Iterator[bytes]":
+    """Yield a file's content, holes as ``pread`` has them."""
+    offset = 0
+    with open(path, "rb", buffering=0) as file:
+        while piece := pread(file.fileno(), PIECE_BYTES, offset):
+            offset += len(piece)
+            yield piece
+
+
 def read(descriptor: int, size_bytes: int) -> bytes:
     """Read on from where a descriptor is: of a file as ``pread`` does, else as read(2)."""
     try:

@@ -107,6 +107,9 @@ if TYPE_CHECKING:
         comment: NotRequired[str]
 
 
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+"""What the file ``oci-layout`` of an image layout says."""
+
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -85,7 +85,7 @@ class Store:
             "schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": [entry],
         }  # fmt: skip
         _write(f"{path}/index.json", documents.encode(index))
-        _write(f"{path}/oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _write(f"{path}/oci-layout", documents.OCI_LAYOUT)
 
     def send(self, path: str) -> None:
         """Give the client all blobs of an OCI layout that it has not.

@@ -11,10 +11,10 @@ from ketch.build.cache import document
 from ketch.build.cache.document import Entry
 from ketch.build.cache.made import Made
 from ketch.build.outputs import manifests
-from ketch.engine.images.layout import REFERENCE_ANNOTATION, blob_path
+from ketch.engine.images import saving
+from ketch.engine.images.layout import REFERENCE_ANNOTATION
 from ketch.errors import InvalidArgumentError
 from ketch.images.archive import DirectorySink
-from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 from ketch.spec.build_options import is_true
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ketch.engine.images.images import Images
     from ketch.engine.processes import Patience
     from ketch.spec.image import Descriptor
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def entry(made: Made) -> Entry:
@@ -103,16 +101,10 @@ def _layer(
 def _to_directory(images: "Images", written: manifests.Written, place: "CachePlace") -> None:
     sink = DirectorySink(place.attributes["dest"])
     for blob in written.blobs:
-        with owned(images.content.open(blob["digest"])) as descriptor:
-            sink.add_blob(blob_path(blob["digest"]), descriptor)
+        saving.add_blob(images, sink, blob["digest"])
     tag = place.attributes.get("tag", "latest")
     named: Descriptor = {**written.root, "annotations": {REFERENCE_ANNOTATION: tag}}
-    index: documents.Index = {
-        "schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": [named],
-    }  # fmt: skip
-    sink.add("index.json", documents.encode(index))
-    sink.add("oci-layout", _LAYOUT)
-    sink.finish()
+    saving.finish(sink, [named])
 
 
 def _to_registry(

@@ -3,14 +3,12 @@
 Docker's form is an OCI image layout with ``manifest.json`` beside it, as ``ketch save`` writes it.
 """
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ketch.engine.images.layout import NAME_ANNOTATION, REFERENCE_ANNOTATION, blob_path
+from ketch.engine.images import saving
+from ketch.engine.images.layout import blob_path
 from ketch.errors import InvalidArgumentError
 from ketch.images.archive import DirectorySink, TarSink
-from ketch.linux.scopes import owned
-from ketch.spec import docker_archive
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     from ketch.build.request import Output
     from ketch.engine.images.images import Images
     from ketch.engine.images.saving import Sink
-    from ketch.spec.image import Descriptor
-
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def write(images: "Images", outcome: "Outcome", written: "Written", output: "Output") -> None:
@@ -51,19 +46,10 @@ def write(images: "Images", outcome: "Outcome", written: "Written", output: "Out
         assert output.stream is not None
         sink = TarSink(output.stream.write)
     for blob in written.blobs:
-        with owned(images.content.open(blob["digest"])) as descriptor:
-            sink.add_blob(blob_path(blob["digest"]), descriptor)
+        saving.add_blob(images, sink, blob["digest"])
     names = [references.parse(name).tagged() for name in outcome.names]
-    root: Descriptor = written.root
-    entries: list[Descriptor] = []
-    for name in names:
-        said = {NAME_ANNOTATION: str(name), REFERENCE_ANNOTATION: name.tag}
-        annotations = {**root.get("annotations", {}), **said}
-        entries.append({**root, "annotations": annotations})
-    index: documents.Index = {
-        "schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": entries or [root],
-    }  # fmt: skip
-    sink.add("index.json", documents.encode(index))
+    entries = [saving.named(written.root, name) for name in names] or [written.root]
+    listed: list[dict[str, Any]] | None = None
     if docker:
         manifest = documents.parse_manifest(images.content.read(written.manifests[0]["digest"]))
         listed = [{
@@ -71,6 +57,4 @@ def write(images: "Images", outcome: "Outcome", written: "Written", output: "Out
             "RepoTags": [name.familiar for name in names] or None,
             "Layers": [blob_path(layer["digest"]) for layer in manifest["layers"]],
         }]  # fmt: skip
-        sink.add(docker_archive.NAME, json.dumps(listed, separators=(",", ":")).encode())
-    sink.add("oci-layout", _LAYOUT)
-    sink.finish()
+    saving.finish(sink, entries, listed)

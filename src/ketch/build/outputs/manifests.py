@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ketch.spec.image import Descriptor, Manifest
 
 COMPRESSIONS = (formats.GZIP, formats.ZSTD, "uncompressed")
-_LEVELS = {formats.GZIP: (0, 3, 2), formats.ZSTD: (0, 22, 3)}  # least, most, usual
+_LEVELS = {formats.GZIP: (0, 3, formats.GZIP_LEVEL), formats.ZSTD: (0, 22, 3)}  # least, most, usual
 _ANNOTATION = re.compile(r"([a-z-]+)(?:\[([^\]]*)\])?:(.*)", re.DOTALL)
 _STATEMENT = "application/vnd.in-toto+json"
 _PREDICATE = "in-toto.io/predicate-type"
@@ -220,10 +220,7 @@ def _plain(images: "Images", layer: "Descriptor") -> Iterator[bytes]:
     with open(images.content.path(layer["digest"]), "rb", buffering=0) as file:
         kind, stream = formats.sniffed(file)
         if kind == formats.PLAIN:
-            offset = 0
-            while piece := sparse.pread(file.fileno(), sparse.PIECE_BYTES, offset):
-                offset += len(piece)
-                yield piece
+            yield from sparse.pieces(images.content.path(layer["digest"]))
             return
         content = formats.decompressed(stream, kind, documents.BLOB_SIZE_MAX)
         while piece := content.read(sparse.PIECE_BYTES):
@@ -231,22 +228,10 @@ def _plain(images: "Images", layer: "Descriptor") -> Iterator[bytes]:
 
 
 def compressed(pieces: Iterator[bytes], form: Form) -> Iterator[bytes]:
-    """Compress: the same bytes to the same bytes, always."""
+    """Returns pieces compressed as a form wants it."""
     if form.compression == "uncompressed":
-        yield from pieces
-        return
-    if form.compression == formats.ZSTD:
-        from zstandard import ZstdCompressor  # noqa: PLC0415 - wanted by few
-
-        packer: Any = ZstdCompressor(level=form.level).compressobj()
-    else:
-        from isal import isal_zlib  # noqa: PLC0415 - as above
-
-        packer = isal_zlib.compressobj(form.level, wbits=31)
-    for piece in pieces:
-        if content := packer.compress(piece):
-            yield content
-    yield packer.flush()
+        return pieces
+    return formats.compressed(pieces, form.compression, form.level)
 
 
 # Annotations

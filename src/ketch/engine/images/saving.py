@@ -42,9 +42,6 @@ if TYPE_CHECKING:
             ...
 
 
-_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-
-
 def save(
     images: "Images", texts: "Sequence[str]", sink: "Sink", *, platform: str = "",
     docker: bool = True,
@@ -84,7 +81,7 @@ def save(
             for digest in (*blobs, image.id):
                 if digest not in written:
                     written.add(digest)
-                    _add_blob(images, sink, digest)
+                    add_blob(images, sink, digest)
             manifest_digest = digests.of(content)
             if manifest_digest not in written:
                 written.add(manifest_digest)
@@ -92,7 +89,7 @@ def save(
             document = image.document
             entry = documents.descriptor(media_type, manifest_digest, len(content))
             entry["platform"] = documents.platform_of(document)
-            entries += [_named(entry, name) for name in names] or [entry]
+            entries += [named(entry, name) for name in names] or [entry]
             listed.append(
                 {
                     "Config": blob_path(image.id),
@@ -107,18 +104,35 @@ def save(
                     },
                 }
             )
-        index: documents.Index = {
-            "schemaVersion": 2,
-            "mediaType": documents.OCI_INDEX,
-            "manifests": entries,
-        }
-        sink.add("index.json", documents.encode(index))
-        if docker:
-            sink.add(docker_archive.NAME, json.dumps(listed, separators=(",", ":")).encode())
-        sink.add("oci-layout", _LAYOUT)
-        sink.finish()
+        finish(sink, entries, listed if docker else None)
         for image, _ in chosen:
             images.record_event("save", image)
+
+
+def finish(
+    sink: "Sink", entries: "Sequence[Descriptor]", listed: "list[dict[str, Any]] | None" = None
+) -> None:
+    """Write what says of an image layout's blobs which images they are, and end it.
+
+    Args:
+        sink: where its blobs have been written.
+        entries: of its index.
+        listed: what ``manifest.json`` says, in Docker's form; None for OCI's.
+    """
+    index: documents.Index = {
+        "schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": list(entries),
+    }  # fmt: skip
+    sink.add("index.json", documents.encode(index))
+    if listed is not None:
+        sink.add(docker_archive.NAME, json.dumps(listed, separators=(",", ":")).encode())
+    sink.add("oci-layout", documents.OCI_LAYOUT)
+    sink.finish()
+
+
+def named(entry: "Descriptor", name: "Reference") -> "Descriptor":
+    """Returns an index's entry with an image's name, beside what it is annotated with."""
+    said = {NAME_ANNOTATION: str(name), REFERENCE_ANNOTATION: name.tag}
+    return {**entry, "annotations": {**entry.get("annotations", {}), **said}}
 
 
 def _chosen(images: "Images", texts: "Sequence[str]") -> "list[tuple[Image, list[Reference]]]":
@@ -155,10 +169,6 @@ def _one(images: "Images", text: str) -> "tuple[Image, Reference | None]":
     return image, name if name in names and not name.digest else None
 
 
-def _named(entry: "Descriptor", name: "Reference") -> "Descriptor":
-    return {**entry, "annotations": {NAME_ANNOTATION: str(name), REFERENCE_ANNOTATION: name.tag}}
-
-
 def _as_oci(manifest: "Manifest") -> "Manifest":
     """Returns a manifest in OCI's words; what it leads to is the same."""
     layers: list[Descriptor] = [
@@ -168,6 +178,7 @@ def _as_oci(manifest: "Manifest") -> "Manifest":
     return documents.manifest({**manifest["config"], "mediaType": documents.OCI_CONFIG}, layers)
 
 
-def _add_blob(images: "Images", sink: "Sink", digest: str) -> None:
+def add_blob(images: "Images", sink: "Sink", digest: str) -> None:
+    """Write one of the store's blobs to its place in an image layout."""
     with owned(images.content.open(digest)) as descriptor:
         sink.add_blob(blob_path(digest), descriptor)
