@@ -14,10 +14,10 @@ Source: mount_setattr(2), MOUNT_ATTR_IDMAP; Linux 5.19 for overlayfs.
 
 import errno
 import os
-import threading
 
 from ketch.errors import SyscallError, UnsupportedError
 from ketch.linux import fsuid, libc, mount, namespaces
+from ketch.linux.apart import apart
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
@@ -63,24 +63,14 @@ def seen(places: "Sequence[str]", user_namespace: int, make: "Callable[[], int]"
         UnsupportedError: the directories' file system cannot map ids.
         SyscallError: the kernel refused.
     """
-    found: list[int] = []
-    failed: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            _cover(places, user_namespace)
-            root = os.stat(places[-1])  # the engine's own directory: root's
-            with fsuid.acting_as(root.st_uid, root.st_gid):
-                found.append(make())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            failed.append(error)
+    def work() -> int:
+        _cover(places, user_namespace)
+        root = os.stat(places[-1])  # the engine's own directory: root's
+        with fsuid.acting_as(root.st_uid, root.st_gid):
+            return make()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
+    return apart(work)
 
 
 def _cover(places: "Sequence[str]", user_namespace: int) -> None:

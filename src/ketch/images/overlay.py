@@ -141,22 +141,13 @@ def _apart(make: "Callable[[], int]") -> int:
     threading = sys.modules.get("threading")  # a start has but one, and has not loaded this
     if threading is None or threading.active_count() == 1:
         return make()
-    made: list[int] = []
-    failed: list[BaseException] = []
+    from ketch.linux.apart import apart  # noqa: PLC0415 - not for a container's start
 
-    def work() -> None:
-        try:
-            namespaces.unshare(namespaces.CLONE_FS)
-            made.append(make())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            failed.append(error)
+    def work() -> int:
+        namespaces.unshare(namespaces.CLONE_FS)
+        return make()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return made[0]
+    return apart(work)
 
 
 def _mount_by_short_names(

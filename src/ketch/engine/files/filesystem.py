@@ -16,6 +16,7 @@ from ketch.engine.processes import open_process
 from ketch.engine.volumes import mounts, sources
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
 from ketch.linux import beneath, libc, mount, namespaces, procfs
+from ketch.linux.apart import apart
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
@@ -92,30 +93,21 @@ def _copy_of_root(container: "Container") -> int:
 
     A mount can be copied from within its namespace alone, so a thread goes there, and ends there.
     """
-    found: list[int] = []
-    failed: list[BaseException] = []
 
-    def work(pidfd: int) -> None:
-        try:
-            namespaces.unshare(namespaces.CLONE_FS)
-            namespaces.setns(pidfd, namespaces.CLONE_NEWNS)
-            found.append(mount.open_tree(libc.AT_FDCWD, "/", mount.OPEN_TREE_CLONE))
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
-            failed.append(error)
+    def work(pidfd: int) -> int:
+        namespaces.unshare(namespaces.CLONE_FS)
+        namespaces.setns(pidfd, namespaces.CLONE_NEWNS)
+        return mount.open_tree(libc.AT_FDCWD, "/", mount.OPEN_TREE_CLONE)
 
     with open_process(container.init_pid, container.init_start_time) as pidfd:
         if pidfd is None:
             raise _ended(container)
-        thread = threading.Thread(target=work, args=(pidfd,))
-        thread.start()
-        thread.join()
-        if failed:
-            if isinstance(failed[0], ProcessLookupError):
-                raise _ended(container) from failed[0]
-            if not isinstance(failed[0], OSError):
-                raise failed[0]
-            raise UnavailableError(f"cannot open the container's files: {failed[0]}") from failed[0]
-    return found[0]
+        try:
+            return apart(lambda: work(pidfd))
+        except ProcessLookupError as error:
+            raise _ended(container) from error
+        except OSError as error:
+            raise UnavailableError(f"cannot open the container's files: {error}") from error
 
 
 def volume_at(container: "Container", path: str) -> "dict[str, Any] | None":
