@@ -12,10 +12,11 @@ from ketch.api.documents import conform
 from ketch.api.encoding import parse
 from ketch.api.flows import Inlet, Outlet
 from ketch.api.leaving import Leaving
+from ketch.build.addresses import remote
 from ketch.build.progress import Log, VertexState, Warned
-from ketch.build.request import MAIN_CONTEXT, Archive, CachePlace, Git, Http, Request
+from ketch.build.request import MAIN_CONTEXT, Archive, CachePlace, Request
 from ketch.errors import InvalidArgumentError, UnsupportedError
-from ketch.images.registry.credentials import Credentials
+from ketch.images.registry.credentials import Credentials, bare_host, key_of
 from ketch.spec import reference as references
 from ketch.spec import values
 
@@ -27,13 +28,11 @@ if TYPE_CHECKING:
     from ketch.api.router import Routes
     from ketch.build.cache.pruning import Pruned
     from ketch.build.progress import Event
-    from ketch.build.request import Input
     from ketch.engine.engine import Engine
 
 _STEP = re.compile(
     r"\[(?:(?P<stage>[^\]]*?) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL
 )
-_DOCKER_HUB = {"https://index.docker.io/v1/", "index.docker.io", "docker.io"}
 
 
 class _Told:
@@ -139,16 +138,10 @@ def _request(call: "Call", inlet: Inlet) -> Request:
     Raises:
         InvalidArgumentError: something in them is malformed.
     """
-    remote = call.text("remote")
-    context: Input
-    if not remote:
-        context = Archive(cast("BinaryIO", inlet), owned=False)
-    elif remote.startswith(("git://", "git@", "github.com/")) or re.search(r"\.git(#|$)", remote):
-        context = Git(remote)
-    elif remote.startswith(("http://", "https://")):
-        context = Http(remote)
-    else:
-        raise InvalidArgumentError(f"remote {remote[:200]!r} is neither a Git nor an HTTP address")
+    address = call.text("remote")
+    context = remote(address) if address else Archive(cast("BinaryIO", inlet), owned=False)
+    if context is None:
+        raise InvalidArgumentError(f"remote {address[:200]!r} is neither a Git nor an HTTP address")
     shm_size_bytes = call.number("shmsize") or 0
     if shm_size_bytes < 0:
         raise InvalidArgumentError("SHM size can not be less than 0")
@@ -231,15 +224,8 @@ def _credentials(text: str) -> "Callable[[str], Credentials]":
             raise InvalidArgumentError(f"invalid X-Registry-Config: {error}") from error
         configured = conform(parse(content), dict[str, transfer.AuthConfig], "X-Registry-Config")
         for place, found in (configured or {}).items():
-            host = re.sub(r"^https?://", "", place).partition("/")[0]
-            host = "docker.io" if place in _DOCKER_HUB else host
-            known[host] = transfer.from_document(found)
-
-    def shown(host: str) -> Credentials:
-        name = "docker.io" if host in {"registry-1.docker.io", *_DOCKER_HUB} else host
-        return known.get(name, Credentials())
-
-    return shown
+            known[key_of(bare_host(place))] = transfer.from_document(found)
+    return lambda host: known.get(key_of(host), Credentials())
 
 
 async def cancel(call: "Call") -> None:

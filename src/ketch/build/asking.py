@@ -5,12 +5,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ketch.build.addresses import remote
 from ketch.build.entrusted import GivenAgents, GivenSecrets
 from ketch.build.request import (
     MAIN_CONTEXT,
     Archive,
     CachePlace,
-    Git,
     Http,
     ImageInput,
     LayoutInput,
@@ -181,18 +181,10 @@ def _input(text: str) -> "Input":
             if not at and ":" in os.path.basename(path):
                 path, _, reference = path.rpartition(":")
             return LayoutInput(os.path.abspath(path), reference)
-        case "git" | "ssh" | "git+ssh":
-            return Git(text)
-        case "http" | "https":
-            is_git = rest.partition("#")[0].partition("?")[0].endswith(".git")
-            return Git(text) if is_git else Http(text)
         case "target":
             raise UnsupportedError(f"the context {text} needs a bake file")
-    if os.path.isdir(text):
-        return LocalDirectory(os.path.abspath(text))
-    if text.startswith(("git@", "github.com/")):
-        return Git(text)
-    return LocalDirectory(os.path.abspath(text))
+    found = remote(text) if separator or not os.path.isdir(text) else None
+    return found or LocalDirectory(os.path.abspath(text))
 
 
 def _dockerfile(name: str, where: str, caller: Caller) -> "tuple[str, Input | None, bytes | None]":

@@ -14,6 +14,7 @@ from dataclasses import field
 from typing import Protocol
 
 from ketch.api.buildkit import llb
+from ketch.build.addresses import remote
 from ketch.build.request import (
     CachePlace,
     Git,
@@ -25,7 +26,6 @@ from ketch.build.request import (
 )
 from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError, UnsupportedError
-from ketch.spec import git_urls
 from ketch.spec.build_options import is_true
 from ketch.spec.values import boolean, fields, integer, quoted
 
@@ -193,9 +193,7 @@ def _contexts(asked: Asked, places: Places) -> tuple[dict[str, Input], Input | N
 def _remote(text: str, places: Places) -> Input | None:
     if text.startswith(_UPLOADS):
         return places.upload(text[len(_UPLOADS) - 1 :])
-    if git_urls.parse(text) is not None:
-        return Git(text)
-    return Http(text) if text.startswith(("http://", "https://")) else None
+    return remote(text)
 
 
 def _named(
