@@ -3,8 +3,6 @@
 import sys
 import time
 
-from ketch.build import disk_usage
-from ketch.build.cache import pruning as build_pruning
 from ketch.cli import image_list, usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
@@ -63,13 +61,15 @@ _ACTIVE_STATES = {"running", "paused", "restarting"}
 
 def df(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch system df``."""
+    from ketch.build import disk_usage  # noqa: PLC0415 - the rooms of builds are much to load
+
     parsed = parse(DF, arguments)
     template = parsed.text("format")
     engine = Engine(settings)
     if parsed.enabled("verbose"):
         if template not in {"", "table", "json"}:
             raise InvalidArgumentError("the verbose and the format options conflict")
-        sys.stdout.write(_verbose(engine, template))
+        sys.stdout.write(_verbose(engine, disk_usage.document(engine), template))
         return 0
     rows = _rows(disk_usage.document(engine), sizes.in_use(engine))
     if template in {"", "table"}:
@@ -132,9 +132,8 @@ def _row(
     }
 
 
-def _verbose(engine: Engine, template: str) -> str:
+def _verbose(engine: Engine, usage: "dict[str, Any]", template: str) -> str:
     """Everything, one by one."""
-    usage = disk_usage.document(engine)
     now_ns = time.time_ns()
     images = []
     for image, told in zip(engine.images.list(), usage["Images"], strict=False):
@@ -224,6 +223,8 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
         raise InvalidArgumentError('The "until" filter is not supported with "--volumes"')
     if not parsed.enabled("force") and not confirmed(_warning(pairs, every=every, volumes=volumes)):
         return 0
+    from ketch.build.cache import pruning as build_pruning  # noqa: PLC0415 - as above
+
     engine = Engine(settings)
     removed, freed_bytes = pruning.containers(engine, pairs)
     _tell("Deleted Containers:", removed)

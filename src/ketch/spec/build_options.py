@@ -4,21 +4,19 @@ Fields are comma-separated values of CSV, as Go reads them, so that a field may 
 stands in double quotes. Sources: docker/buildx, util/buildflags; moby/buildkit, docs.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
+from ketch.spec import values
 
 OUTPUT_TYPES = ("docker", "image", "local", "oci", "registry", "tar")
 CACHE_TYPES = ("inline", "local", "registry")
 _OTHER_CACHES = {"gha", "s3", "azblob"}
 _ANNOTATED = {"index", "index-descriptor", "manifest", "manifest-descriptor"}
 _ANNOTATION = re.compile(r"([a-z-]+)(?:\[([A-Za-z0-9_/-]+)\])?")
-_FALSE = {"", "0", "f", "F", "false", "False", "FALSE"}
-_TRUE = {"1", "t", "T", "true", "True", "TRUE"}
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,10 @@ def output(text: str) -> Fields:
     Raises:
         InvalidArgumentError: it is malformed, or there is no such type.
     """
-    values = _values(text)
-    if values == [text] and not text.startswith("type="):
+    given = _values(text)
+    if given == [text] and not text.startswith("type="):
         return Fields("tar", {"dest": "-"}) if text == "-" else Fields("local", {"dest": text})
-    found = _fields(values)
+    found = _fields(given)
     kind = found.pop("type", "")
     if not kind:
         raise InvalidArgumentError("type is required for output")
@@ -93,12 +91,12 @@ def cache(text: str, *, exports: bool) -> Fields:
     Raises:
         InvalidArgumentError: it is malformed, or there is no such type.
     """
-    values = _values(text)
-    if all("=" not in value for value in values):
-        if len(values) > 1:
-            raise InvalidArgumentError(f"invalid value {values[0]}", "fields are name=value")
+    given = _values(text)
+    if all("=" not in value for value in given):
+        if len(given) > 1:
+            raise InvalidArgumentError(f"invalid value {given[0]}", "fields are name=value")
         return Fields("registry", {"ref": text})
-    found = _fields(values)
+    found = _fields(given)
     kind = found.pop("type", "")
     if not kind:
         raise InvalidArgumentError(f"type required form> {text!r}")
@@ -193,7 +191,7 @@ def attestations(attest: Iterable[str], provenance: str, sbom: str) -> tuple[str
         wanted.append({"type": "sbom", **_shorthand(sbom)})
     mode = scanner = ""
     for found in wanted:
-        disabled = found.get("disabled", "") in _TRUE
+        disabled = is_true(found.get("disabled", ""))
         match found.get("type"):
             case "provenance":
                 mode = "" if disabled else found.get("mode", "min")
@@ -247,38 +245,35 @@ def annotations(given: Iterable[str]) -> dict[str, str]:
 
 
 def is_true(text: str) -> bool:
-    """Returns what a field's yes or no means, as Go reads it.
+    """Returns what a field's yes or no means, as Go reads it; nothing is no.
 
     Raises:
         InvalidArgumentError: it is neither.
     """
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise InvalidArgumentError(f"invalid boolean value {text!r}")
+    try:
+        return bool(text) and values.boolean(text)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"invalid boolean value {text!r}") from error
 
 
 def _shorthand(text: str) -> dict[str, str]:
     """What ``--provenance=false``, ``=true`` or ``=mode=max`` says."""
-    if text in _TRUE:
-        return {}
-    if text in _FALSE:
-        return {"disabled": "true"}
-    return _fields(_values(text))
+    try:
+        return {} if is_true(text) else {"disabled": "true"}
+    except InvalidArgumentError:
+        return _fields(_values(text))
 
 
 def _values(text: str) -> list[str]:
     try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise InvalidArgumentError(f"invalid value {text!r}: {error}") from error
-    return rows[0] if rows else []
+        return values.fields(text) if text else []
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"invalid value {text!r}: {error.message}") from error
 
 
-def _pairs(values: Iterable[str]) -> list[tuple[str, str]]:
+def _pairs(given: Iterable[str]) -> list[tuple[str, str]]:
     found = []
-    for value in values:
+    for value in given:
         key, equals, rest = value.partition("=")
         if not equals:
             raise InvalidArgumentError(f"invalid value {value}", "fields are name=value")
@@ -286,5 +281,5 @@ def _pairs(values: Iterable[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _fields(values: Iterable[str]) -> dict[str, str]:
-    return dict(_pairs(values))
+def _fields(given: Iterable[str]) -> dict[str, str]:
+    return dict(_pairs(given))
