@@ -80,6 +80,10 @@ async def build(call: "Call") -> None:
         )
     inlet = Inlet(call)
     request = _request(call, inlet)
+    if call.text("remote"):  # else the builder reads the body
+        while await call.exchange.read():
+            pass
+        inlet.ended.set()
     quiet = call.flag("q")
     identifier = call.text("buildid")
     with Leaving() as patience:

@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 import pathlib
+import socket
 import tarfile
 import time
 from collections.abc import Iterator
 
 import docker  # type: ignore[import-untyped]
 import pytest
+import requests
 
 import ketch
 import ketch.aio
@@ -116,6 +118,21 @@ def test_what_the_api_refuses(client: "docker.DockerClient") -> None:
     answer = api.post(api._url("/build/cancel"))
     assert answer.status_code == 400
     assert api.post(api._url("/build/cancel"), params={"id": "unknown"}).status_code == 204
+
+
+def test_a_client_that_leaves_ends_what_is_fetched_for_it(client: "docker.DockerClient") -> None:
+    """No body comes with such a request whose end anybody would read."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/context.tar"
+        url = client.api._url("/build")
+        with pytest.raises(requests.exceptions.Timeout):
+            client.api.post(url, params={"remote": address}, timeout=2)
+        client.api.close()
+        asking, _ = silent.accept()
+        with asking:
+            asking.settimeout(30)
+            while asking.recv(1 << 16):
+                pass
 
 
 def test_a_client_that_leaves_ends_its_build(client: "docker.DockerClient") -> None:
