@@ -193,6 +193,15 @@ def test_capabilities_are_added_and_dropped(
     assert int(line.split()[1], 16) == expected
 
 
+def test_capabilities_are_on_record_spelt_out(engine: Engine) -> None:
+    added = [f"--cap-add={name}" for name in ("sys_time", "NET_ADMIN", "CAP_SYS_TIME")]
+    identifier = engine.ok("create", *added, "--cap-drop=all", "busybox", "true").strip()
+    form = "{{json .HostConfig.CapAdd}} {{json .HostConfig.CapDrop}}"
+    expected = '["CAP_NET_ADMIN","CAP_SYS_TIME"] ["ALL"]'
+    assert engine.ok("inspect", "--format", form, identifier) == expected
+    engine.ok("rm", identifier)
+
+
 @pytest.mark.ketch_only("runc asks for capabilities that a host's root may not have itself")
 def test_privileged(engine: Engine) -> None:
     script = """grep -E '^(CapEff|Seccomp):' /proc/self/status

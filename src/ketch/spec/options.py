@@ -158,7 +158,6 @@ def _network(text: str) -> str:
     return _later("endpoints", "network")(text) if "=" in text else text
 
 
-_CAPABILITIES = _later("capabilities", "spelt_out")
 _WEIGHT = _later("blkio", "weight_device")
 _BYTE_RATE = _later("blkio", "byte_rate")
 _OPERATION_RATE = _later("blkio", "operation_rate")
@@ -179,9 +178,9 @@ OPTIONS = (
     Option("blkio-weight-device", kind="list", field="HostConfig.BlkioWeightDevice",
            convert=_checked(_WEIGHT), assemble=_each(_WEIGHT),
            help="Block I/O weight on one device (path:weight)"),
-    Option("cap-add", kind="list", field="HostConfig.CapAdd", assemble=_CAPABILITIES,
+    Option("cap-add", kind="list", field="HostConfig.CapAdd",
            help="Add Linux capabilities"),
-    Option("cap-drop", kind="list", field="HostConfig.CapDrop", assemble=_CAPABILITIES,
+    Option("cap-drop", kind="list", field="HostConfig.CapDrop",
            help="Drop Linux capabilities"),
     Option("cgroup-parent", field="HostConfig.CgroupParent",
            help="Cgroup under which to make the container's"),

@@ -20,6 +20,7 @@ from ketch.engine.requests.launch import ERROR_LOG
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
 from ketch.spec import environment, options
+from ketch.spec.capabilities import spelt_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -243,10 +244,16 @@ def _request(fields: "Fields") -> "Request":
         # Whatever the command: what the command line itself could have found.
         error.exit_status = ENGINE_FAILED  # type: ignore[attr-defined]
         raise
+    host = request["HostConfig"]
+    # docker's command spells them out since 28.2; other clients' stand as they were sent.
+    if added := host.get("CapAdd"):
+        host["CapAdd"] = spelt_out(added)
+    if dropped := host.get("CapDrop"):
+        host["CapDrop"] = spelt_out(dropped)
     if window := _window(fields):
-        request["HostConfig"]["ConsoleSize"] = window
-    if path := request["HostConfig"].get("ContainerIDFile"):
-        request["HostConfig"]["ContainerIDFile"] = os.path.join(caller.directory, path)
+        host["ConsoleSize"] = window
+    if path := host.get("ContainerIDFile"):
+        host["ContainerIDFile"] = os.path.join(caller.directory, path)
     return request
 
 
