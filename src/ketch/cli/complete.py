@@ -106,7 +106,7 @@ def _complete(
             return _starting(word, _commands(scanned.arguments[1:])), NO_FILES
         if scanned.arguments[0] in main.GROUPS and len(scanned.arguments) == 1:
             return _starting(word, _commands(scanned.arguments)), NO_FILES
-        found, words = _resolved(scanned.arguments)
+        found, words = accepted(scanned.arguments)
         settings = main.engine_settings(parse(command, before))
         command, scanned = found, _Scanned(found, words)
     elif scanned.awaiting is None and not word.startswith("-"):
@@ -134,8 +134,15 @@ def _complete(
     return found_words, directive
 
 
-def _resolved(words: list[str]) -> "tuple[Command, list[str]]":
-    """Returns what a command accepts, which it is asked by asking for help, and its words."""
+def accepted(words: list[str]) -> "tuple[Command, list[str]]":
+    """Returns what a command accepts, which it is asked by asking for help, and its words.
+
+    Args:
+        words: the command with what follows it, as after ``ketch``.
+
+    Raises:
+        KetchError: there is no such command.
+    """
     if words[1:2] in (["-h"], ["--help"]):
         raise KetchError("that is all that is to be typed")
     _, function, rest = main.find(words)

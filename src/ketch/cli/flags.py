@@ -161,6 +161,8 @@ def parse(command: Command, arguments: "Sequence[str]") -> Parsed:
                     _assign(parsed, flag, value)
     except InvalidArgumentError as error:
         hint = f"Usage:  {command.usage}\n\nRun '{command.path} --help' for more information"
+        if error.hint:
+            hint = f"{error.hint}\n\n{hint}"
         raise UsageError(error.message, hint, exit_status=125) from error
     if helping:
         raise HelpRequested(command)
@@ -175,7 +177,7 @@ def _long(command: Command, word: str, rest: list[str]) -> "list[tuple[Flag, Val
         raise InvalidArgumentError(f"bad flag syntax: {word}")
     flag = command.longs.get(name)
     if flag is None:
-        raise InvalidArgumentError(f"unknown flag: --{name}")
+        raise InvalidArgumentError(f"unknown flag: --{name}", _correction(command, name))
     if not equals:
         if flag.kind == "bool":
             value = "true"
@@ -204,7 +206,9 @@ def _shorthands(command: Command, group: str, rest: list[str]) -> "list[tuple[Fl
         letter = group[0]
         flag = command.shorthands.get(letter)
         if flag is None:
-            raise InvalidArgumentError(f"unknown shorthand flag: '{letter}' in -{group}")
+            raise InvalidArgumentError(
+                f"unknown shorthand flag: '{letter}' in -{group}", _correction(command, group)
+            )
         if len(group) > 2 and group[1] == "=":
             value, remaining = group[2:], ""
         elif flag.kind == "bool":
@@ -221,6 +225,12 @@ def _shorthands(command: Command, group: str, rest: list[str]) -> "list[tuple[Fl
         assignments.append((flag, _converted(flag, value)))
         group = remaining
     return assignments
+
+
+def _correction(command: Command, name: str) -> str:
+    from ketch.cli import corrections  # noqa: PLC0415 - only for who mistyped
+
+    return corrections.of_flag(command.path, name, command.longs)
 
 
 def _converted(flag: Flag, text: str) -> "Value":

@@ -12,7 +12,7 @@ from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError, spelt_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 
     from ketch.cli.flags import Parsed
@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "build": ("build", "build", "Start a build"),
     "commit": ("files", "commit", "Create a new image from a container's changes"),
+    "compose": ("compose", "compose", "Run a Compose project, by docker's Compose"),
     "cp": ("copy", "cp", "Copy files/folders between a container and the local filesystem"),
     "create": ("run", "create", "Create a new container"),
     "diff": (
@@ -314,10 +315,7 @@ def find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int], 
             (sys.stdout if arguments else sys.stderr).write(help_text)
             return name, lambda _settings, _arguments: 0, []
         if arguments[0] not in group:
-            raise _usage(
-                f"unknown command: ketch {name} {arguments[0]}",
-                f"Usage:  ketch {name}\n\nRun 'ketch {name} --help' for more information",
-            )
+            raise _unknown(arguments[0], name, group)
         command, arguments = group[arguments[0]], arguments[1:]
         if not isinstance(command, str):
             return name, _function(*command), arguments
@@ -325,7 +323,7 @@ def find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int], 
     if name in _HIDDEN:
         return name, _function(*_HIDDEN[name]), arguments
     if name not in COMMANDS:
-        raise _usage(f"unknown command: ketch {name}")
+        raise _unknown(name, "", (*COMMANDS, *GROUPS))
     return name, _function(*COMMANDS[name][:2]), arguments
 
 
@@ -335,8 +333,18 @@ def _function(module_name: str, function_name: str) -> "Callable[[Settings, list
     return found
 
 
-def _usage(message: str, hint: str = "Run 'ketch --help' for more information") -> UsageError:
-    return UsageError(message, hint, exit_status=1)
+def _unknown(name: str, group: str, known: "Iterable[str]") -> UsageError:
+    from ketch.cli import corrections  # noqa: PLC0415 - only for who mistyped
+
+    path = f"ketch {group}" if group else "ketch"
+    hints = [
+        corrections.of_command(name, group, known),
+        f"Usage:  {path}" if group else "",
+        f"Run '{path} --help' for more information",
+    ]
+    return UsageError(
+        f"unknown command: {path} {name}", "\n\n".join(filter(None, hints)), exit_status=1
+    )
 
 
 def _failed(error: "Any", command: str) -> int:

@@ -24,6 +24,7 @@ DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
 PATH_LENGTH_MAX = 255
 
+_PROGRAM = "ketch run IMAGE /bin/sh"
 _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
 
@@ -127,9 +128,10 @@ def parse(text: str) -> Reference:
             raise InvalidArgumentError(
                 "invalid reference format: repository name must be lowercase"
             )
-        raise InvalidArgumentError(
-            "invalid reference format", "a reference is [host[:port]/]name[:tag][@digest]"
-        )
+        hint = "a reference is [host[:port]/]name[:tag][@digest]"
+        if text[:1] in {"/", ".", "~"}:
+            hint = f"that is a path; the image comes first, and then what is to run: {_PROGRAM}"
+        raise InvalidArgumentError("invalid reference format", hint)
     domain, path, tag, digest = pieces
     if len(path) > PATH_LENGTH_MAX:
         raise InvalidArgumentError(

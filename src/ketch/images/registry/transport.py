@@ -58,6 +58,10 @@ USER_AGENT = "ketch"
 PORTS = {"http": 80, "https": 443}
 CONNECT_TIMEOUT_SECONDS = 30
 _REGISTRY = "the registry"  # whom messages speak of
+_ELSEWHERE = (
+    "Without a registry, ketch load and ketch import make images of archives; a mirror is listed "
+    "in /etc/ketch/registries.json."
+)
 _CONNECTIONS_EACH = 8
 
 # Whoever lists a registry as insecure knows, and is not told with each request.
@@ -364,19 +368,21 @@ def _translated(url: str, error: Exception, peer: str) -> UnavailableError:
     """Returns what went wrong before an answer, and whether another address may do better."""
     scheme, host, port = origin(url)
     where = f"{host}:{port}"
+    elsewhere = _ELSEWHERE if peer == _REGISTRY else ""
     inner = error
     if isinstance(error, ProxyError):
         with contextlib.suppress(AttributeError):
             inner = error.original_error
         return UnreachableError(f"{where}: the proxy does not lead there: {inner}")
     if isinstance(error, NameResolutionError):
-        return UnreachableError(f"lookup {host}: no such host", f"is {peer}'s name right?")
+        hint = f"is {peer}'s name right?"
+        return UnreachableError(f"lookup {host}: no such host", f"{hint} {elsewhere}".strip())
     if isinstance(error, NewConnectionError):
         cause = error.__cause__ or error.__context__
         reason = getattr(cause, "strerror", None) or str(error)
-        return UnreachableError(f"dial tcp {where}: connect: {str(reason).lower()}")
+        return UnreachableError(f"dial tcp {where}: connect: {str(reason).lower()}", elsewhere)
     if isinstance(error, ConnectTimeoutError):
-        return UnreachableError(f"dial tcp {where}: i/o timeout")
+        return UnreachableError(f"dial tcp {where}: i/o timeout", elsewhere)
     if isinstance(error, SSLError):
         text = str(error)
         if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
