@@ -138,7 +138,7 @@ _RUNNING = {states.RUNNING, states.RESTARTING}
 _STATES = {
     "attach": _RUNNING, "checkpoint create": _RUNNING, "exec": _RUNNING, "kill": states.ACTIVE,
     "pause": _RUNNING, "port": states.ACTIVE, "rm": _STOPPED, "start": _STOPPED,
-    "stats": states.ACTIVE, "stop": states.ACTIVE, "top": states.ACTIVE,
+    "ns": states.ACTIVE, "stats": states.ACTIVE, "stop": states.ACTIVE, "top": states.ACTIVE,
     "unpause": {states.PAUSED}, "wait": states.ACTIVE,
 }  # fmt: skip
 

@@ -56,6 +56,11 @@ COMMANDS = {
     "login": ("login", "login", "Authenticate to a registry"),
     "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
+    "ns": (
+        "anatomy",
+        "ns",
+        "Show the namespaces, control groups, mounts and links that containers are made of",
+    ),
     "pause": ("containers", "pause", "Pause all processes within one or more containers"),
     "port": ("port", "port", "List port mappings or a specific mapping for the container"),
     "ps": ("ps", "ps", "List containers"),
