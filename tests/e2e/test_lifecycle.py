@@ -218,6 +218,51 @@ def test_several_at_once_go_on_after_a_failure(engine: Engine) -> None:
     assert "second" in result.err
 
 
+def test_many_are_removed_whatever_they_are_doing(engine: Engine) -> None:
+    states = {
+        "made": ["create"],
+        "ran": ["run", "-d"],
+        "runs": ["run", "-d"],
+        "held": ["run", "-d"],
+        "leaves": ["run", "-d", "--rm"],
+        "again": ["run", "-d", "--restart", "always"],
+    }
+    for name, words in states.items():
+        script = "exit 3" if name == "ran" else "sleep 60"
+        engine.ok(*words, "--name", name, "busybox", "sh", "-c", script)
+    engine.ok("wait", "ran")
+    engine.ok("pause", "held")
+    made = [engine.ok("create", "busybox", "true") for _ in range(20)]
+
+    result = engine("rm", "made", "runs", "ran", "held")
+    assert (result.status, result.out) == (1, "made\nran\n")
+    assert '"/runs"' in result.err
+    assert '"/held"' in result.err
+
+    left = ["runs", "held", "nonsuch", "leaves", "again", *made]
+    result = engine("rm", "-f", *left)
+    # Docker's command asks for all of them at once.
+    assert (result.status, {*result.out.split()}) == (0, {*left} - {"nonsuch"})
+    assert "nonsuch" in result.err
+    assert engine.ok("ps", "-aq") == ""
+
+
+@pytest.mark.ketch_only("docker's daemon kills again what its monitor has not seen end")
+def test_of_each_of_many_that_are_removed_is_told(ketch: Engine) -> None:
+    identities = [ketch.ok("run", "-d", "busybox", "sleep", "60") for _ in range(3)]
+    since = str(time.time())
+    result = ketch("rm", "-f", *identities, identities[0][:12])
+    assert (result.status, result.out.split()) == (0, identities)  # the last was there no more
+    told = ketch.ok("events", "--since", since, "--until", str(time.time() + 0.1),
+                    "--filter", "type=container", "--format",
+                    '{{.Actor.ID}} {{.Action}} {{index .Actor.Attributes "exitCode"}}')  # fmt: skip
+    by_container: dict[str, list[str]] = {}
+    for line in told.splitlines():
+        identity, action = line.split(" ", 1)
+        by_container.setdefault(identity, []).append(action.strip())
+    assert by_container == {each: ["kill", "die 137", "destroy"] for each in identities}
+
+
 def test_images_tag_and_rmi(engine: Engine) -> None:
     engine.ok("tag", "busybox", "other/name:v1")
     assert "other/name" in engine.ok("images")

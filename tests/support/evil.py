@@ -398,8 +398,9 @@ class Victim:
             image.manifest_digest for image in images.list()
         }
         if not keep:
+            every = images.list()
             with images.removing() as removal:
-                for image in images.list():
+                for image in every:
                     removal.remove(image.id, force=True, prune=False)
             needed = set()
         for container in os.listdir(self.root / "containers") if (

@@ -1,6 +1,6 @@
 """The commands about containers that exist: rm, stop, restart, kill, pause, unpause, wait."""
 
-from ketch.cli.each import for_each
+from ketch.cli.each import for_each, tell_each
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.containers.containers import Containers
 from ketch.engine.records.store import Store
@@ -65,18 +65,20 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     containers = _containers(settings)
     force = parsed.enabled("force")
 
-    def remove(reference: str) -> str:
-        if parsed.enabled("link"):
-            from ketch.engine.containers.unlinking import unlink  # noqa: PLC0415 - rarely asked for
-            from ketch.engine.engine import Engine  # noqa: PLC0415
+    if parsed.enabled("link"):
+        from ketch.engine.containers.unlinking import unlink  # noqa: PLC0415 - rarely asked for
+        from ketch.engine.engine import Engine  # noqa: PLC0415
 
+        def remove_link(reference: str) -> str:
             unlink(Engine(settings), reference)
             return reference
-        containers.remove(reference, force=force, volumes=parsed.enabled("volumes"))
-        return reference
 
+        return for_each(parsed.arguments, remove_link, absent_is_fine=force)
     # By force, what is not there is as good as removed.
-    return for_each(parsed.arguments, remove, absent_is_fine=force)
+    return tell_each(
+        containers.remove_each(parsed.arguments, force=force, volumes=parsed.enabled("volumes")),
+        absent_is_fine=force,
+    )
 
 
 def stop(settings: "Settings", arguments: list[str]) -> int:

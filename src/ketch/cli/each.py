@@ -6,7 +6,7 @@ from ketch.errors import KetchError, NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 def for_each(
@@ -22,15 +22,38 @@ def for_each(
     Returns:
         1 if anything failed, else 0.
     """
+
+    def outcomes() -> "Iterator[tuple[str, KetchError | None]]":
+        for name in names:
+            try:
+                line = action(name)
+            except KetchError as error:
+                yield name, error
+            else:
+                yield line, None
+
+    return tell_each(outcomes(), absent_is_fine=absent_is_fine)
+
+
+def tell_each(
+    outcomes: "Iterable[tuple[str, KetchError | None]]", *, absent_is_fine: bool = False
+) -> int:
+    """Print what came of something that was done to each of several things.
+
+    Args:
+        outcomes: the line to print, and what went wrong instead, or None.
+        absent_is_fine: whether what is not there is told of, but is no failure.
+
+    Returns:
+        1 if anything failed, else 0.
+    """
     status = 0
-    for name in names:
-        try:
-            line = action(name)
-        except KetchError as error:
-            sys.stdout.flush()
-            print(f"ketch: {error.message}", file=sys.stderr)
-            if not (absent_is_fine and isinstance(error, NotFoundError)):
-                status = 1
-        else:
+    for line, error in outcomes:
+        if error is None:
             print(line, flush=True)
+            continue
+        sys.stdout.flush()
+        print(f"ketch: {error.message}", file=sys.stderr)
+        if not (absent_is_fine and isinstance(error, NotFoundError)):
+            status = 1
     return status

@@ -15,6 +15,7 @@ from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ketch.engine.images.image import Image
     from ketch.engine.settings import Settings
 
 _IMPORT = Command(
@@ -91,15 +92,19 @@ def rmi(settings: "Settings", arguments: list[str]) -> int:
     platforms = [documents.parse_platform(text)
                  for given in parsed.items("platform") for text in given.split(",")]  # fmt: skip
     errors: list[KetchError] = []
-    for text in parsed.arguments:
-        try:
-            if platforms:
-                engine.check_platform(engine.resolve(text), platforms)
-            removed = engine.remove(text, force=force, prune=not parsed.enabled("no-prune"))
-        except KetchError as error:
-            errors.append(error)
-        else:
-            sys.stdout.write("".join(f"{what}: {name}\n" for what, name in removed))
+
+    def check(image: "Image") -> None:
+        if platforms:
+            engine.check_platform(image, platforms)
+
+    prunes = not parsed.enabled("no-prune")
+    with engine.removing() as removal:
+        for text in parsed.arguments:
+            try:
+                removal.remove(text, force=force, prune=prunes, check=check)
+            except KetchError as error:
+                errors.append(error)
+    sys.stdout.write("".join(f"{what}: {name}\n" for what, name in removal.events))
     if not errors:
         return 0
     if force and all(isinstance(error, NotFoundError) for error in errors):

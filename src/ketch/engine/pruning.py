@@ -31,17 +31,18 @@ def containers(engine: "Engine", pairs: "Iterable[str]" = ()) -> tuple[list[str]
         InvalidArgumentError: a filter is unknown or malformed.
     """
     fits = chooser(pairs)
+    found = {
+        container.id: sizes.container(engine, container)[0]
+        for container in engine.containers.list(all=True)
+        if not container.is_active and fits(container.created_ns, summary.labels(container))
+    }
     removed, freed_bytes = [], 0
-    for container in engine.containers.list(all=True):
-        if container.is_active or not fits(container.created_ns, summary.labels(container)):
-            continue
-        own_bytes, _ = sizes.container(engine, container)
-        try:
-            engine.containers.remove(container.id)
-        except (ConflictError, NotFoundError):
-            continue  # it has been started, or somebody else was quicker
-        removed.append(container.id)
-        freed_bytes += own_bytes
+    for container_id, failure in engine.containers.remove_each(found):
+        if failure is None:
+            removed.append(container_id)
+            freed_bytes += found[container_id]
+        elif not isinstance(failure, ConflictError | NotFoundError):
+            raise failure  # others have been started, or somebody else was quicker
     record(engine, "container", freed_bytes)
     return removed, freed_bytes
 

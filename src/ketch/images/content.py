@@ -132,10 +132,16 @@ class ContentStore:
     def write_index(self, content: bytes) -> None:
         """Have ``index.json``, the list of images for tools that read OCI layouts, say this."""
         self.make_layout()
-        with contextlib.suppress(FileNotFoundError), open(f"{self.root}/index.json", "rb") as file:
-            if file.read() == content:
-                return
-        self._replace("index.json", content)
+        if self.read_index() != content:
+            self._replace("index.json", content)
+
+    def read_index(self) -> bytes:
+        """Returns what ``index.json`` says, nothing where there is none."""
+        try:
+            with open(f"{self.root}/index.json", "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
 
     def make_layout(self) -> None:
         """Make the directories, if they are missing: whoever brings a blob here itself."""

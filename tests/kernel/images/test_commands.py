@@ -1,6 +1,7 @@
 """``ketch import``, ``images``, ``tag`` and ``rmi`` as users see them."""
 
 import http.server
+import json
 import pathlib
 import re
 import sys
@@ -117,6 +118,50 @@ def test_what_can_be_removed_is_and_the_rest_is_named(ketch: Engine, file: str) 
     assert result.out.startswith("Untagged: a:latest\nDeleted: sha256:")
     assert result.err == "ketch: No such image: no:latest\nNo such image: nor:latest\n"
     assert ketch("rmi", "-f", "gone").status == 0
+
+
+def test_a_layer_is_told_of_with_the_last_of_many_images_that_had_it(
+    ketch: Engine, file: str
+) -> None:
+    first = ketch.ok("import", file, "a")
+    second = ketch.ok("import", "-m", "of the same files", file, "b")
+    ketch.ok("tag", "b", "c")
+    (layer,) = json.loads(ketch.ok("image", "inspect", "-f", "{{json .RootFS.Layers}}", "a"))
+    assert ketch.ok("rmi", "a", "b", "c").splitlines() == [
+        "Untagged: a:latest", f"Deleted: {first}", "Untagged: b:latest",
+        "Untagged: c:latest", f"Deleted: {second}", f"Deleted: {layer}",
+    ]  # fmt: skip
+
+
+def test_other_tools_are_told_of_a_change_without_reading_what_is_known(
+    ketch: Engine, file: str, tmp_path: pathlib.Path
+) -> None:
+    ketch.ok("import", file, "a")
+    index = tmp_path / "root" / "index.json"
+    known = json.loads(index.read_bytes())["manifests"][0]
+    algorithm, digits = known["digest"].split(":")
+    manifest = tmp_path / "root" / "blobs" / algorithm / digits
+    whole = manifest.read_bytes()
+    manifest.write_bytes(b" " * len(whole))
+    ketch.ok("tag", "a", "b")
+    named = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry
+             for entry in json.loads(index.read_bytes())["manifests"]}  # fmt: skip
+    assert named["a:latest"] == known
+    manifest.write_bytes(whole)
+
+    # What somebody else made of the list is not believed.
+    known["size"] += 1
+    for content in (
+        b"",
+        b"[]",
+        b'{"manifests": [{}]}',
+        json.dumps({"manifests": [known]}).encode(),
+    ):
+        index.write_bytes(content)
+        ketch.ok("tag", "a", "b")
+        entries = json.loads(index.read_bytes())["manifests"]
+        assert [entry["size"] for entry in entries] == [len(whole)] * 2
+        assert {entry["digest"] for entry in entries} == {known["digest"]}
 
 
 @pytest.mark.parametrize("command", ["import", "rmi", "tag"])

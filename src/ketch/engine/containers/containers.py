@@ -6,7 +6,8 @@ the monitor has recorded the rest. Nothing here needs the monitor to be alive.
 
 import json
 import time
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from signal import SIGKILL, SIGTERM, pidfd_send_signal
 
 from ketch.engine.containers.ledger import (
@@ -29,12 +30,18 @@ from ketch.spec import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Generator, Iterable, Iterator
+
     from ketch import cgroups
     from ketch.engine.records.rows import Columns, Container
 
 STOP_TIMEOUT_SECONDS = 10
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 _LONGEST_PAUSE_MS = 100
+# Each that runs is finished by a process of some megabytes.
+_REMOVED_AT_ONCE = 16
+_FORCED_AT_ONCE = (states.RUNNING, states.PAUSED)
 
 
 class Containers(Ledger):
@@ -201,6 +208,32 @@ class Containers(Ledger):
             container = self.find(container.id)
         self._finish_removal(container.id, volumes=volumes)
 
+    def remove_each(
+        self, references: "Iterable[str]", *, force: bool = False, volumes: bool = False
+    ) -> "Iterator[tuple[str, KetchError | None]]":
+        """Remove containers, many at a time; see ``remove``.
+
+        What is to be killed is killed together, so that their monitors finish side by side, and
+        records are changed for many in one transaction.
+
+        Yields:
+            Each reference, in order, with why it is still there, or None.
+        """
+        left = iter(references)
+        while some := list(islice(left, _REMOVED_AT_ONCE)):
+            # One process alone may wait for another one, and has its own words for what is wrong.
+            done = self._remove_plain(some, force=force, volumes=volumes) if len(some) > 1 else {}
+            for reference in some:
+                try:
+                    if reference not in done:
+                        self.remove(reference, force=force, volumes=volumes)
+                    elif failure := done.pop(reference):
+                        raise failure
+                except KetchError as error:
+                    yield reference, error
+                else:
+                    yield reference, None
+
     def cgroup(self, container: "Container") -> "cgroups.Manager":
         """The cgroup of a container that runs."""
         from ketch import cgroups  # noqa: PLC0415 - few commands need them
@@ -212,12 +245,83 @@ class Containers(Ledger):
 
     # How it is done
 
+    def _remove_plain(
+        self, references: "Iterable[str]", *, force: bool, volumes: bool
+    ) -> "dict[str, KetchError | None]":
+        """Remove those containers of which nothing needs to be waited for but their end.
+
+        Returns:
+            Why they are still there, or None, by reference. Others are not in it.
+        """
+        chosen: dict[str, Container] = {}
+        for reference in references:
+            with suppress(KetchError):
+                container = self.find(reference)
+                plain = not container.is_active or (force and container.status in _FORCED_AT_ONCE)
+                if plain and all(container.id != other.id for other in chosen.values()):
+                    chosen[reference] = container
+        outcomes: dict[str, KetchError | None] = {}
+        self._kill_all([container for container in chosen.values() if container.is_active])
+        for reference, container in list(chosen.items()):
+            if container.is_active:
+                with _told_in(outcomes, reference):
+                    if self._await_forced_end(container):
+                        outcomes[reference] = None
+        left = {name: each for name, each in chosen.items() if name not in outcomes}
+        with self._store.transaction() as connection:
+            claimed = [name for name, each in left.items() if self._claims(connection, each.id)]
+        for reference in claimed:
+            with _told_in(outcomes, reference):
+                self._clear(left[reference].id)
+        cleared = [left[reference] for reference in claimed if reference not in outcomes]
+        with self._store.transaction() as connection:
+            cleared = [self._forget(connection, container.id) for container in cleared]
+        for container in cleared:
+            self._forget_volumes(container, volumes=volumes)
+        return outcomes | {name: None for name in claimed if name not in outcomes}
+
+    def _claims(self, connection: "sqlite3.Connection", container_id: str) -> bool:
+        """Become the keeper of a container to remove it, if that can be at once."""
+        try:
+            container = rows.select(connection, container_id, self._boot_id)
+        except NotFoundError:
+            return False
+        if self._is_kept(container) or container.is_active:
+            return False
+        self._claim_removal(connection, container)
+        return True
+
+    def _kill_all(self, running: "list[Container]") -> None:
+        with ExitStack() as opened:
+            targets = []
+            for container in running:
+                pidfd = opened.enter_context(
+                    open_process(container.init_pid, container.init_start_time)
+                )
+                if pidfd is not None:
+                    targets.append((container, pidfd))
+            columns: Columns = {"stopped_by_hand": 1, "on_end": "stay"}
+            with self._store.transaction() as connection:
+                for container, _ in targets:
+                    rows.update(connection, container.id, columns)
+                    rows.record_event(connection, "kill", container, signal=str(int(SIGKILL)))
+            for container, pidfd in targets:
+                with suppress(ProcessLookupError):
+                    pidfd_send_signal(pidfd, SIGKILL)
+                if container.status == states.PAUSED:
+                    with suppress(KetchError, OSError):
+                        self.cgroup(container).thaw()
+
     def _end_by_force(self, container: "Container") -> bool:
         """Kill a container, and wait until it has ended; returns whether it is gone with that."""
         if not self._call_off(container):
             if container.status == states.RESTARTING:
                 container = self.find(container.id)  # it runs by now
             self._signal(container, SIGKILL, on_end="stay", thaw=True)
+        return self._await_forced_end(container)
+
+    def _await_forced_end(self, container: "Container") -> bool:
+        """Wait for the end of a container that was killed; returns whether it is gone with that."""
         ended = self._await_end(container, RECORD_TIMEOUT_SECONDS)
         if ended is not None and not ended.auto_remove:
             return False
@@ -381,6 +485,17 @@ _FIRST_STEP = {
     states.RESTARTING: "stop the container before removing or force remove",
     states.PAUSED: "unpause the container before removing or force remove",
 }
+
+
+@contextmanager
+def _told_in(
+    outcomes: "dict[str, KetchError | None]", reference: str
+) -> "Generator[None, None, None]":
+    """Keep what goes wrong in the block, under a reference."""
+    try:
+        yield
+    except KetchError as error:
+        outcomes[reference] = error
 
 
 def _same_keeper(one: "Container", other: "Container") -> bool:

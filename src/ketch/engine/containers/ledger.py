@@ -507,13 +507,7 @@ class Ledger:
             with self._store.transaction() as connection:
                 container = rows.select(connection, container_id, self._boot_id)
                 if not self._is_kept(container):
-                    keeper = self._myself()
-                    columns: Columns = {
-                        "state": states.next_state(container.status, "remove"),
-                        "boot_id": self._boot_id, "monitor_pid": keeper.pid,
-                        "monitor_start_time": keeper.start_time,
-                    }  # fmt: skip
-                    rows.update(connection, container_id, columns)
+                    self._claim_removal(connection, container)
                     return
                 if container.status == states.REMOVING:
                     raise ConflictError(
@@ -523,8 +517,25 @@ class Ledger:
                 raise StartedMeanwhileError(f"container {container.name} was started meanwhile")
             self._wait_for_keeper(container, deadline)
 
+    def _claim_removal(self, connection: sqlite3.Connection, container: Container) -> None:
+        keeper = self._myself()
+        columns: Columns = {
+            "state": states.next_state(container.status, "remove"), "boot_id": self._boot_id,
+            "monitor_pid": keeper.pid, "monitor_start_time": keeper.start_time,
+        }  # fmt: skip
+        rows.update(connection, container.id, columns)
+
     def _finish_removal(self, container_id: str, *, volumes: bool = False) -> None:
-        # The record goes last, so that whatever remains when this is interrupted is found again.
+        self._clear(container_id)
+        with self._store.transaction() as connection:
+            container = self._forget(connection, container_id)
+        self._forget_volumes(container, volumes=volumes)
+
+    def _clear(self, container_id: str) -> None:
+        """Remove the directory of a container that is being removed.
+
+        Its record goes last, so that whatever remains when this is interrupted is found again.
+        """
         try:
             remove_tree(self._settings.container_directory(container_id))
         except OSError as error:
@@ -533,17 +544,21 @@ class Ledger:
             raise UnavailableError(
                 message, "remove what is mounted there, then try again"
             ) from error
-        with self._store.transaction() as connection:
-            container = rows.select(connection, container_id, self._boot_id)
-            connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
-            connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
-            connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
-            links.forget(connection, container_id)
-            if container.is_whole:
-                ended = {events.EXIT_STATUS: str(container.exit_status)}
-                rows.record_event(connection, "destroy", container, **ended)
+
+    def _forget(self, connection: sqlite3.Connection, container_id: str) -> Container:
+        container = rows.select(connection, container_id, self._boot_id)
+        connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
+        connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
+        connection.execute("DELETE FROM exec WHERE container_id = ?", (container_id,))
+        links.forget(connection, container_id)
+        if container.is_whole:
+            ended = {events.EXIT_STATUS: str(container.exit_status)}
+            rows.record_event(connection, "destroy", container, **ended)
+        return container
+
+    def _forget_volumes(self, container: Container, *, volumes: bool) -> None:
         anonymous = volumes or container.auto_remove
-        forget_container(self._settings, self._store, container_id, anonymous=anonymous)
+        forget_container(self._settings, self._store, container.id, anonymous=anonymous)
 
 
 _NO_PROCESS: "Columns" = {

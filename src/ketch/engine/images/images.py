@@ -13,7 +13,13 @@ import time
 
 from ketch.engine.images.image import Image
 from ketch.engine.records import events
-from ketch.errors import ImageNotFoundError, InvalidArgumentError, KetchError, NotFoundError
+from ketch.errors import (
+    ImageNotFoundError,
+    InvalidArgumentError,
+    KetchError,
+    NotFoundError,
+    UnavailableError,
+)
 from ketch.images import drivers, lock
 from ketch.images.content import ContentStore
 from ketch.linux.scopes import owned
@@ -301,19 +307,19 @@ class Images:
 
     @contextlib.contextmanager
     def removing(self) -> "Iterator[Removal]":
-        """Remove several images in a block, and what nobody else needs of them at its end."""
+        """Remove several images in a block, and what nobody else needs of them at its end.
+
+        They go from the records in one transaction, so the block must use this database for
+        nothing else.
+        """
         from ketch.engine.images.removal import Removal  # noqa: PLC0415 - not for a start
 
-        removal = Removal(self._store, self._find)
-        try:
+        with self._store.transaction() as connection:
+            removal = Removal(connection, self._find)
             yield removal
-        finally:
-            if removal.events:
-                self.publish_index()
-            gone = self.collect_garbage()
-            removal.events += [
-                ("Deleted", chain) for chain in reversed(removal.chain_ids) if chain in gone
-            ]
+        removal.tell(self.collect_garbage())
+        if removal.events:
+            self.publish_index()  # where somebody adds images there was nothing collected
 
     def record_prune(self, reclaimed_bytes: int) -> None:
         """Tell in ``events`` that unused images were removed."""
@@ -335,8 +341,9 @@ class Images:
             self.content.delete_unfinished()
             snapshotter.remove_unfinished()
             # Whoever recorded a change and was killed has not told of it, and what the list still
-            # leads to is about to be deleted.
-            self.publish_index()
+            # leads to is about to be deleted. For want of room it is told of when there is some.
+            with contextlib.suppress(UnavailableError):
+                self.publish_index()
             try:
                 blobs, layers = self.referred(self.list())
             except KetchError:
@@ -348,6 +355,7 @@ class Images:
             unused = set(self.snapshotter.chain_ids()) - layers - self.cached()
             for chain_id in unused:
                 self.snapshotter.remove(chain_id)
+            self.publish_index()
             return unused
 
     # How

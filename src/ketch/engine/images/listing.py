@@ -85,9 +85,9 @@ def prune(
     sizes = {
         chain: images.snapshotter.size_bytes(chain) for chain in images.snapshotter.chain_ids()
     }
-    users = images.users()
+    users, found = images.users(), images.list()
     with images.removing() as removal:
-        for image in images.list():
+        for image in found:
             if image.created_ns >= until or image.id in users or not _labelled(image, chosen):
                 continue
             if dangling_only and inspection.repo_tags(image):

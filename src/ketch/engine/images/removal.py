@@ -6,6 +6,7 @@ Source: moby, daemon/images/image_delete.go, whose order of checks and messages 
 import sqlite3
 
 from ketch.engine.records import events as history
+from ketch.engine.records import states
 from ketch.engine.records.rows import Container
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 from ketch.linux import procfs
@@ -16,39 +17,83 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ketch.engine.images.image import Image
-    from ketch.engine.records.store import Store
     from ketch.spec.reference import Reference
 
     Events = list[tuple[str, str]]
 
 
 class Removal:
-    """Images being removed; ``Images.removing`` makes it.
+    """Images being removed, in one transaction; ``Images.removing`` makes it.
 
-    Attributes:
-        events: what happened so far, as ``Images.remove`` tells it.
-        chain_ids: of the layers of the images that were named, the lowest first.
+    Args:
+        connection: within a transaction.
+        find: what finds an image by what the user calls it.
     """
 
-    __slots__ = ("_find", "_store", "chain_ids", "events")
+    __slots__ = ("_chain_ids", "_connection", "_find", "_parsed", "_told")
 
-    def __init__(self, store: "Store", find: "Callable[[sqlite3.Connection, str], Image]") -> None:
-        self._store = store
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        find: "Callable[[sqlite3.Connection, str], Image]",
+    ) -> None:
+        self._connection = connection
         self._find = find
-        self.events: Events = []
-        self.chain_ids: list[str] = []
+        self._parsed: dict[str, Reference] = {}
+        self._told: list[Events] = []
+        self._chain_ids: list[list[str]] = []  # beside each of those, of the image's layers
 
-    def remove(self, text: str, *, force: bool = False, prune: bool = True) -> None:
-        """Remove one; see ``Images.remove``."""
-        with self._store.transaction() as connection:
-            image = self._find(connection, text)
-            chain_ids = _chain_ids(image)
-            self.events += remove(connection, image, text, force=force, prune=prune)
-        self.chain_ids += [chain for chain in chain_ids if chain not in self.chain_ids]
+    @property
+    def events(self) -> "Events":
+        """What happened so far, as ``Images.remove`` tells it."""
+        return [event for told in self._told for event in told]
+
+    def remove(
+        self,
+        text: str,
+        *,
+        force: bool = False,
+        prune: bool = True,
+        check: "Callable[[Image], None] | None" = None,
+    ) -> None:
+        """Remove one; see ``Images.remove``. Of one that stays nothing is changed.
+
+        Args:
+            text: name, ID, or unique start of an ID.
+            force: whether to overrule what can be overruled.
+            prune: whether nameless images that it was committed on go along.
+            check: raises an error for an image that is not meant.
+        """
+        connection = self._connection
+        image = self._find(connection, text)
+        if check is not None:
+            check(image)
+        names = [self._parsed.get(name) or self._parse(name) for name in image.names]
+        # All that is refused is refused before anything is changed.
+        events = remove(connection, image, text, names, force=force, prune=prune)
+        self._told.append(events)
+        self._chain_ids.append(_chain_ids(image))
+
+    def _parse(self, name: str) -> "Reference":
+        parsed = self._parsed[name] = references.parse(name)
+        return parsed
+
+    def tell(self, gone: set[str]) -> None:
+        """Tell of layers that have gone, with the last of the images that had them."""
+        left = set(gone)
+        for events, chain_ids in zip(reversed(self._told), reversed(self._chain_ids), strict=True):
+            events += [("Deleted", chain) for chain in reversed(chain_ids) if chain in left]
+            left.difference_update(chain_ids)
 
 
 def remove(
-    connection: sqlite3.Connection, image: "Image", text: str, *, force: bool, prune: bool = True
+    connection: sqlite3.Connection,
+    image: "Image",
+    text: str,
+    names: "list[Reference]",
+    *,
+    force: bool,
+    prune: bool = True,
 ) -> "Events":
     """Take names, and perhaps the image, out of the records.
 
@@ -56,6 +101,7 @@ def remove(
         connection: within a transaction.
         image: what ``text`` was resolved to.
         text: what the user called it.
+        names: the names that it has.
         force: whether several names, and containers that do not run, are overruled.
         prune: whether the images that it was committed on go too where they have no name and no
             other use.
@@ -66,7 +112,6 @@ def remove(
     Raises:
         ConflictError: the image stays because of its containers or its other names.
     """
-    names = [references.parse(name) for name in image.names]
     users = _users(connection, image)
     events: Events = []
     given = _given_name(text, names)
@@ -74,7 +119,7 @@ def remove(
         if not force and users and _are_one(names):
             raise ConflictError(
                 f'conflict: unable to remove repository reference "{text}" (must force) -'
-                f" container {users[0].id[:12]} is using its referenced image {image.short_id}",
+                f" container {users[0][:12]} is using its referenced image {image.short_id}",
                 "remove the container first, or force the removal",
             )
         dropped = [given]
@@ -138,12 +183,25 @@ def _given_name(text: str, names: "list[Reference]") -> "Reference | None":
     return given if given in names else None
 
 
-def _users(connection: sqlite3.Connection, image: "Image") -> list[Container]:
-    boot_id = procfs.boot_id()
+def _users(connection: sqlite3.Connection, image: "Image") -> list[str]:
+    """Returns the IDs of the containers of an image, the oldest first."""
     rows = connection.execute(
-        "SELECT * FROM container WHERE image_id = ? ORDER BY created_ns", (image.id,)
+        "SELECT id FROM container WHERE image_id = ? ORDER BY created_ns", (image.id,)
     )
-    return [Container(row, boot_id) for row in rows]
+    return [row["id"] for row in rows]
+
+
+def _active_user(connection: sqlite3.Connection, image: "Image") -> str:
+    """Returns the ID of a container of an image that has a process, or empty."""
+    boot_id = procfs.boot_id()
+    marks = ", ".join("?" * len(states.ACTIVE))
+    rows = connection.execute(
+        f"SELECT * FROM container WHERE image_id = ? AND state IN ({marks}) ORDER BY created_ns",
+        (image.id, *states.ACTIVE),
+    )
+    # What is recorded as active may have ended; what is not, is not.
+    users = (Container(row, boot_id) for row in rows)
+    return next((user.id for user in users if user.is_active), "")
 
 
 def _untag(
@@ -172,7 +230,7 @@ def _are_one(names: "list[Reference]") -> bool:
 def _conflict(
     connection: sqlite3.Connection,
     image: "Image",
-    users: list[Container],
+    users: list[str],
     names: "list[Reference]",
     *,
     force: bool,
@@ -181,15 +239,14 @@ def _conflict(
     children = "SELECT 1 FROM image WHERE parent_id = ? LIMIT 1"
     if connection.execute(children, (image.id,)).fetchone():
         return True, "image has dependent child images"
-    for user in users:
-        if user.is_active:
-            return True, f"image is being used by running container {user.id[:12]}"
+    if users and (active := _active_user(connection, image)):
+        return True, f"image is being used by running container {active[:12]}"
     if force:
         return None
     if names:
         return False, "image is referenced in multiple repositories"
     if users:
-        return False, f"image is being used by stopped container {users[0].id[:12]}"
+        return False, f"image is being used by stopped container {users[0][:12]}"
     return None
 
 
