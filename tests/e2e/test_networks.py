@@ -263,10 +263,11 @@ def test_engines_that_know_nothing_of_each_other_choose_different_subnets(
             for link in links:
                 subprocess.run(["ip", "link", "delete", link], check=True)
     finally:
-        for link in links:
-            subprocess.run(["ip", "link", "add", link, "type", "bridge"], check=False,
-                           capture_output=True)  # fmt: skip
-            leftovers.remove_network(link)
+        for engine in engines:
+            engine("system", "reset", "--force")
+    rules = subprocess.run(["nft", "list", "table", "inet", "ketch"], capture_output=True,
+                           text=True, check=True).stdout  # fmt: skip
+    assert [link for link in links if link in rules] == []
 
 
 def test_prune_removes_what_nobody_uses(engine: Engine, network: str) -> None:

@@ -117,6 +117,8 @@ def ensure(host: rtnetlink.Socket, bridge: Bridge, alias: str = "") -> int:
         if alias and not link.alias:
             requests.append(rtnetlink.set_alias(link.index, alias))
         if not bridge.kept:
+            if link.mac != bridge.mac:  # its network had another subnet
+                requests.append(rtnetlink.set_link(link.index, mac=bridge.mac))
             hardening.harden(link)
             if link.learns_from_link_local:
                 requests.append(rtnetlink.learn_by_forwarding(link.index))

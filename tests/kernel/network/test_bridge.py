@@ -78,6 +78,17 @@ def test_a_bridge_that_is_down_or_stale_is_mended(kernel: rtnetlink.Socket, brid
     check(kernel, index)
 
 
+def test_a_network_with_another_subnet_has_another_hardware_address(
+    kernel: rtnetlink.Socket, bridge: Bridge
+) -> None:
+    """By it the packet filter knows what comes to the host."""
+    bridges.ensure(kernel, Bridge(bridge.name, [IPv4Interface("172.18.0.1/16")]))
+    bridges.ensure(kernel, bridge)
+    link = kernel.link(bridge.name)
+    assert link is not None
+    assert link.mac == bridge.mac == "02:42:ac:11:00:01"
+
+
 def test_an_operators_own_address_stays(kernel: rtnetlink.Socket, bridge: Bridge) -> None:
     index = bridges.ensure(kernel, bridge)
     kernel.execute(rtnetlink.add_address(index, IPv4Interface("10.9.9.1/24")))

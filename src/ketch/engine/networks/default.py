@@ -17,7 +17,8 @@ from ketch.engine.networks import pools, reclaiming
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, select
 from ketch.errors import InvalidArgumentError
 from ketch.network import bridge as bridges
-from ketch.network import definition, forward_policy, ipam, turns
+from ketch.network import definition, firewall, forward_policy, ipam, turns
+from ketch.network.bridge import Bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def in_place(
         for taken in pools.destinations()
         for subnet in network.subnets
     ):
+        link = network.link() if network.subnets else None
+        if isinstance(link, Bridge):  # of which the packet filter would keep the addresses
+            firewall.forget(link.name, link)
         _set_default(connection, settings, network.id)
     return built_in(connection, settings, network.name)
 
