@@ -220,7 +220,7 @@ def test_health(engine: Engine) -> None:
         "--health-cmd",
         "echo looked; test -e /ok",
         "--health-interval",
-        "300ms",
+        "1s",
         "--health-retries",
         "2",
         "busybox",

@@ -113,6 +113,7 @@ KNOWN = {
     r"(HostConfig\.\w+|IPAM\.Options): (\[\]|\{\}), there None": "empty either way",
     r"OomKillDisable: None": "null where nobody asked, which means the same",
     r"memory_stats\.stats\.": "all that the kernel tells",
+    r"blkio_stats\.\w+: (\[\]|\[.*\], there \[\])": "who came first read it from the disk",
     r"\.Runtimes\.|\.BuildTime": "ketch has one runtime, and is not built",
     r"one-shot=1: \.(id|name): .* missing": "dockerd 26 alone leaves them out",
 }
