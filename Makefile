@@ -1,6 +1,8 @@
 # Everything that is done with this checkout. Each target can be run again; `make` lists them.
 
 PYTHON ?=
+# How many tests run at a time. They wait for processes and disks more than they compute.
+WORKERS ?= 4
 VENV := .venv
 KETCH := $(VENV)/bin/ketch
 SETUP := PYTHON='$(PYTHON)' sh scripts/setup.sh
@@ -16,7 +18,7 @@ run: ## set up what ketch needs and run a first container (root)
 
 test: ## set up what the tests need and run every test (root)
 	@$(SETUP) test
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n $(WORKERS)
 
 venv: ## make .venv with ketch in it
 	@$(SETUP) venv

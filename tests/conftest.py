@@ -1,16 +1,42 @@
 """What holds for every test: root where it is needed, and the machine left as it was found."""
 
+import contextlib
 import os
 import secrets
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support import leftovers
+from tests.support import distribution, leftovers
+
+_WORKER_VARIABLE = "PYTEST_XDIST_WORKER"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the run; a worker's name begins with the whole run's."""
+    worker = os.environ.get(_WORKER_VARIABLE)
+    if worker is None:
+        os.environ.setdefault(leftovers.RUN_VARIABLE, f"ketch-test-{secrets.token_hex(4)}")
+        config.pluginmanager.register(_Machine(os.environ[leftovers.RUN_VARIABLE]))
+        return
+    os.environ[leftovers.RUN_VARIABLE] += f"-{worker}"
+    # The others' are there as well. What is whose the controller need not ask, at the end.
+    os.environ[leftovers.SHARED_VARIABLE] = "1"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Share out the tests by file, unless another way is asked for."""
+    if config.getoption("dist") != "load":
+        return None
+    from tests.support.scheduler import Files
+
+    return Files(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root where there is none."""
+    """Skip what needs root where there is none; begin with what takes long, among workers."""
+    if _WORKER_VARIABLE in os.environ:
+        items.sort(key=lambda item: distribution.rank(item.nodeid))
     if os.geteuid() == 0:
         return
     for item in items:
@@ -21,14 +47,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def run_name() -> str:
     """Return the name by which this run's processes and directories can be told from others."""
-    return os.environ.setdefault(leftovers.RUN_VARIABLE, f"ketch-test-{secrets.token_hex(4)}")
+    return os.environ[leftovers.RUN_VARIABLE]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _leave_the_machine_as_it_was(run_name: str) -> Iterator[None]:
-    """Compare mounts, links, rules, cgroups, processes and paths before and after the run."""
-    before = leftovers.state(run_name)
-    yield
-    found = leftovers.left(before, run_name)
-    if found:
-        pytest.fail("the tests left behind:\n  " + "\n  ".join(found), pytrace=False)
+class _Machine:
+    """Compares mounts, links, rules, cgroups, processes and paths before and after the run.
+
+    Args:
+        run_name: the run's; those of workers begin with it.
+    """
+
+    def __init__(self, run_name: str) -> None:
+        self._run_name = run_name
+        self._found: list[str] = []
+        self._at_the_end = contextlib.ExitStack()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Look before there are workers."""
+        if session.config.option.collectonly:
+            return
+        before = leftovers.state(self._run_name)
+        self._at_the_end.callback(self._compare, before)
+        self._at_the_end.enter_context(leftovers.packet_filter_as_before())
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Look when fixtures and workers have gone."""
+        self._at_the_end.close()
+        if self._found:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what there is."""
+        if self._found:
+            terminalreporter.section("the tests left behind", red=True)
+            for line in self._found:
+                terminalreporter.write_line(line)
+
+    def _compare(self, before: leftovers.State) -> None:
+        self._found = leftovers.left(before, self._run_name)

@@ -29,15 +29,14 @@ def ketch_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
     engine = Engine(
         "ketch", [str(program), "--root", f"{scratch}/root", "--state", f"{scratch}/state"]
     )
-    with leftovers.forwarding_as_before():
-        try:
-            engine.ok("import", str(images.busybox_archive()), "busybox")
-            link = bridge(engine)  # a first start makes it, and it stays
-            yield engine
-            _force_remove(engine, engine("ps", "-aq").out.split())
-            leftovers.remove_network(link)
-        finally:
-            leftovers.stop_zygotes(run_name)
+    try:
+        engine.ok("import", str(images.busybox_archive()), "busybox")
+        link = bridge(engine)  # a first start makes it, and it stays
+        yield engine
+        _force_remove(engine, engine("ps", "-aq").out.split())
+        leftovers.remove_network(link)
+    finally:
+        leftovers.stop_zygotes(run_name)
 
 
 @pytest.fixture

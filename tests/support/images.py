@@ -1,5 +1,6 @@
 """Root filesystems to make images from: made once from Debian's packages, kept in ``.cache``."""
 
+import fcntl
 import os
 import pathlib
 import platform
@@ -35,9 +36,15 @@ def debian_archive(suite: str = "bookworm") -> pathlib.Path:
     It is taken from wherever this machine's own apt takes that suite.
     """
     archive = CACHE / f"debian-{suite}-{platform.machine()}.tar"
-    if archive.exists():
-        return archive
     CACHE.mkdir(exist_ok=True)
+    with (CACHE / "debian.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it takes a minute, and is not made several times at once
+        if not archive.exists():
+            _make_debian(suite, archive)
+    return archive
+
+
+def _make_debian(suite: str, archive: pathlib.Path) -> None:
     mirror = _mirror(suite)
     partial = archive.with_suffix(f".{os.getpid()}")
     try:
@@ -57,7 +64,6 @@ def debian_archive(suite: str = "bookworm") -> pathlib.Path:
         partial.rename(archive)
     finally:
         partial.unlink(missing_ok=True)
-    return archive
 
 
 def packages_reachable() -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -23,7 +24,7 @@ SHARED_VARIABLE = "KETCH_TEST_SHARED"
 
 # The table that engines keep, beside the bridge of each; every bridge's name begins with this.
 TABLE = "inet ketch"
-TABLES = (TABLE, "bridge ketch")
+TABLES = {TABLE, "bridge ketch"}
 BRIDGE_PREFIX = "ketch"
 
 # Containers of peers live below this cgroup, so that it can be removed with all it holds.
@@ -78,41 +79,46 @@ def left(before: State, run: str, *, patience_seconds: float = 15) -> list[str]:
 
 
 def remove_network(bridge: str) -> None:
-    """Take away what a default network keeps: its bridge and, after the last, the table."""
+    """Take away what a default network keeps: its bridge, and what the packet filter has of it."""
     with rtnetlink.Socket() as host:
         known = bridges.read(host, bridge)
     subprocess.run(["ip", "link", "delete", bridge], check=True)
     firewall.forget(bridge, known)
-    if not any(link.startswith(BRIDGE_PREFIX) for link in os.listdir("/sys/class/net")):
-        for table in TABLES:
-            subprocess.run(["nft", "delete", "table", *table.split()], check=True)
 
 
 @contextlib.contextmanager
-def forwarding_as_before() -> Iterator[None]:
+def packet_filter_as_before() -> Iterator[None]:
     """Have the host forward packets afterwards, and drop them, as it did before.
 
-    Where other suites run, theirs are forwarded as well, so that stays as it is.
+    The tables that engines keep go after the last of all bridges, where there were none before.
+    Where other suites run, packets of theirs are forwarded as well, so that stays as it is.
     """
-    if SHARED_VARIABLE in os.environ:
+    if os.geteuid() != 0 or not shutil.which("nft"):
         yield
         return
-    before = {version: ip_forward.is_on(version) for version in ip_forward.SWITCHES}
-    chains = _chains()
+    forwarded = {version: ip_forward.is_on(version) for version in ip_forward.SWITCHES}
+    before = _tables()
     yield
-    for version, was_on in before.items():
-        if not was_on:
-            pathlib.Path(ip_forward.SWITCHES[version]).write_text("0", encoding="ascii")
-    for chain in _chains() - chains:
-        subprocess.run(["nft", "delete", "table", *chain.split()[:2]], check=True)
+    new = _tables() - before
+    if any(link.startswith(BRIDGE_PREFIX) for link in os.listdir("/sys/class/net")):
+        new -= TABLES
+    if SHARED_VARIABLE in os.environ:
+        new &= TABLES
+    else:
+        for version, was_on in forwarded.items():
+            if not was_on:
+                pathlib.Path(ip_forward.SWITCHES[version]).write_text("0", encoding="ascii")
+    for table in new:
+        subprocess.run(["nft", "delete", "table", *table.split()], check=False)
 
 
-def _chains() -> set[str]:
-    """Where iptables' rules about forwarded packets are."""
+def _tables() -> set[str]:
+    """Name the tables of engines, and those with iptables' rules about forwarded packets."""
     chains = [entry["chain"] for entry in nftables.listing("chains") if "chain" in entry]
+    found = {(chain["family"], chain["table"], chain["name"]) for chain in chains}
     return {
-        f"{chain['family']} {chain['table']} {chain['name']}" for chain in chains
-        if (chain["table"], chain["name"]) == ("filter", "FORWARD")
+        f"{family} {table}" for family, table, name in found
+        if f"{family} {table}" in TABLES or (table, name) == ("filter", "FORWARD")
     }  # fmt: skip
 
 
