@@ -97,7 +97,7 @@ async def ask_starter(application: "Application", fields: "Mapping[str, wire.Val
     settings = application.settings
     session = await _open(await application.run(lambda engine: launch.connect(engine.settings)))
     about: dict[str, wire.Value] = {
-        "root": settings.root, "state": settings.state, "directory": "/", "environment": [],
+        **settings.fields, "directory": "/", "environment": [],
     }  # fmt: skip
     await session.send(wire.REQUEST, wire.encode({**fields, **about}))
     return session

@@ -91,7 +91,7 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
     if container.is_active:
         return _attach(settings, container, parsed, interactive=interactive, forward=not terminal)
     fields: dict[str, Value] = {
-        "action": "start", "root": settings.root, "state": settings.state,
+        "action": "start", **settings.fields,
         "container": container.id, "attach": parsed.enabled("attach") or interactive,
         "stdin": interactive, "checkpoint": parsed.text("checkpoint"),
         "checkpoint-dir": checkpoint_directory(parsed),

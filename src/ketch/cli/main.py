@@ -146,6 +146,14 @@ _HIDDEN = {
     "__complete": ("complete", "complete"),
     "__completeNoDesc": ("complete", "complete_without_descriptions"),
 }
+# What talks to other machines, or asks the zygote for a process that may: for an ordinary user
+# these stay in the host's network, from which others leave for the one of the user's containers.
+_OUTSIDE = {
+    "build", "builder", "create", "checkpoint", "exec", "import", "load", "login", "logout",
+    "manifest", "pull", "push", "restart", "run", "save", "search", "serve", "start",
+}  # fmt: skip
+# What needs no engine.
+_AT_HOME = {"completion", "version"}
 # Their status is the program's, so a failure of ketch itself has one that few programs use.
 _STARTS = {"run"}
 
@@ -169,6 +177,8 @@ def main(words: list[str] | None = None) -> int:
         if settings is None:
             return 0
         command, function, arguments = find(rest)
+        if settings.home:
+            _enter(settings, command, rest)
         if rest[0] not in GROUPS or command == rest[0]:
             return function(settings, arguments)
         try:
@@ -236,8 +246,13 @@ def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
 
 def program() -> Command:
     """Returns what may stand before a command, with the environment's defaults, if it has any."""
-    root = os.environ.get("KETCH_ROOT") or "/var/lib/ketch"
-    state = os.environ.get("KETCH_STATE") or "/run/ketch"
+    root, state = "/var/lib/ketch", "/run/ketch"
+    if os.geteuid():
+        from ketch.engine.home import places  # noqa: PLC0415 - for ordinary users alone
+
+        root, state = places.root(), places.state()
+    root = os.environ.get("KETCH_ROOT") or root
+    state = os.environ.get("KETCH_STATE") or state
     driver = os.environ.get("KETCH_STORAGE_DRIVER", "")
     return Command(
         "ketch [OPTIONS] COMMAND",
@@ -292,10 +307,24 @@ def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
 
 def engine_settings(parsed: "Parsed") -> Settings:
     """Returns which engine is meant by what stands before a command."""
+    home = ""
+    if os.geteuid():
+        from ketch.engine.home import places  # noqa: PLC0415 - for ordinary users alone
+
+        home = places.configuration()
     return Settings(
-        parsed.text("root"), parsed.text("state"),
+        parsed.text("root"), parsed.text("state"), home=home,
         zygote=not parsed.enabled("no-zygote"), storage_driver=parsed.text("storage-driver"),
     )  # fmt: skip
+
+
+def _enter(settings: Settings, command: str, words: list[str]) -> None:
+    """Become root in the namespaces of the ordinary user who called, unless help will do."""
+    if command in _AT_HOME or words[-1] == "--help":
+        return
+    from ketch.engine.home import entering  # noqa: PLC0415 - for ordinary users alone
+
+    entering.enter(settings, network=command not in _OUTSIDE and words[:2] != ["system", "start"])
 
 
 def find(words: list[str]) -> "tuple[str, Callable[[Settings, list[str]], int], list[str]]":

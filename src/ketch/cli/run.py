@@ -144,8 +144,7 @@ def about_caller(settings: "Settings") -> "dict[str, Value]":
     except FileNotFoundError:
         directory = "/"  # it was removed under the caller; only relative names would need it
     return {
-        "root": settings.root,
-        "state": settings.state,
+        **settings.fields,
         "directory": directory,
         "environment": [f"{name}={value}" for name, value in os.environ.items()],
     }

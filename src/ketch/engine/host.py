@@ -2,10 +2,12 @@
 
 import os
 
+from ketch.linux import namespaces
 from ketch.spec import capabilities
 from ketch.spec.digits import decimal
 
 _CPU = "/sys/devices/system/cpu"
+_LAST_GROUP = 2147483647  # of those that ping_group_range takes: icmp(7)
 
 
 class Host:
@@ -18,6 +20,9 @@ class Host:
         machine: the architecture as uname(2) has it.
         release: the kernel's release as uname(2) has it.
         hostname: the host's name.
+        last_group: the last group id of those that there are from 0 on.
+        owns_network: whether the network namespace is this user namespace's: its sysfs can be
+            mounted.
         unified_cgroups: whether there is only cgroup v2.
         sysctls: which of Docker's default kernel parameters exist.
         apparmor: whether AppArmor confines processes.
@@ -30,8 +35,10 @@ class Host:
         "capabilities",
         "cpus",
         "hostname",
+        "last_group",
         "machine",
         "memory_nodes",
+        "owns_network",
         "release",
         "selinux",
         "sysctls",
@@ -48,6 +55,8 @@ class Host:
         machine: str = "x86_64",
         release: str = "",
         hostname: str = "",
+        last_group: int = _LAST_GROUP,
+        owns_network: bool = True,
         unified_cgroups: bool = True,
         sysctls: tuple[str, ...] = (),
         thermal_paths: tuple[str, ...] = (),
@@ -60,6 +69,8 @@ class Host:
         self.machine = machine
         self.release = release
         self.hostname = hostname
+        self.last_group = last_group
+        self.owns_network = owns_network
         self.unified_cgroups = unified_cgroups
         self.sysctls = sysctls
         self.thermal_paths = thermal_paths
@@ -71,7 +82,7 @@ PING_GROUPS = "net.ipv4.ping_group_range"
 DEFAULT_SYSCTLS = {
     # Unprivileged ports and ping cost no capability in a network namespace of one's own.
     "net.ipv4.ip_unprivileged_port_start": "0",
-    PING_GROUPS: "0 2147483647",
+    PING_GROUPS: f"0 {_LAST_GROUP}",
 }
 
 
@@ -87,6 +98,8 @@ def examine() -> Host:
         machine=name.machine,
         release=name.release,
         hostname=name.nodename,
+        last_group=_last_group(),
+        owns_network=namespaces.owns("net"),
         unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         sysctls=tuple(
             sysctl
@@ -97,6 +110,19 @@ def examine() -> Host:
         apparmor=_line("/sys/module/apparmor/parameters/enabled") == "Y",
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
+
+
+def _last_group() -> int:
+    """The last of the groups from 0 on that the user namespace has: user_namespaces(7)."""
+    after = 0
+    for line in sorted(
+        _line("/proc/self/gid_map").splitlines(), key=lambda line: int(line.split()[0])
+    ):
+        first, _, count = map(int, line.split())
+        if first != after:
+            break
+        after = first + count
+    return min(after - 1, _LAST_GROUP) if after else _LAST_GROUP
 
 
 def _bounding_set() -> int:

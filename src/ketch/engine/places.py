@@ -34,8 +34,6 @@ def check(path: str, status: os.stat_result) -> None:
         return
     user = os.geteuid()
     if status.st_uid != user:
-        if user:
-            return  # who may not change it will see what comes of that
         raise PermissionDeniedError(
             f"{path}: belongs to user {status.st_uid}, who could change all that is in it",
             "choose a directory of this user's own, or give it away with chown",

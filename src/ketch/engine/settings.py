@@ -2,6 +2,10 @@
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class Settings:
     """The places and manners that every command of one engine shares.
@@ -11,9 +15,10 @@ class Settings:
         state: directory of what a reboot may lose: sockets and pids.
         zygote: whether starts may be asked of a warm zygote process.
         storage_driver: how layers are stacked; empty for what the engine uses, or works best.
+        home: directory of an ordinary user's configuration; empty for root's engine.
     """
 
-    __slots__ = ("root", "state", "storage_driver", "zygote")
+    __slots__ = ("home", "root", "state", "storage_driver", "zygote")
 
     def __init__(
         self,
@@ -22,15 +27,34 @@ class Settings:
         *,
         zygote: bool = True,
         storage_driver: str = "",
+        home: str = "",
     ) -> None:
         self.root = os.path.abspath(root)
         self.state = os.path.abspath(state)
         self.zygote = zygote
         self.storage_driver = storage_driver
+        self.home = home
+
+    @classmethod
+    def told(cls, fields: "Mapping[str, object]") -> "Settings":
+        """Returns the settings that a request tells of, see ``fields``."""
+        return cls(str(fields["root"]), str(fields["state"]), home=str(fields["home"]))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What a request tells of the engine: what whoever works on its behalf must know."""
+        return {"root": self.root, "state": self.state, "home": self.home}
+
+    @property
+    def network(self) -> str:
+        """The network namespace where an ordinary user's containers are; empty for one's own."""
+        return f"{self.state}/network" if self.home else ""
 
     @property
     def configuration_path(self) -> str:
-        """The configuration file: of the machine's engine in /etc, of another one in its root."""
+        """The configuration file: a user's; the machine's in /etc; another engine's in its root."""
+        if self.home:
+            return f"{self.home}/config.json"
         default = self.root == "/var/lib/ketch"
         return "/etc/ketch/config.json" if default else f"{self.root}/config.json"
 

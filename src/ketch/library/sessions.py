@@ -287,7 +287,7 @@ def start(
     with places.uninterrupted():  # it may have to start a process, which waits for nobody
         session = Session(places, launch.connect(places.settings))
     about: dict[str, wire.Value] = {
-        "root": places.settings.root, "state": places.settings.state, "directory": os.getcwd(),
+        **places.settings.fields, "directory": os.getcwd(),
         "environment": [f"{name}={value}" for name, value in os.environ.items()],
     }  # fmt: skip
     try:

@@ -1,6 +1,7 @@
 """Namespaces: namespaces(7), unshare(2), setns(2)."""
 
 import ctypes
+import fcntl
 import os
 
 from ketch.linux import libc
@@ -28,6 +29,7 @@ KINDS = {
 }
 
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+_NS_GET_USERNS = 0xB701
 
 _unshare = libc.function("unshare", ctypes.c_int)
 _setns = libc.function("setns", ctypes.c_int, ctypes.c_int)
@@ -36,6 +38,23 @@ _setns = libc.function("setns", ctypes.c_int, ctypes.c_int)
 def in_initial_user_namespace() -> bool:
     """Whether the caller is in the machine's first user namespace: PROC_USER_INIT_INO."""
     return os.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
+
+
+def owns(kind: str) -> bool:
+    """Whether a namespace that the caller is in belongs to its user namespace: ioctl_ns(2).
+
+    Args:
+        kind: its name under /proc/self/ns.
+    """
+    with open(f"/proc/self/ns/{kind}", "rb", buffering=0) as namespace:
+        try:
+            owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
+        except PermissionError:  # beyond the caller's own, and those below it
+            return False
+    try:
+        return os.path.samestat(os.fstat(owner), os.stat("/proc/self/ns/user"))
+    finally:
+        os.close(owner)
 
 
 def unshare(flags: int) -> None:

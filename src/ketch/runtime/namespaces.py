@@ -55,6 +55,8 @@ def join(joins: list[tuple[str, str]], say: "Callable[[str], None]") -> None:
             try:
                 _enter(kind, path, descriptor, say)
             except PermissionError:
+                if _is_own(kind, descriptor):
+                    continue  # where whoever is there may have no say
                 late.append((kind, path, descriptor))
         user = [entry for entry in opened if entry[0] == "user"]
         for kind, path, descriptor in user + late:
@@ -77,6 +79,12 @@ def _open(kind: str, path: str) -> int:
         raise InvalidArgumentError(
             f"linux.namespaces: {kind} namespace {path}: {(error.strerror or '').lower()}"
         ) from error
+
+
+def _is_own(kind: str, descriptor: int) -> bool:
+    """Whether a namespace is the one that the caller is in."""
+    name = KINDS[kind][1]
+    return os.path.samestat(os.fstat(descriptor), os.stat(f"/proc/self/ns/{name}"))
 
 
 def _enter(kind: str, path: str, descriptor: int, say: "Callable[[str], None]") -> None:

@@ -186,6 +186,46 @@ def choose(
     )
 
 
+def of_user(
+    own: int, names: "Iterable[str]", subordinate: "list[tuple[str, Range]]"
+) -> "list[IdMapping]":
+    """Returns the ids of an ordinary user's namespace: its own as root, then what it was given.
+
+    Args:
+        own: the user's id, or its group's.
+        names: what the user is called in subuid(5) and subgid(5): its name and its number.
+        subordinate: what ``delegated`` says.
+
+    A range that has the user's own id, or what another has already, counts as far as it is new.
+    """
+    found: list[IdMapping] = [{"containerID": 0, "hostID": own, "size": 1}]
+    names = set(names)
+    taken = [(own, 1)]
+    inside = 1
+    for name, (first, size) in subordinate:
+        if name not in names:
+            continue
+        for begin, length in _less(first, size, taken):
+            if len(found) == _RANGES_MAX:
+                return found
+            found.append({"containerID": inside, "hostID": begin, "size": length})
+            taken.append((begin, length))
+            inside += length
+    return found
+
+
+def _less(first: int, size: int, taken: "list[Range]") -> "Iterator[Range]":
+    """Yield what is left of a range without others."""
+    end = first + size
+    for begin, length in sorted(taken):
+        if first < begin < end:
+            yield first, begin - first
+        if begin < end and begin + length > first:
+            first = max(first, begin + length)
+    if first < end:
+        yield first, end - first
+
+
 class IdMap:
     """How a user namespace's ids are known outside.
 

@@ -148,3 +148,30 @@ def test_ids_by_name() -> None:
     assert not user_namespaces.has_group("auto:size=5", 5)
     assert IdMap.of(users).outside(8) == 2
     assert user_namespaces.maps("auto") is None
+
+
+def _spans(*maps: tuple[int, int, int]) -> list[dict[str, int]]:
+    return [
+        {"containerID": inside, "hostID": first, "size": count} for inside, first, count in maps
+    ]
+
+
+@pytest.mark.parametrize(
+    ("subordinate", "expected"),
+    [
+        ("", [(0, 1000, 1)]),
+        ("ann:100000:65536\n", [(0, 1000, 1), (1, 100000, 65536)]),
+        ("1000:100000:10\nann:200000:5\n", [(0, 1000, 1), (1, 100000, 10), (11, 200000, 5)]),
+        ("bob:100000:65536\n", [(0, 1000, 1)]),
+        # What has the user's own id, or another range, counts as far as it is new.
+        ("ann:999:3\n", [(0, 1000, 1), (1, 999, 1), (2, 1001, 1)]),
+        ("ann:5000:10\nann:5005:10\n", [(0, 1000, 1), (1, 5000, 10), (11, 5010, 5)]),
+        ("ann:5000:10\nann:5002:3\n", [(0, 1000, 1), (1, 5000, 10)]),
+        ("ann:5002:3\nann:5000:10\n", [(0, 1000, 1), (1, 5002, 3), (4, 5000, 2), (6, 5005, 5)]),
+    ],
+)  # fmt: skip
+def test_a_user_has_its_own_id_as_root_and_those_it_was_given(
+    subordinate: str, expected: list[tuple[int, int, int]]
+) -> None:
+    given = user_namespaces.delegated(subordinate)
+    assert user_namespaces.of_user(1000, {"ann", "1000"}, given) == _spans(*expected)

@@ -48,7 +48,7 @@ class Forker:
         if self._server is None:
             self._server = socket.socket(fileno=launch.connect(self._settings).detach())
             fields: dict[str, wire.Value] = {
-                "action": "steps", "root": self._settings.root, "state": self._settings.state,
+                "action": "steps", **self._settings.fields,
             }  # fmt: skip
             self._server.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))
         descriptors = [connection.fileno()]

@@ -109,7 +109,7 @@ class Networks:
 
     def _make(self) -> Sandbox:
         fields: dict[str, wire.Value] = {
-            "action": "sandbox", "root": self._settings.root, "state": self._settings.state,
+            "action": "sandbox", **self._settings.fields,
             "request": self._request,
         }  # fmt: skip
         connection = socket.socket(fileno=launch.connect(self._settings).detach())

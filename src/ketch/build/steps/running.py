@@ -194,7 +194,7 @@ class Steps:
                 f"{wire.DESCRIPTORS_MAX} descriptors go with it",
             )
         fields: dict[str, wire.Value] = {
-            "action": "step", "root": self._settings.root, "state": self._settings.state,
+            "action": "step", **self._settings.fields,
             "request": json.dumps(description),
         }  # fmt: skip
         request = wire.encode(fields)

@@ -100,7 +100,14 @@ def build(
         "ociVersion": OCI_VERSION,
         "process": _process(request, user, extra_groups, host, security, devices, linked),
         "root": {"path": "rootfs", "readonly": resources.get("ReadonlyRootfs", False)},
-        "mounts": bundle_mounts.build(request, files, security, sources or {}) + devices.mounts,
+        "mounts": bundle_mounts.build(
+            request,
+            files,
+            security,
+            sources or {},
+            sysfs=host.owns_network or _has_own_network(resources),
+        )
+        + devices.mounts,
         "linux": _linux(request, container_id, devices, host, joined or {}),
     }
     if resources.get("UTSMode") != "host":
@@ -250,14 +257,20 @@ def _namespaces(resources: "HostConfig", joined: "Mapping[str, str]") -> "list[N
     return namespaces
 
 
-def _sysctls(resources: "HostConfig", host: "Host") -> dict[str, str]:
+def _has_own_network(resources: "HostConfig") -> bool:
     mode = resources["NetworkMode"]
-    own = mode != "host" and not endpoints.is_container(mode)
+    return mode != "host" and not endpoints.is_container(mode)
+
+
+def _sysctls(resources: "HostConfig", host: "Host") -> dict[str, str]:
+    own = _has_own_network(resources)
     defaults = {name: DEFAULT_SYSCTLS[name] for name in host.sysctls} if own else {}
     users = resources.get("UsernsMode", "")
-    if PING_GROUPS in defaults and user_namespaces.is_apart(users):
+    if PING_GROUPS in defaults:
         # The kernel takes only groups that the namespace has.
-        defaults[PING_GROUPS] = f"0 {(user_namespaces.count(users) or 1) - 1}"
+        apart = user_namespaces.is_apart(users)
+        last = (user_namespaces.count(users) or 1) - 1 if apart else host.last_group
+        defaults[PING_GROUPS] = f"0 {last}"
     return {**defaults, **resources.get("Sysctls", {})}
 
 

@@ -77,7 +77,12 @@ def points(request: "Request") -> "list[MountPoint]":
 
 
 def build(
-    request: "Request", files: Files, security: "SecurityOptions", sources: "Mapping[str, Source]"
+    request: "Request",
+    files: Files,
+    security: "SecurityOptions",
+    sources: "Mapping[str, Source]",
+    *,
+    sysfs: bool = True,
 ) -> "list[Mount]":
     """Returns the runtime's ``mounts``, in the order in which they must be made.
 
@@ -87,6 +92,7 @@ def build(
         security: what its security options come to.
         sources: where mounts come from that do not lie at a path that the request names, by
             destination: volumes, images, and /dev/shm where another container's is shared.
+        sysfs: whether the container's network namespace has one for it; else it sees the host's.
     """
     resources = request["HostConfig"]
     asked = {point["Destination"]: point["Spec"] for point in points(request)}
@@ -97,7 +103,7 @@ def build(
     apart = user_namespaces.is_apart(resources.get("UsernsMode", ""))
     own = [
         mount
-        for mount in _default_mounts(resources, security)
+        for mount in _default_mounts(resources, security, sysfs=sysfs)
         if mount["destination"] not in taken
         and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
@@ -139,7 +145,9 @@ def _bind_held(target: str, source: Source) -> "Mount":
     return {**_bind(target, source.path), "shown": source.shown}
 
 
-def _default_mounts(resources: "HostConfig", security: "SecurityOptions") -> "list[Mount]":
+def _default_mounts(
+    resources: "HostConfig", security: "SecurityOptions", *, sysfs: bool
+) -> "list[Mount]":
     """What every container has; writable, if privileged, where it would be read-only."""
     privileged = resources.get("Privileged", False)
     system = "rw" if privileged else "ro"
@@ -156,7 +164,8 @@ def _default_mounts(resources: "HostConfig", security: "SecurityOptions") -> "li
             ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620",
              *([f"gid={_TERMINALS}"] if terminals else [])),
         ),
-        ("/sys", "sysfs", "sysfs", (*safe, system)),
+        ("/sys", "sysfs", "sysfs", (*safe, system)) if sysfs
+        else ("/sys", "bind", "/sys", ("rbind", "rprivate", *safe, "rw" if privileged else "rro")),
         ("/sys/fs/cgroup", "cgroup", "cgroup", (cgroups, *safe)),
         ("/dev/mqueue", "mqueue", "mqueue", safe),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from ketch.engine import mishaps
 from ketch.engine.containers import releasing, restarts
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
+from ketch.engine.home import entering
 from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
 from ketch.errors import KetchError
@@ -49,7 +50,8 @@ def finish(
         namespace: descriptor of its network namespace, -1 where it had none of its own.
     """
     finished_ns = time.time_ns()
-    engine = Engine(Settings(str(fields["root"]), str(fields["state"])), Keeper.parent())
+    engine = Engine(Settings.told(fields), Keeper.parent())
+    entering.enter_network(engine.settings)
     container = engine.containers.read(str(fields["container"]))
     oom_killed = _oom_killed(str(fields["cgroup"]))
     end = restarts.End(

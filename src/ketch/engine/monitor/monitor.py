@@ -19,6 +19,7 @@ from ketch.engine.monitor.subject import Subject
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.requests import wire
 from ketch.engine.requests.client import Client
+from ketch.engine.settings import Settings
 from ketch.linux import process
 
 TYPE_CHECKING = False
@@ -120,8 +121,7 @@ class Monitor:
 
     def _restart(self, channel: handover.Channel) -> None:
         process.set_name("ketch-starter")
-        requests.restart(str(self._fields["root"]), str(self._fields["state"]),
-                         str(self._fields["container"]), channel)  # fmt: skip
+        requests.restart(Settings.told(self._fields), str(self._fields["container"]), channel)
 
     def _await_start(self, pid: int, channel: handover.Channel) -> bool:
         """Take over what a starter has made; returns whether the program runs."""

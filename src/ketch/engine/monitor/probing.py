@@ -126,7 +126,7 @@ def probe(fields: "Fields", channel: handover.Channel) -> None:
     process.set_name("ketch-prober")
     # It must not keep open what is the monitor's: the program's input, clients, the socket.
     process.close_all_but({0, 1, 2, channel.fileno()})
-    settings = Settings(str(fields["root"]), str(fields["state"]))
+    settings = Settings.told(fields)
     engine = Engine(settings)
     container = engine.containers.read(str(fields["container"]))
     check = health.check_of(container)

@@ -52,7 +52,7 @@ def _begin(root: str, awake: int, connection: _socket.socket, channel: handover.
         os.write(writer, b"word\n")
         os._exit(0)
     fields: dict[str, wire.Value] = {
-        "root": root, "state": "", "container": "none", "between": 0, "cgroup": "",
+        "root": root, "state": "", "home": "", "container": "none", "between": 0, "cgroup": "",
         "once": False, "name": "none", "image_id": "", "image": "", "created_ns": "0",
         "record": "", "health": [],
         "descriptors": ["stdout", "init", "resolver", "listener", "shortage"],

@@ -11,6 +11,7 @@ from ketch.engine import mishaps
 from ketch.engine.containers import creation
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
+from ketch.engine.home import entering
 from ketch.engine.monitor import execution, handover, running
 from ketch.engine.networks import resolution
 from ketch.engine.processes import await_readable, open_process
@@ -69,17 +70,16 @@ def serve(
     client.close()
 
 
-def restart(root: str, state: str, container_id: str, channel: "Channel") -> None:
+def restart(settings: Settings, container_id: str, channel: "Channel") -> None:
     """Start a container again, as its restart policy wants.
 
     Args:
-        root: the engine's places.
-        state: the engine's places.
+        settings: the engine's places.
         container_id: the container.
         channel: to its monitor.
     """
     handover.end_with_monitor()  # nobody else would take over what is made
-    engine = Engine(Settings(root, state), Keeper.parent())
+    engine = Engine(settings, Keeper.parent())
     try:
         container = engine.containers.resume(container_id)
         running.start(engine, container, channel, running.Manner(restarting=True))
@@ -95,6 +95,7 @@ def register(fields: "Fields", channel: "Channel") -> None:
         channel: to the monitor, which is given the connection to hold.
     """
     engine = _engine(fields)
+    entering.enter_network(engine.settings)
     container = engine.containers.read(_text(fields, "container"))
     with open_process(container.init_pid, container.init_start_time) as alive:
         if alive is None:
@@ -301,7 +302,7 @@ def _window(fields: "Fields") -> list[int] | None:
 
 
 def _engine(fields: "Fields", keeper: Keeper | None = None) -> Engine:
-    return Engine(Settings(_text(fields, "root"), _text(fields, "state")), keeper)
+    return Engine(Settings.told(fields), keeper)
 
 
 def _caller(fields: "Fields") -> options.Caller:
@@ -332,7 +333,9 @@ def _sandbox(client: Client, fields: "Fields") -> None:
     """Hold a network namespace for whoever asks."""
     from ketch.engine.monitor import holding  # noqa: PLC0415 not for a container's start
 
-    holding.hold(client, _engine(fields), json.loads(_text(fields, "request")))
+    engine = _engine(fields)
+    entering.enter_network(engine.settings)
+    holding.hold(client, engine, json.loads(_text(fields, "request")))
 
 
 def _steps(client: Client, _fields: "Fields") -> None:

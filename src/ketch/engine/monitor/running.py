@@ -18,6 +18,7 @@ from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.files import at_rest
+from ketch.engine.home import entering
 from ketch.engine.monitor import health, subject
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import pins, releasing, resolution, wiring
@@ -218,8 +219,7 @@ def _hand_over(
     about_log = subject.fields(container)
     schedule = health.schedule(health.check_of(container))
     fields: dict[str, wire.Value] = {
-        "root": settings.root,
-        "state": settings.state,
+        **settings.fields,
         "container": container.id,
         "between": parts.init.between,
         "cgroup": parts.cgroup.path,
@@ -277,6 +277,8 @@ def _create(
         user_namespaces.give(parts.streams.given, (apart.uids, apart.gids))
     owner = apart.descriptor if apart is not None else None
     held.callback(releasing.release, engine.store, settings, container.id)
+    if (shared.network_home or container).record["HostConfig"]["NetworkMode"] != "host":
+        entering.enter_network(settings)
     parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say, owner=owner))
     sandbox = wires.sandbox
     if shared.network_home is not None and pins.is_free(request):

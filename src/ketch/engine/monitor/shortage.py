@@ -65,5 +65,5 @@ class Watch:
 
 def record(fields: "Fields") -> None:
     """Record it, in a process of the monitor's."""
-    engine = Engine(Settings(str(fields["root"]), str(fields["state"])), Keeper.parent())
+    engine = Engine(Settings.told(fields), Keeper.parent())
     engine.containers.mark_out_of_memory(str(fields["container"]))

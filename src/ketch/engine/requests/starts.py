@@ -49,7 +49,7 @@ def checkpoint(
 
 def _ask(settings: "Settings", fields: "dict[str, wire.Value]", awaited: int) -> str:
     """Ask a process for something; returns what comes with the frame that says that it is done."""
-    fields |= {"root": settings.root, "state": settings.state}
+    fields |= settings.fields
     connection = launch.connect(settings)
     try:
         connection.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))

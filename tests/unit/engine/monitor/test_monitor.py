@@ -114,7 +114,7 @@ def test_the_exit_status_is_recorded_though_cleaning_up_fails(
     monkeypatch.setattr("ketch.engine.containers.releasing.release", refuse)
     ours, theirs = handover.Channel.pair()
     fields: dict[str, wire.Value] = {
-        "root": settings.root, "state": settings.state, "container": "c0ffee", "cgroup": "/none",
+        **settings.fields, "container": "c0ffee", "cgroup": "/none",
     }  # fmt: skip
     finishing.finish(theirs, fields, 42, ran_ns=1, delay_ms=0, orphaned=False, namespace=-1)
     assert ours.hear() == ({"restart_ms": -1}, ())

@@ -1,0 +1,1 @@
+"""What does an ordinary user have in place of root's machine?"""

@@ -1,0 +1,71 @@
+"""Which ids an ordinary user's namespace has: those that the machine gives it, or its own alone."""
+
+import os
+
+from ketch.linux.scopes import suppress
+from ketch.runtime import mappings
+from ketch.spec import user_namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.runtime import IdMapping
+    from ketch.spec.user_namespaces import Range
+
+_SUBUID, _SUBGID = "/etc/subuid", "/etc/subgid"
+
+
+class Ids:
+    """The ids of a user's namespace, as the kernel is to have them.
+
+    Attributes:
+        users: user ids.
+        groups: group ids.
+    """
+
+    __slots__ = ("groups", "users")
+
+    def __init__(self, users: "list[IdMapping]", groups: "list[IdMapping]") -> None:
+        self.users = users
+        self.groups = groups
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the user's own id is all there is, and with it one group."""
+        return len(self.users) == 1 or len(self.groups) == 1
+
+    def alone(self) -> "Ids":
+        """Returns the user's own id and group without any others."""
+        return Ids(self.users[:1], self.groups[:1])
+
+
+def choose() -> Ids:
+    """Returns the calling user's ids, by subuid(5) and subgid(5)."""
+    user, group = os.getuid(), os.getgid()
+    names = {str(user)}
+    import pwd  # noqa: PLC0415 - the holder's start alone needs it
+
+    with suppress(KeyError):
+        names.add(pwd.getpwuid(user).pw_name)
+    ids = Ids(
+        user_namespaces.of_user(user, names, _delegated(_SUBUID)),
+        user_namespaces.of_user(group, names, _delegated(_SUBGID)),
+    )
+    return ids.alone() if ids.is_alone else ids
+
+
+def write(pid: int, ids: Ids) -> None:
+    """Give a process's new user namespace its ids; to be called outside of it.
+
+    Raises:
+        InvalidArgumentError: the kernel, or newuidmap(1), refuses.
+        UnavailableError: newuidmap or newgidmap is needed and not installed.
+    """
+    mappings.write(pid, ids.users, ids.groups)
+
+
+def _delegated(path: str) -> "list[tuple[str, Range]]":
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return user_namespaces.delegated(file.read())
+    except OSError:
+        return []

@@ -1,0 +1,163 @@
+"""Ordinary users of this machine, made for a test run and taken away with all that is theirs."""
+
+import contextlib
+import os
+import pathlib
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.support import leftovers
+from tests.support.commands import Engine, Result
+
+# What the user's mount namespace has of its own: a device that distributions let everybody open,
+# and the directory that systemd makes for a session.
+_PLACES = """
+set -e
+mkdir -p "$1"
+mount -t tmpfs -o mode=755 tmpfs "$1"
+mknod -m 666 "$1/tun" c 10 200
+mknod -m 666 "$1/fuse" c 10 229
+for device in net/tun fuse; do
+    if [ -e /dev/$device ]; then mount --bind "$1/${device#net/}" /dev/$device; fi
+done
+mkdir -p -m 700 "$1/session"
+chown "$2" "$1/session"
+echo ready
+exec sleep infinity
+"""
+
+
+@dataclass(frozen=True)
+class User:
+    """An ordinary user, and how to be it.
+
+    Attributes:
+        name: what it is called.
+        uid: its number.
+        home: its home directory.
+        session: its ``XDG_RUNTIME_DIR``.
+        mounts: pid of a process in the mount namespace that it is in.
+        environment: what ``run`` adds to the environment that a login gives.
+    """
+
+    name: str
+    uid: int
+    home: pathlib.Path
+    session: str
+    mounts: int
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def prefix(self, **environment: str) -> list[str]:
+        """Return the words that run a command as this user, in its home directory."""
+        programs = pathlib.Path(sys.executable).parent
+        variables = {
+            "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin",
+            "XDG_RUNTIME_DIR": self.session,
+            leftovers.RUN_VARIABLE: os.environ.get(leftovers.RUN_VARIABLE, ""),
+            **self.environment,
+            **environment,
+        }
+        return [
+            "nsenter", f"--target={self.mounts}", "--mount", f"--wdns={self.home}", "--",
+            "setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--init-groups",
+            "--reset-env", "--", "env", *(f"{name}={value}" for name, value in variables.items()),
+        ]  # fmt: skip
+
+    def run(self, *argv: str, timeout: float = 60, **environment: str) -> Result:
+        """Run a program as this user, in its home directory, to its end."""
+        return Engine("user", self.prefix(**environment))(*argv, timeout=timeout)
+
+    @property
+    def ketch(self) -> Engine:
+        """The installed ketch, run by this user as it is, without any option."""
+        return Engine("ketch", [*self.prefix(), "ketch"])
+
+    def processes(self) -> list[int]:
+        """Return the pids of all that runs as this user, or as one of its subordinate ids."""
+        ids = [(self.uid, 1), *subordinate(self.name)]
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid, owner = int(entry.name), entry.stat().st_uid
+                # A process that is not dumpable belongs to root.
+                for line in (entry / "status").read_text(encoding="utf-8").splitlines():
+                    if line.startswith("Uid:"):
+                        owner = int(line.split()[1])
+                if any(first <= owner < first + count for first, count in ids):
+                    found.append(pid)
+        return found
+
+    def end(self) -> None:
+        """Kill all that runs as this user."""
+        for _ in range(100):
+            pids = self.processes()
+            if not pids:
+                return
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        raise AssertionError(f"{self.name} cannot be ended: {pids}")
+
+
+def subordinate(name: str) -> list[tuple[int, int]]:
+    """Return the ranges of subordinate user ids that a user has: subuid(5)."""
+    lines = pathlib.Path("/etc/subuid").read_text(encoding="utf-8").splitlines()
+    fields = [line.split(":") for line in lines]
+    return [(int(first), int(count)) for owner, first, count in fields if owner == name]
+
+
+@contextlib.contextmanager
+def made(run_name: str, *, subordinate_ids: bool = True) -> Iterator[User]:
+    """Make a user, and take it away with its processes and files.
+
+    Args:
+        run_name: by which what a run leaves is found.
+        subordinate_ids: whether it has any.
+    """
+    name = f"ketch-{secrets.token_hex(4)}"
+    subprocess.run(["useradd", "--create-home", name], check=True)
+    place = None
+    try:
+        if not subordinate_ids:
+            for option, ranges in (
+                ("--del-subuids", "/etc/subuid"),
+                ("--del-subgids", "/etc/subgid"),
+            ):
+                for line in pathlib.Path(ranges).read_text(encoding="utf-8").splitlines():
+                    owner, first, count = line.split(":")
+                    if owner == name:
+                        span = f"{first}-{int(first) + int(count) - 1}"
+                        subprocess.run(["usermod", option, span, name], check=True)
+        entry = pwd.getpwnam(name)
+        place = pathlib.Path(tempfile.mkdtemp(prefix=f"{run_name}-"))
+        place.chmod(0o755)
+        with subprocess.Popen(
+            ["unshare", "--mount", "--propagation=slave", "sh", "-c", _PLACES, "sh", str(place),
+             name], stdout=subprocess.PIPE,
+        ) as mounts:  # fmt: skip
+            try:
+                assert mounts.stdout is not None
+                assert mounts.stdout.readline() == b"ready\n"
+                user = User(
+                    name, entry.pw_uid, pathlib.Path(entry.pw_dir), f"{place}/session", mounts.pid
+                )
+                try:
+                    yield user
+                finally:
+                    user.end()
+                    shutil.rmtree(f"/tmp/ketch-{user.uid}", ignore_errors=True)
+            finally:
+                mounts.kill()
+    finally:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        subprocess.run(["userdel", "--remove", name], check=True, stderr=subprocess.DEVNULL)
