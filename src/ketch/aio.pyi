@@ -6,6 +6,7 @@ Made from the library's classes by ``scripts/library_types.py``; change them, no
 import builtins
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import IO, Any, Literal, Self, Unpack, overload
 
@@ -21,6 +22,8 @@ from ketch.library.keywords import BuildOptions, RunOptions, UpdateOptions
 
 Command = str | Iterable[str] | None
 Lifetime = Literal["container", "process"]
+Moment = str | datetime | timedelta
+Path = str | os.PathLike[str]
 
 class Archive:
     """A tar archive of a container's files: iterate over its pieces, or read as from a file.
@@ -96,6 +99,15 @@ class Session:
         """Tell the program that no more input will come."""
     async def resize(self, rows: int, columns: int) -> None:
         """Tell the program's terminal its size."""
+    async def kill(self, signal: str = "KILL") -> None:
+        """Send the program a signal; how it ends is told to whoever reads or waits.
+
+        Args:
+            signal: its name, with or without ``SIG``, or its number as text.
+
+        Raises:
+            InvalidArgumentError: there is no such signal.
+        """
     async def close(self) -> None:
         """Let go of the program."""
     async def expect(self, *kinds: int) -> bytes:
@@ -326,14 +338,34 @@ class Container:
     @property
     def ports(self) -> dict[str, Any]:
         """Its published ports, by ``80/tcp``."""
+    @property
+    def health(self) -> Literal["starting", "healthy", "unhealthy", ""]:
+        """What its health check had found when it was last read; empty without a check."""
+    @property
+    def ip(self) -> str:
+        """Its address on its first network, when it was last read; empty where it has none."""
+    async def port(self, port: int | str) -> int:
+        """Returns which port of the host leads to one of its own.
+
+        Args:
+            port: its own: ``80``, or ``"53/udp"``.
+
+        Raises:
+            NotFoundError: it publishes no such port, or does not run.
+        """
     async def reload(self) -> None:
         """Read it again.
 
         Raises:
             NotFoundError: it is gone.
         """
-    async def start(self) -> None:
-        """Start it."""
+    async def start(self, *, lifetime: Lifetime = "container") -> None:
+        """Start it.
+
+        Args:
+            lifetime: ``process`` has it end, and go, when this Python program does, even by
+                SIGKILL.
+        """
     async def stop(self, *, timeout: int | None = None, signal: str = "") -> None:
         """Ask its program to end, kill it when it does not, wait for its end.
 
@@ -347,13 +379,30 @@ class Container:
     async def kill(self, signal: str = "KILL") -> None:
         """Send a signal to its first process; with SIGKILL, wait for its end."""
     async def wait(
-        self, condition: Literal["not-running", "next-exit", "removed"] = "not-running"
+        self,
+        condition: Literal["not-running", "next-exit", "removed"] = "not-running",
+        *,
+        timeout: float | None = None,
     ) -> int:
         """Wait for its end; returns its exit status.
 
         Args:
             condition: ``not-running``, which may be so already; ``next-exit``, the next time that
                 it ends; ``removed``.
+            timeout: how many seconds it may take; then it is killed. None for ever.
+
+        Raises:
+            ProgramTimeoutError: it had not ended in time.
+        """
+    async def wait_healthy(self, *, timeout: float = 60.0) -> None:
+        """Wait until its health check finds it healthy.
+
+        Args:
+            timeout: for how many seconds at most.
+
+        Raises:
+            ConflictError: it has no health check, or has ended.
+            UnavailableError: it was not healthy in time; it goes on.
         """
     async def pause(self) -> None:
         """Freeze all its processes."""
@@ -399,8 +448,8 @@ class Container:
         stdout: bool = True,
         stderr: bool = True,
         tail: int | None = None,
-        since: str = "",
-        until: str = "",
+        since: Moment = "",
+        until: Moment = "",
     ) -> bytes:
         """Returns what its program wrote, as far as its log has kept it.
 
@@ -408,11 +457,11 @@ class Container:
             stdout: whether what it wrote to its standard output counts.
             stderr: whether what it wrote to its standard error counts.
             tail: how many lines from the end; None for all.
-            since: leave out what is older: a time, or ``10m`` for ten minutes ago.
-            until: leave out what is newer.
+            since: leave out what is older: a time, or for how long back, ``10m`` or a timedelta.
+            until: leave out what is newer, likewise.
         """
     def follow_logs(
-        self, *, tail: int | None = None, since: str = "", until: str = ""
+        self, *, tail: int | None = None, since: Moment = "", until: Moment = ""
     ) -> AsyncIterator[tuple[str, bytes]]:
         """Yield what its program wrote and writes, until it does not run any more.
 
@@ -420,7 +469,12 @@ class Container:
         ``logs``.
         """
     def log_entries(
-        self, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
+        self,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: Moment = "",
+        until: Moment = "",
     ) -> AsyncIterator[LogEntry]:
         """Yield what its program wrote, with the times.
 
@@ -435,7 +489,7 @@ class Container:
     def stats(self, *, interval: float = 1.0) -> AsyncIterator[dict[str, Any]]:
         """Yield what it uses, in the Docker API's keys, one document each ``interval`` seconds."""
     async def copy_from(
-        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+        self, source: Path, target: Path, *, follow_link: bool = False, archive: bool = False
     ) -> None:
         """Copy a file or a directory out of it, as ``ketch cp`` does.
 
@@ -446,7 +500,7 @@ class Container:
             archive: whether owners are kept; else all belongs to the caller.
         """
     async def copy_to(
-        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+        self, source: Path, target: Path, *, follow_link: bool = False, archive: bool = False
     ) -> None:
         """Copy a file or a directory into it, as ``ketch cp`` does.
 
@@ -456,9 +510,9 @@ class Container:
             follow_link: whether, where the source is a symlink, what it leads to is copied.
             archive: whether all belongs to its user, where that is a number; else owners are kept.
         """
-    async def get_archive(self, path: str) -> Archive:
+    async def get_archive(self, path: Path) -> Archive:
         """Returns a file, or a directory with all that is in it, as a tar archive."""
-    async def put_archive(self, path: str, archive: bytes | Archive | Stream | IO[bytes]) -> None:
+    async def put_archive(self, path: Path, archive: bytes | Archive | Stream | IO[bytes]) -> None:
         """Unpack a tar archive, plain or compressed, into one of its directories.
 
         Args:
@@ -501,10 +555,27 @@ class Container:
         tty: bool = False,
         privileged: bool = False,
         stdin: bytes = b"",
+        timeout: float | None = None,
+        max_output: int | None = None,
     ) -> Result:
-        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``.
+        """Run another program in it to its end.
 
         Where waiting for it is interrupted, the program is killed.
+
+        Args:
+            command: as for ``exec``, like all that is not named here.
+            env: as for ``exec``.
+            user: as for ``exec``.
+            workdir: as for ``exec``.
+            tty: as for ``exec``.
+            privileged: as for ``exec``.
+            stdin: what the program gets to read.
+            timeout: how many seconds it may take; then it is killed. None for ever.
+            max_output: how many bytes it may write, to both streams together; then it is killed.
+
+        Raises:
+            ProgramTimeoutError: it had not ended in time.
+            ProgramOutputError: it wrote more than it was to.
         """
     async def attach(
         self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True
@@ -525,32 +596,36 @@ class Containers:
     @overload
     async def run(
         self,
-        image: str,
+        image: str | Image,
         command: Command = ...,
         *,
         detach: Literal[True],
         stdin: bytes | None = ...,
         stdout: bool = ...,
         stderr: bool = ...,
+        timeout: float | None = ...,
+        max_output: int | None = ...,
         lifetime: Lifetime | None = ...,
         **options: Unpack[RunOptions],
     ) -> Container: ...
     @overload
     async def run(
         self,
-        image: str,
+        image: str | Image,
         command: Command = ...,
         *,
         detach: Literal[False] = ...,
         stdin: bytes | None = ...,
         stdout: bool = ...,
         stderr: bool = ...,
+        timeout: float | None = ...,
+        max_output: int | None = ...,
         lifetime: Lifetime | None = ...,
         **options: Unpack[RunOptions],
     ) -> bytes: ...
     async def start(
         self,
-        image: str,
+        image: str | Image,
         command: Command = None,
         *,
         lifetime: Lifetime = "container",
@@ -559,13 +634,13 @@ class Containers:
         """Create a container and start it, attached: iterate over the result for its output.
 
         Args:
-            image: its image.
+            image: its image, by name or as an ``Image``.
             command: the program and its arguments; the image's where None.
             lifetime: as for ``run``.
             options: as for ``run``; with ``interactive=True`` input can be written.
         """
     async def create(
-        self, image: str, command: Command = None, **options: Unpack[RunOptions]
+        self, image: str | Image, command: Command = None, **options: Unpack[RunOptions]
     ) -> Container:
         """Create a container without starting it; arguments as for ``start``."""
     async def get(self, name: str) -> Container:
@@ -818,12 +893,12 @@ class Engine:
     async def logout(self, registry: str = "") -> None:
         """Forget the credentials for a registry; for Docker Hub where empty."""
     def events(
-        self, *, since: str = "", until: str = "", filters: Mapping[str, Any] | None = None
+        self, *, since: Moment = "", until: Moment = "", filters: Mapping[str, Any] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield events as they happen, in the Docker API's keys.
 
         Args:
-            since: replay from this time on: a time, or ``10m`` for ten minutes ago.
+            since: replay from this time on, or for how long back, ``10m`` or a timedelta.
             until: end at this time; never where empty.
             filters: as those of ``ketch events``; a value may be a list.
         """

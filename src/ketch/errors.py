@@ -62,6 +62,7 @@ def _restored(
     kind: type[KetchError], args: "tuple[Any, ...]", facts: "dict[str, Any]"
 ) -> KetchError:
     error = kind.__new__(kind, *args)
+    error.args = args  # which an OSError has only from its __init__
     error.__dict__.update(facts)
     return error
 
@@ -150,6 +151,14 @@ class ProgramFailedError(KetchError):
         self.exit_status = exit_status
         self.stdout = stdout
         self.stderr = stderr
+
+
+class ProgramTimeoutError(ProgramFailedError, TimeoutError):
+    """A program had not ended when its time was up, and was killed: the library's alone."""
+
+
+class ProgramOutputError(ProgramFailedError):
+    """A program wrote more than it was to, and was killed: the library's alone."""
 
 
 class SyscallError(OSError):

@@ -16,8 +16,6 @@ import ketch
 from ketch import errors
 from ketch.errors import KetchError, ProgramFailedError, StartError, SyscallError
 
-_FAILED = ProgramFailedError("it ended", exit_status=3, stdout=b"out\xff", stderr=b"err")
-
 
 def _kinds(kind: type[KetchError]) -> Iterator[type[KetchError]]:
     yield kind
@@ -32,8 +30,8 @@ def _load_everything() -> None:
 
 def _made(kind: type[KetchError]) -> KetchError:
     """Make an error with a fact more than its arguments, as layers on its way out add them."""
-    if kind is ProgramFailedError:
-        return copy.copy(_FAILED)
+    if issubclass(kind, ProgramFailedError):
+        return kind("it ended", exit_status=3, stdout=b"out\xff", stderr=b"err")
     parameters = inspect.signature(kind).parameters.values()
     wanted = {one.name: 77 for one in parameters if one.kind is one.KEYWORD_ONLY}
     error = kind("what\x1b failed", "what to do", **wanted)
@@ -70,7 +68,8 @@ def _fail(error: BaseException) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [_FAILED, StartError("no such program", "look", exit_status=127),
+    [ProgramFailedError("it ended", exit_status=3, stdout=b"out\xff", stderr=b"err"),
+     StartError("no such program", "look", exit_status=127),
      SyscallError(errno.ENOENT, "open", "/nowhere"), errors.NotFoundError("gone", "look again")],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip

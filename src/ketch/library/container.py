@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
@@ -9,7 +10,13 @@ from ketch.engine.containers import renaming, restarting, updating
 from ketch.engine.files import committing, copying, files
 from ketch.engine.requests import wire
 from ketch.engine.views import following, inspection, process_list, statistics
-from ketch.errors import KetchError, NotFoundError
+from ketch.errors import (
+    ConflictError,
+    KetchError,
+    NotFoundError,
+    ProgramTimeoutError,
+    UnavailableError,
+)
 from ketch.library import given, sessions
 from ketch.library.archives import Archive
 from ketch.library.docker_names import lines, paired, words
@@ -17,10 +24,10 @@ from ketch.library.images import Image
 from ketch.library.options import read
 from ketch.library.resources import Resource
 from ketch.library.sessions import Session
-from ketch.spec import timestamps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime, timedelta
     from typing import Any, Unpack
 
     from ketch.engine.records.rows import Container as Record
@@ -29,7 +36,11 @@ if TYPE_CHECKING:
     from ketch.library.places import Places
 
     Command = str | Iterable[str] | None
+    Lifetime = Literal["container", "process"]
+    Moment = str | datetime | timedelta
+    Path = str | os.PathLike[str]
 
+_HEALTH_PAUSE_MS = 100
 _KINDS: "tuple[Literal['changed', 'added', 'deleted'], ...]" = ("changed", "added", "deleted")
 
 
@@ -116,6 +127,40 @@ class Container(Resource):
         """Its published ports, by ``80/tcp``."""
         return dict(self.attrs["NetworkSettings"].get("Ports") or {})
 
+    @property
+    def health(self) -> "Literal['starting', 'healthy', 'unhealthy', '']":
+        """What its health check had found when it was last read; empty without a check."""
+        found = self.attrs["State"].get("Health") or {}
+        status = found.get("Status", "")
+        return "" if status == "none" else status
+
+    @property
+    def ip(self) -> str:
+        """Its address on its first network, when it was last read; empty where it has none."""
+        networks = self.attrs["NetworkSettings"].get("Networks") or {}
+        addresses = (
+            one.get(key) for key in ("IPAddress", "GlobalIPv6Address") for one in networks.values()
+        )
+        return next((str(address) for address in addresses if address), "")
+
+    def port(self, port: int | str) -> int:
+        """Returns which port of the host leads to one of its own.
+
+        Args:
+            port: its own: ``80``, or ``"53/udp"``.
+
+        Raises:
+            NotFoundError: it publishes no such port, or does not run.
+        """
+        name = str(port) if "/" in str(port) else f"{port}/tcp"
+        self.reload()
+        for binding in self.ports.get(name) or ():
+            return int(binding["HostPort"])
+        raise NotFoundError(
+            f"container {self.name} has no published port {name}",
+            "publish it when it is made: publish={'0': 80}",
+        )
+
     def reload(self) -> None:
         """Read it again.
 
@@ -127,9 +172,16 @@ class Container(Resource):
 
     # What is done to it
 
-    def start(self) -> None:
-        """Start it."""
-        fields: dict[str, wire.Value] = {"action": "start", "container": self.id}
+    def start(self, *, lifetime: "Lifetime" = "container") -> None:
+        """Start it.
+
+        Args:
+            lifetime: ``process`` has it end, and go, when this Python program does, even by
+                SIGKILL.
+        """
+        fields: dict[str, wire.Value] = {
+            "action": "start", "container": self.id, "lifetime": lifetime,
+        }  # fmt: skip
         sessions.start(self._places, fields, Session.close).close()
         self.reload()
 
@@ -156,15 +208,78 @@ class Container(Resource):
         self._reread()
 
     def wait(
-        self, condition: "Literal['not-running', 'next-exit', 'removed']" = "not-running"
+        self,
+        condition: "Literal['not-running', 'next-exit', 'removed']" = "not-running",
+        *,
+        timeout: float | None = None,
     ) -> int:
         """Wait for its end; returns its exit status.
 
         Args:
             condition: ``not-running``, which may be so already; ``next-exit``, the next time that
                 it ends; ``removed``.
+            timeout: how many seconds it may take; then it is killed. None for ever.
+
+        Raises:
+            ProgramTimeoutError: it had not ended in time.
         """
-        return self._places.engine.containers.wait(self.id, condition)
+        given.limits(timeout, None)
+        wait = self._places.engine.containers.wait
+        if timeout is None:
+            return wait(self.id, condition)
+        late = threading.Event()
+        timer = threading.Timer(timeout, self._end_late, (late,))
+        timer.daemon = True
+        timer.start()
+        try:
+            status = wait(self.id, condition)
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise ProgramTimeoutError(
+                f"container {self.name} had not ended after {timeout:g} s and was killed",
+                exit_status=status,
+            )
+        return status
+
+    def _end_late(self, late: threading.Event) -> None:
+        """Kill it, in a thread of its own: which has a connection of its own to close."""
+        with contextlib.closing(self._places), contextlib.suppress(KetchError):
+            late.set()
+            self._places.engine.containers.kill(self.id)
+
+    def wait_healthy(self, *, timeout: float = 60.0) -> None:
+        """Wait until its health check finds it healthy.
+
+        Args:
+            timeout: for how many seconds at most.
+
+        Raises:
+            ConflictError: it has no health check, or has ended.
+            UnavailableError: it was not healthy in time; it goes on.
+        """
+        given.limits(timeout, None)
+        deadline = time.monotonic() + timeout
+        while True:
+            self.reload()
+            if not self.health:
+                raise ConflictError(
+                    f"container {self.name} has no health check",
+                    "one comes with the image, or with health_cmd when it is made",
+                )
+            if self.health == "healthy":
+                return
+            if self.status in {"exited", "dead"}:
+                raise ConflictError(
+                    f"container {self.name} has ended with status {self.exit_status}"
+                )
+            if time.monotonic() >= deadline:
+                checks = self.attrs["State"]["Health"].get("Log") or [{}]
+                said = str(checks[-1].get("Output", "")).strip()
+                raise UnavailableError(
+                    f"container {self.name} is {self.health} after {timeout:g} s", said
+                )
+            self._places.patience.wait(_HEALTH_PAUSE_MS)
 
     def pause(self) -> None:
         """Freeze all its processes."""
@@ -241,8 +356,8 @@ class Container(Resource):
         stdout: bool = True,
         stderr: bool = True,
         tail: int | None = None,
-        since: str = "",
-        until: str = "",
+        since: "Moment" = "",
+        until: "Moment" = "",
     ) -> bytes:
         """Returns what its program wrote, as far as its log has kept it.
 
@@ -250,15 +365,15 @@ class Container(Resource):
             stdout: whether what it wrote to its standard output counts.
             stderr: whether what it wrote to its standard error counts.
             tail: how many lines from the end; None for all.
-            since: leave out what is older: a time, or ``10m`` for ten minutes ago.
-            until: leave out what is newer.
+            since: leave out what is older: a time, or for how long back, ``10m`` or a timedelta.
+            until: leave out what is newer, likewise.
         """
         wanted = {"stdout": stdout, "stderr": stderr}
         entries = self.log_entries(tail=tail, since=since, until=until)
         return b"".join(entry.data for entry in entries if wanted[entry.stream])
 
     def follow_logs(
-        self, *, tail: int | None = None, since: str = "", until: str = ""
+        self, *, tail: int | None = None, since: "Moment" = "", until: "Moment" = ""
     ) -> "Iterator[tuple[str, bytes]]":
         """Yield what its program wrote and writes, until it does not run any more.
 
@@ -269,7 +384,12 @@ class Container(Resource):
             yield entry.stream, entry.data
 
     def log_entries(
-        self, *, follow: bool = False, tail: int | None = None, since: str = "", until: str = ""
+        self,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: "Moment" = "",
+        until: "Moment" = "",
     ) -> "Iterator[LogEntry]":
         """Yield what its program wrote, with the times.
 
@@ -286,8 +406,8 @@ class Container(Resource):
             engine.settings.container_directory(self.id),
             follow=follow,
             tail=tail,
-            since_ns=timestamps.moment(since, now_ns) if since else None,
-            until_ns=timestamps.moment(until, now_ns) if until else None,
+            since_ns=given.moment("since", since, now_ns),
+            until_ns=given.moment("until", until, now_ns),
             patience=self._places.patience,
         )
         return (LogEntry(*entry) for entry in entries)
@@ -310,7 +430,7 @@ class Container(Resource):
     # Its files
 
     def copy_from(
-        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+        self, source: "Path", target: "Path", *, follow_link: bool = False, archive: bool = False
     ) -> None:
         """Copy a file or a directory out of it, as ``ketch cp`` does.
 
@@ -321,11 +441,12 @@ class Container(Resource):
             archive: whether owners are kept; else all belongs to the caller.
         """
         copying.out_of(
-            self._places.engine, self.id, source, target, follow_link=follow_link, archive=archive
-        )
+            self._places.engine, self.id, os.fspath(source), os.fspath(target),
+            follow_link=follow_link, archive=archive,
+        )  # fmt: skip
 
     def copy_to(
-        self, source: str, target: str, *, follow_link: bool = False, archive: bool = False
+        self, source: "Path", target: "Path", *, follow_link: bool = False, archive: bool = False
     ) -> None:
         """Copy a file or a directory into it, as ``ketch cp`` does.
 
@@ -336,20 +457,21 @@ class Container(Resource):
             archive: whether all belongs to its user, where that is a number; else owners are kept.
         """
         copying.into(
-            self._places.engine, self.id, source, target, follow_link=follow_link, archive=archive
-        )
+            self._places.engine, self.id, os.fspath(source), os.fspath(target),
+            follow_link=follow_link, archive=archive,
+        )  # fmt: skip
 
-    def get_archive(self, path: str) -> Archive:
+    def get_archive(self, path: "Path") -> Archive:
         """Returns a file, or a directory with all that is in it, as a tar archive."""
 
         @contextlib.contextmanager
         def pieces() -> "Iterator[Iterator[bytes]]":
-            with files.reading(self._places.engine, self.id, path) as (_, found):
+            with files.reading(self._places.engine, self.id, os.fspath(path)) as (_, found):
                 yield found
 
         return Archive(pieces())
 
-    def put_archive(self, path: str, archive: "bytes | Archive | Stream | IO[bytes]") -> None:
+    def put_archive(self, path: "Path", archive: "bytes | Archive | Stream | IO[bytes]") -> None:
         """Unpack a tar archive, plain or compressed, into one of its directories.
 
         Args:
@@ -357,7 +479,7 @@ class Container(Resource):
             archive: its bytes, or what has a ``read`` method.
         """
         stream = given.file("archive", archive, "read")
-        files.write_archive(self._places.engine, self.id, path, stream)
+        files.write_archive(self._places.engine, self.id, os.fspath(path), stream)
 
     def export(self) -> Archive:
         """Returns all its files as a tar archive, without what its volumes hold."""
@@ -411,27 +533,43 @@ class Container(Resource):
         tty: bool = False,
         privileged: bool = False,
         stdin: bytes = b"",
+        timeout: float | None = None,
+        max_output: int | None = None,
     ) -> Result:
-        """Run another program in it to its end, with ``stdin`` to read; else as ``exec``.
+        """Run another program in it to its end.
 
         Where waiting for it is interrupted, the program is killed.
+
+        Args:
+            command: as for ``exec``, like all that is not named here.
+            env: as for ``exec``.
+            user: as for ``exec``.
+            workdir: as for ``exec``.
+            tty: as for ``exec``.
+            privileged: as for ``exec``.
+            stdin: what the program gets to read.
+            timeout: how many seconds it may take; then it is killed. None for ever.
+            max_output: how many bytes it may write, to both streams together; then it is killed.
+
+        Raises:
+            ProgramTimeoutError: it had not ended in time.
+            ProgramOutputError: it wrote more than it was to.
         """
+        given.limits(timeout, max_output)
         data = given.content("stdin", stdin)
         session = self.exec(
             command, env=env, user=user, workdir=workdir, tty=tty, privileged=privileged,
             stdin=bool(data),
         )  # fmt: skip
-        try:
-            stdout, stderr = session.communicate(data)
-        except KetchError:
-            raise
-        except BaseException:
-            session._kill()
-            raise
-        finally:
-            session.close()
+        with session:
+            pieces = sessions.gather(
+                session, data, timeout=timeout, max_output=max_output, end=session._kill
+            )
         assert session.exit_status is not None
-        return Result(session.exit_status, stdout, stderr)
+        return Result(
+            session.exit_status, sessions.joined(pieces, "stdout"),
+            sessions.joined(pieces, "stderr"),
+        )  # fmt: skip
 
     def attach(self, *, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Session:
         """Attach to its program's streams; what it wrote before is in its log."""

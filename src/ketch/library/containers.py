@@ -8,7 +8,7 @@ from ketch.engine import pruning
 from ketch.engine.containers import creation
 from ketch.engine.requests import wire
 from ketch.engine.views import listing
-from ketch.errors import ImageNotFoundError, KetchError, ProgramFailedError
+from ketch.errors import ImageNotFoundError, KetchError, ProgramFailedError, on_one_line
 from ketch.library import given, sessions
 from ketch.library.container import Container
 from ketch.library.options import as_filters, make_request
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar, Unpack
 
     from ketch.engine.records.rows import Container as Record
-    from ketch.library.container import Command
-    from ketch.library.images import Images
+    from ketch.library.container import Command, Lifetime
+    from ketch.library.images import Image, Images
     from ketch.library.keywords import RunOptions
     from ketch.library.places import Places
     from ketch.library.sessions import Session
 
-    Lifetime = Literal["container", "process"]
     T = TypeVar("T")
+
+_LAST_WORDS = 200  # characters of a program's last line that its error repeats
 
 
 class Containers(Collection):
@@ -42,25 +43,29 @@ class Containers(Collection):
 
     @overload
     def run(
-        self, image: str, command: "Command" = ..., *, detach: Literal[True],
+        self, image: "str | Image", command: "Command" = ..., *, detach: Literal[True],
         stdin: bytes | None = ..., stdout: bool = ..., stderr: bool = ...,
+        timeout: float | None = ..., max_output: int | None = ...,
         lifetime: "Lifetime | None" = ..., **options: "Unpack[RunOptions]",
     ) -> Container: ...  # fmt: skip
     @overload
     def run(
-        self, image: str, command: "Command" = ..., *, detach: Literal[False] = ...,
+        self, image: "str | Image", command: "Command" = ..., *, detach: Literal[False] = ...,
         stdin: bytes | None = ..., stdout: bool = ..., stderr: bool = ...,
+        timeout: float | None = ..., max_output: int | None = ...,
         lifetime: "Lifetime | None" = ..., **options: "Unpack[RunOptions]",
     ) -> bytes: ...  # fmt: skip
     def run(
         self,
-        image: str,
+        image: "str | Image",
         command: "Command" = None,
         *,
         detach: bool = False,
         stdin: bytes | None = None,
         stdout: bool = True,
         stderr: bool = False,
+        timeout: float | None = None,
+        max_output: int | None = None,
         lifetime: "Lifetime | None" = None,
         **options: "Unpack[RunOptions]",
     ) -> Container | bytes:
@@ -70,12 +75,15 @@ class Containers(Collection):
         container is killed and removed.
 
         Args:
-            image: its image.
+            image: its image, by name or as an ``Image``.
             command: the program and its arguments; the image's where None.
             detach: whether to return as soon as the program runs; else its output is waited for.
             stdin: what the program gets to read, while its output is taken.
             stdout: whether what it writes there is returned.
             stderr: likewise; with both, in the order in which it came.
+            timeout: how many seconds the program may take, from its start; then the container is
+                killed and removed. None for ever.
+            max_output: how many bytes it may write, to both together, likewise.
             lifetime: ``process`` binds the container's life to this Python program's: when that
                 ends, even by SIGKILL, the container is killed, and removed with ``rm=True``. So it
                 is where None while the program is waited for; ``container`` has it go on.
@@ -89,35 +97,39 @@ class Containers(Collection):
 
         Raises:
             ProgramFailedError: the program that was waited for ended with another status than 0.
+            ProgramTimeoutError: it had not ended in time.
+            ProgramOutputError: it wrote more than it was to.
             KetchError: the container cannot be made or started.
         """
         if detach:
             session = self._run(image, command, options, lifetime or "container", detach=True)
             session.close()
             return self.get(session.id)
+        given.limits(timeout, max_output)
         data = None if stdin is None else given.content("stdin", stdin)
         if data is not None:
             options["interactive"] = True
         session = self._run(image, command, options, lifetime or "process")
-        try:
-            with session:
-                pieces = list(session if data is None else session._exchange(data))
-        except KetchError:
-            raise
-        except BaseException:  # nobody waits for it any more, and nobody else knows of it
-            self._end(session)
-            raise
-        if session.exit_status:
-            raise ProgramFailedError(
-                f"container {session.id[:12]}: the program ended with status {session.exit_status}",
-                exit_status=session.exit_status, stdout=_joined(pieces, "stdout"),
-                stderr=_joined(pieces, "stderr"),
+        with session:
+            pieces = sessions.gather(
+                session, data or b"", timeout=timeout, max_output=max_output,
+                end=lambda: self._end(session),
             )  # fmt: skip
-        return _joined(pieces, *(["stdout"] if stdout else []), *(["stderr"] if stderr else []))
+        if session.exit_status:
+            stderr_text = sessions.joined(pieces, "stderr")
+            raise ProgramFailedError(
+                f"container {session.id[:12]}: the program ended with status {session.exit_status}"
+                f"{_last_words(stderr_text)}",
+                exit_status=session.exit_status, stdout=sessions.joined(pieces, "stdout"),
+                stderr=stderr_text,
+            )  # fmt: skip
+        return sessions.joined(
+            pieces, *(["stdout"] if stdout else []), *(["stderr"] if stderr else [])
+        )
 
     def start(
         self,
-        image: str,
+        image: "str | Image",
         command: "Command" = None,
         *,
         lifetime: "Lifetime" = "container",
@@ -126,7 +138,7 @@ class Containers(Collection):
         """Create a container and start it, attached: iterate over the result for its output.
 
         Args:
-            image: its image.
+            image: its image, by name or as an ``Image``.
             command: the program and its arguments; the image's where None.
             lifetime: as for ``run``.
             options: as for ``run``; with ``interactive=True`` input can be written.
@@ -134,16 +146,17 @@ class Containers(Collection):
         return self._run(image, command, options, lifetime)
 
     def _run(
-        self, image: str, command: "Command", options: "RunOptions", lifetime: "Lifetime", *,
-        detach: bool = False,
+        self, image: "str | Image", command: "Command", options: "RunOptions",
+        lifetime: "Lifetime", *, detach: bool = False,
     ) -> "Session":  # fmt: skip
-        request, name = make_request(image, command, options, detach=detach)
+        name_of_image = _name(image)
+        request, name = make_request(name_of_image, command, options, detach=detach)
         fields: dict[str, wire.Value] = {
             "action": "run", "request": json.dumps(request), "--name": name, "lifetime": lifetime,
             "--detach": detach, "forget": True,
         }  # fmt: skip
         return self._with_image(
-            image, options, lambda: sessions.start(self._places, fields, self._end)
+            name_of_image, options, lambda: sessions.start(self._places, fields, self._end)
         )
 
     def _end(self, session: "Session") -> None:
@@ -159,16 +172,17 @@ class Containers(Collection):
             self._places.engine.containers.remove(container_id, force=True, volumes=True)
 
     def create(
-        self, image: str, command: "Command" = None, **options: "Unpack[RunOptions]"
+        self, image: "str | Image", command: "Command" = None, **options: "Unpack[RunOptions]"
     ) -> Container:
         """Create a container without starting it; arguments as for ``start``."""
-        request, name = make_request(image, command, options)
+        name_of_image = _name(image)
+        request, name = make_request(name_of_image, command, options)
 
         def make() -> "Record":
             with self._places.uninterrupted():
                 return creation.create(self._places.engine, request, name=name)
 
-        record = self._with_image(image, options, make)
+        record = self._with_image(name_of_image, options, make)
         self._places.unless_delivered(lambda: self._forget(record.id))
         return Container(self._places, record)
 
@@ -219,6 +233,11 @@ class Containers(Collection):
         return pruning.containers(self._places.engine, as_filters(filters))
 
 
-def _joined(pieces: "builtins.list[tuple[str, bytes]]", *streams: str) -> bytes:
-    """Returns what was written to some streams, in the order in which it came."""
-    return b"".join(data for stream, data in pieces if stream in streams)
+def _name(image: "str | Image") -> str:
+    return image if isinstance(image, str) else image.id
+
+
+def _last_words(stderr: bytes) -> str:
+    """Returns the end of what a program wrote there, to stand behind why it failed."""
+    lines = stderr.decode(errors="surrogateescape").strip().splitlines()
+    return f": {on_one_line(lines[-1][-_LAST_WORDS:])}" if lines else ""

@@ -9,19 +9,20 @@ from ketch.engine.settings import Settings
 from ketch.engine.views import information
 from ketch.images.registry import login as registry_login
 from ketch.images.registry.credentials import Credentials
-from ketch.library import registries
+from ketch.library import given, registries
 from ketch.library.containers import Containers
 from ketch.library.images import Images
 from ketch.library.networks import Networks
 from ketch.library.options import as_filters
 from ketch.library.places import Places
 from ketch.library.volumes import Volumes
-from ketch.spec import timestamps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Any
+
+    from ketch.library.container import Moment
 
 
 class Engine:
@@ -66,6 +67,11 @@ class Engine:
     ) -> None:  # fmt: skip
         """Close this thread's connection."""
         self.close()
+
+    def __reduce__(self) -> "tuple[Callable[..., Engine], tuple[str, str, bool]]":
+        """How it crosses over to another process: as the same engine, with connections anew."""
+        settings = self._places.settings
+        return _at, (settings.root, settings.state, settings.zygote)
 
     def close(self) -> None:
         """Close this thread's connection to the database; the next use opens another."""
@@ -132,14 +138,14 @@ class Engine:
     def events(
         self,
         *,
-        since: str = "",
-        until: str = "",
+        since: "Moment" = "",
+        until: "Moment" = "",
         filters: "Mapping[str, Any] | None" = None,
     ) -> "Iterator[dict[str, Any]]":
         """Yield events as they happen, in the Docker API's keys.
 
         Args:
-            since: replay from this time on: a time, or ``10m`` for ten minutes ago.
+            since: replay from this time on, or for how long back, ``10m`` or a timedelta.
             until: end at this time; never where empty.
             filters: as those of ``ketch events``; a value may be a list.
         """
@@ -147,8 +153,12 @@ class Engine:
         fits = events.chooser(as_filters(filters))
         for found in events.stream(
             self._places.engine.store,
-            since_ns=timestamps.moment(since, now_ns) if since else None,
-            until_ns=timestamps.moment(until, now_ns) if until else None,
+            since_ns=given.moment("since", since, now_ns),
+            until_ns=given.moment("until", until, now_ns),
             patience=self._places.patience,
         ):
             yield from (event.document() for event in found if fits(event))
+
+
+def _at(root: str, state: str, zygote: bool) -> Engine:
+    return Engine(root, state, zygote=zygote)

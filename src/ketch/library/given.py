@@ -2,9 +2,11 @@
 
 import io
 import os
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec import timestamps
 
 if TYPE_CHECKING:
     from typing import IO
@@ -28,6 +30,40 @@ def content(keyword: str, value: object) -> bytes:
     raise InvalidArgumentError(
         f"{keyword}={value!r}: bytes are wanted", hint if isinstance(value, str) else ""
     )
+
+
+def limits(timeout: float | None, max_output: int | None) -> None:
+    """Check what a program may take: seconds, and bytes of output.
+
+    Raises:
+        InvalidArgumentError: one of them is no number, or below zero.
+    """
+    for keyword, value in (("timeout", timeout), ("max_output", max_output)):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and value >= 0):
+            raise InvalidArgumentError(f"{keyword}={value!r}: a number from 0 on is wanted")
+
+
+def moment(keyword: str, value: "str | datetime | timedelta", now_ns: int) -> int | None:
+    """Returns a time that was given, in nanoseconds since the epoch; None where it is empty.
+
+    Args:
+        keyword: as what.
+        value: a text of the command line's; a ``datetime``, which is local where it has no zone;
+            a ``timedelta``, before now.
+        now_ns: when that is.
+
+    Raises:
+        InvalidArgumentError: it is something else, or no time.
+    """
+    if isinstance(value, timedelta):
+        return now_ns - value // timedelta(microseconds=1) * 1000
+    if isinstance(value, datetime):
+        since = value.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+        return since // timedelta(microseconds=1) * 1000
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{keyword}={value!r}: a time is wanted")
+    return timestamps.moment(value, now_ns) if value else None
 
 
 def path(value: object) -> str | None:

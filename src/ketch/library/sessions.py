@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.containers.ledger import RECORD_TIMEOUT_SECONDS
 from ketch.engine.requests import launch, wire
-from ketch.errors import KetchError, UnavailableError
+from ketch.errors import (
+    KetchError,
+    ProgramFailedError,
+    ProgramOutputError,
+    ProgramTimeoutError,
+    UnavailableError,
+)
 from ketch.library import given
+from ketch.spec import signals as names
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from ketch.library.places import Places
@@ -24,7 +31,12 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 64 * 1024
 # What says how the program stands: it runs, it has ended, there will be none.
 _STANDS = {wire.STARTED, wire.EXIT, wire.FAILED}
+_KILLED = 128 + signal.SIGKILL
 _NAMES = {wire.OUTPUT: "stdout", wire.ERRORS: "stderr"}
+
+
+class OutOfTimeError(UnavailableError):
+    """Nothing came before a deadline."""
 
 
 class Session:
@@ -111,6 +123,17 @@ class Session:
         """Tell the program's terminal its size."""
         self._send(wire.RESIZE, f"{rows} {columns}".encode())
 
+    def kill(self, signal: str = "KILL") -> None:
+        """Send the program a signal; how it ends is told to whoever reads or waits.
+
+        Args:
+            signal: its name, with or without ``SIG``, or its number as text.
+
+        Raises:
+            InvalidArgumentError: there is no such signal.
+        """
+        self._send(wire.SIGNAL, b"%d" % names.number(signal))
+
     def close(self) -> None:
         """Let go of the program."""
         with contextlib.suppress(OSError):
@@ -129,8 +152,14 @@ class Session:
             if kind == wire.ERRORS:
                 self.warnings.append(os.fsdecode(payload).strip())
 
-    def _exchange(self, data: bytes) -> "Iterator[tuple[str, bytes]]":
-        """Yield output as it comes, while input goes where it came from."""
+    def _exchange(
+        self, data: bytes, deadline: float | None = None
+    ) -> "Iterator[tuple[str, bytes]]":
+        """Yield output as it comes, while input goes where it came from.
+
+        Raises:
+            OutOfTimeError: the program is still there at the deadline, of time.monotonic().
+        """
         starts = iter(range(0, len(data), _CHUNK_BYTES))
         giving = True
         while self.exit_status is None:
@@ -140,7 +169,9 @@ class Session:
                 giving = start is not None
                 self._begin(wire.INPUT, piece)
             if not self._frames:
-                events = self._await(select.POLLIN | (select.POLLOUT if self._unsent else 0))
+                events = self._await(
+                    select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline
+                )
                 if events & select.POLLOUT:
                     with self._sending:
                         self._flush()
@@ -212,7 +243,8 @@ class Session:
         """Wait for one of some events of poll(2) on the connection; returns which came.
 
         Raises:
-            UnavailableError: none came in time, or the session is closed.
+            OutOfTimeError: none came in time.
+            UnavailableError: the session is closed.
         """
         descriptor = self._socket.fileno()
         if descriptor < 0:
@@ -220,7 +252,7 @@ class Session:
         left_ms = None if deadline is None else max(0, int(1000 * (deadline - time.monotonic())))
         found = dict(self._places.patience.poll(left_ms, (descriptor, events)))
         if descriptor not in found and left_ms is not None:
-            raise UnavailableError("the process that watches the program does not answer")
+            raise OutOfTimeError("the process that watches the program does not answer")
         return found.get(descriptor, 0)
 
     # What is not wanted any more
@@ -262,6 +294,68 @@ def _uninterrupted() -> "Iterator[None]":
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def gather(
+    session: Session,
+    data: bytes,
+    *,
+    timeout: float | None,
+    max_output: int | None,
+    end: "Callable[[], object]",
+) -> list[tuple[str, bytes]]:
+    """Give a program input and take its output until it ends, which it is helped to where it must.
+
+    Args:
+        session: the program's.
+        data: its input.
+        timeout: how many seconds it may take; None for ever.
+        max_output: how many bytes it may write, stdout and stderr together; None for any number.
+        end: ends the program: when it takes or writes too much, or waiting is interrupted.
+
+    Returns:
+        What came, each piece with its stream's name.
+
+    Raises:
+        ProgramTimeoutError: its time was up.
+        ProgramOutputError: it wrote more than it was to.
+    """
+    given.limits(timeout, max_output)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pieces: list[tuple[str, bytes]] = []
+    left = max_output
+    kind: type[ProgramFailedError] = ProgramTimeoutError
+    why = f"had not ended after {timeout} s"
+    try:
+        for stream, piece in session._exchange(data, deadline):
+            pieces.append((stream, piece if left is None else piece[:left]))
+            if left is not None:
+                left -= len(piece)
+                if left < 0:
+                    kind, why = ProgramOutputError, f"wrote more than {max_output} bytes"
+                    break
+            # Who writes all the time is never waited for.
+            if deadline is not None and time.monotonic() > deadline:
+                break
+    except OutOfTimeError:
+        pass
+    except KetchError:
+        raise
+    except BaseException:  # nobody waits for it any more, and nobody else knows of it
+        end()
+        raise
+    if session.exit_status is not None:
+        return pieces
+    end()
+    raise kind(
+        f"{session.id[:12]}: the program {why} and was killed",
+        exit_status=_KILLED, stdout=joined(pieces, "stdout"), stderr=joined(pieces, "stderr"),
+    )  # fmt: skip
+
+
+def joined(pieces: "Sequence[tuple[str, bytes]]", *streams: str) -> bytes:
+    """Returns what was written to some streams, in the order in which it came."""
+    return b"".join(data for stream, data in pieces if stream in streams)
 
 
 def _gathered(output: "Iterator[tuple[str, bytes]] | Session") -> tuple[bytes, bytes]:
