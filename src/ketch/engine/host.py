@@ -2,7 +2,7 @@
 
 import os
 
-from ketch.linux import namespaces
+from ketch.linux import libc, namespaces
 from ketch.spec import capabilities
 from ketch.spec.digits import decimal
 
@@ -95,7 +95,7 @@ def examine() -> Host:
         cpus=cpus,
         memory_nodes=_line("/sys/devices/system/node/online") or "0",
         capabilities=_bounding_set(),
-        machine=name.machine,
+        machine=libc.MACHINE,
         release=name.release,
         hostname=name.nodename,
         last_group=_last_group(),

@@ -16,7 +16,12 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 
-from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
+from ketch.errors import (
+    InvalidArgumentError,
+    SyscallError,
+    UnavailableError,
+    UnsupportedError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +66,7 @@ _BUFFER_BYTES = 65536
 _PIPELINE_REQUESTS = 64
 # A dump that others keep changing under the reader is begun anew this often.
 _DUMP_ATTEMPTS = 16
+_ANSWER_SECONDS = 10
 
 
 class Message:
@@ -248,6 +254,9 @@ class Socket:
 
     def __init__(self, family: int) -> None:
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, family)
+        # What was sent has been carried out when send(2) returns: an answer is there, or never is.
+        limit = struct.pack("@ll", _ANSWER_SECONDS, 0)
+        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
         self._sequence = 0
         self._buffer = bytearray(_BUFFER_BYTES)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
@@ -359,10 +368,13 @@ class Socket:
                 if not 0 <= position < len(requests):
                     continue
                 waiting -= 1
-                if message.kind == NLMSG_ERROR:
-                    failure = failure or _failure(requests[position], message)
-                else:
+                if message.kind != NLMSG_ERROR:
                     answers[position] = message
+                    continue
+                failure = failure or _failure(requests[position], message)
+                if failure is not None and failure.errno == errno.EPERM:
+                    # Netfilter answers the first of a datagram alone. Who it is not, answers late.
+                    raise failure
         if failure is not None:
             raise failure
         return answers
@@ -411,7 +423,13 @@ class Socket:
 
     def _receive(self) -> Iterator[Message]:
         # With MSG_TRUNC the kernel tells a datagram's true length.
-        length = self._socket.recv_into(self._buffer, 0, _socket.MSG_TRUNC)
+        try:
+            length = self._socket.recv_into(self._buffer, 0, _socket.MSG_TRUNC)
+        except BlockingIOError:
+            raise UnavailableError(
+                f"the kernel has not answered by netlink within {_ANSWER_SECONDS} seconds",
+                "look for what it says in dmesg, and for a seccomp filter around ketch",
+            ) from None
         if length > len(self._buffer):
             raise UnsupportedError(f"netlink: a datagram of {length} bytes")
         return decode(memoryview(self._buffer)[:length])

@@ -13,7 +13,7 @@ import os
 import struct
 
 from ketch.errors import SyscallError
-from ketch.linux import process, signals
+from ketch.linux import libc, process, signals
 from ketch.linux.scopes import suppress
 from ketch.runtime.process import too_many_processes
 
@@ -81,7 +81,7 @@ def stay(start: "Callable[[], None]", arguments: list[str], environment: list[st
         start()
     words = [PATH, "--", *arguments]
     with suppress(OSError, SyscallError, KeyError):
-        descriptor = _file(executable(os.uname().machine, program, ready))
+        descriptor = _file(executable(libc.MACHINE, program, ready))
         process.close_all_but({descriptor, ready})
         os.set_inheritable(ready, True)
         pairs = dict(entry.partition("=")[::2] for entry in environment)

@@ -165,7 +165,7 @@ def _format_error(path: str, head: bytes) -> StartError:
         order = "<" if head[5] == 1 else ">"
         number = struct.unpack_from(order + "H", head, 18)[0]
         built_for = _ELF_MACHINES.get(number, f"machine {number}")
-        here = os.uname().machine
+        here = libc.MACHINE
         if built_for != here:
             return StartError(
                 f'"{path}" is built for {built_for}, this machine is {here} (exec format error)',

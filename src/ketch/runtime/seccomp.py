@@ -10,7 +10,7 @@ import os
 from _blake2 import blake2b
 
 import ketch
-from ketch.linux import seccomp
+from ketch.linux import libc, seccomp
 from ketch.linux.scopes import suppress
 from ketch.spec import json_text
 
@@ -85,13 +85,12 @@ def filter_flags(section: "Seccomp") -> int:
 
 def _key(section: "Seccomp") -> str:
     """The name of a section's entry: everything but the library that its program depends on."""
-    kernel = os.uname()
     program = {
         name: value
         for name, value in section.items()
         if name not in ("flags", "listenerPath", "listenerMetadata")
     }
-    facts = [_FORMAT, ketch.__version__, kernel.machine, kernel.release, program]
+    facts = [_FORMAT, ketch.__version__, libc.MACHINE, os.uname().release, program]
     return _digest(json_text.dumps(facts).encode()).hex()
 
 

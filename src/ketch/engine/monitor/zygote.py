@@ -45,7 +45,7 @@ def main() -> None:
         os.umask(0o022)
         try:
             _seal(state, name)
-        except OSError as error:
+        except Exception as error:
             _refuse(error, alone=not name)
             raise
     # Only the sealed interpreter loads all of it; the codec would be loaded by each monitor anew.
@@ -170,7 +170,7 @@ def _changes(files: list[str]) -> int:
     return known
 
 
-def _refuse(error: OSError, *, alone: bool) -> None:
+def _refuse(error: Exception, *, alone: bool) -> None:
     """Tell those who wait why nobody is going to serve them.
 
     Args:
@@ -180,7 +180,8 @@ def _refuse(error: OSError, *, alone: bool) -> None:
     from ketch.engine.requests import wire  # noqa: PLC0415 - few have to be told
 
     message = f"containers cannot be started here: {error}"
-    hint = "that needs root, with CAP_SYS_ADMIN" if error.errno == errno.EPERM else ""
+    refused = isinstance(error, OSError) and error.errno == errno.EPERM
+    hint = "that needs root, with CAP_SYS_ADMIN" if refused else ""
     told = wire.encode_failure(ENGINE_FAILED, message, hint, PermissionDeniedError.__name__)
     failure = wire.frame(wire.FAILED, told)
     socket = _socket.socket(fileno=launch.SOCKET)

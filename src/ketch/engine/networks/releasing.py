@@ -4,10 +4,14 @@ So links are cut off and ports leave the packet filter first, addresses and port
 after.
 """
 
+import errno
+
 from ketch.engine.networks import pins
 from ketch.engine.networks.endpoints import Endpoints
-from ketch.linux import conntrack
+from ketch.errors import UnsupportedError
+from ketch.linux import conntrack, rtnetlink
 from ketch.network import firewall
+from ketch.network.bridge import Bridge
 from ketch.network.sandbox import cut, delete
 
 TYPE_CHECKING = False
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from ketch.engine.settings import Settings
     from ketch.linux.nftables import Element
     from ketch.network.ports import Port
+    from ketch.network.sandbox import Endpoint
 
 
 def release(
@@ -47,11 +52,35 @@ def release(
     """
     endpoints = Endpoints(settings, store)
     plan = endpoints.current(container_id)
-    cut(plan.endpoints(), namespace)
-    withdraw(plan.ports, pins.of(plan.members, plan.networks, free=True), late)
+    try:
+        cut(plan.endpoints(), namespace)
+        withdraw(plan.ports, pins.of(plan.members, plan.networks, free=True), late)
+    except (OSError, UnsupportedError) as error:
+        if not _was_never_there(plan.endpoints(), error):
+            raise
     endpoints.release(container_id, told=told)
     if left_behind:
         delete(plan.endpoints())
+
+
+def _was_never_there(endpoints: "Sequence[Endpoint]", error: Exception) -> bool:
+    """Whether nothing was withdrawn since nothing of it has come about.
+
+    So it is after a start that failed for the very reason for which this failed: a kernel without
+    nftables, which then holds nothing; a caller who may change nothing, so that there are neither
+    links nor the bridges that come before everything else.
+    """
+    if isinstance(error, UnsupportedError):
+        return True
+    if not isinstance(error, OSError) or error.errno != errno.EPERM:
+        return False
+    with rtnetlink.Socket() as host:
+        return all(
+            isinstance(one.link, Bridge)
+            and host.link(one.port) is None
+            and host.link(one.link.name) is None
+            for one in endpoints
+        )
 
 
 def withdraw(

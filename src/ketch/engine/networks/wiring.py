@@ -5,12 +5,13 @@ ports where there are any to write; meanwhile the namespace is made and wired; `
 waits for nft. ``ketch.engine.networks.releasing`` takes it all away.
 """
 
-from contextlib import ExitStack
+import errno
+from contextlib import ExitStack, contextmanager
 
 from ketch.engine.networks import kernel, linking, pins, publishing, reclaiming
 from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import BRIDGE
-from ketch.errors import KetchError, UnavailableError
+from ketch.errors import KetchError, PermissionDeniedError, UnavailableError
 from ketch.network import pinning
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Sandbox
@@ -19,7 +20,7 @@ from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from typing import Any, Self
 
     from ketch.engine.engine import Engine
@@ -148,7 +149,7 @@ def connect(
     say = say or _keep_quiet
     if is_container(_mode(record)):
         return wiring
-    with ExitStack() as undo:
+    with _refusals_explained(), ExitStack() as undo:
         undo.callback(wiring.close)
         plan = _acquire(engine, container_id, record, told=told)
         undo.callback(plan.turn.close)
@@ -236,6 +237,19 @@ def _say_link(say: "Callable[[str], None]", one: "Any") -> None:
         f"link {one.interface} to {kind} {one.link.name}, "
         f"address {addresses} · rtnetlink(7), nft(8)"
     )
+
+
+@contextmanager
+def _refusals_explained() -> "Generator[None, None, None]":
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise PermissionDeniedError(
+            f"its network cannot be set up: {error}",
+            "that takes CAP_NET_ADMIN and CAP_SYS_ADMIN; --network host needs neither",
+        ) from error
 
 
 def _keep_quiet(_words: str) -> None:

@@ -1,0 +1,109 @@
+"""Machines that lack something: what fails ends, says why, and leaves nothing that cannot go."""
+
+import pathlib
+import platform
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.commands import Engine
+from tests.support.images import busybox_archive
+
+pytestmark = pytest.mark.ketch_only("docker's daemon is another process than who asks it")
+
+# In the namespaces of the tests an engine must not be found by what another test has set up.
+_ALONE = ("unshare", "--net")
+
+# Answers socket(AF_NETLINK, ..., NETLINK_NETFILTER) as a kernel without nf_tables does.
+_NO_NETFILTER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+code = bytes.fromhex(sys.argv[1])
+argument = Program(len(code) // 8, code)
+if libc.prctl(22, 2, ctypes.byref(argument), 0, 0):
+    raise OSError(ctypes.get_errno(), "prctl")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+_SOCKET_NUMBERS = {"x86_64": 41, "aarch64": 198}
+_AF_NETLINK, _NETLINK_NETFILTER, _EPROTONOSUPPORT = 16, 12, 93
+
+
+@pytest.fixture
+def plain(ketch: Engine, scratch: pathlib.Path) -> Iterator[Engine]:
+    """Return an engine of its own, with an image."""
+    places = ["--root", str(scratch / "lacking-root"), "--state", str(scratch / "lacking-state")]
+    engine = Engine("ketch", [ketch.prefix[0], *places])
+    engine.ok("import", str(busybox_archive()), "busybox")
+    yield engine
+    engine.ok("system", "reset", "-f")
+
+
+def within(engine: Engine, *wrapper: str) -> Engine:
+    """Return the same engine, by commands that another command starts."""
+    return Engine("ketch", [*wrapper, *engine.prefix])
+
+
+def _without_netfilter() -> list[str]:
+    """Return the start of a command line that runs the rest of it without nf_tables."""
+    number = _SOCKET_NUMBERS.get(platform.machine())
+    if number is None:
+        pytest.skip("nobody has written down this machine's number of socket(2)")
+    load, equal, answer = 0x20, 0x15, 0x06
+    code = b"".join(struct.pack("=HBBI", *each) for each in (
+        (load, 0, 0, 0), (equal, 0, 5, number),
+        (load, 0, 0, 16), (equal, 0, 3, _AF_NETLINK),
+        (load, 0, 0, 32), (equal, 0, 1, _NETLINK_NETFILTER),
+        (answer, 0, 0, 0x00050000 | _EPROTONOSUPPORT), (answer, 0, 0, 0x7FFF0000),
+    ))  # fmt: skip
+    return [sys.executable, "-c", _NO_NETFILTER, code.hex()]
+
+
+def test_without_the_right_to_change_networks_a_start_ends_and_can_be_cleared_away(
+    plain: Engine,
+) -> None:
+    lacking = within(plain, *_ALONE, "capsh", "--drop=cap_net_admin", "--", "-c", 'exec "$0" "$@"')
+    failed = lacking("run", "--name", "web", "-p", "18080:80", "busybox", "true", timeout=60)
+    assert failed.status == 125
+    assert "its network cannot be set up" in failed.err
+    assert "Operation not permitted" in failed.err
+    assert "CAP_NET_ADMIN" in failed.err
+    assert lacking.ok("ps", "-a", "--format", "{{.Names}} {{.State}}") == "web created"
+    assert lacking.ok("rm", "-f", "web", timeout=60) == "web"
+    assert lacking.ok("ps", "-aq") == ""
+    assert lacking.ok("run", "--rm", "--network", "host", "busybox", "echo", "here") == "here"
+
+
+def test_without_nf_tables_a_failed_start_can_be_cleared_away(plain: Engine) -> None:
+    lacking = within(plain, *_ALONE, *_without_netfilter())
+    failed = lacking("run", "--name", "web", "-p", "18080:80", "busybox", "true", timeout=60)
+    assert failed.status == 125
+    assert "this kernel has no nftables" in failed.err
+    assert lacking.ok("rm", "-f", "web", timeout=60) == "web"
+    assert lacking.ok("run", "--rm", "--network", "none", "busybox", "echo", "here") == "here"
+    assert lacking.ok("ps", "-aq") == ""
+
+
+def test_without_the_right_to_mount_the_reason_is_told(plain: Engine) -> None:
+    lacking = within(plain, "capsh", "--drop=cap_sys_admin", "--", "-c", 'exec "$0" "$@"')
+    failed = lacking("run", "--rm", "busybox", "true", timeout=60)
+    assert failed.status == 125
+    assert "containers cannot be started here" in failed.err
+    assert "CAP_SYS_ADMIN" in failed.err
+
+
+@pytest.mark.parametrize("options", [[], ["--init"]])
+def test_a_caller_that_shows_itself_as_another_machine_starts_containers(
+    plain: Engine, options: list[str]
+) -> None:
+    """setarch(8) changes what uname(2) says, and not whose system calls are made."""
+    shown = subprocess.run(
+        ["setarch", "linux32", "uname", "-m"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    other = within(plain, "setarch", "linux32")
+    words = ("run", "--rm", "--network", "none", *options, "busybox", "uname", "-m")
+    assert other.ok(*words) == shown
