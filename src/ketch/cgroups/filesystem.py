@@ -28,6 +28,7 @@ from ketch.cgroups.memory import keyed
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
+    KetchError,
     NotFoundError,
     PermissionDeniedError,
     SyscallError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SHORTEST_WAIT_SECONDS = 0.0005
 _LONGEST_WAIT_SECONDS = 0.02
+_GONE = {errno.ENOENT, errno.ENODEV}  # ENODEV: removed after its file was opened
 _PATIENCE_SECONDS = 0.1  # for cgroup.kill, before processes are killed one by one
 
 
@@ -363,7 +365,13 @@ class Manager:
         unified = self._unified()
         # cgroup.kill, Linux 5.14, kills all at once, those being forked included.
         if unified is not None and unified.has("cgroup.kill"):
-            unified.write("cgroup.kill", "1")
+            try:
+                unified.write("cgroup.kill", "1")
+            except KetchError as error:
+                # Removed just now, by systemd when the last process had ended: none is left.
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno not in _GONE:
+                    raise
             self._thaw_if_frozen()
             patience_seconds = _PATIENCE_SECONDS
         while held := self.processes():

@@ -545,6 +545,20 @@ def test_killing_the_frozen(manager: Manager) -> None:
         assert child.wait() == -signal.SIGKILL
 
 
+def test_killing_what_is_removed_meanwhile(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd removes a scope whose last process has ended."""
+
+    def write(path: str, _value: str) -> None:
+        os.rmdir(os.path.dirname(path))
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr("ketch.cgroups.group._write", write)
+    manager.kill()
+    assert manager.processes() == []
+
+
 def test_killing_nobody(manager: Manager, layout: Layout) -> None:
     manager.kill()
     cgroups.manager(f"/ketch-test-{secrets.token_hex(4)}", layout).kill()
