@@ -7,8 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import IO
 
 import pytest
 
@@ -43,40 +41,33 @@ TIMEOUT_SECONDS = 1300
 IMAGES_SECONDS = 180  # to make them, when they are not cached yet
 
 
-Machines = dict[str, tuple["subprocess.Popen[bytes]", IO[str]]]
-
 pytestmark = [pytest.mark.root, pytest.mark.timeout(TIMEOUT_SECONDS + IMAGES_SECONDS)]
 
 
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
-    """Boot both at once: emulation keeps one processor busy for each, and they share nothing."""
+def test_contracts_and_limits_on_debian_with_cgroup_v2() -> None:
+    passed("--", *PART)
+
+
+def test_ketch_oci_under_systemd_and_through_criu() -> None:
+    passed(*BOOTED)
+
+
+def passed(*arguments: str) -> None:
+    """Run tests in a machine, all of which must pass.
+
+    One machine after the other: emulation keeps one processor busy, and leaves the rest to the
+    tests that run beside.
+    """
     if platform.machine() != "x86_64":
         pytest.skip("the guest takes over .venv, so it must be of the host's architecture: x86_64")
     if not shutil.which("qemu-system-x86_64"):
         pytest.skip("qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
-    command = [sys.executable, str(BOOT), f"--timeout={TIMEOUT_SECONDS}"]
+    command = [sys.executable, str(BOOT), f"--timeout={TIMEOUT_SECONDS}", *arguments]
     with contextlib.ExitStack() as stack:
-        started: Machines = {}
-        for name, arguments in {"tiny": ("--", *PART), "systemd": BOOTED}.items():
-            output = stack.enter_context(tempfile.TemporaryFile("w+"))
-            machine = subprocess.Popen([*command, *arguments], stdout=output, stderr=output)
-            stack.callback(machine.wait)
-            stack.callback(machine.terminate)  # it takes the machine and its own files with it
-            started[name] = (machine, output)
-        yield started
-
-
-def test_contracts_and_limits_on_debian_with_cgroup_v2(machines: Machines) -> None:
-    passed(*machines["tiny"])
-
-
-def test_ketch_oci_under_systemd_and_through_criu(machines: Machines) -> None:
-    passed(*machines["systemd"])
-
-
-def passed(machine: "subprocess.Popen[bytes]", output: IO[str]) -> None:
-    """Wait for the tests in a machine, all of which must pass."""
-    status = machine.wait()
-    output.seek(0)
-    assert status == 0, f"in the guest:\n{output.read()}"
+        output = stack.enter_context(tempfile.TemporaryFile("w+"))
+        machine = subprocess.Popen(command, stdout=output, stderr=output)
+        stack.callback(machine.wait)
+        stack.callback(machine.terminate)  # it takes the machine and its own files with it
+        status = machine.wait()
+        output.seek(0)
+        assert status == 0, f"in the guest:\n{output.read()}"
