@@ -290,7 +290,7 @@ def test_an_agent_is_reached_by_a_socket_of_the_step_s_own(
         threading.Thread(target=_echo, args=(listener,), daemon=True).start()
         request = Request(contexts={}, agents=Words({"default": path.encode()}))
         wanted = mount(MountKind.SSH, "", id="default", uid=7, mode=0o600)
-        script = "stat -c '%a %u %F' $SSH_AUTH_SOCK; while [ ! -e /tmp/asked ]; do :; done"
+        script = "stat -c '%a %u %F' $SSH_AUTH_SOCK; while [ ! -e /tmp/asked ]; do sleep 0.02; done"
         step = graph.Run(
             name="RUN", base=BASE, arguments=("sh", "-c", script), user="7", mounts=(wanted,)
         )

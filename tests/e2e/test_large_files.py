@@ -18,9 +18,12 @@ PARTS = {0: 70_001, (1 << 32) - 123_456: 300_001, SIZE - 4097: 4097}
 STORED_BYTES_MAX = 2 << 20
 MEMORY_BYTES_MAX = 150 << 20
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("docker-registry"), reason="docker-registry is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not shutil.which("docker-registry"), reason="docker-registry is not installed"
+    ),
+    pytest.mark.timeout(300),  # it reads and writes 4 GiB a dozen times
+]
 
 
 def root(ketch: Engine, name: str) -> pathlib.Path:

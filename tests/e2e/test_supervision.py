@@ -93,18 +93,21 @@ def test_restart_keeps_what_is_removed_when_it_ends(engine: Engine) -> None:
 
 
 def test_several_attach_at_once(engine: Engine) -> None:
-    script = "read word; echo got $word; read word; exit 4"
+    script = "until read -t 1 word; do echo here; done; echo got $word; read word; exit 4"
     engine.ok("run", "-di", "--name", "shared", "busybox", "sh", "-c", script)
     first, second = (engine.start("attach", "shared") for _ in range(2))
     quiet = engine.start("attach", "--no-stdin", "shared")
-    time.sleep(0.7)
     assert first.stdin is not None
     assert second.stdin is not None
+    outputs = [process.stdout for process in (first, second, quiet)]
+    for output in outputs:
+        assert output is not None
+        assert output.readline() == b"here\n"  # from now on it is attached
     first.stdin.write(b"one\n")
     first.stdin.flush()
-    for process in (first, second, quiet):
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"got one\n"
+    for output in outputs:
+        assert output is not None
+        assert next(line for line in output if line != b"here\n") == b"got one\n"
     second.stdin.write(b"two\n")
     second.stdin.flush()
     for process in (first, second, quiet):

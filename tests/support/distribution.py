@@ -33,6 +33,9 @@ ALONE = (
     "tests/e2e/test_network.py::test_a_deleted_table_comes_back",
     "tests/e2e/test_networks.py::test_a_network_leaves_nothing",
     "tests/e2e/test_full_disk.py",
+    "tests/e2e/test_library.py::test_the_loop_is_never_blocked",
+    "tests/e2e/test_limits.py::test_a_busy_loop_gets_its_share_of_a_core",
+    "tests/contracts/cgroups/test_manager.py::test_a_busy_loop_gets_its_share_of_a_processor",
 )
 
 _PARTS = ("e2e", "security", "kernel", "contracts", "unit")
