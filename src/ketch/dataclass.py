@@ -3,19 +3,19 @@
 ``dataclasses.dataclass`` writes methods for each class as text and compiles them, which takes 0.3
 to 0.8 ms a class. A build has more than a hundred classes, makes few objects of most, and lives as
 long as that takes. Here all classes have the same methods, which look at the fields: making an
-object takes 2 microseconds more.
+object takes 2 microseconds more. Nor is the library loaded, which takes 18 ms with what it needs;
+its functions work on these classes, which show it their fields when it asks.
 
-All else is the library's: ``field``, ``fields``, ``replace``, ``match``, inheritance. There are no
-``slots``, which would make each class twice, and no ``InitVar``.
+There are no ``slots``, which would make each class twice, no ``InitVar`` and no ``KW_ONLY``.
 """
-
-from dataclasses import MISSING, FrozenInstanceError, fields
-from dataclasses import dataclass as _dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from dataclasses import dataclass as dataclass  # noqa: PLC0414 - others have it from here
+    from dataclasses import dataclass as dataclass  # noqa: PLC0414 - others have them from here
+    from dataclasses import field as field  # noqa: PLC0414
+    from dataclasses import fields as fields  # noqa: PLC0414
+    from dataclasses import replace as replace  # noqa: PLC0414
     from typing import Any
 else:
 
@@ -23,8 +23,12 @@ else:
         """As ``dataclasses.dataclass``, with those of its parameters that ketch has a use for."""
 
         def made(cls):
-            _dataclass(init=False, repr=False, eq=False, kw_only=kw_only)(cls)
+            cls._fields_ = found = _collected(cls, kw_only=kw_only)
             cls._layout_ = None
+            cls.__dataclass_fields__ = _SHOWN_TO_LIBRARY
+            cls.__match_args__ = tuple(
+                name for name, one in found.items() if one.init and not one.kw_only
+            )
             cls.__init__ = _initialize
             own = cls.__dict__
             if "__repr__" not in own:
@@ -42,6 +46,116 @@ else:
 
         return made if cls is None else made(cls)
 
+    def field(**given):
+        """As ``dataclasses.field``, with what ``_Field`` has of it."""
+        return _Field(**given)
+
+    def fields(thing):
+        """As ``dataclasses.fields``."""
+        return tuple(thing._fields_.values())
+
+    def replace(thing, /, **changes):
+        """As ``dataclasses.replace``."""
+        for name, one in thing._fields_.items():
+            if not one.init:
+                if name in changes:
+                    raise ValueError(f"{name} is no argument, and cannot be replaced")
+            elif name not in changes:
+                changes[name] = getattr(thing, name)
+        return thing.__class__(**changes)
+
+
+_MISSING: "Any" = object()
+
+
+class _Field:
+    """One of a class's fields.
+
+    Args:
+        default: what it has where nothing is given.
+        default_factory: makes that.
+        init: whether it is given.
+        repr: whether it is shown.
+        compare: whether it counts where objects are compared.
+        kw_only: whether it is given by its name alone; as the class has it if None.
+    """
+
+    __slots__ = ("compare", "default", "default_factory", "init", "kw_only", "name", "repr", "type")
+
+    def __init__(
+        self,
+        *,
+        default: "Any" = _MISSING,
+        default_factory: "Any" = _MISSING,
+        init: bool = True,
+        repr: bool = True,  # noqa: A002 - the library's word
+        compare: bool = True,
+        kw_only: bool | None = None,
+    ) -> None:
+        self.default = default
+        self.default_factory = default_factory
+        self.init = init
+        self.repr = repr
+        self.compare = compare
+        self.kw_only = kw_only
+        self.name = ""
+        self.type: Any = None
+
+
+def _collected(cls: "Any", *, kw_only: bool) -> dict[str, _Field]:
+    """Returns a class's fields by name, with those of its bases; leaves it their defaults."""
+    found: dict[str, _Field] = {}
+    for base in cls.__mro__[:0:-1]:
+        found |= base.__dict__.get("_fields_", {})
+    for name, annotation in cls.__annotations__.items():
+        if _is_shared(annotation):
+            continue
+        given = getattr(cls, name, _MISSING)
+        one = given if isinstance(given, _Field) else _Field(default=given)
+        if one is given:
+            if one.default is _MISSING:
+                delattr(cls, name)
+            else:
+                setattr(cls, name, one.default)
+        if one.default.__class__.__hash__ is None:
+            raise ValueError(f"{name} of {cls.__qualname__} needs a default_factory")
+        one.name, one.type = name, annotation
+        if one.kw_only is None:
+            one.kw_only = kw_only
+        found[name] = one
+    return found
+
+
+def _is_shared(annotation: "Any") -> bool:
+    """Whether it is ``ClassVar``: the class's own, and no field."""
+    if annotation.__class__.__module__ == "typing":
+        annotation = str(annotation)
+    return annotation.__class__ is str and (
+        annotation.partition("[")[0].rpartition(".")[2] == "ClassVar"
+    )
+
+
+class _ShownToLibrary:
+    """What the library knows classes of its kind by, made when it asks: ``fields`` and others."""
+
+    def __get__(self, _: object, cls: "Any") -> "Any":
+        import dataclasses  # noqa: PLC0415 - see above
+
+        described = []
+        for one in cls._fields_.values():
+            has = {"init": one.init, "repr": one.repr, "compare": one.compare,
+                   "kw_only": one.kw_only}  # fmt: skip
+            if one.default is not _MISSING:
+                has["default"] = one.default
+            if one.default_factory is not _MISSING:
+                has["default_factory"] = one.default_factory
+            described.append((one.name, one.type, dataclasses.field(**has)))
+        like: Any = dataclasses.make_dataclass(cls.__name__, described, init=False, eq=False)
+        return like.__dataclass_fields__
+
+
+_SHOWN_TO_LIBRARY = _ShownToLibrary()
+
 
 class _Layout:
     """What the fields of a class come to; made when its first object is.
@@ -54,13 +168,13 @@ class _Layout:
                  "shown")  # fmt: skip
 
     def __init__(self, cls: "Any") -> None:
-        found = fields(cls)
+        found = list(cls._fields_.values())
         given = [each for each in found if each.init]
-        made = [each for each in found if each.default_factory is not MISSING]
+        made = [each for each in found if each.default_factory is not _MISSING]
         self.positional = [each.name for each in given if not each.kw_only]
         self.known = {each.name for each in given}
         self.factories: list[tuple[str, Any]] = [(each.name, each.default_factory) for each in made]
-        self.defaults = {each.name: each.default for each in found if each.default is not MISSING}
+        self.defaults = {each.name: each.default for each in found if each.default is not _MISSING}
         self.required = self.known - self.defaults.keys() - {each.name for each in made}
         self.compared = [each.name for each in found if each.compare]
         self.shown = [each.name for each in found if each.repr]
@@ -140,8 +254,14 @@ _ORDER = tuple(_ordering(name) for name in ("__lt__", "__le__", "__gt__", "__ge_
 
 
 def _refuse_change(_: object, name: str, __: object) -> None:
-    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+    raise _frozen(f"cannot assign to field {name!r}")
 
 
 def _refuse_removal(_: object, name: str) -> None:
-    raise FrozenInstanceError(f"cannot delete field {name!r}")
+    raise _frozen(f"cannot delete field {name!r}")
+
+
+def _frozen(message: str) -> AttributeError:
+    from dataclasses import FrozenInstanceError  # noqa: PLC0415 - who does not err needs it not
+
+    return FrozenInstanceError(message)

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,14 +13,14 @@ import pytest
 import ketch.dataclass
 
 
-def _classes(decorated: Any) -> dict[str, Any]:
+def _classes(decorated: Any, field: Any) -> dict[str, Any]:
     @decorated(frozen=True)
     class Plain:
         """Frozen."""
 
         first: int
         second: str = "b"
-        third: list[int] = dataclasses.field(default_factory=list, compare=False)
+        third: list[int] = field(default_factory=list, compare=False)
         shared: ClassVar[int] = 7
 
     @decorated(frozen=True, kw_only=True)
@@ -33,8 +35,8 @@ def _classes(decorated: Any) -> dict[str, Any]:
         """Told apart by identity."""
 
         name: str
-        hidden: int = dataclasses.field(default=0, repr=False)
-        later: int = dataclasses.field(default=1, init=False)
+        hidden: int = field(default=0, repr=False)
+        later: int = field(default=1, init=False)
 
         def __post_init__(self) -> None:
             self.later += self.hidden
@@ -49,8 +51,8 @@ def _classes(decorated: Any) -> dict[str, Any]:
     return {each.__name__.lower(): each for each in (Plain, Below, Same, Ordered)}
 
 
-_OURS = _classes(ketch.dataclass.dataclass)
-_THEIRS = _classes(dataclasses.dataclass)
+_OURS = _classes(ketch.dataclass.dataclass, ketch.dataclass.field)
+_THEIRS = _classes(dataclasses.dataclass, dataclasses.field)
 
 
 def _tried(classes: dict[str, Any], does: Callable[..., object]) -> object:
@@ -123,6 +125,44 @@ class Picklable:
 
     first: int
     second: str = "b"
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        lambda replace, fields, plain, **_: repr(replace(plain(1), second="z")),
+        lambda replace, fields, below, **_: repr(replace(below(1, more=2), first=3)),
+        lambda replace, fields, same, **_: replace(same(name="a"), later=3),
+        lambda replace, fields, same, **_: replace(same(name="a", hidden=1), name="b").later,
+        lambda replace, fields, plain, **_: replace(plain(1), other=3),
+        lambda replace, fields, below, **_: [
+            (each.name, each.init, each.repr, each.compare, each.kw_only) for each in fields(below)
+        ],
+        lambda replace, fields, same, **_: [each.name for each in fields(same(name="a"))],
+    ],
+)  # fmt: skip
+def test_functions_do_as_the_librarys(does: Callable[..., object]) -> None:
+    ours = {"replace": ketch.dataclass.replace, "fields": ketch.dataclass.fields}
+    theirs = {"replace": dataclasses.replace, "fields": dataclasses.fields}
+    assert _tried({**_OURS, **ours}, does) == _tried({**_THEIRS, **theirs}, does)
+    # And the library's work on our classes.
+    assert _tried({**_OURS, **theirs}, does) == _tried({**_THEIRS, **theirs}, does)
+
+
+def test_a_default_that_all_objects_would_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="shared"):
+
+        @ketch.dataclass.dataclass
+        class _Wrong:
+            shared: list[int] = []  # noqa: RUF012 - what is refused
+
+
+def test_the_library_is_not_loaded() -> None:
+    program = "import sys, ketch.build.builder, ketch.cli.build; print('inspect' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    ).stdout
+    assert said == "False\n"
 
 
 def test_objects_travel_between_processes() -> None:

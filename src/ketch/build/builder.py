@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ketch.build import failures, place
@@ -27,6 +26,7 @@ from ketch.build.request import MAIN_CONTEXT, LocalDirectory, Result
 from ketch.build.resolving import Pulls, Resolver
 from ketch.build.solving import CalledOffError, Calling, Solver, order
 from ketch.build.sources import Sources, Told
+from ketch.dataclass import replace
 from ketch.engine.processes import ENDLESS, Patience
 from ketch.errors import KetchError, UnavailableError
 from ketch.linux.scopes import owned

@@ -1,13 +1,14 @@
 """Secrets and ssh agents that a build is given by name: files, variables, sockets and keys."""
 
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.spec.build_options import AgentSource, SecretSource
+
+if TYPE_CHECKING:
+    import subprocess
 
 _SECRET_BYTES_MAX = 500 * 1024  # as BuildKit: moby/buildkit, session/secrets
 _AGENT_SECONDS = 10.0
@@ -103,6 +104,8 @@ class GivenAgents:
             program.terminate()
             program.wait()
         if self._directory:
+            import shutil  # noqa: PLC0415 - few builds have an agent of their own
+
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def socket(self, id: str) -> str | None:  # noqa: A002 - the field's word
@@ -130,6 +133,10 @@ class GivenAgents:
 
     def _start(self, source: AgentSource) -> str:
         """Start an agent with some keys; it is ours, and lives as long as the build."""
+        import shutil  # noqa: PLC0415 - see above
+        import subprocess  # noqa: PLC0415
+        import tempfile  # noqa: PLC0415
+
         if not shutil.which("ssh-agent") or not shutil.which("ssh-add"):
             raise NotFoundError(
                 "private keys need ssh-agent and ssh-add, which are not installed",

@@ -8,11 +8,10 @@ The words are BuildKit's (solver/pb/ops.proto): source, exec, file, merge.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.spec.dockerfile.errors import Place
 
 if TYPE_CHECKING:

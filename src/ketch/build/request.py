@@ -1,10 +1,9 @@
 """What a build is asked for: by the command line, the API, BuildKit's API and the library alike."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from ketch.images.registry.credentials import Credentials

@@ -151,11 +151,7 @@ class Solver:
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         workers: list[threading.Thread] = []
         try:
-            for _ in range(min(count or threads(), len(vertices))):
-                worker = threading.Thread(target=self._run, name="build", daemon=True)
-                worker.start()
-                workers.append(worker)
-            self._follow(missing, users, patience)
+            self._follow(missing, users, patience, workers, count or threads())
         except BaseException as error:
             self._calling.call_off()
             if isinstance(error, RuntimeError) and "start new thread" in str(error):
@@ -173,21 +169,29 @@ class Solver:
         missing: "dict[Vertex, set[Vertex]]",
         users: "Mapping[Vertex, Sequence[Vertex]]",
         patience: Patience,
+        workers: "list[threading.Thread]",
+        count: int,
     ) -> None:
         left = len(missing)
-        for vertex, inputs in missing.items():
-            if not inputs:
-                self._tasks.put(vertex)
+        begun = 0  # and not ended: a chain of steps has one thread
+        ready = [vertex for vertex, inputs in missing.items() if not inputs]
         while left:
+            for vertex in ready:
+                self._tasks.put(vertex)
+            begun += len(ready)
+            while len(workers) < min(begun, count):
+                worker = threading.Thread(target=self._run, name="build", daemon=True)
+                worker.start()
+                workers.append(worker)
             made, error = self._next(patience)
             if error is not None:
                 raise error
             assert made is not None
             left -= 1
+            begun -= 1
             for user in users[made]:
                 missing[user].discard(made)
-                if not missing[user]:
-                    self._tasks.put(user)
+            ready = [user for user in users[made] if not missing[user]]
 
     def _next(self, patience: Patience) -> "tuple[Vertex | None, BaseException | None]":
         while True:

@@ -8,7 +8,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -227,6 +226,8 @@ class Terminal(Display):
         self._draw(last=True)
 
     def _draw(self, *, last: bool) -> None:
+        import shutil  # noqa: PLC0415 - where there is a terminal
+
         size = shutil.get_terminal_size()
         columns, rows = size.columns, size.lines
         body = [text for text, _ in self._body(columns, rows, last=last)]

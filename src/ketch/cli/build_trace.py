@@ -5,10 +5,9 @@ The rules of what is shown when are BuildKit's: util/progress/progressui.
 
 import time
 from collections import deque
-from dataclasses import field
 
 from ketch.build.progress import Log, Status, VertexState, Warned
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.errors import spelt_out
 
 TYPE_CHECKING = False

@@ -1,7 +1,6 @@
 """What the library's ``build`` is asked for, and how it is followed."""
 
 import contextlib
-import dataclasses
 import os
 import queue
 import threading
@@ -11,6 +10,7 @@ from ketch.build import asking, builder
 from ketch.build.entrusted import GivenAgents
 from ketch.build.progress import Event
 from ketch.build.request import MAIN_CONTEXT, Archive, Result
+from ketch.dataclass import replace
 from ketch.engine.engine import Engine
 from ketch.errors import InvalidArgumentError
 from ketch.library import given, options
@@ -192,7 +192,7 @@ def _request(asked: Asked, held: contextlib.ExitStack) -> "Request":
         [AgentSource(name, (os.fspath(place),)) for name, place in asked.ssh.items()], os.environ
     )
     who = asked.credentials
-    return dataclasses.replace(
+    return replace(
         request,
         contexts=contexts,
         dockerfile=asked.dockerfile or "Dockerfile",

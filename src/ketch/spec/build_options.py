@@ -6,9 +6,8 @@ stands in double quotes. Sources: docker/buildx, util/buildflags; moby/buildkit,
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
 

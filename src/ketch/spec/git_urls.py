@@ -9,7 +9,6 @@ util/gitutil/git_url.go.
 """
 
 import re
-from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
@@ -73,6 +72,8 @@ def parse(text: str, *, known: bool = False) -> GitUrl | None:
 
 
 def _of_url(text: str, *, known: bool, like_a_path: bool) -> GitUrl | None:
+    from urllib.parse import urlsplit, urlunsplit  # noqa: PLC0415 - most contexts are directories
+
     try:
         url = urlsplit(text)
     except ValueError:
@@ -110,6 +111,8 @@ def _with_options(url: GitUrl, query: str, fragment: str) -> GitUrl:
 def _options(query: str) -> dict[str, str]:
     if not query:
         return {}
+    from urllib.parse import parse_qs  # noqa: PLC0415 - few have one
+
     try:
         fields = parse_qs(query, keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX)
     except ValueError as error:

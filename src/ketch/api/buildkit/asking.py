@@ -10,7 +10,6 @@ frontend/attestations/parse.go; docker/buildx, build/opt.go.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import Protocol
 
 from ketch.api.buildkit import llb
@@ -24,7 +23,7 @@ from ketch.build.request import (
     Output,
     Request,
 )
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec.build_options import is_true
 from ketch.spec.values import boolean, fields, integer, quoted

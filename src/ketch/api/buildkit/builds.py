@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ketch.api.buildkit import asking, llb, schema
@@ -31,7 +30,7 @@ from ketch.build import answering, place
 from ketch.build.failures import BuildError
 from ketch.build.request import LayoutInput, Output
 from ketch.build.solving import Calling
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, replace
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,

@@ -7,7 +7,6 @@ import asyncio
 import base64
 import json
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
@@ -16,6 +15,7 @@ from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.builds import Record, failure
 from ketch.api.buildkit.grpc import Code, StatusError
 from ketch.api.buildkit.telling import timestamp
+from ketch.dataclass import replace
 from ketch.errors import KetchError, NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:

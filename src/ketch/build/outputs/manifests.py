@@ -9,11 +9,10 @@ and docs/attestations/attestation-storage.md.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from ketch.build.outputs.provenance import statement
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.errors import InvalidArgumentError
 from ketch.images import compression as formats
 from ketch.linux import sparse

@@ -9,11 +9,9 @@ Source: https://slsa.dev/spec/v0.2/provenance; moby/buildkit, docs/attestations/
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.spec import reference as references
 from ketch.spec import timestamps
 
@@ -67,6 +65,8 @@ class Facts:
 
 def image_uri(reference: str, platform: str) -> str:
     """Returns the package URL of an image."""
+    from urllib.parse import quote  # noqa: PLC0415 - few images are told of
+
     name = references.parse(reference)
     where = name.familiar_name
     version = f"@{name.tag}" if name.tag else ""
@@ -148,6 +148,8 @@ def _materials(materials: Iterable[Material]) -> list[dict[str, Any]]:
 
 def _without_credentials(uri: str) -> str:
     """Returns an address without the user and password that it may hold."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - see above
+
     parts = urlsplit(uri)
     if "@" not in parts.netloc:
         return uri

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from ketch.build.outputs.provenance import PREDICATE_TYPE
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from ketch.engine.images.layer import Layer

@@ -5,7 +5,6 @@ Source: github.com/moby/buildkit, frontend/dockerfile/dockerfile2llb/convert_cop
 
 import posixpath
 from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
 
 from ketch.build.graph import Copy, CopyItem, GitSource, HttpSource, InlineSource, Vertex
 from ketch.build.planning import paths, platforms
@@ -171,6 +170,8 @@ def _git(setting: Setting, this: Add, path: str, repository: GitUrl, name: str) 
 
 
 def _http(setting: Setting, this: Add, url: str, name: str) -> HttpSource:
+    from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - few copy from URLs
+
     if this.checksum and not digests.valid(this.checksum):
         raise DockerfileError(
             "invalid checksum digest format", "it is sha256: and 64 hexadecimal digits"

@@ -5,10 +5,9 @@ initOnBuildTriggers, findStateByName.
 """
 
 from collections.abc import Sequence
-from dataclasses import field
 
 from ketch.build.planning.stages import COMMANDS_MAX, STAGES_MAX, Command, Stage
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.spec.digits import signed
 from ketch.spec.dockerfile import stages as language
 from ketch.spec.dockerfile.errors import DockerfileError, Place

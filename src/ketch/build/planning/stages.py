@@ -1,14 +1,13 @@
 """Stages as the planner knows them: what each needs, and what has come of it so far."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ketch.build.graph import ImageSource, Step, Vertex
 from ketch.build.planning.arguments import Declared
 from ketch.build.planning.image import Image
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.spec.dockerfile.checks import StageChecks
 from ketch.spec.dockerfile.errors import DockerfileError, Place
 from ketch.spec.dockerfile.instructions import From, Instruction

@@ -1,10 +1,10 @@
 """One object for what is one: vertices that differ in nothing but how they are shown."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import fields
 from typing import TypeVar
 
 from ketch.build.graph import ImageSource, Run, Vertex
+from ketch.dataclass import fields
 
 _SHOWN = {"name", "stage", "place"}
 

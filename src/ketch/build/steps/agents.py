@@ -9,9 +9,8 @@ import contextlib
 import selectors
 import socket
 import threading
-from dataclasses import field
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 
 _CHUNK_BYTES = 64 * 1024
 _CONNECTIONS_MAX = 32

@@ -4,13 +4,12 @@ import base64
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import field
 
 from ketch.build import graph
 from ketch.build.graph import MountKind
 from ketch.build.request import Request
 from ketch.build.steps import caches
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.engine.engine import Engine
 from ketch.engine.processes import Patience
 from ketch.errors import InvalidArgumentError, NotFoundError

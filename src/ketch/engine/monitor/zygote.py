@@ -53,7 +53,9 @@ def main() -> None:
     import resource  # noqa: F401, PLC0415
 
     from ketch.cgroups import freezer, members  # noqa: F401, PLC0415
+    from ketch.engine.containers import containers  # noqa: F401, PLC0415
     from ketch.engine.monitor import monitor, rehearsal  # noqa: PLC0415
+    from ketch.engine.networks import networks  # noqa: F401, PLC0415
 
     os.set_inheritable(launch.SOCKET, False)
     # A monitor that a talkative program has kept busy is to be as small afterwards as before.

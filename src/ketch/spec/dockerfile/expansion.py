@@ -19,10 +19,9 @@ frontend/dockerfile/shell/lex.go.
 
 import functools
 import re
-from dataclasses import field
 from typing import TYPE_CHECKING
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.spec.dockerfile import substitution
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.substitution import EXPANDED_MAX

@@ -3,7 +3,6 @@
 Source: github.com/moby/buildkit, frontend/dockerfile/dockerfile2llb/convert_expose.go.
 """
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 from ketch.dataclass import dataclass
@@ -80,6 +79,8 @@ def _word(word: str) -> Exposed:
 
 
 def _check_address(text: str) -> None:
+    import ipaddress  # noqa: PLC0415 - few ports are exposed at an address
+
     bare = text[1:-1] if text[0] == "[" and text[-1] == "]" else text
     try:
         ipaddress.ip_address(bare)

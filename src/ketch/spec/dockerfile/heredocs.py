@@ -4,10 +4,9 @@ Source: github.com/moby/buildkit, frontend/dockerfile/parser/parser_heredoc.go.
 """
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, replace
 from ketch.spec.dockerfile.errors import DockerfileError
 from ketch.spec.dockerfile.expansion import Lexer
 

@@ -5,10 +5,9 @@ variables in. Names and values are BuildKit's (frontend/dockerfile/instructions/
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, replace
 from ketch.spec.dockerfile import mounts
 from ketch.spec.dockerfile.errors import DockerfileError, Place
 from ketch.spec.dockerfile.words import Pair

@@ -3,10 +3,9 @@
 Source: github.com/moby/buildkit, frontend/dockerfile/linter/linter.go.
 """
 
-from dataclasses import field
 from typing import TYPE_CHECKING
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
 from ketch.spec.dockerfile import parsing

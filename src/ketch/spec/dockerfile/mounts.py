@@ -4,10 +4,9 @@ Source: github.com/moby/buildkit, frontend/dockerfile/instructions: commands_run
 commands_rundevice.go.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, replace
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
 from ketch.spec.digits import decimal

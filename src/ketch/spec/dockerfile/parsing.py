@@ -5,10 +5,9 @@ frontend/dockerfile/parser.
 """
 
 import re
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from ketch.dataclass import dataclass
+from ketch.dataclass import dataclass, field, replace
 from ketch.spec.dockerfile import heredocs, words
 from ketch.spec.dockerfile.errors import DockerfileError, Place, Source
 from ketch.spec.dockerfile.words import BLANKS, Pair

@@ -4,9 +4,9 @@ Source: github.com/moby/buildkit, frontend/dockerfile/instructions/parse.go.
 """
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
+from ketch.dataclass import replace
 from ketch.errors import InvalidArgumentError
 from ketch.spec import health
 from ketch.spec.digits import signed
