@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import secrets
 
 import pytest
 
 from tests.support import distribution, leftovers
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _WORKER_VARIABLE = "PYTEST_XDIST_WORKER"
 
 
@@ -34,7 +36,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root where there is none; begin with what takes long, among workers."""
+    """Skip what needs root where there is none; begin with what takes long, among workers.
+
+    A name with an object's address in it is another one in each worker, and in the next run.
+    """
+    for item in items:
+        item._nodeid = _ADDRESS.sub(" at 0x", item.nodeid)
     if _WORKER_VARIABLE in os.environ:
         items.sort(key=lambda item: distribution.rank(item.nodeid))
     if os.geteuid() == 0:
