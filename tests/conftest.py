@@ -40,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     A name with an object's address in it is another one in each worker, and in the next run.
     """
-    for item in items:
-        item._nodeid = _ADDRESS.sub(" at 0x", item.nodeid)
+    if changing := [item.nodeid for item in items if _ADDRESS.search(item.nodeid)]:
+        raise pytest.UsageError(f"give this parameter an id that stays: {changing[0]}")
     if _WORKER_VARIABLE in os.environ:
         items.sort(key=lambda item: distribution.rank(item.nodeid))
     if os.geteuid() == 0:

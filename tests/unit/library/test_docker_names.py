@@ -192,7 +192,7 @@ def test_a_mapping_says_the_obvious_or_is_refused(
 @pytest.mark.parametrize(
     "options",
     [{"ports": {"127.0.0.1:8080": 80}}, {"ports": ["8080:80"]}, {"ports": {80: 70000}},
-     {"ports": {80: object()}}, {"ports": {80: ("no address", 1)}}, {"volumes": {"/a": {}}},
+     {"ports": {80: object}}, {"ports": {80: ("no address", 1)}}, {"volumes": {"/a": {}}},
      {"volumes": {"/a": {"bind": "/b", "mod": "ro"}}},
      {"volumes": {"/a": {"bind": "/b", "mode": "rw", "ro": True}}},
      {"healthcheck": {"test": "x", "retry": 1}},
