@@ -27,7 +27,7 @@ TABLE = "inet ketch"
 TABLES = {TABLE, "bridge ketch"}
 BRIDGE_PREFIX = "ketch"
 
-# Containers of peers live below this cgroup, so that it can be removed with all it holds.
+# Containers of peers live below cgroups whose names begin so, to be removed with all they hold.
 PEERS_CGROUP = "ketch-test-peer"
 
 # A cgroup of a container or of an engine; other services' come and go as they like.
@@ -234,7 +234,8 @@ def _cgroups() -> frozenset[str]:
 
 
 def _peers_cgroups() -> frozenset[str]:
-    return frozenset(str(path) for path in pathlib.Path("/sys/fs/cgroup").glob(f"*/{PEERS_CGROUP}"))
+    found = pathlib.Path("/sys/fs/cgroup").glob(f"*/{PEERS_CGROUP}-*")
+    return frozenset(map(str, found))
 
 
 def _ancestors() -> set[int]:

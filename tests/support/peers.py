@@ -18,7 +18,8 @@ from tests.support import leftovers
 from tests.support.commands import Engine
 from tests.support.images import CACHE, busybox_archive
 
-CGROUP = leftovers.PEERS_CGROUP
+CGROUP = f"{leftovers.PEERS_CGROUP}-{os.getpid()}"
+"""A worker's own: who ends a daemon removes what is empty there."""
 
 TREE = CACHE / "peers-trixie"
 """Debian 13 with the peers of today."""
