@@ -39,12 +39,17 @@ def main() -> int:
         silent_kb, rests_kb = idle_private_kb(ketch)
         print(f"private memory of one more idle container, kB: ketch {silent_kb}, "
               f"{rests_kb} after a first word")  # fmt: skip
+        _show(f"rm -f of {options.burst} that run, ms each", started,
+              lambda each: killed_ms(each, options.burst))  # fmt: skip
+        _show("rmi of 249 names, ms each", started, lambda each: untagged_ms(each, 249))
         one_ms = start_ms(ketch, options.rounds)
         crowd(ketch, options.many)
         print(f"ps -a of {options.many} containers, ms: ketch {ps_ms(ketch, options.rounds):.0f}")
         many_ms = start_ms(ketch, options.rounds)
         print(f"run --rm true, ms: ketch {one_ms:.0f} with one container, "
               f"{many_ms:.0f} with {options.many}: {many_ms / one_ms:.2f} times")  # fmt: skip
+        removal_ms = removed_ms(ketch, options.many)
+        print(f"rm of {options.many} containers, ms each: ketch {removal_ms:.1f}")
         for note in notes:
             print(f"({note})")
     return 0
@@ -135,6 +140,29 @@ def crowd(engine: Engine, count: int) -> None:
     """Make many containers that do not run."""
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: engine.ok("create", "busybox", "true"), range(count)))
+
+
+def killed_ms(engine: Engine, count: int) -> float:
+    """Time for each of many containers that run and are removed by one command."""
+    names = [f"killed{number}" for number in range(count)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(
+            lambda name: engine.ok("run", "-d", "--name", name, "busybox", "sleep", "600"), names
+        ))  # fmt: skip
+    return _timed_ms(engine, "rm", "-f", *names) / count
+
+
+def removed_ms(engine: Engine, count: int) -> float:
+    """Time for each of many containers that do not run and are removed by one command."""
+    return _timed_ms(engine, "container", "prune", "-f") / count
+
+
+def untagged_ms(engine: Engine, count: int) -> float:
+    """Time for each of many names of an image that are taken away by one command."""
+    names = [f"name{number}" for number in range(count)]
+    for name in names:
+        engine.ok("tag", "busybox", name)
+    return _timed_ms(engine, "rmi", *names) / count
 
 
 def ps_ms(engine: Engine, rounds: int) -> float:

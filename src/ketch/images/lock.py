@@ -10,14 +10,22 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from ketch.linux import locks
 from ketch.linux.scopes import owned
+
+# Of many and large images, on a slow disk.
+_DELETING_SECONDS = 1800
 
 
 @contextlib.contextmanager
 def shared(root: str) -> Iterator[None]:
-    """Hold the lock of the engine in a directory as one of those who add; waits for a deleter."""
+    """Hold the lock of the engine in a directory as one of those who add; waits for a deleter.
+
+    Raises:
+        UnavailableError: a deleter does not come to its end.
+    """
     with _file(root) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        locks.take(descriptor, fcntl.LOCK_SH, f"the images in {root}", _DELETING_SECONDS)
         yield
 
 

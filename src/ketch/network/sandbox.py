@@ -40,6 +40,8 @@ Interface = IPv4Interface | IPv6Interface
 
 _LOOPBACK_INDEX = 1
 _EVERYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+# BR_MAX_PORTS less the one that is no port: net/bridge/br_private.h.
+_PORTS_MAX = 1023
 _DISABLE_IPV6 = "/proc/sys/net/ipv6/conf/{}/disable_ipv6"
 
 
@@ -205,16 +207,26 @@ class Sandbox:
         self._opened.close()
 
     def _plug(self, bridge: bridges.Bridge, endpoint: Endpoint) -> None:
-        self._host.execute(
-            rtnetlink.add_veth(
-                endpoint.port,
-                endpoint.interface,
-                namespace=self.descriptor,
-                bridge=bridges.ensure(self._host, bridge),
-                mac=endpoint.mac,
-                mtu_bytes=bridge.mtu_bytes,
+        index = bridges.ensure(self._host, bridge)
+        try:
+            self._host.execute(
+                rtnetlink.add_veth(
+                    endpoint.port,
+                    endpoint.interface,
+                    namespace=self.descriptor,
+                    bridge=index,
+                    mac=endpoint.mac,
+                    mtu_bytes=bridge.mtu_bytes,
+                )
             )
-        )
+        except SyscallError as error:
+            if error.errno != errno.EXFULL:
+                raise
+            raise UnavailableError(
+                f"network {endpoint.network} is full: its bridge {bridge.name} has"
+                f" {_PORTS_MAX} ports, and Linux knows no larger one",
+                "make another one with ketch network create, and start with --network NAME",
+            ) from error
         # The link passes frames on, and the host has nothing to hear from it itself: without this
         # it would take router advertisements in frames that no bridge forwards.
         _write(_DISABLE_IPV6.format(endpoint.port), "1")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ketch.errors import UnavailableError
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
 from ketch.network.bridge import Bridge
@@ -49,6 +50,27 @@ def test_a_failed_sandbox_leaves_its_maker_where_it_was(
         Sandbox()
     assert os.readlink("/proc/self/ns/net") == before
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_network_that_is_full_says_so(bridge: Bridge) -> None:
+    with rtnetlink.Socket() as opened:
+        bridges.ensure(opened, bridge)
+    links = ["link add full0 type veth peer name beyond"]
+    links += [f"link add full{at} type veth peer name full{at + 1}" for at in range(1, 1023, 2)]
+    links += [f"link set full{at} master {bridge.name}" for at in range(1023)]
+    subprocess.run(["ip", "-batch", "-"], check=True, text=True, input="\n".join(links))
+    place = endpoint(bridge, "172.17.0.2")
+    with Sandbox() as sandbox:
+        with pytest.raises(UnavailableError) as caught:
+            sandbox.connect(place)
+        assert f"network {place.network} is full" in caught.value.message
+        assert "1023 ports" in caught.value.message
+        assert "ketch network create" in caught.value.hint
+
+        subprocess.run(["ip", "link", "del", "full0"], check=True)
+        sandbox.connect(place)
+        with entered(sandbox.descriptor), rtnetlink.Socket() as inside:
+            assert inside.link("eth0") is not None
 
 
 def test_a_connected_container_has_what_docker_gives_it(bridge: Bridge) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 
+from ketch.linux import locks
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ketch.engine.settings import Settings
 
 
+_LOCKED_SECONDS = 30
 _BYTES_MAX = 1 << 20  # the container may write to it, and so says how long it is
 
 
@@ -22,11 +24,12 @@ def locked(settings: "Settings", container_id: str) -> "Iterator[None]":
 
     Raises:
         FileNotFoundError: there is no such container any more.
+        UnavailableError: another process does not let go of it.
     """
     # The directory is the host's own: nobody in the container can lock it.
     path = settings.container_directory(container_id)
     with owned(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        locks.take(directory, fcntl.LOCK_EX, f"the hosts file in {path}", _LOCKED_SECONDS)
         yield
 
 

@@ -427,7 +427,9 @@ class Store:
                 f"state directory {self.root}: {error.strerror}", "choose another with --root"
             ) from error
         with owned(directory):
-            fcntl.flock(directory, fcntl.LOCK_EX)
+            from ketch.linux import locks  # noqa: PLC0415 - once a database
+
+            locks.take(directory, fcntl.LOCK_EX, self.root, BUSY_TIMEOUT_SECONDS)
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 os.close(os.open("ketch.db", flags, 0o600, dir_fd=directory))
