@@ -326,8 +326,8 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a lint rule found.
+class Remark:
+    """What people are told of a Dockerfile, by a lint rule or by a client that reads it itself.
 
     Attributes:
         rule: its name: ``StageNameCasing``.
@@ -357,7 +357,7 @@ class Plan:
     """
 
     targets: Sequence[Target]
-    warnings: Sequence[Finding] = ()
+    warnings: Sequence[Remark] = ()
     unused_arguments: Sequence[str] = ()
     epoch_s: int | None = None
     index: bool = False

@@ -5,7 +5,7 @@ Source: moby/buildkit, api/services/control/control.proto (StatusResponse).
 
 from collections.abc import Callable
 
-from ketch.build.graph import Finding
+from ketch.build.graph import Remark
 from ketch.dataclass import dataclass
 
 
@@ -84,7 +84,7 @@ class Warned:
     """
 
     vertex: str
-    warning: Finding
+    warning: Remark
     filename: str
     text: bytes
 

@@ -15,7 +15,7 @@ from ketch.errors import KetchError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ketch.build.graph import Finding
+    from ketch.build.graph import Remark
     from ketch.build.progress import Event, Progress
 
 _INTERVAL_NS = 100_000_000  # between what is told of something that goes on
@@ -135,7 +135,7 @@ class Track:
         """Tell what its program wrote."""
         self._reporter.tell(Log(self.id, stream, data, time.time_ns()))
 
-    def warn(self, warning: "Finding", filename: str, text: bytes) -> None:
+    def warn(self, warning: "Remark", filename: str, text: bytes) -> None:
         """Tell what a lint rule found."""
         self._reporter.tell(Warned(self.id, warning, filename, text))
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ketch.build.graph import Finding
+from ketch.build.graph import Remark
 from ketch.build.progress import Event, Log, Status, VertexState, Warned
 from ketch.cli import build_progress
 from ketch.cli.build_progress import Plain, RawJson, Silent, Terminal
@@ -106,7 +106,7 @@ def test_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_lines() -> None:
     stream = io.StringIO()
     display = RawJson(stream)
-    finding = Finding("Rule", "in general", "https://rule.example", "here", Place(3, 4))
+    finding = Remark("Rule", "in general", "https://rule.example", "here", Place(3, 4))
     with display.going_on():
         for event in (
             vertex("a", 1), Status("sha256:a", "sending", 3, 9, BEGUN), log("a", b"\xff"),
@@ -137,7 +137,7 @@ def test_amounts_are_written_as_buildkit_writes_them() -> None:
 
 
 def test_a_summary_of_findings() -> None:
-    finding = Finding("Rule", "", "", "said", Place(7, 7))
+    finding = Remark("Rule", "", "", "said", Place(7, 7))
     one = Warned("v", finding, "Dockerfile", b"")
     assert build_progress.summary([]) == ""
     assert " 1 warning found" in build_progress.summary([one])

@@ -14,7 +14,7 @@ from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.builds import failure
 from ketch.api.buildkit.control import inputs
 from ketch.api.buildkit.grpc import StatusError
-from ketch.build.graph import Finding
+from ketch.build.graph import Remark
 from ketch.build.progress import Warned
 from ketch.errors import (
     ConflictError,
@@ -200,7 +200,7 @@ class Bridge:
         build = await self._build(call)
         first = message.ranges[0] if message.ranges else None
         place = Place(first.start.line, max(first.start.line, first.end.line)) if first else None
-        finding = Finding(
+        finding = Remark(
             rule="",
             description=b"\n".join(message.detail).decode(errors="replace"),
             url=message.url,

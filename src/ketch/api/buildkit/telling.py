@@ -15,7 +15,7 @@ from ketch.build.progress import Log, Status, VertexState, Warned
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from ketch.build.graph import Finding
+    from ketch.build.graph import Remark
     from ketch.build.progress import Event
     from ketch.spec.dockerfile.errors import Place
 
@@ -121,7 +121,7 @@ def ranges(place: "Place | None") -> list[Any]:
     ]
 
 
-def detail(finding: "Finding") -> str:
+def detail(finding: "Remark") -> str:
     """Returns a finding as one line: what rule, and what it says of this."""
     return f"{finding.rule}: {finding.message}"
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from ketch.errors import InvalidArgumentError
 from ketch.images.registry import push as blobs
 from ketch.images.registry.progress import Progress
-from ketch.linux.scopes import owned
 from ketch.spec import reference as references
 from ketch.spec.digest import short
 
@@ -73,12 +72,9 @@ def _send(
     registries: "Registries",
     progress: Progress,
 ) -> None:
-    if repository.has_blob(blob["digest"]):
-        return
     shown = f"pushing {short(blob['digest'])}"
-    with owned(images.content.open(blob["digest"])) as descriptor:
-        blobs.send(
-            repository, blob["digest"], descriptor, blob["size"],
-            attempts=registries.configuration.attempts,
-            sent=lambda position: progress.advance(shown, "pushing", position, blob["size"]),
-        )  # fmt: skip
+    blobs.send_missing(
+        repository, images.content, blob["digest"],
+        attempts=registries.configuration.attempts,
+        sent=lambda position: progress.advance(shown, "pushing", position, blob["size"]),
+    )  # fmt: skip

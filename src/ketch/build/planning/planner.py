@@ -8,7 +8,7 @@ after the other. Each platform is planned for itself; what comes out the same is
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ketch.build.graph import Finding, Plan
+from ketch.build.graph import Plan, Remark
 from ketch.build.planning import arguments, platforms
 from ketch.build.planning.conversion import Conversion
 from ketch.build.planning.inputs import Inputs
@@ -210,9 +210,9 @@ class Planner:
         checks.check_default_bases(linter, self.program, found)
 
 
-def _finding(finding: lint.Finding) -> Finding:
+def _finding(finding: lint.Finding) -> Remark:
     rule = finding.rule
-    return Finding(rule.name, rule.description, rule.url, finding.message, finding.place)
+    return Remark(rule.name, rule.description, rule.url, finding.message, finding.place)
 
 
 def _epoch(text: str) -> int | None:

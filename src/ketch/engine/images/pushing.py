@@ -6,7 +6,6 @@ uncompressed, as imports of plain archives are, travel with gzip; the manifest t
 
 import contextlib
 import functools
-import os
 from typing import NamedTuple
 
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
@@ -15,7 +14,6 @@ from ketch.images.registry import push as blobs
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.workers import AbandonedError, Workers
 from ketch.linux import sparse
-from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 from ketch.spec import platforms
 from ketch.spec import reference as references
@@ -155,7 +153,10 @@ class Pusher:
                 self._images.content.size_bytes(layer["digest"])  # or say that it is missing
             layers = self._send_layers(repository, name, image, manifest["layers"], stack)
             config = manifest["config"]
-            self._send_document(repository, config["digest"])
+            blobs.send_missing(
+                repository, self._images.content, config["digest"],
+                attempts=self._registries.configuration.attempts,
+            )  # fmt: skip
             if layers != manifest["layers"]:
                 content = documents.encode({**manifest, "mediaType": media_type, "layers": layers})
             digest = repository.put_manifest(name.tag, media_type, content)
@@ -253,17 +254,6 @@ class Pusher:
                 attempts=self._registries.configuration.attempts, sent=sent,
             )  # fmt: skip
         self._progress.say(upload.shown, "Pushed")
-
-    def _send_document(self, repository: "Repository", digest: str) -> None:
-        """Send an image's configuration."""
-        if repository.has_blob(digest):
-            return
-        with owned(self._images.content.open(digest)) as descriptor:
-            size_bytes = os.fstat(descriptor).st_size
-            blobs.send(
-                repository, digest, descriptor, size_bytes,
-                attempts=self._registries.configuration.attempts, sent=lambda _: None,
-            )  # fmt: skip
 
     def _sources(self, name: Reference) -> dict[str, list[str]]:
         """Returns, by blob, the repositories of the same registry that are known to have it.

@@ -1,15 +1,18 @@
 """Blobs on their way to a registry: not at all where it has them, whole, or what is missing."""
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from ketch.errors import KetchError, RegistryError, UnavailableError
 from ketch.images.registry.repository import FilePart
 from ketch.images.registry.transport import BrokenOffError, UnreachableError
+from ketch.linux.scopes import owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ketch.images.content import ContentStore
     from ketch.images.registry.repository import Repository
 
 CHUNK_BYTES = 16 << 20
@@ -34,6 +37,33 @@ def mount(repository: "Repository", digest: str, sources: "Sequence[str]") -> st
                 return source
             repository.cancel_upload(upload)
     return ""
+
+
+def send_missing(
+    repository: "Repository",
+    content: "ContentStore",
+    digest: str,
+    *,
+    attempts: int,
+    sent: "Callable[[int], object]" = lambda _: None,
+) -> None:
+    """Upload a blob of the store unless the registry has it.
+
+    Args:
+        repository: where to.
+        content: the store.
+        digest: which.
+        attempts: as for ``send``, as is what is not named here.
+        sent: see there.
+
+    Raises:
+        KetchError: it is not in the store, or the registry refuses it or cannot be reached.
+    """
+    if repository.has_blob(digest):
+        return
+    with owned(content.open(digest)) as descriptor:
+        size_bytes = os.fstat(descriptor).st_size
+        send(repository, digest, descriptor, size_bytes, attempts=attempts, sent=sent)
 
 
 def send(

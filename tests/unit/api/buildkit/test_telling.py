@@ -5,7 +5,7 @@ from typing import Any
 
 from ketch.api.buildkit import telling
 from ketch.api.buildkit.telling import Telling
-from ketch.build.graph import Finding
+from ketch.build.graph import Remark
 from ketch.build.progress import Log, Status, VertexState, Warned
 from ketch.spec.dockerfile.errors import Place
 
@@ -24,7 +24,7 @@ def test_all_kinds_of_events_are_told() -> None:
                           cached=True, error="no"))  # fmt: skip
     what.tell(Status("sha256:1", "pulling", 1, 2, 3, 4_000_000_005))
     what.tell(Log("sha256:1", 1, b"\xffout", 5))
-    finding = Finding("Rule", "what", "https://docs.example", "this", Place(2, 3))
+    finding = Remark("Rule", "what", "https://docs.example", "this", Place(2, 3))
     what.tell(Warned("sha256:1", finding, "Dockerfile", b"FROM x\n"))
     what.end()
     [message] = told(what)
