@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -208,8 +209,8 @@ def test_what_is_mounted_inside_stays(make: Make, tmp_path: pathlib.Path) -> Non
 
 def test_programs_that_use_the_engine(make: Make, tmp_path: pathlib.Path) -> None:
     engine = make()
-    socket = tmp_path / "api.sock"
-    with serving.served([*engine.prefix], socket, tmp_path / "serve.log"):
+    socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
+    with serving.served([*engine.prefix], socket, log) as server:
         ask = serving.Connection(socket).ask
         assert ask("GET", "/containers/json")[0] == 200
         body = b'{"Image": "busybox", "Cmd": ["true"]}'
@@ -217,11 +218,41 @@ def test_programs_that_use_the_engine(make: Make, tmp_path: pathlib.Path) -> Non
         assert refused.status == 1
         assert "(ketch)" in refused.err
         engine.ok("system", "reset", "--force")
-        status, answer = serving.Connection(socket).ask(
-            "POST", "/containers/create", body, Content_Type="application/json"
-        )
-        assert status in {404, 500, 503}, answer
-        assert not list(root_of(engine).glob("containers/*"))  # a new engine may have begun
+        # It may have ended already; else it says why it makes nothing, and ends.
+        with contextlib.suppress(OSError):
+            status, answer = serving.Connection(socket).ask(
+                "POST", "/containers/create", body, Content_Type="application/json"
+            )
+            assert (status, b"taken away" in answer) == (503, True), answer
+        assert server.wait(10) == 0
+        assert "taken away" in log.read_text(encoding="utf-8")
+        assert not root_of(engine).exists()
+
+
+def test_a_server_that_nobody_has_asked_anything(make: Make, tmp_path: pathlib.Path) -> None:
+    """It has not opened the database yet, and so is not known to use it."""
+    engine = make()
+    socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
+    with serving.served([*engine.prefix], socket, log) as server:
+        engine("system", "reset", "--force")
+        with contextlib.suppress(OSError):
+            assert serving.Connection(socket).ask("GET", "/containers/json")[0] == 503
+        assert server.wait(10) == 0
+        assert not root_of(engine).exists()
+
+
+def test_a_server_whose_root_somebody_removes(make: Make, tmp_path: pathlib.Path) -> None:
+    """And puts another in its place: what a client then asks for is not made in that."""
+    engine = make()
+    socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
+    with serving.served([*engine.prefix], socket, log) as server:
+        assert serving.Connection(socket).ask("GET", "/containers/json")[0] == 200
+        root_of(engine).rename(tmp_path / "moved")
+        make()
+        assert server.wait(10) == 0
+        assert "taken away" in log.read_text(encoding="utf-8")
+    shutil.rmtree(root_of(engine))
+    (tmp_path / "moved").rename(root_of(engine))
 
 
 def test_a_root_that_two_states_share(make: Make) -> None:

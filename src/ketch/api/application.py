@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ketch import __version__
+from ketch.api.presence import Presence
 from ketch.engine.engine import Engine
 from ketch.engine.views import information
 from ketch.spec.timestamps import rfc3339
@@ -61,6 +62,7 @@ class Application:
         self._slow = ThreadPoolExecutor(SLOW_THREADS, "slow")
         self._transfers = ThreadPoolExecutor(TRANSFER_THREADS, "transfer")
         self._local = threading.local()
+        self.presence = Presence(f"{settings.root}/ketch.db")
         self.shared: dict[str, object] = {}
         """What connections share as long as one needs it, such as the poll for events."""
         self.builds: dict[str, Leaving] = {}
@@ -99,6 +101,8 @@ class Application:
         )
 
     def _engine(self) -> Engine:
+        if lost := self.presence.lost():
+            raise lost
         engine: Engine | None = getattr(self._local, "engine", None)
         if engine is None:
             engine = self._local.engine = Engine(self.settings)

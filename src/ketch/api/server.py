@@ -27,6 +27,7 @@ _DESCRIPTORS_EACH = 4  # a connection may need its own, the monitor's and a log'
 _TLS_SECONDS = 10
 _ABSENCE_SECONDS = 60
 _GRACE_SECONDS = 2
+_LOOK_SECONDS = 0.5
 _READ_BUFFER_BYTES = 64 * 1024
 _WRITE_BUFFER_BYTES = 256 * 1024
 
@@ -53,11 +54,11 @@ class Server:
         self._told = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, or until idle for long enough."""
+        """Serve until SIGTERM or SIGINT, idle for long enough, or without an engine any more."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told.set)
-        accepting = [
+        tasks = [
             asyncio.create_task(
                 supervise(self._application, f"accepting on {one.name}", self._accept, one)
             )
@@ -68,10 +69,12 @@ class Server:
         try:
             if self._idle_seconds:
                 waiting = supervise(self._application, "awaiting idleness", self._await_idleness)
-                accepting.append(asyncio.create_task(waiting))
+                tasks.append(asyncio.create_task(waiting))
+            looking = supervise(self._application, "looking for the engine", self._await_removal)
+            tasks.append(asyncio.create_task(looking))
             await self._told.wait()
         finally:
-            for task in accepting:
+            for task in tasks:
                 task.cancel()
             for listener in self._listeners:
                 listener.close()
@@ -92,6 +95,12 @@ class Server:
                 self._told.set()
                 return
             await asyncio.sleep(max(0.1, self._idle_seconds - idle))
+
+    async def _await_removal(self) -> None:
+        while not (lost := self._application.presence.lost()):
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._application.log("error", "the engine is gone", cause=str(lost))
+        self._told.set()
 
     async def _accept(self, listener: "Listener") -> None:
         loop = asyncio.get_running_loop()

@@ -355,10 +355,7 @@ class Store:
         if there != self._file:
             if there:  # a new engine, which whoever goes on asks from now on
                 self.close()
-            raise UnavailableError(
-                f"{self.path} has been taken away meanwhile",
-                "the engine was reset, or its root deleted; what still runs on it is to be ended",
-            )
+            raise taken_away(self.path)
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -468,6 +465,14 @@ class Store:
                 "restore it from a backup, or begin anew with another --root",
             )
         return error  # wrong SQL is a mistake of ours and must look like one
+
+
+def taken_away(path: str) -> UnavailableError:
+    """Returns what there is to say of a database that was there before, and is no more."""
+    return UnavailableError(
+        f"{path} has been taken away meanwhile",
+        "the engine was reset, or its root deleted; what still runs on it is to be ended",
+    )
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
