@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -372,3 +373,98 @@ def test_a_directory_that_an_archive_loses_has_its_mode(
     text = ketch.ok("exec", box, "stat", "-c", "%a %Y %F", "/x/kept", "/x/other")
     assert text.splitlines() == ["2750 1000000000 directory", "644 1000000000 regular file"]
     ketch.ok("rm", "-f", box)
+
+
+@contextlib.contextmanager
+def copying_into(
+    engine: Engine, target: str, content: bytes
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Have a copy into a container stay under way until its input is closed at the block's end."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("held")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    data = archive.getvalue()
+    command = [*engine.prefix, "cp", "-", target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as copy:
+        assert copy.stdin is not None
+        copy.stdin.write(data[:1024])  # the member's head and the first of its content
+        copy.stdin.flush()
+        yield copy
+        copy.stdin.write(data[1024:])
+        copy.stdin.close()
+        assert copy.wait(30) == 0
+
+
+def overlays(engine: Engine, container: str) -> set[str]:
+    """Return which overlay file systems of a container's layer are mounted, by device number."""
+    directory = f"{engine.prefix[2]}/containers/{container}/"
+    found = set()
+    for place in pathlib.Path("/proc").glob("[0-9]*/task/[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            for line in place.read_text(encoding="utf-8", errors="replace").splitlines():
+                if f"upperdir={directory}" in line or f" {directory}rootfs " in line:
+                    found.add(line.split()[2])
+    return found
+
+
+def test_those_who_work_on_a_container_at_rest_have_one_mount_of_its_files(
+    ketch: Engine, tmp_path: pathlib.Path
+) -> None:
+    """Two overlays of one writable layer are undefined, and would not see each other's files.
+
+    Docker has the second wait for the first, and so for ever where the first waits for it.
+    """
+    engine = ketch
+    container = engine.ok(
+        "create", "--name", "rest", "-v", "/volume", "busybox", "cat", "/tmp/held"
+    )
+    (tmp_path / "more").write_text("more")
+    try:
+        with (
+            copying_into(engine, "rest:/tmp", b"1" * 4096),
+            copying_into(engine, "rest:/volume", b"2" * 4096),
+        ):
+            deadline = time.monotonic() + 20
+            while not overlays(engine, container) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            # What one has made, the other sees at once, whoever came first.
+            engine.ok("cp", f"{tmp_path}/more", "rest:/root")
+            engine.ok("cp", "rest:/root/more", f"{tmp_path}/again")
+            assert (tmp_path / "again").read_text() == "more"
+            listed = subprocess.run(
+                [*engine.prefix, "export", "rest"], check=True, capture_output=True, timeout=30
+            ).stdout
+            with tarfile.open(fileobj=io.BytesIO(listed)) as tar:
+                assert "root/more" in tar.getnames()
+            assert len(overlays(engine, container)) == 1
+        assert overlays(engine, container) == set()
+        assert engine.ok("start", "-a", "rest") == "1" * 4096
+        # A copy from one place to the other waits for nobody.
+        shell = 'set -o pipefail; "$@" cp rest:/tmp/held - | "$@" cp - rest:/root'
+        subprocess.run(["bash", "-c", shell, "bash", *engine.prefix], check=True, timeout=30)
+        engine.ok("cp", "rest:/root/held", f"{tmp_path}/held")
+        assert (tmp_path / "held").read_bytes() == b"1" * 4096
+    finally:
+        engine.ok("rm", "-f", "-v", "rest")
+
+
+def test_what_a_killed_copy_leaves_is_in_nobodys_way(ketch: Engine) -> None:
+    engine = ketch
+    container = engine.ok("create", "--name", "rest", "busybox", "cat", "/tmp/held")
+    try:
+        with (
+            contextlib.suppress(AssertionError, BrokenPipeError),
+            copying_into(engine, "rest:/tmp", b"1" * 4096) as copy,
+        ):
+            deadline = time.monotonic() + 20
+            while not overlays(engine, container) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            copy.kill()
+            copy.wait()
+        with copying_into(engine, "rest:/tmp", b"3" * 4096):
+            pass
+        assert engine.ok("start", "-a", "rest") == "3" * 4096
+    finally:
+        engine.ok("rm", "-f", "rest")

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 
-from ketch.engine.files import at_rest
+from ketch.engine.files import at_rest, shared_root
 from ketch.engine.processes import open_process
 from ketch.engine.volumes import mounts, sources
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
@@ -62,9 +62,8 @@ def opened(engine: "Engine", container: "Container") -> "Iterator[int]":
 def own_layer(engine: "Engine", container: "Container") -> "Iterator[tuple[int, Container]]":
     """Open the root of a container's own files, without what is mounted in it.
 
-    Of a running one it is a copy of its own root mount: another mount of the same directories, as
-    one at rest gets, would be one too many for the kernel, which says so in its log. It is not
-    started again meanwhile.
+    Of a running one it is a copy of its own root mount: another mount of the same directories would
+    be one too many for the kernel, which says so in its log. It is not started again meanwhile.
 
     Args:
         engine: where it is.
@@ -80,11 +79,11 @@ def own_layer(engine: "Engine", container: "Container") -> "Iterator[tuple[int, 
     directory = engine.settings.container_directory(container.id)
     with at_rest.kept(directory):
         container = engine.containers.read(container.id)
-        if _has_process(container):
-            root = _copy_of_root(container)
-        else:
-            root = engine.images.snapshotter.view(directory)
-        with owned(root):
+        if not _has_process(container):
+            with _Mounted(engine, container, bare=True) as root:
+                yield root, container
+            return
+        with owned(_copy_of_root(container)) as root:
             yield root, container
 
 
@@ -149,11 +148,18 @@ def _ended(container: "Container") -> ConflictError:
 
 
 class _Mounted:
-    """A stopped container's files, mounted for a ``with`` block."""
+    """A stopped container's files, mounted for a ``with`` block.
 
-    def __init__(self, engine: "Engine", container: "Container") -> None:
+    Args:
+        engine: where it is.
+        container: the container.
+        bare: without what is mounted in them, and with no mount points made for that.
+    """
+
+    def __init__(self, engine: "Engine", container: "Container", *, bare: bool = False) -> None:
         self._engine = engine
         self._container = container
+        self._points = [] if bare else container.record.get("Mounts", [])
         self._images: dict[int, str] = {}
         self._volumes: dict[int, Volume] = {}
         self._root = -1
@@ -164,7 +170,7 @@ class _Mounted:
 
     def __enter__(self) -> int:
         # The database is this thread's.
-        for number, point in enumerate(self._container.record.get("Mounts", ())):
+        for number, point in enumerate(self._points):
             if point["Type"] == "image":
                 directory = sources.image_directory(self._engine, self._container.id, number, point)
                 self._images[number] = directory
@@ -188,32 +194,28 @@ class _Mounted:
 
     def _run(self) -> None:
         try:
-            self._root = self._mount()
+            with contextlib.ExitStack() as held:
+                self._root = self._mount(held)
+                self._ready.set()
+                self._done.wait()
         except KetchError as error:
             self._error = error
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             self._error = UnavailableError(f"cannot mount the container's files: {error}")
             self._error.__cause__ = error
         self._ready.set()
-        if self._error is None:
-            self._done.wait()
 
-    def _mount(self) -> int:
+    def _mount(self, held: contextlib.ExitStack) -> int:
         """Mount it all in a namespace of this thread's own, which goes with the thread."""
         directory = self._engine.settings.container_directory(self._container.id)
-        snapshotter = self._engine.images.snapshotter
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mount.mount("", "/", flags=mount.MS_REC | mount.MS_PRIVATE)
-        detached = snapshotter.mount(directory)
-        place = f"{directory}/rootfs"
-        os.makedirs(place, 0o700, exist_ok=True)
-        with owned(detached):
-            mount.move_mount(detached, libc.AT_FDCWD, place)
+        place = held.enter_context(shared_root.mounted(self._engine.images.snapshotter, directory))
         root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        points = self._container.record.get("Mounts", ())
         try:
-            numbered = sorted(enumerate(points), key=lambda pair: pair[1]["Destination"].count("/"))
-            for number, point in numbered:
+            for number, point in sorted(
+                enumerate(self._points), key=lambda pair: pair[1]["Destination"].count("/")
+            ):
                 self._bind(root, number, point)
         except BaseException:
             os.close(root)
