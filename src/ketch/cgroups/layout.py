@@ -6,6 +6,7 @@ hierarchy beside it, which holds the controllers that no v1 hierarchy took, ofte
 tracks processes, kills and freezes them at once, and takes device programs.
 
 ``detect`` reads the layout of the calling process from ``/proc``; ``parse`` is its pure half.
+``usable`` leaves out what the process may not change.
 
 Source: cgroups(7), Documentation/admin-guide/cgroup-v1, Documentation/admin-guide/cgroup-v2.rst.
 """
@@ -63,17 +64,25 @@ class Hierarchy:
 
 
 class Layout:
-    """All hierarchies of a machine, each at most once, in mount order."""
+    """All hierarchies of a machine, each at most once, in mount order.
 
-    __slots__ = ("hierarchies",)
+    Args:
+        hierarchies: those in which cgroups are made.
+        shown: all that are mounted, where those are more: what containers see.
+    """
 
-    def __init__(self, hierarchies: list[Hierarchy]) -> None:
+    __slots__ = ("hierarchies", "shown")
+
+    def __init__(self, hierarchies: list[Hierarchy], shown: "Layout | None" = None) -> None:
         self.hierarchies = hierarchies
+        self.shown = self if shown is None else shown
 
     @property
     def mode(self) -> str:
-        """``v1``, ``v2`` or ``hybrid``."""
+        """``v1``, ``v2`` or ``hybrid``; ``none`` where there is no hierarchy."""
         versions = {hierarchy.version for hierarchy in self.hierarchies}
+        if not versions:
+            return "none"
         return "hybrid" if len(versions) > 1 else f"v{versions.pop()}"
 
     def hierarchy_of(self, controller: str) -> Hierarchy | None:
@@ -169,17 +178,53 @@ def detect() -> Layout:
     Raises:
         UnavailableError: no control group file system is mounted.
     """
-    texts = []
-    for name in ("mountinfo", "cgroup"):
-        with open(f"/proc/self/{name}", encoding="utf-8", errors="surrogateescape") as file:
-            texts.append(file.read())
-    layout = parse(*texts)
+    layout = _mounted()
     if not layout.hierarchies:
         raise UnavailableError(
             "no control group file system is mounted, so containers cannot be limited or tracked",
             "mount one: mount -t cgroup2 cgroup2 /sys/fs/cgroup",
         )
     if (unified := layout.unified) is not None:
-        with open(f"{unified.mountpoint}/cgroup.controllers", encoding="ascii") as file:
-            unified.controllers = tuple(file.read().split())
+        unified.controllers = _controllers(unified.mountpoint)
     return layout
+
+
+def usable(path: str) -> Layout:
+    """The hierarchies in which the calling process may make, or has, a cgroup.
+
+    All that are mounted for the machine's root; fewer, or none, for an ordinary user, and where
+    they are mounted read-only, as in a container.
+
+    Args:
+        path: of the cgroup, absolute beneath every hierarchy's root.
+    """
+    mounted = _mounted()
+    found = mounted.hierarchies
+    if all(os.access(hierarchy.mountpoint, os.W_OK) for hierarchy in found):
+        if (unified := mounted.unified) is not None:
+            unified.controllers = _controllers(unified.mountpoint)
+        return mounted
+    kept = []
+    for hierarchy in found:
+        nearest = hierarchy.directory(path)
+        while not os.path.isdir(nearest) and len(nearest) > len(hierarchy.mountpoint):
+            nearest = os.path.dirname(nearest)
+        if hierarchy.version == 2:
+            hierarchy.controllers = _controllers(nearest)
+        if os.access(nearest, os.W_OK):
+            kept.append(hierarchy)
+    return Layout(kept, mounted)
+
+
+def _mounted() -> Layout:
+    texts = []
+    for name in ("mountinfo", "cgroup"):
+        with open(f"/proc/self/{name}", encoding="utf-8", errors="surrogateescape") as file:
+            texts.append(file.read())
+    return parse(*texts)
+
+
+def _controllers(directory: str) -> tuple[str, ...]:
+    """What a v2 cgroup has to pass down."""
+    with open(f"{directory}/cgroup.controllers", encoding="ascii") as file:
+        return tuple(file.read().split())

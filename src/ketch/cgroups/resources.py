@@ -107,6 +107,8 @@ def device_policy(resources: "Resources", layout: "Layout") -> "devices.Policy |
     return devices.policy(resources["devices"])
 
 
+_UNLIMITED = {"-1", "max"}
+
 # Key of the configuration, what is limited, v1's controller and its conversion, v2's controller
 # and its conversion.
 _TABLE = (
@@ -154,6 +156,29 @@ def plan(resources: "Resources", layout: "Layout", facts: Facts) -> list[Write]:
     if layout.hierarchy_of("devices") is not None:
         writes += v1_devices(resources, facts)
     return writes + _unified(resources, layout)
+
+
+def asked(resources: "Resources") -> list[str]:
+    """What a configuration limits, in words; to be unlimited is not to be limited.
+
+    Args:
+        resources: of the OCI configuration.
+
+    Raises:
+        InvalidArgumentError: values that contradict each other or their ranges.
+    """
+    facts = Facts(lambda _controller, _file: None, fresh=True)
+    found = [
+        f"a limit of {subject}"
+        for _, subject, _, convert, _, _ in _TABLE
+        if any(value not in _UNLIMITED for _, _, value in convert(resources, facts))
+    ]
+    found += [
+        f"unified resource {file}"
+        for file, value in resources.get("unified", {}).items()
+        if value.strip() not in _UNLIMITED
+    ]
+    return found
 
 
 def _unified(resources: "Resources", layout: "Layout") -> list[Write]:

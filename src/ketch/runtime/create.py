@@ -158,7 +158,7 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
         for kind, path in plan.joins:
             if kind == "user" and any(plan.id_maps):
                 mappings.require_same(path, *plan.id_maps)
-        if cgroup:
+        if cgroup and cgroup.layout.hierarchies:
             birth.say(f"enter the control group {cgroup.path} · cgroups(7)")
             into = cgroup.descriptor()
             if into is not None:

@@ -174,8 +174,10 @@ class Plan:
             place = beneath(given["destination"], rootfs)
             entry: Mount = {**given, "destination": place}
             if entry.get("type") in {"cgroup", "cgroup2"} and layout is not None:
+                if not layout.shown.hierarchies:
+                    continue
                 namespaced = self.new_cgroup_namespace
-                self.operations.append(CgroupMount(entry, layout, namespaced=namespaced))
+                self.operations.append(CgroupMount(entry, layout.shown, namespaced=namespaced))
                 made.append(place)
                 continue
             operation = MountOperation(entry, f"mounts[{index}]", label)

@@ -236,12 +236,9 @@ class Containers(Ledger):
 
     def cgroup(self, container: "Container") -> "cgroups.Manager":
         """The cgroup of a container that runs."""
-        from ketch import cgroups  # noqa: PLC0415 - few commands need them
+        from ketch.engine.configuration import cgroup_paths  # noqa: PLC0415 - few commands need it
 
-        path = f"{self._settings.container_directory(container.id)}/config.json"
-        with open(path, encoding="utf-8") as file:
-            linux = json.load(file)["linux"]
-        return cgroups.manager(linux["cgroupsPath"], cgroups.detect())
+        return cgroup_paths.manager(self._settings, container)
 
     # How it is done
 

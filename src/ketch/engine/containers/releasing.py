@@ -4,9 +4,9 @@ Done when its program has ended, by its monitor, or by whoever finds that the mo
 step takes what is there, so that it can be done again where it was interrupted.
 """
 
-import json
 from contextlib import ExitStack
 
+from ketch.errors import UnavailableError
 from ketch.linux.removetree import remove_tree
 
 TYPE_CHECKING = False
@@ -58,17 +58,16 @@ def release(
             left_behind=left_behind,
             late=late,
         )
-        steps.callback(_end_cgroup, settings.container_directory(container.id))
+        steps.callback(_end_cgroup, settings, container)
 
 
-def _end_cgroup(directory: str) -> None:
+def _end_cgroup(settings: "Settings", container: "Container") -> None:
     """Take away the cgroup that a container's configuration names, and what lives on there."""
-    from ketch import cgroups  # noqa: PLC0415 - only for what has run
+    from ketch.engine.configuration import cgroup_paths  # noqa: PLC0415 - only for what has run
 
     try:
-        with open(f"{directory}/config.json", encoding="utf-8") as file:
-            cgroup = cgroups.manager(json.load(file)["linux"]["cgroupsPath"], cgroups.detect())
-    except (FileNotFoundError, ValueError, KeyError):
+        cgroup = cgroup_paths.manager(settings, container)
+    except UnavailableError:
         return  # written before the cgroup is made
     remove_cgroup(cgroup)
 

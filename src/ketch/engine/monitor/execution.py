@@ -4,8 +4,8 @@ import json
 import os
 from contextlib import ExitStack, suppress
 
-from ketch import cgroups
 from ketch.engine import host, user_namespaces
+from ketch.engine.configuration import cgroup_paths
 from ketch.engine.containers.execs import check_running
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
@@ -150,7 +150,7 @@ def _start(
         pidfd,
         specification,
         ProcessSetup(specification, filter_),
-        cgroups.manager(config["linux"]["cgroupsPath"], cgroups.detect()),
+        cgroup_paths.manager(engine.settings, container),
         streams.given,
         config=config,
         container_id=container.id,

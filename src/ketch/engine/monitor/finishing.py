@@ -115,7 +115,7 @@ def release(
 
 def _oom_killed(cgroup: str) -> bool:
     try:
-        return cgroups.manager(cgroup, cgroups.detect()).oom_kills() > 0
+        return cgroups.manager(cgroup, cgroups.usable(cgroup)).oom_kills() > 0
     except (KetchError, OSError) as error:
         mishaps.note(f"look for kills in {cgroup}", error)
         return False

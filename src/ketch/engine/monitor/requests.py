@@ -340,12 +340,13 @@ def _sandbox(client: Client, fields: "Fields") -> None:
 
 def _steps(client: Client, _fields: "Fields") -> None:
     """Run programs that have no container, a process each: a build's steps."""
-    from ketch.engine.monitor import stepping  # noqa: PLC0415 not for a container's start
+    from ketch.engine.host import examine  # noqa: PLC0415 not for a container's start
+    from ketch.engine.monitor import stepping  # noqa: PLC0415 likewise
 
-    facts = stepping.Facts()
+    machine = examine()
 
     def run(client: Client, fields: "Fields") -> None:
-        stepping.run(client, _engine(fields), json.loads(_text(fields, "request")), facts)
+        stepping.run(client, _engine(fields), json.loads(_text(fields, "request")), machine)
 
     stepping.fork_for_each(client, lambda connection: serve(connection, alone={"step": run}))
 

@@ -300,10 +300,12 @@ def _create(
         validate(config)
         section = config["linux"].get("seccomp")
         filter_ = seccomp.prepare(section, f"{settings.root}/seccomp") if section else None
-        layout = cgroups.detect()
-        parts.cgroup = cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
+        place = config["linux"]["cgroupsPath"]
+        layout = cgroups.usable(place)
+        parts.cgroup = cgroup = cgroups.manager(place, layout)
         held.callback(remove_cgroup, cgroup)
-        say(f"make and limit the control group {cgroup.path} · cgroups(7)")
+        if layout.hierarchies:
+            say(f"make and limit the control group {cgroup.path} · cgroups(7)")
         cgroup.create()
         realtime.provide(cgroup.path, config["linux"]["resources"], layout)
         cgroup.set(config["linux"]["resources"])

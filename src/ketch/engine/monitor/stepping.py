@@ -67,21 +67,6 @@ _OUTPUTS = 2
 _USUAL_FILES = ("/etc/resolv.conf", "/etc/hosts")
 
 
-class Facts:
-    """What all steps of a build find alike.
-
-    Attributes:
-        host: the machine.
-        layout: its control groups.
-    """
-
-    __slots__ = ("host", "layout")
-
-    def __init__(self) -> None:
-        self.host = host.examine()
-        self.layout = cgroups.detect()
-
-
 def fork_for_each(client: "Client", serve: "Callable[[_socket.socket], None]") -> None:
     """Fork a process for each connection that is handed over, until the client leaves.
 
@@ -118,14 +103,14 @@ def _become_step(
     os._exit(status)
 
 
-def run(client: "Client", engine: "Engine", asked: "Mapping[str, Any]", facts: Facts) -> None:
+def run(client: "Client", engine: "Engine", asked: "Mapping[str, Any]", machine: host.Host) -> None:
     """Run a step's program to its end, and tell how it ended.
 
     Args:
         client: who asked.
         engine: whose snapshots and settings.
         asked: see above.
-        facts: about the machine.
+        machine: where it runs.
 
     Raises:
         StartError: the program cannot be run.
@@ -134,7 +119,7 @@ def run(client: "Client", engine: "Engine", asked: "Mapping[str, Any]", facts: F
     """
     descriptors = client.read_descriptors()
     with ExitStack() as held:
-        ended = _run(client, engine, asked, facts, descriptors, held)
+        ended = _run(client, engine, asked, machine, descriptors, held)
         client.ended_as(json.dumps(ended).encode())
         client.drain()
 
@@ -143,13 +128,13 @@ def _run(
     client: "Client",
     engine: "Engine",
     asked: "Mapping[str, Any]",
-    facts: Facts,
+    machine: host.Host,
     descriptors: list[int],
     held: ExitStack,
 ) -> "dict[str, Any]":
     """Returns how it ended, as ``build.steps.Outcome`` has it, and what is left in its network."""
     step_id = identifiers.new_id()
-    request = _complete(asked, step_id, facts)
+    request = _complete(asked, step_id, machine)
     with ExitStack() as until_end:
         snapshotter = engine.images.snapshotter
         mounts = step_mounts.Mounts(snapshotter, asked["mounts"], descriptors)
@@ -161,20 +146,21 @@ def _run(
         held.callback(os.close, records)
         mounts.prepare(place)
         left = stubs.missing(rootfs, [*_USUAL_FILES, *mounts.targets])
-        config = _configure(asked, facts, request, rootfs, mounts, step_id, descriptors)
+        config = _configure(asked, machine, request, rootfs, mounts, step_id, descriptors)
         validate(config)
         section = config["linux"].get("seccomp")
         filter_ = seccomp.prepare(section, f"{engine.settings.root}/seccomp") if section else None
-        cgroup = cgroups.manager(config["linux"]["cgroupsPath"], facts.layout)
+        layout = cgroups.usable(config["linux"]["cgroupsPath"])
+        cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
         _record(records, step_id, cgroup.path)
         held.callback(_take_away, records, step_id, cgroup)
         cgroup.create()
-        realtime.provide(cgroup.path, config["linux"]["resources"], facts.layout)
+        realtime.provide(cgroup.path, config["linux"]["resources"], layout)
         cgroup.set(config["linux"]["resources"])
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         until_end.callback(os.close, null)
         birth = init.Birth(
-            Plan(config, facts.layout, place),
+            Plan(config, layout, place),
             ProcessSetup(config["process"], filter_),
             place,
             rootfs=rootfs,
@@ -212,14 +198,14 @@ def _run(
     }
 
 
-def _complete(asked: "Mapping[str, Any]", step_id: str, facts: Facts) -> "Request":
+def _complete(asked: "Mapping[str, Any]", step_id: str, machine: host.Host) -> "Request":
     request: Request = {"Config": asked["config"], "HostConfig": asked["host"]}
-    return configuration.complete(request, {}, step_id, facts.host)[0]
+    return configuration.complete(request, {}, step_id, machine)[0]
 
 
 def _configure(
     asked: "Mapping[str, Any]",
-    facts: Facts,
+    machine: host.Host,
     request: "Request",
     rootfs: int,
     mounts: "step_mounts.Mounts",
@@ -247,7 +233,7 @@ def _configure(
     found = devices.gather(resources)
     config = bundle.build(
         request, container_id=step_id, user=user, extra_groups=[], files=files,
-        devices=found, host=facts.host, joined=joined,
+        devices=found, host=machine, joined=joined,
     )  # fmt: skip
     own = environment.mapping([
         *request["Config"].get("Env", ()), *found.variables,
@@ -305,7 +291,7 @@ def clean(state: str) -> None:
     with _recorded(state) as found:
         for one in found:
             if not one.is_running:
-                remove_cgroup(cgroups.manager(one.cgroup, cgroups.detect()))
+                remove_cgroup(cgroups.manager(one.cgroup, cgroups.usable(one.cgroup)))
                 one.forget()
 
 

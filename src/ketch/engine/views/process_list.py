@@ -61,7 +61,7 @@ def top(engine: "Engine", reference: str, arguments: str = "") -> tuple[list[str
         raise ConflictError(
             f"Container {container.id} is restarting, wait until the container is running"
         )
-    pids = set(cgroup_paths.manager(engine.settings, container.id).processes())
+    pids = set(cgroup_paths.manager(engine.settings, container).processes())
     if shutil.which("ps") is None:
         if arguments != DEFAULT_ARGUMENTS:
             raise UnsupportedError("this host has no ps", "install procps, or give no options")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ketch.cgroups.figures import BlockStatistics, Statistics
-    from ketch.cgroups.layout import Layout
     from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
 
@@ -42,11 +41,10 @@ class Sampler:
         settings: the engine's places.
     """
 
-    __slots__ = ("_before", "_layout", "_managers", "_settings")
+    __slots__ = ("_before", "_managers", "_settings")
 
     def __init__(self, settings: "Settings") -> None:
         self._settings = settings
-        self._layout: Layout = cgroups.detect()
         self._managers: dict[str, tuple[int, cgroups.Manager]] = {}  # with when it was started
         self._before: dict[str, dict[str, Any]] = {}
 
@@ -90,7 +88,7 @@ class Sampler:
         started_ns, manager = self._managers.get(container.id, (0, None))
         try:
             if manager is None or started_ns != container.started_ns:
-                manager = cgroup_paths.manager(self._settings, container.id, self._layout)
+                manager = cgroup_paths.manager(self._settings, container)
                 self._managers[container.id] = (container.started_ns, manager)
             statistics = manager.statistics()
         except (OSError, ValueError, KetchError):
