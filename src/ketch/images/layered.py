@@ -1,9 +1,9 @@
 """A stack of layers read as one tree, and how a tree on top of it differs: without any mount.
 
 Layers are in overlayfs's form (Linux, Documentation/filesystems/overlayfs.rst): a character device
-0/0 hides a name, the attribute ``trusted.overlay.opaque`` hides all that lower layers have in a
-directory. Which differences count, and in which order they are told, is Docker's ``diff``: moby,
-pkg/archive/changes.go.
+0/0 hides a name, and a directory that is opaque hides all that lower layers have in it
+(``images.opaque``). Which differences count, and in which order they are told, is Docker's
+``diff``: moby, pkg/archive/changes.go.
 """
 
 import os
@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images import attributes, tar, tar_writer, tree
+from ketch.images.opaque import is_opaque
 from ketch.linux.descent import Descent
 from ketch.linux.long_paths import within_reach
 
@@ -27,7 +28,6 @@ _MOUNT_POINTS = {
     b"etc/hostname": stat.S_IFREG, b"etc/hosts": stat.S_IFREG, b"etc/resolv.conf": stat.S_IFREG,
 }  # fmt: skip
 
-OPAQUE = b"trusted.overlay.opaque"
 # What stands for these in an archive.
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
@@ -159,14 +159,6 @@ class _Frame:
 def is_whiteout(status: os.stat_result) -> bool:
     """Whether this hides a name."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def is_opaque(directory: int | bytes) -> bool:
-    """Whether a directory hides what lower layers have in it."""
-    try:
-        return os.getxattr(directory, OPAQUE) == b"y"
-    except OSError:
-        return False
 
 
 def changes(

@@ -1,9 +1,9 @@
 """Applying a layer's tar archive to a directory, in the form that overlayfs stacks.
 
 How hostile archives are held in bounds says ``filling``. Whiteouts (OCI image specification,
-layer.md) become what overlayfs knows: a character device 0/0, or the attribute
-``trusted.overlay.opaque`` on a directory. They speak of lower layers only: what the same archive
-has put at that place stays, in whichever order the two come.
+layer.md) become what overlayfs knows: a character device 0/0, or the attribute of
+``images.opaque`` on a directory. They speak of lower layers only: what the same archive has put at
+that place stays, in whichever order the two come.
 """
 
 import errno
@@ -13,7 +13,8 @@ import stat
 from ketch.errors import InvalidArgumentError
 from ketch.images import attributes, tar
 from ketch.images.filling import Tree, proc_path
-from ketch.images.layered import OPAQUE, OPAQUE_MARKER, WHITEOUT_PREFIX, is_whiteout
+from ketch.images.layered import OPAQUE_MARKER, WHITEOUT_PREFIX, is_whiteout
+from ketch.images.opaque import make_opaque
 from ketch.linux.openat2 import (
     RESOLVE_BENEATH,
     RESOLVE_NO_SYMLINKS,
@@ -87,7 +88,7 @@ class _Layer(Tree):
         """Make a directory; in place of a whiteout one that hides what is below as well."""
         replaced = super()._make_directory(parent, name)
         if replaced is not None and is_whiteout(replaced):
-            os.setxattr(proc_path(parent, name), OPAQUE, b"y")
+            make_opaque(proc_path(parent, name))
         return replaced
 
     def _make_missing(self, parent: int, name: bytes) -> None:
@@ -101,7 +102,7 @@ class _Layer(Tree):
     def _add_whiteout(self, path: bytes, name: bytes) -> None:
         if name == OPAQUE_MARKER:
             if b"/" in path:
-                os.setxattr(proc_path(self._parent(path)), OPAQUE, b"y")
+                make_opaque(proc_path(self._parent(path)))
             else:
                 self._hides_root = True  # overlayfs takes no notice of a root's attribute
             return
@@ -118,7 +119,7 @@ class _Layer(Tree):
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
         except FileExistsError:
             if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                os.setxattr(proc_path(parent, name), OPAQUE, b"y")
+                make_opaque(proc_path(parent, name))
 
     def _inherited(self, path: bytes) -> tar.Entry:
         """Describe a directory that the archive does not: as the layers below have it."""

@@ -98,6 +98,8 @@ class OverlaySnapshotter(Snapshotter):
         self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False
     ) -> int:
         options = {**_OPTIONS, "volatile": None} if passing else _OPTIONS
+        if not namespaces.in_initial_user_namespace():
+            options = {**options, **_USER_OPTIONS}
         longest = max(map(len, map(os.fsencode, [*lower, _escaped(f"{directory}/upper")])))
         try:
             if writable:
@@ -114,6 +116,8 @@ class OverlaySnapshotter(Snapshotter):
 # Whatever the kernel's defaults are: no redirects between directories, which a layer could forge
 # and a diff would have to follow, and no files whose content is in another layer.
 _OPTIONS: "Options" = {"redirect_dir": "nofollow", "metacopy": "off", "index": "off"}
+# Linux 5.11: see images.opaque.
+_USER_OPTIONS: "Options" = {"userxattr": None}
 
 
 def _mount_appending(

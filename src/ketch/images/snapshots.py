@@ -443,12 +443,12 @@ class Snapshotter(ABC):
         return path
 
     def _stack(self, directory: str) -> "Directory":
-        from ketch.images import layered  # noqa: PLC0415 - not for a container's start
+        from ketch.images import layered, opaque  # noqa: PLC0415 - not for a container's start
 
         parts: list[bytes] = []
         for tree in map(os.fsencode, self._trees(directory)):
             parts.append(tree)
-            if layered.is_opaque(tree):
+            if opaque.is_opaque(tree):
                 break
         return layered.Directory(parts)
 
@@ -470,7 +470,7 @@ def link_tree(source: str, target: str) -> None:
         OSError: the disk is full or failing.
     """
     from ketch.images import attributes  # noqa: PLC0415 - not for a container's start
-    from ketch.images.layered import OPAQUE, is_opaque  # noqa: PLC0415 - as above
+    from ketch.images.opaque import is_opaque, make_opaque  # noqa: PLC0415 - as above
 
     made: list[tuple[bytes, bytes]] = []
     waiting = [(os.fsencode(source), os.fsencode(target))]
@@ -492,7 +492,7 @@ def link_tree(source: str, target: str) -> None:
         os.chmod(into, stat.S_IMODE(status.st_mode))
         attributes.write(into, attributes.read(directory))
         if is_opaque(directory):
-            os.setxattr(into, OPAQUE, b"y")
+            make_opaque(into)
         os.utime(into, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
