@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ketch.engine.home import entering
 from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.errors import ConflictError, InvalidArgumentError, PermissionDeniedError
@@ -53,7 +54,7 @@ async def create(call: "Call") -> None:
 
 
 def _create(engine: "Engine", document: "dict[str, Any]") -> tuple[str, list[str]]:
-    network, warnings = engine.networks.create(document)
+    network, warnings = entering.with_engine(engine, lambda one: one.networks.create(document))
     return network.id, warnings
 
 
@@ -65,7 +66,7 @@ async def remove(call: "Call") -> None:
 
 def _remove(engine: "Engine", reference: str) -> None:
     try:
-        engine.networks.remove(reference)
+        entering.with_engine(engine, lambda one: one.networks.remove(reference))
     except ConflictError as error:
         # Here dockerd has 403 for what is 409 everywhere else.
         raise PermissionDeniedError(error.message, error.hint) from error
@@ -80,7 +81,7 @@ async def connect(call: "Call") -> None:
 
 
 def _connect(engine: "Engine", network: str, container: str, settings: "dict[str, Any]") -> None:
-    connecting.connect(engine, network, container, settings)
+    entering.with_engine(engine, lambda one: connecting.connect(one, network, container, settings))
 
 
 async def disconnect(call: "Call") -> None:
@@ -91,7 +92,9 @@ async def disconnect(call: "Call") -> None:
 
 
 def _disconnect(engine: "Engine", network: str, container: str, force: bool) -> None:
-    connecting.disconnect(engine, network, container, force=force)
+    entering.with_engine(
+        engine, lambda one: connecting.disconnect(one, network, container, force=force)
+    )
 
 
 def _container(asked: EndpointChange) -> str:
@@ -107,7 +110,9 @@ async def prune(call: "Call") -> None:
 
 
 def _prune(engine: "Engine", pairs: list[str]) -> list[str]:
-    return listing.prune(engine.networks, engine.endpoints, pairs)
+    return entering.with_engine(
+        engine, lambda one: listing.prune(one.networks, one.endpoints, pairs)
+    )
 
 
 ROUTES: "Routes" = (

@@ -18,7 +18,7 @@ _SERVE = Command(
     [
         Flag("group", "G", default="ketch", help="Group that may use the Unix socket"),
         Flag("host", "H", "list", f"Socket to listen on: unix:///PATH or tcp://HOST:PORT "
-             f"(default {DEFAULT_HOST})"),
+             f"(default {DEFAULT_HOST}; an ordinary user's: ketch.sock in the state directory)"),
         Flag("idle-timeout", "", "int", "End after so many seconds without a request, 0 for never"),
         Flag("install-unit", "", "bool", "Install unit files for systemd, and end"),
         Flag("log-level", "l", default="info", help="What to log: debug, info, warn, error"),
@@ -51,7 +51,8 @@ def serve(settings: "Settings", arguments: list[str]) -> int:
     found = listeners.inherited(os.environ, tls)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
-    hosts = parsed.items("host") or ([] if found else [DEFAULT_HOST])
+    own = f"unix://{settings.state}/ketch.sock" if settings.home else DEFAULT_HOST
+    hosts = parsed.items("host") or ([] if found else [own])
     try:
         for host in hosts:
             found.append(

@@ -20,7 +20,7 @@ from ketch.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ketch.linux import procfs, rtnetlink
+from ketch.linux import mount, procfs, rtnetlink
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 from ketch.network import bridge as bridges
@@ -42,7 +42,7 @@ _ROOT_DIRECTORIES = (
     "blobs", "build-cache", "builds", "containers", "ingest", "seccomp", "snapshots", "volumes",
 )  # fmt: skip
 _ROOT_PREFIXES = ("storage-driver", "trial-")
-_STATE_FILES = ("errors.log", "services.lock")
+_STATE_FILES = ("errors.log", "holder.socket", "network", "services.lock")
 _STATE_DIRECTORIES = ("steps",)
 _STATE_PREFIXES = ("forwarding", "zygote-", "names-")
 
@@ -120,9 +120,20 @@ def reset(engine: "Engine") -> list[str]:
                 os.rmdir(runtime)
             # Another root's containers may have the same directory for what they run with.
             if not os.path.exists(runtime):
+                _end_holder(state)
                 left += _clear(state, _STATE_FILES, _STATE_DIRECTORIES, _STATE_PREFIXES)
     _leave_the_packet_filter()
     return left
+
+
+def _end_holder(state: str) -> None:
+    """End what holds an ordinary user's namespaces, which end with the caller then."""
+    with contextlib.suppress(OSError):
+        mount.umount2(f"{state}/network", mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+    _end(
+        pid for pid, words, _ in _processes()
+        if _follows(pid, words, "ketch-holder", state)
+    )  # fmt: skip
 
 
 def _lock_services(state: str, held: "ExitStack") -> None:

@@ -18,7 +18,13 @@ from ketch.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from ketch.engine.engine import Engine
     from ketch.engine.settings import Settings
+
+    T = TypeVar("T")
 
 HOLDER = "holder"
 CLONE_NEWNS = 0x00020000
@@ -73,17 +79,71 @@ def enter_network(settings: "Settings") -> None:
     Raises:
         UnavailableError: it is gone.
     """
-    if not settings.home:
+    if is_there(settings):
         return
     try:
         namespace = os.open(settings.network, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise UnavailableError(f"{settings.network}: {error.strerror}") from error
     try:
-        if not os.path.samestat(os.fstat(namespace), os.stat("/proc/thread-self/ns/net")):
-            setns(namespace, CLONE_NEWNET)
+        setns(namespace, CLONE_NEWNET)
     finally:
         os.close(namespace)
+
+
+def is_there(settings: "Settings") -> bool:
+    """Whether the calling thread is in the network where the engine's containers are."""
+    if not settings.home:
+        return True
+    try:
+        return os.path.samestat(os.stat(settings.network), os.stat("/proc/thread-self/ns/net"))
+    except FileNotFoundError:
+        return False
+
+
+def in_network(settings: "Settings", work: "Callable[[], T]") -> "T":
+    """Do something in the network where the engine's containers are, and be where one was after it.
+
+    Args:
+        settings: the engine's places.
+        work: what is done; where the caller is elsewhere, in a thread of its own, so it may use no
+            connection to the database but one that it opens.
+
+    Returns:
+        What it returns; what it raises is raised here.
+    """
+    if is_there(settings):
+        return work()
+    from ketch.linux.apart import apart  # noqa: PLC0415 - not on the way to a start
+
+    def there() -> "T":
+        enter_network(settings)
+        return work()
+
+    return apart(there)
+
+
+def with_engine(engine: "Engine", work: "Callable[[Engine], T]") -> "T":
+    """Do something with an engine in the network where its containers are: see ``in_network``.
+
+    Args:
+        engine: the caller's.
+        work: what is done, with this engine or one like it of the thread that does it.
+
+    Returns:
+        What it returns; what it raises is raised here.
+    """
+    if is_there(engine.settings):
+        return work(engine)
+
+    def there() -> "T":
+        other = type(engine)(engine.settings, patience=engine.patience)
+        try:
+            return work(other)
+        finally:
+            other.store.close()
+
+    return in_network(engine.settings, there)
 
 
 def setns(descriptor: int, kind: int) -> None:

@@ -6,6 +6,7 @@ after.
 
 import errno
 
+from ketch.engine.home import entering
 from ketch.engine.networks import pins
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.errors import UnsupportedError
@@ -52,15 +53,21 @@ def release(
     """
     endpoints = Endpoints(settings, store)
     plan = endpoints.current(container_id)
-    try:
-        cut(plan.endpoints(), namespace)
-        withdraw(plan.ports, pins.of(plan.members, plan.networks, free=True), late)
-    except (OSError, UnsupportedError) as error:
-        if not _was_never_there(plan.endpoints(), error):
-            raise
+    freed = pins.of(plan.members, plan.networks, free=True)
+    ends = plan.endpoints()
+
+    def cut_off() -> None:
+        try:
+            cut(ends, namespace)
+            withdraw(plan.ports, freed, late)
+        except (UnsupportedError, OSError) as error:
+            if not _was_never_there(ends, error):
+                raise
+
+    entering.in_network(settings, cut_off)
     endpoints.release(container_id, told=told)
     if left_behind:
-        delete(plan.endpoints())
+        entering.in_network(settings, lambda: delete(ends))
 
 
 def _was_never_there(endpoints: "Sequence[Endpoint]", error: Exception) -> bool:
