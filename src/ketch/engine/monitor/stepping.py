@@ -38,6 +38,7 @@ from ketch.engine import host, mishaps
 from ketch.engine.configuration import bundle, configuration, devices, realtime
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.containers.releasing import remove_cgroup
+from ketch.engine.home import entering
 from ketch.engine.monitor import step_mounts, stubs
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.networks import resolution
@@ -118,6 +119,8 @@ def run(client: "Client", engine: "Engine", asked: "Mapping[str, Any]", machine:
         OSError: the kernel refused a step.
     """
     descriptors = client.read_descriptors()
+    if asked["network"] is not None:
+        entering.enter_network(engine.settings)
     with ExitStack() as held:
         ended = _run(client, engine, asked, machine, descriptors, held)
         client.ended_as(json.dumps(ended).encode())
