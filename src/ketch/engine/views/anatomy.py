@@ -8,7 +8,6 @@ Sources: namespaces(7), user_namespaces(7), proc_pid_status(5), proc_pid_mountin
 
 import os
 
-from ketch import cgroups
 from ketch.engine.configuration import cgroup_paths
 from ketch.engine.networks.publishing import bracketed
 from ketch.errors import ConflictError, KetchError
@@ -141,17 +140,17 @@ def _id_map(pid: int, name: str) -> list[list[int]]:
 
 
 def _cgroup(engine: "Engine", container: "Container", pid: int) -> "Document":
-    paths = {}
-    layout = cgroups.detect()
+    paths: dict[str, str] = {}
+    manager = cgroup_paths.manager(engine.settings, container)
     with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             number, names, path = line.rstrip("\n").split(":", 2)
-            for hierarchy in layout.hierarchies:
+            for hierarchy in manager.layout.shown.hierarchies:
                 is_unified = number == "0" and hierarchy.version == 2
                 if is_unified or (names and ",".join(hierarchy.controllers) == names):
                     paths[names or "unified"] = hierarchy.directory(path)
     try:
-        statistics = cgroup_paths.manager(engine.settings, container.id, layout).statistics()
+        statistics = manager.statistics()
     except (OSError, ValueError, KetchError):
         return {"paths": paths}
     found: Document = {"paths": paths}
