@@ -31,6 +31,7 @@ from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
     PermissionDeniedError,
+    UnsupportedError,
 )
 from ketch.linux import procfs
 from ketch.network import definition, ipam
@@ -394,6 +395,12 @@ class Endpoints:
         asked = publishing.asked(record)
         if not asked:
             return
+        if self._settings.network:
+            raise UnsupportedError(
+                "ports are published by root's engine alone so far: nothing of the machine leads "
+                "into the network of an ordinary user's containers",
+                "with --network host the program itself listens on the machine's addresses",
+            )
         everywhere: str = configuration_file.read(self._settings).get("ip", "")
         ways = {}
         for version in (4, 6):
