@@ -400,7 +400,7 @@ def frames(connection):
 
 starter = launch.connect(settings)
 starter.sendall(wire.frame(wire.REQUEST, wire.encode(
-    {"action": "start", "root": root, "state": state, "container": name, "hold": True,
+    {"action": "start", **settings.fields, "container": name, "hold": True,
      "lifetime": "process"})))
 told = frames(starter)
 kind, payload = next(told)

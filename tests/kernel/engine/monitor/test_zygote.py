@@ -74,7 +74,8 @@ def ask(state: pathlib.Path, *, zygote: bool = True) -> str:
 
 def answer(connection: _socket.socket) -> str:
     request: dict[str, wire.Value] = {
-        "action": "exec", "root": "/dev/null/none", "state": "/dev/null", "arguments": ["x", "y"],
+        "action": "exec", **Settings("/dev/null/none", "/dev/null").fields,
+        "arguments": ["x", "y"],
         "environment": [], "directory": "/", "--env": [], "--env-file": [], "--user": "",
         "--workdir": "", "--tty": False, "--interactive": False, "--detach": False,
         "--privileged": False,
