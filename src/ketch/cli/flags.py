@@ -47,6 +47,20 @@ class UsageError(InvalidArgumentError):
         return UsageError(message, hint, exit_status=self.exit_status)
 
 
+class _UnknownFlagError(InvalidArgumentError):
+    """A command has no such flag.
+
+    Args:
+        message: as for its base.
+        hint: likewise.
+        name: what was typed, without dashes.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, name: str) -> None:
+        super().__init__(message, hint)
+        self.name = name
+
+
 class HelpRequested(Exception):  # noqa: N818 - the user asked; nothing is wrong
     """The user asked for help: print ``text()`` on standard output and exit with 0.
 
@@ -161,8 +175,8 @@ def parse(command: Command, arguments: "Sequence[str]") -> Parsed:
                     _assign(parsed, flag, value)
     except InvalidArgumentError as error:
         hint = f"Usage:  {command.usage}\n\nRun '{command.path} --help' for more information"
-        if error.hint:
-            hint = f"{error.hint}\n\n{hint}"
+        if isinstance(error, _UnknownFlagError) and (meant := _correction(command, error.name)):
+            hint = f"{meant}\n\n{hint}"
         raise UsageError(error.message, hint, exit_status=125) from error
     if helping:
         raise HelpRequested(command)
@@ -177,7 +191,7 @@ def _long(command: Command, word: str, rest: list[str]) -> "list[tuple[Flag, Val
         raise InvalidArgumentError(f"bad flag syntax: {word}")
     flag = command.longs.get(name)
     if flag is None:
-        raise InvalidArgumentError(f"unknown flag: --{name}", _correction(command, name))
+        raise _UnknownFlagError(f"unknown flag: --{name}", name=name)
     if not equals:
         if flag.kind == "bool":
             value = "true"
@@ -206,9 +220,7 @@ def _shorthands(command: Command, group: str, rest: list[str]) -> "list[tuple[Fl
         letter = group[0]
         flag = command.shorthands.get(letter)
         if flag is None:
-            raise InvalidArgumentError(
-                f"unknown shorthand flag: '{letter}' in -{group}", _correction(command, group)
-            )
+            raise _UnknownFlagError(f"unknown shorthand flag: '{letter}' in -{group}", name=group)
         if len(group) > 2 and group[1] == "=":
             value, remaining = group[2:], ""
         elif flag.kind == "bool":

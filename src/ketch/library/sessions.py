@@ -320,7 +320,6 @@ def gather(
         ProgramTimeoutError: its time was up.
         ProgramOutputError: it wrote more than it was to.
     """
-    given.limits(timeout, max_output)
     deadline = None if timeout is None else time.monotonic() + timeout
     pieces: list[tuple[str, bytes]] = []
     left = max_output

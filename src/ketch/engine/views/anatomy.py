@@ -6,6 +6,7 @@ somebody asks, as a person would with readlink(1), cat(1) and findmnt(1).
 Sources: namespaces(7), user_namespaces(7), proc_pid_status(5), proc_pid_mountinfo(5), veth(4).
 """
 
+import json
 import os
 
 from ketch.engine.configuration import cgroup_paths
@@ -240,8 +241,6 @@ def _port(port: "Port", links: "list[Document]") -> "Document":
 
 
 def _filter(engine: "Engine", container: "Container", status: dict[str, str]) -> "Document":
-    import json  # noqa: PLC0415 - beside the rest
-
     mode = _FILTERS.get(status.get("Seccomp", ""), "none")
     if mode != "filter":
         return {"mode": mode}
@@ -252,18 +251,10 @@ def _filter(engine: "Engine", container: "Container", status: dict[str, str]) ->
     except (OSError, ValueError, KeyError):
         return {"mode": mode}
     allowing = {"SCMP_ACT_ALLOW", "SCMP_ACT_LOG"}
-    allowed = {
-        name
-        for rule in profile.get("syscalls", ())
-        if rule["action"] in allowing
-        for name in rule["names"]
-    }
-    refused = {
-        name
-        for rule in profile.get("syscalls", ())
-        if rule["action"] not in allowing
-        for name in rule["names"]
-    }
+    allowed: set[str] = set()
+    refused: set[str] = set()
+    for rule in profile.get("syscalls", ()):
+        (allowed if rule["action"] in allowing else refused).update(rule["names"])
     if profile["defaultAction"] in allowing:
         return {"mode": mode, "default": "allow", "refused": sorted(refused)}
     return {
