@@ -2,14 +2,13 @@
 
 import sys
 
-from ketch.cli.documents import for_screen
+from ketch.cli.documents import formatted
 from ketch.cli.flags import Command, parse
 from ketch.cli.usual_flags import DOCUMENT_FORMAT
 from ketch.engine.engine import Engine
+from ketch.engine.home import offers
 from ketch.engine.views import information
-from ketch.errors import InvalidArgumentError
 from ketch.spec.sizes import binary_size
-from ketch.spec.template_functions import Struct, to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def version(_settings: "Settings", arguments: list[str]) -> int:
         "Context": "default",
     }
     if parsed.text("format"):
-        _formatted({"Client": client, "Server": server}, parsed.text("format"), "versionInfo")
+        formatted({"Client": client, "Server": server}, parsed.text("format"), "versionInfo")
         return 0
     api = f"{server['ApiVersion']} (minimum version {server['MinAPIVersion']})"
     system = f"{client['Os']}/{client['Arch']}"
@@ -97,10 +96,15 @@ def info(settings: "Settings", arguments: list[str]) -> int:
         "Warnings": None,
     }
     if parsed.text("format"):
-        _formatted({**found, "ClientInfo": about}, parsed.text("format"), "system.dockerInfo")
+        formatted({**found, "ClientInfo": about}, parsed.text("format"), "system.dockerInfo")
         return 0
     client = [f" Version:    {about['Version']}", " Context:    default", " Debug Mode: false"]
-    print("\n".join(["Client:", *client, "", "Server:", *_lines(found)]), end="\n\n")
+    offered = [
+        f"  {offer.name}: {offer.state}{f', {offer.detail}' if offer.detail else ''}"
+        for offer in offers.examine(settings)
+    ]
+    lines = ["Client:", *client, "", "Server:", *_lines(found), " Offered by this Machine:"]
+    print("\n".join([*lines, *offered]), end="\n\n")
     for warning in found["Warnings"] or ():
         print(warning, file=sys.stderr)
     return 0
@@ -153,30 +157,3 @@ def _lines(found: "dict[str, Any]") -> list[str]:
         f" Live Restore Enabled: {str(found['LiveRestoreEnabled']).lower()}",
     ]
     return lines
-
-
-def _formatted(document: "dict[str, Any]", template: str, type_name: str) -> None:
-    from ketch.spec.template import ParseError, Template  # noqa: PLC0415 - only --format needs it
-    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
-
-    data = _structured(document)
-    assert isinstance(data, Struct)
-    data.type_name = type_name
-    if template == "json":
-        print(to_json(data))
-        return
-    try:
-        print(for_screen(Template(template).execute(data)))
-    except ParseError as error:
-        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
-    except TemplateError as error:
-        raise InvalidArgumentError(error.message) from error
-
-
-def _structured(value: object) -> object:
-    """Let objects have fields rather than keys."""
-    if isinstance(value, dict):
-        return Struct({name: _structured(field) for name, field in value.items()})
-    if isinstance(value, list):
-        return [_structured(element) for element in value]
-    return value

@@ -10,6 +10,7 @@ from ketch.spec.template_functions import Struct, legible, plain, to_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 _UNREADABLE = 64  # docker's exit status for a template that cannot be read
 
@@ -67,3 +68,40 @@ def _print_each(documents: list[Struct], template: str) -> None:
         raise UsageError(message, "", exit_status=_UNREADABLE) from error
     except TemplateError as error:
         raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+
+
+def formatted(document: "dict[str, Any]", template: str, type_name: str) -> None:
+    """Print one document through a template.
+
+    Args:
+        document: what is known.
+        template: ``json``, or a Go template.
+        type_name: what Go calls its type in messages.
+
+    Raises:
+        InvalidArgumentError: the template is wrong.
+    """
+    from ketch.spec.template import ParseError, Template  # noqa: PLC0415 - only --format needs it
+    from ketch.spec.template_nodes import TemplateError  # noqa: PLC0415
+
+    data = _structured(document)
+    assert isinstance(data, Struct)
+    data.type_name = type_name
+    if template == "json":
+        print(to_json(data))
+        return
+    try:
+        print(for_screen(Template(template).execute(data)))
+    except ParseError as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+    except TemplateError as error:
+        raise InvalidArgumentError(error.message) from error
+
+
+def _structured(value: object) -> object:
+    """Let objects have fields rather than keys."""
+    if isinstance(value, dict):
+        return Struct({name: _structured(field) for name, field in value.items()})
+    if isinstance(value, list):
+        return [_structured(element) for element in value]
+    return value

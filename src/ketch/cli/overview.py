@@ -53,6 +53,7 @@ _OWN = {
     "network ls": "List networks",
     "network prune": "Remove all unused networks",
     "network rm": "Remove one or more networks",
+    "system check": "Show what this machine offers to this user",
     "system df": "Show disk usage",
     "system prune": "Remove unused data",
     "system reset": "Remove everything that the engine has",

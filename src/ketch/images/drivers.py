@@ -85,19 +85,24 @@ def _recorded(root: str) -> str:
 
 
 def _detected(root: str) -> str:
-    if os.geteuid() != 0 or _overlay_works(root):
+    if os.geteuid() != 0 or overlay_failure(existing(root)) is None:
         return "overlay2"
     from ketch.images import fuse_overlay  # noqa: PLC0415 - rarely needed
 
     return "fuse-overlayfs" if fuse_overlay.available() else "vfs"
 
 
-def _overlay_works(root: str) -> bool:
-    """Try it, where the layers will be: it depends on the file system below as well."""
-    directory = f"{root}/trial-{os.urandom(6).hex()}"
+def overlay_failure(place: str) -> str | None:
+    """Why the kernel's overlayfs cannot be used; None where it can.
+
+    It is tried where the layers will be: that depends on the file system below as well.
+
+    Args:
+        place: a directory there.
+    """
+    directory = f"{place}/trial-{os.urandom(6).hex()}"
     try:
-        os.makedirs(root, 0o700, exist_ok=True)  # closed to others: it holds setuid programs
-        os.mkdir(directory, 0o700)
+        os.mkdir(directory, 0o700)  # closed to others: it holds setuid programs
         try:
             snapshotter = OverlaySnapshotter(directory)  # whose lock is its own
             snapshotter.prepare(directory, [])
@@ -105,9 +110,18 @@ def _overlay_works(root: str) -> bool:
         finally:
             with contextlib.suppress(OSError):
                 remove_tree(directory)
-    except (KetchError, OSError):
-        return False
-    return True
+    except KetchError as error:
+        return error.message
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
+
+
+def existing(path: str) -> str:
+    """The directory itself, or the nearest above it that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _make(name: str, root: str) -> "Snapshotter":

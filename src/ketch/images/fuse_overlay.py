@@ -18,6 +18,7 @@ from ketch.linux import libc, mount
 from ketch.linux.removetree import remove_tree
 
 PROGRAM = "fuse-overlayfs"
+REMEDY = f"as root: apt install {PROGRAM}"
 
 
 class FuseOverlaySnapshotter(OverlaySnapshotter):
@@ -51,7 +52,7 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
             )
         program = shutil.which(PROGRAM)
         if program is None:
-            raise UnsupportedError(f"{PROGRAM} is not installed", f"apt install {PROGRAM}")
+            raise UnsupportedError(f"{PROGRAM} is not installed", REMEDY)
         if ":" in directory:
             raise UnsupportedError(
                 f"{PROGRAM} cannot use directories with a colon in their path: {directory}",

@@ -7,6 +7,7 @@ through newuidmap(1) and newgidmap(1).
 
 import _socket
 import os
+import stat
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import capabilities, process, signals
@@ -38,14 +39,14 @@ def write(pid: int, uids: "list[IdMapping]", gids: "list[IdMapping]") -> None:
     if not privileged and _is_single(gids, os.getegid()):
         # user_namespaces(7): an unprivileged gid map asks that setgroups(2) be given up first.
         _write(f"/proc/{pid}/setgroups", "deny", "linux.gidMappings")
-    for field, file, program, mappings, own in (
+    for field, file, name, mappings, own in (
         ("linux.gidMappings", "gid_map", "newgidmap", gids, os.getegid()),
         ("linux.uidMappings", "uid_map", "newuidmap", uids, os.geteuid()),
     ):
         if privileged or _is_single(mappings, own):
             _write(f"/proc/{pid}/{file}", text(mappings), field)
         else:
-            _ask(program, pid, mappings, field)
+            _ask(name, pid, mappings, field)
 
 
 def text(mappings: "list[IdMapping]") -> str:
@@ -169,16 +170,46 @@ def _write(path: str, words: str, field: str) -> None:
             ) from error
 
 
-def _ask(program: str, pid: int, mappings: "list[IdMapping]", field: str) -> None:
-    path = next(
-        (p for d in _PROGRAM_DIRECTORIES if os.access(p := f"{d}/{program}", os.X_OK)), None
+def program(name: str) -> str:
+    """The path of what gives an ordinary user's namespaces the ids of its ranges.
+
+    Args:
+        name: ``newuidmap`` or ``newgidmap``.
+
+    Raises:
+        UnavailableError: it is not installed, or has no privilege to do so.
+    """
+    for directory in _PROGRAM_DIRECTORIES:
+        path = f"{directory}/{name}"
+        if not os.access(path, os.X_OK):
+            continue
+        if not _is_privileged(path):
+            raise UnavailableError(
+                f"{path} has no privilege: it is neither setuid nor has the capability",
+                f"as root: chmod u+s {path}; in a container, its file system must not be nosuid",
+            )
+        return path
+    raise UnavailableError(
+        f"{name} is not installed, without which only root maps ids", "install it (Debian: uidmap)"
     )
-    if path is None:
-        raise UnavailableError(
-            f"{field}: {program} is not installed, without which only root maps ids",
-            "install it (Debian: uidmap)",
-        )
-    arguments = [program, str(pid), *text(mappings).split()]
+
+
+def _is_privileged(path: str) -> bool:
+    """Whether a program gains what it needs: setuid root, or a capability of its file's."""
+    if os.statvfs(path).f_flag & os.ST_NOSUID:
+        return False
+    status = os.stat(path)
+    return (status.st_mode & stat.S_ISUID and status.st_uid == 0) or (
+        "security.capability" in os.listxattr(path)
+    )
+
+
+def _ask(name: str, pid: int, mappings: "list[IdMapping]", field: str) -> None:
+    try:
+        path = program(name)
+    except UnavailableError as error:
+        raise UnavailableError(f"{field}: {error.message}", error.hint) from error
+    arguments = [name, str(pid), *text(mappings).split()]
     said, writer = os.pipe2(os.O_CLOEXEC)
     with open(said, encoding="utf-8", errors="replace") as output:
         with owned(writer):
@@ -189,6 +220,6 @@ def _ask(program: str, pid: int, mappings: "list[IdMapping]", field: str) -> Non
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:
         raise InvalidArgumentError(
-            f"{field}: {program}: {words.strip() or f'exit status {status}'}",
+            f"{field}: {name}: {words.strip() or f'exit status {status}'}",
             "give the user a range in /etc/subuid and /etc/subgid",
         )

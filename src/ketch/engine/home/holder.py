@@ -14,7 +14,7 @@ import sys
 from ketch.engine.home import entering, ids, survivors
 from ketch.engine.requests import launch
 from ketch.errors import KetchError, UnavailableError
-from ketch.linux import mount, namespaces, process, rtnetlink
+from ketch.linux import mount, namespaces, process, restrictions, rtnetlink
 from ketch.linux.scopes import owned, suppress
 
 TYPE_CHECKING = False
@@ -61,7 +61,10 @@ def _take(state: str) -> list[int]:
         with owned(found) as survivor:
             namespaces.setns(survivor, namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
     else:
-        _make_namespaces()
+        try:
+            _make_namespaces()
+        except OSError as error:
+            raise restrictions.refused(error) from error
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     if found is None:
@@ -91,9 +94,11 @@ def _make_namespaces() -> None:
             os._exit(0)
     os.close(tell)
     try:
-        namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
-        os.write(writer, b"g")
-        os.close(writer)
+        try:
+            namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
+            os.write(writer, b"g")
+        finally:
+            os.close(writer)  # whatever has happened, the child waits for no more
         failure = os.read(told, 4096).decode()
         if failure:
             raise UnavailableError(failure)

@@ -2,7 +2,7 @@
 
 import os
 
-from ketch.linux.scopes import suppress
+from ketch.engine.home import places
 from ketch.runtime import mappings
 from ketch.spec import user_namespaces
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ketch.spec.runtime import IdMapping
     from ketch.spec.user_namespaces import Range
 
+_FIRST = 100000  # SUB_UID_MIN: login.defs(5)
 _SUBUID, _SUBGID = "/etc/subuid", "/etc/subgid"
 
 
@@ -40,17 +41,29 @@ class Ids:
 
 def choose() -> Ids:
     """Returns the calling user's ids, by subuid(5) and subgid(5)."""
-    user, group = os.getuid(), os.getgid()
-    names = {str(user)}
-    import pwd  # noqa: PLC0415 - the holder's start alone needs it
+    return of(os.getuid(), os.getgid())
 
-    with suppress(KeyError):
-        names.add(pwd.getpwuid(user).pw_name)
+
+def of(user: int, group: int) -> Ids:
+    """Returns a user's ids, by subuid(5) and subgid(5).
+
+    Args:
+        user: the user's id.
+        group: the group's.
+    """
+    names = {str(user), places.name_of(user)}
     ids = Ids(
         user_namespaces.of_user(user, names, _delegated(_SUBUID)),
         user_namespaces.of_user(group, names, _delegated(_SUBGID)),
     )
     return ids.alone() if ids.is_alone else ids
+
+
+def unclaimed() -> str:
+    """A range that nobody has, as usermod(8) takes it: as many ids as 16 bits can name."""
+    taken = [*_delegated(_SUBUID), *_delegated(_SUBGID)]
+    first = max([_FIRST, *(start + count for _, (start, count) in taken)])
+    return f"{first}-{first + user_namespaces.COUNT - 1}"
 
 
 def write(pid: int, ids: Ids) -> None:

@@ -24,6 +24,16 @@ def home() -> str:
         return "/"
 
 
+def name_of(user: int) -> str:
+    """What a user is called; its number where it has no name here."""
+    import pwd  # noqa: PLC0415 - on no way to a start but the holder's
+
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
 def root() -> str:
     """The directory of what lasts."""
     data = os.environ.get("XDG_DATA_HOME", "")

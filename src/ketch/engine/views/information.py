@@ -7,6 +7,7 @@ import time
 from ketch import __version__
 from ketch.cgroups import layout
 from ketch.errors import UnavailableError
+from ketch.linux import filesystems
 from ketch.spec import image as documents
 from ketch.spec.timestamps import rfc3339
 
@@ -147,11 +148,17 @@ def _driver_status(driver: str, root: str) -> list[list[str]]:
     if driver == "vfs":
         return []
     return [
-        ["Backing Filesystem", _filesystem(root)],
+        ["Backing Filesystem", _backing(root)],
         ["Supports d_type", "true"],
         ["Native Overlay Diff", str(driver == "overlay2").lower()],
         ["userxattr", "false"],
     ]
+
+
+def _backing(root: str) -> str:
+    """The file system below, as Docker calls it."""
+    kind = filesystems.kind(root)
+    return "extfs" if kind in {"ext2", "ext3", "ext4"} else kind
 
 
 def _identity(engine: "Engine") -> str:
@@ -171,21 +178,6 @@ def _controllers(unified: bool) -> set[str]:
     except OSError:
         return set()
     return {row[0] for row in rows if row[3] == "1"}
-
-
-def _filesystem(path: str) -> str:
-    """The type of the file system that holds a path."""
-    real = os.path.realpath(path)
-    best, kind = "", ""
-    try:
-        with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                place, found = line.split()[1:3]
-                if len(place) >= len(best) and (real + "/").startswith(place.rstrip("/") + "/"):
-                    best, kind = place, found
-    except OSError:
-        return ""
-    return "extfs" if kind in {"ext2", "ext3", "ext4"} else kind
 
 
 def _os_release() -> dict[str, str]:

@@ -1,0 +1,249 @@
+"""What this machine offers to this user, what is used instead of what is missing, what mends it.
+
+Every fact is asked of whoever depends on it, so that a start which fails says the same.
+"""
+
+import os
+import shutil
+
+from ketch import cgroups
+from ketch.cgroups import absent
+from ketch.dataclass import dataclass
+from ketch.engine.home import entering, ids, places
+from ketch.errors import KetchError, UnavailableError
+from ketch.images import drivers, fuse_overlay
+from ketch.linux import filesystems, nftables, restrictions, tun
+from ketch.runtime import mappings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ketch.engine.settings import Settings
+
+YES, INSTEAD, NO, UNNEEDED = "yes", "instead", "no", "unneeded"
+
+_BINFMT = "/proc/sys/fs/binfmt_misc"
+_LINGER = "/var/lib/systemd/linger"
+_SYSTEMD = "/run/systemd/system"  # sd_booted(3)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One thing that containers, or commands about them, make use of.
+
+    Attributes:
+        name: of the thing.
+        state: ``yes``; ``no``: what needs it is refused; ``instead``: something else does its work;
+            ``unneeded``: it is missing, and nothing here would use it.
+        detail: what there is, or why it is missing and what is used instead.
+        remedy: what would mend it: a command, or a step in words.
+        is_needed: whether no container can run without.
+    """
+
+    name: str
+    state: str
+    detail: str = ""
+    remedy: str = ""
+    is_needed: bool = False
+
+
+def examine(settings: "Settings", refused: KetchError | None = None) -> list[Offer]:
+    """Ask for everything, in the order in which a start needs it.
+
+    Args:
+        settings: the engine's places. An ordinary user's process has entered the user's
+            namespaces, unless that was refused.
+        refused: why it was.
+    """
+    return [*_for_user(settings, refused)] if settings.home else [*_for_root(settings)]
+
+
+def can_run(offers: list[Offer]) -> bool:
+    """Whether containers can run with this."""
+    return not any(offer.is_needed and offer.state == NO for offer in offers)
+
+
+def document(offer: Offer) -> dict[str, str | bool]:
+    """Returns an offer under keys as the API's documents have them."""
+    return {
+        "Name": offer.name,
+        "State": offer.state,
+        "Detail": offer.detail,
+        "Remedy": offer.remedy,
+        "Needed": offer.is_needed,
+    }
+
+
+def _for_root(settings: "Settings") -> "Iterator[Offer]":
+    restricted = restrictions.of_user_namespaces()
+    yield _offer("user namespaces", restricted)
+    yield from _storage(settings)
+    yield _control_groups()
+    yield _packet_filter(settings)
+    yield _platforms()
+
+
+def _for_user(settings: "Settings", refused: KetchError | None) -> "Iterator[Offer]":
+    yield _offer("user namespaces", refused, is_needed=True)
+    yield _subordinate_ids(entered=refused is None)
+    for name in ("newuidmap", "newgidmap"):
+        yield _program_of_ids(name)
+    if refused is None:
+        yield from _storage(settings)
+        yield _packet_filter(settings)
+    yield from _way_out()
+    yield _control_groups()
+    yield _runtime_directory(settings)
+    yield _lingering()
+    yield _low_ports()
+    yield _platforms()
+
+
+def _offer(name: str, error: KetchError | None, *, is_needed: bool = False) -> Offer:
+    if error is None:
+        return Offer(name, YES, is_needed=is_needed)
+    return Offer(name, NO, error.message, error.hint, is_needed)
+
+
+def _subordinate_ids(*, entered: bool) -> Offer:
+    user = restrictions.own_id("uid_map")
+    given = ids.of(user, restrictions.own_id("gid_map"))
+    counts = [sum(one["size"] for one in each[1:]) for each in (given.users, given.groups)]
+    detail = f"{counts[0]} users, {counts[1]} groups"
+    if given.is_alone:
+        name = places.name_of(user)
+        span = ids.unclaimed()
+        return Offer(
+            "subordinate ids", INSTEAD,
+            "none in /etc/subuid and /etc/subgid: containers have this user's own id alone",
+            f"as root: usermod --add-subuids {span} --add-subgids {span} {name}",
+        )  # fmt: skip
+    if entered and restrictions.count("uid_map") == 1:
+        return Offer(
+            "subordinate ids", INSTEAD,
+            f"{detail}, which this user's namespaces were made without",
+            "ketch stop what runs; they are made anew a minute after the last process in them",
+        )  # fmt: skip
+    return Offer("subordinate ids", YES, detail)
+
+
+def _program_of_ids(name: str) -> Offer:
+    try:
+        return Offer(name, YES, mappings.program(name))
+    except UnavailableError as error:
+        return Offer(name, NO, error.message, error.hint)
+
+
+def _storage(settings: "Settings") -> "Iterator[Offer]":
+    root = settings.root
+    kind = filesystems.kind(root)
+    failure = drivers.overlay_failure(drivers.existing(root))
+    try:
+        used = drivers.choose(root, settings.storage_driver).name
+    except KetchError as error:
+        yield Offer("storage", NO, error.message, error.hint, is_needed=True)
+        return
+    if failure is None:
+        yield Offer("overlay", YES, f"on {kind}")
+    elif kind in filesystems.NETWORKED:
+        yield Offer(
+            "overlay", INSTEAD,
+            f"{root} is on a network file system ({kind}), where layers cannot be stacked: {used}",
+            "choose a directory on a local disk with --root or KETCH_ROOT",
+        )  # fmt: skip
+    else:
+        yield Offer(
+            "overlay", INSTEAD, f"on {kind}: {failure}: {used} instead",
+            "boot Linux 5.11 or newer, or choose another directory with --root",
+        )  # fmt: skip
+    state = YES if fuse_overlay.available() else UNNEEDED if failure is None else NO
+    detail = shutil.which(fuse_overlay.PROGRAM) or "not installed"
+    yield Offer("fuse-overlayfs", state, detail, "" if state != NO else fuse_overlay.REMEDY)
+    yield Offer("storage driver", YES if used == "overlay2" else INSTEAD, f"{used} in {root}")
+
+
+def _packet_filter(settings: "Settings") -> Offer:
+    def ask() -> None:
+        nftables.listing("tables")
+
+    try:
+        entering.in_network(settings, ask)
+    except KetchError as error:
+        return Offer("packet filter", NO, error.message, error.hint)
+    return Offer("packet filter", YES, "nf_tables, nft")
+
+
+def _way_out() -> "Iterator[Offer]":
+    paths = {name: shutil.which(name) for name in ("pasta", "slirp4netns")}
+    for name, package in (("pasta", "passt"), ("slirp4netns", "slirp4netns")):
+        if path := paths[name]:
+            yield Offer(name, YES, path)
+        elif any(paths.values()):
+            yield Offer(name, UNNEEDED, "not installed")
+        else:
+            yield Offer(name, NO, "not installed", f"as root: apt install {package}")
+    try:
+        tun.check()
+    except UnavailableError as error:
+        yield Offer(tun.DEVICE, NO, error.message, error.hint)
+    else:
+        yield Offer(tun.DEVICE, YES)
+
+
+def _control_groups() -> Offer:
+    layout = cgroups.usable("/ketch")
+    mode = layout.shown.mode
+    if not layout.hierarchies:
+        why, hint = absent.reason(layout)
+        return Offer("control groups", NO, f"no limits, no pause: {why}", hint)
+    names = sorted({name for each in layout.hierarchies for name in each.controllers})
+    return Offer("control groups", YES, f"{mode}: {', '.join(names)}")
+
+
+def _runtime_directory(settings: "Settings") -> Offer:
+    user = restrictions.own_id("uid_map")
+    if settings.state != places.temporary(user):
+        return Offer("runtime directory", YES, settings.state)
+    return Offer(
+        "runtime directory", INSTEAD,
+        f"no XDG_RUNTIME_DIR and no /run/user/{user} of this user's: {settings.state}",
+        f"have systemd make one: loginctl enable-linger {places.name_of(user)}",
+    )  # fmt: skip
+
+
+def _lingering() -> Offer:
+    name = places.name_of(restrictions.own_id("uid_map"))
+    if not os.path.isdir(_SYSTEMD):
+        return Offer("lingering", UNNEEDED, "systemd is not this machine's init")
+    if os.path.exists(f"{_LINGER}/{name}"):
+        return Offer("lingering", YES)
+    return Offer(
+        "lingering", NO, "containers end when this user's last session does",
+        f"loginctl enable-linger {name}",
+    )  # fmt: skip
+
+
+def _low_ports() -> Offer:
+    first = restrictions.sysctl(restrictions.FIRST_PORT)
+    if first in {"", "0"}:
+        return Offer("low ports", YES)
+    return Offer(
+        "low ports", NO, f"ports below {first} are root's: {restrictions.FIRST_PORT}",
+        f"as root: sysctl -w {restrictions.FIRST_PORT}=0",
+    )  # fmt: skip
+
+
+def _platforms() -> Offer:
+    try:
+        names = sorted(name for name in os.listdir(_BINFMT) if name.startswith("qemu-"))
+    except OSError:
+        names = []
+    if names:
+        return Offer(
+            "other platforms", YES, ", ".join(name.removeprefix("qemu-") for name in names)
+        )
+    return Offer(
+        "other platforms", NO, "images for other processors do not run: no binfmt_misc of QEMU's",
+        "as root: apt install qemu-user-static binfmt-support",
+    )  # fmt: skip
