@@ -346,10 +346,20 @@ def test_ids_can_be_named(ketch: Engine, run_name: str) -> None:
 
 
 @pytest.mark.ketch_only("podman's options")
+def test_root_keeps_its_own_id_in_a_namespace_of_its_own(ketch: Engine) -> None:
+    script = "readlink /proc/self/ns/user; cat /proc/self/uid_map; id -u; touch /bin/x"
+    told = run(ketch, script, mode="keep-id").split()
+    assert told[0] != os.readlink("/proc/self/ns/user")
+    assert told[1:] == ["0", "0", "4294967295", "0"]
+    assert run(ketch, "id -u; id -g", mode="keep-id:uid=5,gid=6").split() == ["5", "6"]
+
+
+@pytest.mark.ketch_only("podman's options")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--uidmap", "1:1000:1"], "root is not among the ids"),
+        (["--userns", "nomap"], "nomap is only supported in rootless mode"),
         (["--uidmap", "0:1000:5", "--uidmap", "4:1:1"], "overlap"),
         (["--uidmap", "0:1000:5", "--uidmap", "6:1004:1"], "overlap"),
         (["--uidmap", "0:x:1"], "INSIDE:OUTSIDE:COUNT"),

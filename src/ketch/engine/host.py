@@ -17,6 +17,7 @@ class Host:
         cpus: the CPUs that there are, as the kernel lists them: ``0-3``.
         memory_nodes: the memory nodes, likewise.
         capabilities: the set that a container can be given, bit n for capability n.
+        maps_ids: whether files can be mounted with other owners than they have.
         machine: the architecture as uname(2) has it.
         release: the kernel's release as uname(2) has it.
         hostname: the host's name.
@@ -24,6 +25,7 @@ class Host:
         owns_network: whether the network namespace is this user namespace's: its sysfs can be
             mounted.
         unified_cgroups: whether there is only cgroup v2.
+        sets_groups: whether processes may have supplementary groups: user_namespaces(7).
         sysctls: which of Docker's default kernel parameters exist.
         apparmor: whether AppArmor confines processes.
         selinux: whether SELinux labels processes and files.
@@ -37,10 +39,12 @@ class Host:
         "hostname",
         "last_group",
         "machine",
+        "maps_ids",
         "memory_nodes",
         "owns_network",
         "release",
         "selinux",
+        "sets_groups",
         "sysctls",
         "thermal_paths",
         "unified_cgroups",
@@ -56,7 +60,9 @@ class Host:
         release: str = "",
         hostname: str = "",
         last_group: int = _LAST_GROUP,
+        maps_ids: bool = True,
         owns_network: bool = True,
+        sets_groups: bool = True,
         unified_cgroups: bool = True,
         sysctls: tuple[str, ...] = (),
         thermal_paths: tuple[str, ...] = (),
@@ -70,12 +76,14 @@ class Host:
         self.release = release
         self.hostname = hostname
         self.last_group = last_group
+        self.maps_ids = maps_ids
         self.owns_network = owns_network
         self.unified_cgroups = unified_cgroups
         self.sysctls = sysctls
         self.thermal_paths = thermal_paths
         self.apparmor = apparmor
         self.selinux = selinux
+        self.sets_groups = sets_groups
 
 
 PING_GROUPS = "net.ipv4.ping_group_range"
@@ -99,7 +107,9 @@ def examine() -> Host:
         release=name.release,
         hostname=name.nodename,
         last_group=_last_group(),
+        maps_ids=namespaces.in_initial_user_namespace(),
         owns_network=namespaces.owns("net"),
+        sets_groups=_line("/proc/self/setgroups") != "deny",
         unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         sysctls=tuple(
             sysctl

@@ -1,15 +1,17 @@
 """Containers with ids of their own: which are whose, and the namespaces that have them.
 
-A container is given a range of the host's ids when it is made and keeps it as long as it is there;
-the namespace is made anew by each start. Nothing on the disk has these ids: see
-``images.idmapped``.
+A container is given its ids when it is made and keeps them as long as it is there; the namespace is
+made anew by each start. Nothing on the disk has these ids where mounts can map them
+(``images.idmapped``); in an ordinary user's namespace they cannot, and the container's files have
+them (``images.shifted``).
 """
 
 import os
 import sqlite3
 
+from ketch.linux import namespaces
 from ketch.runtime import mappings
-from ketch.spec import user_namespaces
+from ketch.spec import endpoints, user_namespaces
 from ketch.spec.user_namespaces import IdMap
 
 TYPE_CHECKING = False
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
 
+    from ketch.engine.engine import Engine
     from ketch.engine.records.rows import Container
+    from ketch.spec.container import Request
     from ketch.spec.runtime import IdMapping
     from ketch.spec.user_namespaces import Range
 
@@ -29,14 +33,16 @@ class UserNamespace:
 
     Attributes:
         descriptor: of the namespace.
+        mapping: the same for mounts that are to map ids; None where files have the ids themselves.
         uids: its user ids.
         gids: its group ids.
     """
 
-    __slots__ = ("descriptor", "gids", "uids")
+    __slots__ = ("descriptor", "gids", "mapping", "uids")
 
     def __init__(self, descriptor: int, uids: IdMap, gids: IdMap) -> None:
         self.descriptor = descriptor
+        self.mapping = descriptor if mounts_map_ids() else None
         self.uids = uids
         self.gids = gids
 
@@ -60,7 +66,58 @@ def choose(connection: sqlite3.Connection, count: int) -> int:
         return 0
     rows = connection.execute("SELECT id_first, id_count FROM container WHERE id_first > 0")
     taken = [(row["id_first"], row["id_count"]) for row in rows]
-    return user_namespaces.choose(count, taken, _delegated(_SUBUID), _delegated(_SUBGID))
+    own = of_process("self")
+    if not own[0].is_whole:
+        return user_namespaces.choose(count, taken, user_namespaces.spaces_of_namespace(*own))
+    spaces, others = user_namespaces.spaces_of_machine(_delegated(_SUBUID), _delegated(_SUBGID))
+    return user_namespaces.choose(count, taken + others, spaces)
+
+
+def mounts_map_ids() -> bool:
+    """Whether a mount can show files with other owners than they have.
+
+    For that one must be privileged over the namespace that the file system was mounted in, which is
+    the machine's own: mount_setattr(2), MOUNT_ATTR_IDMAP.
+    """
+    return namespaces.in_initial_user_namespace()
+
+
+def settle(request: "Request", *, is_user: bool) -> "Request":
+    """Say which ids a mode comes to here, and whom the program is where that follows from it.
+
+    Args:
+        request: what is asked for.
+        is_user: whether the engine is an ordinary user's.
+
+    Raises:
+        KetchError: there are no such ids here.
+    """
+    resources, config = request["HostConfig"], request["Config"]
+    mode = resources.get("UsernsMode", "")
+    if not user_namespaces.is_apart(mode):
+        return request
+    mode, user = user_namespaces.settled(mode, *of_process("self"), is_user=is_user)
+    if user is not None and not config.get("User"):
+        config = {**config, "User": f"{user[0]}:{user[1]}"}
+    return {**request, "Config": config, "HostConfig": {**resources, "UsernsMode": mode}}
+
+
+def shift_of(engine: "Engine", container: "Container") -> tuple[IdMap, IdMap] | None:
+    """Returns the ids that a new container's files are to have; None where they stay the images'.
+
+    Args:
+        engine: where it is recorded, with others whose ids it may have.
+        container: the container.
+
+    Raises:
+        NotFoundError: there is no container of whose ids it wants.
+    """
+    if mounts_map_ids():
+        return None
+    if reference := endpoints.container_of(container.record["HostConfig"].get("UsernsMode", "")):
+        return shift_of(engine, engine.containers.find(reference))
+    maps = maps_of(container)
+    return None if maps is None else (IdMap.of(maps[0]), IdMap.of(maps[1]))
 
 
 def make(container: "Container", held: "ExitStack") -> UserNamespace | None:
@@ -90,8 +147,8 @@ def maps_of(container: "Container") -> "tuple[list[IdMapping], list[IdMapping]] 
     return mapping, mapping
 
 
-def of_process(pid: int) -> tuple[IdMap, IdMap]:
-    """Returns the user and group ids of a process's user namespace.
+def of_process(pid: int | str) -> tuple[IdMap, IdMap]:
+    """Returns the user and group ids of a process's user namespace, ``self`` for the caller's.
 
     Raises:
         OSError: there is no such process.
@@ -111,7 +168,7 @@ def give(descriptors: "Sequence[int]", ids: tuple[IdMap, IdMap]) -> None:
     for descriptor in descriptors:
         status = os.fstat(descriptor)
         if not status.st_rdev:  # the null device is everybody's
-            os.fchown(descriptor, uids.outside(0), gids.outside(0))
+            os.fchown(descriptor, uids.first_outside(), gids.first_outside())
 
 
 def _delegated(path: str) -> "list[tuple[str, Range]]":

@@ -281,6 +281,7 @@ def diff(
     account: Account | None = None,
     tells_root: bool = True,
     latest_ns: int | None = None,
+    owned: "tree.Owned | None" = None,
 ) -> "Iterator[bytes]":
     """Yield the changes as a layer's archive; see ``changes``.
 
@@ -294,8 +295,9 @@ def diff(
         account: is told what it came to.
         tells_root: whether the root directory itself may be a member.
         latest_ns: see ``tree.Archiver``.
+        owned: see there.
     """
-    archiver = tree.Archiver(latest_ns=latest_ns)
+    archiver = tree.Archiver(latest_ns=latest_ns, owned=owned)
     same: dict[tuple[int, int], list[tuple[bytes, os.stat_result]]] = {}
     root = os.fstat(upper)
     if tells_root and (

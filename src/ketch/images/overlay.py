@@ -13,7 +13,7 @@ from ketch.errors import (
     UnsupportedError,
 )
 from ketch.images import lock
-from ketch.images.snapshots import Snapshotter, make_upper, record_layers, unwritable
+from ketch.images.snapshots import Snapshotter, make_upper, unwritable
 from ketch.linux import libc, mount, namespaces
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ketch.images.layered import Directory
+    from ketch.images.shifted import Ids
 
     Options = Mapping[str, str | None]
 
@@ -51,16 +52,20 @@ class OverlaySnapshotter(Snapshotter):
         super().__init__(root)
         self._appends = _release() >= _APPENDS_SINCE if appends is None else appends
 
-    def prepare(self, directory: str, chain_ids: Sequence[str], *, bare: bool = False) -> None:
+    def prepare(
+        self,
+        directory: str,
+        chain_ids: Sequence[str],
+        *,
+        bare: bool = False,
+        ids: "Ids | None" = None,
+    ) -> None:
         """See ``Snapshotter.prepare``."""
         with lock.shared(self.root):
-            trees = [self._tree(chain_id) for chain_id in chain_ids]
             try:
-                record_layers(directory, chain_ids)
+                topmost = self._begin(directory, chain_ids, bare=bare, ids=ids)
                 os.mkdir(f"{directory}/work", 0o700)
-                make_upper(
-                    f"{directory}/upper", [self._make_lowest(directory, bare=bare), *trees][-1]
-                )
+                make_upper(f"{directory}/upper", topmost)
             except OSError as error:
                 raise unwritable(directory, error) from error
 

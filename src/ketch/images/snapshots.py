@@ -14,7 +14,9 @@ are the same for all, the tree that a container writes to is not:
     ROOT/snapshots/ALGORITHM/HEX/unsettled  symlink to the boot's id: may not be on the disk yet
     ROOT/snapshots/ingest/               being unpacked, or being removed
     ROOT/snapshots/base/                 what every container has where its image lacks it
+    ROOT/snapshots/ALGORITHM/HEX/diff-*  the same with other owners: see ``shifted``
     DIRECTORY/layers                     chain IDs below a container, the lowest first
+    DIRECTORY/ids                        which ids its files have, where these are not the images'
     DIRECTORY/nothing                    an empty directory, where there is nothing of base
     DIRECTORY/upper, DIRECTORY/work      what the container changed, and overlayfs's own
 
@@ -34,6 +36,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
 from ketch.errors import NotFoundError, UnavailableError
+from ketch.images import shifted
 from ketch.linux import inodeflags, procfs
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
@@ -44,6 +47,7 @@ from ketch.spec.image import LAYERS_MAX
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.images.layered import Change, Directory
+    from ketch.images.shifted import Ids
 
 BASE = "base"
 """Among the snapshots, what is below all layers."""
@@ -243,7 +247,14 @@ class Snapshotter(ABC):
         return True
 
     @abstractmethod
-    def prepare(self, directory: str, chain_ids: Sequence[str], *, bare: bool = False) -> None:
+    def prepare(
+        self,
+        directory: str,
+        chain_ids: Sequence[str],
+        *,
+        bare: bool = False,
+        ids: "Ids | None" = None,
+    ) -> None:
         """Make the writable root of a container, on top of some layers.
 
         Args:
@@ -251,6 +262,7 @@ class Snapshotter(ABC):
             chain_ids: of each layer, the lowest first; those snapshots are kept from now on as
                 long as the directory is there.
             bare: whether it has these layers alone, and nothing of ``BASE``: a build's.
+            ids: the user and group ids that its files are to have for the images'; None for these.
 
         Raises:
             NotFoundError: a snapshot is missing.
@@ -314,8 +326,15 @@ class Snapshotter(ABC):
         """Yield what a container changed as a layer's archive."""
         from ketch.images import layered  # noqa: PLC0415 - not for a container's start
 
+        ids = shifted.recorded(directory)
         with self.writable(directory) as (upper, lower, complete):
-            yield from layered.diff(upper, lower, complete=complete, markers=self.markers)
+            yield from layered.diff(
+                upper,
+                lower,
+                complete=complete,
+                markers=self.markers,
+                owned=None if ids is None else lambda u, g: (ids[0].inside(u), ids[1].inside(g)),
+            )
 
     def description(
         self, chain_ids: Sequence[str], directory: str = ""
@@ -406,7 +425,21 @@ class Snapshotter(ABC):
         # One is left for what a view puts on top.
         if len(trees) < LAYERS_MAX - 1 and os.path.exists(base):
             trees.append(base)
-        return trees
+        ids = shifted.recorded(directory)
+        return trees if ids is None else [shifted.path(tree, ids) for tree in trees]
+
+    def _begin(
+        self, directory: str, chain_ids: Sequence[str], *, bare: bool, ids: "Ids | None"
+    ) -> str:
+        """Write down what a root is prepared on, and have it; returns the topmost tree."""
+        trees = [self._tree(chain_id) for chain_id in chain_ids]
+        record_layers(directory, chain_ids)
+        trees.insert(0, self._make_lowest(directory, bare=bare))
+        if ids is not None:
+            shifted.make(trees, ids)
+            shifted.record(directory, ids)
+            return shifted.path(trees[-1], ids)
+        return trees[-1]
 
     def _make_lowest(self, directory: str, *, bare: bool) -> str:
         """Make what lies below all layers of a root that is prepared; returns where it is."""

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 
 from ketch.errors import PermissionDeniedError, UnavailableError, UnsupportedError
 from ketch.images import lock
-from ketch.images.snapshots import Snapshotter, make_upper, record_layers, unwritable
+from ketch.images.snapshots import Snapshotter, make_upper, unwritable
 from ketch.linux import libc, mount, sparse
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.images.layered import Directory
+    from ketch.images.shifted import Ids
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,15 +31,19 @@ class CopySnapshotter(Snapshotter):
 
     name = "vfs"
 
-    def prepare(self, directory: str, chain_ids: Sequence[str], *, bare: bool = False) -> None:
+    def prepare(
+        self,
+        directory: str,
+        chain_ids: Sequence[str],
+        *,
+        bare: bool = False,
+        ids: "Ids | None" = None,
+    ) -> None:
         """See ``Snapshotter.prepare``."""
         with lock.shared(self.root):
-            trees = [self._tree(chain_id) for chain_id in chain_ids]
             try:
-                record_layers(directory, chain_ids)
-                make_upper(
-                    f"{directory}/merged", [self._make_lowest(directory, bare=bare), *trees][-1]
-                )
+                topmost = self._begin(directory, chain_ids, bare=bare, ids=ids)
+                make_upper(f"{directory}/merged", topmost)
                 _copy_stack(self._stack(directory), f"{directory}/merged")
             except OSError as error:
                 raise unwritable(directory, error) from error

@@ -127,7 +127,7 @@ def enter(
         stack.callback(os.close, root)
         in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
         setup.settle(
-            linux,
+            config,
             in_user_namespace=in_user_namespace,
             nested=not namespaces.in_initial_user_namespace(),
         )
@@ -261,7 +261,7 @@ def _become(entry: _Entry) -> None:
     channel.await_go("begin")
     process.allow_all_processors()
     if entry.flags & namespaces.CLONE_NEWUSER:
-        become_root()
+        become_root(setup.uid, setup.gid, keeps_groups=setup.keeps_groups)
         process.prctl(process.PR_SET_DUMPABLE, 0)
     if entry.flags & namespaces.CLONE_NEWCGROUP:
         namespaces.setns(entry.init_pidfd, namespaces.CLONE_NEWCGROUP)

@@ -109,9 +109,7 @@ class Birth:
             # Who is below it may not go back into the network that it came from.
             plan.steps.insert(0, plan.visit)
             plan.visit = None
-        setup.settle(
-            plan.config.get("linux", {}), in_user_namespace=plan.in_user_namespace, nested=nested
-        )
+        setup.settle(plan.config, in_user_namespace=plan.in_user_namespace, nested=nested)
         if plan.config.get("hooks"):
             # Init may import nothing.
             from ketch.runtime import hooks  # noqa: F401, PLC0415
@@ -188,7 +186,8 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
     place = rootfs.open_place(birth.root_path()) if in_place else -1
     if plan.in_user_namespace:
         birth.say("become the root of the user namespace · setresuid(2), setresgid(2)")
-        become_root()
+        setup = birth.setup
+        become_root(setup.uid, setup.gid, keeps_groups=setup.keeps_groups)
         process.prctl(process.PR_SET_DUMPABLE, 0)
     if birth.die_with_parent:
         process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)

@@ -17,6 +17,8 @@ from ketch.spec.capabilities import mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.spec.runtime import IdMapping
 
 _WRITERS = mask(["CAP_SETUID", "CAP_SETGID"])
@@ -137,22 +139,39 @@ def _of(namespace: int, file: str) -> list[str]:
         os.waitpid(pid, 0)
 
 
-def become_root() -> None:
+def become_root(uid: int, gid: int, *, keeps_groups: bool = False) -> None:
     """Become the new user namespace's root, as which the container is set up.
 
+    Where there is none, whoever sets it up is the program's user: what is made meanwhile needs an
+    owner. The capabilities of who enters a namespace are all that it has, whatever the id.
+
+    Args:
+        uid: the program's user.
+        gid: its group.
+        keeps_groups: whether the caller's supplementary groups stay.
+
     Raises:
-        InvalidArgumentError: the namespace has no uid or gid 0.
+        InvalidArgumentError: the namespace has neither.
     """
-    with suppress(PermissionError):  # given up together with an unprivileged gid map
-        os.setgroups([])
+    if not keeps_groups:
+        with suppress(PermissionError):  # given up together with an unprivileged gid map
+            os.setgroups([])
     try:
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        _take(os.setresgid, gid)
+        _take(os.setresuid, uid)
     except OSError as error:
         raise InvalidArgumentError(
-            f"linux.uidMappings, linux.gidMappings: id 0 cannot be taken: {error.strerror}",
-            "the maps must have a containerID 0",
+            f"linux.uidMappings, linux.gidMappings: user {uid}:{gid}, as whom the program is to "
+            "run, is not mapped",
+            "map it, or choose another process.user",
         ) from error
+
+
+def _take(change: "Callable[[int, int, int], None]", otherwise: int) -> None:
+    try:
+        change(0, 0, 0)
+    except OSError:
+        change(otherwise, otherwise, otherwise)
 
 
 def _is_single(mappings: "list[IdMapping]", own: int) -> bool:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from ketch.runtime.seccomp import Filter
     from ketch.runtime.steps import Step
     from ketch.runtime.tuning import SetLabel
-    from ketch.spec.runtime import Linux, Process
+    from ketch.spec.runtime import Config, Linux, Process
 
 DEFAULT_UMASK = 0o022
+KEEP_GROUPS_ANNOTATION = "run.oci.keep_original_groups"
+"""``1`` leaves the program the supplementary groups of whoever started the runtime: crun(1)."""
 _RLIMIT_LOCKS = 10  # obsolete since Linux 2.4.25, and not in Python's module; getrlimit(2)
 _PASSWD_BYTES_MAX = 4 * 1024 * 1024
 
@@ -52,6 +54,7 @@ class ProcessSetup:
         "groups",
         "in_user_namespace",
         "is_mapped",
+        "keeps_groups",
         "labels",
         "no_new_privileges",
         "null",
@@ -83,7 +86,7 @@ class ProcessSetup:
         )
         self.filter = filter_
         self.specification = specification
-        self.in_user_namespace = self.is_mapped = False
+        self.in_user_namespace = self.is_mapped = self.keeps_groups = False
         self.null = -1
         self.steps: list[Step] = []
         if specification.get("rlimits"):
@@ -98,16 +101,19 @@ class ProcessSetup:
             if label:
                 self.labels.append(tuning.selinux(label))
 
-    def settle(self, linux: "Linux", *, in_user_namespace: bool, nested: bool) -> None:
+    def settle(self, config: "Config | None", *, in_user_namespace: bool, nested: bool) -> None:
         """Take in what the container as a whole asks of each of its processes.
 
         Args:
-            linux: the configuration's ``linux``.
+            config: its configuration, None where nothing is known of that.
             in_user_namespace: whether it runs in a user namespace of the container's, where it
                 has all capabilities, whatever the runtime has outside.
             nested: whether the runtime is in a user namespace itself.
         """
         self.is_mapped = in_user_namespace or nested
+        linux: Linux = config.get("linux", {}) if config else {}
+        annotations = config.get("annotations", {}) if config else {}
+        self.keeps_groups = annotations.get(KEEP_GROUPS_ANNOTATION) == "1"
         if linux.get("personality") is not None or linux.get("memoryPolicy") is not None:
             from ketch.runtime import tuning  # noqa: PLC0415 wanted by few
 
@@ -246,7 +252,8 @@ class ProcessSetup:
 
     def _change_ids(self) -> None:
         try:
-            os.setgroups(self.groups)
+            if not self.keeps_groups:
+                os.setgroups(self.groups)
         except PermissionError as error:
             # An unprivileged user's namespace has given setgroups(2) up: user_namespaces(7).
             if self.groups or not self.is_mapped:

@@ -126,10 +126,13 @@ def _namespace(
 
 
 def _user_namespace(mode: str) -> str:
-    """Docker's ``host`` and podman's ``auto``; which details that may have, the engine says."""
-    if mode.startswith("auto:size="):
+    """Docker's ``host`` and podman's others; which details these may have, the engine says."""
+    if mode.startswith(("auto:size=", "keep-id:")):
         return mode
-    return _namespace("userns", "USER", "", "host", "auto", others=["auto:size=N"])(mode)
+    return _namespace(
+        "userns", "USER", "", "host", "auto", "keep-id", "nomap",
+        others=["auto:size=N", "keep-id:uid=N,gid=N"],
+    )(mode)  # fmt: skip
 
 
 def _storage(given: list[str]) -> dict[str, str]:
@@ -243,7 +246,7 @@ OPTIONS = (
     Option("gpus", metavar="gpu-request", kind="list", convert=_checked(_GPUS),
            help="GPUs to add to the container ('all' for every one)"),
     Option("group-add", kind="list", field="HostConfig.GroupAdd",
-           help="Add groups for the process to join"),
+           help="Add groups for the process to join ('keep-groups' for the caller's own)"),
     Option("health-cmd", help="Command to run to check health"),
     Option("health-interval", metavar="duration", default=0, convert=_PERIOD,
            help="Time between checks (ms|s|m|h)"),
@@ -354,6 +357,7 @@ OPTIONS = (
            help="Username or UID (format: <name|uid>[:<group|gid>])"),
     Option("userns", field="HostConfig.UsernsMode", assemble=_user_namespace,
            help="User namespace: 'host' to share the host's, 'auto[:size=N]' for ids of its own, "
+                "'keep-id[:uid=N,gid=N]' for the user's own id inside, 'nomap' for none of it, "
                 "'container:NAME' for another's"),
     Option("uts", field="HostConfig.UTSMode", assemble=_one_of("uts", "UTS", "", "host"),
            help="UTS namespace: 'host' to share the host's"),

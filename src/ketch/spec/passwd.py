@@ -13,6 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+KEEP_GROUPS = "keep-groups"
+"""``--group-add`` of this leaves the caller's own supplementary groups, and adds none: podman's."""
+
 ID_MAX = (1 << 31) - 1
 """The largest id that can be asked for, Docker's limit."""
 
@@ -104,11 +107,19 @@ def home(uid: int, passwd: str) -> str:
 
 
 def group_ids(specifications: "Iterable[str]", group: str) -> list[int]:
-    """Returns the ids of groups given by name or number (``--group-add``).
+    """Returns the ids of groups given by name or number (``--group-add``), or of KEEP_GROUPS none.
 
     Raises:
         InvalidArgumentError: no such group, or a number out of range.
     """
+    specifications = list(specifications)
+    if KEEP_GROUPS in specifications:
+        if set(specifications) != {KEEP_GROUPS}:
+            raise InvalidArgumentError(
+                "the '--group-add keep-groups' option is not allowed with any other --group-add "
+                "options"
+            )
+        return []
     found = []
     for specification in specifications:
         gid = _group(specification, group, "Unable")

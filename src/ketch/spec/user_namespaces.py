@@ -28,9 +28,20 @@ COUNT = 65536
 OVERFLOW_ID = 65534
 """What an id is shown as that has no name in a namespace: /proc/sys/kernel/overflowuid."""
 
+COUNT_FEW = 1024
+"""The same where the engine itself has few: what podman gives at least, and images' system users
+are below a thousand."""
+
 _CONTAINERS = (524288, 1879048192 - 524288)
 _HOST = ("", "host")
+MODES = (
+    "host", "auto", "auto:size=N", "keep-id", "keep-id:uid=N,gid=N", "nomap", "container:NAME",
+)  # fmt: skip
+_ID_MAX = (1 << 32) - 2
+_PING_LAST = (1 << 31) - 1  # icmp(7)
 _AUTO = re.compile(r"auto(?::size=([1-9][0-9]{0,9}))?")
+_KEEP = re.compile(r"keep-id(?::((?:uid|gid)=[0-9]{1,10})(?:,((?:uid|gid)=[0-9]{1,10}))?)?")
+_NO_MAP = "nomap"
 _COUNT_MAX = 1 << 31
 # What --uidmap and --gidmap come to: ranges of users, then of groups.
 _MAPS = re.compile(r"uidmap=([0-9:,]+);gidmap=([0-9:,]+)")
@@ -38,13 +49,117 @@ _RANGES_MAX = 340  # user_namespaces(7)
 
 
 def check(mode: str) -> None:
-    """Checks a mode: ``host``, ``auto``, ``auto:size=N``, ``container:NAME``, or maps.
+    """Checks a mode, one of ``MODES`` or maps.
 
     Raises:
         InvalidArgumentError: it is another one.
     """
-    if mode not in _HOST and not names_container(mode) and not maps(mode):
+    if mode == _NO_MAP or mode.startswith("keep-id"):
+        _kept(mode)
+    elif mode not in _HOST and not names_container(mode) and not maps(mode):
         count(mode)
+
+
+def settled(
+    mode: str, uids: "IdMap", gids: "IdMap", *, is_user: bool
+) -> "tuple[str, tuple[int, int] | None]":
+    """Returns what a mode comes to where the engine is, and whom the program is unless it is said.
+
+    ``keep-id`` and ``nomap`` become maps, which a container then has for good, and ``auto`` gets a
+    size where few ids are there.
+
+    Args:
+        mode: as ``check`` takes it.
+        uids: the user ids of the engine's own namespace.
+        gids: its group ids.
+        is_user: whether that is an ordinary user's, whose own id is 0 there.
+
+    Raises:
+        InvalidArgumentError: root's engine has no user to keep out.
+        UnavailableError: the user has no ids but its own.
+    """
+    if mode == "auto" and not uids.is_whole:
+        return f"auto:size={COUNT_FEW}", None
+    if mode == _NO_MAP:
+        if not is_user:
+            raise InvalidArgumentError("nomap is only supported in rootless mode")
+        if uids.count == 1 or gids.count == 1:
+            raise UnavailableError(
+                "--userns nomap: this user has no ids but its own", "run: ketch system check"
+            )
+        return _as_maps([[(0, 1, ids.count - 1)] for ids in (uids, gids)]), (0, 0)
+    asked = _kept(mode)
+    if asked is None:
+        _check_outside(mode, uids, gids)
+        return mode, None
+    if not is_user:
+        whole = [[(first, first, count) for first, _, count in ids.ranges] for ids in (uids, gids)]
+        return _as_maps(whole), (asked.get("uid", 0), asked.get("gid", 0))
+    user, group = asked.get("uid", uids.outside(0)), asked.get("gid", gids.outside(0))
+    ranges = [_around(user, uids.count - 1), _around(group, gids.count - 1)]
+    return _as_maps(ranges), (user, group)
+
+
+def _check_outside(mode: str, uids: "IdMap", gids: "IdMap") -> None:
+    found = maps(mode)
+    # Who mounts files with other ids needs one for the owner of most.
+    if uids.is_whole and not all(
+        any(one["containerID"] == 0 for one in each) for each in found or ()
+    ):
+        raise InvalidArgumentError(
+            f"root is not among the ids of the container: {mode}", "map 0 as well, as in 0:100000:1"
+        )
+    for kind, given, ids in zip(("user", "group"), found or (), (uids, gids), strict=False):
+        for one in given:
+            if ids.has(one["hostID"], one["size"]):
+                continue
+            there = ", ".join(_span(first, count) for first, _, count in sorted(ids.ranges))
+            raise InvalidArgumentError(
+                f"{kind} ids {_span(one['hostID'], one['size'])}, which the container is to have, "
+                f"are not there: there are {there}",
+                "ids outside are those of the engine's own user namespace, where an ordinary user "
+                "is 0 and the subordinate ids come after it",
+            )
+
+
+def _span(first: int, count: int) -> str:
+    return str(first) if count == 1 else f"{first} to {first + count - 1}"
+
+
+def keeps_user(mode: str) -> bool:
+    """Whether the user's own id is to be one of a container's users, whom its files know."""
+    return _KEEP.fullmatch(mode) is not None
+
+
+def _kept(mode: str) -> dict[str, int] | None:
+    """Returns which ids ``keep-id`` says that the user's own are inside; None for other modes."""
+    match = _KEEP.fullmatch(mode)
+    if match is None:
+        if mode.startswith("keep-id"):
+            raise _invalid(mode)
+        return None
+    found: dict[str, int] = {}
+    for word in filter(None, match.groups()):
+        name, _, number = word.partition("=")
+        if name in found or int(number) > _ID_MAX:
+            raise _invalid(mode)
+        found[name] = int(number)
+    return found
+
+
+def _around(own: int, others: int) -> "list[tuple[int, int, int]]":
+    """The user's own id, 0 outside, as one number inside; the others as they come."""
+    below = min(own, others)
+    ranges = [(0, 1, below), (own, 0, 1), (own + 1, own + 1, others - below)]
+    return [one for one in ranges if one[2]]
+
+
+def _as_maps(ranges: "list[list[tuple[int, int, int]]]") -> str:
+    users, groups = (
+        ",".join(f"{inside}:{outside}:{count}" for inside, outside, count in each)
+        for each in ranges
+    )
+    return f"uidmap={users};gidmap={groups}"
 
 
 def mode_of_maps(users: "Sequence[str]", groups: "Sequence[str]") -> str:
@@ -99,10 +214,6 @@ def _ranges(text: str) -> "list[IdMapping]":
         raise InvalidArgumentError(
             f"{len(found)} ranges of ids, at most {_RANGES_MAX} are possible"
         )
-    if not any(one["containerID"] == 0 for one in found):
-        raise InvalidArgumentError(
-            f"root is not among the ids of the container: {text}", "map 0 as well, as in 0:100000:1"
-        )
     return found
 
 
@@ -116,11 +227,14 @@ def count(mode: str) -> int:
         return 0
     match = _AUTO.fullmatch(mode)
     if match is None or int(match[1] or COUNT) > _COUNT_MAX:
-        raise InvalidArgumentError(
-            f"invalid user namespace mode: {mode}",
-            "one of host, auto, auto:size=N, container:NAME",
-        )
+        raise _invalid(mode)
     return int(match[1] or COUNT)
+
+
+def _invalid(mode: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"invalid user namespace mode: {mode}", f"one of {', '.join(MODES)}"
+    )
 
 
 def has_group(mode: str, group: int) -> bool:
@@ -129,6 +243,24 @@ def has_group(mode: str, group: int) -> bool:
         ranges = [(one["containerID"], one["size"]) for one in found[1]]
         return any(first <= group < first + size for first, size in ranges)
     return not count(mode) or group < count(mode)
+
+
+def groups_of_ping(mode: str, last: int) -> str:
+    """Returns which groups may send ICMP echo requests: ``net.ipv4.ping_group_range``, icmp(7).
+
+    The kernel takes only groups that the namespace has.
+
+    Args:
+        mode: a container's.
+        last: the last of the groups from 0 on that the engine's own namespace has.
+    """
+    if found := maps(mode):
+        lowest = min(found[1], key=lambda one: one["containerID"])
+        first = lowest["containerID"]
+        return f"{first} {min(first + lowest['size'] - 1, _PING_LAST)}"
+    if names_container(mode):
+        return "0 0"
+    return f"0 {count(mode) - 1 if count(mode) else last}"
 
 
 def is_apart(mode: str) -> bool:
@@ -148,31 +280,18 @@ def delegated(text: str) -> "list[tuple[str, Range]]":
     return found
 
 
-def choose(
-    wanted: int,
-    taken: "Iterable[Range]",
-    users: "list[tuple[str, Range]]",
-    groups: "list[tuple[str, Range]]",
-) -> int:
+def choose(wanted: int, taken: "Iterable[Range]", spaces: "Iterable[Range]") -> int:
     """Returns the first of so many ids that nobody has, the same for users and groups.
 
     Args:
         wanted: how many.
-        taken: other containers'.
-        users: what ``delegated`` says of user ids.
-        groups: what it says of group ids.
+        taken: others'.
+        spaces: where they may be.
 
     Raises:
         UnavailableError: there are no so many left.
     """
-    own = [[span for name, span in each if name == OWNER] for each in (users, groups)]
-    if any(own):
-        spaces = [*_common(own[0], own[1])]
-        others: list[Range] = []
-    else:
-        spaces = [_CONTAINERS]
-        others = [span for _, span in (*users, *groups)]
-    used = sorted((*taken, *others))
+    used = sorted(taken)
     for first, number in spaces:
         candidate = first
         for begin, length in used:
@@ -182,8 +301,34 @@ def choose(
             return candidate
     raise UnavailableError(
         f"no {wanted} user and group ids are left for a container",
-        f"remove containers that have some, or give {OWNER} more in /etc/subuid and /etc/subgid",
+        "remove containers that have some, ask for fewer with auto:size=N, or give more in "
+        "/etc/subuid and /etc/subgid (to root's engine as those of the user "
+        f"{OWNER})",
     )
+
+
+def spaces_of_machine(
+    users: "list[tuple[str, Range]]", groups: "list[tuple[str, Range]]"
+) -> "tuple[list[Range], list[Range]]":
+    """Returns where root's containers may have ids, and which of these are others'.
+
+    Args:
+        users: what ``delegated`` says of user ids.
+        groups: what it says of group ids.
+    """
+    own = [[span for name, span in each if name == OWNER] for each in (users, groups)]
+    if any(own):
+        return [*_common(own[0], own[1])], []
+    return [_CONTAINERS], [span for _, span in (*users, *groups)]
+
+
+def spaces_of_namespace(uids: "IdMap", gids: "IdMap") -> "list[Range]":
+    """Returns where containers of an engine in a user namespace may have ids: all but its root."""
+    users, groups = (
+        [(max(first, 1), first + count - max(first, 1)) for first, _, count in ids.ranges]
+        for ids in (uids, gids)
+    )
+    return [*_common(users, groups)]
 
 
 def of_user(
@@ -231,12 +376,18 @@ class IdMap:
 
     Args:
         text: /proc/PID/uid_map or gid_map: lines of first id inside, first outside, how many.
+
+    Attributes:
+        ranges: those three numbers each.
     """
 
-    __slots__ = ("_ranges",)
+    __slots__ = ("ranges",)
 
     def __init__(self, text: str) -> None:
-        self._ranges = [tuple(map(int, line.split())) for line in text.splitlines()]
+        self.ranges: list[tuple[int, int, int]] = []
+        for line in text.splitlines():
+            inside, outside, count = map(int, line.split())
+            self.ranges.append((inside, outside, count))
 
     @classmethod
     def of(cls, mappings: "Iterable[IdMapping]") -> "IdMap":
@@ -247,7 +398,34 @@ class IdMap:
     @property
     def is_identity(self) -> bool:
         """Whether all ids are the same inside and outside."""
-        return all(inside == outside for inside, outside, _ in self._ranges)
+        return all(inside == outside for inside, outside, _ in self.ranges)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all ids that there are, as on a machine itself."""
+        return self.ranges == [(0, 0, _ID_MAX + 1)]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(count for _, _, count in self.ranges)
+
+    @property
+    def text(self) -> str:
+        """The map as the kernel's files have it."""
+        return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in self.ranges)
+
+    def has(self, first: int, count: int) -> bool:
+        """Whether a range of ids inside is there, whole."""
+        end = first + count
+        for inside, _, length in sorted(self.ranges):
+            if inside <= first < inside + length:
+                first = inside + length
+        return first >= end
+
+    def first_outside(self) -> int:
+        """Returns what the lowest id inside is outside: root's, where there is root."""
+        return min(self.ranges)[1]
 
     def outside(self, number: int) -> int:
         """Returns what an id inside is outside.
@@ -255,10 +433,17 @@ class IdMap:
         Raises:
             InvalidArgumentError: the namespace does not have it.
         """
-        for inside, outside, length in self._ranges:
+        found = self.outside_or(number, -1)
+        if found < 0:
+            raise InvalidArgumentError(f"id {number} is not among those that the container has")
+        return found
+
+    def outside_or(self, number: int, otherwise: int) -> int:
+        """Returns what an id inside is outside, or something else where there is no such id."""
+        for inside, outside, length in self.ranges:
             if inside <= number < inside + length:
                 return outside + number - inside
-        raise InvalidArgumentError(f"id {number} is not among those that the container has")
+        return otherwise
 
     def composed(self, mappings: "Iterable[IdMapping]") -> "Iterator[IdMapping]":
         """Yield a mount's map with the ids outside in the place of those inside, as far as it goes.
@@ -268,7 +453,7 @@ class IdMap:
         """
         for mapping in mappings:
             begin, end = mapping["hostID"], mapping["hostID"] + mapping["size"]
-            for inside, outside, length in self._ranges:
+            for inside, outside, length in self.ranges:
                 low, high = max(begin, inside), min(end, inside + length)
                 if low < high:
                     yield {
@@ -279,7 +464,7 @@ class IdMap:
 
     def inside(self, number: int) -> int:
         """Returns what an id outside is inside: the overflow id if it has no name there."""
-        for inside, outside, length in self._ranges:
+        for inside, outside, length in self.ranges:
             if outside <= number < outside + length:
                 return inside + number - outside
         return OVERFLOW_ID

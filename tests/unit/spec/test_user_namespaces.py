@@ -28,40 +28,53 @@ def test_how_many_ids_a_mode_asks_for(mode: str, count: int) -> None:
 
 @given(st.text(max_size=20))
 def test_any_other_mode_is_refused_by_name(mode: str) -> None:
-    if mode in {"", "host", "auto"} or re.fullmatch("container:.+|auto:size=[1-9][0-9]*", mode):
+    if mode in {"", "host", "auto", "keep-id", "nomap"} or re.fullmatch(
+        "container:.+|auto:size=[1-9][0-9]*|keep-id:.*", mode
+    ):
         return
     with pytest.raises(InvalidArgumentError) as caught:
         user_namespaces.check(mode)
     assert spelt_out(mode) in caught.value.message
 
 
+def chosen(
+    wanted: int,
+    taken: list[tuple[int, int]],
+    users: list[tuple[str, tuple[int, int]]],
+    groups: list[tuple[str, tuple[int, int]]],
+) -> int:
+    """Choose among the machine's ids."""
+    spaces, others = user_namespaces.spaces_of_machine(users, groups)
+    return user_namespaces.choose(wanted, [*taken, *others], spaces)
+
+
 def test_the_last_id_of_a_range_is_given_too() -> None:
     delegated = [(user_namespaces.OWNER, (1000, 300))]
     taken = [(1000, 200)]
-    assert user_namespaces.choose(100, taken, delegated, delegated) == 1200
+    assert chosen(100, taken, delegated, delegated) == 1200
     with pytest.raises(UnavailableError):
-        user_namespaces.choose(101, taken, delegated, delegated)
+        chosen(101, taken, delegated, delegated)
 
 
 def test_ids_come_from_systemd_s_range_for_containers() -> None:
-    assert user_namespaces.choose(65536, [], [], []) == 524288
+    assert chosen(65536, [], [], []) == 524288
 
 
 def test_those_of_users_are_left_to_them() -> None:
     users = user_namespaces.delegated("alice:100000:65536\nbob:524288:65536\nbroken\nx:y:z\n")
     assert users == [("alice", (100000, 65536)), ("bob", (524288, 65536))]
-    assert user_namespaces.choose(65536, [], users, []) == 524288 + 65536
-    assert user_namespaces.choose(65536, [], [], users) == 524288 + 65536
+    assert chosen(65536, [], users, []) == 524288 + 65536
+    assert chosen(65536, [], [], users) == 524288 + 65536
 
 
 def test_who_gives_ketch_ids_says_which() -> None:
     users = user_namespaces.delegated("ketch:1000000:200000\n")
     groups = user_namespaces.delegated("ketch:1100000:200000\n")
-    assert user_namespaces.choose(65536, [], users, groups) == 1100000
+    assert chosen(65536, [], users, groups) == 1100000
     with pytest.raises(UnavailableError, match="no 65536 user and group ids are left"):
-        user_namespaces.choose(65536, [(1100000, 65536)], users, groups)
+        chosen(65536, [(1100000, 65536)], users, groups)
     with pytest.raises(UnavailableError):
-        user_namespaces.choose(1, [], users, [])
+        chosen(1, [], users, [])
 
 
 @given(RANGES, RANGES, st.integers(1, 1 << 20))
@@ -69,7 +82,7 @@ def test_nobody_has_them_already(
     taken: list[tuple[int, int]], others: list[tuple[int, int]], wanted: int
 ) -> None:
     users = [("someone", span) for span in others]
-    first = user_namespaces.choose(wanted, taken, users, [])
+    first = chosen(wanted, taken, users, [])
     assert first >= 524288
     assert first + wanted <= 1879048192
     for begin, length in (*taken, *others):
@@ -109,7 +122,7 @@ def test_a_mount_s_map_is_followed_by_the_container_s() -> None:
 def test_composing_is_one_after_the_other(container: IdMap, mount: IdMap, number: int) -> None:
     ranges: list[IdMapping] = [
         {"containerID": on_disk, "hostID": inside, "size": size}
-        for on_disk, inside, size in mount._ranges
+        for on_disk, inside, size in mount.ranges
     ]
     found = [
         each["hostID"] + number - each["containerID"]
@@ -124,7 +137,7 @@ def test_composing_is_one_after_the_other(container: IdMap, mount: IdMap, number
     expected = [
         outside + each - begin
         for each in inside
-        for begin, outside, size in container._ranges
+        for begin, outside, size in container.ranges
         if begin <= each < begin + size
     ]
     assert sorted(found) == sorted(expected)
@@ -175,3 +188,58 @@ def test_a_user_has_its_own_id_as_root_and_those_it_was_given(
 ) -> None:
     given = user_namespaces.delegated(subordinate)
     assert user_namespaces.of_user(1000, {"ann", "1000"}, given) == _spans(*expected)
+
+
+WHOLE = IdMap("0 0 4294967295\n")
+OWN = IdMap("0 1000 1\n1 100000 65536\n")
+ALONE = IdMap("0 1000 1\n")
+
+
+@pytest.mark.parametrize(
+    ("mode", "ids", "expected", "user"),
+    [
+        ("keep-id", OWN, "0:1:1000,1000:0:1,1001:1001:64536", (1000, 1000)),
+        ("keep-id:uid=0,gid=0", OWN, "0:0:1,1:1:65536", (0, 0)),
+        ("keep-id:gid=70000,uid=70000", OWN, "0:1:65536,70000:0:1", (70000, 70000)),
+        ("keep-id", ALONE, "1000:0:1", (1000, 1000)),
+        ("nomap", OWN, "0:1:65536", (0, 0)),
+    ],
+)
+def test_a_users_own_id_inside(mode: str, ids: IdMap, expected: str, user: tuple[int, int]) -> None:
+    user_namespaces.check(mode)
+    settled, whom = user_namespaces.settled(mode, ids, ids, is_user=True)
+    assert settled == f"uidmap={expected};gidmap={expected}"
+    assert user_namespaces.maps(settled)
+    assert whom == user
+
+
+def test_what_a_mode_comes_to_for_root() -> None:
+    mode, user = user_namespaces.settled("keep-id", WHOLE, WHOLE, is_user=False)
+    assert mode == "uidmap=0:0:4294967295;gidmap=0:0:4294967295"
+    assert user == (0, 0)
+    assert user_namespaces.maps(mode)
+    with pytest.raises(InvalidArgumentError, match="nomap is only supported in rootless mode"):
+        user_namespaces.settled("nomap", WHOLE, WHOLE, is_user=False)
+    for mode in ("auto", "auto:size=7", "host", "container:web"):
+        assert user_namespaces.settled(mode, WHOLE, WHOLE, is_user=False) == (mode, None)
+    assert user_namespaces.settled("auto", OWN, OWN, is_user=True) == ("auto:size=1024", None)
+
+
+def test_ids_of_an_engine_that_has_few() -> None:
+    groups = IdMap("0 1000 1\n1 200000 3000\n")
+    spaces = user_namespaces.spaces_of_namespace(OWN, groups)
+    assert user_namespaces.choose(1024, [], spaces) == 1
+    assert user_namespaces.choose(1024, [(1, 1024)], spaces) == 1025
+    with pytest.raises(UnavailableError, match="no 1024 user and group ids are left"):
+        user_namespaces.choose(1024, [(1, 1024), (1025, 1024)], spaces)
+    with pytest.raises(UnavailableError):
+        user_namespaces.choose(1, [], user_namespaces.spaces_of_namespace(ALONE, ALONE))
+
+
+@pytest.mark.parametrize(
+    "mode", ["keep-id:", "keep-id:uid=", "keep-id:uid=1,uid=2", "keep-id:uid=4294967295",
+             "keep-id:x=1", "nomap:1"]
+)  # fmt: skip
+def test_no_way_to_keep_an_id(mode: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        user_namespaces.check(mode)

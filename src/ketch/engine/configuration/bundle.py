@@ -14,7 +14,9 @@ from ketch.engine.configuration.configuration import arguments
 from ketch.engine.configuration.limits import resources_of
 from ketch.engine.configuration.security import security_options
 from ketch.engine.host import DEFAULT_SYSCTLS, PING_GROUPS
+from ketch.runtime.process import KEEP_GROUPS_ANNOTATION
 from ketch.spec import capabilities, endpoints, environment, seccomp, user_namespaces
+from ketch.spec.passwd import KEEP_GROUPS
 from ketch.spec.seccomp_default import default_profile
 
 TYPE_CHECKING = False
@@ -106,6 +108,8 @@ def build(
             security,
             sources or {},
             sysfs=host.owns_network or _has_own_network(resources),
+            maps_ids=host.maps_ids,
+            last_group=host.last_group,
         )
         + devices.mounts,
         "linux": _linux(request, container_id, devices, host, joined or {}),
@@ -120,6 +124,8 @@ def build(
     # Where the container is not the first process of its namespace, there is an init already.
     if resources.get("Init") and not resources.get("PidMode"):
         annotations[INIT_ANNOTATION] = "true"
+    if KEEP_GROUPS in resources.get("GroupAdd", ()):
+        annotations[KEEP_GROUPS_ANNOTATION] = "1"
     if annotations:
         bundle["annotations"] = annotations
     return bundle
@@ -136,7 +142,9 @@ def _process(
 ) -> "Process":
     config, resources = request["Config"], request["HostConfig"]
     terminal = config.get("Tty", False)
-    groups = list(dict.fromkeys([user.gid, *user.groups, *extra_groups, *devices.groups]))
+    # Where nobody has supplementary groups, those that the image gives are left out.
+    own = [user.gid, *user.groups] if host.sets_groups else []
+    groups = list(dict.fromkeys([*own, *extra_groups, *devices.groups]))
     process: Process = {
         "terminal": terminal,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": groups},
@@ -265,12 +273,9 @@ def _has_own_network(resources: "HostConfig") -> bool:
 def _sysctls(resources: "HostConfig", host: "Host") -> dict[str, str]:
     own = _has_own_network(resources)
     defaults = {name: DEFAULT_SYSCTLS[name] for name in host.sysctls} if own else {}
-    users = resources.get("UsernsMode", "")
     if PING_GROUPS in defaults:
-        # The kernel takes only groups that the namespace has.
-        apart = user_namespaces.is_apart(users)
-        last = (user_namespaces.count(users) or 1) - 1 if apart else host.last_group
-        defaults[PING_GROUPS] = f"0 {last}"
+        mode = resources.get("UsernsMode", "")
+        defaults[PING_GROUPS] = user_namespaces.groups_of_ping(mode, host.last_group)
     return {**defaults, **resources.get("Sysctls", {})}
 
 

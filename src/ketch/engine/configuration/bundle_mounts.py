@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ketch.spec.container import Mount as MountRequest
     from ketch.spec.runtime import IdMapping, Mount
 
-_TERMINALS = 5  # group tty, in every distribution
+TERMINALS = 5  # group tty, in every distribution
 # A read-only root makes the other default mounts read-only as well, but not these.
 _ALWAYS_WRITABLE = ("/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev")
 
@@ -83,6 +83,8 @@ def build(
     sources: "Mapping[str, Source]",
     *,
     sysfs: bool = True,
+    maps_ids: bool = True,
+    last_group: int = TERMINALS,
 ) -> "list[Mount]":
     """Returns the runtime's ``mounts``, in the order in which they must be made.
 
@@ -93,6 +95,8 @@ def build(
         sources: where mounts come from that do not lie at a path that the request names, by
             destination: volumes, images, and /dev/shm where another container's is shared.
         sysfs: whether the container's network namespace has one for it; else it sees the host's.
+        last_group: the last of the groups that there are from 0 on.
+        maps_ids: whether mounts show files with the ids of a container that has its own.
     """
     resources = request["HostConfig"]
     asked = {point["Destination"]: point["Spec"] for point in points(request)}
@@ -100,10 +104,10 @@ def build(
         asked[os.path.normpath(path)] = {"Type": "tmpfs", "Target": path}
     taken = asked.keys()
     read_only = resources.get("ReadonlyRootfs", False)
-    apart = user_namespaces.is_apart(resources.get("UsernsMode", ""))
+    apart = maps_ids and user_namespaces.is_apart(resources.get("UsernsMode", ""))
     own = [
         mount
-        for mount in _default_mounts(resources, security, sysfs=sysfs)
+        for mount in _default_mounts(resources, security, sysfs=sysfs, last_group=last_group)
         if mount["destination"] not in taken
         and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
@@ -146,7 +150,7 @@ def _bind_held(target: str, source: Source) -> "Mount":
 
 
 def _default_mounts(
-    resources: "HostConfig", security: "SecurityOptions", *, sysfs: bool
+    resources: "HostConfig", security: "SecurityOptions", *, sysfs: bool, last_group: int
 ) -> "list[Mount]":
     """What every container has; writable, if privileged, where it would be read-only."""
     privileged = resources.get("Privileged", False)
@@ -155,14 +159,19 @@ def _default_mounts(
     cgroups = "rw" if (privileged if chosen is None else chosen) else "ro"
     safe = ("nosuid", "noexec", "nodev")
     # Terminals' group is given to those who have it, as podman does.
-    terminals = user_namespaces.has_group(resources.get("UsernsMode", ""), _TERMINALS)
+    mode = resources.get("UsernsMode", "")
+    terminals = (
+        user_namespaces.has_group(mode, TERMINALS)
+        if user_namespaces.is_apart(mode)
+        else last_group >= TERMINALS
+    )
     table: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         ("/proc", "proc", "proc", safe),
         ("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
         (
             "/dev/pts", "devpts", "devpts",
             ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620",
-             *([f"gid={_TERMINALS}"] if terminals else [])),
+             *([f"gid={TERMINALS}"] if terminals else [])),
         ),
         ("/sys", "sysfs", "sysfs", (*safe, system)) if sysfs
         else ("/sys", "bind", "/sys", ("rbind", "rprivate", *safe, "rw" if privileged else "rro")),

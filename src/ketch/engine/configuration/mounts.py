@@ -159,10 +159,10 @@ def attach(
             if part := sources.subpath(point):
                 shown = f"{part} of volume {point['Name']}"
                 source = _hold(sources.part_of_volume(point), held, shown)
-            source.mapped = apart is not None
+            source.mapped = apart is not None and apart.mapping is not None
         elif point["Type"] == "image":
-            user_namespace = apart.descriptor if apart else None
-            directory = sources.image_directory(engine, container.id, number, point)
+            user_namespace = apart.mapping if apart else None
+            directory = sources.image_directory(engine, container, number, point)
             snapshotter = engine.images.snapshotter
             tree = sources.of_image(snapshotter, directory, point, user_namespace)
             source = _hold(tree, held, f"image {point['Spec'].get('Source') or point['Source']}")

@@ -3,12 +3,12 @@
 import os
 from contextlib import contextmanager, suppress
 
-from ketch.engine import configuration_file, host
+from ketch.engine import configuration_file, host, user_namespaces
 from ketch.engine.configuration import configuration, devices, mounts, sharing, storage
 from ketch.engine.networks import linking
 from ketch.engine.records import names
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError, NotFoundError
-from ketch.spec import user_namespaces
+from ketch.spec import user_namespaces as user_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def create(
     image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
     request = _with_user_namespace(engine, sharing.by_id(engine, request))
+    keeps_user = user_ids.keeps_user(request["HostConfig"].get("UsernsMode", ""))
+    request = user_namespaces.settle(request, is_user=bool(engine.settings.home))
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
     linked = linking.resolve(engine, request)
     complete["HostConfig"].pop("Links", None)  # on record by the others' ids, in rows of their own
@@ -64,7 +66,7 @@ def create(
         devices.gather(complete["HostConfig"])  # whether there are such devices
     command = configuration.arguments(complete["Config"])
     with _identifier_file(complete["HostConfig"].get("ContainerIDFile", ""), container_id):
-        engine.containers.create_record(
+        container = engine.containers.create_record(
             container_id,
             name=name,
             image_id=image.id,
@@ -77,13 +79,19 @@ def create(
                 "Mounts": points,
             },
             auto_remove=complete["HostConfig"].get("AutoRemove", False),
-            ids=user_namespaces.count(complete["HostConfig"].get("UsernsMode", "")),
+            ids=user_ids.count(complete["HostConfig"].get("UsernsMode", "")),
         )
         try:
             engine.endpoints.declare(container_id, complete, linked)
             directory = engine.settings.container_directory(container_id)
             os.mkdir(f"{directory}/rootfs", 0o700)
-            engine.images.snapshotter.prepare(directory, image.chain_ids)
+            ids = user_namespaces.shift_of(engine, container)
+            engine.images.snapshotter.prepare(directory, image.chain_ids, ids=ids)
+            if keeps_user:
+                from ketch.engine.containers import accounts  # noqa: PLC0415 wanted by few
+
+                own = user_namespaces.of_process("self")
+                accounts.add_caller(engine.images.snapshotter, directory, complete, own)
             storage.limit(directory, container_id, complete["HostConfig"])
             mounts.acquire(engine, container_id, points)
             return engine.containers.mark_created(container_id, keep=keep, attached=attached)
@@ -102,14 +110,14 @@ def _with_user_namespace(engine: "Engine", request: "Request") -> "Request":
     if resources.get("UsernsMode"):
         return request
     mode = configuration_file.user_namespace(engine.settings)
-    if not user_namespaces.is_apart(mode):
+    if not user_ids.is_apart(mode):
         return request
     for reference in sharing.donors(request):
         try:
             donor = engine.containers.find(reference)
         except NotFoundError:
             continue  # that is said when it starts
-        apart = user_namespaces.is_apart(donor.record["HostConfig"].get("UsernsMode", ""))
+        apart = user_ids.is_apart(donor.record["HostConfig"].get("UsernsMode", ""))
         mode = f"container:{reference}" if apart else "host"
     return {**request, "HostConfig": {**resources, "UsernsMode": mode}}
 

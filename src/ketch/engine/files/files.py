@@ -13,7 +13,7 @@ from ketch.engine.files import filesystem
 from ketch.engine.records import events
 from ketch.engine.user_namespaces import of_process as ids_of_process
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
-from ketch.images import compression, extraction, tree
+from ketch.images import compression, extraction, shifted, tree
 from ketch.linux import fsuid
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
@@ -127,7 +127,7 @@ def reading(
                 shown,
                 whole_seconds=True,
                 crosses=crosses,
-                owned=_owned_inside(container),
+                owned=_owned_inside(engine, container),
             ),
         )
 
@@ -174,11 +174,11 @@ def write_archive(
         kind, stream = compression.sniffed(stream)
         limit_bytes = room.f_bavail * room.f_frsize
         content = compression.decompressed(stream, kind, limit_bytes)
-        owned = _owned_outside(container, _owner(container) if chown else None)
+        owned = _owned_outside(engine, container, _owner(container) if chown else None)
         with contextlib.ExitStack() as acting:
-            if ids := _ids(container):
+            if ids := _ids(engine, container):
                 # Where ids are mapped, who has none there can make no files.
-                acting.enter_context(fsuid.acting_as(*(each.outside(0) for each in ids)))
+                acting.enter_context(fsuid.acting_as(*(each.first_outside() for each in ids)))
             extraction.extract(
                 root, os.fsencode(inside), content, keep_kinds=keep_kinds, owned=owned
             )
@@ -199,7 +199,7 @@ def exported(engine: "Engine", reference: str) -> "Iterator[Iterator[bytes]]":
     container = engine.containers.find(reference)
     with filesystem.own_layer(engine, container) as (root, container):
         _record(engine, container, "export")
-        owned_inside = _owned_inside(container)
+        owned_inside = _owned_inside(engine, container)
         yield tree.archive(root, b".", b"", crosses=lambda _: False, owned=owned_inside)
 
 
@@ -297,29 +297,33 @@ def _owner(container: "Container") -> tuple[int, int] | None:
     return None if uid is None else (uid, uid if gid is None else gid)
 
 
-def _ids(container: "Container") -> "tuple[IdMap, IdMap] | None":
+def _ids(engine: "Engine", container: "Container") -> "tuple[IdMap, IdMap] | None":
     """The ids that a container's files have here where those inside are others.
 
-    A stopped container's files are seen as they are on the disk, where they have those inside.
+    A stopped container's files are seen as they are on the disk, where most have those inside.
     """
     mode = container.record.get("HostConfig", {}).get("UsernsMode", "")
-    if not container.is_active or not user_namespaces.is_apart(mode):
+    if not user_namespaces.is_apart(mode):
         return None
+    if not container.is_active:
+        return shifted.recorded(engine.settings.container_directory(container.id))
     return ids_of_process(container.init_pid)
 
 
-def _owned_inside(container: "Container") -> "Owned | None":
+def _owned_inside(engine: "Engine", container: "Container") -> "Owned | None":
     """Says for a file's owners here who they are inside; None where they are the same."""
-    ids = _ids(container)
+    ids = _ids(engine, container)
     if ids is None:
         return None
     uids, gids = ids
     return lambda uid, gid: (uids.inside(uid), gids.inside(gid))
 
 
-def _owned_outside(container: "Container", owner: tuple[int, int] | None) -> "Owned | None":
+def _owned_outside(
+    engine: "Engine", container: "Container", owner: tuple[int, int] | None
+) -> "Owned | None":
     """Says for a file's owners inside, or the one that all are to have, who they are here."""
-    ids = _ids(container)
+    ids = _ids(engine, container)
     if ids is None:
         return None if owner is None else lambda *_: owner
     uids, gids = ids

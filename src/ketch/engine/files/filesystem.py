@@ -172,7 +172,7 @@ class _Mounted:
         # The database is this thread's.
         for number, point in enumerate(self._points):
             if point["Type"] == "image":
-                directory = sources.image_directory(self._engine, self._container.id, number, point)
+                directory = sources.image_directory(self._engine, self._container, number, point)
                 self._images[number] = directory
             elif point["Type"] == "volume":
                 with contextlib.suppress(NotFoundError):  # a start makes it anew

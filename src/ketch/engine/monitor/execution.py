@@ -213,7 +213,8 @@ def _specify(
         user = passwd.look_up(user_name, read_beneath(root, "/etc/passwd"), group_text)
     if asked.get("User"):
         added = passwd.group_ids(request["HostConfig"].get("GroupAdd") or (), group_text)
-        groups = list(dict.fromkeys([user.gid, *user.groups, *added]))
+        own = [user.gid, *user.groups] if host.examine().sets_groups else []
+        groups = list(dict.fromkeys([*own, *added]))
         process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
     process["env"] = environment.of_container(
         [*linked, *request["Config"].get("Env", ()), *(asked.get("Env") or ())],

@@ -287,9 +287,10 @@ def _create(
         say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
         parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
         held.callback(parts.resolver.close)
-    files = shared.files(engine) or _write_name_files(directory, request, wires)
+    files = shared.files(engine) or _write_name_files(directory, request, wires, apart)
     say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
-    rootfs = engine.images.snapshotter.mount(directory, owner, passing=container.auto_remove)
+    mapping = apart.mapping if apart is not None else None
+    rootfs = engine.images.snapshotter.mount(directory, mapping, passing=container.auto_remove)
     with ExitStack() as until_attached:
         until_attached.callback(os.close, rootfs)
         if sandbox is not None:
@@ -382,7 +383,9 @@ def _configure(
     )
 
 
-def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring") -> bundle.Files:
+def _write_name_files(
+    directory: str, request: "Request", wires: "wiring.Wiring", apart: "UserNamespace | None"
+) -> bundle.Files:
     """Write what becomes the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
     config, resources = request["Config"], request["HostConfig"]
     in_host_network = resources["NetworkMode"] == "host"
@@ -398,6 +401,10 @@ def _write_name_files(directory: str, request: "Request", wires: "wiring.Wiring"
     _write(files.hosts, hosts)
     _write(files.hostname, names.hostname(config["Hostname"]))
     _write(files.resolv_conf, resolution.resolv_conf(resources, named=bool(addresses)))
+    if apart is not None and apart.mapping is None:
+        root = apart.uids.first_outside(), apart.gids.first_outside()
+        for path in (files.hosts, files.hostname, files.resolv_conf):
+            os.chown(path, *root)
     return files
 
 

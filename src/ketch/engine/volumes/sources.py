@@ -2,6 +2,7 @@
 
 import os
 
+from ketch.engine import user_namespaces
 from ketch.errors import InvalidArgumentError, SyscallError
 from ketch.linux import mount, openat2
 from ketch.linux.libc import AT_RECURSIVE
@@ -10,6 +11,7 @@ from ketch.linux.scopes import owned
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
+    from ketch.engine.records.rows import Container
     from ketch.images.snapshots import Snapshotter
     from ketch.spec.container import MountPoint
 
@@ -31,23 +33,26 @@ def part_of_volume(point: "MountPoint") -> int:
         return _part(data, subpath(point), f"volume {point['Name']}")
 
 
-def image_directory(engine: "Engine", container_id: str, number: int, point: "MountPoint") -> str:
+def image_directory(
+    engine: "Engine", container: "Container", number: int, point: "MountPoint"
+) -> str:
     """Returns the directory of an image that is mounted in a container, prepared for it.
 
     Args:
         engine: where the image is.
-        container_id: the container.
+        container: the container.
         number: of this mount among the container's.
         point: the mount.
 
     Raises:
         NotFoundError: the image is gone.
     """
-    directory = f"{engine.settings.container_directory(container_id)}/image-{number}"
+    directory = f"{engine.settings.container_directory(container.id)}/image-{number}"
     if not os.path.isdir(directory):
         image = engine.images.resolve(point["Source"])
         os.mkdir(directory, 0o700)
-        engine.images.snapshotter.prepare(directory, image.chain_ids)
+        ids = user_namespaces.shift_of(engine, container)
+        engine.images.snapshotter.prepare(directory, image.chain_ids, ids=ids)
     return directory
 
 

@@ -1,0 +1,111 @@
+"""``--userns`` and groups as an ordinary user has them: podman's rootless modes."""
+
+import pathlib
+import subprocess
+
+import pytest
+
+from tests.support.users import User
+
+
+def inside(user: User, mode: str, script: str, *options: str) -> list[str]:
+    """Return the words of a shell script in busybox with ids of its own."""
+    return user.ketch.ok("run", "--rm", "--userns", mode, "--network", "none", *options,
+                         "busybox", "sh", "-c", script).split()  # fmt: skip
+
+
+OWNERS = "stat -c %u:%g / /bin/sh /etc/hosts /dev/shm"
+
+
+def test_the_users_own_id_is_the_same_inside(user: User) -> None:
+    user.run("sh", "-c", "mkdir -p kept && echo mine > kept/file")
+    own = f"{user.uid}:{user.uid}"
+    script = f"id -u; id -un; pwd; echo $HOME; stat -c %u:%g /w/file; touch /w/new; {OWNERS}"
+    told = inside(user, "keep-id", script, "-v", "./kept:/w", "-w", "/w")
+    assert told[:5] == [str(user.uid), user.name, "/w", "/w", own]
+    assert told[5:] == ["0:0"] * 4
+    assert (user.home / "kept/new").stat().st_uid == user.uid
+    # The user's own home directory counts, where the container has it.
+    assert inside(user, "keep-id", "echo $HOME", "-v", f"{user.home}:{user.home}") == [
+        str(user.home)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("keep-id:uid=33,gid=34", "0 1 33 33 0 1 34 34 65503 33 34"),
+        ("nomap", "0 1 65536 0 0"),
+        ("auto", "0 1 1024 0 0"),
+        ("auto:size=3000", "0 1 3000 0 0"),
+    ],
+)
+def test_ids_of_a_mode(user: User, mode: str, expected: str) -> None:
+    told = inside(user, mode, f"cat /proc/self/uid_map; id -u; id -g; {OWNERS}; touch /tmp/x")
+    assert told == [*expected.split(), *["0:0"] * 4]
+
+
+def test_ids_can_be_named_by_those_of_the_users_namespace(user: User) -> None:
+    maps = ("--uidmap", "0:1:1000", "--uidmap", "5000:0:1", "--network", "none")
+    out = user.ketch.ok("run", "--rm", *maps, "busybox", "cat", "/proc/self/uid_map")
+    assert out.split() == ["0", "1", "1000", "5000", "0", "1"]
+    refused = user.ketch("run", "--rm", "--uidmap", "0:100000:5", "busybox", "true")
+    assert refused.status == 125
+    assert "user ids 100000 to 100004, which the container is to have, are not there" in refused.err
+
+
+def test_files_have_the_images_owners_wherever_they_go(user: User) -> None:
+    ketch = user.ketch
+    script = "touch /new; chown 7:8 /new; rm /bin/vi; echo ready; exec sleep 1000"
+    ketch.ok("run", "-d", "--name", "kept", "--userns", "keep-id", "-u", "0", "busybox", "sh", "-c",
+             script)  # fmt: skip
+    try:
+        while "ready" not in ketch.ok("logs", "kept"):
+            pass
+        listing = "ketch cp kept:/new - | tar --list --verbose --numeric-owner"
+        assert " 7/8 " in user.run("sh", "-c", listing).out
+        assert ketch.ok("diff", "kept").split("\n")[-1] == "A /new"
+        ketch.ok("commit", "--pause=false", "kept", "kept-image")
+        ketch.ok("stop", "-t", "0", "kept")
+        assert " 7/8 " in user.run("sh", "-c", listing).out
+        ketch.ok("cp", "kept:/new", "/tmp/" + user.name)
+        look = ("kept-image", "sh", "-c", "stat -c %u:%g /new /bin/sh; test ! -e /bin/vi")
+        for mode in ("host", "keep-id", "auto"):
+            out = ketch.ok("run", "--rm", "--userns", mode, "--network", "none", *look)
+            assert out.split() == ["7:8", "0:0"], mode
+    finally:
+        ketch.ok("rm", "-f", "kept")
+        ketch("rmi", "kept-image")
+        pathlib.Path("/tmp", user.name).unlink(missing_ok=True)
+
+
+def test_a_user_alone_has_no_other_ids(lone_user: User) -> None:
+    told = inside(lone_user, "keep-id", f"id -u; {OWNERS}; touch /root/x")
+    assert told == [str(lone_user.uid), *[f"{lone_user.uid}:{lone_user.uid}"] * 4]
+    for mode in ("nomap", "auto"):
+        refused = lone_user.ketch("run", "--rm", "--userns", mode, "busybox", "true")
+        assert refused.status == 125
+        assert {"nomap": "no ids but its own", "auto": "no 1024 user"}[mode] in refused.err
+
+
+def test_the_callers_groups_stay_where_that_is_asked_for(
+    user: User, tmp_path: pathlib.Path
+) -> None:
+    group, shared = f"{user.name}-g", pathlib.Path("/tmp", f"{user.name}-shared")
+    subprocess.run(["groupadd", group], check=True)
+    try:
+        subprocess.run(["gpasswd", "-a", user.name, group], check=True, stdout=subprocess.DEVNULL)
+        shared.mkdir()
+        subprocess.run(["chgrp", group, shared], check=True)
+        shared.chmod(0o770)
+        run = ("run", "--rm", "--network", "none", "-v", f"{shared}:/s")
+        assert user.ketch(*run, "busybox", "touch", "/s/a").status == 1
+        for mode in ("host", "keep-id"):
+            user.ketch.ok(*run, "--userns", mode, "--group-add", "keep-groups", "busybox",
+                          "touch", f"/s/{mode}")  # fmt: skip
+        refused = user.ketch(*run, "--group-add", "keep-groups", "--group-add", "5", "busybox",
+                             "true")  # fmt: skip
+        assert "not allowed with any other --group-add" in refused.err
+    finally:
+        subprocess.run(["rm", "-rf", shared], check=True)
+        subprocess.run(["groupdel", group], check=True)
