@@ -629,6 +629,7 @@ class Containers:
         command: Command = None,
         *,
         lifetime: Lifetime = "container",
+        timeout: float | None = None,
         **options: Unpack[RunOptions],
     ) -> Session:
         """Create a container and start it, attached: iterate over the result for its output.
@@ -637,10 +638,16 @@ class Containers:
             image: its image, by name or as an ``Image``.
             command: the program and its arguments; the image's where None.
             lifetime: as for ``run``.
+            timeout: how many seconds the container may run; then it is killed. None for ever.
             options: as for ``run``; with ``interactive=True`` input can be written.
         """
     async def create(
-        self, image: str | Image, command: Command = None, **options: Unpack[RunOptions]
+        self,
+        image: str | Image,
+        command: Command = None,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> Container:
         """Create a container without starting it; arguments as for ``start``."""
     async def get(self, name: str) -> Container:

@@ -207,3 +207,8 @@ def test_what_there_is_can_be_seen() -> None:
     assert names <= set(dir(ketch))
     for name in names - {"aio"}:
         assert getattr(ketch, name).__name__ == name
+
+
+def test_what_goes_on_by_itself_has_its_time_as_well(library: "ketch.Engine") -> None:
+    with library.containers.run("busybox", ["sleep", "60"], detach=True, timeout=0.5) as container:
+        assert (container.attrs["HostConfig"]["Timeout"], container.wait(timeout=20)) == (1, 137)

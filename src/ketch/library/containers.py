@@ -82,7 +82,7 @@ class Containers(Collection):
             stdout: whether what it writes there is returned.
             stderr: likewise; with both, in the order in which it came.
             timeout: how many seconds the program may take, from its start; then the container is
-                killed and removed. None for ever.
+                killed and, unless it goes on by itself (``detach``), removed. None for ever.
             max_output: how many bytes it may write, to both together, likewise.
             lifetime: ``process`` binds the container's life to this Python program's: when that
                 ends, even by SIGKILL, the container is killed, and removed with ``rm=True``. So it
@@ -101,11 +101,13 @@ class Containers(Collection):
             ProgramOutputError: it wrote more than it was to.
             KetchError: the container cannot be made or started.
         """
+        given.limits(timeout, max_output)
         if detach:
-            session = self._run(image, command, options, lifetime or "container", detach=True)
+            session = self._run(
+                image, command, options, lifetime or "container", detach=True, timeout=timeout
+            )
             session.close()
             return self.get(session.id)
-        given.limits(timeout, max_output)
         data = None if stdin is None else given.content("stdin", stdin)
         if data is not None:
             options["interactive"] = True
@@ -133,6 +135,7 @@ class Containers(Collection):
         command: "Command" = None,
         *,
         lifetime: "Lifetime" = "container",
+        timeout: float | None = None,
         **options: "Unpack[RunOptions]",
     ) -> "Session":
         """Create a container and start it, attached: iterate over the result for its output.
@@ -141,16 +144,20 @@ class Containers(Collection):
             image: its image, by name or as an ``Image``.
             command: the program and its arguments; the image's where None.
             lifetime: as for ``run``.
+            timeout: how many seconds the container may run; then it is killed. None for ever.
             options: as for ``run``; with ``interactive=True`` input can be written.
         """
-        return self._run(image, command, options, lifetime)
+        given.limits(timeout, None)
+        return self._run(image, command, options, lifetime, timeout=timeout)
 
     def _run(
         self, image: "str | Image", command: "Command", options: "RunOptions",
-        lifetime: "Lifetime", *, detach: bool = False,
+        lifetime: "Lifetime", *, detach: bool = False, timeout: float | None = None,
     ) -> "Session":  # fmt: skip
         name_of_image = _name(image)
-        request, name = make_request(name_of_image, command, options, detach=detach)
+        request, name = make_request(
+            name_of_image, command, options, detach=detach, timeout=timeout
+        )
         fields: dict[str, wire.Value] = {
             "action": "run", "request": json.dumps(request), "--name": name, "lifetime": lifetime,
             "--detach": detach, "forget": True,
@@ -172,11 +179,17 @@ class Containers(Collection):
             self._places.engine.containers.remove(container_id, force=True, volumes=True)
 
     def create(
-        self, image: "str | Image", command: "Command" = None, **options: "Unpack[RunOptions]"
+        self,
+        image: "str | Image",
+        command: "Command" = None,
+        *,
+        timeout: float | None = None,
+        **options: "Unpack[RunOptions]",
     ) -> Container:
         """Create a container without starting it; arguments as for ``start``."""
+        given.limits(timeout, None)
         name_of_image = _name(image)
-        request, name = make_request(name_of_image, command, options)
+        request, name = make_request(name_of_image, command, options, timeout=timeout)
 
         def make() -> "Record":
             with self._places.uninterrupted():

@@ -70,6 +70,7 @@ class RunOptions(TypedDict, total=False):
     health_timeout: Amount | None
     healthcheck: Mapping[str, object] | None
     hostname: str | None
+    idle_timeout: int | None
     init: bool | None
     interactive: bool | None
     ip: str | None
@@ -165,6 +166,7 @@ class UpdateOptions(TypedDict, total=False):
     cpus: Amount | None
     cpuset_cpus: str | None
     cpuset_mems: str | None
+    idle_timeout: int | None
     mem_limit: Amount | None
     mem_reservation: Amount | None
     memory: Amount | None
@@ -175,6 +177,7 @@ class UpdateOptions(TypedDict, total=False):
     pids_limit: int | None
     restart: str | None
     restart_policy: str | Mapping[str, object] | None
+    timeout: int | None
 
 
 class BuildOptions(TypedDict, total=False):

@@ -4,6 +4,7 @@ The table of options (``spec.options``) says what there is, checks the values an
 request, so that ``memory="64m"`` here and ``--memory 64m`` there are one thing.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 # These concern a command line alone; the library has parameters and methods in their place.
-OF_THE_COMMAND = {"attach", "cidfile", "detach", "detach-keys", "explain", "quiet", "sig-proxy"}
+OF_THE_COMMAND = {"attach", "cidfile", "detach", "detach-keys", "explain", "quiet", "sig-proxy",
+                  "timeout"}  # fmt: skip
 
 KNOWN = tuple(option for option in OPTIONS if option.name not in OF_THE_COMMAND)
 """What ``run`` and ``create`` have as keywords."""
@@ -39,7 +41,7 @@ _PARTED = {
 
 def make_request(
     image: str, command: "str | Iterable[str] | None", options: "Mapping[str, object]",
-    *, detach: bool = False,
+    *, detach: bool = False, timeout: float | None = None,
 ) -> "tuple[Request, str]":  # fmt: skip
     """Returns the request for a container, and the name that it is to have.
 
@@ -48,6 +50,7 @@ def make_request(
         command: the program and its arguments; one text is split at its blanks, as by a shell.
         options: keywords.
         detach: whether nobody is to be attached from the start.
+        timeout: how many seconds the container may run; None for ever.
 
     Raises:
         InvalidArgumentError: a keyword is unknown, or its value is wrong.
@@ -63,6 +66,9 @@ def make_request(
             fields.append(_read(read_fields, keyword, value))
     found, given = read(KNOWN, named)
     values |= {**found, "detach": detach}
+    if timeout is not None:
+        values["timeout"] = math.ceil(timeout)
+        given.add("timeout")
     caller = Caller(os.getcwd(), dict(os.environ), _content)
     made = request(values, given, [image, *docker_names.words(command)], caller)
     for field in fields:

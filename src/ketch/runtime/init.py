@@ -44,7 +44,8 @@ class Birth:
         fifo: descriptor of the exec fifo that starts the program, or None to wait for the parent.
         preserved: how many descriptors from 3 on the program inherits.
         explain: takes each step's description as it happens.
-        under_init: whether PID 1 stays ketch's and the program is its child.
+        under_init: ``true`` where PID 1 stays ketch's and the program is its child; ``alone``
+            where there is no program.
         die_with_parent: whether the container ends when its parent does.
         container_id: the container's identifier, for its hooks, listener and keyring.
         new_keyring: whether it gets a session keyring of its own; not without an identifier.
@@ -82,7 +83,7 @@ class Birth:
         fifo: int | None = None,
         preserved: int = 0,
         explain: "Callable[[str], None] | None" = None,
-        under_init: bool = False,
+        under_init: str = "",
         die_with_parent: bool = False,
         container_id: str = "",
         new_keyring: bool = True,
@@ -159,10 +160,13 @@ def _live(birth: Birth, channel: Channel) -> None:
         limit=channel.be_limited,
         die_with_parent=birth.die_with_parent,
     )
-    path = setup.find_program()
+    path = "" if birth.under_init == "alone" else setup.find_program()
     channel.reached("created")
     _await_start(birth, channel)
     _run_hooks(birth, "startContainer", "created")
+    if not path:
+        birth.say("reap orphans, and nothing else")
+        _be_alone(birth)
     birth.say(f"become {path} · execve(2)")
     if birth.under_init:
         _stay_as_init(birth, channel, path)
@@ -283,6 +287,12 @@ def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:
         os._exit(127)
 
     pid_one.stay(start, birth.setup.arguments, birth.setup.environment)
+
+
+def _be_alone(birth: Birth) -> None:
+    from ketch.runtime import pid_one  # noqa: PLC0415 loaded by Birth
+
+    pid_one.be_alone(birth.setup.environment)
 
 
 def hide_command_line() -> None:

@@ -26,6 +26,8 @@ PATH = "/sbin/docker-init"
 """As what it is shown, which is what Docker's users look for. There is no such file."""
 
 _NAME = b"docker-init"
+_NOBODY = 0x7FFFFFFF  # a pid that no process has: /proc/sys/kernel/pid_max is at most 1 << 22
+_NO_DESCRIPTOR = -1
 _EVERY_SIGNAL = b"\xff" * 8
 
 # scripts/pid_one_x86_64.s and scripts/pid_one_aarch64.s, less the data, which follows here.
@@ -79,18 +81,22 @@ def stay(start: "Callable[[], None]", arguments: list[str], environment: list[st
         os.close(awaited)
         _take_the_terminal()
         start()
-    words = [PATH, "--", *arguments]
-    with suppress(OSError, SyscallError, KeyError):
-        descriptor = _file(executable(libc.MACHINE, program, ready))
-        process.close_all_but({descriptor, ready})
-        os.set_inheritable(ready, True)
-        pairs = dict(entry.partition("=")[::2] for entry in environment)
-        process.exec_descriptor(descriptor, words, pairs)
-    with suppress(OSError):
-        process.set_command_line(words)
-        process.set_name(_NAME.decode())
-    process.close_all_but(set())
+    _become([PATH, "--", *arguments], environment, program, ready)
     _serve(program, every)
+
+
+def be_alone(environment: list[str]) -> "NoReturn":
+    """Be the container's PID 1 without a program: only reap, until SIGKILL.
+
+    A container for programs that come by exec needs nothing in its image.
+
+    Args:
+        environment: the container's.
+    """
+    every = signals.valid_signals()
+    signals.pthread_sigmask(signals.SIG_BLOCK, every)
+    _become([PATH], environment, _NOBODY, _NO_DESCRIPTOR)
+    _serve(_NOBODY, every)
 
 
 def executable(machine: str, child: int, ready: int) -> bytes:
@@ -105,7 +111,7 @@ def executable(machine: str, child: int, ready: int) -> bytes:
         KeyError: there is no code for this machine.
     """
     code, number = _CODE[machine]
-    body = code + _EVERY_SIGNAL + _NAME + b"\0" + struct.pack("=2I", child, ready)
+    body = code + _EVERY_SIGNAL + _NAME + b"\0" + struct.pack("=2i", child, ready)
     header_bytes, entry_bytes = 64, 56
     start = header_bytes + 2 * entry_bytes
     size = start + len(body)
@@ -118,6 +124,21 @@ def executable(machine: str, child: int, ready: int) -> bytes:
     )
     stack = struct.pack("=2I6Q", _PT_GNU_STACK, _READ_WRITE, 0, 0, 0, 0, 0, 16)
     return header + load + stack + body
+
+
+def _become(words: list[str], environment: list[str], program: int, ready: int) -> None:
+    """Become the machine code, or where that cannot be look like it."""
+    with suppress(OSError, SyscallError, KeyError):
+        descriptor = _file(executable(libc.MACHINE, program, ready))
+        process.close_all_but({descriptor, ready} - {_NO_DESCRIPTOR})
+        if ready != _NO_DESCRIPTOR:
+            os.set_inheritable(ready, True)
+        pairs = dict(entry.partition("=")[::2] for entry in environment)
+        process.exec_descriptor(descriptor, words, pairs)
+    with suppress(OSError):
+        process.set_command_line(words)
+        process.set_name(_NAME.decode())
+    process.close_all_but(set())
 
 
 def _take_the_terminal() -> None:
@@ -146,7 +167,8 @@ def _serve(program: int, every: "Iterable[int]") -> "NoReturn":
     while True:
         caught = signals.sigwaitinfo(every)
         if caught.si_signo != signals.SIGCHLD:
-            os.kill(program, caught.si_signo)
+            with suppress(ProcessLookupError):
+                os.kill(program, caught.si_signo)
             continue
         while True:
             try:

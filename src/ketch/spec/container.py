@@ -86,6 +86,7 @@ class HostConfig(TypedDict, total=False):
     DnsSearch: list[str]
     ExtraHosts: list[str]
     GroupAdd: list[str]
+    IdleTimeout: int
     Init: bool
     IpcMode: str
     Isolation: str
@@ -116,6 +117,7 @@ class HostConfig(TypedDict, total=False):
     ShmSize: int
     StorageOpt: dict[str, str]
     Sysctls: dict[str, str]
+    Timeout: int
     Tmpfs: dict[str, str]
     UTSMode: str
     Ulimits: list["Ulimit"]

@@ -279,6 +279,9 @@ def _check_life(config: "Config", resources: "HostConfig") -> None:
         restart.check(policy)
     if resources.get("AutoRemove") and policy.get("Name", "") not in {"", "no"}:
         raise InvalidArgumentError("can't create 'AutoRemove' container with restart policy")
+    for name in ("Timeout", "IdleTimeout"):
+        if resources.get(name, 0) < 0:  # type: ignore[operator] # both are numbers
+            raise InvalidArgumentError(f"invalid {name}: a number of seconds is wanted, 0 for ever")
     if check_ := config.get("Healthcheck"):
         from ketch.spec import health  # noqa: PLC0415 - most containers have none
 

@@ -14,6 +14,7 @@ from ketch.engine.configuration.configuration import arguments
 from ketch.engine.configuration.limits import resources_of
 from ketch.engine.configuration.security import security_options
 from ketch.engine.host import DEFAULT_SYSCTLS, PING_GROUPS
+from ketch.runtime import pid_one
 from ketch.runtime.process import KEEP_GROUPS_ANNOTATION
 from ketch.spec import capabilities, endpoints, environment, seccomp, user_namespaces
 from ketch.spec.passwd import KEEP_GROUPS
@@ -42,7 +43,8 @@ __all__ = ["Files", "Source", "build"]
 OCI_VERSION = "1.2.0"
 
 INIT_ANNOTATION = "org.ketch.init"
-"""``true`` asks the runtime to stay as PID 1, to pass signals on and to reap."""
+"""``true`` asks the runtime to stay as PID 1, to pass signals on and to reap; ``alone``, to have
+no other program."""
 
 CGROUP_PARENT = "/ketch"
 
@@ -123,12 +125,19 @@ def build(
     annotations = {**resources.get("Annotations", {})}
     # Where the container is not the first process of its namespace, there is an init already.
     if resources.get("Init") and not resources.get("PidMode"):
-        annotations[INIT_ANNOTATION] = "true"
+        alone = arguments(config) == [pid_one.PATH]
+        annotations[INIT_ANNOTATION] = "alone" if alone else "true"
     if KEEP_GROUPS in resources.get("GroupAdd", ()):
         annotations[KEEP_GROUPS_ANNOTATION] = "1"
     if annotations:
         bundle["annotations"] = annotations
     return bundle
+
+
+def init_of(config: "Config") -> str:
+    """Which PID 1 a configuration asks for beside its program: ``true``, ``alone``, or none."""
+    asked = config.get("annotations", {}).get(INIT_ANNOTATION, "")
+    return asked if asked in {"true", "alone"} else ""
 
 
 def _process(

@@ -1,12 +1,14 @@
 """``update``: other limits and another restart policy for a container, applied while it runs."""
 
 import json
+from contextlib import suppress
 
 from ketch.engine import host
 from ketch.engine.configuration import admission, configuration, devices, limits
 from ketch.engine.records import states
 from ketch.engine.records.rows import record_event, select
 from ketch.engine.records.rows import update as update_row
+from ketch.engine.requests import launch
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import procfs
 from ketch.spec import options, restart
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 # What can be changed: all that Docker's update takes.
 FIELDS = (
     "BlkioWeight", "CpuPeriod", "CpuQuota", "CpuRealtimePeriod", "CpuRealtimeRuntime", "CpuShares",
-    "CpusetCpus", "CpusetMems", "Memory", "MemoryReservation", "MemorySwap", "NanoCpus",
-    "PidsLimit", "RestartPolicy",
+    "CpusetCpus", "CpusetMems", "IdleTimeout", "Memory", "MemoryReservation", "MemorySwap",
+    "NanoCpus", "PidsLimit", "RestartPolicy", "Timeout",
 )  # fmt: skip
 
 # What no option of update says, but a client of the API may.
@@ -32,6 +34,9 @@ _OF_DEVICES = (
     "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps", "BlkioDeviceWriteIOps",
     "BlkioWeightDevice",
 )  # fmt: skip
+
+# Those of which 0 means none, and not that nothing was said.
+_ZERO_COUNTS = {"IdleTimeout", "PidsLimit", "Timeout"}
 
 OPTIONS = tuple(option for option in options.OPTIONS if option.field.partition(".")[2] in FIELDS)
 """The options that say so."""
@@ -76,7 +81,7 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
     asked: HostConfig = {  # type: ignore[assignment]
         key: value
         for key, value in changes.items()
-        if key in {*FIELDS, *_OF_DEVICES} and (value or key == "PidsLimit") and value is not None
+        if key in {*FIELDS, *_OF_DEVICES} and (value or key in _ZERO_COUNTS) and value is not None
     }
     if asked.get("PidsLimit", 0) < 0:
         asked["PidsLimit"] = 0  # whatever is less means the same: none
@@ -103,6 +108,9 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
         text = json.dumps(record, separators=(",", ":"))
         update_row(connection, container.id, {"record": text})
         record_event(connection, "update", container)
+    if container.is_active and asked.keys() & {"IdleTimeout", "Timeout"}:
+        with suppress(ConflictError):  # it ends just now
+            launch.ask_monitor(engine.settings, container.id, {"action": "times"})
     return []
 
 
@@ -132,7 +140,7 @@ def _apply(
     del found["devices"]  # they are not to be changed
     if asked.get("MemorySwap") == -1:
         found.setdefault("memory", {})["swap"] = -1
-    if asked.keys() <= {"RestartPolicy"}:
+    if asked.keys() <= {"IdleTimeout", "RestartPolicy", "Timeout"}:
         return
     try:
         engine.containers.cgroup(container).set(found)

@@ -14,7 +14,15 @@ from contextlib import suppress
 from ketch.cgroups import oom
 from ketch.engine import logs, mishaps
 from ketch.engine.logs import json_file
-from ketch.engine.monitor import finishing, handover, probing, requests, scribe, shortage
+from ketch.engine.monitor import (
+    deadlines,
+    finishing,
+    handover,
+    probing,
+    requests,
+    scribe,
+    shortage,
+)
 from ketch.engine.monitor.subject import Subject
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.requests import wire
@@ -261,6 +269,7 @@ class Monitor:
         supervisor.clients = self._clients
         if self._fields["health"]:
             probing.Watch(self._fields, supervisor)
+        deadlines.Watch(self._fields, supervisor)
         supervisor.on_names = self._serve_names
         if made.resolver is not None:
             supervisor.watched[made.resolver] = self._resolver_left

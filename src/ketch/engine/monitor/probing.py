@@ -11,6 +11,7 @@ from ketch.engine import mishaps
 from ketch.engine.containers import restarting
 from ketch.engine.engine import Engine
 from ketch.engine.monitor import execution, handover, health
+from ketch.engine.monitor.supervision import Alarm
 from ketch.engine.records import states
 from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
@@ -43,7 +44,7 @@ class Watch:
         supervisor: whose loop it is.
     """
 
-    __slots__ = ("_began", "_ended", "_fields", "_status", "_supervisor", "_times")
+    __slots__ = ("_alarm", "_began", "_ended", "_fields", "_status", "_supervisor", "_times")
 
     def __init__(self, fields: "Fields", supervisor: "Supervisor") -> None:
         self._fields = fields
@@ -54,8 +55,8 @@ class Watch:
         self._began = time.monotonic()
         self._status = health.STARTING
         self._ended: list[int] = []  # probers that have said all, and are to be reaped
-        supervisor.on_time = self._probe
-        supervisor.due = self._next(first=True)
+        self._alarm = Alarm(self._probe, self._next(first=True))
+        supervisor.alarms.append(self._alarm)
 
     def _next(self, *, first: bool = False) -> float:
         now = time.monotonic()
@@ -78,7 +79,7 @@ class Watch:
                 channel.close()
                 # One that has something to do about it waits for this very monitor.
                 self._ended.append(pid)
-                self._supervisor.due = self._next()
+                self._alarm.due = self._next()
             else:
                 self._status = str(told[0]["status"])
 
@@ -186,8 +187,8 @@ def _run(
                     with suppress(OSError):
                         process.pidfd_send_signal(supervisor.pidfd, 9)
 
-                supervisor.on_time = expire
-                supervisor.due = time.monotonic() + timeout_ns / 1e9
+                deadline = time.monotonic() + timeout_ns / 1e9
+                supervisor.alarms.append(Alarm(expire, deadline))
                 status = supervisor.run()
         finally:
             # Nobody asks about it: else a container with many checks would have many records.

@@ -54,7 +54,7 @@ def _begin(root: str, awake: int, connection: _socket.socket, channel: handover.
     fields: dict[str, wire.Value] = {
         "root": root, "state": "", "home": "", "container": "none", "between": 0, "cgroup": "",
         "once": False, "name": "none", "image_id": "", "image": "", "created_ns": "0",
-        "record": "", "health": [],
+        "record": "", "health": [], "ends_after": 0,
         "descriptors": ["stdout", "init", "resolver", "listener", "shortage"],
     }  # fmt: skip
     shortage = os.eventfd(0, os.EFD_CLOEXEC)

@@ -19,7 +19,7 @@ from ketch.engine.configuration import bundle, devices, mounts, realtime, sharin
 from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.files import at_rest
 from ketch.engine.home import entering
-from ketch.engine.monitor import health, subject
+from ketch.engine.monitor import deadlines, health, subject
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import pins, releasing, resolution, wiring
 from ketch.engine.requests import launch, wire
@@ -218,6 +218,7 @@ def _hand_over(
         kept.append(("network", parts.wires.sandbox.descriptor))
     about_log = subject.fields(container)
     schedule = health.schedule(health.check_of(container))
+    ends_after = deadlines.seconds(container.record["HostConfig"])
     fields: dict[str, wire.Value] = {
         **settings.fields,
         "container": container.id,
@@ -225,10 +226,11 @@ def _hand_over(
         "cgroup": parts.cgroup.path,
         "once": bool(config.get("StdinOnce")) and not config.get("Tty"),
         "health": schedule,
+        "ends_after": ends_after,
         "descriptors": [name for name, _ in watched + kept],
         **about_log,
     }
-    at_once = bool(schedule or parts.init.between or about_log["record"])
+    at_once = bool(schedule or ends_after or parts.init.between or about_log["record"])
     head = bytes((at_once, len(watched), len(outputs)))
     channel.tell(fields, [descriptor for _, descriptor in watched + kept], head)
     # It opens the log, which may be a connection to somebody who is not there.
@@ -327,7 +329,7 @@ def _create(
             directory,
             rootfs=rootfs,
             streams=parts.streams.given,
-            under_init=config.get("annotations", {}).get(bundle.INIT_ANNOTATION) == "true",
+            under_init=bundle.init_of(config),
             die_with_parent=True,
             sibling=True,
             container_id=container.id,

@@ -133,6 +133,21 @@ class Streams:
             os.close(self._theirs.pop())
 
 
+class Alarm:
+    """Something that a supervisor does when its time has come.
+
+    Args:
+        ring: does it; returns when to do it next, by ``time.monotonic()``, or None for never.
+        due: when to do it first, likewise.
+    """
+
+    __slots__ = ("due", "ring")
+
+    def __init__(self, ring: "Callable[[], float | None]", due: float | None) -> None:
+        self.ring = ring
+        self.due = due
+
+
 class Supervisor:
     """Watches over one program until it has ended.
 
@@ -148,14 +163,14 @@ class Supervisor:
         pidfd: descriptor of the program.
         clients: who is attached.
         watched: further descriptors to what to do when they are readable; it may change this.
-        due: when ``on_time`` is to be called next, by ``time.monotonic()``, or None for never.
-        on_time: what to do then; returns when to do it next.
+        alarms: what to do in time.
         on_names: what to do for a client that wants the program's names answered.
+        on_times: what to do for a client that has changed how long the program may run.
     """
 
     __slots__ = (
         "_identifier", "_input", "_input_ended", "_listener", "_log", "_once", "_read_bytes",
-        "_rest_at", "_streams", "clients", "due", "on_names", "on_time", "pidfd", "watched",
+        "_rest_at", "_streams", "alarms", "clients", "on_names", "on_times", "pidfd", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -180,9 +195,9 @@ class Supervisor:
         self._read_bytes = 0  # since the last rest
         self.clients: list[Client] = []
         self.watched: dict[int, Callable[[], None]] = {}
-        self.due: float | None = None
-        self.on_time: Callable[[], float | None] | None = None
+        self.alarms: list[Alarm] = []
         self.on_names: Callable[[Client], None] | None = None
+        self.on_times: Callable[[Client], None] | None = None
 
     def attach(self, client: "Client", *, gives: bool, takes: tuple[int, ...]) -> None:
         """Take on a client.
@@ -248,11 +263,13 @@ class Supervisor:
         if self._input and streams.input is not None:
             reads = select.POLLIN if streams.input == streams.console and held_until is None else 0
             poll.register(streams.input, reads | select.POLLOUT)
-        found = poll.poll(_milliseconds_until(held_until, self.due, self._rest_at))
+        dues = [alarm.due for alarm in self.alarms]
+        found = poll.poll(_milliseconds_until(held_until, self._rest_at, *dues))
         if not found and self._rest_at is not None and time.monotonic() >= self._rest_at:
             self._rest()
-        if self.due is not None and self.on_time is not None and time.monotonic() >= self.due:
-            self.due = self.on_time()
+        for alarm in self.alarms:
+            if alarm.due is not None and time.monotonic() >= alarm.due:
+                alarm.due = alarm.ring()
         return found
 
     def _rest(self) -> None:
@@ -348,6 +365,8 @@ class Supervisor:
             client.ended(0)
         elif action == "names" and self.on_names is not None:
             self.on_names(client)
+        elif action == "times" and self.on_times is not None:
+            self.on_times(client)
         else:
             client.gone = True
 

@@ -22,8 +22,6 @@ _BOOT = (
     "from ketch.engine.networks.resolver import main; main()"
 )
 
-_ANSWER_BYTES = 4096
-
 
 def register(settings: "Settings", container_id: str, namespace: int) -> _socket.socket:
     """Have a container's questions answered: the resolver is started if it does not run.
@@ -67,18 +65,11 @@ def request(settings: "Settings", container_id: str) -> bool:
         ConflictError: there is no monitor.
         UnavailableError: the monitor could not.
     """
-    connection = launch.reach_monitor(settings, container_id)
-    try:
-        connection.sendall(wire.frame(wire.REQUEST, wire.encode({"action": "names"})))
-        decoder = wire.Decoder()
-        while data := connection.recv(_ANSWER_BYTES):
-            for kind, payload in decoder.feed(data):
-                if kind == wire.STARTED:
-                    return True
-                if (kind, payload) == (wire.EXIT, b"0"):
-                    return False
-    finally:
-        connection.close()
+    answer = launch.ask_monitor(settings, container_id, {"action": "names"})
+    if answer[0] == wire.STARTED:
+        return True
+    if answer == (wire.EXIT, b"0"):
+        return False
     raise UnavailableError(
         f"no name server can be had for container {container_id}",
         f"the end of {settings.state}/{launch.ERROR_LOG} tells more",

@@ -196,6 +196,20 @@ def end_sessions(connection: "sqlite3.Connection", container_id: str) -> None:
     )
 
 
+def last_use_ns(connection: "sqlite3.Connection", container_id: str) -> int:
+    """When somebody last did something with a container, in nanoseconds since the epoch, or 0.
+
+    Its health checks are nobody's use, and what happened long ago may be forgotten.
+    """
+    (used_ns,) = connection.execute(
+        "SELECT max((SELECT coalesce(max(ended_ns), 0) FROM exec WHERE container_id = :id),"
+        " (SELECT coalesce(max(time_ns), 0) FROM event WHERE actor_id = :id"
+        "  AND action NOT LIKE 'exec_%' AND action NOT LIKE 'health_%'))",
+        {"id": container_id},
+    ).fetchone()
+    return int(used_ns)
+
+
 def no_such(reference: str) -> NotFoundError:
     """The error for a container that is not there."""
     return NotFoundError(f"No such container: {reference}")

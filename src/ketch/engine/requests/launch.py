@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 
+from ketch.engine.requests import wire
 from ketch.engine.settings import is_closed
 from ketch.errors import ConflictError, UnavailableError
 
@@ -19,6 +20,7 @@ MONITOR = "monitor"  # name of the socket in a container's runtime directory
 SOCKET = 3  # the descriptor on which a new process finds what it is to serve
 ERROR_LOG = "errors.log"
 _BACKLOG = 128
+_ANSWER_BYTES = 4096
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 # Of /proc/self/status: credentials, privileges, and where the process may run.
@@ -119,6 +121,33 @@ def reach_monitor(settings: "Settings", container_id: str, name: str = MONITOR) 
     if connection is None:
         raise ConflictError(f"container {container_id} has no monitor that could be reached")
     return connection
+
+
+def ask_monitor(
+    settings: "Settings", container_id: str, fields: "dict[str, wire.Value]"
+) -> tuple[int, bytes]:
+    """Ask the monitor of a container that runs something, and wait for its answer.
+
+    Returns:
+        The kind of the frame that it answered with, STARTED or EXIT, and its payload; EXIT and
+        nothing where the container has ended meanwhile.
+
+    Raises:
+        ConflictError: there is no monitor.
+    """
+    connection = reach_monitor(settings, container_id)
+    try:
+        connection.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))
+        decoder = wire.Decoder()
+        while data := connection.recv(_ANSWER_BYTES):
+            for kind, payload in decoder.feed(data):
+                if kind in {wire.STARTED, wire.EXIT}:
+                    return kind, payload
+    except OSError:
+        pass
+    finally:
+        connection.close()
+    return wire.EXIT, b""
 
 
 def zygote_name() -> str:

@@ -50,6 +50,8 @@ its monitor takes any number of connections, each with one REQUEST (``launch.rea
 ==========  =================================================  =================================
 ``attach``  ``stdin``, ``stdout``, ``stderr``: what is wanted  STARTED, then as above from INPUT on
 ``resize``  ``rows``, ``columns``                              EXIT, or FAILED
+``names``                                                      STARTED, EXIT where they are already
+``times``                                                      EXIT, once it has looked
 ==========  =================================================  =================================
 
 An exec session with a terminal has such a socket too (``launch.exec_socket``), for ``resize``.

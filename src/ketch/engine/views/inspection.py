@@ -61,7 +61,7 @@ _CONFIG_UNSAID: "dict[str, Any]" = {
 }  # fmt: skip
 _HOST_CONFIG_UNSAID: "dict[str, Any]" = {
     "Annotations": NilMap(), "Init": None, "Mounts": NilSlice(), "StorageOpt": NilMap(),
-    "Sysctls": NilMap(), "Tmpfs": NilMap(),
+    "IdleTimeout": 0, "Sysctls": NilMap(), "Timeout": 0, "Tmpfs": NilMap(),
 }  # fmt: skip
 _CONTAINER_UNSAID: "dict[str, Any]" = {
     "ImageManifestDescriptor": None,
