@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Concatenate
 
-    from ketch.api.leaving import Leaving
     from ketch.engine.settings import Settings
 
 
@@ -65,8 +64,8 @@ class Application:
         self.presence = Presence(f"{settings.root}/ketch.db")
         self.shared: dict[str, object] = {}
         """What connections share as long as one needs it, such as the poll for events."""
-        self.builds: dict[str, Leaving] = {}
-        """Builds that go on, by what their clients call them."""
+        self.builds: dict[str, Callable[[], object]] = {}
+        """What ends builds that go on, by what their clients call them."""
 
     # Threads
 

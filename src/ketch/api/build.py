@@ -1,28 +1,19 @@
 """Routes of building, as Docker's clients without BuildKit ask for it, and of the build cache."""
 
 import asyncio
-import base64
-import binascii
-import os
 import re
 from typing import TYPE_CHECKING, cast
 
-from ketch.api import transfer
-from ketch.api.documents import conform
-from ketch.api.encoding import parse
+from ketch.api import build_queries, transfer
 from ketch.api.flows import Inlet, Outlet
 from ketch.api.leaving import Leaving
-from ketch.build.addresses import remote
 from ketch.build.progress import Log, VertexState, Warned
-from ketch.build.request import MAIN_CONTEXT, Archive, CachePlace, Request
-from ketch.errors import InvalidArgumentError, UnsupportedError
-from ketch.images.registry.credentials import Credentials, bare_host, key_of
+from ketch.build.request import Request
+from ketch.errors import InvalidArgumentError
 from ketch.spec import reference as references
-from ketch.spec import values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from ketch.api.call import Call
     from ketch.api.router import Routes
@@ -74,12 +65,12 @@ class _Told:
 async def build(call: "Call") -> None:
     """Answer ``POST /build``."""
     if call.text("version") == "2":
-        raise UnsupportedError(
-            "BuildKit's sessions are served at /session and /grpc, not at /build: "
-            "use docker 23 or later, or DOCKER_BUILDKIT=0"
-        )
+        from ketch.api.buildkit import entrance  # noqa: PLC0415 - h2, protobuf: for who asks
+
+        await entrance.build(call)
+        return
     inlet = Inlet(call)
-    request = _request(call, inlet)
+    request = build_queries.request(call, cast("BinaryIO", inlet))
     if call.text("remote"):  # else the builder reads the body
         while await call.exchange.read():
             pass
@@ -89,7 +80,7 @@ async def build(call: "Call") -> None:
     with Leaving() as patience:
         cancellations = call.application.builds
         if identifier:
-            cancellations[identifier] = patience
+            cancellations[identifier] = patience.leave
         told = asyncio.ensure_future(_tell(call, request, patience, inlet, quiet=quiet))
         try:
             await asyncio.shield(told)
@@ -136,109 +127,13 @@ async def _watch(call: "Call", patience: Leaving, inlet: Inlet) -> None:
     patience.leave()
 
 
-def _request(call: "Call", inlet: Inlet) -> Request:
-    """Read the query and the headers.
-
-    Raises:
-        InvalidArgumentError: something in them is malformed.
-    """
-    address = call.text("remote")
-    context = remote(address) if address else Archive(cast("BinaryIO", inlet), owned=False)
-    if context is None:
-        raise InvalidArgumentError(f"remote {address[:200]!r} is neither a Git nor an HTTP address")
-    shm_size_bytes = call.number("shmsize") or 0
-    if shm_size_bytes < 0:
-        raise InvalidArgumentError("SHM size can not be less than 0")
-    network = call.text("networkmode")
-    return Request(
-        contexts={MAIN_CONTEXT: context},
-        dockerfile=call.text("dockerfile") or "Dockerfile",
-        target=call.text("target"),
-        platforms=[call.text("platform")] if call.text("platform") else (),
-        build_args=_document(call, "buildargs", dict[str, str | None]) or {},
-        labels=_document(call, "labels", dict[str, str]) or {},
-        tags=[references.new_name(text, "a tag cannot have a digest").familiar
-              for text in call.texts("t") if text],
-        no_cache=call.flag("nocache"),
-        pull=call.flag("pull"),
-        network="default" if network in {"", "default", "bridge"} else network,
-        add_hosts=[one for text in call.texts("extrahosts") for one in _hosts(text)],
-        shm_size_bytes=shm_size_bytes,
-        ulimits=_ulimits(call),
-        cgroup_parent=call.text("cgroupparent"),
-        limits=_limits(call),
-        entitlements=("network.host",) if network == "host" else (),
-        cache_from=[CachePlace("registry", {"ref": name})
-                    for name in _document(call, "cachefrom", list[str]) or ()],
-        squash=call.flag("squash"),
-        environment=os.environ,
-        credentials=_credentials(call.exchange.headers.get("x-registry-config", "")),
-    )  # fmt: skip
-
-
-def _document(call: "Call", name: str, wanted: object) -> "Any":
-    """Returns a field of the query that is JSON, None where it is missing."""
-    text = call.text(name)
-    return conform(parse(text.encode()), wanted, name) if text else None
-
-
-def _hosts(text: str) -> list[str]:
-    """Docker's clients send a list with commas, docker-py a map in JSON."""
-    if text.startswith("{"):
-        found = conform(parse(text.encode()), dict[str, str], "extrahosts")
-        return [f"{name}:{address}" for name, address in found.items()]
-    return [one for one in text.split(",") if one]
-
-
-def _ulimits(call: "Call") -> list[str]:
-    found = _document(call, "ulimits", list[dict[str, object]]) or ()
-    limits = []
-    for one in found:
-        small = {name.lower(): value for name, value in one.items()}
-        soft, hard = small.get("soft"), small.get("hard")
-        if not isinstance(soft, int) or not isinstance(hard, int):
-            raise InvalidArgumentError("ulimits: Soft and Hard must be numbers")
-        text = f"{small.get('name')}={soft}:{hard}"
-        values.ulimit(text)
-        limits.append(text)
-    return limits
-
-
-def _limits(call: "Call") -> dict[str, object]:
-    numbers = {
-        "CpuPeriod": "cpuperiod", "CpuQuota": "cpuquota", "CpuShares": "cpushares",
-        "Memory": "memory", "MemorySwap": "memswap",
-    }  # fmt: skip
-    found: dict[str, object] = {key: call.number(name) for key, name in numbers.items()}
-    found |= {"CpusetCpus": call.text("cpusetcpus"), "CpusetMems": call.text("cpusetmems")}
-    return {name: value for name, value in found.items() if value}
-
-
-def _credentials(text: str) -> "Callable[[str], Credentials]":
-    """Read ``X-Registry-Config``: who the client is, by registry.
-
-    Raises:
-        InvalidArgumentError: it is malformed.
-    """
-    known: dict[str, Credentials] = {}
-    if text:
-        try:
-            content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        except (binascii.Error, ValueError) as error:
-            raise InvalidArgumentError(f"invalid X-Registry-Config: {error}") from error
-        configured = conform(parse(content), dict[str, transfer.AuthConfig], "X-Registry-Config")
-        for place, found in (configured or {}).items():
-            known[key_of(bare_host(place))] = transfer.from_document(found)
-    return lambda host: known.get(key_of(host), Credentials())
-
-
 async def cancel(call: "Call") -> None:
     """Answer ``POST /build/cancel``: by the identifier that the client gave its build."""
     identifier = call.text("id")
     if not identifier:
         raise InvalidArgumentError("build ID not provided")
-    if patience := call.application.builds.get(identifier):
-        patience.leave()
+    if end := call.application.builds.get(identifier):
+        end()
     await call.reply(204)
 
 

@@ -1,6 +1,8 @@
 """The same builder by the library, for asyncio, and by Docker's API without BuildKit."""
 
 import asyncio
+import base64
+import concurrent.futures
 import io
 import json
 import pathlib
@@ -8,6 +10,7 @@ import socket
 import tarfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import docker  # type: ignore[import-untyped]
 import pytest
@@ -15,12 +18,14 @@ import requests
 
 import ketch
 import ketch.aio
+from ketch.api.buildkit import schema
 from ketch.build.progress import Log, VertexState
 from ketch.errors import KetchError
 from ketch.library.building import Built
 from tests.support.commands import Engine
 
 TEXT = "FROM busybox\nARG WHO=nobody\nRUN echo made for $WHO > /made\nCMD cat /made\n"
+TRACE = "moby.buildkit.trace"
 
 
 def places(engine: Engine) -> tuple[str, str]:
@@ -106,10 +111,72 @@ def test_docker_py_builds(client: "docker.DockerClient", tmp_path: pathlib.Path)
     client.images.remove("py", force=True)
 
 
+def packed(dockerfile: str) -> bytes:
+    """Returns a context of a Dockerfile alone, as an archive."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as made:
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(dockerfile.encode())
+        made.addfile(member, io.BytesIO(dockerfile.encode()))
+    return archive.getvalue()
+
+
+def posted(api: "docker.APIClient", body: bytes, **query: str) -> list[dict[str, Any]]:
+    """Post a build to BuildKit; return what is told."""
+    answer = api.post(api._url("/build"), params={"version": "2", **query}, data=body)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.iter_lines()]
+
+
+def traced(lines: list[dict[str, Any]]) -> list[Any]:
+    """Returns BuildKit's status messages of an answer."""
+    traces = [base64.b64decode(one["aux"]) for one in lines if one.get("id") == TRACE]
+    return [schema.decode(schema.messages("control").StatusResponse, one) for one in traces]
+
+
+def test_buildkit_is_asked_by_a_post(client: "docker.DockerClient") -> None:
+    """So do docker before 23 and others, with a session or, as here, without."""
+    api = client.api
+    text = "FROM busybox\nARG WHO\nRUN echo told $WHO > /made; cat /made\n"
+    asked = {
+        "t": "posted", "buildargs": '{"WHO": "all", "BUILDKIT_INLINE_CACHE": "1"}',
+        "labels": '{"a": "b"}', "extrahosts": "there:192.0.2.1", "nocache": "1",
+        "ulimits": '[{"Name": "nofile", "Soft": 1024, "Hard": 1024}]',
+    }  # fmt: skip
+    lines = posted(api, packed(text), **asked)
+    messages = traced(lines)
+    assert b"told all" in b"".join(log.msg for one in messages for log in one.logs)
+    names = [vertex.name for one in messages for vertex in one.vertexes]
+    assert "[2/2] RUN echo told all > /made; cat /made" in names
+    image = client.images.get("posted")
+    assert [one["aux"] for one in lines if one.get("id") == "moby.image.id"] == [{"ID": image.id}]
+    assert image.labels == {"a": "b"}
+    client.images.remove("posted", force=True)
+    last = posted(api, packed("FROM busybox\nRUN exit 7\n"))[-1]
+    assert last["errorDetail"] == {"message": last["error"]}
+    assert "exit code: 7" in last["error"]
+    failed = posted(api, packed("FROM busybox\nRUN --mount=type=secret,id=a,required true\n"))[-1]
+    assert "secret a: not found" in failed["error"]
+
+
+def test_a_context_comes_by_a_request_of_its_own(client: "docker.DockerClient") -> None:
+    api, upload = client.api, {"version": "2", "buildid": "upload-request:one"}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        body = packed("FROM busybox\nRUN echo came\n")
+        sending = pool.submit(api.post, api._url("/build"), params=upload, data=body)
+        lines = posted(api, b"", buildid="one", remote="upload-request", t="uploaded")
+        assert sending.result().status_code == 200
+    assert "moby.image.id" in [one["id"] for one in lines]
+    client.images.remove("uploaded", force=True)
+
+
 def test_what_the_api_refuses(client: "docker.DockerClient") -> None:
     api = client.api
     for query, body, status in (
-        ({"version": "2"}, b"", 501), ({"remote": "/etc"}, b"", 400),
+        ({"version": "2", "networkmode": "other"}, b"", 400),
+        ({"version": "2", "squash": "1"}, b"", 501),
+        ({"version": "2", "outputs": "[{},{}]"}, b"", 400),
+        ({"version": "2", "remote": "upload-request"}, b"", 400), ({"remote": "/etc"}, b"", 400),
         ({"buildargs": "["}, b"", 400), ({"t": "A B"}, b"", 400), ({"shmsize": "-1"}, b"", 400),
         ({"ulimits": '[{"Name": "nofile"}]'}, b"", 400),
     ):  # fmt: skip
@@ -136,15 +203,12 @@ def test_a_client_that_leaves_ends_what_is_fetched_for_it(client: "docker.Docker
 
 
 def test_a_client_that_leaves_ends_its_build(client: "docker.DockerClient") -> None:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as made:
-        text = b"FROM busybox\nRUN echo begun; sleep 600\n"
-        member = tarfile.TarInfo("Dockerfile")
-        member.size = len(text)
-        made.addfile(member, io.BytesIO(text))
     api = client.api
     answer = api.post(
-        api._url("/build"), params={"buildid": "one"}, data=archive.getvalue(), stream=True
+        api._url("/build"),
+        params={"buildid": "one"},
+        data=packed("FROM busybox\nRUN echo begun; sleep 600\n"),
+        stream=True,
     )
     lines = answer.iter_lines()
     for line in lines:

@@ -29,7 +29,8 @@ from ketch.spec.build_options import is_true
 from ketch.spec.values import boolean, fields, integer, quoted
 
 DOCKERFILE, GATEWAY = "dockerfile.v0", "gateway.v0"
-_UPLOADS = "http://buildkit-session/"
+UPLOADS = "http://buildkit-session/"
+"""Where what a client uploads is found."""
 _DOCKERFILE_IMAGE = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@.*)?")
 _ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([A-Za-z0-9_/-]+)\])?\.(\S+)")
 MOBY = "moby"
@@ -190,8 +191,8 @@ def _contexts(asked: Asked, places: Places) -> tuple[dict[str, Input], Input | N
 
 
 def _remote(text: str, places: Places) -> Input | None:
-    if text.startswith(_UPLOADS):
-        return places.upload(text[len(_UPLOADS) - 1 :])
+    if text.startswith(UPLOADS):
+        return places.upload(text[len(UPLOADS) - 1 :])
     return remote(text)
 
 

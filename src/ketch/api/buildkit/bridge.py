@@ -9,7 +9,7 @@ Source: moby/buildkit, frontend/gateway/pb/gateway.proto, frontend/gateway/gatew
 import os
 from typing import TYPE_CHECKING, Any
 
-from ketch.api.buildkit import asking, llb, schema, subrequests, workers
+from ketch.api.buildkit import asking, grpc, llb, schema, subrequests, workers
 from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.builds import failure
 from ketch.api.buildkit.control import inputs
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ketch.api.buildkit.grpc import Call, Handler
 
 BUILD_ID = "buildkit-controlapi-buildid"
-_SERVICE = "/moby.buildkit.v1.frontend.LLBBridge/"
+_SERVICE = "moby.buildkit.v1.frontend.LLBBridge"
 _RESULTS_MAX = 100
 """How many results one build may ask for."""
 
@@ -48,7 +48,7 @@ class Bridge:
 
     def methods(self) -> "dict[str, Handler]":
         """Returns what answers which path."""
-        found = {
+        return grpc.paths(_SERVICE, {
             "Ping": self.ping,
             "Solve": self.solve,
             "Return": self.return_,
@@ -57,8 +57,7 @@ class Bridge:
             "Warn": self.warn,
             "ReadFile": self.read_file,
             "StatFile": self.stat_file,
-        }
-        return {_SERVICE + name: handler for name, handler in found.items()}
+        })  # fmt: skip
 
     async def ping(self, call: "Call") -> None:
         """Say what can be asked here."""

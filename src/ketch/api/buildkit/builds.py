@@ -23,7 +23,7 @@ from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.client import Client
 from ketch.api.buildkit.grpc import Code, StatusError
 from ketch.api.buildkit.places import ClientPlaces
-from ketch.api.buildkit.sessions import Sessions
+from ketch.api.buildkit.sessions import Session, Sessions
 from ketch.api.buildkit.telling import Telling
 from ketch.api.errors import message
 from ketch.build import answering, place
@@ -42,6 +42,7 @@ from ketch.spec.dockerfile.errors import DockerfileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import BinaryIO
 
     from ketch.api.application import Application
     from ketch.build.planning.outline import Answer
@@ -94,12 +95,28 @@ class Record:
     warnings: int
 
 
+class Upload:
+    """A context that comes as the body of one request, for a build that another asks for.
+
+    Attributes:
+        stream: the body, once it is there.
+        taken: is set when the build has come.
+        read: is set when the build wants no more of it.
+    """
+
+    def __init__(self) -> None:
+        self.stream: asyncio.Future[BinaryIO] = asyncio.get_running_loop().create_future()
+        self.taken = asyncio.Event()
+        self.read = asyncio.Event()
+
+
 class Build:
     """One build.
 
     Args:
         ref: its name.
-        session: the client's.
+        session: the client's, empty for one that has none.
+        body: a context that came with the request itself.
 
     Attributes:
         telling: what it says.
@@ -110,9 +127,10 @@ class Build:
         held: what lasts as long as the build.
     """
 
-    def __init__(self, ref: str, session: str) -> None:
+    def __init__(self, ref: str, session: str, body: "BinaryIO | None" = None) -> None:
         self.ref = ref
         self.session = session
+        self.body = body
         self.telling = Telling()
         self.results: dict[str, Asked] = {}
         self.sources: dict[str, llb.Source] = {}
@@ -128,12 +146,18 @@ class Builds:
     Args:
         application: the server's.
         solve: the builder.
+
+    Attributes:
+        sessions: of its clients.
+        history: builds that have ended, the latest last.
+        uploads: contexts that builds wait for, by the names of those.
     """
 
     def __init__(self, application: "Application", solve: "Solve") -> None:
         self.application = application
         self.sessions = Sessions()
         self.history: deque[Record] = deque(maxlen=_HISTORY_MAX)
+        self.uploads: dict[str, Upload] = {}
         self._solve = solve
         self._there: dict[str, Build] = {}
         self._begun = 0
@@ -143,7 +167,7 @@ class Builds:
         self._results: OrderedDict[str, tuple[Asked, str]] = OrderedDict()
 
     @contextlib.contextmanager
-    def begun(self, ref: str, session: str) -> "Iterator[Build]":
+    def begun(self, ref: str, session: str, body: "BinaryIO | None" = None) -> "Iterator[Build]":
         """Have a build for a block, and for a moment longer to those who ask how it goes.
 
         Raises:
@@ -157,7 +181,7 @@ class Builds:
             raise ConflictError(f"build {ref} exists")
         if self._begun >= _BEGUN_MAX:
             raise UnavailableError(f"more than {_BEGUN_MAX} builds at once", "try again later")
-        build = self._there[ref] = Build(ref, session)
+        build = self._there[ref] = Build(ref, session, body)
         self._begun += 1
         self._arrived.set()
         try:
@@ -238,7 +262,10 @@ class Builds:
         self, build: Build, asked: "Asked", work: "Work[R]", session_name: str = ""
     ) -> "tuple[R, dict[str, str]]":
         """Have the builder do something for a client, as long as somebody waits for it."""
-        session = await self.sessions.get(session_name or build.session)
+        name = session_name or build.session
+        # Who posts a build may do without files, secrets and agents of its own.
+        alone = build.body is not None and not name
+        session = Session(None) if alone else await self.sessions.get(name)
         loop = asyncio.get_running_loop()
         client = Client(session, loop)
         teller = Teller(loop, build.telling)
@@ -283,7 +310,7 @@ class Builds:
             return LayoutInput(build.earlier[name])
 
         with (
-            ClientPlaces(client, self.sessions, engine.images.root, earlier) as places,
+            ClientPlaces(client, self.sessions, engine.images.root, earlier, build.body) as places,
             Agents(client, places.private) as agents,
         ):
             wanted = replace(

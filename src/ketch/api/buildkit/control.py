@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ketch import __version__
-from ketch.api.buildkit import caching, llb, schema, workers
+from ketch.api.buildkit import caching, grpc, llb, schema, workers
 from ketch.api.buildkit.asking import Asked
 from ketch.api.buildkit.builds import Record, failure
 from ketch.api.buildkit.grpc import Code, StatusError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ketch.api.buildkit.grpc import Call, Handler
     from ketch.build.request import Result
 
-_SERVICE = "/moby.buildkit.v1.Control/"
+_SERVICE = "moby.buildkit.v1.Control"
 _COMPLETE = 1  # BuildHistoryEventType
 
 
@@ -42,7 +42,7 @@ class Control:
 
     def methods(self) -> "dict[str, Handler]":
         """Returns what answers which path."""
-        found = {
+        return grpc.paths(_SERVICE, {
             "Solve": self.solve,
             "Status": self.status,
             "DiskUsage": self.disk_usage,
@@ -51,8 +51,7 @@ class Control:
             "ListWorkers": self.list_workers,
             "ListenBuildHistory": self.listen_build_history,
             "UpdateBuildHistory": self.update_build_history,
-        }
-        return {_SERVICE + name: handler for name, handler in found.items()}
+        })  # fmt: skip
 
     async def solve(self, call: "Call") -> None:
         """Build what is asked for, or what a client's own front end returns."""
@@ -62,10 +61,19 @@ class Control:
                 "a source policy", "leave out EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
             )
         with self._builds.begun(asked.Ref, asked.Session) as build:
-            response = await self._answered(build, asked)
+            response = await self.answered(build, asked)
         await call.send(self._words.SolveResponse(ExporterResponse=response))
 
-    async def _answered(self, build: "Build", message: Any) -> "Mapping[str, str]":
+    async def answered(self, build: "Build", message: Any) -> "Mapping[str, str]":
+        """Have a build go its way, and be remembered; returns what its exporters answer.
+
+        Args:
+            build: which.
+            message: a ``SolveRequest``.
+
+        Raises:
+            StatusError: it failed.
+        """
         asked = _asked(message)
         response: dict[str, str] = {}
         error: StatusError | None = None

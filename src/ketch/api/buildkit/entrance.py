@@ -1,13 +1,14 @@
-"""Routes by which BuildKit's clients leave HTTP/1: ``POST /session`` and ``POST /grpc``.
+"""Where BuildKit's clients come in: ``POST /session``, ``POST /grpc``, and by way of ``/build``.
 
-On the first the client is the server, on the second we are. HTTP/2 and protobuf are loaded with
-this module, by the first client that comes. Source: moby/moby, api/server/router/grpc and session.
+On the first the client is the server, on the second we are; both leave HTTP/1. HTTP/2 and protobuf
+are loaded with this module, by the first client that comes.
+Source: moby/moby, api/server/router/grpc and session.
 """
 
 import traceback
 from typing import TYPE_CHECKING
 
-from ketch.api.buildkit import grpc, schema, sessions
+from ketch.api.buildkit import grpc, posted, schema, sessions
 from ketch.api.buildkit.bridge import Bridge
 from ketch.api.buildkit.builds import Builds
 from ketch.api.buildkit.control import Control
@@ -39,6 +40,11 @@ async def session(call: "Call") -> None:
     raw = await _upgraded(call)
     shared_key = headers.get(sessions.SHARED_KEY, "")
     await there.serve(raw, name, shared_key, call.exchange.values(sessions.METHOD))
+
+
+async def build(call: "Call") -> None:
+    """Answer ``POST /build`` of a client that asks for BuildKit there."""
+    await posted.build(call, _builds(call.application))
 
 
 async def serve(call: "Call") -> None:

@@ -54,6 +54,11 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
+def paths(service: str, handlers: "Mapping[str, Handler]") -> "dict[str, Handler]":
+    """Returns what answers which path of a service, from what answers which of its methods."""
+    return {f"/{service}/{name}": handler for name, handler in handlers.items()}
+
+
 _CODES: "tuple[tuple[type[KetchError], Code], ...]" = (
     (errors.InvalidArgumentError, Code.INVALID_ARGUMENT),
     (errors.NotFoundError, Code.NOT_FOUND),

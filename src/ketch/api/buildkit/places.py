@@ -34,6 +34,7 @@ class ClientPlaces:
         sessions: where other sessions of the client's are found.
         root: path of the engine's directory, in which there is a private one for a block.
         result: returns what an earlier build came to.
+        body: what the client has uploaded with its request.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class ClientPlaces:
         sessions: "Sessions",
         root: str,
         result: "Callable[[str], Input]",
+        body: "BinaryIO | None" = None,
     ) -> None:
         self.result = result
         self._client = client
         self._sessions = sessions
         self._root = root
+        self._body = body
         self._held = contextlib.ExitStack()
         self._place: Place | None = None
         self._writers: list[Writer] = []
@@ -77,6 +80,8 @@ class ClientPlaces:
 
     def upload(self, path: str) -> "Input":
         """Returns what the client uploads, once."""
+        if self._body is not None:
+            return Archive(self._body)
         stream = self._client.upload("buildkit-session", path)
         self._held.callback(stream.close)
         return Archive(stream)

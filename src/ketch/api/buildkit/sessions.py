@@ -35,17 +35,28 @@ class Session:
     """One client's session.
 
     Args:
-        connection: the client's, on which it is the server.
+        connection: the client's, on which it is the server; None for one that serves nothing.
         shared_key: what its places are known by.
         methods: what it serves, as ``/package.Service/Method``.
     """
 
     def __init__(
-        self, connection: Connection, shared_key: str = "", methods: "Collection[str]" = ()
+        self, connection: Connection | None, shared_key: str = "", methods: "Collection[str]" = ()
     ) -> None:
-        self.connection = connection
+        self._connection = connection
         self.shared_key = shared_key
         self._methods = {one.lower() for one in methods}
+
+    @property
+    def connection(self) -> Connection:
+        """The client's connection.
+
+        Raises:
+            UnavailableError: it has none.
+        """
+        if self._connection is None:
+            raise UnavailableError("the client has no session", "open one: POST /session")
+        return self._connection
 
     def supports(self, path: str) -> bool:
         """Whether the client serves a method."""

@@ -17,7 +17,7 @@ import pytest
 
 from ketch.api.application import Application
 from ketch.api.buildkit import builds as builds_module
-from ketch.api.buildkit import grpc, schema, sessions
+from ketch.api.buildkit import grpc, posted, schema, sessions
 from ketch.api.buildkit.builds import Builds
 from ketch.api.buildkit.client import FILE_SEND, FILE_SYNC
 from ketch.api.buildkit.grpc import Call, Code, StatusError
@@ -588,3 +588,52 @@ def test_files_of_a_url_are_read(tmp_path: pathlib.Path) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+async def _posted(socket: str, query: str, body: bytes = b"") -> tuple[bytes, bytes]:
+    """Post a build; return the answer's head and body."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    lines = [f"POST /build?version=2&{query} HTTP/1.1", "Host: docker", "Connection: close",
+             f"Content-Length: {len(body)}"]  # fmt: skip
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+    answer = await reader.read()
+    writer.close()
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    return head, rest
+
+
+def test_a_posted_build_has_its_session(tmp_path: pathlib.Path) -> None:
+    got: list[Any] = []
+
+    def solve(_engine: Engine, request: Request, progress: Progress, _: Patience) -> Result:
+        assert request.secrets is not None
+        assert isinstance(request.contexts["context"], SessionDirectory)
+        got.append((request.secrets.get("known"), request.target, dict(request.build_args)))
+        progress(Log("sha256:1", 2, b"said", 6))
+        return Result(metadata={"containerimage.config.digest": "sha256:2"})
+
+    async def test(socket: str) -> None:
+        asked = "session=s&remote=client-session&target=t&buildargs=%7B%22A%22:%221%22%7D"
+        async with session(socket, "s", SECRETS):
+            head, told = await _posted(socket, asked)
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b'{"id":"moby.image.id","aux":{"ID":"sha256:2"}}' in told
+            assert b'{"id":"moby.buildkit.trace","aux":"' in told
+
+    run(tmp_path, solve, test)
+    assert got == [(b"it", "t", {"A": "1"})]
+
+
+def test_contexts_and_builds_that_wait_in_vain(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posted, "_MEETING_SECONDS", 0.2)
+
+    async def test(socket: str) -> None:
+        head, told = await _posted(socket, "buildid=a&remote=upload-request")
+        assert b"the context of build a has not come" in told
+        head, told = await _posted(socket, "buildid=upload-request:a", b"body")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert b"no build a has come for its context" in told
+
+    run(tmp_path, nothing, test)
