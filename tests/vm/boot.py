@@ -35,6 +35,7 @@ GUEST_PACKAGES = (
     "busybox-static",
     "criu",
     "dbus",  # systemd answers on its bus: the systemd cgroup driver
+    "dbus-user-session",  # with libpam-systemd: managers of users
     "iproute2",
     "iptables",  # what other engines write their rules with, which ours must get along with
     "kmod",
@@ -44,6 +45,7 @@ GUEST_PACKAGES = (
     "python3",
     "runc",  # what ketch-oci does, it did before
     "systemd-sysv",
+    "uidmap",
 )
 IN_THE_IMAGE = {
     "first.sh": "/ketch-vm.sh",

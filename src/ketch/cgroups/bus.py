@@ -12,6 +12,7 @@ import os
 import time
 
 from ketch.errors import UnavailableError
+from ketch.linux.restrictions import own_id
 from ketch.spec import dbus
 
 TYPE_CHECKING = False
@@ -202,7 +203,7 @@ def _connect(*, user: bool) -> tuple[_socket.socket, bool]:
 
 
 def _user_places() -> list[tuple[str, bool]]:
-    directory = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    directory = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{own_id('uid_map')}"
     bus = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
     places = [(f"{directory}/systemd/private", False), (f"{directory}/bus", True)]
     for address in bus.split(";"):

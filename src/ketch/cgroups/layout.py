@@ -114,6 +114,15 @@ class Layout:
                 found |= {e.name: os.readlink(e.path) for e in entries if e.is_symlink()}
         return found
 
+    def withholds(self, controller: str) -> bool:
+        """Whether the machine has a controller of v2 that is not passed on to where we may be."""
+        unified = self.shown.unified
+        return (
+            self.shown is not self
+            and unified is not None
+            and (controller in _controllers(unified.mountpoint))
+        )
+
     def limits_swap(self) -> bool:
         """Whether the kernel accounts swap to cgroups, so that a swap limit can be set."""
         memory = self.hierarchy_of("memory")
@@ -178,7 +187,7 @@ def detect() -> Layout:
     Raises:
         UnavailableError: no control group file system is mounted.
     """
-    layout = _mounted()
+    layout = mounted()
     if not layout.hierarchies:
         raise UnavailableError(
             "no control group file system is mounted, so containers cannot be limited or tracked",
@@ -198,12 +207,12 @@ def usable(path: str) -> Layout:
     Args:
         path: of the cgroup, absolute beneath every hierarchy's root.
     """
-    mounted = _mounted()
-    found = mounted.hierarchies
+    there = mounted()
+    found = there.hierarchies
     if all(os.access(hierarchy.mountpoint, os.W_OK) for hierarchy in found):
-        if (unified := mounted.unified) is not None:
+        if (unified := there.unified) is not None:
             unified.controllers = _controllers(unified.mountpoint)
-        return mounted
+        return there
     kept = []
     for hierarchy in found:
         nearest = hierarchy.directory(path)
@@ -213,10 +222,11 @@ def usable(path: str) -> Layout:
             hierarchy.controllers = _controllers(nearest)
         if os.access(nearest, os.W_OK):
             kept.append(hierarchy)
-    return Layout(kept, mounted)
+    return Layout(kept, there)
 
 
-def _mounted() -> Layout:
+def mounted() -> Layout:
+    """The hierarchies that the calling process sees, without the controllers of v2's."""
     texts = []
     for name in ("mountinfo", "cgroup"):
         with open(f"/proc/self/{name}", encoding="utf-8", errors="surrogateescape") as file:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from ketch.cgroups.layout import Layout
     from ketch.spec.runtime import Resources
 
+DELEGATE = (
+    "as root: systemctl edit user@.service, with [Service] and Delegate=cpu cpuset io memory pids"
+)
+"""What has systemd pass on all controllers that limits ask for."""
+
 
 def pids(resources: "Resources", facts: Facts) -> list[Write]:  # noqa: ARG001
     """A limit of 0 allows no new task, which 1 says as well, and the kernel can start under it."""
@@ -103,7 +108,7 @@ def device_policy(resources: "Resources", layout: "Layout") -> "devices.Policy |
     if "devices" not in resources or layout.hierarchy_of("devices") is not None:
         return None
     if layout.unified is None:
-        raise _missing("devices controller", "device rules")
+        raise _missing(layout, "devices", "device rules")
     return devices.policy(resources["devices"])
 
 
@@ -151,7 +156,7 @@ def plan(resources: "Resources", layout: "Layout", facts: Facts) -> list[Write]:
         version = hierarchy.version if hierarchy else 2 if layout.mode == "v2" else 1
         found = (v1_convert, v2_convert)[version - 1](resources, facts)
         if found and hierarchy is None:
-            raise _missing(f"{found[0][0]} controller", f"a limit of {subject}")
+            raise _missing(layout, found[0][0], f"a limit of {subject}")
         writes += found
     if layout.hierarchy_of("devices") is not None:
         writes += v1_devices(resources, facts)
@@ -193,15 +198,18 @@ def _unified(resources: "Resources", layout: "Layout") -> list[Write]:
                 "use the limits of v1 (memory, cpu, ...) instead",
             )
         if controller != "cgroup" and controller not in layout.unified.controllers:
-            raise _missing(
-                f"{controller} controller in its v2 hierarchy", f"unified resource {file}"
-            )
+            raise _missing(layout, controller, f"unified resource {file}")
         writes.append((controller, file, value))
     return writes
 
 
-def _missing(controller: str, asked: str) -> UnavailableError:
+def _missing(layout: "Layout", controller: str, asked: str) -> UnavailableError:
+    if layout.withholds(controller):
+        return UnavailableError(
+            f"{asked} was asked for, but the controller {controller} is not delegated to this user",
+            f"leave the limit out, or {DELEGATE}",
+        )
     return UnavailableError(
-        f"{asked} was asked for, but this machine has no {controller} for cgroups",
+        f"{asked} was asked for, but this machine has no {controller} controller for cgroups",
         "leave the limit out, or boot a kernel with the controller enabled (see /proc/cgroups)",
     )

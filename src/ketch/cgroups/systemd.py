@@ -115,7 +115,8 @@ class UnitManager(Manager):
         try:
             pid = self._keeper.pid if self._keeper else 0
             v2 = self.layout.mode == "v2"
-            properties = units.birth(unit, container_id, pid, annotations, v2=v2)
+            description = f"ketch container {container_id}"
+            properties = units.birth(unit, description, pid, annotations, v2=v2)
             with Systemd(user=self.user) as systemd:
                 _start(systemd, unit, properties)
             super().create()

@@ -97,19 +97,19 @@ def expand(slice_: str) -> str:
     return "".join(f"/{'-'.join(parts[: count + 1])}.slice" for count in range(len(parts)))
 
 
-def birth(unit: Unit, container_id: str, pid: int, annotations: "dict[str, str]", *,
+def birth(unit: Unit, description: str, pid: int, annotations: "dict[str, str]", *,
           v2: bool) -> "list[Property]":  # fmt: skip
     """What a unit is made with.
 
     Args:
         unit: which.
-        container_id: what to say that it is for.
+        description: what it is for.
         pid: its first process; of no use to a slice.
         annotations: of the container: those that begin with ``org.systemd.property.`` are
             properties as well.
         v2: whether block I/O is accounted as on cgroup v2.
     """
-    found = [("Description", Variant("s", f"ketch container {container_id}"))]
+    found = [("Description", Variant("s", description))]
     if unit.is_slice:
         found.append(("Wants", Variant("as", [unit.slice])))
     else:

@@ -2,6 +2,7 @@
 
 import os
 
+from ketch.cgroups import delegation
 from ketch.linux import libc, namespaces
 from ketch.spec import capabilities
 from ketch.spec.digits import decimal
@@ -26,6 +27,8 @@ class Host:
             mounted.
         unified_cgroups: whether there is only cgroup v2.
         sets_groups: whether processes may have supplementary groups: user_namespaces(7).
+        cgroups: the cgroup below which containers' are made, as an ordinary user's process or a
+            container has it; empty for the root of the hierarchies.
         sysctls: which of Docker's default kernel parameters exist.
         apparmor: whether AppArmor confines processes.
         selinux: whether SELinux labels processes and files.
@@ -35,6 +38,7 @@ class Host:
     __slots__ = (
         "apparmor",
         "capabilities",
+        "cgroups",
         "cpus",
         "hostname",
         "last_group",
@@ -64,6 +68,7 @@ class Host:
         owns_network: bool = True,
         sets_groups: bool = True,
         unified_cgroups: bool = True,
+        cgroups: str = "",
         sysctls: tuple[str, ...] = (),
         thermal_paths: tuple[str, ...] = (),
         apparmor: bool = False,
@@ -79,6 +84,7 @@ class Host:
         self.maps_ids = maps_ids
         self.owns_network = owns_network
         self.unified_cgroups = unified_cgroups
+        self.cgroups = cgroups
         self.sysctls = sysctls
         self.thermal_paths = thermal_paths
         self.apparmor = apparmor
@@ -111,6 +117,7 @@ def examine() -> Host:
         owns_network=namespaces.owns("net"),
         sets_groups=_line("/proc/self/setgroups") != "deny",
         unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+        cgroups=delegation.subtree(),
         sysctls=tuple(
             sysctl
             for sysctl in DEFAULT_SYSCTLS

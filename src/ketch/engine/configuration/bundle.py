@@ -225,6 +225,12 @@ def hidden_paths(resources: "HostConfig", host: "Host") -> tuple[list[str], list
     )
 
 
+def _cgroup(host: "Host", path: str) -> str:
+    """Where a container's cgroup is; no name leads out of the place that is given."""
+    own = os.path.normpath(path).replace("//", "/")
+    return f"{host.cgroups.rstrip('/')}{own}"
+
+
 def _linux(
     request: "Request",
     container_id: str,
@@ -236,7 +242,7 @@ def _linux(
     parent = resources.get("CgroupParent") or CGROUP_PARENT
     linux: Linux = {
         "namespaces": _namespaces(resources, joined),
-        "cgroupsPath": os.path.normpath(f"/{parent}/{container_id}").replace("//", "/"),
+        "cgroupsPath": _cgroup(host, f"/{parent}/{container_id}"),
         "resources": resources_of(resources, devices),
         "sysctl": _sysctls(resources, host),
         "devices": devices.nodes,

@@ -7,7 +7,8 @@ import os
 import shutil
 
 from ketch import cgroups
-from ketch.cgroups import absent
+from ketch.cgroups import absent, delegation
+from ketch.cgroups.resources import DELEGATE
 from ketch.dataclass import dataclass
 from ketch.engine.home import entering, ids, places
 from ketch.errors import KetchError, UnavailableError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 YES, INSTEAD, NO, UNNEEDED = "yes", "instead", "no", "unneeded"
 
+_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _BINFMT = "/proc/sys/fs/binfmt_misc"
 _LINGER = "/var/lib/systemd/linger"
 _SYSTEMD = "/run/systemd/system"  # sd_booted(3)
@@ -79,7 +81,7 @@ def _for_root(settings: "Settings") -> "Iterator[Offer]":
     restricted = restrictions.of_user_namespaces()
     yield _offer("user namespaces", restricted)
     yield from _storage(settings)
-    yield _control_groups()
+    yield _control_groups(settings)
     yield _packet_filter(settings)
     yield _platforms()
 
@@ -93,7 +95,7 @@ def _for_user(settings: "Settings", refused: KetchError | None) -> "Iterator[Off
         yield from _storage(settings)
         yield _packet_filter(settings)
     yield from _way_out()
-    yield _control_groups()
+    yield _control_groups(settings)
     yield _runtime_directory(settings)
     yield _lingering()
     yield _low_ports()
@@ -191,14 +193,25 @@ def _way_out() -> "Iterator[Offer]":
         yield Offer(tun.DEVICE, YES)
 
 
-def _control_groups() -> Offer:
+def _control_groups(settings: "Settings") -> Offer:
     layout = cgroups.usable("/ketch")
     mode = layout.shown.mode
-    if not layout.hierarchies:
+    # Beside the controllers v1 has names of hierarchies.
+    names = {name for each in layout.hierarchies for name in each.controllers if "=" not in name}
+    if layout.hierarchies and not settings.home:
+        return Offer("control groups", YES, f"{mode}: {', '.join(sorted(names))}")
+    names = set(delegation.controllers()) if settings.home else set()
+    if not names:
         why, hint = absent.reason(layout)
         return Offer("control groups", NO, f"no limits, no pause: {why}", hint)
-    names = sorted({name for each in layout.hierarchies for name in each.controllers})
-    return Offer("control groups", YES, f"{mode}: {', '.join(names)}")
+    withheld = [name for name in _CONTROLLERS if name not in names]
+    detail = f"{mode}: {', '.join(sorted(names))}"
+    if not withheld:
+        return Offer("control groups", YES, detail)
+    return Offer(
+        "control groups", YES, f"{detail}; not delegated, and refused: {', '.join(withheld)}",
+        DELEGATE,
+    )  # fmt: skip
 
 
 def _runtime_directory(settings: "Settings") -> Offer:

@@ -52,12 +52,14 @@ def main() -> None:
     import encodings.ascii  # noqa: F401, PLC0415
     import resource  # noqa: F401, PLC0415
 
-    from ketch.cgroups import freezer, members  # noqa: F401, PLC0415
+    from ketch.cgroups import delegation, freezer, members  # noqa: F401, PLC0415
     from ketch.engine.containers import containers  # noqa: F401, PLC0415
     from ketch.engine.monitor import monitor, rehearsal  # noqa: PLC0415
     from ketch.engine.networks import networks  # noqa: F401, PLC0415
 
     os.set_inheritable(launch.SOCKET, False)
+    with suppress(OSError):  # what cannot be limited then says so
+        delegation.enter(state)
     # A monitor that a talkative program has kept busy is to be as small afterwards as before.
     malloc.give_back_beyond(_KEPT_HEAP_BYTES)
     socket = _socket.socket(fileno=launch.SOCKET)

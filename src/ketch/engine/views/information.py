@@ -5,7 +5,7 @@ import shutil
 import time
 
 from ketch import __version__
-from ketch.cgroups import layout
+from ketch.cgroups import absent, delegation, layout
 from ketch.errors import UnavailableError
 from ketch.linux import filesystems
 from ketch.spec import image as documents
@@ -59,7 +59,8 @@ def info(engine: "Engine") -> "dict[str, Any]":
     kernel = os.uname()
     system = _os_release()
     unified = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
-    there = _controllers(unified)
+    home = bool(engine.settings.home)
+    there = set(delegation.controllers()) if home else _controllers(unified)
     driver = engine.images.snapshotter.name
     running, paused = statuses.count("running"), statuses.count("paused")
     return {
@@ -78,7 +79,7 @@ def info(engine: "Engine") -> "dict[str, Any]":
             "Log": ["journald", "json-file", "local", "syslog"],
         },
         "MemoryLimit": "memory" in there,
-        "SwapLimit": _limits_swap(),
+        "SwapLimit": "memory" in there and _limits_swap(),
         "CpuCfsPeriod": "cpu" in there,
         "CpuCfsQuota": "cpu" in there,
         "CPUShares": "cpu" in there,
@@ -87,11 +88,11 @@ def info(engine: "Engine") -> "dict[str, Any]":
         "IPv4Forwarding": _line("/proc/sys/net/ipv4/ip_forward") == "1",
         "Debug": False,
         "NFd": len(os.listdir("/proc/self/fd")),
-        "OomKillDisable": not unified,
+        "OomKillDisable": not unified and not home,
         "NGoroutines": 0,
         "SystemTime": rfc3339(time.time_ns()),
         "LoggingDriver": "json-file",
-        "CgroupDriver": "cgroupfs",
+        "CgroupDriver": "cgroupfs" if there or not home else "none",
         "CgroupVersion": "2" if unified else "1",
         "NEventsListener": 0,
         "KernelVersion": kernel.release,
@@ -130,10 +131,18 @@ def info(engine: "Engine") -> "dict[str, Any]":
         "ContainerdCommit": {"ID": ""},
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"])],
+        "SecurityOptions": [
+            "name=seccomp,profile=builtin", *(["name=rootless"] if home else []), "name=cgroupns",
+        ],
         "CDISpecDirs": [],
-        "Warnings": None,
+        "Warnings": _warnings() if home and not there else None,
     }  # fmt: skip
+
+
+def _warnings() -> list[str]:
+    """Docker's way to say what is missing, which clients show."""
+    why, hint = absent.reason(layout.usable("/ketch"))
+    return [f"WARNING: no limits, no pause: {why}: {hint}"]
 
 
 def _limits_swap() -> bool:

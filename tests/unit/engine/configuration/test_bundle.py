@@ -41,6 +41,7 @@ def build(
     user: User = ROOT,
     extra_groups: tuple[int, ...] = (),
     devices: Devices | None = None,
+    host: Host = HOST,
 ) -> Config:
     return bundle.build(
         complete(*words),
@@ -49,7 +50,7 @@ def build(
         extra_groups=list(extra_groups),
         files=FILES,
         devices=devices or Devices([], []),
-        host=HOST,
+        host=host,
     )
 
 
@@ -289,6 +290,11 @@ def test_seccomp_profiles() -> None:
 def test_a_cgroup_parent_cannot_leave_the_hierarchy() -> None:
     assert build("--cgroup-parent", "a/b")["linux"]["cgroupsPath"] == f"/a/b/{ID}"
     assert build("--cgroup-parent", "/../../x")["linux"]["cgroupsPath"] == f"/x/{ID}"
+    given = Host(cgroups="/user.slice/ketch.scope")
+    for parent in ("x", "/../../x"):
+        linux = build("--cgroup-parent", parent, host=given)["linux"]
+        assert linux["cgroupsPath"] == f"/user.slice/ketch.scope/x/{ID}"
+    assert build(host=Host(cgroups="/"))["linux"]["cgroupsPath"] == f"/ketch/{ID}"
 
 
 def test_volumes_come_from_where_a_start_has_found_them() -> None:
