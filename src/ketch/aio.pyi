@@ -838,8 +838,10 @@ class Engine:
     needed. It can be used from several threads.
 
     Args:
-        root: directory of what lasts; ``/var/lib/ketch``, or what KETCH_ROOT says, where None.
-        state: directory of what a reboot may lose; ``/run/ketch``, or KETCH_STATE, where None.
+        root: directory of what lasts; ``/var/lib/ketch``, an ordinary user's
+            ``~/.local/share/ketch``, or what KETCH_ROOT says, where None.
+        state: directory of what a reboot may lose; ``/run/ketch``, an ordinary user's
+            ``$XDG_RUNTIME_DIR/ketch``, or KETCH_STATE, where None.
         zygote: whether starts may be asked of a warm helper process.
 
     Attributes:
@@ -847,6 +849,10 @@ class Engine:
         images: the images.
         networks: the networks.
         volumes: the volumes.
+
+    Raises:
+        UnavailableError: an ordinary user's process cannot enter the user's namespaces, as the
+            first engine of a process has it do: it has threads already, or there can be none.
     """
 
     containers: Containers

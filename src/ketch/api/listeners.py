@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 512
 SOCKET_MODE = 0o660
+_OWNERS_MODE = 0o600
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
 
 
@@ -139,7 +140,7 @@ def listen(address: str, tls: Tls, group: str, warn: "Callable[[str], None]") ->
     Args:
         address: ``unix:///PATH`` or ``tcp://HOST:PORT``.
         tls: for TCP.
-        group: which group may use a Unix socket beside root.
+        group: which group may use a Unix socket beside its owner; empty for none.
         warn: is told when there is no such group.
 
     Raises:
@@ -158,7 +159,7 @@ def listen(address: str, tls: Tls, group: str, warn: "Callable[[str], None]") ->
 
 def _listen_unix(address: str, path: str, group: str, warn: "Callable[[str], None]") -> Listener:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o777 & ~SOCKET_MODE)
+    umask = os.umask(0o777 & ~(SOCKET_MODE if group else _OWNERS_MODE))
     try:
         _remove_stale(path)
         listening.bind(path)
@@ -167,10 +168,10 @@ def _listen_unix(address: str, path: str, group: str, warn: "Callable[[str], Non
         raise UnavailableError(f"cannot listen on {address}: {error.strerror or error}") from error
     finally:
         os.umask(umask)
-    number = group_id(group)
-    if number is None:
+    number = group_id(group) if group else None
+    if group and number is None:
         warn(f"there is no group {group}: only root can use {path}")
-    else:
+    elif number is not None:
         os.chown(path, -1, number)
     listening.listen(BACKLOG)
     return Listener(listening, address, None, path)

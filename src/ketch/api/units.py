@@ -5,6 +5,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from ketch.api.listeners import group_id
+from ketch.engine.home import offers, places
 from ketch.errors import PermissionDeniedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -18,10 +19,7 @@ _SOCKET = """\
 Description=ketch, the Docker Engine API's socket
 
 [Socket]
-ListenStream=/run/ketch.sock
-SocketMode=0660
-SocketUser=root
-SocketGroup={group}
+{socket}
 
 [Install]
 WantedBy=sockets.target
@@ -32,9 +30,8 @@ _SERVICE = """\
 [Unit]
 Description=ketch, the Docker Engine API
 Requires=ketch.socket
-After=ketch.socket network-online.target
-Wants=network-online.target
-
+After=ketch.socket
+{ordering}
 [Service]
 ExecStart={command} serve --idle-timeout {idle_seconds}
 KillMode=process
@@ -50,9 +47,7 @@ Also=ketch.socket
 _BOOT = """\
 [Unit]
 Description=ketch, containers that are to run after a boot
-After=network-online.target
-Wants=network-online.target
-
+{ordering}
 [Service]
 Type=oneshot
 ExecStart={command} system start
@@ -62,8 +57,65 @@ Delegate=yes
 TasksMax=infinity
 
 [Install]
-WantedBy=multi-user.target
+WantedBy={target}
 """
+
+
+class Manager:
+    """Which systemd the units are for: the machine's, or an ordinary user's own.
+
+    Args:
+        directory: where its units are.
+        usual: root and state directory that a command has without being told.
+        socket: the units' words on where the API listens, and for whom.
+        ordering: what it waits for before it starts anything, in a unit's words.
+        target: by which it starts what is to run from the beginning.
+        command: how it is told of new units.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        usual: tuple[str, str],
+        socket: str,
+        ordering: str,
+        target: str,
+        command: str,
+    ) -> None:
+        self.directory = directory
+        self.usual = usual
+        self.socket = socket
+        self.ordering = ordering
+        self.target = target
+        self.command = command
+
+
+def manager(settings: "Settings", group: str) -> Manager:
+    """Returns the systemd of an engine.
+
+    Args:
+        settings: the engine's places.
+        group: which group may use the socket, beside root.
+    """
+    if not settings.home:
+        owner = f"SocketMode=0660\nSocketUser=root\nSocketGroup={group}"
+        return Manager(
+            DIRECTORY,
+            ("/var/lib/ketch", "/run/ketch"),
+            f"ListenStream=/run/ketch.sock\n{owner}",
+            "After=network-online.target\nWants=network-online.target\n",
+            "multi-user.target",
+            "systemctl",
+        )
+    # %t is the user's XDG_RUNTIME_DIR. What the machine's systemd has, a user's cannot wait for.
+    return Manager(
+        f"{os.path.dirname(settings.home)}/systemd/user",
+        (places.root(), places.state()),
+        "ListenStream=%t/ketch.sock\nSocketMode=0600",
+        "",
+        "default.target",
+        "systemctl --user",
+    )
 
 
 def files(settings: "Settings", program: str, group: str) -> dict[str, str]:
@@ -72,27 +124,30 @@ def files(settings: "Settings", program: str, group: str) -> dict[str, str]:
     Args:
         settings: the engine's places.
         program: the command that the units run.
-        group: which group may use the socket.
+        group: which group may use the socket, beside root.
     """
+    systemd = manager(settings, group)
     words = [os.path.abspath(program)]
-    for name, value, usual in (
-        ("--root", settings.root, "/var/lib/ketch"), ("--state", settings.state, "/run/ketch")
-    ):  # fmt: skip
+    for name, value, usual in zip(
+        ("--root", "--state"), (settings.root, settings.state), systemd.usual, strict=True
+    ):
         if value != usual:
             words += [name, value]
     # systemd.unit(5): % begins a specifier, and a word with spaces is quoted.
     command = " ".join(f'"{word}"' if " " in word else word for word in words).replace("%", "%%")
+    facts = {
+        "command": command, "idle_seconds": IDLE_SECONDS, "socket": systemd.socket,
+        "ordering": systemd.ordering, "target": systemd.target,
+    }  # fmt: skip
     return {
-        "ketch.socket": _SOCKET.format(group=group),
-        "ketch.service": _SERVICE.format(command=command, idle_seconds=IDLE_SECONDS),
-        "ketch-restart.service": _BOOT.format(command=command),
+        "ketch.socket": _SOCKET.format(**facts),
+        "ketch.service": _SERVICE.format(**facts),
+        "ketch-restart.service": _BOOT.format(**facts),
     }
 
 
-def install(
-    settings: "Settings", program: str, group: str, directory: str = DIRECTORY
-) -> list[str]:
-    """Write the units, and make the group where it is missing.
+def install(settings: "Settings", program: str, group: str) -> list[str]:
+    """Write the units, and for root make the group where it is missing.
 
     Returns:
         What to do next, line by line.
@@ -101,26 +156,36 @@ def install(
         PermissionDeniedError: the caller may not.
         UnavailableError: the directory is not there, or the group cannot be made.
     """
+    systemd = manager(settings, group)
     done = []
     try:
+        if settings.home:
+            os.makedirs(systemd.directory, exist_ok=True)
         for name, text in files(settings, program, group).items():
-            path = os.path.join(directory, name)
+            path = os.path.join(systemd.directory, name)
             with open(f"{path}.new", "w", encoding="utf-8") as file:
                 file.write(text)
             os.replace(f"{path}.new", path)
             done.append(f"wrote {path}")
     except PermissionError as error:
-        raise PermissionDeniedError(f"{directory}: permission denied", "run it as root") from error
+        raise PermissionDeniedError(
+            f"{systemd.directory}: permission denied", "run it as root"
+        ) from error
     except OSError as error:
-        raise UnavailableError(f"{directory}: {error.strerror}") from error
-    if group_id(group) is None:
+        raise UnavailableError(f"{systemd.directory}: {error.strerror}") from error
+    if not settings.home and group_id(group) is None:
         made = subprocess.run(
             ["groupadd", "--system", group], check=False, capture_output=True, text=True
         )
         if made.returncode:
             raise UnavailableError(f"cannot make group {group}: {made.stderr.strip()}")
         done.append(f"made group {group}: its members are root on this host")
-    return [
-        *done,
-        "now: systemctl daemon-reload && systemctl enable --now ketch.socket ketch-restart.service",
-    ]
+    units = "ketch.socket ketch-restart.service"
+    done.append(f"now: {systemd.command} daemon-reload && {systemd.command} enable --now {units}")
+    if settings.home:
+        lingering = offers.lingering()
+        if lingering.state == offers.NO:
+            done.append(
+                f"{lingering.detail}, and the units with them; to keep them: {lingering.remedy}"
+            )
+    return done

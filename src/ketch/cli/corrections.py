@@ -52,7 +52,6 @@ _COMMANDS = {
     "stack": _SWARM,
     "swarm": _SWARM,
     "trust": _TRUST,
-    "unshare": "ketch-oci spec and ketch-oci run take any namespaces; nsenter enters a container's",
 }
 # Docker's options before a command.
 _OPTIONS = {

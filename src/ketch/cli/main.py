@@ -7,7 +7,7 @@ import os
 import sys
 
 from ketch.cli.flags import Command, Flag, HelpRequested, UsageError, parse, screen_columns
-from ketch.engine.settings import Settings
+from ketch.engine.settings import Settings, is_ordinary
 from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError, spelt_out
 
 TYPE_CHECKING = False
@@ -83,6 +83,11 @@ COMMANDS = {
     "stop": ("containers", "stop", "Stop one or more running containers"),
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": ("top", "top", "Display the running processes of a container"),
+    "unshare": (
+        "unshare",
+        "unshare",
+        "Run a command in the namespaces of an ordinary user's engine",
+    ),
     "unpause": ("containers", "unpause", "Unpause all processes within one or more containers"),
     "update": ("update", "update", "Update configuration of one or more containers"),
     "version": ("about", "version", "Show the version information"),
@@ -152,6 +157,7 @@ _HIDDEN = {
 _OUTSIDE = {
     "build", "builder", "create", "checkpoint", "exec", "import", "load", "login", "logout",
     "manifest", "pull", "push", "restart", "run", "save", "search", "serve", "start",
+    "unshare",
 }  # fmt: skip
 # What needs no engine; what this user cannot have, "system check" finds out by itself.
 _AT_HOME = {"completion", "version"}
@@ -248,7 +254,7 @@ def guarded(command: "Callable[[], str]", do: "Callable[[], int]") -> int:
 def program() -> Command:
     """Returns what may stand before a command, with the environment's defaults, if it has any."""
     root, state = "/var/lib/ketch", "/run/ketch"
-    if os.geteuid():
+    if is_ordinary():
         from ketch.engine.home import places  # noqa: PLC0415 - for ordinary users alone
 
         root, state = places.root(), places.state()
@@ -309,7 +315,7 @@ def _global_options(words: list[str]) -> tuple[Settings | None, list[str]]:
 def engine_settings(parsed: "Parsed") -> Settings:
     """Returns which engine is meant by what stands before a command."""
     home = ""
-    if os.geteuid():
+    if is_ordinary():
         from ketch.engine.home import places  # noqa: PLC0415 - for ordinary users alone
 
         home = places.configuration()

@@ -4,6 +4,7 @@ import os
 import sys
 
 from ketch.cli.flags import Command, Flag, parse
+from ketch.engine.home import places
 from ketch.errors import InvalidArgumentError
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ _SERVE = Command(
     [
         Flag("group", "G", default="ketch", help="Group that may use the Unix socket"),
         Flag("host", "H", "list", f"Socket to listen on: unix:///PATH or tcp://HOST:PORT "
-             f"(default {DEFAULT_HOST}; an ordinary user's: ketch.sock in the state directory)"),
+             f"(default {DEFAULT_HOST}; an ordinary user's: $XDG_RUNTIME_DIR/ketch.sock)"),
         Flag("idle-timeout", "", "int", "End after so many seconds without a request, 0 for never"),
         Flag("install-unit", "", "bool", "Install unit files for systemd, and end"),
         Flag("log-level", "l", default="info", help="What to log: debug, info, warn, error"),
@@ -35,10 +36,17 @@ def serve(settings: "Settings", arguments: list[str]) -> int:
     from ketch.api import application, listeners, server  # noqa: PLC0415 - asyncio and all
 
     parsed = parse(_SERVE, arguments)
+    group = parsed.text("group")
+    if settings.home:
+        if "group" in parsed.given:
+            raise InvalidArgumentError(
+                "--group: an ordinary user's socket is that user's alone", "leave it out"
+            )
+        group = ""
     if parsed.enabled("install-unit"):
         from ketch.api import units  # noqa: PLC0415 - only here
 
-        for line in units.install(settings, sys.argv[0], parsed.text("group")):
+        for line in units.install(settings, sys.argv[0], group):
             print(line)
         return 0
     level = parsed.text("log-level")
@@ -51,15 +59,11 @@ def serve(settings: "Settings", arguments: list[str]) -> int:
     found = listeners.inherited(os.environ, tls)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
-    own = f"unix://{settings.state}/ketch.sock" if settings.home else DEFAULT_HOST
+    own = f"unix://{places.api_socket(settings.state)}" if settings.home else DEFAULT_HOST
     hosts = parsed.items("host") or ([] if found else [own])
     try:
         for host in hosts:
-            found.append(
-                listeners.listen(
-                    host, tls, parsed.text("group"), lambda text: app.log("warn", text)
-                )
-            )
+            found.append(listeners.listen(host, tls, group, lambda text: app.log("warn", text)))
     except BaseException:
         for listener in found:
             listener.close()

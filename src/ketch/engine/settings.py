@@ -7,6 +7,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+UNSHARED = "KETCH_UNSHARED"
+"""The variable that says of a process, user 0 as it is, that it is in a user's namespaces."""
+
+
+def is_ordinary() -> bool:
+    """Whether the engine of this process is an ordinary user's."""
+    return bool(os.geteuid()) or UNSHARED in os.environ
+
+
 class Settings:
     """The places and manners that every command of one engine shares.
 

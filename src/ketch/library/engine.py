@@ -4,8 +4,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from ketch.engine.home import entering, places
 from ketch.engine.records import events
-from ketch.engine.settings import Settings
+from ketch.engine.settings import Settings, is_ordinary
 from ketch.engine.views import information
 from ketch.images.registry import login as registry_login
 from ketch.images.registry.credentials import Credentials
@@ -32,8 +33,10 @@ class Engine:
     needed. It can be used from several threads.
 
     Args:
-        root: directory of what lasts; ``/var/lib/ketch``, or what KETCH_ROOT says, where None.
-        state: directory of what a reboot may lose; ``/run/ketch``, or KETCH_STATE, where None.
+        root: directory of what lasts; ``/var/lib/ketch``, an ordinary user's
+            ``~/.local/share/ketch``, or what KETCH_ROOT says, where None.
+        state: directory of what a reboot may lose; ``/run/ketch``, an ordinary user's
+            ``$XDG_RUNTIME_DIR/ketch``, or KETCH_STATE, where None.
         zygote: whether starts may be asked of a warm helper process.
 
     Attributes:
@@ -41,17 +44,16 @@ class Engine:
         images: the images.
         networks: the networks.
         volumes: the volumes.
+
+    Raises:
+        UnavailableError: an ordinary user's process cannot enter the user's namespaces, as the
+            first engine of a process has it do: it has threads already, or there can be none.
     """
 
     def __init__(
         self, root: str | None = None, state: str | None = None, *, zygote: bool = True
     ) -> None:
-        settings = Settings(
-            root or os.environ.get("KETCH_ROOT", "/var/lib/ketch"),
-            state or os.environ.get("KETCH_STATE", "/run/ketch"),
-            zygote=zygote,
-        )
-        self._places = Places(settings)
+        self._places = Places(_settings(root, state, zygote=zygote))
         self.images = Images(self._places)
         self.containers = Containers(self._places, self.images)
         self.networks = Networks(self._places)
@@ -158,6 +160,22 @@ class Engine:
             patience=self._places.patience,
         ):
             yield from (event.document() for event in found if fits(event))
+
+
+def _settings(root: str | None, state: str | None, *, zygote: bool) -> Settings:
+    """Returns which engine is meant; an ordinary user's process has entered its namespaces then."""
+    usual, home = ("/var/lib/ketch", "/run/ketch"), ""
+    if ordinary := is_ordinary():
+        usual, home = (places.root(), places.state()), places.configuration()
+    settings = Settings(
+        root or os.environ.get("KETCH_ROOT") or usual[0],
+        state or os.environ.get("KETCH_STATE") or usual[1],
+        zygote=zygote,
+        home=home,
+    )
+    if ordinary:
+        entering.enter(settings, network=False)
+    return settings
 
 
 def _at(root: str, state: str, zygote: bool) -> Engine:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ketch.engine.home import entering
 from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.library.docker_names import paired, texts
@@ -87,17 +88,25 @@ class Network(Resource):
             "IPAMConfig": {name: value for name, value in addresses.items() if value},
         }
         settings = {name: value for name, value in asked.items() if value}
-        connecting.connect(self._places.engine, self.id, _reference(container), settings)
+        reference = _reference(container)
+        entering.with_engine(
+            self._places.engine,
+            lambda engine: connecting.connect(engine, self.id, reference, settings),
+        )
         self.reload()
 
     def disconnect(self, container: "str | Container", *, force: bool = False) -> None:
         """Disconnect a container: it, or its name or ID."""
-        connecting.disconnect(self._places.engine, self.id, _reference(container), force=force)
+        reference = _reference(container)
+        entering.with_engine(
+            self._places.engine,
+            lambda engine: connecting.disconnect(engine, self.id, reference, force=force),
+        )
         self.reload()
 
     def remove(self) -> None:
         """Remove it."""
-        self._places.engine.networks.remove(self.id)
+        entering.with_engine(self._places.engine, lambda engine: engine.networks.remove(self.id))
 
 
 def _reference(container: "str | Container") -> str:
@@ -147,7 +156,9 @@ class Networks(Collection):
             document["IPAM"] = {"Config": configuration}
         if config_from:
             document["ConfigFrom"] = {"Network": config_from}
-        network, _ = self._places.engine.networks.create(document)
+        network, _ = entering.with_engine(
+            self._places.engine, lambda engine: engine.networks.create(document)
+        )
         return Network(self._places, network)
 
     def get(self, name: str) -> Network:
@@ -162,5 +173,8 @@ class Networks(Collection):
 
     def prune(self, *, filters: "Mapping[str, Any] | None" = None) -> "builtins.list[str]":
         """Remove those that nobody is on; returns their names."""
-        engine = self._places.engine
-        return listing.prune(engine.networks, engine.endpoints, as_filters(filters))
+        pairs = as_filters(filters)
+        return entering.with_engine(
+            self._places.engine,
+            lambda engine: listing.prune(engine.networks, engine.endpoints, pairs),
+        )

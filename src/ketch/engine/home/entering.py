@@ -14,6 +14,7 @@ import sys
 
 from ketch.engine.home import places
 from ketch.engine.requests import launch
+from ketch.engine.settings import UNSHARED
 from ketch.errors import UnavailableError
 
 TYPE_CHECKING = False
@@ -47,19 +48,25 @@ def enter(settings: "Settings", *, network: bool) -> None:
     Raises:
         UnavailableError: the namespaces cannot be had; why, and what to do.
     """
-    own = os.getuid()
-    if settings.state == places.temporary(own):
-        places.check_temporary(settings.state, own)
+    if settings.state == places.temporary(places.number()):
+        places.check_temporary(settings.state, os.getuid())
     directory = _directory()
     user, mounts, net = _ask(settings)
     try:
-        setns(user, CLONE_NEWUSER)
-        setns(mounts, CLONE_NEWNS)
+        # By ``ketch unshare``, or an earlier call of the library's, the process is there already,
+        # and may have threads now, with which it could not go there again.
+        for namespace, kind, name in (
+            (user, CLONE_NEWUSER, "user"), (mounts, CLONE_NEWNS, "mnt")
+        ):  # fmt: skip
+            if not os.path.samestat(os.fstat(namespace), os.stat(f"/proc/self/ns/{name}")):
+                setns(namespace, kind)
         if network:
             setns(net, CLONE_NEWNET)
     finally:
         for descriptor in (user, mounts, net):
             os.close(descriptor)
+    # For programs that this one starts, and for whoever asks again: it is user 0 from now on.
+    os.environ[UNSHARED] = "1"
     # The mount namespace's root is where the kernel has put this process.
     try:
         os.chdir(directory)
@@ -166,10 +173,20 @@ def setns(descriptor: int, kind: int) -> None:
         if _ctypes.call_function(function, (descriptor, kind)) == 0:
             return
     except OSError as error:
-        raise UnavailableError(f"cannot enter a namespace: {error.strerror}") from error
-    raise UnavailableError(
-        "cannot enter the namespaces of this user's engine",
-        "a process with threads, or in a sandbox of somebody else's, may not",
+        raise _refused(kind, f": {error.strerror}") from error
+    raise _refused(kind)
+
+
+def _refused(kind: int, reason: str = "") -> UnavailableError:
+    if kind == CLONE_NEWUSER and len(os.listdir("/proc/self/task")) > 1:
+        return UnavailableError(
+            "this process has threads, and none that has can enter the namespaces of its user",
+            "make the first Engine before anything starts a thread, or run the program by"
+            " ketch unshare PROGRAM",
+        )
+    return UnavailableError(
+        f"cannot enter the namespaces of this user's engine{reason}",
+        "a process in a sandbox of somebody else's may not",
     )
 
 

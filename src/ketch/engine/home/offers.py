@@ -97,7 +97,7 @@ def _for_user(settings: "Settings", refused: KetchError | None) -> "Iterator[Off
     yield from _way_out()
     yield _control_groups(settings)
     yield _runtime_directory(settings)
-    yield _lingering()
+    yield lingering()
     yield _low_ports()
     yield _platforms()
 
@@ -225,7 +225,8 @@ def _runtime_directory(settings: "Settings") -> Offer:
     )  # fmt: skip
 
 
-def _lingering() -> Offer:
+def lingering() -> Offer:
+    """Whether a user's containers go on when nobody is logged in any more: loginctl(1)."""
     name = places.name_of(restrictions.own_id("uid_map"))
     if not os.path.isdir(_SYSTEMD):
         return Offer("lingering", UNNEEDED, "systemd is not this machine's init")

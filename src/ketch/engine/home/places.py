@@ -6,6 +6,7 @@ podman's ``XDG_RUNTIME_DIR`` in podman(1).
 
 import os
 
+from ketch.engine.settings import UNSHARED
 from ketch.errors import PermissionDeniedError
 
 _OWNER_ALONE = 0o077
@@ -19,7 +20,7 @@ def home() -> str:
     import pwd  # noqa: PLC0415 - for the few who have no HOME
 
     try:
-        return pwd.getpwuid(os.getuid()).pw_dir or "/"
+        return pwd.getpwuid(number()).pw_dir or "/"
     except KeyError:
         return "/"
 
@@ -32,6 +33,15 @@ def name_of(user: int) -> str:
         return pwd.getpwuid(user).pw_name
     except KeyError:
         return str(user)
+
+
+def number() -> int:
+    """The user's id, also where the process has become user 0 in the user's namespaces."""
+    if UNSHARED not in os.environ:
+        return os.getuid()
+    from ketch.linux.restrictions import own_id  # noqa: PLC0415 - for the few who are there
+
+    return own_id("uid_map")
 
 
 def root() -> str:
@@ -52,11 +62,23 @@ def state() -> str:
     That of the user's session; with ssh, cron and su, where the session is not told of, the same
     directory if it is there; else one of the user's own below /tmp, see ``check_temporary``.
     """
-    user = os.getuid()
+    user = number()
     for directory in (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}"):
-        if directory.startswith("/") and _is_closed(directory, user):
+        if directory.startswith("/") and _is_closed(directory, os.getuid()):
             return f"{directory}/ketch"
     return temporary(user)
+
+
+def api_socket(state: str) -> str:
+    """Where ``ketch serve`` listens: beside the state directory, as root's is, or in it.
+
+    Args:
+        state: the state directory.
+    """
+    above, _, name = state.rpartition("/")
+    # Not where others might have put something of theirs.
+    is_beside = name == "ketch" and _is_closed(above, os.getuid())
+    return f"{above}/ketch.sock" if is_beside else f"{state}/ketch.sock"
 
 
 def temporary(user: int) -> str:
