@@ -1,7 +1,11 @@
-"""A disk that a container has filled: what frees it works, and what it says is true."""
+"""A disk that is full: what frees it works while others fill it, and what it says is true."""
 
+import contextlib
+import os
 import pathlib
+import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -12,52 +16,141 @@ from tests.support.images import busybox_archive
 
 pytestmark = pytest.mark.ketch_only("docker's daemon keeps its database on another disk")
 
+# Takes each block that anybody gives back, in files of a block, in a directory of its own.
+_TAKE_ALL = """
+import contextlib, itertools, os, sys, time
+for number in itertools.count():
+    with contextlib.suppress(OSError):
+        file = os.open(f"{sys.argv[1]}/{number // 64}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        try:
+            while os.write(file, bytes(int(sys.argv[2]))):
+                pass
+        finally:
+            os.close(file)
+    time.sleep(0.002)
+"""
+
+
+# Smaller than a page, so that a page of a file that is mapped may be a hole in part.
+_BLOCK_BYTES = 1024
+
 
 @pytest.fixture
-def small(ketch: Engine, scratch: pathlib.Path) -> Iterator[Engine]:
-    """Return an engine whose root is a small file system of its own."""
+def small(ketch: Engine, scratch: pathlib.Path) -> Iterator[tuple[Engine, pathlib.Path]]:
+    """Return an engine whose root is on a small disk of its own, and that disk's directory."""
     disk, state = scratch / "disk", scratch / "small-state"
+    image = disk.with_suffix(".img")
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    made = ["mkfs.ext4", "-q", "-b", str(_BLOCK_BYTES), "-m", "0", str(image)]
+    subprocess.run(made, check=True)
+    if subprocess.run(["mount", "-o", "loop", image, disk], check=False).returncode:
+        pytest.skip("no file can be mounted here")
     engine = Engine("ketch", [ketch.prefix[0], "--root", f"{disk}/root", "--state", str(state)])
     try:
         engine.ok("import", str(busybox_archive()), "busybox")
-        yield engine
+        yield engine, disk
     finally:
-        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        for container in engine("ps", "-aq").out.split():
-            engine("rm", "-f", container)
+        engine.ok("system", "reset", "-f")
         subprocess.run(["umount", "-l", disk], check=True)
+        image.unlink()
+        disk.rmdir()
 
 
-def fill(engine: Engine, name: str) -> None:
-    """Run a container that fills the disk to the last byte, goes on trying and stays."""
-    script = "while :; do dd if=/dev/zero of=/$i bs=4k; i=x$i; sleep 0.1; done 2>/dev/null"
-    engine.ok("run", "-d", "--name", name, "--network", "none", "busybox", "sh", "-c", script)
-    for _ in range(200):
-        if engine("run", "--rm", "--network", "none", "busybox", "true").status:
-            break
-        time.sleep(0.05)
+@contextlib.contextmanager
+def full(disk: pathlib.Path) -> Iterator[None]:
+    """Have every block of a disk taken, and each that is given back meanwhile."""
+    directory = disk / "taken"
+    directory.mkdir()
+    taker = subprocess.Popen([sys.executable, "-c", _TAKE_ALL, directory, str(_BLOCK_BYTES)])
+    try:
+        deadline = time.monotonic() + 20
+        while os.statvfs(disk).f_bavail:
+            assert time.monotonic() < deadline, "the disk does not get full"
+            time.sleep(0.05)
+        yield
+    finally:
+        taker.kill()
+        taker.wait()
 
 
-def test_what_frees_the_disk_works(small: Engine) -> None:
-    """The database's log has its room on the disk from the first command on."""
-    small.ok("volume", "create", "named")
-    others = [f"other{number}" for number in range(5)]
+def test_what_frees_the_disk_works(small: tuple[Engine, pathlib.Path]) -> None:
+    """What the database needs of the disk is its own from the first command on."""
+    engine, disk = small
+    engine.ok("tag", "busybox", "other")
+    engine.ok("volume", "create", "named")
+    engine.ok("network", "create", "unused")
+    others = [f"other{number}" for number in range(4)]
     for name in others:
-        small.ok("create", "--name", name, "-v", "/anonymous", "busybox", "true")
+        engine.ok("create", "--name", name, "-v", "/anonymous", "busybox", "true")
+    running = ("run", "-d", "--network", "none", "--name")
+    for name in ("stopped", "killed", "removed"):
+        engine.ok(*running, name, "busybox", "sleep", "1000")
+    engine.ok(*running, "waits", "busybox", "sh", "-c", "sleep 5; exit 7")
 
-    def names() -> set[str]:
-        return set(small.ok("ps", "-a", "--format", "{{.Names}}").split())
+    with full(disk):
+        assert engine.ok("exec", "killed", "echo", "inside") == "inside"
+        engine.ok("stop", "-t", "0", "stopped")
+        engine.ok("kill", "killed")
+        assert engine.ok("wait", "waits") == "7"
+        states = engine.ok("ps", "-a", "--format", "{{.Names}} {{.Status}}").splitlines()
+        told = dict(line.split(" ", 1) for line in states)
+        assert told["stopped"].startswith("Exited (137)")
+        assert told["waits"].startswith("Exited (7)")
+        assert told["removed"].startswith("Up")
+        assert not any("years" in status for status in told.values())
+        engine.ok("rm", "-v", *others[:2], "stopped")
+        engine.ok("rm", "-f", others[2], "removed")
+        engine.ok("rmi", "other")
+        for kind in ("container", "volume", "network", "image", "builder", "system"):
+            engine.ok(kind, "prune", "-f")
+        assert engine.ok("ps", "-aq") == ""
 
-    fill(small, "full")
-    small.ok("rm", "-v", *others[:2])
-    small.ok("stop", "-t", "0", "full")
-    assert small.ok("ps", "-a", "--filter", "name=full", "--format", "{{.State}}") == "exited"
-    small.ok("rm", "full")
-    assert names() == set(others[2:])
-    fill(small, "again")
-    small.ok("rm", "-f", *others[2:], "again")
-    assert names() == set()
-    assert small.ok("run", "--rm", "--network", "none", "busybox", "echo", "room") == "room"
-    small.ok("volume", "rm", "named")
+    for file in (disk / "taken").iterdir():
+        file.unlink()
+    assert engine.ok("run", "--rm", "--network", "none", "busybox", "echo", "room") == "room"
+
+
+def test_an_end_that_cannot_be_recorded_is_told_all_the_same(
+    small: tuple[Engine, pathlib.Path],
+) -> None:
+    engine, disk = small
+    log = f"{disk}/root/ketch.db-wal"
+    engine.ok("run", "-d", "--network", "none", "--name", "ends", "busybox", "sh", "-c",
+              "sleep 1; exit 7")  # fmt: skip
+    subprocess.run(["chattr", "+i", log], check=True)
+    try:
+        time.sleep(2)
+    finally:
+        subprocess.run(["chattr", "-i", log], check=True)
+    found = engine.ok("inspect", "-f", "{{.State.ExitCode}} {{.State.Error}}", "ends")
+    assert found == "7 "
+    assert engine.ok("ps", "-a", "--format", "{{.Status}}").startswith("Exited (7)")
+
+
+def test_the_databases_log_gives_back_what_it_has_grown_by(
+    small: tuple[Engine, pathlib.Path],
+) -> None:
+    """It grows while somebody reads an old state."""
+    engine, disk = small
+    log = disk / "root" / "ketch.db-wal"
+    reader = sqlite3.connect(disk / "root" / "ketch.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM container").fetchall()
+    writer = sqlite3.connect(disk / "root" / "ketch.db", isolation_level=None)
+    for number in range(40):
+        attributes = f"{number:0100000}"
+        writer.execute(
+            "INSERT INTO event (time_ns, type, action, actor_id, attributes)"
+            " VALUES (1, 'volume', 'create', 'x', ?)", (attributes,))  # fmt: skip
+    grown = log.stat().st_size
+    assert grown > 3 << 20
+    writer.execute("DELETE FROM event WHERE time_ns = 1")
+    reader.execute("COMMIT")
+    for _ in range(3):
+        engine.ok("volume", "create", "named")
+        engine.ok("volume", "rm", "named")
+    assert log.stat().st_size <= 2 << 20
+    writer.close()
+    reader.close()

@@ -14,9 +14,10 @@ import pytest
 
 from ketch import cgroups
 from ketch.engine.containers.containers import Containers
-from ketch.engine.containers.ledger import LOST_ERROR, LOST_EXIT_STATUS, Keeper, Ledger
+from ketch.engine.containers.ledger import Keeper, Ledger
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.records import names
+from ketch.engine.records.rows import LOST_ERROR, LOST_EXIT_STATUS
 from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
 from ketch.errors import (

@@ -289,3 +289,48 @@ def test_nothing_new_begins_in_a_database_that_was_taken_away(tmp_path: Path) ->
         pytest.fail("it has begun")
     with store.transaction(begins=True) as connection:
         assert [row["id"] for row in connection.execute("SELECT id FROM boot")] == ["two"]
+
+
+def test_log_and_index_stay_on_the_disk_between_two_users(tmp_path: Path) -> None:
+    """On a full disk neither could be had again."""
+    paths = [tmp_path / "ketch.db-wal", tmp_path / "ketch.db-shm"]
+    seen = []
+    for name in ("a", "b", "c"):
+        store = Store(str(tmp_path))
+        add_image(store, name)
+        store.close()
+        seen.append([(path.stat().st_ino, path.stat().st_blocks) for path in paths])
+    assert seen[0] == seen[1] == seen[2]
+    assert images(Store(str(tmp_path))) == ["a", "b", "c"]
+
+
+def test_an_index_that_nobody_keeps_is_made_anew(tmp_path: Path) -> None:
+    """What a crash of the machine has left in it is not believed."""
+
+    def fill() -> None:
+        for name in ("a", "b"):
+            add_image(Store(str(tmp_path)), name)
+
+    os.waitpid(in_child(fill), 0)
+    index = tmp_path / "ketch.db-shm"
+    index.write_bytes(os.urandom(index.stat().st_size))
+    assert images(Store(str(tmp_path))) == ["a", "b"]
+
+
+def test_closing_one_store_leaves_the_others_their_locks(tmp_path: Path) -> None:
+    """Closing any descriptor of a file takes all of a process's locks on it (fcntl(2))."""
+    kept, closed = Store(str(tmp_path)), Store(str(tmp_path))
+    add_image(kept, "a")
+    add_image(closed, "b")
+    with kept.reading() as connection:
+        connection.execute("SELECT * FROM image").fetchall()
+        closed.close()
+
+        # Another process's checkpoint must not begin the log anew under a reader.
+        def write() -> None:
+            store = Store(str(tmp_path))
+            for number in range(300):
+                add_image(store, f"c{number}")
+
+        assert os.waitpid(in_child(write), 0)[1] == 0
+        assert connection.execute("SELECT count(*) FROM image").fetchone()[0] == 2

@@ -11,7 +11,6 @@ from itertools import islice
 from signal import SIGKILL, SIGTERM, pidfd_send_signal
 
 from ketch.engine.containers.ledger import (
-    LOST_EXIT_STATUS,
     RECORD_TIMEOUT_SECONDS,
     Ledger,
     StartedMeanwhileError,
@@ -474,7 +473,7 @@ class Containers(Ledger):
                 " ORDER BY id DESC LIMIT 1",
                 (container_id,),
             ).fetchone()
-        return int(json.loads(row["attributes"])["exitCode"]) if row else LOST_EXIT_STATUS
+        return int(json.loads(row["attributes"])["exitCode"]) if row else rows.LOST_EXIT_STATUS
 
 
 _FIRST_STEP = {

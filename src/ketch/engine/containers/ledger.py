@@ -12,6 +12,7 @@ import sqlite3
 import time
 
 from ketch.engine import user_namespaces
+from ketch.engine.containers import unrecorded
 from ketch.engine.containers.releasing import release
 from ketch.engine.processes import ENDLESS, Patience
 from ketch.engine.records import events, links, names, rows, states
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
     from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
 
-
-# Docker's, for a container whose end nobody saw.
-LOST_EXIT_STATUS = 255
-LOST_ERROR = "the container's monitor ended before it could record the exit status"
 
 # How long whoever has begun something with a container may take for it, clean-up included.
 RECORD_TIMEOUT_SECONDS = 30
@@ -479,11 +476,9 @@ class Ledger:
                 "state": container.status,
             }  # fmt: skip
             if container.state == states.RUNNING:
-                columns |= {
-                    "exit_status": LOST_EXIT_STATUS, "error": LOST_ERROR,
-                    "finished_ns": time.time_ns(),
-                }  # fmt: skip
-                rows.record_event(connection, "die", container, exitCode=str(LOST_EXIT_STATUS))
+                end = unrecorded.end(self._settings, container)
+                columns |= end.columns()
+                rows.record_event(connection, "die", container, exitCode=str(end.exit_status))
             rows.update(connection, container.id, columns)
         release(self._settings, self._store, container, left_behind=True)
         if container.auto_remove or container.state in {states.REMOVING, states.CREATING}:

@@ -319,7 +319,7 @@ class Images:
             yield removal
         removal.tell(self.collect_garbage())
         if removal.events:
-            self.publish_index()  # where somebody adds images there was nothing collected
+            self._publish_removal()  # where somebody adds images there was nothing collected
 
     def record_prune(self, reclaimed_bytes: int) -> None:
         """Tell in ``events`` that unused images were removed."""
@@ -341,9 +341,8 @@ class Images:
             self.content.delete_unfinished()
             snapshotter.remove_unfinished()
             # Whoever recorded a change and was killed has not told of it, and what the list still
-            # leads to is about to be deleted. For want of room it is told of when there is some.
-            with contextlib.suppress(UnavailableError):
-                self.publish_index()
+            # leads to is about to be deleted.
+            self._publish_removal()
             try:
                 blobs, layers = self.referred(self.list())
             except KetchError:
@@ -355,7 +354,7 @@ class Images:
             unused = set(self.snapshotter.chain_ids()) - layers - self.cached()
             for chain_id in unused:
                 self.snapshotter.remove(chain_id)
-            self.publish_index()
+            self._publish_removal()
             return unused
 
     # How
@@ -420,6 +419,11 @@ class Images:
         # Within a transaction, so that of two writers the later one is last.
         with self._store.transaction() as connection:
             self.content.write_index(layout.index(connection, self.content))
+
+    def _publish_removal(self) -> None:
+        """Tell tools what is left, or have the next change do so: removing must need no room."""
+        with contextlib.suppress(UnavailableError):
+            self.publish_index()
 
 
 def _key(name: "Reference") -> str:

@@ -4,22 +4,22 @@ Done by a process that the monitor forks for it.
 """
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from ketch import cgroups
 from ketch.engine import mishaps
-from ketch.engine.containers import releasing, restarts
+from ketch.engine.containers import releasing, restarts, unrecorded
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
 from ketch.engine.home import entering
 from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
-from ketch.errors import KetchError
+from ketch.errors import KetchError, PermissionDeniedError, UnavailableError
 from ketch.network import sandbox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
@@ -49,28 +49,18 @@ def finish(
         orphaned: whether it was ended because its creator has.
         namespace: descriptor of its network namespace, -1 where it had none of its own.
     """
-    finished_ns = time.time_ns()
     engine = Engine(Settings.told(fields), Keeper.parent())
-    entering.enter_network(engine.settings)
-    container = engine.containers.read(str(fields["container"]))
-    oom_killed = _oom_killed(str(fields["cgroup"]))
-    end = restarts.End(
-        status,
-        ran_ns,
-        container.restart_count,
-        stopped_by_hand=container.stopped_by_hand,
-        final=bool(container.on_end) or orphaned,
-    )
-    host_config: HostConfig = container.record["HostConfig"]
-    policy = host_config.get("RestartPolicy") or {}
-    restarting = restarts.wanted(policy, end)
-    with ExitStack() as late:
+    ended = unrecorded.End(status, time.time_ns(), oom_killed=_oom_killed(str(fields["cgroup"])))
+    with _kept(engine.settings, str(fields["container"]), ended), ExitStack() as late:
+        entering.enter_network(engine.settings)
+        container = engine.containers.read(str(fields["container"]))
+        restarting = _is_restarted(container, status, ran_ns, orphaned=orphaned)
         release(engine, container, namespace, restarting=restarting, late=late)
         engine.containers.mark_exited(
             container.id,
             status,
-            oom_killed=oom_killed,
-            finished_ns=finished_ns,
+            oom_killed=ended.oom_killed,
+            finished_ns=ended.finished_ns,
             restarting=restarting,
         )
         if not restarting and (orphaned or (container.auto_remove and container.on_end != "keep")):
@@ -80,6 +70,31 @@ def finish(
         )
         if namespace >= 0:
             sandbox.bury(namespace)
+
+
+@contextmanager
+def _kept(
+    settings: Settings, container_id: str, ended: unrecorded.End
+) -> "Generator[None, None, None]":
+    """Keep an end elsewhere where the block cannot record it."""
+    try:
+        yield
+    except (UnavailableError, PermissionDeniedError):
+        unrecorded.keep(settings, container_id, ended)
+        raise
+
+
+def _is_restarted(container: "Container", status: int, ran_ns: int, *, orphaned: bool) -> bool:
+    """Whether a container's restart policy wants it to be started again."""
+    end = restarts.End(
+        status,
+        ran_ns,
+        container.restart_count,
+        stopped_by_hand=container.stopped_by_hand,
+        final=bool(container.on_end) or orphaned,
+    )
+    host_config: HostConfig = container.record["HostConfig"]
+    return restarts.wanted(host_config.get("RestartPolicy") or {}, end)
 
 
 def release(

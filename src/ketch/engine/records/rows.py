@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     Columns = dict[str, int | str]
 
+# Docker's, for a container whose end nobody saw.
+LOST_EXIT_STATUS = 255
+LOST_ERROR = "the container's monitor ended before it could record the exit status"
+
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
@@ -86,6 +90,10 @@ class Container:
             frozen=init and self.state == states.RUNNING and _is_frozen(row["freezer"]),
         )
         self.status, self.left_behind = states.derive(self.state, facts)
+        if self.left_behind and self.state == states.RUNNING:
+            # What is on record is of the run before, until somebody can put this one down.
+            self.exit_status, self.error = LOST_EXIT_STATUS, LOST_ERROR
+            self.finished_ns = time.time_ns()
 
     @property
     def record(self) -> "dict[str, Any]":

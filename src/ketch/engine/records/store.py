@@ -10,12 +10,14 @@ that uses it, and refuses to work in a child of that process.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
 from collections.abc import Generator
 
 from ketch.engine import places
+from ketch.engine.records import kept_files
 from ketch.errors import NotFoundError, PermissionDeniedError, UnavailableError
 from ketch.linux.scopes import owned
 
@@ -25,7 +27,8 @@ BUSY_TIMEOUT_SECONDS = 30
 # one died without closing it, which is how monitors end: closing would wait for an fsync.
 _CHECKPOINT_PAGES = 200
 # What the log has of the disk for itself, so that what is removed can be recorded as removed where
-# the disk is full: a checkpoint's pages twice, and more where one waits for readers.
+# the disk is full: a checkpoint's pages twice, and more where one waits for readers. Of a log that
+# has grown beyond that the rest is given back.
 _LOG_BYTES = 2 << 20
 
 # Entry N takes a database from user_version N to N + 1. Entries are history: add, never edit.
@@ -260,7 +263,7 @@ class Store:
         root: the engine's directory; made, for its owner alone, when it is missing.
     """
 
-    __slots__ = ("_connection", "_file", "_owner", "path", "root")
+    __slots__ = ("_connection", "_file", "_kept", "_owner", "path", "root")
 
     def __init__(self, root: str) -> None:
         # Where there is none it will be made, closed to others; what else is wrong says _open.
@@ -270,6 +273,7 @@ class Store:
         self.path = f"{root}/ketch.db"
         self._connection: sqlite3.Connection | None = None
         self._file = 0  # the inode of the open database
+        self._kept: kept_files.Kept | None = None
         self._owner = 0
 
     @contextlib.contextmanager
@@ -317,8 +321,12 @@ class Store:
         A process that is about to end need not: the log is then carried over by a later process.
         """
         if self._connection is not None and self._owner == os.getpid():
+            if self._kept is not None:
+                with contextlib.suppress(OSError):  # it was taken away
+                    self._kept.keep_log()
             self._connection.close()
             self._connection = None
+            self._let_go()
 
     def _within(
         self, begin: str, *, begins: bool = False
@@ -362,6 +370,21 @@ class Store:
             if self._owner != os.getpid():
                 raise RuntimeError(f"{self.path} was opened before this process was forked")
             return self._connection
+        self._kept = kept_files.of(self.path)
+        try:
+            self._keep_index()
+            connection = self._open_current()
+        except BaseException:
+            self._let_go()
+            raise
+        self._connection, self._owner = connection, os.getpid()
+        self._file = os.stat(self.path).st_ino
+        self._reserve_log(connection)
+        return connection
+
+    def _open_current(self) -> sqlite3.Connection:
+        """Open the database, which is made or upgraded where it is not of this format."""
+        connection: sqlite3.Connection | None
         try:
             connection = self._connect()
             version = _pragma(connection, "user_version")
@@ -372,24 +395,40 @@ class Store:
         if connection is None or version < len(_MIGRATIONS):
             if connection is not None:
                 connection.close()
-            connection = self._prepare()
-        elif version > len(_MIGRATIONS) < _pragma(connection, "application_id"):
+            return self._prepare()
+        if version > len(_MIGRATIONS) < _pragma(connection, "application_id"):
             connection.close()
             raise UnavailableError(
                 f"{self.path} was written by a newer ketch (format {version}, "
                 f"this one knows {len(_MIGRATIONS)})",
                 "upgrade this ketch, or choose another --root",
             )
-        self._connection, self._owner = connection, os.getpid()
-        self._file = os.stat(self.path).st_ino
-        self._reserve_log()
         return connection
 
-    def _reserve_log(self) -> None:
-        """See that the log has its room on the disk, which a checkpoint leaves to it."""
+    def _keep_index(self) -> None:
+        """Keep the log's index from being given back to a disk that may be full."""
+        assert self._kept is not None
+        try:
+            if kept_files.is_scarce(self.root) and os.path.exists(self.path):
+                self._kept.keep_index(BUSY_TIMEOUT_SECONDS)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise _full(self.path) from error
+            # Of what else is wrong SQLite says whether it matters.
+
+    def _let_go(self) -> None:
+        if self._kept is not None:
+            self._kept.let_go()
+            self._kept = None
+
+    def _reserve_log(self, connection: sqlite3.Connection) -> None:
+        """See that the log has its room on the disk, and will give back what is beyond that."""
         path = f"{self.path}-wal"
         with contextlib.suppress(OSError):  # the disk is full already, or cannot do that
-            if os.stat(path).st_blocks * 512 < _LOG_BYTES:
+            status = os.stat(path)
+            if status.st_size > _LOG_BYTES:
+                connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+            if status.st_blocks * 512 < _LOG_BYTES:
                 from ketch.linux import fallocate  # noqa: PLC0415 - once a log
 
                 with owned(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as log:
@@ -430,6 +469,9 @@ class Store:
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 os.close(os.open("ketch.db", flags, 0o600, dir_fd=directory))
+                for name in ("ketch.db-wal", "ketch.db-shm"):  # of one that was deleted
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=directory)
             except FileExistsError:
                 pass
             except PermissionError as error:
@@ -443,6 +485,7 @@ class Store:
                         f"PRAGMA user_version = {version + 1};"
                         f"PRAGMA application_id = {_COMPATIBLE_SINCE}; COMMIT;"
                     )
+                self._keep_index()  # the one of before is gone where there was one
             except BaseException:
                 connection.close()  # which rolls back before anybody else tries
                 raise
@@ -457,8 +500,8 @@ class Store:
                 f"{self.path}: locked by another process for {BUSY_TIMEOUT_SECONDS} seconds",
                 "look for a stopped or hanging ketch process",
             )
-        if code == sqlite3.SQLITE_FULL:
-            return UnavailableError(f"{self.path}: no space left on its disk", "make room")
+        if code == sqlite3.SQLITE_FULL or error.sqlite_errorcode == sqlite3.SQLITE_IOERR_SHMSIZE:
+            return _full(self.path)
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}:
             return UnavailableError(
                 f"{self.path}: damaged or unreadable: {error}",
@@ -473,6 +516,10 @@ def taken_away(path: str) -> UnavailableError:
         f"{path} has been taken away meanwhile",
         "the engine was reset, or its root deleted; what still runs on it is to be ended",
     )
+
+
+def _full(path: str) -> UnavailableError:
+    return UnavailableError(f"{path}: no space left on its disk", "make room")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
