@@ -42,8 +42,8 @@ _ROOT_DIRECTORIES = (
     "blobs", "build-cache", "builds", "containers", "ingest", "seccomp", "snapshots", "volumes",
 )  # fmt: skip
 _ROOT_PREFIXES = ("storage-driver", "trial-")
-_STATE_FILES = ("errors.log", "holder.socket", "network", "services.lock")
-_STATE_DIRECTORIES = ("steps",)
+_STATE_FILES = ("errors.log", "holder.socket", "network", "services.lock", "uplink.socket")
+_STATE_DIRECTORIES = ("steps", "uplink")
 _STATE_PREFIXES = ("forwarding", "zygote-", "names-")
 
 _PATIENCE_SECONDS = 10.0
@@ -127,12 +127,15 @@ def reset(engine: "Engine") -> list[str]:
 
 
 def _end_holder(state: str) -> None:
-    """End what holds an ordinary user's namespaces, which end with the caller then."""
+    """End what leads out of an ordinary user's namespaces and what holds them.
+
+    They end with the caller then.
+    """
     with contextlib.suppress(OSError):
         mount.umount2(f"{state}/network", mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
     _end(
         pid for pid, words, _ in _processes()
-        if _follows(pid, words, "ketch-holder", state)
+        if any(_follows(pid, words, role, state) for role in ("ketch-uplink", "ketch-holder"))
     )  # fmt: skip
 
 

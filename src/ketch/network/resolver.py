@@ -69,12 +69,15 @@ class HostServers:
     Args:
         paths: resolv.conf(5) files, the first one that has servers counts.
         fallback: addresses to use where there are none.
+        loopback: which address reaches servers on the host's loopback, where that is not the
+            caller's; empty where it is.
     """
 
-    __slots__ = ("_fallback", "_paths", "_seen", "_servers")
+    __slots__ = ("_fallback", "_loopback", "_paths", "_seen", "_servers")
 
-    def __init__(self, paths: Sequence[str], fallback: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], fallback: Sequence[str], loopback: str = "") -> None:
         self._paths = paths
+        self._loopback = loopback
         self._fallback = list(fallback)
         self._seen: list[tuple[int, int, int]] = []
         self._servers: list[str] = []
@@ -85,8 +88,12 @@ class HostServers:
         if seen != self._seen:
             self._seen = seen
             found = (servers_in(_text_of(path)) for path in self._paths)
-            self._servers = next((servers for servers in found if servers), self._fallback)
+            servers = next((servers for servers in found if servers), self._fallback)
+            self._servers = [*dict.fromkeys(map(self._reached, servers))]
         return self._servers
+
+    def _reached(self, server: str) -> str:
+        return self._loopback if self._loopback and ip_address(server).is_loopback else server
 
 
 class Registered:

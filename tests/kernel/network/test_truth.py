@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ketch.engine.engine import Engine
-from ketch.engine.networks import releasing, wiring
+from ketch.engine.networks import releasing, uplinks, wiring
 from ketch.engine.records.rows import Container
 from ketch.engine.settings import Settings
 from ketch.errors import AlreadyExistsError, ConflictError, NotFoundError, UnavailableError
@@ -76,7 +76,7 @@ class Machine:
             ).fetchone()
         self.engine.endpoints.declare(container_id, record)
         try:
-            held = wiring.prepare(self.engine, Container(row, "boot"))
+            held = wiring.prepare(self.engine, Container(row, "boot"), uplinks.Direct())
         except (ConflictError, NotFoundError):
             self.engine.endpoints.release(container_id)
             return

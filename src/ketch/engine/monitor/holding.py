@@ -14,7 +14,7 @@ import select
 from contextlib import ExitStack, suppress
 
 from ketch.engine.containers.ledger import Keeper
-from ketch.engine.networks import resolution, sandboxes, wiring
+from ketch.engine.networks import resolution, sandboxes, uplinks, wiring
 from ketch.engine.records import names
 from ketch.errors import KetchError, UnsupportedError
 from ketch.linux import process
@@ -55,6 +55,7 @@ def hold(client: "Client", engine: "Engine", asked: "Mapping[str, Any]") -> None
     if name in {"host", "none"} or name.startswith("container:"):
         raise UnsupportedError(f"a build cannot hold the network {name}")
     settings, store = engine.settings, engine.store
+    uplink = uplinks.leave(settings)
     with suppress(KetchError, OSError):
         sandboxes.clean(settings, store)
     sandbox_id = names.new_id()
@@ -62,7 +63,8 @@ def hold(client: "Client", engine: "Engine", asked: "Mapping[str, Any]") -> None
     with ExitStack() as held:
         held.callback(sandboxes.release, settings, store, sandbox_id)
         sandboxes.declare(settings, store, sandbox_id, record, (keeper.pid, keeper.start_time))
-        wires = held.enter_context(wiring.connect(engine, sandbox_id, record, told=False))
+        held.callback(uplink.close)
+        wires = held.enter_context(wiring.connect(engine, sandbox_id, record, uplink, told=False))
         sandbox = wires.sandbox
         if sandbox is None:  # made of the host's network meanwhile
             raise UnsupportedError(f"a build cannot hold the network {name}")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # What a request for a container's start begins with: see wire.encode.
 _STARTS = (b"action\0srun\0", b"action\0sstart\0")
 _PEEK_BYTES = 32
+SERVICES = ("resolver", "uplink")
 # How long a restart is put off for clients that have not read everything yet.
 _PARTING_SECONDS = 2
 
@@ -190,8 +191,8 @@ class Monitor:
         others = [made.init]
         if self._listener is not None:
             others.append(self._listener.fileno())
-        optional = (made.resolver, made.creator, made.shortage)
-        others += [other for other in optional if other is not None]
+        others += made.services.values()
+        others += [other for other in (made.creator, made.shortage) if other is not None]
         if isinstance(made.log, json_file.Writer):
             scribe.serve(channel, made.streams, others, made.log)
 
@@ -271,8 +272,8 @@ class Monitor:
             probing.Watch(self._fields, supervisor)
         deadlines.Watch(self._fields, supervisor)
         supervisor.on_names = self._serve_names
-        if made.resolver is not None:
-            supervisor.watched[made.resolver] = self._resolver_left
+        for name in made.services:
+            self._watch_service(name)
         if made.creator is not None:
             supervisor.watched[made.creator] = self._creator_left
         if made.shortage is not None:
@@ -288,22 +289,26 @@ class Monitor:
         self._await_names.clear()
         return status
 
-    def _resolver_left(self) -> None:
-        """Have the container registered anew: its names' resolver has been killed."""
+    def _watch_service(self, name: str) -> None:
+        """Have the container registered anew should a service of its network be killed."""
         made, supervisor = self._made, self._supervisor
         assert made is not None
-        assert made.resolver is not None
         assert supervisor is not None
-        del supervisor.watched[made.resolver]
-        os.close(made.resolver)
-        made.resolver = None
-        self._begin_registering(supervisor)
+
+        def left() -> None:
+            descriptor = made.services.pop(name)
+            del supervisor.watched[descriptor]
+            os.close(descriptor)
+            if not self._registering:
+                self._begin_registering(supervisor)
+
+        supervisor.watched[made.services[name]] = left
 
     def _serve_names(self, client: Client) -> None:
         """Have the container registered, which began without a network and now is on one."""
         assert self._made is not None
         assert self._supervisor is not None
-        if self._made.resolver is not None:
+        if "resolver" in self._made.services:
             client.ended(0)
             return
         self._await_names.append(client)
@@ -323,7 +328,8 @@ class Monitor:
 
     def _register(self, channel: handover.Channel) -> None:
         process.set_name("ketch-names")
-        requests.register(self._fields, channel)
+        assert self._made is not None
+        requests.register(self._fields, channel, self._made.services)
 
     def _registered(self, pid: int, channel: handover.Channel) -> None:
         told = channel.hear()
@@ -335,8 +341,12 @@ class Monitor:
         os.waitpid(pid, 0)
         self._registering = False
         if told is not None:
-            made.resolver = told[1][0]
-            supervisor.watched[made.resolver] = self._resolver_left
+            fields, descriptors = told
+            names = fields["services"]
+            assert isinstance(names, list)
+            for name, descriptor in zip(names, descriptors, strict=True):
+                made.services[name] = descriptor
+                self._watch_service(name)
         while self._await_names:
             client = self._await_names.pop()
             if told is None:
@@ -391,7 +401,7 @@ class _Made:
     """
 
     __slots__ = (
-        "between", "creator", "init", "kills", "listener", "log", "network", "resolver", "shortage",
+        "between", "creator", "init", "kills", "listener", "log", "network", "services", "shortage",
         "streams",
     )  # fmt: skip
 
@@ -402,7 +412,8 @@ class _Made:
         self.listener: _socket.socket | None = None
         self.log: logs.Writer | None = None
         self.network = -1
-        self.resolver: int | None = None
+        # Connections to what serves its network, by name: see requests.register.
+        self.services: dict[str, int] = {}
         self.shortage: int | None = None
         self.kills = oom.NO_COUNTER
         self.streams = Streams()
@@ -413,8 +424,8 @@ class _Made:
                 self.init = descriptor
             elif name == "creator":
                 self.creator = descriptor
-            elif name == "resolver":
-                self.resolver = descriptor
+            elif name in SERVICES:
+                self.services[name] = descriptor
             elif name == "network":
                 self.network = descriptor
             elif name == "shortage":
@@ -444,7 +455,7 @@ class _Made:
         if self.log is not None:
             self.log.close(time.time_ns())
         self.streams.close()
-        held = (self.init, self.creator, self.resolver, self.network, self.shortage, self.kills)
-        for descriptor in held:
+        held = (self.init, self.creator, self.network, self.shortage, self.kills)
+        for descriptor in (*held, *self.services.values()):
             if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)

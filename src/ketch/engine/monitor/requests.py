@@ -11,22 +11,22 @@ from ketch.engine import mishaps
 from ketch.engine.containers import creation
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
-from ketch.engine.home import entering
 from ketch.engine.monitor import execution, handover, running
-from ketch.engine.networks import resolution
+from ketch.engine.networks import resolution, uplinks
 from ketch.engine.processes import await_readable, open_process
 from ketch.engine.requests import wire
 from ketch.engine.requests.client import Client
 from ketch.engine.requests.launch import ERROR_LOG
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
+from ketch.network.uplink.outside import NoWayOutError
 from ketch.spec import environment, options
 from ketch.spec.capabilities import spelt_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
@@ -87,24 +87,36 @@ def restart(settings: Settings, container_id: str, channel: "Channel") -> None:
         mishaps.note(f"restart {container_id}", error)
 
 
-def register(fields: "Fields", channel: "Channel") -> None:
-    """Have a running container's names answered again.
+def register(fields: "Fields", channel: "Channel", has: "Collection[str]") -> None:
+    """Have a running container's network served again: names answered, the way out kept.
 
     Args:
         fields: what the starter told the monitor.
-        channel: to the monitor, which is given the connection to hold.
+        channel: to the monitor, which is given the connections to hold.
+        has: the services that it has a connection to.
     """
     engine = _engine(fields)
-    entering.enter_network(engine.settings)
     container = engine.containers.read(_text(fields, "container"))
+    plan = engine.endpoints.current(container.id)
+    uplink = uplinks.leave(engine.settings, outward=plan.leads_out and "uplink" not in has)
     with open_process(container.init_pid, container.init_start_time) as alive:
         if alive is None:
             return
         namespace = os.open(f"/proc/{container.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         if await_readable(alive, 0):
             return  # the pid may have been another process's by then
-        connection = resolution.register(engine.settings, container.id, namespace)
-        channel.tell({"at": "registered"}, [connection.fileno()])
+        services: dict[str, _socket.socket] = {}
+        if "resolver" not in has:
+            services["resolver"] = resolution.register(engine.settings, container.id, namespace)
+        uplink.ask_way()
+        with suppress(NoWayOutError):  # who started it has been told
+            uplink.await_way()
+        if uplink.connection is not None:
+            services["uplink"] = uplink.connection
+        channel.tell(
+            {"at": "registered", "services": [*services]},
+            [connection.fileno() for connection in services.values()],
+        )
 
 
 def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields], None]":
@@ -334,7 +346,6 @@ def _sandbox(client: Client, fields: "Fields") -> None:
     from ketch.engine.monitor import holding  # noqa: PLC0415 not for a container's start
 
     engine = _engine(fields)
-    entering.enter_network(engine.settings)
     holding.hold(client, engine, json.loads(_text(fields, "request")))
 
 

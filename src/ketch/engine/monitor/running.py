@@ -18,10 +18,9 @@ from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.files import at_rest
-from ketch.engine.home import entering
 from ketch.engine.monitor import deadlines, health, subject
 from ketch.engine.monitor.supervision import Streams
-from ketch.engine.networks import pins, releasing, resolution, wiring
+from ketch.engine.networks import pins, releasing, resolution, uplinks, wiring
 from ketch.engine.requests import launch, wire
 from ketch.errors import ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
@@ -134,16 +133,18 @@ class _Parts:
         cgroup: the container's cgroup.
         init: its first process.
         resolver: the connection that keeps its names answered, or None.
+        uplink: what leads out of the network of the engine's containers.
         wires: what it holds of networks.
     """
 
-    __slots__ = ("cgroup", "init", "resolver", "streams", "wires")
+    __slots__ = ("cgroup", "init", "resolver", "streams", "uplink", "wires")
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         self.cgroup: cgroups.Manager
         self.init: create.Container
         self.resolver: _socket.socket | None = None
+        self.uplink: uplinks.Uplink
         self.wires: wiring.Wiring
 
 
@@ -200,6 +201,8 @@ def _hand_over(
     watched = [*outputs, ("init", parts.init.pidfd)]
     if parts.resolver is not None:
         watched.append(("resolver", parts.resolver.fileno()))
+    if parts.uplink.connection is not None:
+        watched.append(("uplink", parts.uplink.connection.fileno()))
     if not manner.restarting:
         listener = _listen(settings, container.id)
         held.callback(removetree.remove_tree, settings.runtime_directory(container.id))
@@ -279,9 +282,12 @@ def _create(
         user_namespaces.give(parts.streams.given, (apart.uids, apart.gids))
     owner = apart.descriptor if apart is not None else None
     held.callback(releasing.release, engine.store, settings, container.id)
-    if (shared.network_home or container).record["HostConfig"]["NetworkMode"] != "host":
-        entering.enter_network(settings)
-    parts.wires = wires = held.enter_context(wiring.prepare(engine, container, say, owner=owner))
+    home = shared.network_home or container
+    parts.uplink = uplink = uplinks.leave_for(settings, home.record["HostConfig"]["NetworkMode"])
+    held.callback(uplink.close)
+    parts.wires = wires = held.enter_context(
+        wiring.prepare(engine, container, uplink, say, owner=owner)
+    )
     sandbox = wires.sandbox
     if shared.network_home is not None and pins.is_free(request):
         wiring.free(engine, shared.network_home)
@@ -316,7 +322,7 @@ def _create(
             from ketch.engine.monitor import restoring  # noqa: PLC0415 wanted by few
 
             assert sandbox is not None
-            wires.settle()
+            _settle(wires, manner)
             parts.init = restoring.restore(
                 settings, container, manner.checkpoint, config, cgroup,
                 rootfs=rootfs, network=sandbox.descriptor, streams=parts.streams.given,
@@ -335,9 +341,16 @@ def _create(
             container_id=container.id,
             explain=manner.explain,
         )
-        wires.settle()
+        _settle(wires, manner)
         parts.init = create.create(birth, cgroup)
         held.callback(_give_up, parts.init)
+
+
+def _settle(wires: "wiring.Wiring", manner: Manner) -> None:
+    """Wait for what the container needs of networks, and tell what it does without."""
+    wires.settle()
+    if wires.warning and manner.client is not None:
+        manner.client.warn(f"WARNING: {wires.warning}")
 
 
 def _give_up(created: create.Container) -> None:

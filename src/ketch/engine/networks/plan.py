@@ -46,6 +46,11 @@ class Plan:
         return [endpoint(member, self.networks[member.network_id]) for member in self.members
                 if member.id and self.networks[member.network_id].subnets]  # fmt: skip
 
+    @property
+    def leads_out(self) -> bool:
+        """Whether any of its networks leads further than to its own containers."""
+        return any(member.gateway for member in self.members)
+
     def links(self) -> "list[Bridge | Parent]":
         """What the links are made on."""
         return [network.link() for network in self.networks.values() if network.subnets]

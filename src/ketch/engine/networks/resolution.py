@@ -8,6 +8,7 @@ from ketch.engine.requests import launch, wire
 from ketch.errors import UnavailableError
 from ketch.linux import process
 from ketch.network import names, nameserver
+from ketch.network.uplink import programs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def read(path: str) -> str:
 def _reach(settings: "Settings") -> _socket.socket:
     # Those who see another network as the host's have another resolver.
     name = f"names-{os.stat('/proc/self/ns/net').st_ino}"
+    # What serves the host's loopback is reached from a user's network by another address.
+    loopback = str(programs.NAMESERVER) if settings.home else ""
     words = [sys.executable, "-I", "-c", _BOOT, "ketch-names", settings.root,
-             f"{settings.state}/{name}.socket", launch.package_directory()]  # fmt: skip
+             f"{settings.state}/{name}.socket", launch.package_directory(), loopback]  # fmt: skip
     return launch.reach(settings.state, name, words, _socket.SOCK_SEQPACKET)

@@ -28,7 +28,7 @@ _LATECOMER_SECONDS = 0.2
 
 def main() -> None:
     """Run as ``resolution.register`` says; descriptor SOCKET is where containers register."""
-    _script, _role, root, path, _package = sys.argv
+    _script, _role, root, path, _package, loopback = sys.argv
     os.closerange(launch.SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
     os.chdir("/")
     process.set_name("ketch-names")
@@ -40,7 +40,7 @@ def main() -> None:
     service = resolver.Resolver(
         socket.socket(fileno=launch.SOCKET),
         resolver.Directories(known.names, known.servers),
-        resolver.HostServers((names.RESOLV_CONF,), names.FALLBACK_SERVERS),
+        resolver.HostServers((names.RESOLV_CONF,), names.FALLBACK_SERVERS, loopback),
     )
     place = launch.place(path)
     asyncio.run(service.serve())

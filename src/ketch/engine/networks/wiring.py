@@ -15,6 +15,7 @@ from ketch.errors import KetchError, PermissionDeniedError, UnavailableError
 from ketch.network import pinning
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Sandbox
+from ketch.network.uplink.outside import NoWayOutError
 from ketch.spec.endpoints import is_container
 from ketch.spec.hosts import HOST_GATEWAY
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from ketch.engine.engine import Engine
+    from ketch.engine.networks.uplinks import Uplink
     from ketch.engine.records.rows import Container
     from ketch.linux.nftables import Transaction
     from ketch.network.ports import Port
@@ -39,18 +41,22 @@ class Wiring:
         links: what it is told of containers linked by ``--link``.
         taken: descriptors of sockets that keep its published ports from others. While they are
             open nobody else of the host can have these ports; nothing else depends on them.
+        warning: what it does without, to be told; empty mostly.
     """
 
     __slots__ = (
-        "_opened", "_ports", "_transaction", "addresses", "gateways", "links", "sandbox", "taken",
+        "_opened", "_ports", "_transaction", "_uplink", "addresses", "gateways", "links", "sandbox",
+        "taken", "warning",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, uplink: "Uplink") -> None:
         self.sandbox: Sandbox | None = None
         self.addresses: list[str] = []
         self.gateways: list[str] = []
         self.links: list[linking.Link] = []
         self.taken: list[int] = []
+        self.warning = ""
+        self._uplink = uplink
         self._transaction: Transaction | None = None
         self._ports: Sequence[Port] = ()
         self._opened = ExitStack()
@@ -64,7 +70,7 @@ class Wiring:
         self.close()
 
     def settle(self) -> None:
-        """Wait until the packet filter has what the container needs; mostly it has.
+        """Wait until packet filter and way out are what the container needs; mostly they are.
 
         To be called before the process waits for just any child of its own: nft is one.
 
@@ -73,6 +79,10 @@ class Wiring:
             UnavailableError: nft failed.
             OSError: the kernel refused.
         """
+        try:
+            self._uplink.await_way()
+        except NoWayOutError as error:
+            self.warning = f"its networks lead to other containers alone: {error}"
         if self._transaction is not None:
             transaction, self._transaction = self._transaction, None
             transaction.wait()
@@ -93,6 +103,7 @@ class Wiring:
 def prepare(
     engine: "Engine",
     container: "Container",
+    uplink: "Uplink",
     say: "Callable[[str], None] | None" = None,
     *,
     owner: int | None = None,
@@ -102,6 +113,7 @@ def prepare(
     Args:
         engine: where it is recorded.
         container: the container, which does not run.
+        uplink: what leads out of the network that the caller is in.
         say: takes each step's description as it happens.
         owner: descriptor of its user namespace, or None for the host's.
 
@@ -115,7 +127,7 @@ def prepare(
         KetchError, OSError: the kernel refused a step.
     """
     with ExitStack() as undo:
-        wiring = connect(engine, container.id, container.record, say, owner=owner)
+        wiring = connect(engine, container.id, container.record, uplink, say, owner=owner)
         undo.callback(wiring.close)
         if not is_container(_mode(container.record)):
             wiring.links = linking.links_of(engine, container)
@@ -128,6 +140,7 @@ def connect(
     engine: "Engine",
     container_id: str,
     record: "Mapping[str, Any]",
+    uplink: "Uplink",
     say: "Callable[[str], None] | None" = None,
     *,
     owner: int | None = None,
@@ -139,13 +152,14 @@ def connect(
         engine: where it is recorded.
         container_id: its id, or the sandbox's.
         record: its request, completed.
+        uplink: what leads out of the network that the caller is in.
         say: takes each step's description as it happens.
         owner: descriptor of its user namespace, or None for the host's.
         told: whether there are events of it.
 
     Returns and raises what ``prepare`` does.
     """
-    wiring = Wiring()
+    wiring = Wiring(uplink)
     say = say or _keep_quiet
     if is_container(_mode(record)):
         return wiring
@@ -154,6 +168,8 @@ def connect(
         plan = _acquire(engine, container_id, record, told=told)
         undo.callback(plan.turn.close)
         wiring.taken = plan.taken
+        if plan.leads_out:
+            uplink.ask_way()
         if any(HOST_GATEWAY in one for one in record["HostConfig"].get("ExtraHosts") or ()):
             wiring.gateways = _host_gateways(engine, plan)
         if not any(network.driver == "host" for network in plan.networks.values()):

@@ -1,0 +1,130 @@
+"""How the network of an engine's containers is left for the machine's.
+
+For root's engine they are one, so there is nothing to leave: ``Direct``. An ordinary user's is a
+namespace of its own, and what leads out of it and into it is one process a state directory, for
+which ``main`` is run: see ``ketch.network.uplink``. Which of the two it is, is decided once at a
+start's beginning, and handed down.
+"""
+
+import _socket
+import os
+import select
+import sys
+
+from ketch.engine.home import entering
+from ketch.engine.requests import launch
+from ketch.linux import process
+from ketch.linux.scopes import owned, suppress
+from ketch.network.uplink.outside import Outside
+from ketch.spec.endpoints import is_container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.engine.settings import Settings
+
+_SERVICE = "uplink"  # its socket in the state directory, and a directory for what it writes there
+_BOOT = (
+    "import sys; sys.path.append(sys.argv[3]); from ketch.engine.networks.uplinks import main; "
+    "main()"
+)
+
+
+class Direct:
+    """The network that the caller is in is the machine's, or leads nowhere."""
+
+    __slots__ = ()
+
+    connection: None = None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def ask_way(self) -> None:
+        """Nobody is needed."""
+
+    def await_way(self) -> None:
+        """Nothing is waited for."""
+
+
+Uplink = Direct | Outside
+
+
+def leave_for(settings: "Settings", mode: str) -> Uplink:
+    """Enter the network where a new container's is to be made: see ``leave``.
+
+    Args:
+        settings: the engine's places.
+        mode: what the container is to have, as ``NetworkMode`` has it: ``host`` is here.
+    """
+    if mode == "host":
+        return Direct()
+    return leave(settings, outward=mode != "none" and not is_container(mode))
+
+
+def leave(settings: "Settings", *, outward: bool = True) -> Uplink:
+    """Enter the network where the engine's containers are; there is no way back, see ``home``.
+
+    Args:
+        settings: the engine's places.
+        outward: whether anything there may have to do with the machine's network.
+
+    Returns:
+        What leads there and back, the caller's to close.
+
+    Raises:
+        UnavailableError: the process that does cannot be started.
+    """
+    if entering.is_there(settings):
+        return Direct()
+    uplink = Outside(_reach(settings)) if outward else Direct()
+    try:
+        entering.enter_network(settings)
+    except BaseException:
+        uplink.close()
+        raise
+    return uplink
+
+
+def _reach(settings: "Settings") -> _socket.socket:
+    state = settings.state
+    words = [sys.executable, "-I", "-S", "-c", _BOOT, "ketch-uplink", state,
+             launch.package_directory(), settings.network]  # fmt: skip
+    return launch.reach(state, _SERVICE, words, _socket.SOCK_SEQPACKET)
+
+
+def main() -> None:
+    """Run as ``_reach`` says; descriptor SOCKET is where those connect who need it."""
+    from ketch.network.uplink.service import Service  # noqa: PLC0415 - this process's alone
+
+    _script, _role, state, _package, network = sys.argv
+    os.closerange(launch.SOCKET + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")
+    os.umask(0o077)
+    process.set_name("ketch-uplink")
+    os.set_inheritable(launch.SOCKET, False)
+    directory = f"{state}/{_SERVICE}"
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    listener = _socket.socket(fileno=launch.SOCKET)
+    service = Service(listener, network, directory)
+    path = f"{state}/{_SERVICE}.socket"
+    place = launch.place(path)
+    try:
+        service.serve()
+        # There is to be one, since there can be one way out: who wants to start another one waits
+        # for this lock, and who has come in the meantime is served.
+        with owned(os.open(f"{state}/services.lock", os.O_RDWR | os.O_CLOEXEC)) as lock:
+            while True:
+                os.lockf(lock, os.F_LOCK, 0)
+                if place != launch.place(path):
+                    break
+                os.rename(path, f"{path}.ended")
+                if not select.select((listener,), (), (), 0)[0]:
+                    os.unlink(f"{path}.ended")
+                    break
+                os.rename(f"{path}.ended", path)
+                os.lockf(lock, os.F_ULOCK, 0)
+                service.serve()
+            service.close()
+    finally:
+        service.close()

@@ -1,0 +1,192 @@
+"""The way out of a user's network: a program that is started, waited for, known to have ended.
+
+It ends with whoever has started it, whatever ends that (PR_SET_PDEATHSIG).
+"""
+
+import os
+import select
+import signal
+import time
+
+from ketch.errors import UnavailableError
+from ketch.linux import namespaces, process, rtnetlink, tun
+from ketch.linux.apart import apart
+from ketch.linux.scopes import owned, suppress
+from ketch.network.uplink import programs
+from ketch.network.uplink.programs import PASTA, PROGRAMS, Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
+_START_SECONDS = 10
+_LOOK_SECONDS = 0.005
+_END_SECONDS = 2
+_SAID_BYTES_MAX = 16 * 1024
+_ENDED = "it has ended"
+
+
+class Uplink:
+    """A way out that works as long as its process lives, which is a child of the caller's.
+
+    Attributes:
+        name: ``pasta`` or ``slirp4netns``.
+    """
+
+    __slots__ = ("_pidfd", "name")
+
+    def __init__(self, name: str, pidfd: int) -> None:
+        self.name = name
+        self._pidfd = pidfd
+
+    def fileno(self) -> int:
+        """A descriptor that can be read from when the process has ended."""
+        return self._pidfd
+
+    def close(self) -> None:
+        """End it; gone already will do."""
+        with owned(self._pidfd):
+            with suppress(OSError):
+                process.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            select.select((self._pidfd,), (), (), _END_SECONDS)
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+
+
+def start(network: str, directory: str) -> Uplink:
+    """Give a network namespace its way out.
+
+    Args:
+        network: a path to the namespace, which belongs to the caller's user namespace; the caller
+            is in the machine's.
+        directory: a directory of the caller's alone, for what the program says.
+
+    Raises:
+        UnavailableError: there can be none; why, and what to do.
+    """
+    tun.check()
+    versions = reachable()
+    problem = UnavailableError(
+        "neither pasta nor slirp4netns is installed", f"install the package {PASTA.package}"
+    )
+    for program in PROGRAMS:
+        path = _which(program.name)
+        if path and versions & program.versions:
+            try:
+                return _start(program, path, network, versions, directory)
+            except UnavailableError as error:
+                problem = error
+    raise problem
+
+
+def reachable() -> frozenset[int]:
+    """The IP versions in which the caller's network namespace has a way to all others.
+
+    Where it has none, IPv4 is tried nevertheless: newer versions of pasta can do without.
+    """
+    with rtnetlink.Socket() as host:
+        found = {
+            route.destination.version
+            for route in host.routes()
+            if not route.destination.prefixlen and route.kind == rtnetlink.RTN_UNICAST
+        }
+    return frozenset(found or {4})
+
+
+def _which(name: str) -> str:
+    """The path of a program; empty where there is none. The caller has no PATH."""
+    paths = (f"{directory}/{name}" for directory in _PATH)
+    return next((path for path in paths if os.access(path, os.X_OK)), "")
+
+
+def _start(
+    program: Program, path: str, network: str, versions: "Collection[int]", directory: str
+) -> Uplink:
+    # That of a process that was killed a moment ago ends with it, but not at once.
+    if not apart(lambda: _await_none(network)):
+        raise UnavailableError(f"another program has the link {programs.LINK} in {network}")
+    words = programs.words(program, path, network, versions, directory)
+    with suppress(FileNotFoundError):
+        os.unlink(f"{directory}/log")
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+    with owned(os.open(f"{directory}/said", flags, 0o600)) as said:
+        pid = os.fork()
+        if pid == 0:
+            _become(words, said)
+        uplink = Uplink(program.name, process.pidfd_open(pid))
+        try:
+            wanted = len(program.versions & set(versions))
+            why = apart(lambda: _await(uplink, network, wanted))
+            if not why:
+                return uplink
+        except BaseException:
+            uplink.close()
+            raise
+        uplink.close()
+        text = os.pread(said, _SAID_BYTES_MAX, 0).decode("utf-8", "replace")
+    with suppress(FileNotFoundError), open(f"{directory}/log", errors="replace") as log:
+        text += log.read(_SAID_BYTES_MAX)
+    if why == _ENDED:
+        why = programs.reason(text)
+    raise UnavailableError(f"{program.name} does not start: {why}", f"{directory}/said tells more")
+
+
+def _become(words: list[str], said: int) -> None:
+    """Execute a program, in a session of its own, to which nothing of the caller's is open."""
+    try:
+        os.setsid()
+        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        # pasta takes an ignored SIGPIPE, as Python has it, for a failure to ignore it.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDWR)
+        for place, descriptor in enumerate((null, null, said)):
+            os.dup2(descriptor, place)
+        process.close_on_exec_from(3)
+        os.execve(words[0], words, {"PATH": ":".join(_PATH)})
+    except OSError as error:
+        os.write(said, str(error).encode("utf-8", "replace"))
+    finally:
+        os._exit(127)
+
+
+def _await(uplink: Uplink, network: str, versions: int) -> str:
+    """Wait until a namespace has its default routes, in a thread that ends with that.
+
+    Returns:
+        Empty, or why that does not come about.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    _enter(network)
+    with rtnetlink.Socket() as inside:
+        while not select.select((uplink,), (), (), _LOOK_SECONDS)[0]:
+            link = inside.link(programs.LINK)
+            index = 0 if link is None else link.index
+            ways = {
+                route.destination.version
+                for route in inside.routes()
+                if index and route.index == index and not route.destination.prefixlen
+            }
+            if len(ways) >= versions:
+                return ""
+            if time.monotonic() > deadline:
+                return f"it is not ready after {_START_SECONDS} seconds"
+    return _ENDED
+
+
+def _await_none(network: str) -> bool:
+    """Wait for a namespace to be without a way out, in a thread that ends with that."""
+    deadline = time.monotonic() + _END_SECONDS
+    _enter(network)
+    with rtnetlink.Socket() as inside:
+        while inside.link(programs.LINK) is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def _enter(network: str) -> None:
+    """Have the calling thread be in a namespace."""
+    with owned(os.open(network, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
+        namespaces.setns(descriptor, namespaces.CLONE_NEWNET)

@@ -1,0 +1,176 @@
+"""What leads an ordinary user's containers out of their network: real pasta, real sockets."""
+
+import contextlib
+import pathlib
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.users import User
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("pasta") or shutil.which("slirp4netns")),
+    reason="neither pasta nor slirp4netns is installed",
+)
+
+# Say a line to an address and a port, and print the answer until the other end closes. Not the
+# other way round: of who has closed first, the pasta of 2023 does not tell when the others do.
+_TALK = "rm -f /p; mkfifo /p; exec 3<>/p; echo hello >&3; timeout 5 nc $0 $1 <&3"
+
+
+def _own_address(family: socket.AddressFamily, far: str) -> str:
+    """Return the machine's address on its way to another one; nothing is sent there."""
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((far, 9))
+        except OSError:
+            pytest.skip(f"this machine has no way to {far}")
+        address: str = asking.getsockname()[0]
+        return address
+
+
+@contextlib.contextmanager
+def _serving(family: socket.AddressFamily) -> Iterator[int]:
+    """Serve on all of the machine's addresses, in a thread; yield the port."""
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.bind(("", 0))
+        server.listen()
+        threading.Thread(target=_answer_streams, args=(server,), daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def _answer_streams(server: socket.socket) -> None:
+    """Answer each connection's first line, and end it, until the server is shut down."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                count, said = 0, b""
+                while not said.endswith(b"\n"):
+                    said = connection.recv(65536)
+                    count += len(said)
+                connection.sendall(b"%d bytes\n" % count)
+
+
+def _answer_questions(server: socket.socket) -> None:
+    """Answer every question for an address with 198.51.100.7."""
+    with contextlib.suppress(OSError):
+        while True:
+            asked, peer = server.recvfrom(4096)
+            if not asked:
+                return
+            question = asked[12 : asked.index(0, 12) + 5]
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton("198.51.100.7")
+            header = asked[:2] + b"\x81\x80\0\1\0\1\0\0\0\0"
+            server.sendto(header + question + record, peer)
+
+
+def test_a_stream_reaches_the_machine(user: User) -> None:
+    address = _own_address(socket.AF_INET, "192.0.2.1")
+    with _serving(socket.AF_INET) as port:
+        told = user.ketch("run", "--rm", "busybox", "sh", "-c", _TALK, address, str(port))
+    assert (told.out, told.err) == ("6 bytes\n", ""), str(told)
+
+
+def test_ipv6_reaches_the_machine(user: User) -> None:
+    if not shutil.which("pasta"):
+        pytest.skip("slirp4netns leads out by IPv4 alone")
+    address = _own_address(socket.AF_INET6, "2001:db8::1")
+    user.ketch.ok("network", "create", "--ipv6", "six")
+    try:
+        with _serving(socket.AF_INET6) as port:
+            told = user.ketch.ok("run", "--rm", "--network", "six", "busybox", "sh", "-c",
+                                 _TALK, address, str(port))  # fmt: skip
+    finally:
+        user.ketch.ok("network", "rm", "six")
+    assert told == "6 bytes"
+
+
+def test_datagrams_reach_a_name_server_on_the_machine(user: User) -> None:
+    address = _own_address(socket.AF_INET, "192.0.2.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        threading.Thread(target=_answer_questions, args=(server,), daemon=True).start()
+        told = user.ketch.ok("run", "--rm", "--dns", address, "busybox", "nslookup", "-type=a",
+                             "far.example")  # fmt: skip
+        server.sendto(b"", (address, 53))
+    assert "198.51.100.7" in told
+
+
+def test_a_builds_step_gets_out(user: User) -> None:
+    address = _own_address(socket.AF_INET, "192.0.2.1")
+    with _serving(socket.AF_INET) as port:
+        dockerfile = f"FROM busybox\nRUN sh -c '{_TALK}' {address} {port} > /told\n"
+        script = "mkdir -p leading && cd leading && printf '%s' \"$0\" > Dockerfile"
+        build = f"{script} && ketch build -q -t led ."
+        assert user.run("sh", "-c", build, dockerfile).status == 0
+    assert user.ketch.ok("run", "--rm", "--network", "none", "led", "cat", "/told") == "6 bytes"
+    user.ketch.ok("rmi", "led")
+
+
+def test_it_begins_with_the_first_that_needs_it_and_ends_with_the_last(user: User) -> None:
+    ketch = user.ketch
+    _await(lambda: not _leading(user))
+    ketch.ok("network", "create", "--internal", "inside")
+    ketch.ok("run", "--rm", "--network", "inside", "busybox", "true")
+    ketch.ok("network", "rm", "inside")
+    assert not any(name in {"pasta", "slirp4netns"} for name in _leading(user).values())
+    ketch.ok("run", "-d", "--name", "first", "busybox", "sleep", "1000")
+    ketch.ok("run", "-d", "--name", "second", "busybox", "sleep", "1000")
+    assert len(_leading(user)) == 2  # the program, and who has started it
+    ketch.ok("rm", "-f", "first", "second")
+    _await(lambda: not _leading(user))
+
+
+@pytest.mark.parametrize("killed", [("ketch-uplink",), ("pasta", "slirp4netns")])
+def test_killed_it_is_there_again_soon(user: User, killed: tuple[str, ...]) -> None:
+    address = _own_address(socket.AF_INET, "192.0.2.1")
+    user.ketch.ok("run", "-d", "--name", "server", "busybox", "sleep", "1000")
+    try:
+        with _serving(socket.AF_INET) as port:
+            words = ("exec", "server", "sh", "-c", _TALK, address, str(port))
+            _await(lambda: user.ketch(*words).out == "6 bytes\n")
+            time.sleep(1)  # one that does not last is started again more slowly
+            for pid, name in _leading(user).items():
+                if name in killed:
+                    user.run("kill", "-9", str(pid))
+            _await(lambda: user.ketch(*words).out == "6 bytes\n")
+    finally:
+        user.ketch.ok("rm", "-f", "server")
+
+
+def test_without_it_containers_start_and_it_is_said_why(user: User) -> None:
+    _await(lambda: not _leading(user))
+    device = pathlib.Path(f"/proc/{user.mounts}/root/dev/net/tun")
+    device.chmod(0o600)
+    try:
+        told = user.ketch("run", "--rm", "busybox", "echo", "here")
+    finally:
+        device.chmod(0o666)
+    assert (told.status, told.out) == (0, "here\n")
+    assert "/dev/net/tun is not this user's to open" in told.err
+
+
+def _leading(user: User) -> dict[int, str]:
+    """Return what leads out of a user's network: names by pids."""
+    found = {}
+    for pid in user.processes():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+            name = file.read().strip()
+            if name == "ketch-uplink":
+                found[pid] = name
+            elif name.startswith(("pasta", "passt", "slirp4netns")):
+                found[pid] = "slirp4netns" if name.startswith("slirp") else "pasta"
+    return found
+
+
+def _await(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
