@@ -11,6 +11,7 @@ import os
 import time
 from signal import SIGKILL, pidfd_send_signal
 
+from ketch.engine import places
 from ketch.engine.monitor import stepping
 from ketch.engine.networks import kernel, reclaiming, records, sandboxes
 from ketch.errors import (
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 DATABASE = "ketch.db"
 
 # The database goes last, after all the rest: so what was interrupted can be done again.
-_ROOT_FILES = ("images.lock", "index.json", "oci-layout", f"{DATABASE}-wal", f"{DATABASE}-shm",
-               DATABASE)  # fmt: skip
+_ROOT_FILES = ("images.lock", "index.json", "oci-layout", places.MACHINE, f"{DATABASE}-wal",
+               f"{DATABASE}-shm", DATABASE)  # fmt: skip
 _ROOT_DIRECTORIES = (
     "blobs", "build-cache", "builds", "containers", "ingest", "seccomp", "snapshots", "volumes",
 )  # fmt: skip

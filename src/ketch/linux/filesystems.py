@@ -6,10 +6,15 @@ from ketch.linux.procfs import unescape
 
 # Whose servers keep the files: overlayfs takes none of them for its upper layer, and what is
 # locked here is locked on this machine alone, or slowly.
-NETWORKED = {
+_NETWORKED = {
     "nfs", "nfs4", "cifs", "smb3", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs",
     "fuse.sshfs", "fuse.glusterfs", "fuse.ceph-fuse", "9p", "pvfs2", "panfs",
 }  # fmt: skip
+
+
+def is_networked(path: str) -> bool:
+    """Whether another machine keeps the files of a path, and may show them to others still."""
+    return kind(path) in _NETWORKED
 
 
 def kind(path: str) -> str:

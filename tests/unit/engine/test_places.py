@@ -10,7 +10,8 @@ from ketch.engine import places
 from ketch.engine.records.store import Store
 from ketch.engine.requests import launch
 from ketch.engine.settings import is_closed
-from ketch.errors import PermissionDeniedError
+from ketch.errors import ConflictError, PermissionDeniedError
+from ketch.linux import filesystems
 
 
 def made(path: Path, mode: int, *names: str) -> Path:
@@ -76,3 +77,25 @@ def test_both_are_looked_at(tmp_path: Path) -> None:
     assert (mode_of(root), mode_of(state)) == (0o710, 0o710)
     os.close(launch._open_directory(str(tmp_path / "new")))
     assert mode_of(tmp_path / "new") == 0o700
+
+
+def test_one_machine_at_a_time_in_a_directory_that_several_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(tmp_path)
+    places.claim(root)
+    assert os.listdir(root) == []  # on a disk of this machine nobody else sees it
+    monkeypatch.setattr(filesystems, "kind", lambda path: "nfs4")
+    places.claim(root)
+    places.claim(root)
+    assert os.listdir(root) == ["machine"]
+    here = os.uname()
+    there = os.uname_result(("Linux", "other", *here[2:]))
+    monkeypatch.setattr(os, "uname", lambda: there)
+    with pytest.raises(
+        ConflictError, match=rf"\(nfs4\), and the engine of {here.nodename} is"
+    ) as told:
+        places.claim(root)
+    assert f"rm {root}/machine" in told.value.hint
+    os.unlink(f"{root}/machine")
+    places.claim(root)

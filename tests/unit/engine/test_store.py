@@ -233,7 +233,7 @@ def test_a_database_locked_for_too_long(store: Store, monkeypatch: pytest.Monkey
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("")
-    with pytest.raises(UnavailableError, match="state directory"):
+    with pytest.raises(UnavailableError, match="file exists"):
         images(Store(str(tmp_path / "root")))
 
 

@@ -5,11 +5,13 @@ Every fact is asked of whoever depends on it, so that a start which fails says t
 
 import os
 import shutil
+import tempfile
 
 from ketch import cgroups
 from ketch.cgroups import absent, delegation
 from ketch.cgroups.resources import DELEGATE
 from ketch.dataclass import dataclass
+from ketch.engine import places as engine_places
 from ketch.engine.home import entering, ids, places
 from ketch.errors import KetchError, UnavailableError
 from ketch.images import drivers, fuse_overlay
@@ -139,16 +141,21 @@ def _program_of_ids(name: str) -> Offer:
 
 def _storage(settings: "Settings") -> "Iterator[Offer]":
     root = settings.root
-    kind = filesystems.kind(root)
-    failure = drivers.overlay_failure(drivers.existing(root))
+    place = drivers.existing(root)
     try:
+        _write_in(place)
         used = drivers.choose(root, settings.storage_driver).name
-    except KetchError as error:
-        yield Offer("storage", NO, error.message, error.hint, is_needed=True)
+    except OSError as error:
+        yield _offer("storage", engine_places.unusable(root, error.errno or 0), is_needed=True)
         return
+    except KetchError as error:
+        yield _offer("storage", error, is_needed=True)
+        return
+    kind = filesystems.kind(root)
+    failure = drivers.overlay_failure(place)
     if failure is None:
         yield Offer("overlay", YES, f"on {kind}")
-    elif kind in filesystems.NETWORKED:
+    elif filesystems.is_networked(root):
         yield Offer(
             "overlay", INSTEAD,
             f"{root} is on a network file system ({kind}), where layers cannot be stacked: {used}",
@@ -163,6 +170,12 @@ def _storage(settings: "Settings") -> "Iterator[Offer]":
     detail = shutil.which(fuse_overlay.PROGRAM) or "not installed"
     yield Offer("fuse-overlayfs", state, detail, "" if state != NO else fuse_overlay.REMEDY)
     yield Offer("storage driver", YES if used == "overlay2" else INSTEAD, f"{used} in {root}")
+
+
+def _write_in(directory: str) -> None:
+    """Write something that goes by itself."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(b"\0" * os.statvfs(directory).f_bsize)
 
 
 def _packet_filter(settings: "Settings") -> Offer:

@@ -18,7 +18,7 @@ from collections.abc import Generator
 
 from ketch.engine import places
 from ketch.engine.records import kept_files
-from ketch.errors import NotFoundError, PermissionDeniedError, UnavailableError
+from ketch.errors import NotFoundError, UnavailableError
 from ketch.linux.scopes import owned
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -378,7 +378,11 @@ class Store:
             self._let_go()
             raise
         self._connection, self._owner = connection, os.getpid()
-        self._file = os.stat(self.path).st_ino
+        status = os.stat(self.path)
+        self._file = status.st_ino
+        # A disk of this machine's has a number; network file systems have none, and a few others.
+        if not os.major(status.st_dev):
+            places.claim(self.root)
         self._reserve_log(connection)
         return connection
 
@@ -413,7 +417,7 @@ class Store:
                 self._kept.keep_index(BUSY_TIMEOUT_SECONDS)
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise _full(self.path) from error
+                raise places.unusable(self.path, error.errno) from error
             # Of what else is wrong SQLite says whether it matters.
 
     def _let_go(self) -> None:
@@ -456,12 +460,8 @@ class Store:
             # Switching to WAL does not wait for other processes as transactions do, and a lock
             # file of its own would only be litter.
             directory = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except PermissionError as error:
-            raise _denied(self.root) from error
         except OSError as error:
-            raise UnavailableError(
-                f"state directory {self.root}: {error.strerror}", "choose another with --root"
-            ) from error
+            raise places.unusable(self.root, error.errno or 0) from error
         with owned(directory):
             from ketch.linux import locks  # noqa: PLC0415 - once a database
 
@@ -474,8 +474,8 @@ class Store:
                         os.unlink(name, dir_fd=directory)
             except FileExistsError:
                 pass
-            except PermissionError as error:
-                raise _denied(self.root) from error
+            except OSError as error:
+                raise places.unusable(self.root, error.errno or 0) from error
             connection = self._connect()
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -494,14 +494,14 @@ class Store:
     def _unavailable(self, error: sqlite3.DatabaseError) -> Exception:
         code = error.sqlite_errorcode & 0xFF
         if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
-            return _denied(self.path)
+            return places.unusable(self.path, errno.EACCES)
         if code == sqlite3.SQLITE_BUSY:
             return UnavailableError(
                 f"{self.path}: locked by another process for {BUSY_TIMEOUT_SECONDS} seconds",
                 "look for a stopped or hanging ketch process",
             )
         if code == sqlite3.SQLITE_FULL or error.sqlite_errorcode == sqlite3.SQLITE_IOERR_SHMSIZE:
-            return _full(self.path)
+            return places.unusable(self.path, errno.ENOSPC)
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}:
             return UnavailableError(
                 f"{self.path}: damaged or unreadable: {error}",
@@ -518,16 +518,6 @@ def taken_away(path: str) -> UnavailableError:
     )
 
 
-def _full(path: str) -> UnavailableError:
-    return UnavailableError(f"{path}: no space left on its disk", "make room")
-
-
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
     return value
-
-
-def _denied(path: str) -> PermissionDeniedError:
-    return PermissionDeniedError(
-        f"{path}: permission denied", "run ketch as the user who owns this directory, or as root"
-    )
