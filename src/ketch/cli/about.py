@@ -9,6 +9,7 @@ from ketch.engine.engine import Engine
 from ketch.engine.home import offers
 from ketch.engine.views import information
 from ketch.spec.sizes import binary_size
+from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def version(_settings: "Settings", arguments: list[str]) -> int:
         "Context": "default",
     }
     if parsed.text("format"):
-        formatted({"Client": client, "Server": server}, parsed.text("format"), "versionInfo")
+        shown = Struct(client, optional={"Platform": None})
+        formatted({"Client": shown, "Server": server}, parsed.text("format"), "versionInfo")
         return 0
     api = f"{server['ApiVersion']} (minimum version {server['MinAPIVersion']})"
     system = f"{client['Os']}/{client['Arch']}"
@@ -96,7 +98,8 @@ def info(settings: "Settings", arguments: list[str]) -> int:
         "Warnings": None,
     }
     if parsed.text("format"):
-        formatted({**found, "ClientInfo": about}, parsed.text("format"), "system.dockerInfo")
+        shown = Struct({**found, "ClientInfo": about}, optional=found.optional)
+        formatted(shown, parsed.text("format"), "system.dockerInfo")
         return 0
     client = [f" Version:    {about['Version']}", " Context:    default", " Debug Mode: false"]
     offered = [

@@ -101,7 +101,8 @@ def formatted(document: "dict[str, Any]", template: str, type_name: str) -> None
 def _structured(value: object) -> object:
     """Let objects have fields rather than keys."""
     if isinstance(value, dict):
-        return Struct({name: _structured(field) for name, field in value.items()})
+        optional = value.optional if isinstance(value, Struct) else ()
+        return Struct({name: _structured(field) for name, field in value.items()}, "", optional)
     if isinstance(value, list):
         return [_structured(element) for element in value]
     return value

@@ -19,6 +19,12 @@ _CONFIG_FIELDS: "dict[str, Any]" = {
     "Volumes": {}, "WorkingDir": "", "Labels": {}, "StopSignal": "", "ArgsEscaped": False,
     "Healthcheck": None, "OnBuild": NilSlice(), "Shell": NilSlice(),
 }  # fmt: skip
+# What an image may lack: fields that Docker leaves out where they are empty, and those that it had
+# and that its templates still know.
+_UNSAID: "dict[str, Any]" = {
+    "Variant": "", "OsVersion": "", "Container": "", "ContainerConfig": None, "VirtualSize": 0,
+    "Descriptor": None, "Manifests": NilSlice(),
+}  # fmt: skip
 MISSING = "<missing>"
 
 
@@ -97,7 +103,7 @@ def document(images: "Images", image: "Image") -> Struct:
             "Metadata": Struct({"LastTagTime": moment(image.tagged_ns)}, "Metadata"),
         },
         "ImageInspect",
-        optional=("Variant", "OsVersion"),
+        optional=_UNSAID,
     )
 
 

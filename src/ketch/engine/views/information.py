@@ -9,6 +9,7 @@ from ketch.cgroups import absent, delegation, layout
 from ketch.errors import UnavailableError
 from ketch.linux import filesystems
 from ketch.spec import image as documents
+from ketch.spec.template_functions import NilSlice, Struct
 from ketch.spec.timestamps import rfc3339
 
 TYPE_CHECKING = False
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 API_VERSION = "1.50"
 API_VERSION_MINIMUM = "1.24"
 
+# What Docker's engine may tell besides, and a template finds where it does not.
+_VERSION_UNSAID: "dict[str, Any]" = {"KernelVersion": "", "Experimental": False, "BuildTime": ""}
+_INFO_UNSAID: "dict[str, Any]" = {
+    "KernelMemory": False, "KernelMemoryTCP": False, "ProductLicense": "",
+    "DefaultAddressPools": NilSlice(), "FirewallBackend": None, "CDISpecDirs": NilSlice(),
+    "DiscoveredDevices": NilSlice(), "Containerd": None,
+}  # fmt: skip
+_SWARM_UNSAID: "dict[str, Any]" = {
+    "Nodes": 0, "Managers": 0, "Cluster": None, "Warnings": NilSlice(),
+}  # fmt: skip
+
 _REGISTRY = "https://index.docker.io/v1/"
 
 
@@ -28,7 +40,7 @@ def is_experimental() -> bool:
     return shutil.which("criu") is not None
 
 
-def version() -> "dict[str, Any]":
+def version() -> Struct:
     """Returns what ``version`` tells, in the API's keys (``SystemVersion``)."""
     kernel = os.uname()
     details = {
@@ -42,7 +54,7 @@ def version() -> "dict[str, Any]":
         **details, "Experimental": str(is_experimental()).lower(), "GitCommit": "",
         "GoVersion": "", "BuildTime": "",
     }}  # fmt: skip
-    return {
+    told = {
         "Platform": {"Name": "ketch"},
         "Components": [engine],
         "Version": __version__,
@@ -50,9 +62,10 @@ def version() -> "dict[str, Any]":
         "GitCommit": "",
         "GoVersion": "",
     }
+    return Struct(told, optional=_VERSION_UNSAID)
 
 
-def info(engine: "Engine") -> "dict[str, Any]":
+def info(engine: "Engine") -> Struct:
     """Returns what ``info`` tells, in the API's keys (``SystemInfo``)."""
     containers = engine.containers.list(all=True)
     statuses = [container.status for container in containers]
@@ -63,7 +76,7 @@ def info(engine: "Engine") -> "dict[str, Any]":
     there = set(delegation.controllers()) if home else _controllers(unified)
     driver = engine.images.snapshotter.name
     running, paused = statuses.count("running"), statuses.count("paused")
-    return {
+    told = {
         "ID": _identity(engine),
         "Containers": len(statuses),
         "ContainersRunning": running,
@@ -121,10 +134,10 @@ def info(engine: "Engine") -> "dict[str, Any]":
         "ServerVersion": __version__,
         "Runtimes": {"ketch": {"path": "ketch-oci"}},
         "DefaultRuntime": "ketch",
-        "Swarm": {
-            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
-            "Error": "", "RemoteManagers": None,
-        },
+        "Swarm": Struct(
+            {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
+             "Error": "", "RemoteManagers": None}, optional=_SWARM_UNSAID,
+        ),
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": "ketch",
@@ -137,6 +150,7 @@ def info(engine: "Engine") -> "dict[str, Any]":
         "CDISpecDirs": [],
         "Warnings": _warnings() if home and not there else None,
     }  # fmt: skip
+    return Struct(told, optional=_INFO_UNSAID)
 
 
 def _warnings() -> list[str]:

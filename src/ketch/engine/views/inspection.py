@@ -61,7 +61,8 @@ _CONFIG_UNSAID: "dict[str, Any]" = {
 }  # fmt: skip
 _HOST_CONFIG_UNSAID: "dict[str, Any]" = {
     "Annotations": NilMap(), "Init": None, "Mounts": NilSlice(), "StorageOpt": NilMap(),
-    "IdleTimeout": 0, "Sysctls": NilMap(), "Timeout": 0, "Tmpfs": NilMap(),
+    "IdleTimeout": 0, "KernelMemory": 0, "KernelMemoryTCP": 0, "Sysctls": NilMap(),
+    "Timeout": 0, "Tmpfs": NilMap(),
 }  # fmt: skip
 _CONTAINER_UNSAID: "dict[str, Any]" = {
     "ImageManifestDescriptor": None,
