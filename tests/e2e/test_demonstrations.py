@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import images, leftovers
+from tests.support import images, leftovers, peers
 from tests.support.commands import Engine
 
 pytestmark = pytest.mark.timeout(400)
@@ -119,15 +119,24 @@ def machine(run_name: str) -> Iterator[tuple[list[str], str]]:
         leftovers.remove_named_namespaces()
 
 
-def test_building(debian_ketch: Engine, tmp_path: pathlib.Path) -> None:
+def test_building(
+    debian_ketch: Engine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = Page("build.md", debian_ketch, tmp_path)
     section = page.sections["An application"]
-    for name, language in (("app.py", "python"), ("Dockerfile", "dockerfile")):
+    section += page.sections["With Compose"]
+    files = {"app.py": "python", "Dockerfile": "dockerfile", "compose.yaml": "yaml"}
+    for name, language in files.items():
         (text,) = re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
         (tmp_path / name).write_text(text)
     page.type("An application")
     printed = page.type("Run it")
     assert "visit number 1\n" in printed
+    peers.give_plugins(tmp_path)
+    if not (tmp_path / "cli-plugins" / "docker-compose").exists():
+        pytest.skip("make peers has not been run: it has today's Compose")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert "visit number 1\n" in page.type("With Compose")
 
 
 def test_nginx(debian_ketch: Engine, tmp_path: pathlib.Path, run_name: str) -> None:
