@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ketch.engine.engine import Engine
     from ketch.engine.records.rows import Container
     from ketch.spec.container import Request
+    from ketch.spec.passwd import User
     from ketch.spec.runtime import IdMapping
     from ketch.spec.user_namespaces import Range
 
@@ -136,6 +137,40 @@ def make(container: "Container", held: "ExitStack") -> UserNamespace | None:
     descriptor = mappings.open_namespace(*maps)
     held.callback(os.close, descriptor)
     return UserNamespace(descriptor, *map(IdMap.of, maps))
+
+
+def make_alone(user: "User", held: "ExitStack") -> UserNamespace | None:
+    """Make a namespace for a program that is not root, where the engine's user has one id alone.
+
+    Under that user's number the id is the engine's user's own, as with ``--userns keep-id``: so
+    images run that say whom they run as.
+
+    Args:
+        user: the program's.
+        held: closes it.
+
+    Returns:
+        It; None where there are more ids, or the program is root.
+    """
+    from ketch.linux import owners  # noqa: PLC0415 - for users alone
+
+    if not (user.uid or user.gid) or not owners.alone():
+        return None
+    maps: list[list[IdMapping]] = [
+        [{"containerID": one, "hostID": 0, "size": 1}] for one in (user.uid, user.gid)
+    ]
+    descriptor = mappings.open_namespace(*maps)
+    held.callback(os.close, descriptor)
+    return UserNamespace(descriptor, *map(IdMap.of, maps))
+
+
+def named(request: "Request", apart: UserNamespace | None) -> "Request":
+    """Returns a request that says which ids a namespace has that it did not ask for."""
+    if apart is None:
+        return request
+    ranges = [":".join(map(str, one)) for ids in (apart.uids, apart.gids) for one in ids.ranges]
+    mode = user_namespaces.mode_of_maps(ranges[:1], ranges[1:])
+    return {**request, "HostConfig": {**request["HostConfig"], "UsernsMode": mode}}
 
 
 def maps_of(container: "Container") -> "tuple[list[IdMapping], list[IdMapping]] | None":

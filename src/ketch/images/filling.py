@@ -19,7 +19,7 @@ from ketch.errors import (
     UnavailableError,
 )
 from ketch.images import attributes, tar
-from ketch.linux import contested, sparse
+from ketch.linux import contested, namespaces, owners, sparse
 from ketch.linux.openat2 import (
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
@@ -177,7 +177,7 @@ class Tree:
         else:
             kind = stat.S_IFCHR if entry.kind == tar.CHARACTER else stat.S_IFBLK
             number = os.makedev(entry.major, entry.minor)
-            made = contested.node(name, kind | 0o600, number, parent)
+            made = owners.node(name, kind | 0o600, number, parent)
         with owned(made):
             _give_metadata(contested.path(made), entry)
 
@@ -226,7 +226,7 @@ class Tree:
             )
         with owned(os.open(name, _PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)) as made:
             # At once: a member that comes later may take the way here away.
-            os.chown(contested.path(made), entry.uid, entry.gid)
+            owners.give(contested.path(made), entry.uid, entry.gid)
             os.chmod(contested.path(made), entry.mode)
             identity = _identity(made)
         self._described[path] = (identity, entry, is_member)  # the last description counts
@@ -334,7 +334,8 @@ class Tree:
         return entry
 
     def _check(self, entry: tar.Entry) -> None:
-        """Refuse numbers that no file can have."""
+        """Refuse numbers that no file can have; owners are what the archive says of them."""
+        entry.xattrs.pop(owners.ATTRIBUTE, None)
         if not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
             raise self._refused(entry.name, f"impossible owner {entry.uid}:{entry.gid}")
         if not (0 <= entry.major <= _MAJOR_MAX and 0 <= entry.minor <= _MINOR_MAX):
@@ -374,6 +375,12 @@ class Tree:
             )
         if error.errno in _NO_ROOM:
             return UnavailableError(message, "the disk or the process has run out of something")
+        if error.errno == errno.EINVAL and not namespaces.in_initial_user_namespace():
+            return UnavailableError(
+                f"{self.what} entry {_shown(entry.name)}: belongs to {entry.uid}:{entry.gid}, and "
+                "this user has no ids as high",
+                "give the user more in /etc/subuid and /etc/subgid: ketch system check",
+            )
         if error.errno in {errno.EPERM, errno.EACCES}:
             return PermissionDeniedError(message, "unpacking owners and devices needs root")
         return InvalidArgumentError(message)
@@ -392,7 +399,7 @@ def _identity(descriptor: int) -> tuple[int, int]:
 def _give_metadata(file: int | bytes, entry: tar.Entry) -> None:
     """Give a file what the archive says of it; it is a descriptor, or one's path in procfs."""
     # In this order: a change of owner takes setuid bits and capabilities away.
-    os.chown(file, entry.uid, entry.gid)
+    owners.give(file, entry.uid, entry.gid)
     if entry.kind != tar.SYMLINK:
         os.chmod(file, entry.mode)
     attributes.write(file, entry.xattrs, follow=True)

@@ -14,6 +14,7 @@ from ketch.images import attributes, tar, tar_writer, tree
 from ketch.images.opaque import is_opaque
 from ketch.linux.descent import Descent
 from ketch.linux.long_paths import within_reach
+from ketch.spec.standing_in import APT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ SAME = -1
 _MOUNT_POINTS = {
     b"dev": stat.S_IFDIR, b"proc": stat.S_IFDIR, b"sys": stat.S_IFDIR,
     b"etc/hostname": stat.S_IFREG, b"etc/hosts": stat.S_IFREG, b"etc/resolv.conf": stat.S_IFREG,
+    os.fsencode(APT_FILE[1:]): stat.S_IFREG,
 }  # fmt: skip
 
 # What stands for these in an archive.

@@ -12,7 +12,7 @@ import stat
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.images import attributes, tar, tar_writer
-from ketch.linux import contested, sparse
+from ketch.linux import contested, owners, sparse
 from ketch.linux.descent import Descent
 from ketch.linux.scopes import owned
 
@@ -225,8 +225,10 @@ def _entry(shown: bytes, status: os.stat_result) -> tar.Entry:
 
 def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
     with owned(contested.open_file(name, parent)) as descriptor:
-        entry.size_bytes = size = os.fstat(descriptor).st_size
         entry.xattrs = attributes.read(descriptor)
+        _remember(entry)
+        size = os.fstat(descriptor).st_size if entry.kind == tar.REGULAR else 0
+        entry.size_bytes = size
         head = tar_writer.header(entry)
         padding = bytes(-size % tar.BLOCK)
         if size <= sparse.HOLE_BYTES_MIN:
@@ -248,7 +250,19 @@ def _directory(parent: int, name: bytes, entry: tar.Entry) -> bytes:
     entry.kind = tar.DIRECTORY
     with owned(os.open(name, _DIRECTORY, dir_fd=parent)) as descriptor:
         entry.xattrs = attributes.read(descriptor)
+        _remember(entry)
     return tar_writer.header(entry)
+
+
+def _remember(entry: tar.Entry) -> None:
+    """Give a member the owner that its file could not have; what says so stays here."""
+    value = entry.xattrs.pop(owners.ATTRIBUTE, None)
+    if value is None or not owners.alone() or (said := owners.Remembered.read(value)) is None:
+        return
+    entry.uid, entry.gid = said.uid, said.gid
+    if said.kind:
+        entry.kind = _KINDS[said.kind]
+        entry.major, entry.minor = os.major(said.device), os.minor(said.device)
 
 
 def _special(parent: int, name: bytes, entry: tar.Entry, status: os.stat_result) -> bytes:

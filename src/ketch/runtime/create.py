@@ -380,7 +380,7 @@ def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> Non
     config = birth.plan.config
     state = birth.state("creating", container.pid)
     if word == "listener":
-        hand_over(container, int(rest), config.get("linux", {}), state)
+        hand_over(container, int(rest), config.get("linux", {}), state, birth.notified)
         return
     if word == "limits":
         set_limits(container.pid, config["process"])
@@ -391,21 +391,26 @@ def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> Non
     hooks.run(config, "createRuntime", state, birth.say)
 
 
-def hand_over(container: Container, number: int, linux: "Linux", state: "State") -> None:
-    """Give a filter's listener to the supervisor that the configuration names.
+def hand_over(
+    container: Container,
+    number: int,
+    linux: "Linux",
+    state: "State",
+    notified: "Callable[[int], None] | None" = None,
+) -> None:
+    """Give a filter's listener to its supervisor.
 
     Args:
         container: the filtered process.
         number: the listener's descriptor there.
         linux: the configuration's ``linux``.
         state: the container's state.
+        notified: takes it; None for the supervisor that the configuration names.
 
     Raises:
         UnavailableError: there is no supervisor.
         UnsupportedError: the listener cannot be taken over.
     """
-    from ketch.runtime import listener  # noqa: PLC0415 wanted by few
-
     try:
         descriptor = process.pidfd_getfd(container.pidfd, number)
     except SyscallError as error:
@@ -414,6 +419,11 @@ def hand_over(container: Container, number: int, linux: "Linux", state: "State")
             "notifications need a runtime with CAP_SYS_PTRACE",
         ) from error
     with owned(descriptor):
+        if notified is not None:
+            notified(descriptor)
+            return
+        from ketch.runtime import listener  # noqa: PLC0415 wanted by few
+
         listener.hand_over(linux["seccomp"], descriptor, container.pid, state)
 
 

@@ -96,6 +96,7 @@ def enter(
     preserved: int = 0,
     new_keyring: bool = True,
     explain: "Callable[[str], None] | None" = None,
+    notified: "Callable[[int], None] | None" = None,
 ) -> Container:
     """Make a process in a running container, up to the moment before its program runs.
 
@@ -114,6 +115,7 @@ def enter(
         preserved: how many descriptors from 3 on the program inherits.
         new_keyring: whether the container has a session keyring of its own.
         explain: takes each step's description as it happens.
+        notified: takes its filter's listener; None for the supervisor that the configuration names.
 
     Returns:
         The new process, a child of the caller.
@@ -157,7 +159,7 @@ def enter(
             from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
 
             state = hooks.state(config, container_id, bundle, "running", init_pid)
-            create.hand_over(entered, int(rest), linux, state)
+            create.hand_over(entered, int(rest), linux, state, notified)
         elif word == "limits":
             set_limits(pid, specification)
 

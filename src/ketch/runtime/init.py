@@ -51,6 +51,7 @@ class Birth:
         new_keyring: whether it gets a session keyring of its own; not without an identifier.
         no_pivot: whether the root is moved instead of pivoted, as an initramfs needs.
         sibling: whether init becomes a child of the caller's parent (CLONE_PARENT).
+        notified: takes the filter's listener; None for the supervisor that the configuration names.
         entrances: descriptors through which init enters its v1 cgroups.
     """
 
@@ -63,6 +64,7 @@ class Birth:
         "fifo",
         "new_keyring",
         "no_pivot",
+        "notified",
         "plan",
         "preserved",
         "rootfs",
@@ -89,6 +91,7 @@ class Birth:
         new_keyring: bool = True,
         no_pivot: bool = False,
         sibling: bool = False,
+        notified: "Callable[[int], None] | None" = None,
     ) -> None:
         self.plan = plan
         self.setup = setup
@@ -104,6 +107,7 @@ class Birth:
         self.new_keyring = new_keyring
         self.no_pivot = no_pivot
         self.sibling = sibling
+        self.notified = notified
         self.entrances: list[int] = []
         nested = not namespaces.in_initial_user_namespace()
         if plan.visit is not None and nested:

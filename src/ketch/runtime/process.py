@@ -265,12 +265,16 @@ class ProcessSetup:
             os.setresgid(self.gid, self.gid, self.gid)
             os.setresuid(self.uid, self.uid, self.uid)
         except OSError as error:
-            raise InvalidArgumentError(
-                f"process.user: uid {self.uid}, gid {self.gid}: {(error.strerror or '').lower()}",
-                "map them in linux.uidMappings and linux.gidMappings"
-                if self.in_user_namespace
-                else "",
-            ) from error
+            raise self._unmapped(error.strerror) from error
+        # A filter may have said that it is done, and nothing was.
+        if (os.getuid(), os.getgid()) != (self.uid, self.gid):
+            raise self._unmapped(os.strerror(errno.EINVAL))
+
+    def _unmapped(self, reason: str | None) -> InvalidArgumentError:
+        return InvalidArgumentError(
+            f"process.user: uid {self.uid}, gid {self.gid}: {(reason or '').lower()}",
+            "map them in linux.uidMappings and linux.gidMappings" if self.in_user_namespace else "",
+        )
 
     def _load_filter(
         self, say: "Callable[[str], None]", report: "Callable[[int], None] | None"

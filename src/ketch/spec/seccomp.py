@@ -146,14 +146,14 @@ def to_oci(
     """
     if not profile:
         return None
-    name, architecture = _MACHINES.get(machine, (machine, ""))
+    name = _MACHINES.get(machine, (machine, ""))[0]
     section: Seccomp = {"defaultAction": profile["defaultAction"]}
     if "defaultErrnoRet" in profile:
         section["defaultErrnoRet"] = profile["defaultErrnoRet"]
     if "flags" in profile:
         section["flags"] = profile["flags"]
-    if architectures := _architectures(profile, architecture):
-        section["architectures"] = architectures
+    if listed := architectures(profile, machine):
+        section["architectures"] = listed
     if profile.get("listenerPath"):
         section["listenerPath"] = profile["listenerPath"]
     if profile.get("listenerMetadata"):
@@ -224,8 +224,13 @@ def _release(release: str) -> tuple[int, int]:
     return numbers[0], numbers[1] if len(numbers) > 1 else 0
 
 
-def _architectures(profile: "dict[str, Any]", native: str) -> list[str]:
-    """The profile's own list, or the entry of its map that is for this machine."""
+def architectures(profile: "dict[str, Any]", machine: str) -> list[str]:
+    """Returns a profile's own list, or the entry of its map that is for a machine.
+
+    Raises:
+        InvalidArgumentError: it has both.
+    """
+    native = _MACHINES.get(machine, ("", ""))[1]
     listed: list[str] = profile.get("architectures", [])
     mapped = profile.get("archMap", [])
     if listed and mapped:

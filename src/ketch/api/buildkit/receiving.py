@@ -17,7 +17,7 @@ from ketch.api.buildkit import fsutil, schema
 from ketch.api.buildkit.fsutil import Kind, refused
 from ketch.errors import InvalidArgumentError, PermissionDeniedError, UnavailableError
 from ketch.images import attributes
-from ketch.linux import contested, sparse
+from ketch.linux import contested, owners, sparse
 from ketch.linux.descent import Descent
 from ketch.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from ketch.linux.removetree import remove_tree
@@ -350,7 +350,7 @@ def _describe(file: int | bytes, told: Any, mode: int) -> None:
     # In this order: a change of owner takes setuid bits and capabilities away.
     status = os.stat(file)
     if (status.st_uid, status.st_gid) != (told.uid, told.gid):
-        os.chown(file, told.uid, told.gid)
+        owners.give(file, told.uid, told.gid)
     if mode:
         os.chmod(file, stat.S_IMODE(mode))
     if told.xattrs:

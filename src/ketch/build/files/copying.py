@@ -22,7 +22,7 @@ from ketch.build.files.walking import Entry, Event
 from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 from ketch.images import attributes
-from ketch.linux import contested, sparse
+from ketch.linux import contested, owners, sparse
 from ketch.linux.descent import Descent
 from ketch.linux.scopes import owned
 from ketch.spec.modes import Mode
@@ -228,7 +228,7 @@ class _Copier:
         """Give a directory what it is to have, once everything is in it."""
         status = os.fstat(entry.directory)
         self._version.add(entry.name, status)
-        self._give(target, status, attributes.read(entry.directory), is_directory=True)
+        self._give(target, status, self._attributes(entry.directory), is_directory=True)
 
     def _copy(self, entry: Entry, target: int, name: str) -> None:
         """Copy what is no directory."""
@@ -270,9 +270,9 @@ class _Copier:
                 self._given = (found.st_uid, found.st_gid)
             owner = self._owner or (status.st_uid, status.st_gid)
             if owner != self._given:
-                os.chown(made, *owner)
+                owners.give(made, *owner)
             os.chmod(made, self._bits(status, is_directory=False))
-            attributes.write(made, attributes.read(file))
+            attributes.write(made, self._attributes(file))
             self._set_times(made, status)
             if status.st_nlink > 1:
                 self._remember(status, os.fstat(made), name)
@@ -290,7 +290,7 @@ class _Copier:
                 if kind == stat.S_IFLNK:
                     made = contested.symlink(os.readlink(b"", dir_fd=place), name, target)
                 else:
-                    made = contested.node(name, kind | 0o600, status.st_rdev, target)
+                    made = owners.node(name, kind | 0o600, status.st_rdev, target)
                 break
             except FileExistsError:
                 if not is_first:
@@ -325,11 +325,18 @@ class _Copier:
     ) -> None:
         """Give a file what it is to have; it is a descriptor, or one's path in procfs."""
         # In this order: a change of owner takes setuid bits and capabilities away.
-        os.chown(file, *(self._owner or (status.st_uid, status.st_gid)))
+        owners.give(file, *(self._owner or (status.st_uid, status.st_gid)))
         if not is_link:
             os.chmod(file, self._bits(status, is_directory=is_directory))
         attributes.write(file, found, follow=True)
         self._set_times(file, status)
+
+    def _attributes(self, file: int) -> dict[bytes, bytes]:
+        """Returns the attributes that go along: with an owner of its own not the one that says."""
+        found = attributes.read(file)
+        if self._owner is not None:
+            found.pop(owners.ATTRIBUTE, None)
+        return found
 
     def _bits(self, status: os.stat_result, *, is_directory: bool) -> int:
         bits = stat.S_IMODE(status.st_mode)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from ketch.build.files import paths
 from ketch.build.files.failures import failure
 from ketch.errors import InvalidArgumentError
+from ketch.linux import owners
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
 
@@ -98,7 +99,7 @@ def _open_or_make(parent: int, name: str, owner: tuple[int, int], mode: int) -> 
     os.mkdir(name, 0o700, dir_fd=parent)
     made = openat2(parent, name, _DIRECTORY, resolve=paths.BELOW)
     try:
-        os.fchown(made, *owner)
+        owners.give(made, *owner)
         os.fchmod(made, mode)
     except BaseException:
         os.close(made)

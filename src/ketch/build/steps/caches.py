@@ -24,7 +24,7 @@ from ketch.build.graph import Sharing
 from ketch.dataclass import dataclass
 from ketch.engine.processes import Patience
 from ketch.errors import UnavailableError
-from ketch.linux import descent
+from ketch.linux import descent, owners
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 
@@ -245,7 +245,7 @@ def _make(place: str, number: str, wanted: Wanted, fill: Fill | None) -> None:
         os.makedirs(f"{aside}/files", 0o700)
         with owned(os.open(f"{aside}/files", _DIRECTORY)) as files:
             if fill is None:
-                os.fchown(files, wanted.uid, wanted.gid)
+                owners.give(files, wanted.uid, wanted.gid)
                 os.fchmod(files, 0o755 if wanted.mode is None else wanted.mode)
             else:
                 fill(files)

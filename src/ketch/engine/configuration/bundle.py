@@ -77,6 +77,7 @@ def build(
     joined: "Mapping[str, str] | None" = None,
     linked: "Sequence[str]" = (),
     sources: "Mapping[str, Source] | None" = None,
+    sysfs: bool = True,
 ) -> "Config":
     """Builds the runtime's configuration.
 
@@ -92,6 +93,7 @@ def build(
             runtime makes the others.
         linked: variables that tell of containers linked by ``--link``; its own go before.
         sources: where mounts come from that were prepared, by destination.
+        sysfs: whether its network namespace, where it has its own, has a sysfs that it may mount.
 
     Raises:
         InvalidArgumentError: the seccomp profile cannot be used.
@@ -109,7 +111,7 @@ def build(
             files,
             security,
             sources or {},
-            sysfs=host.owns_network or _has_own_network(resources),
+            sysfs=sysfs and (host.owns_network or _has_own_network(resources)),
             maps_ids=host.maps_ids,
             last_group=host.last_group,
         )

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import cgroup_paths
 from ketch.engine.containers.execs import check_running
+from ketch.engine.monitor import filtering
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.networks import linking
@@ -14,7 +15,7 @@ from ketch.engine.processes import await_readable, open_process
 from ketch.engine.requests import launch, wire
 from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError, StartError
 from ketch.linux.scopes import owned
-from ketch.runtime import enter, seccomp
+from ketch.runtime import enter
 from ketch.runtime.process import ProcessSetup
 from ketch.spec import capabilities, environment, passwd
 from ketch.spec.user_namespaces import is_apart
@@ -134,12 +135,8 @@ def _start(
         for variable in link.variables
     ]
     specification = _specify(container, config, asked, linked)
-    section = config["linux"].get("seccomp")
-    filter_ = (
-        seccomp.prepare(section, f"{engine.settings.root}/seccomp")
-        if section and not asked.get("Privileged")
-        else None
-    )
+    section = None if asked.get("Privileged") else config["linux"].get("seccomp")
+    filter_, notified = filtering.prepare(engine.settings, section, specification)
     terminal = asked.get("Tty", False)
     streams = Streams.make(interactive=asked.get("AttachStdin", False), terminal=terminal)
     held.callback(streams.close)
@@ -154,6 +151,7 @@ def _start(
         streams.given,
         config=config,
         container_id=container.id,
+        notified=notified,
     )
     held.callback(entered.close)
     listener = _listen(engine.settings, session, held) if terminal else None

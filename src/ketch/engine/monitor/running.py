@@ -18,7 +18,7 @@ from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.files import at_rest
-from ketch.engine.monitor import deadlines, health, subject
+from ketch.engine.monitor import deadlines, filtering, health, installers, subject
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import pins, releasing, resolution, uplinks, wiring
 from ketch.engine.requests import launch, wire
@@ -26,7 +26,7 @@ from ketch.errors import ConflictError, NotFoundError, UnavailableError
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.linux.scopes import owned
 from ketch.network import names, nameserver
-from ketch.runtime import create, init, seccomp
+from ketch.runtime import create, init
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.validate import validate
@@ -275,6 +275,9 @@ def _create(
         sized = {**request["HostConfig"], "ConsoleSize": manner.window}
         request = {**request, "HostConfig": sized}  # type: ignore[typeddict-item]
     apart = shared.user_namespace or user_namespaces.make(container, held)
+    if apart is None and not user_namespaces.mounts_map_ids():
+        apart = _apart_for_user(engine, request, directory, held)
+        request = user_namespaces.named(request, apart)
     if apart is not None:
         if shared.user_namespace is None:
             say("new user namespace: ids inside are not ids outside · clone3(2) CLONE_NEWUSER")
@@ -305,10 +308,13 @@ def _create(
             shared.joined["network"] = f"/proc/self/fd/{sandbox.descriptor}"
         linked = [variable for link in wires.links for variable in link.variables]
         config = _configure(engine, container, request, rootfs, files, shared, linked, held, apart)
+        config["mounts"] += installers.mounts(
+            rootfs, lambda name, text: _write_beside(directory, name, text)
+        )
         _write(f"{directory}/config.json", json.dumps(config, separators=(",", ":")))
         validate(config)
-        section = config["linux"].get("seccomp")
-        filter_ = seccomp.prepare(section, f"{settings.root}/seccomp") if section else None
+        process = config["process"]
+        filter_, notified = filtering.prepare(settings, config["linux"].get("seccomp"), process)
         place = config["linux"]["cgroupsPath"]
         layout = cgroups.usable(place)
         parts.cgroup = cgroup = cgroups.manager(place, layout)
@@ -331,12 +337,13 @@ def _create(
             return
         birth = init.Birth(
             Plan(config, layout, directory),
-            ProcessSetup(config["process"], filter_),
+            ProcessSetup(process, filter_),
             directory,
             rootfs=rootfs,
             streams=parts.streams.given,
             under_init=bundle.init_of(config),
             die_with_parent=True,
+            notified=notified,
             sibling=True,
             container_id=container.id,
             explain=manner.explain,
@@ -398,6 +405,21 @@ def _configure(
     )
 
 
+def _apart_for_user(
+    engine: "Engine", request: "Request", directory: str, held: ExitStack
+) -> "UserNamespace | None":
+    """Make the namespace of a program that is not root, where its user can be nobody else."""
+    resources = request["HostConfig"]
+    name = request["Config"].get("User", "")
+    if not name or resources.get("Privileged") or resources.get("PidMode") == "host":
+        return None
+    with owned(engine.images.snapshotter.mount(directory)) as root:
+        user = passwd.look_up(
+            name, read_beneath(root, "/etc/passwd"), read_beneath(root, "/etc/group")
+        )
+    return user_namespaces.make_alone(user, held)
+
+
 def _write_name_files(
     directory: str, request: "Request", wires: "wiring.Wiring", apart: "UserNamespace | None"
 ) -> bundle.Files:
@@ -427,6 +449,11 @@ def read_beneath(root: int, path: str) -> str:
     """A text file of the image, resolved beneath its root; empty where there is none."""
     data = beneath.read_file(root, path, _USER_DATABASE_BYTES_MAX)
     return data.decode(errors="replace")
+
+
+def _write_beside(directory: str, name: str, text: str) -> str:
+    _write(f"{directory}/{name}", text)
+    return f"{directory}/{name}"
 
 
 def _write(path: str, text: str) -> None:

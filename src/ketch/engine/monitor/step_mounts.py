@@ -25,7 +25,7 @@ import os
 
 from ketch.engine.requests import launch
 from ketch.errors import NotFoundError, SyscallError
-from ketch.linux import beneath, mount, namespaces
+from ketch.linux import beneath, mount, namespaces, owners
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 from ketch.linux.scopes import owned, suppress
 
@@ -157,7 +157,7 @@ class Mounts:
         with owned(os.open(self._place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
             self.listeners[one["agent"]] = launch.listen(directory, str(number))
         path = f"{self._place}/{number}.socket"
-        os.chown(path, one["uid"], one["gid"])
+        owners.give(os.fsencode(path), one["uid"], one["gid"])
         os.chmod(path, one["mode"])
         return path
 
@@ -165,7 +165,7 @@ class Mounts:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(path, flags, 0o600), "wb") as file:
             file.write(content)
-            os.fchown(file.fileno(), uid, gid)
+            owners.give(file.fileno(), uid, gid)
             os.fchmod(file.fileno(), mode)
         return path
 

@@ -34,12 +34,12 @@ import select
 from contextlib import ExitStack, contextmanager, suppress
 
 from ketch import cgroups
-from ketch.engine import host, mishaps
+from ketch.engine import host, mishaps, user_namespaces
 from ketch.engine.configuration import bundle, configuration, devices, realtime
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.home import entering
-from ketch.engine.monitor import step_mounts, stubs
+from ketch.engine.monitor import filtering, installers, step_mounts, stubs
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.networks import resolution
 from ketch.engine.records import names as identifiers
@@ -48,7 +48,7 @@ from ketch.linux import process, procfs, signals
 from ketch.linux.scopes import owned
 from ketch.network import names
 from ketch.network.sandbox import connections
-from ketch.runtime import create, init, seccomp
+from ketch.runtime import create, init
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.validate import validate
@@ -148,11 +148,15 @@ def _run(
         records = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         held.callback(os.close, records)
         mounts.prepare(place)
-        left = stubs.missing(rootfs, [*_USUAL_FILES, *mounts.targets])
-        config = _configure(asked, machine, request, rootfs, mounts, step_id, descriptors)
+        left = stubs.missing(rootfs, [*_USUAL_FILES, *installers.targets(rootfs), *mounts.targets])
+        config = _configure(
+            asked, machine, request, rootfs, mounts, step_id, descriptors, until_end
+        )
         validate(config)
-        section = config["linux"].get("seccomp")
-        filter_ = seccomp.prepare(section, f"{engine.settings.root}/seccomp") if section else None
+        process = config["process"]
+        filter_, notified = filtering.prepare(
+            engine.settings, config["linux"].get("seccomp"), process
+        )
         layout = cgroups.usable(config["linux"]["cgroupsPath"])
         cgroup = cgroups.manager(config["linux"]["cgroupsPath"], layout)
         _record(records, step_id, cgroup.path)
@@ -164,11 +168,12 @@ def _run(
         until_end.callback(os.close, null)
         birth = init.Birth(
             Plan(config, layout, place),
-            ProcessSetup(config["process"], filter_),
+            ProcessSetup(process, filter_),
             place,
             rootfs=rootfs,
             streams=(null, descriptors[0], descriptors[1]),
             die_with_parent=True,
+            notified=notified,
             container_id=step_id,
         )
         program = create.create(birth, cgroup)
@@ -214,6 +219,7 @@ def _configure(
     mounts: "step_mounts.Mounts",
     step_id: str,
     descriptors: list[int],
+    held: ExitStack,
 ) -> "Config":
     """Build the runtime's configuration, with users and groups looked up in the image."""
     resources = request["HostConfig"]
@@ -233,11 +239,21 @@ def _configure(
     )  # fmt: skip
     network = asked["network"]
     joined = {} if network is None else {"network": f"/proc/self/fd/{descriptors[network]}"}
+    apart = None if machine.maps_ids else user_namespaces.make_alone(user, held)
+    if apart is not None:
+        request = user_namespaces.named(request, apart)
+        joined["user"] = apart.path
     found = devices.gather(resources)
     config = bundle.build(
         request, container_id=step_id, user=user, extra_groups=[], files=files,
-        devices=found, host=machine, joined=joined,
+        devices=found, host=machine, joined=joined, sysfs=apart is None or network is None,
     )  # fmt: skip
+    if apart is not None and network is not None:
+        # Whose network it is has a say there, and the step's root has none.
+        sysctls = config["linux"]["sysctl"]
+        config["linux"]["sysctl"] = {
+            key: value for key, value in sysctls.items() if not key.startswith("net.")
+        }
     own = environment.mapping([
         *request["Config"].get("Env", ()), *found.variables,
         *asked["variables"],
@@ -246,6 +262,7 @@ def _configure(
     values = {"PATH": environment.DEFAULT_PATH, **own}
     values["HOME"] = values.get("HOME") or user.home
     config["process"]["env"] = [f"{name}={value}" for name, value in values.items()]
+    config["mounts"] += installers.mounts(rootfs, mounts.write)
     config["mounts"] += mounts.specifications()
     return config
 
