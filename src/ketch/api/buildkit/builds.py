@@ -67,6 +67,8 @@ _LINGER_SECONDS = 10.0  # for who asks for the status of a build that has just e
 _NAME_CHARACTERS_MAX = 200
 _RESULTS_MAX = 256
 _HISTORY_MAX = 50
+_HISTORY_LOG_BYTES_MAX = 16 << 20
+"""How much of what programs wrote is kept of all builds that have ended."""
 _READABLE = {"git", "http", "https"}
 
 
@@ -81,8 +83,7 @@ class Record:
         ended_ns: when it ended.
         error: what went wrong, None for nothing.
         response: what was answered.
-        steps: of each that has begun whether it was there already.
-        warnings: how many there were.
+        telling: what it said.
     """
 
     ref: str
@@ -91,8 +92,7 @@ class Record:
     ended_ns: int
     error: StatusError | None
     response: dict[str, str]
-    steps: tuple[bool, ...]
-    warnings: int
+    telling: Telling
 
 
 class Upload:
@@ -207,6 +207,27 @@ class Builds:
         if ref not in self._there:
             raise NotFoundError(f"no such job {ref[:_NAME_CHARACTERS_MAX]}")
         return self._there[ref]
+
+    async def telling(self, ref: str) -> Telling:
+        """Returns what a build says, which may still be on its way, or have ended long ago.
+
+        Raises:
+            NotFoundError: it does not come.
+        """
+        if ref not in self._there:
+            for record in reversed(self.history):
+                if record.ref == ref:
+                    return record.telling
+        return (await self.get(ref)).telling
+
+    def remember(self, record: Record) -> None:
+        """Take a build that has ended into the history; logs of the oldest make room."""
+        self.history.append(record)
+        log_bytes = 0
+        for known in reversed(self.history):
+            log_bytes += known.telling.log_bytes
+            if log_bytes > _HISTORY_LOG_BYTES_MAX:
+                known.telling.forget_logs()
 
     def keep(self, name: str, asked: "Asked", session: str) -> None:
         """Remember what a front end was asked for."""

@@ -95,14 +95,14 @@ class Control:
             raise
         finally:
             if not message.Internal and asked.attributes:
-                self._builds.history.append(_record(build, asked, error, response))
+                self._builds.remember(_record(build, asked, error, response))
         return response
 
     async def status(self, call: "Call") -> None:
-        """Tell how a build goes, until its end."""
+        """Tell how a build goes, until its end; of one that has ended, how it went."""
         asked = await call.request(self._words.StatusRequest)
-        build = await self._builds.get(asked.Ref)
-        async for message in build.telling.messages():
+        telling = await self._builds.telling(asked.Ref)
+        async for message in telling.messages():
             await call.send(message)
 
     async def disk_usage(self, call: "Call") -> None:
@@ -163,7 +163,7 @@ class Control:
         await call.send(self._words.UpdateBuildHistoryResponse())
 
     def _history(self, record: Record) -> Any:
-        error = record.error
+        error, steps = record.error, record.telling.steps
         return self._words.BuildHistoryRecord(
             Ref=record.ref,
             Frontend=record.asked.frontend,
@@ -176,10 +176,10 @@ class Control:
             CreatedAt=timestamp(record.began_ns),
             CompletedAt=timestamp(record.ended_ns),
             ExporterResponse=record.response,
-            numTotalSteps=len(record.steps),
-            numCompletedSteps=len(record.steps),
-            numCachedSteps=sum(record.steps),
-            numWarnings=record.warnings,
+            numTotalSteps=len(steps),
+            numCompletedSteps=len(steps),
+            numCachedSteps=sum(steps.values()),
+            numWarnings=len(record.telling.warnings),
         )
 
 
@@ -254,6 +254,5 @@ def _record(
         ended_ns=time.time_ns(),
         error=error,
         response=response,
-        steps=tuple(build.telling.steps.values()),
-        warnings=len(build.telling.warnings),
+        telling=build.telling,
     )

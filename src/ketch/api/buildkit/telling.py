@@ -31,6 +31,7 @@ class Telling:
     Attributes:
         warnings: what lint rules have found so far.
         steps: of each vertex that has begun, whether it was there already.
+        log_bytes: how much of what programs wrote is kept.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class Telling:
         self.steps: dict[str, bool] = {}
         self._events: list[Event | None] = []
         self._logs: deque[int] = deque()
-        self._log_bytes = 0
+        self.log_bytes = 0
         self._ended = False
         self._changed = asyncio.Event()
 
@@ -46,19 +47,26 @@ class Telling:
         """Take an event, in the loop."""
         if isinstance(event, Log):
             self._logs.append(len(self._events))
-            self._log_bytes += len(event.data)
+            self.log_bytes += len(event.data)
         elif isinstance(event, Warned):
             self.warnings.append(event)
         elif isinstance(event, VertexState) and event.started_ns:
             self.steps[event.id] = event.cached
         self._events.append(event)
-        while self._log_bytes > LOG_BYTES_MAX and len(self._logs) > 1:
+        while self.log_bytes > LOG_BYTES_MAX and len(self._logs) > 1:
             number = self._logs.popleft()
             dropped = self._events[number]
             if isinstance(dropped, Log):
-                self._log_bytes -= len(dropped.data)
+                self.log_bytes -= len(dropped.data)
             self._events[number] = None
         self._changed.set()
+
+    def forget_logs(self) -> None:
+        """Keep nothing of what programs wrote."""
+        for number in self._logs:
+            self._events[number] = None
+        self._logs.clear()
+        self.log_bytes = 0
 
     def end(self) -> None:
         """There are no more events."""

@@ -637,3 +637,29 @@ def test_contexts_and_builds_that_wait_in_vain(
         assert b"no build a has come for its context" in told
 
     run(tmp_path, nothing, test)
+
+
+def test_what_builds_said_is_kept_for_a_while(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``buildx history logs`` asks for it."""
+    monkeypatch.setattr(builds_module, "_LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(builds_module, "_HISTORY_LOG_BYTES_MAX", 5)
+
+    def solve(_engine: Engine, request: Request, progress: Progress, _: Patience) -> Result:
+        progress(VertexState("sha256:1", "[1/1] FROM x", started_ns=1))
+        progress(Log("sha256:1", 2, b"said", 6))
+        return nothing(_engine, request, progress, _)
+
+    async def test(socket: str) -> None:
+        async with session(socket, "s", {}):
+            for name in ("old", "new"):
+                await build(socket, name)
+        async with dialled(socket) as connection:
+            for name, said in (("old", []), ("new", [b"said"])):
+                asked = words.StatusRequest(Ref=name)
+                told = await ask(connection, CONTROL + "Status", asked, words.StatusResponse)
+                assert [one.name for message in told for one in message.vertexes]
+                assert [one.msg for message in told for one in message.logs] == said
+
+    run(tmp_path, solve, test)
