@@ -17,10 +17,12 @@ import os
 from collections.abc import Iterator
 
 from ketch.errors import KetchError, UnavailableError
+from ketch.linux import locks
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CLEANING_SECONDS = 1800  # of what killed builds have left, on a slow disk
 _PARTS = ("roots", "blobs", "contexts")
 
 
@@ -118,7 +120,7 @@ def _alone(root: str) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(path, error) from error
     with owned(descriptor):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        locks.take(descriptor, fcntl.LOCK_EX, path, _CLEANING_SECONDS)
         yield
 
 

@@ -7,6 +7,7 @@ keeps what is somebody else's, and what is mounted there keeps the engine from b
 """
 
 import contextlib
+import fcntl
 import os
 import time
 from signal import SIGKILL, pidfd_send_signal
@@ -21,7 +22,7 @@ from ketch.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from ketch.linux import mount, procfs, rtnetlink
+from ketch.linux import locks, mount, procfs, rtnetlink
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 from ketch.network import bridge as bridges
@@ -48,6 +49,7 @@ _STATE_DIRECTORIES = ("steps", "uplink")
 _STATE_PREFIXES = ("forwarding", "zygote-", "names-")
 
 _PATIENCE_SECONDS = 10.0
+_STARTING_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
 
 
@@ -147,7 +149,7 @@ def _lock_services(state: str, held: "ExitStack") -> None:
     except FileNotFoundError:
         return
     held.callback(os.close, lock)
-    os.lockf(lock, os.F_LOCK, 0)
+    locks.take(lock, fcntl.LOCK_EX, f"{state}/services.lock", _STARTING_SECONDS, fcntl.lockf)
 
 
 def _remove_containers(engine: "Engine") -> None:

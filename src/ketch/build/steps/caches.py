@@ -24,12 +24,13 @@ from ketch.build.graph import Sharing
 from ketch.dataclass import dataclass
 from ketch.engine.processes import Patience
 from ketch.errors import UnavailableError
-from ketch.linux import descent, owners
+from ketch.linux import descent, locks, owners
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PAUSE_MS = 20
+_CHANGING_SECONDS = 30
 _KEY_DIGITS = 64
 _ABOUT = "about"
 _ABOUT_BYTES_MAX = 64 * 1024
@@ -160,7 +161,7 @@ def remove(root: str, name: str) -> bool:
         return True
     try:
         with owned(os.open(f"{top}/{key}", _DIRECTORY)) as directory:
-            fcntl.flock(directory, fcntl.LOCK_EX)
+            locks.take(directory, fcntl.LOCK_EX, f"{top}/{key}", _CHANGING_SECONDS)
             with owned(os.open(number, _DIRECTORY, dir_fd=directory)) as lock:
                 if not _lock(lock, fcntl.LOCK_EX):
                     return False

@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import contextmanager
 
+from ketch.linux import locks
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 _PAUSE_SECONDS = 0.01
+_STARTING_SECONDS = 60
 
 
 @contextmanager
@@ -27,10 +29,11 @@ def kept(directory: str) -> "Generator[None, None, None]":
         directory: the container's.
 
     Raises:
+        UnavailableError: the start does not come to its end.
         OSError: it is gone.
     """
     with owned(_open(directory)) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        locks.take(descriptor, fcntl.LOCK_SH, directory, _STARTING_SECONDS)
         yield
 
 

@@ -14,7 +14,7 @@ import functools
 import os
 import threading
 
-from ketch.linux import libc, mount, namespaces, procfs
+from ketch.linux import libc, locks, mount, namespaces, procfs
 from ketch.linux.apart import apart
 from ketch.linux.scopes import owned
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.images.snapshots import Snapshotter
 
 _FILE = "mounted-by"
+_MOUNTING_SECONDS = 30
 # Files are to be saved from a full disk as well; whoever comes second then has a mount of its own.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -75,7 +76,7 @@ def _holders(directory: str) -> "Iterator[list[str]]":
         yield []
         return
     with owned(file):
-        fcntl.flock(file, fcntl.LOCK_EX)
+        locks.take(file, fcntl.LOCK_EX, f"{directory}/{_FILE}", _MOUNTING_SECONDS)
         before = os.read(file, os.fstat(file).st_size).decode("ascii", errors="replace")
         holders = [line for line in before.splitlines() if _is_alive(line)]
         yield holders

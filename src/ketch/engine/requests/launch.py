@@ -21,6 +21,7 @@ SOCKET = 3  # the descriptor on which a new process finds what it is to serve
 ERROR_LOG = "errors.log"
 _BACKLOG = 128
 _ANSWER_BYTES = 4096
+_STARTING_SECONDS = 30
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 # Of /proc/self/status: credentials, privileges, and where the process may run.
@@ -234,10 +235,14 @@ def _reach(directory: int, name: str, kind: int = _socket.SOCK_STREAM) -> _socke
 
 
 def _start(state: str, directory: int, name: str, words: list[str], kind: int) -> _socket.socket:
+    import fcntl  # noqa: PLC0415 - for the first command alone
+
+    from ketch.linux import locks  # noqa: PLC0415 - likewise
+
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     lock = os.open("services.lock", flags, 0o600, dir_fd=directory)
     try:
-        os.lockf(lock, os.F_LOCK, 0)
+        locks.take(lock, fcntl.LOCK_EX, f"{state}/services.lock", _STARTING_SECONDS, fcntl.lockf)
         connection = _reach(directory, name, kind)
         if connection is None:
             listener = listen(directory, name, kind)

@@ -6,7 +6,7 @@ import os
 
 from ketch.engine.volumes.records import make_data_directory
 from ketch.errors import InvalidArgumentError, KetchError
-from ketch.linux import mount, procfs
+from ketch.linux import locks, mount, procfs
 from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from ketch.engine.settings import Settings
     from ketch.engine.volumes.records import Volume
+
+# Of a large image's files, on a slow disk.
+_FILLING_SECONDS = 1800
 
 
 def locked(settings: "Settings", volume: "Volume") -> "contextlib.AbstractContextManager[None]":
@@ -37,7 +40,7 @@ def locked_name(settings: "Settings", name: str) -> "Iterator[None]":
         except FileNotFoundError:
             continue  # removed since the line above
         with owned(descriptor):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            locks.take(descriptor, fcntl.LOCK_EX, f"volume {name}", _FILLING_SECONDS)
             # Whoever had the lock may have removed the volume, and its directory with it.
             if _is_at(descriptor, directory):
                 yield

@@ -77,7 +77,8 @@ def _keep(script: str, interpreter: str) -> str:
     sealed = f"{_PLACE}/bin/{os.path.basename(interpreter)}"
     os.makedirs(f"{_PLACE}/bin", 0o755, exist_ok=True)
     with owned(os.open(_PLACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Who comes while another one makes it does without, and waits for nobody.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not (os.path.exists(sealed) and os.path.samefile(sealed, interpreter)):
             _bind(interpreter, sealed)
         # By the library beside it the interpreter knows where it belongs.
