@@ -35,13 +35,10 @@ peers: ## get docker, podman, runc and crun to compare with, without starting th
 
 bench: ## time starts, images, builds, networks, names and the API against docker, podman and runc, where installed (root)
 	@$(SETUP) bench
-	$(VENV)/bin/python -m bench $(BENCH)
-	$(VENV)/bin/python -m bench.containers
-	$(VENV)/bin/python -m bench.images
-	$(VENV)/bin/python -m bench.build
-	$(VENV)/bin/python -m bench.network
-	$(VENV)/bin/python -m bench.names
-	$(VENV)/bin/python -m bench.api
+	@failed=; for each in "bench $(BENCH)" $(addprefix bench.,containers images build network names api); do \
+		echo "== python -m $$each"; \
+		$(VENV)/bin/python -m $$each || failed="$$failed $${each%% *}"; \
+	done; test -z "$$failed" || { echo "these failed:$$failed" >&2; exit 1; }
 
 test-vm: ## run the tests in a virtual machine with cgroup v2 and a stock Debian kernel (root)
 	@$(SETUP) test

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import secrets
+import signal
 
 import pytest
 
@@ -15,6 +16,7 @@ _WORKER_VARIABLE = "PYTEST_XDIST_WORKER"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run; a worker's name begins with the whole run's."""
+    heed_signals()
     worker = os.environ.get(_WORKER_VARIABLE)
     if worker is None:
         os.environ.setdefault(leftovers.RUN_VARIABLE, f"ketch-test-{secrets.token_hex(4)}")
@@ -23,6 +25,19 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[leftovers.RUN_VARIABLE] += f"-{worker}"
     # The others' are there as well. What is whose the controller need not ask, at the end.
     os.environ[leftovers.SHARED_VARIABLE] = "1"
+
+
+def heed_signals() -> None:
+    """Give signals their default actions, which whoever had the suite started may have taken.
+
+    A shell has what it starts in the background ignore two of them, and nohup(1) another one; what
+    this process starts would, and ketch's client leaves ignored what it finds ignored.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(optionalhook=True)

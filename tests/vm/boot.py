@@ -63,6 +63,8 @@ LEFT_OUT = shutil.ignore_patterns(
 SCRATCH = ".tmp"
 ROOT_SIGNATURE = 0x6B657463
 
+QEMU = "qemu-system-x86_64"
+
 PRIORITY = -10
 """Of the machine among what the host does, see sched(7)."""
 
@@ -288,7 +290,7 @@ def machine(boot: Path, disks: list[str], console: Path, init: str, memory_mib: 
     return [
         # Should this process be killed, the machine goes with it.
         "setpriv", "--pdeathsig", "KILL",
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-machine", "q35",
+        QEMU, "-accel", "tcg,thread=multi", "-machine", "q35",
         "-cpu", "max,-la57,-smap", "-smp", "2", "-m", str(memory_mib),
         "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(boot / "vmlinuz"), "-append", arguments,
@@ -300,6 +302,11 @@ def machine(boot: Path, disks: list[str], console: Path, init: str, memory_mib: 
 
 def stream(command: list[str], work: Path, timeout_seconds: float) -> bool:
     """Run the machine, passing on what the job prints; False when its time ran out."""
+    for program in ("setpriv", QEMU):
+        if shutil.which(program) is None:
+            raise MachineError(
+                f"{program} is not installed; tests/vm/packages.txt lists what is needed"
+            )
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
