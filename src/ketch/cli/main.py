@@ -131,7 +131,8 @@ GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
     },
     "system": {
         "check": ("system_check", "check"), "df": ("system", "df"), "events": "events",
-        "info": "info", "prune": ("system", "prune"), "reset": ("system_reset", "reset"),
+        "info": "info", "prune": ("system", "prune"), "repair": ("system_repair", "repair"),
+        "reset": ("system_reset", "reset"),
         "start": ("system_start", "start"),
     },
     "volume": {

@@ -56,6 +56,7 @@ _OWN = {
     "system check": "Show what this machine offers to this user",
     "system df": "Show disk usage",
     "system prune": "Remove unused data",
+    "system repair": "Take back what a lost or damaged database had on record",
     "system reset": "Remove everything that the engine has",
     "system start": "Start the containers that their restart policies want to run",
     "volume create": "Create a volume",

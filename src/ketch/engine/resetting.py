@@ -43,7 +43,7 @@ _ROOT_FILES = ("images.lock", "index.json", "oci-layout", places.MACHINE, f"{DAT
 _ROOT_DIRECTORIES = (
     "blobs", "build-cache", "builds", "containers", "ingest", "seccomp", "snapshots", "volumes",
 )  # fmt: skip
-_ROOT_PREFIXES = ("storage-driver", "trial-")
+_ROOT_PREFIXES = ("damaged-", "storage-driver", "trial-")
 _STATE_FILES = ("errors.log", "holder.socket", "network", "services.lock", "uplink.socket")
 _STATE_DIRECTORIES = ("steps", "uplink")
 _STATE_PREFIXES = ("forwarding", "zygote-", "names-")

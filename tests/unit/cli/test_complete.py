@@ -35,7 +35,7 @@ def ask(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Ask:
         (["network", "in"], ["inspect"], NO_FILES),
         (["image", "r"], ["rm"], NO_FILES),
         (["--no-zygote", "volume", ""], ["create", "inspect", "ls", "prune", "rm"], NO_FILES),
-        (["system", "re"], ["reset"], NO_FILES),
+        (["system", "re"], ["repair", "reset"], NO_FILES),
         (["system", "reset", "--f"], ["--force"], NO_FILES),
         (["--storage-driver", "f"], ["fuse-overlayfs"], NO_FILES),
         (["--storage-driver=f"], ["--storage-driver=fuse-overlayfs"], NO_FILES),

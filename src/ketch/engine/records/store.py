@@ -263,7 +263,7 @@ class Store:
         root: the engine's directory; made, for its owner alone, when it is missing.
     """
 
-    __slots__ = ("_connection", "_file", "_kept", "_owner", "path", "root")
+    __slots__ = ("_anew", "_connection", "_file", "_kept", "_owner", "path", "root")
 
     def __init__(self, root: str) -> None:
         # Where there is none it will be made, closed to others; what else is wrong says _open.
@@ -275,6 +275,7 @@ class Store:
         self._file = 0  # the inode of the open database
         self._kept: kept_files.Kept | None = None
         self._owner = 0
+        self._anew = False
 
     @contextlib.contextmanager
     def transaction(self, *, begins: bool = False) -> Generator[sqlite3.Connection, None, None]:
@@ -314,6 +315,16 @@ class Store:
         with self.reading() as connection:
             version: int = connection.execute("PRAGMA data_version").fetchone()[0]
         return version
+
+    def begin_anew(self) -> None:
+        """Make the database if it is missing, though the engine has been used before.
+
+        Raises:
+            UnavailableError: it is damaged, or its disk is full.
+        """
+        self._anew = True
+        with self.reading():
+            pass
 
     def close(self) -> None:
         """Close the connection; the next use opens another.
@@ -466,6 +477,12 @@ class Store:
             from ketch.linux import locks  # noqa: PLC0415 - once a database
 
             locks.take(directory, fcntl.LOCK_EX, self.root, BUSY_TIMEOUT_SECONDS)
+            if not self._anew and not os.path.exists(self.path) and _has_been_used(self.root):
+                # With an empty one in its place, all that it had on record would go as unused.
+                raise UnavailableError(
+                    f"{self.path} is missing, and the engine's data is there",
+                    "`ketch system repair` takes back what can be",
+                )
             try:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 os.close(os.open("ketch.db", flags, 0o600, dir_fd=directory))
@@ -505,7 +522,7 @@ class Store:
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}:
             return UnavailableError(
                 f"{self.path}: damaged or unreadable: {error}",
-                "restore it from a backup, or begin anew with another --root",
+                "`ketch system repair` takes back what can be",
             )
         return error  # wrong SQL is a mistake of ours and must look like one
 
@@ -516,6 +533,15 @@ def taken_away(path: str) -> UnavailableError:
         f"{path} has been taken away meanwhile",
         "the engine was reset, or its root deleted; what still runs on it is to be ended",
     )
+
+
+def _has_been_used(root: str) -> bool:
+    """Whether there is what only an engine with a database makes."""
+    for name in ("containers", "volumes"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.listdir(f"{root}/{name}"):
+                return True
+    return os.path.exists(f"{root}/index.json")
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
