@@ -117,22 +117,32 @@ class Sandbox:
         self._ipv6 = ipv6 or bool(existing)
         with contextlib.ExitStack() as opened:
             self._host = opened.enter_context(rtnetlink.Socket())
-            with namespaces.network_kept():
-                if existing:
-                    self.descriptor = _open(existing, opened)
-                elif owner is not None:
-                    self.descriptor = _owned(owner, opened)
-                else:
-                    _unshare()
-                    self.descriptor = _open("/proc/thread-self/ns/net", opened)
-                if existing or owner is not None:
-                    namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
-                self._inside = opened.enter_context(rtnetlink.Socket())
-                if not existing and not ipv6:
-                    _write(_DISABLE_IPV6.format("default"), "1")
+            if namespaces.in_initial_user_namespace() or namespaces.owns("net"):
+                with namespaces.network_kept():
+                    self._enter(existing, owner, opened)
+            else:
+                # There is no way back into a network of another user namespace's.
+                from ketch.linux.apart import apart  # noqa: PLC0415 - it loads threads
+
+                apart(lambda: self._enter(existing, owner, opened))
             if not existing:
                 self._inside.execute(rtnetlink.set_link(_LOOPBACK_INDEX, up=True))
             self._opened = opened.pop_all()
+
+    def _enter(self, existing: str, owner: int | None, opened: contextlib.ExitStack) -> None:
+        """Go into the namespace, which is made unless it exists, and open a socket there."""
+        if existing:
+            self.descriptor = _open(existing, opened)
+        elif owner is not None:
+            self.descriptor = _owned(owner, opened)
+        else:
+            _unshare()
+            self.descriptor = _open("/proc/thread-self/ns/net", opened)
+        if existing or owner is not None:
+            namespaces.setns(self.descriptor, namespaces.CLONE_NEWNET)
+        self._inside = opened.enter_context(rtnetlink.Socket())
+        if not existing and not self._ipv6:
+            _write(_DISABLE_IPV6.format("default"), "1")
 
     def __enter__(self) -> "Self":
         """Own the sandbox for the length of a block."""

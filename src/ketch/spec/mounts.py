@@ -22,6 +22,7 @@ PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 _MODES = (
     ("ro", "rw"),
     ("z", "Z"),
+    ("U",),
     PROPAGATIONS,
     ("copy", "nocopy"),
     ("consistent", "cached", "delegated", "default"),

@@ -79,6 +79,31 @@ def test_files_have_the_images_owners_wherever_they_go(user: User) -> None:
         pathlib.Path("/tmp", user.name).unlink(missing_ok=True)
 
 
+def test_what_is_mounted_can_be_given_to_the_containers_user(user: User) -> None:
+    user.run("sh", "-c", "mkdir -p given/inner && touch given/inner/f && ln -s /etc given/link")
+    script = "stat -c %u:%g /w /w/inner/f; touch /w/new"
+    run = ("run", "--rm", "--network", "none", "-v", "./given:/w:U", "-u", "7:8")
+    assert user.ketch.ok(*run, "busybox", "sh", "-c", script).split() == ["7:8"] * 2
+    outside = (user.home / "given/inner/f").stat().st_uid
+    assert outside not in {7, user.uid}
+    # A volume likewise, and back again.
+    told = inside(user, "keep-id", "stat -c %u /w /w/new /w/inner/f", "-v", "./given:/w:U")
+    assert told == [str(user.uid)] * 3
+    assert (user.home / "given/new").stat().st_uid == user.uid
+    told = inside(user, "auto", "stat -c %u /v", "-v", "given-volume:/v:U", "-u", "9")
+    assert told == ["9"]
+    user.ketch.ok("volume", "rm", "given-volume")
+    refused = user.ketch("run", "--rm", "-v", "/usr:/u:U", "busybox", "true")
+    assert refused.status == 125
+    assert 'chowning host path "/usr" is not allowed' in refused.err
+
+
+def test_labels_are_passed_over_where_nothing_is_labelled(user: User) -> None:
+    user.run("mkdir", "-p", "labelled")
+    for label in ("z", "Z", "ro,z"):
+        inside(user, "host", "ls /w", "-v", f"./labelled:/w:{label}")
+
+
 def test_a_user_alone_has_no_other_ids(lone_user: User) -> None:
     told = inside(lone_user, "keep-id", f"id -u; {OWNERS}; touch /root/x")
     assert told == [str(lone_user.uid), *[f"{lone_user.uid}:{lone_user.uid}"] * 4]

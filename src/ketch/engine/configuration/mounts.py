@@ -16,8 +16,10 @@ from ketch.engine.volumes.population import populate
 from ketch.errors import (
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
 )
-from ketch.linux import procfs
+from ketch.linux import contested, owners, procfs
+from ketch.linux.scopes import owned
 from ketch.spec import mount_flag
 from ketch.spec import mounts as requests
 from ketch.spec.values import quoted
@@ -151,6 +153,9 @@ def attach(
     if named:
         held.callback(uses.detach, engine.settings, engine.store, container.id)
         _mount_volumes(engine, container.id, named)
+    for point in points:
+        if "U" in point["Mode"].split(","):
+            _give(point, user, apart)
     found: dict[str, Source] = {}
     for number, point in enumerate(points):
         source = None
@@ -177,6 +182,32 @@ def attach(
         if source is not None:
             found[point["Destination"]] = source
     return found
+
+
+def _give(point: "MountPoint", user: "User", apart: "UserNamespace | None") -> None:
+    """Give what is mounted to the container's user: ``U`` of ``-v``, podman's."""
+    from ketch.linux.chowntree import chown_tree  # noqa: PLC0415 - wanted by few
+
+    source, uid, gid = point["Source"], user.uid, user.gid
+    if apart is not None and (apart.mapping is None or point["Type"] == "bind"):
+        uid, gid = apart.uids.outside(uid), apart.gids.outside(gid)
+    place = os.path.realpath(source)
+    if place in _NOBODYS or place == os.path.realpath(os.environ.get("HOME") or "/root"):
+        raise InvalidArgumentError(
+            f'chowning host path "{place}" is not allowed', f"do it by hand: chown -R {uid}:{gid}"
+        )
+    try:
+        with owned(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
+            chown_tree(top, uid, gid)
+    except NotADirectoryError:
+        with owned(os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+            owners.give(contested.path(file), uid, gid)
+    except PermissionError as error:
+        raise PermissionDeniedError(
+            f"{source}: cannot be given to {uid}:{gid}, as U asks for: "
+            f"{os.strerror(error.errno or 0).lower()}",
+            "some of it is another user's; leave U out",
+        ) from error
 
 
 def _relabel(points: "Sequence[MountPoint]") -> None:
@@ -217,6 +248,12 @@ def _hold(tree: int, held: "ExitStack", shown: str) -> Source:
     return Source(f"/proc/self/fd/{tree}", shown=shown)
 
 
+# What no container is to own: podman's pkg/util, ``DangerousHostPath``.
+_NOBODYS = {
+    "/", "/bin", "/boot", "/dev", "/etc", "/etc/passwd", "/etc/pki", "/etc/shadow", "/home", "/lib",
+    "/lib64", "/media", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr",
+    "/var", "/var/lib", "/var/log",
+}  # fmt: skip
 _IDS = (1 << 32) - 1
 
 

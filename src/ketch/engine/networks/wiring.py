@@ -264,7 +264,8 @@ def _refusals_explained() -> "Generator[None, None, None]":
             raise
         raise PermissionDeniedError(
             f"its network cannot be set up: {error}",
-            "that takes CAP_NET_ADMIN and CAP_SYS_ADMIN; --network host needs neither",
+            "that takes CAP_NET_ADMIN and CAP_SYS_ADMIN there, as unshare --net gives them; "
+            "--network none and --network host need neither",
         ) from error
 
 

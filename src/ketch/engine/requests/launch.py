@@ -348,5 +348,5 @@ def place(path: str) -> tuple[int, int] | None:
 def _unusable(state: str, error: OSError) -> UnavailableError:
     return UnavailableError(
         f"state directory {state}: {(error.strerror or '').lower()}",
-        "name another one with --state, or run as root",
+        "name others with --root and --state, or KETCH_ROOT and KETCH_STATE, or run as root",
     )
