@@ -8,7 +8,7 @@ import pytest
 
 from ketch.build.graph import Copy, Plan, Run
 from ketch.build.planning.description import vertices
-from ketch.build.planning.planner import plan
+from ketch.build.planning.planner import Dated, plan
 from ketch.build.planning.resolver import ResolvedImage
 from ketch.build.request import LocalDirectory, Request
 from ketch.errors import ImageNotFoundError
@@ -53,11 +53,13 @@ class Images:
         return ResolvedImage(reference, DIGEST, DIGEST, document)  # type: ignore[arg-type]
 
 
-def planned(text: str, images: Images | None = None, /, **wanted: Any) -> Plan:
+def planned(
+    text: str, images: Images | None = None, /, *, dated: Dated = lambda: None, **wanted: Any
+) -> Plan:
     """Returns the plan of a Dockerfile, for linux/amd64 where nothing else is asked for."""
     asked = {"platforms": ["linux/amd64"], "contexts": {"context": LocalDirectory("/")}} | wanted
     content = textwrap.dedent(text).encode(errors="surrogateescape")
-    return plan(content, "Dockerfile", Request(**asked), images or Images())
+    return plan(content, "Dockerfile", Request(**asked), images or Images(), dated=dated)
 
 
 def refused(text: str, images: Images | None = None, /, **wanted: Any) -> DockerfileError:

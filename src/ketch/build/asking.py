@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ketch.build.addresses import remote
 from ketch.build.entrusted import GivenAgents, GivenSecrets
+from ketch.build.planning.arguments import EPOCH
 from ketch.build.request import (
     MAIN_CONTEXT,
     Archive,
@@ -137,7 +138,10 @@ def _limits(given: Values) -> dict[str, object]:
 
 
 def _arguments(texts: Sequence[str], caller: Caller) -> dict[str, str | None]:
-    """Read ``NAME=value``, and the caller's value for a name alone."""
+    """Read ``NAME=value``, and the caller's value for a name alone.
+
+    The caller's time for all that is made counts unasked, as with docker/buildx, build/opt.go.
+    """
     found: dict[str, str | None] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -147,6 +151,8 @@ def _arguments(texts: Sequence[str], caller: Caller) -> dict[str, str | None]:
     for line in caller.proxies:
         name, _, value = line.partition("=")
         found.setdefault(name, value)
+    if epoch := caller.environment.get(EPOCH):
+        found.setdefault(EPOCH, epoch)
     return found
 
 

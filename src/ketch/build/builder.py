@@ -201,7 +201,9 @@ class _Build:
             told = Told(ignore)
             ignored = contexts.ignored(told)
             told.finish()
-        plan = make_plan(found.text, found.filename, request, resolver, lambda: ignored)
+        plan = make_plan(
+            found.text, found.filename, request, resolver, lambda: ignored, contexts.time_s
+        )
         for warning in plan.warnings:
             track.warn(warning, found.filename, found.text)
         return plan

@@ -43,9 +43,12 @@ class Tree:
         owned: whether the files' owners mean anything to an image. Those of this machine's
             directories do not: what is copied from there is 0:0's, as it is when a client of
             BuildKit's sends it; what comes from a stage or an archive stays its owner's.
+        time_s: since when it is as it is, in seconds since 1970, as a commit, a server or an
+            archive tells it; None where nothing does.
     """
 
     directory: int
     hidden: Hidden | None = None
     identity: str = ""
     owned: bool = True
+    time_s: int | None = None

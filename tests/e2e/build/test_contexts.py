@@ -101,7 +101,9 @@ def test_repositories_are_contexts_and_are_added(ketch: Engine, tmp_path: pathli
     with served(tmp_path) as server:
         url = f"http://{server.host}/project.git"
         assert set(build(ketch, url)) == {"Dockerfile", "sub", "sub/Dockerfile", "sub/f"}
-        assert set(build(ketch, f"{url}#main:sub")) == {"g"}
+        own = ("--build-arg", "SOURCE_DATE_EPOCH=context")
+        found = build(ketch, *own, f"{url}#main:sub")
+        assert {name: one.mtime for name, one in found.items()} == {"g": 1_700_000_000}
         text = f"FROM scratch\nCOPY --from=named sub/f /\nADD {url}#main:sub /s/\n".encode()
         named = build(ketch, "--build-context", f"named={url}", "-", stdin=text)
         assert set(named) == {"f", "s", "s/Dockerfile", "s/f"}

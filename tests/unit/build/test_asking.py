@@ -93,6 +93,13 @@ def test_arguments_and_proxies() -> None:
         asked(build_arg=["=x"])
 
 
+def test_the_callers_time_counts_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "SOURCE_DATE_EPOCH", "7")
+    assert asked().build_args == {"SOURCE_DATE_EPOCH": "7"}
+    given = asked(build_arg=["SOURCE_DATE_EPOCH=8"])
+    assert given.build_args == {"SOURCE_DATE_EPOCH": "8"}
+
+
 def test_secrets(tmp_path: pathlib.Path) -> None:
     (tmp_path / "s").write_bytes(b"from a file")
     (tmp_path / "large").write_bytes(bytes(500 * 1024 + 1))

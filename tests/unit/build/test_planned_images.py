@@ -167,6 +167,17 @@ def test_one_time_for_all() -> None:
         assert error.message == f"invalid SOURCE_DATE_EPOCH: {text}"
 
 
+def test_the_contexts_own_time() -> None:
+    name = "SOURCE_DATE_EPOCH"
+    text = f"ARG {name}=context\nFROM scratch\nARG {name}\nLABEL a=${name}\n"
+    for given in ({}, {name: "context"}):
+        found = planned(text, dated=lambda: 9, build_args=given)
+        assert (found.epoch_s, config(found)["Labels"]) == (9, {"a": "9"})
+        found = planned(text, build_args=given)
+        assert (found.epoch_s, config(found)["Labels"]) == (None, {"a": ""})
+    assert planned(text, dated=lambda: 9, build_args={name: "8"}).epoch_s == 8
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -46,7 +46,7 @@ def open_archive(stream: "Stream", limit_bytes: int) -> "tuple[Stream | None, by
     return None, text
 
 
-def unpack(stream: "Stream", directory: int, *, owned: bool) -> int:
+def unpack(stream: "Stream", directory: int, *, owned: bool) -> int | None:
     """Unpack an archive into an empty directory.
 
     Args:
@@ -55,7 +55,7 @@ def unpack(stream: "Stream", directory: int, *, owned: bool) -> int:
         owned: whether the files are given the owners that the archive has; else the caller's.
 
     Returns:
-        Bytes of all files' content.
+        The latest of the members' times, in seconds since 1970; None where there are none.
 
     Raises:
         InvalidArgumentError: the archive is malformed, or wants what cannot be.
@@ -64,7 +64,7 @@ def unpack(stream: "Stream", directory: int, *, owned: bool) -> int:
     """
     context = _Context(directory, owned=owned)
     context.fill(stream)
-    return context.size_bytes
+    return None if context.newest_ns is None else context.newest_ns // 1_000_000_000
 
 
 class Patient:
@@ -122,11 +122,13 @@ class _Context(filling.Tree):
 
     def __init__(self, directory: int, *, owned: bool) -> None:
         super().__init__(directory)
+        self.newest_ns: int | None = None
         self._ids = None if owned else (os.geteuid(), os.getegid())
 
     def _add(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one member; whiteouts are names as any other."""
         parts = self._clean(entry.name)
+        self.newest_ns = max(entry.mtime_ns, self.newest_ns or 0)
         if self._ids is not None:
             entry.uid, entry.gid = self._ids
         if parts:

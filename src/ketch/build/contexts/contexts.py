@@ -5,6 +5,7 @@ build ends.
 """
 
 import contextlib
+import os
 import posixpath
 import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -143,6 +144,17 @@ class Contexts:
         hidden = self._once.get(("hidden", name), lambda: self._find_hidden(name, tree, tell))
         return Tree(tree.directory, hidden, tree.identity, tree.owned)
 
+    def time_s(self) -> int | None:
+        """Returns since when the main context is as it is, where it comes from a server.
+
+        Raises:
+            KetchError: it cannot be fetched.
+        """
+        given = self._input(MAIN_CONTEXT)
+        if not isinstance(given, Git | Http):
+            return None
+        return self._source(MAIN_CONTEXT, given, _silent).tree.time_s
+
     def layout(self, name: str, platform: str) -> "LayoutImage":
         """Returns the image that a context is which names an OCI image layout.
 
@@ -224,7 +236,10 @@ class Contexts:
     def _download(self, url: str, checksum: str, filename: str, tell: "Tell") -> Tree:
         def download() -> Tree:
             found = self._downloads().fetch(url, checksum, filename, tell)
-            return Tree(found.directory, identity=f"http:{found.digest}:{found.filename}")
+            # By Last-Modified; of 1970 where a server does not say it.
+            time_s = int(os.stat(found.filename, dir_fd=found.directory).st_mtime) or None
+            identity = f"http:{found.digest}:{found.filename}"
+            return Tree(found.directory, identity=identity, time_s=time_s)
 
         return self._once.get(("http", url, checksum, filename), download)
 
@@ -286,8 +301,9 @@ class Contexts:
             if content is None:
                 return _Source(tree, filename=_DOWNLOADED)
             _, directory = self._places.make("archive")
-            archives.unpack(content, directory, owned=True)
-        return _Source(Tree(directory, identity=f"{tree.identity}:unpacked"))
+            newest_s = archives.unpack(content, directory, owned=True)
+        identity = f"{tree.identity}:unpacked"
+        return _Source(Tree(directory, identity=identity, time_s=newest_s))
 
     def _unpack(self, given: Archive, tell: "Tell") -> _Source:
         _, directory = self._places.make("archive")

@@ -42,7 +42,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _CHECKSUM = re.compile(r"[0-9a-f]{1,64}")
 # git-check-ref-format(1), and no pattern.
 _REFERENCE = re.compile(r"(?!-)[^\x00-\x20~^:?*\[\\\x7f]{1,1000}")
-_FILES, _REPOSITORY = "files", "repository"
+_FILES, _REPOSITORY, _COMMITTED = "files", "repository", "committed"
 _GITHUB = ("https://github.com/", "https://www.github.com/")
 
 
@@ -139,7 +139,7 @@ class Repositories:
         subdirectory = repository.subdirectory
         keeps = repository.keeps(keep_git_dir)
         submodules = repository.url.submodules is not False
-        key = f"{repository.remote}\0{repository.commit.id}\0{keeps}\0{submodules}"
+        key = f"{repository.remote}\0{repository.commit.id}\0{keeps}\0{submodules}\0dated"
         entry = self._store.find(kept.GIT, key, self._scope)
         if entry is None:
             made = repository.fetch(keep_git_dir=keeps, submodules=submodules, tell=tell)
@@ -150,9 +150,11 @@ class Repositories:
             if entry is None:
                 raise UnavailableError("the checkout was removed meanwhile: try again")
         root = self._open(entry, _FILES, "")
+        with open(os.open(_COMMITTED, os.O_RDONLY | os.O_CLOEXEC, dir_fd=entry)) as file:
+            time_s = int(file.read())
         if subdirectory:
             root = self._open(root, subdirectory, repository.url.subdirectory)
-        return Tree(root, identity=repository.identity(keep_git_dir))
+        return Tree(root, identity=repository.identity(keep_git_dir), time_s=time_s)
 
     def _open(self, directory: int, path: str, asked: str) -> int:
         """Open a directory beneath another: a repository's symlinks lead nowhere else."""
@@ -253,7 +255,10 @@ class Repository:
                 )
 
     def fetch(self, *, keep_git_dir: bool, submodules: bool, tell: "Tell") -> str:
-        """Check the commit out; returns a directory with the files, in its directory ``files``."""
+        """Check the commit out; returns a directory with the files, in its directory ``files``.
+
+        When it was committed is in its file ``committed``, in seconds since 1970.
+        """
         self._count += 1
         made = f"{self._path}/checkout-{self._count}"
         files = f"{made}/{_FILES}"
@@ -268,6 +273,12 @@ class Repository:
                 "checkout", "--progress", "--force", "--detach", self.commit.id, where=files,
                 tell=self._told(tell), variables=here,
             )  # fmt: skip
+            when = self._git.run(
+                "log", "--max-count=1", "--no-show-signature", "--format=%ct", self.commit.id,
+                variables=here,
+            )  # fmt: skip
+            with open(f"{made}/{_COMMITTED}", "w") as file:
+                file.write(str(max(0, int(when))))
             if submodules and os.path.lexists(f"{files}/.gitmodules"):
                 self._git.run(
                     "submodule", "update", "--init", "--recursive", "--depth=1", "--progress",

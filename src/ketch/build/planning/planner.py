@@ -30,6 +30,7 @@ from ketch.spec.ignore_patterns import IgnorePatterns
 if TYPE_CHECKING:
     from ketch.spec.image import Platform
 
+_OF_CONTEXT = "context"
 _EPOCH_MAX = 253_402_300_799  # the end of the year 9999, after which RFC 3339 has no dates
 
 PLATFORMS_MAX = 64
@@ -40,14 +41,19 @@ Ignored = Callable[[], IgnorePatterns | None]
 """Reads the ``.dockerignore`` of the main context; None where there is none."""
 
 
+Dated = Callable[[], int | None]
+"""Tells since when the main context is as it is, in seconds since 1970; None where nobody knows."""
+
+
 def plan(
     text: bytes,
     filename: str,
     request: Request,
     resolver: Resolver,
     ignored: Ignored | None = None,
+    dated: Dated = lambda: None,
 ) -> Plan:
-    """Plans a build; nothing is run, read or written but what the last two of these ask for.
+    """Plans a build; nothing is run, read or written but what the last three of these ask for.
 
     Args:
         text: the Dockerfile.
@@ -55,6 +61,7 @@ def plan(
         request: what was asked for.
         resolver: who knows images.
         ignored: for the rule that what is copied is not left out.
+        dated: for ``SOURCE_DATE_EPOCH=context``.
 
     Raises:
         DockerfileError: the Dockerfile, or what was asked for with it, cannot be built. It says
@@ -62,7 +69,7 @@ def plan(
     """
     dockerfile = parsing.parse(text, filename)
     try:
-        return Planner(language.read(dockerfile), request, resolver, ignored).plan()
+        return Planner(language.read(dockerfile), request, resolver, ignored, dated).plan()
     except DockerfileError as error:
         raise error.at(source=dockerfile.source) from error.__cause__
 
@@ -75,6 +82,7 @@ class Planner:
         request: what was asked for.
         resolver: who knows images.
         ignored: for the rule that what is copied is not left out.
+        dated: for ``SOURCE_DATE_EPOCH=context``.
 
     Attributes:
         linter: what takes the rules that are broken.
@@ -89,8 +97,10 @@ class Planner:
         request: Request,
         resolver: Resolver,
         ignored: Ignored | None = None,
+        dated: Dated = lambda: None,
     ) -> None:
         self.program = program
+        self.dated = dated
         self.ignored = ignored
         self.request = request
         self.overrides = arguments.given(request.build_args)
@@ -176,10 +186,17 @@ class Planner:
         lexer = Lexer(self.program.dockerfile.escape)
         stage = self.request.target or self.program.stages[-1].name
         defaults = arguments.defaults(build, target or build, stage, self.overrides)
-        overrides, global_args = self.overrides, self.program.global_args
+        overrides, global_args = {**self.overrides}, self.program.global_args
         self._check_defaults(linter, defaults, lexer)
         found, declared = arguments.before_stages(global_args, defaults, overrides, lexer)
-        epoch_s = _epoch(overrides.get(arguments.EPOCH, found.get(arguments.EPOCH, "")))
+        epoch = overrides.get(arguments.EPOCH, found.get(arguments.EPOCH, ""))
+        if epoch == _OF_CONTEXT:
+            time_s = self.dated()
+            epoch = "" if time_s is None else str(time_s)
+            for known in (overrides, found):
+                if arguments.EPOCH in known:
+                    known[arguments.EPOCH] = epoch
+        epoch_s = _epoch(epoch)
         return Setting(
             request=self.request,
             overrides=overrides,
@@ -221,6 +238,7 @@ def _epoch(text: str) -> int | None:
     found = signed(text)
     if found is None or not 0 <= found <= _EPOCH_MAX:
         raise DockerfileError(
-            f"invalid SOURCE_DATE_EPOCH: {text}", "it is a number of seconds since 1970"
+            f"invalid SOURCE_DATE_EPOCH: {text}",
+            f"it is a number of seconds since 1970, or {_OF_CONTEXT}, for a context's own time",
         )
     return found

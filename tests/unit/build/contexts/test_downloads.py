@@ -390,16 +390,19 @@ def test_a_url_of_an_archive_is_a_context(
     tree = contexts.tree("context")
     assert listed(tree.directory) == ["Dockerfile", "a"]
     assert tree.identity == f"http:{sha256(packed)}:context:unpacked"
+    assert contexts.time_s() == tree.time_s == 1_000_000_000
     # As a named context it is what it is: moby/buildkit, frontend/dockerui/namedcontext.go.
     assert listed(contexts.tree("named").directory) == ["context"]
     assert len(server.requests) == 1
 
 
 def test_a_url_of_a_dockerfile_is_a_context_with_it(opened: Opened, server: FakeRegistry) -> None:
-    answers(server, lambda request: request.answer(200, b"FROM url\n"))
+    modified = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    answers(server, lambda request: request.answer(200, b"FROM url\n", modified))
     given = Http(f"http://{server.host}/Dockerfile")
     contexts = opened(given, dockerfile="elsewhere")
     assert contexts.dockerfile() == (b"FROM url\n", "context")
+    assert contexts.time_s() == 1_445_412_480
     assert listed(contexts.tree("context").directory) == ["context"]
     assert opened(LocalDirectory("/"), dockerfile_input=given).dockerfile().text == b"FROM url\n"
 

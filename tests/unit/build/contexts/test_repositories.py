@@ -99,6 +99,7 @@ def test_a_commit_is_found_by_its_names(
     assert tree.identity == f"git:{project('rev-parse', name)}"
     assert ".git" not in listed(tree.directory)
     assert tree.hidden is None
+    assert contexts.time_s() == 1_700_000_000
 
 
 def test_a_commit_is_its_own_name(
