@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Address = IPv4Address | IPv6Address
 
 NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+_UNPRIVILEGED = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _KINDS = {"tcp": _socket.SOCK_STREAM, "udp": _socket.SOCK_DGRAM, "sctp": _socket.SOCK_STREAM}
 
 
@@ -59,6 +60,11 @@ class Port:
         """Whether another one is the same port, led to the same place."""
         mine, theirs = ((one.key(), one.address, one.port) for one in (self, other))
         return mine == theirs
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """The host's, as ``place`` says it of a socket."""
+        return self.protocol, str(self.host_address), self.host_port
 
     @property
     def is_near(self) -> bool:
@@ -161,6 +167,35 @@ def _bind(taken: "_socket.socket", protocol: str, place: tuple[str, int]) -> Non
         taken.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         taken.bind(place)
         taken.listen(0)
+
+
+def place(descriptor: int) -> tuple[str, str, int]:
+    """What a socket that ``bind`` has made is bound to: protocol, address and port."""
+    bound = _socket.socket(fileno=os.dup(descriptor))
+    try:
+        address, port, *_ = bound.getsockname()
+        names = {number: name for name, number in NUMBERS.items()}
+        return names[bound.proto], address, port
+    finally:
+        bound.close()
+
+
+def advice(protocol: str, port: int, error: OSError) -> str:
+    """What whoever asked ``bind`` for a port may do about its error; empty where nothing is known.
+
+    To be called in the network where it was asked for.
+    """
+    if error.errno == errno.EADDRINUSE:
+        who = holder(protocol, port)
+        return f"{who} has it" if who else ""
+    if error.errno == errno.EACCES:
+        with open(_UNPRIVILEGED, encoding="ascii") as file:
+            first = file.read().strip()
+        return (
+            f"an ordinary user has ports from {first} on; as root: "
+            f"sysctl net.ipv4.ip_unprivileged_port_start={port}"
+        )
+    return ""
 
 
 def holder(protocol: str, port: int) -> str:

@@ -77,6 +77,18 @@ def test_a_stream_reaches_the_machine(user: User) -> None:
     assert (told.out, told.err) == ("6 bytes\n", ""), str(told)
 
 
+def test_what_listens_on_the_machines_loopback_is_not_reached(user: User) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.settimeout(0)
+        tries = "for a in $(ip route | cut -d' ' -f3) 192.0.0.2 192.0.0.3; do nc -w 1 $a $0; done"
+        port = str(server.getsockname()[1])
+        user.ketch("run", "--rm", "busybox", "timeout", "8", "sh", "-c", tries, port)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 def test_ipv6_reaches_the_machine(user: User) -> None:
     if not shutil.which("pasta"):
         pytest.skip("slirp4netns leads out by IPv4 alone")

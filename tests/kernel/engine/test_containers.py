@@ -15,6 +15,7 @@ import pytest
 from ketch import cgroups
 from ketch.engine.containers.containers import Containers
 from ketch.engine.containers.ledger import Keeper, Ledger
+from ketch.engine.networks import uplinks
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.records import names
 from ketch.engine.records.rows import LOST_ERROR, LOST_EXIT_STATUS
@@ -484,7 +485,7 @@ def test_no_row_of_a_removed_container_is_left(engine: Engine) -> None:
     for one, target in ((gone, other), (other, gone)):
         request = {"Config": {}, "HostConfig": {"NetworkMode": "bridge"}}
         endpoints.declare(one, request, [(target, "al")])
-        endpoints.acquire(one, request)
+        endpoints.acquire(one, request, uplinks.Direct())
         endpoints.release(one)
         with store.transaction() as connection:
             connection.execute(

@@ -305,10 +305,14 @@ class Monitor:
         supervisor.watched[made.services[name]] = left
 
     def _serve_names(self, client: Client) -> None:
-        """Have the container registered, which began without a network and now is on one."""
+        """Have the container registered, whose networks are others now than at its start."""
         assert self._made is not None
         assert self._supervisor is not None
-        if "resolver" in self._made.services:
+        services = self._made.services
+        if "uplink" in services:  # what it was for is no more
+            del self._supervisor.watched[services["uplink"]]
+            os.close(services.pop("uplink"))
+        elif "resolver" in services and not self._fields["home"]:
             client.ended(0)
             return
         self._await_names.append(client)
@@ -329,7 +333,8 @@ class Monitor:
     def _register(self, channel: handover.Channel) -> None:
         process.set_name("ketch-names")
         assert self._made is not None
-        requests.register(self._fields, channel, self._made.services)
+        taken = memoryview(self._ports).cast("i")
+        requests.register(self._fields, channel, self._made.services, taken)
 
     def _registered(self, pid: int, channel: handover.Channel) -> None:
         told = channel.hear()

@@ -26,7 +26,7 @@ from ketch.spec.capabilities import spelt_out
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
@@ -87,13 +87,16 @@ def restart(settings: Settings, container_id: str, channel: "Channel") -> None:
         mishaps.note(f"restart {container_id}", error)
 
 
-def register(fields: "Fields", channel: "Channel", has: "Collection[str]") -> None:
-    """Have a running container's network served again: names answered, the way out kept.
+def register(
+    fields: "Fields", channel: "Channel", has: "Collection[str]", taken: "Sequence[int]"
+) -> None:
+    """Have a running container's network served again: names, the way out, published ports.
 
     Args:
         fields: what the starter told the monitor.
         channel: to the monitor, which is given the connections to hold.
         has: the services that it has a connection to.
+        taken: descriptors of sockets that keep published ports.
     """
     engine = _engine(fields)
     container = engine.containers.read(_text(fields, "container"))
@@ -108,6 +111,10 @@ def register(fields: "Fields", channel: "Channel", has: "Collection[str]") -> No
         services: dict[str, _socket.socket] = {}
         if "resolver" not in has:
             services["resolver"] = resolution.register(engine.settings, container.id, namespace)
+        try:
+            uplink.restore(plan.ports, taken)
+        except (KetchError, OSError) as error:
+            mishaps.note(f"publish ports of {container.id}", error)
         uplink.ask_way()
         with suppress(NoWayOutError):  # who started it has been told
             uplink.await_way()

@@ -16,6 +16,7 @@ from ketch.engine.networks import (
     publishing,
     reclaiming,
     resolution,
+    uplinks,
 )
 from ketch.engine.networks.members import Member, member_of
 from ketch.engine.networks.plan import choose_gateways, endpoint
@@ -81,12 +82,12 @@ def connect(
                     transaction.wait()
                 reclaiming.make(engine.settings, [network.link()])
                 sandbox.connect(endpoint(member, network))
-            _rewire(engine, container, sandbox)
+            rewired = _rewire(engine, container, sandbox)
             first = member.addresses and not any(
                 one.addresses for one in engine.endpoints.of(container.id) if one.id != member.id
             )
             # Without a network it was started without a name server.
-            named = first and resolution.request(engine.settings, container.id)
+            named = (first or rewired) and resolution.request(engine.settings, container.id)
             check()
         except BaseException:
             # The link first: from then on the address may be another's.
@@ -96,7 +97,7 @@ def connect(
                 if member.interface:
                     sandbox.disconnect(member.interface)
             raise
-        if named:
+        if first and named:
             _change_resolv_conf(engine, container)
         _change_hosts(engine, container, add=member)
     if network.name == BRIDGE:
@@ -140,7 +141,8 @@ def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bo
                 sandbox.disconnect(member.interface)
             _unpin(engine, container, member)
             engine.endpoints.leave(member, network)
-            _rewire(engine, container, sandbox)
+            if _rewire(engine, container, sandbox):
+                resolution.request(engine.settings, container.id)
             _change_hosts(engine, container, remove=member)
     except (UnavailableError, OSError):
         if not force:
@@ -158,23 +160,29 @@ def _unpin(engine: "Engine", container: "Container", member: Member) -> None:
     withdraw((), [one for one in every if one.place not in kept])
 
 
-def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
+def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> bool:
     """Have a running container's ways out, and its published ports, where they belong now.
 
     Ports leave the packet filter before the database says where they lead now, and come back after,
     so that whatever happens in between the filter has nothing that the database does not know.
     Where no others can be had they come back as they were.
+
+    Returns:
+        Whether the container's monitor has to register it anew, since its ways have changed and
+        another process leads to them.
     """
     plan = engine.endpoints.current(container.id)
     before = {member.network_id: set(member.gateway) for member in plan.members}
     choose_gateways(plan.members, plan.networks)
     ways = {member.network_id: member.gateway for member in plan.members}
     if ways == before and (plan.ports == [] or any(ways.values())):
-        return
+        return False
     former, plan.ports = plan.ports, []
     withdraw(former)
     try:
-        engine.endpoints.republish(container.id, container.record, plan)
+        engine.endpoints.republish(
+            container.id, container.record, plan, uplinks.within(engine.settings)
+        )
     except BaseException:
         publishing.let_go(plan.taken)
         for port in former:
@@ -197,6 +205,7 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> None:
             publishing.settle(plan.ports)
     finally:
         publishing.let_go(plan.taken)
+    return bool(engine.settings.home)
 
 
 @contextmanager

@@ -31,7 +31,6 @@ from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
     PermissionDeniedError,
-    UnsupportedError,
 )
 from ketch.linux import procfs
 from ketch.network import definition, ipam
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from ketch.engine.networks.uplinks import Uplink
     from ketch.engine.settings import Settings
     from ketch.network.ports import Port
 
@@ -165,6 +165,7 @@ class Endpoints:
         self,
         container_id: str,
         record: "Mapping[str, Any]",
+        uplink: "Uplink",
         alive: "Iterable[str] | None" = None,
         *,
         told: bool = True,
@@ -174,6 +175,7 @@ class Endpoints:
         Args:
             container_id: the container's.
             record: its request, completed.
+            uplink: where its ports are taken.
             alive: containers that run, after a first attempt found no free address: what others
                 hold is given back.
             told: whether there are events of it.
@@ -196,7 +198,7 @@ class Endpoints:
                     self._lease(connection, member, network, record, plan.members)
                     plan.members.append(member)
                 choose_gateways(plan.members, plan.networks)
-                self._publish(connection, container_id, record, plan)
+                self._publish(connection, container_id, record, plan, uplink)
                 for member in plan.members:
                     members.save(connection, member)
                     if told:
@@ -222,19 +224,22 @@ class Endpoints:
                     members.record_event(connection, "disconnect", member, network)
             leases.give_back(connection, container_id)
 
-    def republish(self, container_id: str, record: "Mapping[str, Any]", plan: Plan) -> None:
+    def republish(
+        self, container_id: str, record: "Mapping[str, Any]", plan: Plan, uplink: "Uplink"
+    ) -> None:
         """Choose ways out and published ports anew for a running container.
 
         Args:
             container_id: the container's.
             record: its request.
             plan: its memberships and networks; takes the ports.
+            uplink: where ports are taken.
         """
         with self._store.transaction() as connection:
             choose_gateways(plan.members, plan.networks)
             held = publishing.held(connection, container_id)
             connection.execute("DELETE FROM port WHERE container_id = ?", (container_id,))
-            self._publish(connection, container_id, record, plan, held)
+            self._publish(connection, container_id, record, plan, uplink, held)
             publishing.reserve(connection, container_id, held)
             for member in plan.members:
                 members.save(connection, member)
@@ -389,18 +394,13 @@ class Endpoints:
         container_id: str,
         record: "Mapping[str, Any]",
         plan: Plan,
+        uplink: "Uplink",
         held: "Collection[publishing.Held]" = (),
     ) -> None:
         """Choose the host's ports for those that the container publishes."""
         asked = publishing.asked(record)
         if not asked:
             return
-        if self._settings.network:
-            raise UnsupportedError(
-                "ports are published by root's engine alone so far: nothing of the machine leads "
-                "into the network of an ordinary user's containers",
-                "with --network host the program itself listens on the machine's addresses",
-            )
         everywhere: str = configuration_file.read(self._settings).get("ip", "")
         ways = {}
         for version in (4, 6):
@@ -416,7 +416,7 @@ class Endpoints:
                 )
         owner = kernel.owner(self._settings, container_id)
         publishing.choose(
-            connection, container_id, asked, ways, owner, plan.ports, plan.taken, held
+            connection, container_id, asked, ways, owner, plan.ports, plan.taken, uplink, held
         )
 
 

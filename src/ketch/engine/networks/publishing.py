@@ -5,7 +5,6 @@ host has one is found out by binding it, which also keeps it.
 """
 
 import contextlib
-import errno
 import os
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
@@ -15,12 +14,15 @@ from ipaddress import ip_address
 from ketch.errors import ConflictError, InvalidArgumentError, UnavailableError
 from ketch.linux import conntrack, rtnetlink
 from ketch.network import ipam
-from ketch.network.ports import NUMBERS, Port, bind, holder
+from ketch.network.ports import NUMBERS, Port
+from ketch.network.uplink.outside import RefusedError
 from ketch.spec import ports as grammar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ketch.engine.networks.uplinks import Uplink
 
     Held = tuple[str, str, int, int]
 
@@ -98,6 +100,7 @@ def choose(
     owner: str,
     ports: list[Port],
     taken: list[int],
+    uplink: "Uplink",
     held: "Collection[Held]" = (),
 ) -> None:
     """Choose and take the host's ports.
@@ -110,6 +113,7 @@ def choose(
         owner: whose the ports are, for whoever looks at the packet filter.
         ports: takes the published ports.
         taken: takes descriptors of the sockets that keep them.
+        uplink: where they are taken.
         held: what the container has already, from ``held``.
 
     Raises:
@@ -129,7 +133,9 @@ def choose(
                 _record(connection, container_id, port)
             continue
         addresses = [(ip_address(text), way) for text, way in places if not way.routed]
-        number, sockets = _take(connection, one, [address for address, _ in addresses], held)
+        number, sockets = _take(
+            connection, one, [address for address, _ in addresses], uplink, held
+        )
         taken += sockets
         for address, way in addresses:
             port = Port(one.protocol, address, number, way.address, one.port, owner=owner)
@@ -245,6 +251,7 @@ def _take(
     connection: sqlite3.Connection,
     one: Asked,
     addresses: "list[ipam.Address]",
+    uplink: "Uplink",
     kept: "Collection[Held]",
 ) -> tuple[int, list[int]]:
     """Take a port on all of some addresses."""
@@ -267,13 +274,13 @@ def _take(
                 if (one.protocol, str(address), number) in has:
                     continue
                 _check_free(connection, one.protocol, address, number)
-                descriptor = bind(one.protocol, address, number)
+                descriptor = uplink.bind(one.protocol, address, number)
                 if descriptor is not None:
                     sockets.append(descriptor)
         except ConflictError as error:
             let_go(sockets)
             problem = error
-        except OSError as error:
+        except RefusedError as error:
             let_go(sockets)
             problem = _refused(one, address, number, error)
         except BaseException:
@@ -312,16 +319,12 @@ def _check_free(
             )
 
 
-def _refused(one: Asked, address: "ipam.Address", number: int, error: OSError) -> ConflictError:
+def _refused(
+    one: Asked, address: "ipam.Address", number: int, error: RefusedError
+) -> ConflictError:
     place = f"{bracketed(address)}:{number}/{one.protocol}"
-    if error.errno == errno.EADDRINUSE:
-        who = holder(one.protocol, number)
-        return ConflictError(
-            f"failed to bind host port for {place}: address already in use",
-            f"{who} has it" if who else "",
-        )
     reason = (error.strerror or "").lower()
-    return ConflictError(f"failed to bind host port for {place}: {reason}")
+    return ConflictError(f"failed to bind host port for {place}: {reason}", error.hint)
 
 
 def spoken(port: Port) -> str:

@@ -7,6 +7,7 @@ start's beginning, and handed down.
 """
 
 import _socket
+import errno
 import os
 import select
 import sys
@@ -15,11 +16,14 @@ from ketch.engine.home import entering
 from ketch.engine.requests import launch
 from ketch.linux import process
 from ketch.linux.scopes import owned, suppress
-from ketch.network.uplink.outside import Outside
+from ketch.network import ports
+from ketch.network.uplink.outside import Outside, RefusedError
 from ketch.spec.endpoints import is_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from ketch.engine.settings import Settings
 
 _SERVICE = "uplink"  # its socket in the state directory, and a directory for what it writes there
@@ -39,6 +43,20 @@ class Direct:
     def close(self) -> None:
         """Nothing is held."""
 
+    def bind(self, protocol: str, address: "ports.Address", port: int) -> int | None:
+        """Take a port: see ``ports.bind``."""
+        try:
+            return ports.bind(protocol, address, port)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise RefusedError(number, ports.advice(protocol, port, error)) from error
+
+    def publish(self, published: "Iterable[ports.Port]", taken: "Iterable[int]") -> None:
+        """The packet filter leads to containers."""
+
+    def restore(self, published: "Sequence[ports.Port]", taken: "Sequence[int]") -> None:
+        """Nothing was lost."""
+
     def ask_way(self) -> None:
         """Nobody is needed."""
 
@@ -46,7 +64,24 @@ class Direct:
         """Nothing is waited for."""
 
 
+class Later(Direct):
+    """For whoever has left a user's machine's network, and changes a container that runs.
+
+    Its monitor, which has not, takes the ports when it is asked to register the container anew.
+    """
+
+    __slots__ = ()
+
+    def bind(self, protocol: str, address: "ports.Address", port: int) -> int | None:
+        """Take nothing yet."""
+
+
 Uplink = Direct | Outside
+
+
+def within(settings: "Settings") -> Uplink:
+    """For whoever is where the engine's containers are."""
+    return Later() if settings.home else Direct()
 
 
 def leave_for(settings: "Settings", mode: str) -> Uplink:

@@ -87,6 +87,7 @@ class Wiring:
             transaction, self._transaction = self._transaction, None
             transaction.wait()
         publishing.settle(self._ports)
+        self._uplink.publish(self._ports, self.taken)
 
     def close(self) -> None:
         """Close this process's hold on namespace and ports; what runs in the namespace keeps it."""
@@ -165,7 +166,7 @@ def connect(
         return wiring
     with _refusals_explained(), ExitStack() as undo:
         undo.callback(wiring.close)
-        plan = _acquire(engine, container_id, record, told=told)
+        plan = _acquire(engine, container_id, record, uplink, told=told)
         undo.callback(plan.turn.close)
         wiring.taken = plan.taken
         if plan.leads_out:
@@ -222,17 +223,22 @@ def _mode(record: "Mapping[str, Any]") -> str:
 
 
 def _acquire(
-    engine: "Engine", container_id: str, record: "Mapping[str, Any]", *, told: bool
+    engine: "Engine",
+    container_id: str,
+    record: "Mapping[str, Any]",
+    uplink: "Uplink",
+    *,
+    told: bool,
 ) -> Plan:
     """Lease, if need be what containers no longer use whose end nobody saw."""
     try:
-        return engine.endpoints.acquire(container_id, record, told=told)
+        return engine.endpoints.acquire(container_id, record, uplink, told=told)
     except UnavailableError:
         from ketch.engine.networks import sandboxes  # noqa: PLC0415 wanted by few
 
         sandboxes.clean(engine.settings, engine.store)
         alive = [one.id for one in engine.containers.list()]
-        return engine.endpoints.acquire(container_id, record, alive, told=told)
+        return engine.endpoints.acquire(container_id, record, uplink, alive, told=told)
 
 
 def _host_gateways(engine: "Engine", plan: Plan) -> list[str]:

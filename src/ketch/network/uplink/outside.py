@@ -4,23 +4,36 @@ By one SOCK_SEQPACKET connection for each container, which lasts as long as the 
 its end all that it was asked for is taken back. Messages and answers are words parted by NUL.
 
 ``way`` asks for the way out, and is answered ``ok``, or ``none MESSAGE HINT`` where there is none.
-Anything else ends the conversation.
+``bind PROTOCOL ADDRESS PORT`` asks for a socket of the machine's, and is answered ``ok`` with it,
+``none`` where the kernel does not speak the protocol, ``refused ERRNO HINT`` where it is not to be
+had. ``publish PROTOCOL ADDRESS PORT``, with such a socket, has what comes to it passed on to a
+container, and is not answered. Anything else ends the conversation.
 """
 
 import _socket
 import os
 
-from ketch.errors import UnavailableError
+from ketch.errors import UnavailableError, UnsupportedError
 from ketch.linux import process
+from ketch.network import ports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 MESSAGE_BYTES_MAX = 256
+RELAYED = ("tcp", "udp")
 _ANSWER_BYTES_MAX = 16 * 1024
 # Longer than it takes to find out that neither of the programs comes up.
 _PATIENCE_SECONDS = 30
+
+
+class RefusedError(OSError):
+    """The machine does not give a socket: its own error number, and what to do about it."""
+
+    def __init__(self, number: int, hint: str) -> None:
+        super().__init__(number, os.strerror(number))
+        self.hint = hint
 
 
 class NoWayOutError(UnavailableError):
@@ -63,17 +76,75 @@ class Outside:
             NoWayOutError: there is none.
             UnavailableError: there is nobody to ask.
         """
-        if not self._awaits_way:
-            return
-        self._awaits_way = False
-        (verdict, *words), _ = self._hear()
-        if verdict != "ok":
-            message, hint = (*words, "", "")[:2]
-            raise NoWayOutError(message, hint)
+        if self._awaits_way:
+            self._awaits_way = False
+            (verdict, *words), _ = self._hear()
+            if verdict != "ok":
+                message, hint = (*words, "", "")[:2]
+                raise NoWayOutError(message, hint)
 
-    def _say(self, *words: str) -> None:
+    def bind(self, protocol: str, address: "ports.Address", port: int) -> int | None:
+        """Take a port of the machine's, as ``ports.bind`` does where the machine's network is.
+
+        Returns:
+            The socket's descriptor, close-on-exec, which for TCP listens; None where the kernel
+            does not speak the protocol.
+
+        Raises:
+            RefusedError: the machine does not give it.
+            UnsupportedError: the protocol cannot be passed on.
+            UnavailableError: there is nobody to ask.
+        """
+        if protocol not in RELAYED:
+            raise UnsupportedError(
+                f"an ordinary user can publish ports of {' and '.join(RELAYED)}, not of {protocol}",
+                "with --network host the program itself listens on the machine's addresses",
+            )
+        self._say("bind", protocol, str(address), str(port))
+        (verdict, *words), descriptor = self._hear()
+        if verdict == "refused":
+            number, hint = words
+            raise RefusedError(int(number), hint)
+        return descriptor
+
+    def publish(self, published: "Iterable[ports.Port]", taken: "Iterable[int]") -> None:
+        """Have what comes to published ports passed on, as long as the connection is held.
+
+        Args:
+            published: the ports, and where they lead.
+            taken: descriptors of sockets from ``bind``; those of other ports as well.
+
+        Raises:
+            UnavailableError: there is nobody to ask.
+        """
+        places = {one.place: one for one in published if not one.routed}
+        for descriptor in taken:
+            port = places.get(ports.place(descriptor))
+            if port is not None:
+                self._say("publish", port.protocol, str(port.address), str(port.port),
+                          descriptor=descriptor)  # fmt: skip
+                self._wanted = True
+
+    def restore(self, published: "Sequence[ports.Port]", taken: "Sequence[int]") -> None:
+        """Publish ports of a container that runs, when who has passed on what came was killed.
+
+        Args:
+            published: all of its ports.
+            taken: descriptors of the sockets that are still held; the others are bound anew.
+
+        Raises:
+            RefusedError: somebody else has taken a port meanwhile.
+            UnavailableError: there is nobody to ask.
+        """
+        held = {ports.place(one) for one in taken}
+        missing = [one for one in published if not one.routed and one.place not in held]
+        again = [self.bind(one.protocol, one.host_address, one.host_port) for one in missing]
+        self.publish(published, [*taken, *(one for one in again if one is not None)])
+
+    def _say(self, *words: str, descriptor: int | None = None) -> None:
+        rights = [] if descriptor is None else process.rights(descriptor)
         try:
-            self._connection.send("\0".join(words).encode("ascii"))
+            self._connection.sendmsg(["\0".join(words).encode("ascii")], rights)
         except OSError as error:
             raise _alone() from error
 
@@ -96,28 +167,38 @@ def _alone() -> UnavailableError:
     )
 
 
-def receive(connection: _socket.socket) -> tuple[str, list[str]]:
+def receive(connection: _socket.socket) -> tuple[str, list[str], int | None]:
     """Take what somebody asks.
 
     Args:
         connection: to them; does not block.
 
     Returns:
-        A verb and its words.
+        A verb and its words, and the descriptor that came with them, which is the caller's.
 
     Raises:
         BlockingIOError: there is nothing yet.
         OSError: they have left.
         ValueError: it is not as words are.
     """
-    data = connection.recv(MESSAGE_BYTES_MAX)
+    data, rights, _, _ = connection.recvmsg(
+        MESSAGE_BYTES_MAX, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC
+    )
     if not data:
         raise ConnectionResetError
-    verb, *words = data.decode("ascii").split("\0")
-    return verb, words
+    descriptor = process.received(rights)
+    try:
+        verb, *words = data.decode("ascii").split("\0")
+    except ValueError:
+        if descriptor is not None:
+            os.close(descriptor)
+        raise
+    return verb, words, descriptor
 
 
-def answer(connection: _socket.socket, words: "Sequence[str]", descriptor: int | None) -> None:
+def answer(
+    connection: _socket.socket, words: "Sequence[str]", descriptor: int | None = None
+) -> None:
     """Answer; a descriptor that goes with it is the other end's alone from now on.
 
     Raises:

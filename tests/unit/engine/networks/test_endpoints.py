@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ketch.engine.networks import plan, publishing
+from ketch.engine.networks import plan, publishing, uplinks
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.engine.networks.networks import Networks
 from ketch.engine.networks.plan import Plan
@@ -45,7 +45,7 @@ def start(engine: Endpoints, container_id: str, asked: dict[str, Any] | None = N
     record = asked or request()
     if not engine.of(container_id):
         engine.declare(container_id, record)
-    plan = engine.acquire(container_id, record)
+    plan = engine.acquire(container_id, record, uplinks.Direct())
     publishing.let_go(plan.taken)
     return plan
 
@@ -100,8 +100,9 @@ def test_a_full_network_takes_back_what_the_dead_hold(engine: Endpoints) -> None
         start(engine, f"c{number}", request("small"))
     engine.declare("more", request("small"))
     with pytest.raises(UnavailableError, match=r"no address is free in 10\.9\.0\.0/29"):
-        engine.acquire("more", request("small"))
-    plan = engine.acquire("more", request("small"), alive=["c0", "c1", "c2", "c4"])
+        engine.acquire("more", request("small"), uplinks.Direct())
+    alive = ["c0", "c1", "c2", "c4"]
+    plan = engine.acquire("more", request("small"), uplinks.Direct(), alive)
     assert str(plan.members[0].addresses[0]) == "10.9.0.5/29"
 
 
@@ -179,7 +180,7 @@ def test_fixed_addresses_are_one_containers_alone(engine: Endpoints) -> None:
     start(engine, "one", fixed)
     engine.declare("two", fixed)
     with pytest.raises(ConflictError, match=r"Address already in use: 10\.9\.0\.77"):
-        engine.acquire("two", fixed)
+        engine.acquire("two", fixed, uplinks.Direct())
     wrong = request("own", {"own": {"IPAMConfig": {"IPv4Address": "10.8.0.77"}}})
     with pytest.raises(InvalidArgumentError, match="no configured subnet contains IP address"):
         engine.declare("three", wrong)
@@ -191,7 +192,7 @@ def test_fixed_addresses_are_one_containers_alone(engine: Endpoints) -> None:
 def test_a_network_that_is_no_more_is_told_at_the_start(engine: Endpoints) -> None:
     engine.declare("one", request("gone"))
     with pytest.raises(NotFoundError, match="network gone not found"):
-        engine.acquire("one", request("gone"))
+        engine.acquire("one", request("gone"), uplinks.Direct())
     create(engine, "gone")
     assert start(engine, "one", request("gone")).members[0].network_name == "gone"
 
@@ -239,7 +240,7 @@ def test_ports_are_one_containers_alone(engine: Endpoints) -> None:
         with pytest.raises(
             ConflictError, match=f"Bind for {address}:{port.host_port} failed: port"
         ):
-            engine.acquire(address, same)
+            engine.acquire(address, same, uplinks.Direct())
     engine.release("one")
     assert engine.ports() == {}
     start(engine, "127.0.0.1", request(PortBindings=same["HostConfig"]["PortBindings"]))
@@ -261,7 +262,7 @@ def test_a_port_of_a_process_of_the_host_is_not_taken(engine: Endpoints) -> None
         asked = request(PortBindings={"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(number)}]})
         engine.declare("one", asked)
         with pytest.raises(ConflictError, match="address already in use") as caught:
-            engine.acquire("one", asked)
+            engine.acquire("one", asked, uplinks.Direct())
     assert "process" in caught.value.hint
     # From a range another one is chosen.
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -285,7 +286,7 @@ def test_what_a_network_without_ipv6_cannot_publish_is_refused(engine: Endpoints
     asked = request(PortBindings={"80/tcp": [{"HostIp": "::1", "HostPort": ""}]})
     engine.declare("one", asked)
     with pytest.raises(InvalidArgumentError, match="has no IPv6 address"):
-        engine.acquire("one", asked)
+        engine.acquire("one", asked, uplinks.Direct())
 
 
 def test_internal_networks_publish_nothing(engine: Endpoints) -> None:
