@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,6 +76,31 @@ def test_a_stream_reaches_the_machine(user: User) -> None:
     with _serving(socket.AF_INET) as port:
         told = user.ketch("run", "--rm", "busybox", "sh", "-c", _TALK, address, str(port))
     assert (told.out, told.err) == ("6 bytes\n", ""), str(told)
+
+
+def test_host_gateway_is_the_machine(user: User) -> None:
+    with _serving(socket.AF_INET) as port:
+        words = ("run", "--rm", "--add-host", "machine:host-gateway", "busybox", "sh", "-c")
+        talk = "set -- $(grep -m 1 machine /etc/hosts) $0; " + _TALK.replace("$0 $1", "$1 $3")
+        assert user.ketch.ok(*words, talk, str(port)) == "6 bytes"
+
+
+def test_slirp4netns_leads_out_where_pasta_is_not_installed(user: User) -> None:
+    paths = [shutil.which(name) for name in ("pasta", "slirp4netns")]
+    if not all(paths):
+        pytest.skip("pasta and slirp4netns are not both installed")
+    address = _own_address(socket.AF_INET, "192.0.2.1")
+    inside = ["nsenter", f"--target={user.mounts}", "--mount"]
+    user.end()  # the next command's namespaces lack what is hidden now
+    subprocess.run([*inside, "mount", "--bind", "/dev/null", str(paths[0])], check=True)
+    try:
+        with _serving(socket.AF_INET) as port:
+            told = user.ketch("run", "--rm", "busybox", "sh", "-c", _TALK, address, str(port))
+        assert (told.out, told.err) == ("6 bytes\n", ""), str(told)
+        assert "slirp4netns" in _leading(user).values()
+    finally:
+        user.end()
+        subprocess.run([*inside, "umount", str(paths[0])], check=True)
 
 
 def test_what_listens_on_the_machines_loopback_is_not_reached(user: User) -> None:

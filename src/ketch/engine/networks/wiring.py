@@ -172,7 +172,7 @@ def connect(
         if plan.leads_out:
             uplink.ask_way()
         if any(HOST_GATEWAY in one for one in record["HostConfig"].get("ExtraHosts") or ()):
-            wiring.gateways = _host_gateways(engine, plan)
+            wiring.gateways = uplink.own_addresses() or _host_gateways(engine, plan)
         if not any(network.driver == "host" for network in plan.networks.values()):
             say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
             wiring._transaction = kernel.let_through(

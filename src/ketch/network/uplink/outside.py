@@ -3,7 +3,8 @@
 By one SOCK_SEQPACKET connection for each container, which lasts as long as the container runs: by
 its end all that it was asked for is taken back. Messages and answers are words parted by NUL.
 
-``way`` asks for the way out, and is answered ``ok``, or ``none MESSAGE HINT`` where there is none.
+``way`` asks for the way out, and is answered ``ok ADDRESS...`` with the machine's own addresses, or
+``none MESSAGE HINT`` where there is none.
 ``bind PROTOCOL ADDRESS PORT`` asks for a socket of the machine's, and is answered ``ok`` with it,
 ``none`` where the kernel does not speak the protocol, ``refused ERRNO HINT`` where it is not to be
 had. ``publish PROTOCOL ADDRESS PORT``, with such a socket, has what comes to it passed on to a
@@ -47,12 +48,14 @@ class Outside:
         connection: to the process; this object's from now on.
     """
 
-    __slots__ = ("_awaits_way", "_connection", "_wanted")
+    __slots__ = ("_awaits_way", "_connection", "_own", "_problem", "_wanted")
 
     def __init__(self, connection: _socket.socket) -> None:
         self._connection = connection
         self._connection.settimeout(_PATIENCE_SECONDS)
         self._awaits_way = False
+        self._own: list[str] = []
+        self._problem: NoWayOutError | None = None
         self._wanted = False
 
     @property
@@ -76,12 +79,28 @@ class Outside:
             NoWayOutError: there is none.
             UnavailableError: there is nobody to ask.
         """
+        self._hear_of_way()
+        if self._problem is not None:
+            raise self._problem
+
+    def own_addresses(self) -> list[str]:
+        """The machine's addresses as a container reaches them; none where there is no way out.
+
+        Raises:
+            UnavailableError: there is nobody to ask.
+        """
+        self._hear_of_way()
+        return self._own
+
+    def _hear_of_way(self) -> None:
         if self._awaits_way:
             self._awaits_way = False
             (verdict, *words), _ = self._hear()
-            if verdict != "ok":
+            if verdict == "ok":
+                self._own = words
+            else:
                 message, hint = (*words, "", "")[:2]
-                raise NoWayOutError(message, hint)
+                self._problem = NoWayOutError(message, hint)
 
     def bind(self, protocol: str, address: "ports.Address", port: int) -> int | None:
         """Take a port of the machine's, as ``ports.bind`` does where the machine's network is.

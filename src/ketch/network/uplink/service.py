@@ -139,8 +139,10 @@ class Service:
             self._led.add(client.fileno())
             self._lead()
             problem = self._problem
-            answer = ("ok",) if problem is None else ("none", problem.message, problem.hint)
-            outside.answer(client, answer)
+            if problem is None:
+                outside.answer(client, ("ok", *uplink.own_addresses()))
+            else:
+                outside.answer(client, ("none", problem.message, problem.hint))
             return
         if verb not in {"bind", "publish"} or len(words) != 3 or words[0] not in outside.RELAYED:
             raise ValueError(f"{verb!r} with {len(words)} words means nothing")

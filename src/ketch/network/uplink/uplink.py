@@ -6,6 +6,7 @@ It ends with whoever has started it, whatever ends that (PR_SET_PDEATHSIG).
 import os
 import select
 import signal
+import socket
 import time
 
 from ketch.errors import UnavailableError
@@ -92,6 +93,17 @@ def reachable() -> frozenset[int]:
             if not route.destination.prefixlen and route.kind == rtnetlink.RTN_UNICAST
         }
     return frozenset(found or {4})
+
+
+def own_addresses() -> list[str]:
+    """The caller's addresses in the network that it is in, on its ways to all others."""
+    found = []
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        # Nothing is sent there: to connect is to look up the route (udp(7)).
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((far, 9))
+            found.append(asking.getsockname()[0])
+    return found
 
 
 def _which(name: str) -> str:
