@@ -3,8 +3,9 @@
     import ketch
     print(ketch.Engine().containers.run("busybox", ["echo", "hi"], rm=True))
 
-``Engine`` is the library's entrance; ``ketch.aio`` has one for asyncio, ``ketch.errors`` what goes
-wrong. They are loaded when they are first asked for, since the command line has no use for them.
+``Engine`` is the library's entrance, ``Sandbox`` that of programs which nobody has read;
+``ketch.aio`` has one for asyncio, ``ketch.errors`` what goes wrong. They are loaded when they are
+first asked for, since the command line has no use for them.
 """
 
 TYPE_CHECKING = False
@@ -19,17 +20,22 @@ if TYPE_CHECKING:
     from ketch.library.networks import Network
     from ketch.library.sessions import Session
     from ketch.library.volumes import Volume
+    from ketch.sandbox.code import CodeResult
+    from ketch.sandbox.pool import Pool
+    from ketch.sandbox.sandbox import Sandbox
 
 __version__ = "0.1.0"
 __all__ = [
-    "Archive", "Change", "Container", "Engine", "Image", "LogEntry", "Network", "Result", "Session",
-    "Volume", "__version__", "aio", "errors",
+    "Archive", "Change", "CodeResult", "Container", "Engine", "Image", "LogEntry", "Network",
+    "Pool", "Result", "Sandbox", "Session", "Volume", "__version__", "aio", "errors",
 ]  # fmt: skip
 # Where each is.
 _MODULES = {
-    "Archive": "archives", "Change": "container", "Container": "container", "Engine": "engine",
-    "Image": "images", "LogEntry": "container", "Network": "networks", "Result": "container",
-    "Session": "sessions", "Volume": "volumes",
+    "Archive": "library.archives", "Change": "library.container", "CodeResult": "sandbox.code",
+    "Container": "library.container", "Engine": "library.engine", "Image": "library.images",
+    "LogEntry": "library.container", "Network": "library.networks", "Pool": "sandbox.pool",
+    "Result": "library.container", "Sandbox": "sandbox.sandbox", "Session": "library.sessions",
+    "Volume": "library.volumes",
 }  # fmt: skip
 
 
@@ -41,7 +47,7 @@ def __getattr__(name: str) -> "Any":
     from importlib import import_module  # noqa: PLC0415 - not for the command line
 
     if name in _MODULES:
-        return getattr(import_module(f"ketch.library.{_MODULES[name]}"), name)
+        return getattr(import_module(f"ketch.{_MODULES[name]}"), name)
     return import_module(f"ketch.{name}")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ketch.library.keywords import RunOptions
     from ketch.library.places import Places
     from ketch.library.sessions import Session
+    from ketch.spec.container import Request
 
     T = TypeVar("T")
 
@@ -158,13 +159,19 @@ class Containers(Collection):
         request, name = make_request(
             name_of_image, command, options, detach=detach, timeout=timeout
         )
+        return self._with_image(
+            name_of_image, options, lambda: self._start(request, name, lifetime, detach=detach)
+        )
+
+    def _start(
+        self, request: "Request", name: str, lifetime: "Lifetime", *, detach: bool = True
+    ) -> "Session":
+        """Create a container as the API's document says, and start it."""
         fields: dict[str, wire.Value] = {
             "action": "run", "request": json.dumps(request), "--name": name, "lifetime": lifetime,
             "--detach": detach, "forget": True,
         }  # fmt: skip
-        return self._with_image(
-            name_of_image, options, lambda: sessions.start(self._places, fields, self._end)
-        )
+        return sessions.start(self._places, fields, self._end)
 
     def _end(self, session: "Session") -> None:
         """End and remove a container that was started for somebody who does not want it any more.

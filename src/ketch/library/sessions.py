@@ -81,8 +81,16 @@ class Session:
         Raises:
             UnavailableError: the process that watches the program has gone.
         """
+        return self._output(None)
+
+    def _output(self, deadline: float | None) -> "Iterator[tuple[str, bytes]]":
+        """Yield output as it comes.
+
+        Raises:
+            OutOfTimeError: nothing more has come until the deadline, of time.monotonic().
+        """
         while self.exit_status is None:
-            kind, payload = self._next()
+            kind, payload = self._next(deadline)
             if kind in _NAMES:
                 yield _NAMES[kind], payload
             elif kind == wire.EXIT:

@@ -8,14 +8,27 @@ def process_start_time(pid: int) -> int | None:
 
     Source: proc_pid_stat(5), field 22.
     """
+    return _field(pid, 22)
+
+
+def process_session(pid: int) -> int | None:
+    """The session of a process, by its leader's pid; None when there is no such process.
+
+    Source: proc_pid_stat(5), field 6; credentials(7).
+    """
+    return _field(pid, 6)
+
+
+def _field(pid: int, number: int) -> int | None:
+    """A number of a process's status, None of one that has ended: proc_pid_stat(5)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read(4096)
     except OSError:
         return None
-    # The program's name, in parentheses, may itself hold spaces and parentheses.
+    # The program's name, the second, is in parentheses, and may hold spaces and parentheses.
     fields = text[text.rindex(b")") + 2 :].split()
-    return None if fields[0] in b"ZX" else int(fields[19])
+    return None if fields[0] in b"ZX" else int(fields[number - 3])
 
 
 def is_running(pid: int, start_time: int) -> bool:

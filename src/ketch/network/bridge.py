@@ -41,11 +41,12 @@ class Bridge:
         sources: addresses of the host for packets that leave, instead of the way out's own.
         mac: the link's MAC address; made from the first address where empty.
         pinned: whether its containers' ports send from their own addresses alone.
+        shunned: whether its containers may begin no conversation with the host.
     """
 
     __slots__ = (
         "addresses", "internal", "isolated", "kept", "mac", "masquerade", "mtu_bytes", "name",
-        "pinned", "routed", "sources", "unprotected",
+        "pinned", "routed", "shunned", "sources", "unprotected",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class Bridge:
         sources: "Sequence[Address]" = (),
         mac: str = "",
         pinned: bool = True,
+        shunned: bool = False,
     ) -> None:
         self.name = name
         self.addresses = tuple(addresses)
@@ -75,6 +77,7 @@ class Bridge:
         self.unprotected = tuple(unprotected)
         self.sources = tuple(sources)
         self.pinned = pinned
+        self.shunned = shunned
         # The same whoever makes it.
         self.mac = mac or ipam.mac_of(self.addresses[0].ip)
 

@@ -36,14 +36,16 @@ PREFIX = "com.docker.network.container_iface_prefix"
 MTU = f"{_DRIVER}mtu"
 # ketch's own: whether containers send from the addresses that they were given alone.
 PINNED = "ketch.bridge.pinned"
+# Whether its containers may begin conversations with the host.
+HOST_ACCESS = "ketch.bridge.host_access"
 
 MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 _BRIDGE_OPTIONS = {
     NAME, ICC, MASQUERADE, HOST_BINDING, DEFAULT_BRIDGE, INHIBIT_IPV4, PREFIX, MTU, PINNED,
-    *GATEWAY_MODE.values(), *SOURCE.values(),
+    HOST_ACCESS,     *GATEWAY_MODE.values(), *SOURCE.values(),
 }  # fmt: skip
-_TRUTHS = (ICC, MASQUERADE, DEFAULT_BRIDGE, INHIBIT_IPV4, PINNED)
+_TRUTHS = (ICC, MASQUERADE, DEFAULT_BRIDGE, INHIBIT_IPV4, PINNED, HOST_ACCESS)
 _PARENT_OPTIONS = {
     "macvlan": {"parent", "macvlan_mode", MTU, PREFIX},
     "ipvlan": {"parent", "ipvlan_mode", "ipvlan_flag", MTU, PREFIX},

@@ -37,6 +37,8 @@ another network, in a conversation that ``ct state established`` lets pass. What
 bridge is not asked for where bridges are filtered. What comes to a container's port itself, in
 frames that no bridge forwards, is nobody's.
 
+The host takes nothing from a ``shunned`` bridge but answers.
+
 Other firewalls of the host may drop what is accepted here: see ``forward_policy``.
 """
 
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from ketch.network.ports import Port
 
 # To be raised with every change to _TABLE, so that the first start after an upgrade installs it.
-REVISION = 5
+REVISION = 6
 
 _TABLE = f"""\
 add table inet ketch
@@ -74,6 +76,7 @@ add set inet ketch bridges {{ type ifname; }}
 add set inet ketch pairs {{ type ifname . ifname; }}
 add set inet ketch within {{ type ifname . ifname; }}
 add set inet ketch internal {{ type ifname; }}
+add set inet ketch shunned {{ type ifname; }}
 add set inet ketch masquerading {{ type nf_proto . ifname; }}
 add set inet ketch unprotected {{ type nf_proto . ifname; }}
 add map inet ketch sources4 {{ type ifname : ipv4_addr; }}
@@ -115,6 +118,7 @@ add set inet ketch masqueraded {{ type ifname; }}
 delete set inet ketch masqueraded
 add rule inet ketch early iifname @ports drop
 add rule inet ketch early iifname @bridges ip daddr 127.0.0.0/8 drop
+add rule inet ketch checked iifname @shunned fib daddr type local ct state new drop
 add rule inet ketch checked iifname . ether daddr @gates goto sender
 add rule inet ketch checked iifname @checked ct status dnat goto sender
 add rule inet ketch checked iifname @checked ct status snat goto sender
@@ -426,6 +430,8 @@ def _wants(bridge: Bridge, element: Element) -> bool:
         return not bridge.isolated
     if kind == "internal":
         return bridge.internal
+    if kind == "shunned":
+        return bridge.shunned
     if kind == "checked":
         return not bridge.kept
     if kind == "masquerading":
@@ -440,7 +446,7 @@ def _every_element(name: str) -> list[Element]:
     key, words = ifname(name), f'"{name}"'
     found = [
         Element(kind, key, words=words)
-        for kind in ("bridges", "checked", "internal", "sources4", "sources6")
+        for kind in ("bridges", "checked", "internal", "shunned", "sources4", "sources6")
     ]
     found += [Element(kind, key + key, words=f"{words} . {words}") for kind in ("pairs", "within")]
     for version, number in _NFPROTO.items():

@@ -180,12 +180,13 @@ def _wrong(mount: "Mount", reason: str) -> InvalidArgumentError:
     return InvalidArgumentError(f"invalid mount config for type {quoted(mount['Type'])}: {reason}")
 
 
-# tmpfs(5) and mount(8): what --tmpfs takes without a value, and with one.
+# tmpfs(5) and mount(8): what --tmpfs takes without a value, and with one; and podman's word for
+# one that begins with the files that it covers.
 _TMPFS_FLAGS = (
     "defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async",
     "dirsync", "remount", "mand", "nomand", "atime", "noatime", "diratime", "nodiratime", "bind",
     "rbind", "unbindable", "runbindable", "private", "rprivate", "shared", "rshared", "slave",
-    "rslave", "relatime", "norelatime", "strictatime", "nostrictatime",
+    "rslave", "relatime", "norelatime", "strictatime", "nostrictatime", "tmpcopyup", "notmpcopyup",
 )  # fmt: skip
 _TMPFS_VALUES = ("mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol", "size")
 _TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev", "rprivate")
@@ -206,7 +207,7 @@ def tmpfs_options(options: str) -> list[str]:
         key = _tmpfs_subject(name)
         chosen.pop(key, None)  # so that the later one also takes the later place
         chosen[key] = option
-    return [option for option in chosen.values() if option != "defaults"]
+    return [option for option in chosen.values() if option not in {"defaults", "notmpcopyup"}]
 
 
 def _tmpfs_subject(name: str) -> str:

@@ -330,7 +330,7 @@ OPTIONS = (
            help="Remove the container and its anonymous volumes when it exits"),
     Option("runtime", field="HostConfig.Runtime", help="Runtime of the container"),
     Option("security-opt", kind="list",
-           help="Security options (seccomp=FILE|unconfined, no-new-privileges, label=..., "
+           help="Security options (seccomp=FILE|sandbox|unconfined, no-new-privileges, label=..., "
                 "apparmor=..., systempaths=unconfined, writable-cgroups=true)"),
     Option("shm-size", metavar="bytes", default=0, field="HostConfig.ShmSize",
            convert=values.size, help="Size of /dev/shm"),
@@ -646,7 +646,7 @@ def _security(text: str, caller: Caller) -> str:
         name, separator, value = text.partition(":")
     if not value:
         raise InvalidArgumentError(f"Invalid --security-opt: {quoted(text)}")
-    if name != "seccomp" or value in {"unconfined", "builtin"}:
+    if name != "seccomp" or value in {"unconfined", "builtin", "sandbox"}:
         return text
     try:
         return f"seccomp={caller.content(value).decode()}"

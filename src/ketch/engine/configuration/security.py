@@ -15,7 +15,8 @@ class SecurityOptions:
 
     Attributes:
         no_new_privileges: whether executing a file can grant nothing.
-        seccomp: the profile's text; empty for the default one, ``unconfined`` for none.
+        seccomp: the profile's text; empty for the default one, ``sandbox`` for the narrower one,
+            ``unconfined`` for none.
         apparmor: the profile's name, ``unconfined``, or empty for the default.
         labels: SELinux label fields; ``{"disable": ""}`` for none at all.
         writable_cgroups: whether the container may change its own cgroup.
@@ -75,7 +76,7 @@ def security_options(resources: "HostConfig") -> SecurityOptions:
 
 
 _KNOWN = (
-    "known are seccomp=FILE|unconfined, no-new-privileges, label=..., apparmor=..., "
+    "known are seccomp=FILE|sandbox|unconfined, no-new-privileges, label=..., apparmor=..., "
     "systempaths=unconfined and writable-cgroups=true"
 )
 

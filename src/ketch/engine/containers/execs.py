@@ -5,13 +5,16 @@ its container has ended as well, so that its exit status can be asked for.
 """
 
 import json
+import signal
 import time
+from contextlib import suppress
 
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.records import names, states
 from ketch.engine.records.rows import Container, record_event
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
-from ketch.linux import procfs
+from ketch.linux import process, procfs
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ _KEPT_NS = 5 * 60 * 10**9
 _KEPT_MAX = 1000  # of one container, whoever asks for more within that time
 _LOST_EXIT_STATUS = 255
 _EVENT_WORDS_MAX = 1024
+
+
+_ROUNDS_MAX = 100
 
 
 class Exec:
@@ -156,6 +162,25 @@ class Execs:
         sessions = [Exec(row, self._boot_id) for row in rows]
         return [session.id for session in sessions if session.is_running]
 
+    def kill(self, reference: str) -> None:
+        """Kill a session's program and what it has started, unless that has gone its own way.
+
+        That is what belongs to its session, of setsid(2): which each session's program leads.
+
+        Raises:
+            NotFoundError: there is no such session, or its container is gone.
+        """
+        found = self.find(reference)
+        cgroup = self._containers.cgroup(self._containers.find(found.container_id))
+        for _ in range(_ROUNDS_MAX):  # they may fork meanwhile
+            members = [pid for pid in cgroup.processes() if _belongs(pid, found._last_pid)]
+            if not members:
+                return
+            for pid in members:
+                with suppress(ProcessLookupError), owned(process.pidfd_open(pid)) as descriptor:
+                    if _belongs(pid, found._last_pid):  # and is not another one's pid by now
+                        process.pidfd_send_signal(descriptor, signal.SIGKILL)
+
     def claim(self, reference: str) -> Exec:
         """Become the one who starts a session.
 
@@ -238,3 +263,7 @@ def check_running(container: Container) -> None:
         )
     if container.status != states.RUNNING:
         raise ConflictError(f"container {container.id} is not running")
+
+
+def _belongs(pid: int, leader: int) -> bool:
+    return procfs.process_session(pid) == leader

@@ -167,7 +167,12 @@ def write_archive(
         os.close(place)
         inside = evaluated(root, absolute)
         volume = filesystem.volume_at(container, inside)
-        if volume is None and container.record.get("HostConfig", {}).get("ReadonlyRootfs"):
+        resources = container.record.get("HostConfig", {})
+        if (
+            volume is None
+            and resources.get("ReadonlyRootfs")
+            and not filesystem.in_tmpfs(container, inside)
+        ):
             raise InvalidArgumentError("container rootfs is marked read-only")
         if volume is not None and not volume.get("RW", True):
             raise InvalidArgumentError("mounted volume is marked read-only")

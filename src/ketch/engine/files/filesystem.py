@@ -125,6 +125,19 @@ def volume_at(container: "Container", path: str) -> "dict[str, Any] | None":
     return best
 
 
+def in_tmpfs(container: "Container", path: str) -> bool:
+    """Whether a path lies in a tmpfs that a container was given, and that is there.
+
+    Args:
+        container: the container.
+        path: absolute, without symlinks.
+    """
+    if not _has_process(container):
+        return False
+    places = [place.rstrip("/") for place in container.record["HostConfig"].get("Tmpfs") or ()]
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
 def _has_process(container: "Container") -> bool:
     return container.is_active and bool(container.init_pid)
 

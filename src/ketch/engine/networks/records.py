@@ -146,6 +146,7 @@ class Network:
                 masquerade=definition.truth(options, definition.MASQUERADE, True),
                 internal=self.internal,
                 isolated=not definition.truth(options, definition.ICC, True),
+                shunned=not definition.truth(options, definition.HOST_ACCESS, True),
                 kept=bool(self.record.get("kept")),
                 routed=[version for version, mode in modes.items() if mode == "routed"],
                 unprotected=[v for v, mode in modes.items() if mode == "nat-unprotected"],

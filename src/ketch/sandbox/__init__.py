@@ -1,0 +1,1 @@
+"""Running code that nobody has read: containers that are locked, bounded, and gone afterwards."""

@@ -1,0 +1,492 @@
+"""A sandbox: a locked container without a program of its own, for programs that nobody has read."""
+
+import contextlib
+import math
+import os
+import secrets as randomness
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ketch.engine.containers import updating
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    KetchError,
+    NotFoundError,
+    ProgramOutputError,
+    ProgramTimeoutError,
+)
+from ketch.library import given, sessions
+from ketch.library.engine import Engine
+from ketch.runtime.pid_one import PATH as INIT
+from ketch.sandbox.code import Interpreters
+from ketch.sandbox.files import Files
+from ketch.spec.values import size as size_in_bytes
+
+if TYPE_CHECKING:
+    import builtins
+    from types import TracebackType
+    from typing import Any, Self
+
+    from ketch.library.container import Container, Lifetime
+    from ketch.library.images import Image
+    from ketch.library.sessions import Session
+    from ketch.sandbox.code import CodeResult
+
+    Command = str | Iterable[str]
+
+OUTPUT_BYTES_MAX = 8 << 20
+"""How much a program may write where nobody says otherwise."""
+
+_LABEL = "org.ketch.sandbox"
+_FORKED = "org.ketch.sandbox.fork"  # the image that its files come from, and that goes with it
+_COPY_UP = ",tmpcopyup"
+_NETWORK = "ketch-sandbox"
+_NETWORK_CLOSED = "ketch-sandbox-closed"
+# Neither do sandboxes reach each other, nor what listens on this machine.
+_APART = {"com.docker.network.bridge.enable_icc": "false", "ketch.bridge.host_access": "false"}
+_FILE_BYTES_LEAST = 16 << 10  # of a file system's size for each file that it may hold
+_OPEN_FILES = "1024:4096"
+
+
+class Result(NamedTuple):
+    """What came of a program.
+
+    Attributes:
+        status: what it ended with; 128 + n for signal n.
+        stdout: what it wrote there.
+        stderr: likewise.
+        timed_out: whether it was killed because its time was up.
+        oom_killed: whether the kernel killed a process meanwhile for want of memory.
+        truncated: whether it was killed because it wrote too much; the rest is not there.
+        duration: how many seconds it took.
+    """
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool
+    oom_killed: bool
+    truncated: bool
+    duration: float
+
+    @property
+    def text(self) -> str:
+        """What it wrote to its standard output, as text."""
+        return self.stdout.decode(errors="replace")
+
+
+class Sandbox:
+    """A container for programs that nobody has read. As a context manager, it is killed at the end.
+
+    Made by ``create``; ``connect`` finds one that another process has made. Nothing of its image
+    runs by itself. Programs run as an ordinary user without capabilities, with ids that nobody else
+    on the machine has, behind a narrow system call filter (``spec/seccomp_sandbox.py``), without a
+    network, on files that are read-only but for ``writable``, which is memory of bounded size.
+
+    Attributes:
+        files: its files.
+    """
+
+    def __init__(self, engine: Engine, container: "Container") -> None:
+        self._engine = engine
+        self._container = container
+        self._interpreters = Interpreters(container)
+        self.files = Files(container)
+
+    @classmethod
+    def create(
+        cls,
+        image: "str | Image",
+        *,
+        name: str | None = None,
+        user: str = "65534",
+        memory: str | int = "512m",
+        cpus: float = 1.0,
+        pids: int = 128,
+        disk: str | int = "256m",
+        timeout: float | None = 300.0,
+        idle_timeout: float | None = None,
+        lifetime: "Lifetime" = "process",
+        read_only: bool = True,
+        workdir: str = "/workspace",
+        writable: Iterable[str] = ("/workspace", "/tmp"),
+        env: Mapping[str, str] | None = None,
+        mounts: Mapping[str, str] | None = None,
+        egress: tuple[()] | None = (),
+        ports: Iterable[int] = (),
+        userns: str = "auto",
+        engine: Engine | None = None,
+        **options: "Any",
+    ) -> "Self":
+        """Make a sandbox and start it.
+
+        Args:
+            image: its files, by name or as an ``Image``; pulled where it is not there.
+            name: what it is called; a name of its own where None.
+            user: who programs run as, a number or a name in the image.
+            memory: how much programs may use, in bytes or as ``512m``, together with what lies in
+                ``writable``.
+            cpus: how many processors' time they may use together.
+            pids: how many processes and threads there may be.
+            disk: how large each directory of ``writable`` may become.
+            timeout: how many seconds it lives, whole ones; None for ever.
+            idle_timeout: how many seconds it lives without being used.
+            lifetime: ``process``: no longer than this Python program; ``container``: by itself.
+            read_only: whether nothing but ``writable`` can be written to.
+            workdir: where programs start.
+            writable: directories that are empty and can be written to.
+            env: variables that programs find.
+            mounts: directories of the host, to where they are seen, read-only; with ``:rw`` at the
+                end of that they can be written to.
+            egress: ``()`` for no network, None for one that leads everywhere.
+            ports: what ``url`` can be asked for: its own ports on which programs will listen.
+            userns: as ``ketch run --userns``.
+            engine: where it is made; the machine's own engine where None.
+            options: more, as those of ``ketch run``.
+
+        Raises:
+            NotFoundError: there is no such image.
+            InvalidArgumentError: a value cannot be.
+        """
+        if egress is not None and tuple(egress):
+            raise InvalidArgumentError(
+                f"egress={egress!r}: (), which is none, or None, which is everywhere"
+            )
+        engine = engine or Engine()
+        places = [_absolute("writable", place) for place in writable]
+        disk_bytes = _bytes("disk", disk)
+        memory_bytes = _bytes("memory", memory)
+        numbers = user.partition(":")
+        own = "mode=1777,exec,nosuid,nodev"
+        if numbers[0].isdecimal():
+            own = f"mode=0700,exec,nosuid,nodev,uid={numbers[0]},gid={numbers[2] or numbers[0]}"
+        files_max = max(1, disk_bytes // _FILE_BYTES_LEAST)
+        locked: dict[str, Any] = {
+            "name": _name(name),
+            "entrypoint": INIT, "init": True, "rm": True, "user": user, "workdir": workdir,
+            "memory": memory_bytes, "memory_swap": memory_bytes, "cpus": cpus, "pids_limit": pids,
+            "read_only": read_only, "cap_drop": ["ALL"], "userns": userns, "hostname": "sandbox",
+            "security_opt": ["no-new-privileges", "seccomp=sandbox"], "no_healthcheck": True,
+            "tmpfs": dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
+            "shm_size": disk_bytes, "log_driver": "none", "stop_signal": "SIGKILL",
+            "ulimit": {"core": "0", "nofile": _OPEN_FILES}, "label": {_LABEL: "1"},
+            "env": dict(env or {}), "network": _network(engine, egress, tuple(ports)),
+            "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
+                       for source, target in (mounts or {}).items()],
+            "idle_timeout": math.ceil(idle_timeout or 0),
+        }  # fmt: skip
+        container = engine.containers.run(
+            image, [], detach=True, lifetime=lifetime, timeout=timeout, **{**locked, **options}
+        )
+        return cls(engine, container)
+
+    @classmethod
+    def connect(cls, name: str, *, engine: Engine | None = None) -> "Self":
+        """Find a sandbox by its name, or its container's ID.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        engine = engine or Engine()
+        container = engine.containers.get(name)
+        if _LABEL not in container.labels:
+            raise NotFoundError(f"No such sandbox: {name}", "it is a container of another kind")
+        return cls(engine, container)
+
+    @classmethod
+    def list(cls, *, engine: Engine | None = None) -> "list[Self]":
+        """Returns the sandboxes that there are, of whatever process."""
+        engine = engine or Engine()
+        return [cls(engine, one) for one in engine.containers.list(filters={"label": _LABEL})]
+
+    def __repr__(self) -> str:
+        """Its name."""
+        return f"<Sandbox {self.name}>"
+
+    def __enter__(self) -> "Self":
+        """Nothing more than itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: "TracebackType | None",
+    ) -> None:  # fmt: skip
+        """Kill it."""
+        self.kill()
+
+    # What it is
+
+    @property
+    def id(self) -> str:
+        """Its container's ID."""
+        return self._container.id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._container.name
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is still there."""
+        try:
+            self._container.reload()
+        except NotFoundError:
+            return False
+        return self._container.status in {"running", "paused"}
+
+    def stats(self) -> "dict[str, Any]":
+        """Returns what it uses, in the Docker API's keys."""
+        return next(self._container.stats())
+
+    def url(self, port: int) -> str:
+        """Returns the address at which this machine reaches a server on one of its ``ports``.
+
+        Raises:
+            InvalidArgumentError: it was made without a network.
+        """
+        if not self._container.ip:
+            raise InvalidArgumentError(
+                f"{self.name} has no network", "name the port when it is made: ports=[...]"
+            )
+        return f"http://{self._container.ip}:{port}"
+
+    # What runs in it
+
+    def run(
+        self,
+        command: "Command",
+        *,
+        stdin: bytes = b"",
+        timeout: float | None = 60.0,
+        max_output: int | None = OUTPUT_BYTES_MAX,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        cwd: str = "",
+    ) -> Result:
+        """Run a program to its end.
+
+        Args:
+            command: the program and its arguments; one text is what the image's shell is to do.
+            stdin: what it gets to read.
+            timeout: how many seconds it may take; then it is killed, and what it has started with
+                it, unless that leads a session of its own. None for as long as it likes.
+            max_output: how many bytes it may write; then it is killed likewise. None for any
+                number.
+            env: variables besides the sandbox's own.
+            user: who runs it; the sandbox's user where empty.
+            cwd: where it starts; the sandbox's directory where empty.
+
+        Raises:
+            ConflictError: the sandbox has ended.
+            StartError: there is no such program.
+        """
+        given.limits(timeout, max_output)
+        data = given.content("stdin", stdin)
+        begun, kills = time.monotonic(), self._oom_kills()
+        timed_out = truncated = False
+        with self.start(command, env=env, user=user, cwd=cwd, stdin=bool(data)) as session:
+            try:
+                pieces = sessions.gather(
+                    session, data, timeout=timeout, max_output=max_output,
+                    end=lambda: self._end(session),
+                )  # fmt: skip
+                status = session.exit_status or 0
+                stdout, stderr = (sessions.joined(pieces, one) for one in ("stdout", "stderr"))
+            except (ProgramTimeoutError, ProgramOutputError) as error:
+                status, stdout, stderr = error.exit_status, error.stdout, error.stderr
+                timed_out = isinstance(error, ProgramTimeoutError)
+                truncated = not timed_out
+        duration = time.monotonic() - begun
+        oom_killed = self._oom_kills() > kills
+        return Result(status, stdout, stderr, timed_out, oom_killed, truncated, duration)
+
+    def start(
+        self,
+        command: "Command",
+        *,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        cwd: str = "",
+        tty: bool = False,
+        stdin: bool = False,
+    ) -> "Session":
+        """Run a program and return its streams: to iterate over, write to, resize, kill, wait for.
+
+        Args:
+            command: as for ``run``, like all that is not named here.
+            env: as for ``run``.
+            user: as for ``run``.
+            cwd: as for ``run``.
+            tty: whether it gets a terminal.
+            stdin: whether input will be written to it.
+        """
+        return self._container.exec(
+            _argv(command), env=env or {}, user=user, workdir=cwd, tty=tty, stdin=stdin
+        )
+
+    def run_code(
+        self,
+        code: str,
+        language: "Literal['python', 'shell', 'node']" = "python",
+        context: str = "default",
+        *,
+        timeout: float | None = 60.0,
+        max_output: int = OUTPUT_BYTES_MAX,
+    ) -> "CodeResult":
+        """Have an interpreter of the image run some code; it keeps its state between calls.
+
+        Args:
+            code: what to run.
+            language: whose it is.
+            context: of several interpreters of a language, the name of this one.
+            timeout: how many seconds it may take; then it is interrupted, and killed where that
+                does not help. None for as long as it likes.
+            max_output: how many bytes it may write before it is killed.
+
+        Raises:
+            ConflictError: the sandbox has ended.
+            StartError: the image has no such interpreter.
+        """
+        return self._interpreters.run(
+            code, language, context, timeout=timeout, max_output=max_output
+        )
+
+    def interrupt(
+        self, language: "Literal['python', 'shell', 'node']" = "python", context: str = "default"
+    ) -> None:
+        """Interrupt what an interpreter does, from another thread: as Ctrl-C would."""
+        self._interpreters.interrupt(language, context)
+
+    # What is done to it
+
+    def pause(self) -> None:
+        """Freeze all that runs in it."""
+        self._container.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._container.unpause()
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """Have it live so many seconds from now on, whole ones; None for ever."""
+        limit = 0
+        if seconds is not None:
+            record = self._container._places.engine.containers.find(self.id)
+            lived = (time.time_ns() - record.started_ns) / 1e9
+            limit = max(1, math.ceil(lived + seconds))
+        updating.update(self._container._places.engine, self.id, {"Timeout": limit})
+
+    def kill(self) -> None:
+        """End it: its programs are killed, and its files go with it."""
+        self._interpreters.close()
+        with contextlib.suppress(NotFoundError):
+            self._container.remove(force=True, volumes=True)
+        image = self._container.labels.get(_FORKED)
+        if image:
+            with contextlib.suppress(KetchError):  # another one of it is still there
+                self._engine.images.remove(image)
+
+    # Others like it
+
+    def snapshot(self, name: str = "") -> "Image":
+        """Make an image of its files as they are now, for other sandboxes; memory is not kept.
+
+        Args:
+            name: the image's name, or empty for one without.
+        """
+        base = self._container.attrs["Image"]
+        if not self._container.attrs["HostConfig"]["ReadonlyRootfs"]:
+            base = self._container.commit().id
+        with self._engine.containers.create(base, [INIT], entrypoint="") as copy:
+            for place in self._writable():
+                with self._container.get_archive(place) as archive:
+                    copy.put_archive(os.path.dirname(place), archive)
+            return copy.commit(name)
+
+    def fork(self, count: int = 1, *, lifetime: "Lifetime" = "process") -> "builtins.list[Self]":
+        """Make sandboxes like this one, each with its own copy of the files as they are now.
+
+        Args:
+            count: how many.
+            lifetime: as for ``create``.
+        """
+        image = self.snapshot()
+        try:
+            return [self._copy(image, lifetime) for _ in range(count)]
+        except BaseException:
+            with contextlib.suppress(KetchError):
+                image.remove()
+            raise
+
+    def _copy(self, image: "Image", lifetime: "Lifetime") -> "Self":
+        record = self._container._places.engine.containers.find(self.id).record
+        config, resources = record["Config"], record["HostConfig"]
+        tmpfs = {
+            place: f"{options.removesuffix(_COPY_UP)}{_COPY_UP}"
+            for place, options in (resources.get("Tmpfs") or {}).items()
+        }
+        labels = {**config.get("Labels", {}), _FORKED: image.id}
+        request: Any = {
+            **record,
+            "Config": {**config, "Image": image.id, "Labels": labels, "Hostname": ""},
+            "HostConfig": {**resources, "Tmpfs": tmpfs},
+        }
+        session = self._engine.containers._start(request, _name(None), lifetime)
+        session.close()
+        return type(self)(self._engine, self._engine.containers.get(session.id))
+
+    def _writable(self) -> "builtins.list[str]":
+        return sorted(self._container.attrs["HostConfig"].get("Tmpfs") or ())
+
+    def _end(self, session: "Session") -> None:
+        """Kill a program and what it has started."""
+        with contextlib.suppress(KetchError):
+            self._container._places.engine.execs.kill(session.id)
+        session._kill()
+
+    def _oom_kills(self) -> int:
+        engine = self._container._places.engine
+        try:
+            return engine.containers.cgroup(engine.containers.find(self.id)).oom_kills()
+        except (KetchError, OSError):
+            return 0
+
+
+def _name(name: str | None) -> str:
+    return name or f"sandbox-{randomness.token_hex(6)}"
+
+
+def _argv(command: "Command") -> list[str]:
+    return ["/bin/sh", "-c", command] if isinstance(command, str) else [*command]
+
+
+def _bytes(keyword: str, value: str | int) -> int:
+    try:
+        found = size_in_bytes(str(value))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{keyword}={value!r}: {error.message}") from error
+    if found <= 0:
+        raise InvalidArgumentError(f"{keyword}={value!r}: more than nothing is wanted")
+    return found
+
+
+def _absolute(keyword: str, path: str) -> str:
+    if not os.path.isabs(path) or ":" in path:
+        raise InvalidArgumentError(f"{keyword}: {path!r}: an absolute path without a colon")
+    return path
+
+
+def _network(engine: Engine, egress: tuple[()] | None, ports: tuple[int, ...]) -> str:
+    """The network that a sandbox is on: none, one that this machine alone reaches, an open one."""
+    if egress is not None and not ports:
+        return "none"
+    name, internal = (_NETWORK, False) if egress is None else (_NETWORK_CLOSED, True)
+    try:
+        engine.networks.get(name)
+    except NotFoundError:
+        with contextlib.suppress(ConflictError):  # somebody else has just made it
+            engine.networks.create(name, internal=internal, options=_APART)
+    return name
