@@ -1,5 +1,6 @@
 """Machines that lack something: what fails ends, says why, and leaves nothing that cannot go."""
 
+import errno
 import pathlib
 import platform
 import struct
@@ -61,6 +62,39 @@ def _without_netfilter() -> list[str]:
         (answer, 0, 0, 0x00050000 | _EPROTONOSUPPORT), (answer, 0, 0, 0x7FFF0000),
     ))  # fmt: skip
     return [sys.executable, "-c", _NO_NETFILTER, code.hex()]
+
+
+def _denying(*calls: int) -> list[str]:
+    """Return the start of a command line that runs the rest of it under a filter, as Docker's."""
+    load, equal, answer = 0x20, 0x15, 0x06
+    code = struct.pack("=HBBI", load, 0, 0, 0)
+    for number in calls:
+        code += struct.pack("=HBBI", equal, 0, 1, number)
+        code += struct.pack("=HBBI", answer, 0, 0, 0x00050000 | errno.EPERM)
+    code += struct.pack("=HBBI", answer, 0, 0, 0x7FFF0000)
+    return [sys.executable, "-c", _NO_NETFILTER, code.hex()]
+
+
+def test_docker_s_filter_around_ketch_denies_keyrings_to_its_containers_too(plain: Engine) -> None:
+    keys = {"x86_64": (248, 249, 250), "aarch64": (217, 218, 219)}.get(platform.machine())
+    if keys is None:
+        pytest.skip("nobody has written down this machine's numbers of keyctl(2) and its kin")
+    words = ("--no-zygote", "run", "--rm", "--network", "none", "busybox", "echo", "here")
+    assert within(plain, *_denying(*keys)).ok(*words) == "here"
+    refused = within(plain, *_denying(keys[2]))(*words)
+    assert refused.status == 125
+    assert "denies keyctl(2)" in refused.err
+    assert "--no-new-keyring" in refused.err
+
+
+def test_a_filter_that_denies_mounts_is_told_of(plain: Engine) -> None:
+    """Docker's, for who has not CAP_SYS_ADMIN: whatever is denied first is named."""
+    for number, call in ((428, "open_tree"), (429, "move_mount"), (430, "fsopen")):
+        denied = within(plain, *_denying(number))
+        failed = denied("--no-zygote", "run", "--rm", "--network", "none", "busybox", "true")
+        assert failed.status == 125
+        assert f"{call}(" in failed.err
+        assert "Operation not permitted" in failed.err
 
 
 def test_without_the_right_to_change_networks_a_start_ends_and_can_be_cleared_away(

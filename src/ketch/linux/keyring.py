@@ -1,7 +1,9 @@
 """Session keyrings: keyctl(2), keyrings(7)."""
 
 import ctypes
+import errno
 
+from ketch.errors import SyscallError
 from ketch.linux import libc
 
 # Bits of a key's permission mask: searching it, for its user and for everybody else.
@@ -24,6 +26,17 @@ def join_session(name: str) -> int:
         SyscallError: ENOSYS where the kernel has no keyrings; EDQUOT when the user has too many.
     """
     return libc.syscall("keyctl", f"join session {name}", _JOIN_SESSION_KEYRING, name.encode())
+
+
+def is_denied() -> bool:
+    """Whether a filter lets nobody add or ask for a key: EPERM, before the kernel has looked."""
+    for call in ("add_key", "request_key"):
+        try:
+            libc.syscall(call, "nothing", None, None, None, 0, 0)
+        except SyscallError as error:
+            if error.errno != errno.EPERM:
+                return False
+    return True
 
 
 def allow(key: int, permissions: int) -> None:

@@ -36,25 +36,33 @@ MACHINE = _SHOWN_AS.get(_shown, _shown) if sys.maxsize > 1 << 32 else _shown
 
 # include/uapi/asm-generic/unistd.h in the kernel.
 _GENERIC = {
-    "pivot_root": 41, "seccomp": 277, "bpf": 280, "keyctl": 219, "execveat": 281, "capget": 90,
+    "pivot_root": 41, "seccomp": 277, "bpf": 280,
+    "add_key": 217, "request_key": 218, "keyctl": 219,
+    "execveat": 281, "capget": 90,
     "capset": 91, "ioprio_set": 30, "set_mempolicy": 237, "sched_setattr": 274, "rt_sigaction": 134,
 }  # fmt: skip
 # arch/powerpc/kernel/syscalls/syscall.tbl
 _POWERPC = {
-    "pivot_root": 203, "seccomp": 358, "bpf": 361, "keyctl": 271, "execveat": 362, "capget": 183,
+    "pivot_root": 203, "seccomp": 358, "bpf": 361,
+    "add_key": 269, "request_key": 270, "keyctl": 271,
+    "execveat": 362, "capget": 183,
     "capset": 184, "ioprio_set": 273, "set_mempolicy": 261, "sched_setattr": 355,
     "rt_sigaction": 173,
 }  # fmt: skip
 # Since Linux 5.0 new system calls have one number on every architecture; older ones differ.
 _OLDER_NUMBERS: "dict[str, dict[str, int]]" = {
     # arch/x86/entry/syscalls/syscall_64.tbl
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "keyctl": 250, "execveat": 322,
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321,
+               "add_key": 248, "request_key": 249, "keyctl": 250,
+               "execveat": 322,
                "capget": 125, "capset": 126, "ioprio_set": 251, "set_mempolicy": 238,
                "sched_setattr": 314, "rt_sigaction": 13},
     "aarch64": _GENERIC, "loongarch64": _GENERIC, "riscv64": _GENERIC,
     "ppc64": _POWERPC, "ppc64le": _POWERPC,
     # arch/s390/kernel/syscalls/syscall.tbl
-    "s390x": {"pivot_root": 217, "seccomp": 348, "bpf": 351, "keyctl": 280, "execveat": 354,
+    "s390x": {"pivot_root": 217, "seccomp": 348, "bpf": 351,
+              "add_key": 278, "request_key": 279, "keyctl": 280,
+              "execveat": 354,
               "capget": 184, "capset": 185, "ioprio_set": 282, "set_mempolicy": 270,
               "sched_setattr": 345, "rt_sigaction": 174},
 }  # fmt: skip

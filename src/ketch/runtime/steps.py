@@ -90,16 +90,25 @@ class JoinKeyring:
         return f"session keyring {self._name} · keyctl(2) KEYCTL_JOIN_SESSION_KEYRING"
 
     def execute(self) -> None:
-        """Do it; a kernel without keyrings has nothing to keep apart.
+        """Do it; where nobody can use keyrings there is nothing to keep apart.
 
         Raises:
-            UnsupportedError: the user has no room for another keyring.
+            UnsupportedError: the user has no room for another keyring, or may make none.
         """
         try:
             keyring.allow(keyring.join_session(self._name), self._permissions)
         except SyscallError as error:
             if error.errno == errno.ENOSYS:
                 return
+            if error.errno == errno.EPERM:
+                # By a filter around us, such as Docker's, which holds in the container as well.
+                if keyring.is_denied():
+                    return
+                raise UnsupportedError(
+                    "a system call filter denies keyctl(2), and the caller's keys would be within"
+                    " the container's reach",
+                    "go without a keyring of its own (--no-new-keyring)",
+                ) from error
             raise UnsupportedError(
                 f"session keyring {self._name}: {os.strerror(error.errno or 0).lower()}",
                 "raise /proc/sys/kernel/keys/maxkeys, or go without (--no-new-keyring)",
