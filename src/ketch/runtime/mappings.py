@@ -217,8 +217,11 @@ def _is_privileged(path: str) -> bool:
     """Whether a program gains what it needs: setuid root, or a capability of its file's."""
     if os.statvfs(path).f_flag & os.ST_NOSUID:
         return False
+    from ketch.spec.user_namespaces import OVERFLOW_ID  # noqa: PLC0415 - it loads re
+
     status = os.stat(path)
-    return (status.st_mode & stat.S_ISUID and status.st_uid == 0) or (
+    # In a user's namespace the root of the machine has no name.
+    return (status.st_mode & stat.S_ISUID and status.st_uid in {0, OVERFLOW_ID}) or (
         "security.capability" in os.listxattr(path)
     )
 

@@ -269,15 +269,44 @@ def is_apart(mode: str) -> bool:
 
 
 def delegated(text: str) -> "list[tuple[str, Range]]":
-    """Returns what subuid(5) or subgid(5) says, a name or number with a range each."""
-    found = []
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        first, _, number = rest.partition(":")
-        start, count = decimal(first), decimal(number)
-        if start is not None and count is not None:
-            found.append((name, (start, count)))
-    return found
+    """Returns what subuid(5) or subgid(5) says, a name or number with a range each.
+
+    What is no range counts for nothing: see ``faults``.
+    """
+    return [one for line in text.splitlines() if (one := _delegated(line)) is not None]
+
+
+def _delegated(line: str) -> "tuple[str, Range] | None":
+    name, _, rest = line.partition(":")
+    first, _, number = rest.partition(":")
+    start, count = decimal(first), decimal(number)
+    if start is None or count is None or start + count > _ID_MAX + 1:
+        return None
+    return name, (start, count)
+
+
+def faults(text: str, own: int, names: "Iterable[str]") -> "Iterator[str]":
+    """Yield what is wrong with a user's lines of subuid(5) or subgid(5), a clause each.
+
+    Args:
+        text: the file's content.
+        own: the user's id, or its group's.
+        names: what the user is called in it.
+    """
+    names = set(names)
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.partition(":")[0] not in names:
+            continue
+        found = _delegated(line)
+        if found is None:
+            yield f"line {number} is no NAME:FIRST:COUNT of 32 bits"
+            continue
+        first, count = found[1]
+        if first <= own < first + count:
+            yield f"line {number} has the user's own id {own}, which is left out"
+        for other, (start, length) in delegated(text):
+            if other not in names and start < first + count and first < start + length:
+                yield f"line {number} has ids that are given to {other} as well"
 
 
 def choose(wanted: int, taken: "Iterable[Range]", spaces: "Iterable[Range]") -> int:

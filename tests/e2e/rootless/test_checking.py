@@ -38,6 +38,7 @@ def test_what_there_is(user: User) -> None:
     found = offers(text)
     assert found["user namespaces"]["State"] == "yes"
     assert found["subordinate ids"]["Detail"] == "65536 users, 65536 groups"
+    assert found["newuidmap"]["State"] == found["newgidmap"]["State"] == "yes"
     assert found["overlay"]["State"] == "yes"
     assert found["/dev/net/tun"]["State"] == "yes"
     assert found["packet filter"]["State"] == "yes"

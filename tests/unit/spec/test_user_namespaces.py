@@ -243,3 +243,20 @@ def test_ids_of_an_engine_that_has_few() -> None:
 def test_no_way_to_keep_an_id(mode: str) -> None:
     with pytest.raises(InvalidArgumentError):
         user_namespaces.check(mode)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ann:100000:65536\nbob:200000:5\nbob:x\n", []),
+        ("\nann:abc:65536\n", ["line 2 is no NAME:FIRST:COUNT of 32 bits"]),
+        ("ann:100000\n", ["line 1 is no NAME:FIRST:COUNT of 32 bits"]),
+        ("1000:4294967290:100\n", ["line 1 is no NAME:FIRST:COUNT of 32 bits"]),
+        ("ann:999:3\n", ["line 1 has the user's own id 1000, which is left out"]),
+        ("bob:5:10\nann:14:9\n", ["line 2 has ids that are given to bob as well"]),
+        ("bob:5:10\nann:15:9\n", []),
+    ],
+)
+def test_what_is_wrong_with_a_users_ranges(text: str, expected: list[str]) -> None:
+    assert list(user_namespaces.faults(text, 1000, ["ann", "1000"])) == expected
+    assert user_namespaces.of_user(1000, ["ann", "1000"], user_namespaces.delegated(text))

@@ -59,6 +59,21 @@ def of(user: int, group: int) -> Ids:
     return ids.alone() if ids.is_alone else ids
 
 
+def faults(user: int, group: int) -> list[str]:
+    """Returns what is wrong with a user's ranges, a clause each.
+
+    Args:
+        user: the user's id.
+        group: the group's.
+    """
+    names = {str(user), places.name_of(user)}
+    return [
+        f"{path}: {fault}"
+        for path, own in ((_SUBUID, user), (_SUBGID, group))
+        for fault in user_namespaces.faults(_read(path), own, names)
+    ]
+
+
 def unclaimed() -> str:
     """A range that nobody has, as usermod(8) takes it: as many ids as 16 bits can name."""
     taken = [*_delegated(_SUBUID), *_delegated(_SUBGID)]
@@ -77,8 +92,12 @@ def write(pid: int, ids: Ids) -> None:
 
 
 def _delegated(path: str) -> "list[tuple[str, Range]]":
+    return user_namespaces.delegated(_read(path))
+
+
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return user_namespaces.delegated(file.read())
+            return file.read()
     except OSError:
-        return []
+        return ""

@@ -112,15 +112,18 @@ def _offer(name: str, error: KetchError | None, *, is_needed: bool = False) -> O
 
 def _subordinate_ids(*, entered: bool) -> Offer:
     user = restrictions.own_id("uid_map")
-    given = ids.of(user, restrictions.own_id("gid_map"))
+    group = restrictions.own_id("gid_map")
+    given = ids.of(user, group)
+    faults = ids.faults(user, group)
     counts = [sum(one["size"] for one in each[1:]) for each in (given.users, given.groups)]
     detail = f"{counts[0]} users, {counts[1]} groups"
     if given.is_alone:
         name = places.name_of(user)
         span = ids.unclaimed()
+        reason = "; ".join(faults) or "none in /etc/subuid and /etc/subgid"
         return Offer(
             "subordinate ids", INSTEAD,
-            "none in /etc/subuid and /etc/subgid: containers have this user's own id alone",
+            f"{reason}: containers have this user's own id alone",
             f"as root: usermod --add-subuids {span} --add-subgids {span} {name}",
         )  # fmt: skip
     if entered and restrictions.count("uid_map") == 1:
@@ -129,7 +132,11 @@ def _subordinate_ids(*, entered: bool) -> Offer:
             f"{detail}, which this user's namespaces were made without",
             "ketch stop what runs; they are made anew a minute after the last process in them",
         )  # fmt: skip
-    return Offer("subordinate ids", YES, detail)
+    return Offer(
+        "subordinate ids", YES, "; ".join([detail, *faults]),
+        "as root: mend these lines, or who else has the ids can be reached by containers"
+        if faults else "",
+    )  # fmt: skip
 
 
 def _program_of_ids(name: str) -> Offer:
