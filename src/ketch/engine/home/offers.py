@@ -16,6 +16,8 @@ from ketch.engine.home import entering, ids, places
 from ketch.errors import KetchError, UnavailableError
 from ketch.images import drivers, fuse_overlay
 from ketch.linux import filesystems, nftables, restrictions, tun
+from ketch.network.uplink import uplink
+from ketch.network.uplink.programs import PROGRAMS
 from ketch.runtime import mappings
 
 TYPE_CHECKING = False
@@ -197,14 +199,22 @@ def _packet_filter(settings: "Settings") -> Offer:
 
 
 def _way_out() -> "Iterator[Offer]":
-    paths = {name: shutil.which(name) for name in ("pasta", "slirp4netns")}
-    for name, package in (("pasta", "passt"), ("slirp4netns", "slirp4netns")):
-        if path := paths[name]:
-            yield Offer(name, YES, path)
-        elif any(paths.values()):
-            yield Offer(name, UNNEEDED, "not installed")
+    """What leads out of the user's network: see ``ketch.network.uplink``."""
+    paths = {program: uplink.which(program.name) for program in PROGRAMS}
+    error = uplink.none_installed()
+    used = next((program for program, path in paths.items() if path), None)
+    for program, path in paths.items():
+        if path:
+            yield Offer(program.name, YES, path)
+        elif used is None:
+            yield Offer(program.name, NO, error.message, error.hint)
+        elif used is PROGRAMS[0]:
+            yield Offer(program.name, UNNEEDED, f"{used.name} is there")
         else:
-            yield Offer(name, NO, "not installed", f"as root: apt install {package}")
+            yield Offer(
+                program.name, INSTEAD, f"not installed: {used.name}, which knows IPv4 alone",
+                f"install the package {program.package}",
+            )  # fmt: skip
     try:
         tun.check()
     except UnavailableError as error:

@@ -68,11 +68,9 @@ def start(network: str, directory: str) -> Uplink:
     """
     tun.check()
     versions = reachable()
-    problem = UnavailableError(
-        "neither pasta nor slirp4netns is installed", f"install the package {PASTA.package}"
-    )
+    problem = none_installed()
     for program in PROGRAMS:
-        path = _which(program.name)
+        path = which(program.name)
         if path and versions & program.versions:
             try:
                 return _start(program, path, network, versions, directory)
@@ -106,7 +104,14 @@ def own_addresses() -> list[str]:
     return found
 
 
-def _which(name: str) -> str:
+def none_installed() -> UnavailableError:
+    """Returns what there is to say where there is none of the programs."""
+    return UnavailableError(
+        "neither pasta nor slirp4netns is installed", f"install the package {PASTA.package}"
+    )
+
+
+def which(name: str) -> str:
     """The path of a program; empty where there is none. The caller has no PATH."""
     paths = (f"{directory}/{name}" for directory in _PATH)
     return next((path for path in paths if os.access(path, os.X_OK)), "")
