@@ -42,6 +42,7 @@ def racer(
     ketch.ok("rm", "-f", "racer")
 
 
+@pytest.mark.root_engine("the races of a copy are the same for whoever copies, and take long")
 def test_the_target_of_a_copy_is_exchanged(ketch: Engine, racer: str, victim: pathlib.Path) -> None:
     """A symlink comes in place of what ``cp`` has made: mode and owner must not go where it leads.
 
@@ -74,6 +75,7 @@ def test_the_place_of_a_device_is_exchanged(
     assert racer
 
 
+@pytest.mark.root_engine("an ordinary user's image has no device nodes")
 def test_nodes_of_the_host_stay_as_they_are(ketch: Engine, tmp_path: pathlib.Path) -> None:
     """What is bound over a default node is the host's own, and no mode is set on it."""
     node = tmp_path / "zero"
@@ -93,6 +95,7 @@ def test_nodes_of_the_host_stay_as_they_are(ketch: Engine, tmp_path: pathlib.Pat
         assert (status.st_mode, status.st_gid) == (0o020640, 6), options
 
 
+@pytest.mark.root_engine("the test opens an engine of root's own")
 def test_an_open_root_is_closed_to_other_users(ketch: Engine, scratch: pathlib.Path) -> None:
     """Another user runs no setuid program of a volume and reads no blob: CVE-2021-41091.
 

@@ -107,6 +107,7 @@ def _facts(victim: pathlib.Path) -> list[object]:
     return [*listing, victim.read_bytes()]
 
 
+@pytest.mark.root_engine("an ordinary user's image has no device nodes")
 def test_device_nodes_of_an_image(ketch: Engine) -> None:
     """An image brings the host's disk and memory as files: opening them is what is refused."""
     make_image(ketch, "nodes",
@@ -120,6 +121,7 @@ def test_device_nodes_of_an_image(ketch: Engine) -> None:
     assert allowed.split() == ["loop", "tried"], "it is not our rule that refuses"
 
 
+@pytest.mark.root_engine("the test opens an engine of root's own")
 def test_users_of_the_host_cannot_reach_an_images_setuid_program(
     ketch: Engine, run_name: str
 ) -> None:
@@ -167,6 +169,7 @@ ACCOUNTS = {
 }  # fmt: skip
 
 
+@pytest.mark.root_engine("an ordinary user's image has no device nodes", of="zeros")
 @pytest.mark.parametrize("options", [(), ("--user", "root"), ("--user", "7:7")])
 @pytest.mark.parametrize("name", ACCOUNTS)
 def test_account_files(ketch: Engine, name: str, options: tuple[str, ...]) -> None:
@@ -270,6 +273,7 @@ PROGRAMS = {
 }  # fmt: skip
 
 
+@pytest.mark.root_engine("an ordinary user's image has no device nodes", of="null device")
 @pytest.mark.parametrize("how", ["run", "exec"])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_that_cannot_be_executed(ketch: Engine, name: str, how: str) -> None:

@@ -108,6 +108,9 @@ os.wait()
 """
 
 
+@pytest.mark.root_engine(
+    "what is seen where the rule is left out is root's alone to see", of="visible"
+)
 @pytest.mark.parametrize("entry", ["exec", "visible"])
 def test_watching_who_enters(
     ketch: Engine, attacker: str, shared: pathlib.Path, entry: str

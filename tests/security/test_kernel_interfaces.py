@@ -41,6 +41,7 @@ def test_what_root_can_do_to_the_kernel(
     assert any(name.endswith("core_pattern") for name in found)
 
 
+@pytest.mark.root_engine("an ordinary user's privileges reach none of the machine's")
 def test_the_same_with_privileges(ketch: Engine, attacker: str) -> None:
     """Most of it works there, so that the refusals above are known to be ours."""
     found: dict[str, str] = attack(ketch, attacker, "try_everything", options=BARE)
@@ -119,6 +120,7 @@ def test_ketch_listens_on_no_abstract_socket(ketch: Engine) -> None:
     assert [line for line in listing.splitlines() if "@" in line and "ketch" in line] == []
 
 
+@pytest.mark.root_engine("an ordinary user mounts no /proc of the machine's processes", of="True")
 @pytest.mark.parametrize(("options", "seen"), [((), False), (("--pid", "host"), True)])
 def test_processes_of_the_host(
     ketch: Engine, attacker: str, options: tuple[str, ...], seen: bool
@@ -159,6 +161,7 @@ def test_killing_everyone(ketch: Engine, how: str) -> None:
     ketch.ok("rm", "-f", "neighbour")
 
 
+@pytest.mark.root_engine("needs a limit, which cgroup v1 gives nobody but root", of="True")
 @pytest.mark.parametrize(("options", "bounded"), [(("--pids-limit", "20"), True), ((), False)])
 def test_a_fork_bomb(ketch: Engine, attacker: str, options: tuple[str, ...], bounded: bool) -> None:
     """--pids-limit bounds it, exec's processes included; nothing of it outlives the container."""
@@ -178,6 +181,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+@pytest.mark.root_engine("the keys are those of root's session")
 @pytest.mark.parametrize("how", ["run", "exec", "nobody"])
 def test_the_callers_keys(ketch: Engine, attacker: str, how: str) -> None:
     """Keys are in no namespace: who shares a session keyring reads what is in it.

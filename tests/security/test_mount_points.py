@@ -36,6 +36,9 @@ def test_joining_paths_leads_out(tmp_path: pathlib.Path, outside: pathlib.Path) 
     assert os.listdir(outside) == ["made"]
 
 
+@pytest.mark.root_engine(
+    "an ordinary user's devices are bound, and no link on the way is followed", of="device"
+)
 @pytest.mark.parametrize("up", ["", UP], ids=["absolute", "dots"])
 @pytest.mark.parametrize("what", ["volume", "file", "tmpfs", "workdir", "device", "exec-workdir"])
 def test_a_symlink_in_the_image(
@@ -107,6 +110,7 @@ def test_a_check_before_its_use_leads_out(shared: pathlib.Path, outside: pathlib
     assert os.listdir(outside) == ["made"]
 
 
+@pytest.mark.root_engine("the races of a mount are the same for whoever mounts, and take long")
 def test_a_neighbour_exchanges_the_mount_point(
     ketch: Engine, attacker: str, shared: pathlib.Path, outside: pathlib.Path
 ) -> None:

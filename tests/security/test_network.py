@@ -76,6 +76,7 @@ def default_routes() -> str:
     ).stdout
 
 
+@pytest.mark.root_engine("the test looks at root's network, and publishes ports")
 def test_a_neighbour_and_the_host_stay_who_they_are(
     ketch: Engine, attacker: str, network: str
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_neighbour_and_the_host_stay_who_they_are(
         assert heard.recv(100).decode() == own["IPAddress"]
 
 
+@pytest.mark.root_engine("the test looks at root's network")
 def test_more_addresses_are_for_those_who_configure_their_network(
     ketch: Engine, network: str
 ) -> None:
@@ -146,6 +148,7 @@ def pinned() -> str:
     return str([nftables.listing("set", "bridge", "ketch", name) for name in sets])
 
 
+@pytest.mark.root_engine("the test looks at root's packet filter")
 def test_pins_come_and_go_with_networks(ketch: Engine, network: str) -> None:
     container = ketch.ok("run", "-d", "busybox", "sleep", "600")
     first = place(ketch, container)
@@ -166,6 +169,7 @@ def test_pins_come_and_go_with_networks(ketch: Engine, network: str) -> None:
     ketch.ok("rm", "-f", container)
 
 
+@pytest.mark.root_engine("the test looks at root's packet filter")
 def test_pins_go_with_their_container(ketch: Engine) -> None:
     for end in ("stop", "kill -9"):
         container = ketch.ok("run", "-d", "busybox", "sleep", "600")

@@ -110,6 +110,7 @@ def test_a_mask_is_the_hosts_null_device(
     assert unprotected(MASK, str(tmp_path), which) == uncovered
 
 
+@pytest.mark.root_engine("who may not write to /proc/sys is told so before its mount is asked")
 @pytest.mark.parametrize("kind", ["symlink", "file", "fifo", "directory", "device"])
 def test_an_image_with_another_null_device(ketch: Engine, kind: str) -> None:
     """CVE-2025-31133 with an image: /dev is ours, and so are the masks."""
@@ -130,6 +131,7 @@ LOOK = """for path in /dev/null /proc/keys /proc/interrupts; do stat -Lc %t:%T $
 LOOKS = "1:3\n1:3\n1:3\nRead-only file system"
 
 
+@pytest.mark.root_engine("who may not write to /proc/sys is told so before its mount is asked")
 def test_a_volume_as_dev_with_another_null_device(ketch: Engine, shared: pathlib.Path) -> None:
     """CVE-2025-31133 where the image, or a neighbour, even has /dev: the masks are still ours."""
     (shared / "null").symlink_to("/proc/sys/kernel/core_pattern")
