@@ -1,7 +1,9 @@
 """``--userns`` and groups as an ordinary user has them: podman's rootless modes."""
 
+import io
 import pathlib
 import subprocess
+import tarfile
 
 import pytest
 
@@ -102,6 +104,22 @@ def test_labels_are_passed_over_where_nothing_is_labelled(user: User) -> None:
     user.run("mkdir", "-p", "labelled")
     for label in ("z", "Z", "ro,z"):
         inside(user, "host", "ls /w", "-v", f"./labelled:/w:{label}")
+
+
+def test_images_of_devices_and_of_ids_that_are_not_there(user: User) -> None:
+    archives = []
+    for name, uid, kind in (("node", 0, tarfile.CHRTYPE), ("far", 70000, tarfile.REGTYPE)):
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            member = tarfile.TarInfo(name)
+            member.uid, member.type = uid, kind
+            archive.addfile(member)
+        archives.append(data.getvalue())
+    user.ketch.ok("import", "-", "with-node", stdin=archives[0])
+    user.ketch.ok("rmi", "with-node")
+    refused = user.ketch("import", "-", "with-far", stdin=archives[1])
+    assert refused.status == 1
+    assert "belongs to 70000:0, and this user has no ids as high" in refused.err
 
 
 def test_a_user_alone_has_no_other_ids(lone_user: User) -> None:
