@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _STARTS = (b"action\0srun\0", b"action\0sstart\0")
 _PEEK_BYTES = 32
 SERVICES = ("resolver", "uplink")
+_TRIES = 5  # to have a container registered, one after the other
 # How long a restart is put off for clients that have not read everything yet.
 _PARTING_SECONDS = 2
 
@@ -70,9 +71,9 @@ class Monitor:
     """
 
     __slots__ = (
-        "_await_names", "_begin_with", "_clients", "_delay_ms", "_fields", "_finish_with",
-        "_listener", "_made", "_network", "_orphaned", "_packed", "_ports", "_registering",
-        "_started_at", "_supervisor", "_told",
+        "_await_names", "_begin_with", "_clients", "_delay_ms", "_failures", "_fields",
+        "_finish_with", "_listener", "_made", "_missed", "_network", "_orphaned", "_packed",
+        "_ports", "_registering", "_started_at", "_supervisor", "_told",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +91,8 @@ class Monitor:
         self._supervisor: Supervisor | None = None
         self._clients: list[Client] = []
         self._await_names: list[Client] = []
-        self._registering = False
+        self._registering = self._missed = False
+        self._failures = 0
         self._delay_ms = 0
         self._started_at = 0.0
         self._network = -1
@@ -285,7 +287,7 @@ class Monitor:
         made.close()
         self._let_ports_go()
         self._made = self._supervisor = None
-        self._registering = False
+        self._registering = self._missed = False
         self._await_names.clear()
         return status
 
@@ -299,7 +301,9 @@ class Monitor:
             descriptor = made.services.pop(name)
             del supervisor.watched[descriptor]
             os.close(descriptor)
-            if not self._registering:
+            if self._registering:
+                self._missed = True
+            else:
                 self._begin_registering(supervisor)
 
         supervisor.watched[made.services[name]] = left
@@ -345,6 +349,10 @@ class Monitor:
         channel.close()
         os.waitpid(pid, 0)
         self._registering = False
+        self._failures = self._failures + 1 if told is None else 0
+        # What was reached may have been about to end, and another service may have ended meanwhile.
+        again = self._missed if told is not None else self._failures < _TRIES
+        self._missed = False
         if told is not None:
             fields, descriptors = told
             names = fields["services"]
@@ -352,7 +360,9 @@ class Monitor:
             for name, descriptor in zip(names, descriptors, strict=True):
                 made.services[name] = descriptor
                 self._watch_service(name)
-        while self._await_names:
+        if again:
+            self._begin_registering(supervisor)
+        while self._await_names and not (again and told is None):
             client = self._await_names.pop()
             if told is None:
                 client.ended(1)

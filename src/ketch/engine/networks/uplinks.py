@@ -14,6 +14,7 @@ import sys
 
 from ketch.engine.home import entering
 from ketch.engine.requests import launch
+from ketch.errors import UnavailableError
 from ketch.linux import process
 from ketch.linux.scopes import owned, suppress
 from ketch.network import ports
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.settings import Settings
 
+_TRIES = 5
 _SERVICE = "uplink"  # its socket in the state directory, and a directory for what it writes there
 _BOOT = (
     "import sys; sys.path.append(sys.argv[3]); from ketch.engine.networks.uplinks import main; "
@@ -115,7 +117,7 @@ def leave(settings: "Settings", *, outward: bool = True) -> Uplink:
     """
     if entering.is_there(settings):
         return Direct()
-    uplink = Outside(_reach(settings)) if outward else Direct()
+    uplink = _reach(settings) if outward else Direct()
     try:
         entering.enter_network(settings)
     except BaseException:
@@ -124,11 +126,19 @@ def leave(settings: "Settings", *, outward: bool = True) -> Uplink:
     return uplink
 
 
-def _reach(settings: "Settings") -> _socket.socket:
+def _reach(settings: "Settings") -> Outside:
     state = settings.state
     words = [sys.executable, "-I", "-S", "-c", _BOOT, "ketch-uplink", state,
              launch.package_directory(), settings.network]  # fmt: skip
-    return launch.reach(state, _SERVICE, words, _socket.SOCK_SEQPACKET)
+    for _ in range(_TRIES):
+        uplink = Outside(launch.reach(state, _SERVICE, words, _socket.SOCK_SEQPACKET))
+        if uplink.is_served():
+            return uplink
+        uplink.close()  # it was about to end, or has been killed just now
+    raise UnavailableError(
+        "the process that leads out of this user's network ends at once",
+        f"the end of {state}/{launch.ERROR_LOG} tells more",
+    )
 
 
 def main() -> None:

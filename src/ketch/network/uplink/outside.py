@@ -3,8 +3,8 @@
 By one SOCK_SEQPACKET connection for each container, which lasts as long as the container runs: by
 its end all that it was asked for is taken back. Messages and answers are words parted by NUL.
 
-``way`` asks for the way out, and is answered ``ok ADDRESS...`` with the machine's own addresses, or
-``none MESSAGE HINT`` where there is none.
+Whoever is let in hears ``hello``. ``way`` asks for the way out, and is answered ``ok ADDRESS...``
+with the machine's own addresses, or ``none MESSAGE HINT`` where there is none.
 ``bind PROTOCOL ADDRESS PORT`` asks for a socket of the machine's, and is answered ``ok`` with it,
 ``none`` where the kernel does not speak the protocol, ``refused ERRNO HINT`` where it is not to be
 had. ``publish PROTOCOL ADDRESS PORT``, with such a socket, has what comes to it passed on to a
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES_MAX = 256
 RELAYED = ("tcp", "udp")
+HELLO = b"hello"
 _ANSWER_BYTES_MAX = 16 * 1024
 # Longer than it takes to find out that neither of the programs comes up.
 _PATIENCE_SECONDS = 30
@@ -57,6 +58,13 @@ class Outside:
         self._own: list[str] = []
         self._problem: NoWayOutError | None = None
         self._wanted = False
+
+    def is_served(self) -> bool:
+        """Wait until it is known whether this is heard by a process that is not about to end."""
+        try:
+            return self._connection.recv(MESSAGE_BYTES_MAX) == HELLO
+        except OSError:
+            return False
 
     @property
     def connection(self) -> _socket.socket | None:

@@ -102,6 +102,7 @@ class Service:
                 client.close()
                 return
             client.setblocking(False)
+            client.send(outside.HELLO)
             self._clients[descriptor] = client
             self._poll.register(client, select.POLLIN)
 
