@@ -98,10 +98,13 @@ def test_an_image_alone_cannot_have_many_checks(
     [
         ({"Healthcheck": {"Test": ["CMD-SHELL", "x" * (1 << 20)]}}, "Healthcheck"),
         ({"Env": ["A=" + "x" * (1 << 17)]}, "Env"),
+        ({"User": "9" * (1 << 17)}, "User"),
+        ({"WorkingDir": "/a" * (1 << 16)}, "WorkingDir"),
+        ({"ExposedPorts": {"9" * (1 << 17): {}}}, "ExposedPorts"),
         ({"Volumes": {f"/{number}": {} for number in range(300)}}, "Volumes"),
         ({"Labels": {str(number): "x" * 1000 for number in range(2500)}}, "characters of text"),
     ],
-    ids=["check", "variable", "volumes", "labels"],
+    ids=["check", "variable", "user", "directory", "port", "volumes", "labels"],
 )
 def test_what_an_image_says_is_bounded(
     ketch: Engine, tmp_path: pathlib.Path, config: dict[str, object], words: str

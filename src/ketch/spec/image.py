@@ -522,8 +522,10 @@ def _healthcheck(given: "Any", where: str) -> "dict[str, Any]":
 
 def _check_sizes(config: "dict[str, Any]", where: str) -> None:
     """Bound what each word, and what all of it, may take."""
-    total = sum(len(config.get(key, "")) for key in ("User", "WorkingDir", "StopSignal"))
+    total = 0
     lists = [("Healthcheck", config.get("Healthcheck", {}).get("Test", []))]
+    lists += [(key, [config.get(key, "")]) for key in ("User", "WorkingDir", "StopSignal")]
+    lists += [(key, list(config.get(key, ()))) for key in ("ExposedPorts", "Volumes")]
     lists += [
         (key, config.get(key, [])) for key in ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")
     ]
@@ -535,9 +537,8 @@ def _check_sizes(config: "dict[str, Any]", where: str) -> None:
                 f"{_WORD_MAX - 1}"
             )
         total += sum(lengths)
-    for key in ("ExposedPorts", "Volumes", "Labels"):
-        total += sum(map(len, config.get(key, ())))
-    total += sum(map(len, config.get("Labels", {}).values()))
+    labels = config.get("Labels", {})
+    total += sum(map(len, labels)) + sum(map(len, labels.values()))
     if total > _CONFIG_TEXT_MAX:
         raise InvalidArgumentError(
             f"{where}: {total} characters of text, at most {_CONFIG_TEXT_MAX} are possible"
