@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.security.hostile import make_image, program, volumes
+from tests.support import serving
 from tests.support.archives import CHARACTER, DIRECTORY, FIFO, archive, member
 from tests.support.commands import Engine, finish
 from tests.support.images import busybox_archive
@@ -124,6 +125,11 @@ def test_an_open_root_is_closed_to_other_users(ketch: Engine, scratch: pathlib.P
     for name in ("blobs", "containers", "ingest", "snapshots", "volumes", "volumes/vv"):
         assert (root / name).stat().st_mode & 0o777 == 0o700, name
     own.ok("volume", "rm", "vv")
+    # A server closes them as well, before anybody has asked for anything.
+    for path in (root, state):
+        path.chmod(0o755)
+    with serving.served(own.prefix, scratch / "open.sock", scratch / "open.log"):
+        assert (root.stat().st_mode & 0o777, state.stat().st_mode & 0o777) == (0o710, 0o710)
     scratch.chmod(0o700)
 
 

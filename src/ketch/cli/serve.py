@@ -34,6 +34,7 @@ _SERVE = Command(
 def serve(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch serve``."""
     from ketch.api import application, listeners, server  # noqa: PLC0415 - asyncio and all
+    from ketch.engine.places import close  # noqa: PLC0415
 
     parsed = parse(_SERVE, arguments)
     group = parsed.text("group")
@@ -54,6 +55,9 @@ def serve(settings: "Settings", arguments: list[str]) -> int:
         raise InvalidArgumentError(
             f"invalid --log-level: {level}", f"one of {', '.join(application.LEVELS)}"
         )
+    # Whoever asks first opens the engine, and that may be late.
+    for directory in (settings.root, settings.state):
+        close(directory)
     app = application.Application(settings, level)
     tls = listeners.Tls(parsed.text("tlscacert"), parsed.text("tlscert"), parsed.text("tlskey"))
     found = listeners.inherited(os.environ, tls)

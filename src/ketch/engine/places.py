@@ -21,6 +21,16 @@ _OURS = {"ketch.db", "services.lock"}
 _BEFORE_US = {"config.json", "lost+found"}
 
 
+def close(path: str) -> None:
+    """Close a directory of the engine's, where it is; one that is made later is made closed.
+
+    Raises:
+        PermissionDeniedError: as ``check``.
+    """
+    with suppress(OSError):
+        check(path, os.stat(path))
+
+
 def check(path: str, status: os.stat_result) -> None:
     """Close a directory of the engine's to others, where it is open: ``settings.is_closed``.
 

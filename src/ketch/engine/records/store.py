@@ -266,9 +266,7 @@ class Store:
     __slots__ = ("_anew", "_connection", "_file", "_kept", "_owner", "path", "root")
 
     def __init__(self, root: str) -> None:
-        # Where there is none it will be made, closed to others; what else is wrong says _open.
-        with contextlib.suppress(OSError):
-            places.check(root, os.stat(root))
+        places.close(root)  # what else is wrong says _open
         self.root = root
         self.path = f"{root}/ketch.db"
         self._connection: sqlite3.Connection | None = None
