@@ -13,6 +13,9 @@ DEFAULT = "default"
 """The name that stands for the network of containers that ask for none."""
 
 
+_MAC_DIGITS = 12
+
+
 class _Attachment:
     """One ``--network``: a network, and what the container wants to be there."""
 
@@ -168,17 +171,21 @@ def _check(attachment: _Attachment) -> None:
 
 
 def mac_address(text: str) -> str:
-    """Checks a link's address, six or eight bytes in the usual spellings (Go's ParseMAC)."""
+    """Reads a link's address, six bytes in one of the usual spellings (Go's ParseMAC).
+
+    Returns:
+        It as the kernel spells it, ``02:42:ac:11:00:02``.
+
+    Raises:
+        InvalidArgumentError: it is none. One of eight bytes, which Go takes too, no link here has.
+    """
     for separator, digits in ((":", 2), ("-", 2), (".", 4)):
         parts = text.split(separator)
-        good = all(len(part) == digits and _hexadecimal(part) for part in parts)
-        if good and len(parts) * digits in {12, 16}:
-            return text
+        whole = "".join(parts).lower()
+        well_parted = all(len(part) == digits for part in parts)
+        if well_parted and len(whole) == _MAC_DIGITS and not whole.strip("0123456789abcdef"):
+            return ":".join(whole[at : at + 2] for at in range(0, _MAC_DIGITS, 2))
     raise InvalidArgumentError(f"{text} is not a valid mac address")
-
-
-def _hexadecimal(text: str) -> bool:
-    return not text.strip("0123456789abcdefABCDEF")
 
 
 def link(text: str) -> str:

@@ -86,6 +86,24 @@ def test_what_contradicts_itself_by_two_names_is_refused(
         ketch.ok("network", "rm", "mixed")
 
 
+def test_a_network_that_is_listed_is_the_only_one(api: Api, network: str) -> None:
+    """Clients that give no mode, and those that give the default one, want no way out besides."""
+    for mode in ({}, {"NetworkMode": "bridge"}):
+        status, made = api(
+            "POST", "/containers/create", Image="busybox", Cmd=["sleep", "60"], HostConfig=mode,
+            NetworkingConfig={"EndpointsConfig": {network: {"MacAddress": "02-00-00-00-00-01"}}},
+        )  # fmt: skip
+        assert status == 201, made
+        try:
+            assert api("POST", f"/containers/{made['Id']}/start")[0] == 204
+            _, shown = api("GET", f"/containers/{made['Id']}/json")
+            (found,) = shown["NetworkSettings"]["Networks"].values()
+            assert found["NetworkID"] == network
+            assert found["MacAddress"] == "02:00:00:00:00:01"
+        finally:
+            api.engine.ok("rm", "-f", made["Id"])
+
+
 def test_connecting_once_more(api: Api, network: str) -> None:
     container = api.engine.ok("create", "busybox", "sleep", "60")
     try:

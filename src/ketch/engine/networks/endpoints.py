@@ -34,7 +34,7 @@ from ketch.errors import (
 )
 from ketch.linux import procfs
 from ketch.network import definition, ipam
-from ketch.spec.endpoints import is_container
+from ketch.spec.endpoints import is_container, mac_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,14 +147,22 @@ class Endpoints:
             links.declare(connection, container_id, linked)
             # A network may be named here by its name, there by its id or the start of that.
             found: dict[str, tuple[str, Network | None, dict[str, Any]]] = {}
+            listed = set()
             for name, given in ((mode, None), *asked.items()):
                 name = records.BRIDGE if name == "default" else name  # noqa: PLW2901
                 network = records.select(connection, name)
                 if network is None and name in {records.BRIDGE, records.HOST, records.NONE}:
                     network = default.built_in(connection, self._settings, name)
-                known = found.setdefault(network.id if network else name, (name, network, {}))
-                _merge(known[2], given or {})
-            for position, (name, network, settings) in enumerate(found.values()):
+                key = network.id if network else name
+                if found:
+                    listed.add(key)
+                _merge(found.setdefault(key, (name, network, {}))[2], given or {})
+            # Where endpoints are listed they are all that there are, as in Docker: who asks for an
+            # internal network alone, and says nothing of a mode, is on no network with a way out.
+            places = [one for key, one in found.items() if key in listed or not asked]
+            networks = [network for _, network, _ in places if network is not None]
+            members.check_together(mode, networks)
+            for position, (name, network, settings) in enumerate(places):
                 if network is not None:
                     members.check_settings(network, settings)
                 members.declare(connection, container_id, name, network, settings, position)
@@ -385,7 +393,7 @@ class Endpoints:
                 )
         own = member.settings.get("MacAddress") or _legacy_mac(member, record)
         if network.driver != "ipvlan":
-            member.mac = own or ipam.mac_of(member.addresses[0].ip)
+            member.mac = mac_address(own) if own else ipam.mac_of(member.addresses[0].ip)
         member.interface = _interface(member, network, others, interfaces)
 
     def _publish(

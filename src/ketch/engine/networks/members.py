@@ -4,14 +4,14 @@ import json
 import sqlite3
 from ipaddress import ip_address, ip_interface
 
-from ketch.engine.networks.records import Network
+from ketch.engine.networks.records import HOST, Network
 from ketch.engine.records import events
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
-from ketch.spec.endpoints import is_user_defined
+from ketch.spec.endpoints import is_user_defined, mac_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from ketch.network import ipam
@@ -117,6 +117,11 @@ def check_settings(network: Network, settings: "Mapping[str, Any]") -> None:
     """
     ipam_asked = settings.get("IPAMConfig") or {}
     errors = []
+    if address := settings.get("MacAddress"):
+        try:
+            mac_address(address)
+        except InvalidArgumentError:
+            errors.append(f"invalid MAC address {address}")
     if not is_user_defined(network.name):
         if settings.get("Aliases"):
             errors.append("network-scoped aliases are only supported for user-defined networks")
@@ -127,15 +132,15 @@ def check_settings(network: Network, settings: "Mapping[str, Any]") -> None:
         if not text or not is_user_defined(network.name):
             continue
         try:
-            address = ip_address(text)
+            asked = ip_address(text)
         except ValueError:
             errors.append(f"invalid {key[:4]} address: {text}")
             continue
-        if address.version != int(key[3]):
+        if asked.version != int(key[3]):
             errors.append(f"invalid {key[:4]} address: {text}")
-        elif not any(address in subnet.subnet for subnet in network.subnets):
+        elif not any(asked in subnet.subnet for subnet in network.subnets):
             errors.append(f"no configured subnet contains IP address {text}")
-        elif all(one.chosen for one in network.subnets if address in one.subnet):
+        elif all(one.chosen for one in network.subnets if asked in one.subnet):
             errors.append(
                 "user specified IP address is supported only when connecting to networks with "
                 "user configured subnets"
@@ -158,3 +163,13 @@ def check_company(drivers: set[str], network: Network) -> None:
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
+
+
+def check_together(mode: str, networks: "Sequence[Network]") -> None:
+    """Refuse a new container's networks that it cannot be on together, or not in its mode."""
+    for network in networks:
+        others = {other.driver for other in networks if other is not network}
+        if mode == HOST and network.driver != "host":
+            others.add("host")
+        if others or (mode != HOST and network.driver == "host"):
+            check_company(others, network)

@@ -139,7 +139,7 @@ def test_several_networks_and_their_ways_out(engine: Endpoints) -> None:
         ("inner", "eth1", set()),
         ("alpha", "eth2", {4}),
     ]
-    plan = start(engine, "two", request("alpha", {"beta": {"GwPriority": 1}}))
+    plan = start(engine, "two", request("alpha", {"alpha": {}, "beta": {"GwPriority": 1}}))
     assert [(m.network_name, m.gateway) for m in plan.members] == [("alpha", set()), ("beta", {4})]
 
 
@@ -153,6 +153,40 @@ def test_a_network_is_one_by_whatever_name(engine: Endpoints) -> None:
     with pytest.raises(InvalidArgumentError, match="Aliases is given twice for one network"):
         engine.declare("two", request("own", asked))
     assert engine.of("two") == []
+
+
+@pytest.mark.parametrize("mode", ["bridge", "none", "alpha"])
+def test_networks_that_are_listed_are_all_that_there_are(engine: Endpoints, mode: str) -> None:
+    """Who lists an internal network alone is not on the default one besides, which leads out."""
+    create(engine, "alpha", "10.1.0.0/24")
+    create(engine, "inner", "10.3.0.0/24", Internal=True)
+    plan = start(engine, "one", request(mode, {"inner": {}}))
+    assert [member.network_name for member in plan.members] == ["inner"]
+    with pytest.raises(ConflictError, match="host network"):
+        engine.declare("two", request("host", {"inner": {}}))
+    with pytest.raises(ConflictError, match="host network"):
+        engine.declare("two", request(mode, {"host": {}}))
+    with pytest.raises(ConflictError, match="multiple networks"):
+        engine.declare("two", request(mode, {"inner": {}, "none": {}}))
+    engine.declare("two", request("host", {"host": {}}))
+
+
+@pytest.mark.parametrize("spelt", ["02-42-0A-00-00-05", "0242.0a00.0005", "02:42:0A:00:00:05"])
+def test_a_hardware_address_in_any_spelling_is_one(engine: Endpoints, spelt: str) -> None:
+    create(engine, "own", "10.9.0.0/24")
+    plan = start(engine, "one", request("own", {"own": {"MacAddress": spelt}}))
+    assert plan.members[0].mac == "02:42:0a:00:00:05"
+
+
+@pytest.mark.parametrize("text", ["zz", "02:42:0a:00:00:00:00:08", "2:4:a:0:0:5", "02420a000005"])
+def test_what_is_no_hardware_address_is_refused_at_once(engine: Endpoints, text: str) -> None:
+    """Before anything is made of it: when it is created, and when it is connected."""
+    network = create(engine, "own", "10.9.0.0/24")
+    with pytest.raises(InvalidArgumentError, match="invalid MAC address"):
+        engine.declare("one", request("own", {"own": {"MacAddress": text}}))
+    engine.declare("one", request())
+    with pytest.raises(InvalidArgumentError, match="invalid MAC address"):
+        engine.join("one", network, {"MacAddress": text}, record=request(), running=False)
 
 
 @pytest.mark.parametrize("name", ["lo", "eth0"])
