@@ -266,10 +266,9 @@ target "tool" {
 
 def test_bake_builds_linked_targets(docker: Engine, context: pathlib.Path) -> None:
     (context / "docker-bake.hcl").write_text(BAKE)
-    config = docker.environment["DOCKER_CONFIG"]
     done = subprocess.run(
         [*docker.prefix, "buildx", "bake", "--progress=plain"], cwd=context, check=False,
-        capture_output=True, text=True, env={**os.environ, "DOCKER_CONFIG": config}, timeout=100,
+        capture_output=True, text=True, env={**os.environ, **docker.environment}, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert docker.ok("run", "--rm", "bk/app") == "b"
