@@ -383,7 +383,10 @@ class Repository:
             hint = "show the server who asks with a secret called GIT_AUTH_TOKEN"
         elif "Permission denied (" in error.message:
             hint = "hand your ssh agent over with --ssh default"
-        return UnavailableError(f"failed to fetch remote {self.remote}: {error.message}", hint)
+        # Of a submodule git says where it would have been.
+        ours = re.escape(self._path) + rf"/checkout-\d+/{_FILES}/"
+        message = re.sub(ours, "", error.message)
+        return UnavailableError(f"failed to fetch remote {self.remote}: {message}", hint)
 
     def _told(self, tell: "Tell") -> "Tell":
         return lambda what, current, total: tell(f"{what} of {self.remote}", current, total)

@@ -309,17 +309,25 @@ def test_nothing_of_a_repository_is_executed(
     for keep in (False, True):
         opened(environment=environment).git(source(server, keep_git_dir=keep))
     assert not trap.exists()
-    for evil in (str(root / "inner.git"), f"file://{root}/inner.git", f"ext::{command}", "-u./x"):
-        Repository(root / f"sub{len(list(root.iterdir()))}")
+    Repository(root / "inner.git").commit(inside="x")
+    for evil, said in (
+        (str(root / "inner.git"), "transport 'file' not allowed"),
+        (f"file://{root}/inner.git", "transport 'file' not allowed"),
+        (f"ext::{command}", "transport 'ext' not allowed"),
+        ("-u./x", "No url found"),  # git passes over what looks like an option
+        (f"x\n\tupdate = !{command}", "submodule.part.update"),
+    ):
         project("rm", "-rq", "--cached", "--ignore-unmatch", "part")
         project("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},part")
         (project.path / ".gitmodules").write_text(
-            f'[submodule "part"]\n\tpath = part\n\turl = {evil}\n\tupdate = !{command}\n'
+            f'[submodule "part"]\n\tpath = part\n\turl = {evil}\n'
         )
         project("add", ".gitmodules")
         project("commit", "-q", "-m", "x")
-        with pytest.raises(UnavailableError, match="failed to fetch remote"):
+        with pytest.raises(UnavailableError, match="failed to fetch remote") as caught:
             opened(environment=environment).git(source(server))
+        assert said in caught.value.message
+        assert "checkout-" not in caught.value.message  # no place of ours is told of
     assert not trap.exists()
 
 
