@@ -38,6 +38,9 @@ _ROUNDS = 20  # of moving processes that fork meanwhile
 
 def subtree() -> str:
     """Where containers' cgroups are to be made, below each hierarchy's root; empty for there."""
+    # Asked at each start: for most the shorter file will do.
+    if f"/{LEAF}\n" not in (read("/proc/self/cgroup") or ""):
+        return ""
     hierarchy = _unified()
     return _subtree(hierarchy) if hierarchy is not None else ""
 
