@@ -17,6 +17,26 @@ ENGINE_FAILED = 125
 """Exit status for a failure of ketch itself, as distinct from the program's (Docker's)."""
 
 
+def in_words(error: BaseException, named: str = "") -> str:
+    """Returns what an error says, to end a message with: ``no such file or directory``.
+
+    The text of an OSError begins with its number, which the words beside it say already. Its path
+    is kept where it is whole: one beneath a descriptor tells nobody anything.
+
+    Args:
+        error: what was raised.
+        named: the path that the message names already.
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    if error.strerror != os.strerror(error.errno):
+        return error.strerror or str(error)  # a system call's, TLS's or the resolver's own words
+    words = error.strerror.lower()
+    place = error.filename
+    whole = isinstance(place, str) and place.startswith("/") and place != named
+    return f"{place}: {words}" if whole else words
+
+
 def spelt_out(text: str) -> str:
     """Returns text for people with control characters, but for tab and newline, as escapes.
 

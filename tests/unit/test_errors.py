@@ -14,7 +14,13 @@ import pytest
 
 import ketch
 from ketch import errors
-from ketch.errors import KetchError, ProgramFailedError, StartError, SyscallError
+from ketch.errors import (
+    KetchError,
+    ProgramFailedError,
+    StartError,
+    SyscallError,
+    in_words,
+)
 
 
 def _kinds(kind: type[KetchError]) -> Iterator[type[KetchError]]:
@@ -79,3 +85,15 @@ def test_a_process_pool_raises_what_was_raised_in_it(error: BaseException) -> No
         assert raised is not None
         assert _facts(raised) == _facts(error)
         assert pool.submit(abs, -1).result(timeout=30) == 1
+
+
+def test_what_an_error_says_at_the_end_of_a_message() -> None:
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "/etc/x")
+    assert in_words(missing) == "/etc/x: no such file or directory"
+    assert in_words(missing, "/etc/x") == "no such file or directory"
+    beneath = FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+    assert in_words(beneath) == "no such file or directory"
+    call = SyscallError(errno.EPERM, "mount", "/A on /B")
+    assert in_words(call) == "mount(/A on /B): Operation not permitted"
+    assert in_words(TimeoutError("it took too long")) == "it took too long"
+    assert in_words(ValueError("no number: 'x'")) == "no number: 'x'"

@@ -3,8 +3,6 @@
 Source: moby/moby, api/server/router/build/build_routes.go, builder/builder-next/builder.go.
 """
 
-import base64
-import binascii
 import os
 from typing import TYPE_CHECKING
 
@@ -191,18 +189,7 @@ def _limits(call: "Call") -> dict[str, object]:
 
 
 def _credentials(text: str) -> "Callable[[str], Credentials]":
-    """Read ``X-Registry-Config``: who the client is, by registry.
-
-    Raises:
-        InvalidArgumentError: it is malformed.
-    """
-    known: dict[str, Credentials] = {}
-    if text:
-        try:
-            content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        except (binascii.Error, ValueError) as error:
-            raise InvalidArgumentError(f"invalid X-Registry-Config: {error}") from error
-        configured = conform(parse(content), dict[str, transfer.AuthConfig], "X-Registry-Config")
-        for place, found in (configured or {}).items():
-            known[key_of(bare_host(place))] = transfer.from_document(found)
+    """Read ``X-Registry-Config``: who the client is, by registry."""
+    found = transfer.shown(text, dict[str, transfer.AuthConfig]) or {}
+    known = {key_of(bare_host(place)): transfer.from_document(who) for place, who in found.items()}
     return lambda host: known.get(key_of(host), Credentials())

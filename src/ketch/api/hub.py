@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ketch.api.supervision import supervise
 from ketch.engine.records import events
 from ketch.engine.records.events import KEPT, Event
+from ketch.errors import in_words
 from ketch.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Hub:
                 queue.watch(self._application.settings.root, IN_MODIFY | IN_CREATE)
             except OSError as error:
                 if not self._deaf:
-                    self._application.log("warn", "events are looked for", cause=str(error))
+                    self._application.log("warn", "events are looked for", cause=in_words(error))
                 self._deaf = True
                 return None
             asyncio.get_running_loop().add_reader(queue.fileno(), written.set)

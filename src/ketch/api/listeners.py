@@ -6,7 +6,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.spec import certificates
 from ketch.spec.digits import decimal
 
@@ -60,7 +60,7 @@ class Tls:
             context.load_cert_chain(self.certificate, self.key)
             context.load_verify_locations(self.authority)
         except (OSError, ssl.SSLError) as error:
-            raise InvalidArgumentError(f"TLS certificates: {error}") from error
+            raise InvalidArgumentError(f"TLS certificates: {in_words(error)}") from error
         return context
 
     def names(self) -> list[str]:
@@ -207,7 +207,7 @@ def _listen_tcp(address: str, rest: str, tls: Tls) -> Listener:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
     except (OSError, OverflowError) as error:
-        raise UnavailableError(f"cannot listen on {address}: {error}") from error
+        raise UnavailableError(f"cannot listen on {address}: {in_words(error)}") from error
     listening.listen(BACKLOG)
     names = [host.strip("[]").lower(), socket.gethostname().lower(), *tls.names()]
     return Listener(listening, address, context, names=names)

@@ -15,6 +15,7 @@ from ketch.api import answering
 from ketch.api.http import Connection
 from ketch.api.rooms import Place, Room
 from ketch.api.supervision import supervise
+from ketch.errors import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,7 @@ class Server:
                 client, _ = await loop.sock_accept(listener.socket)
             except OSError as error:
                 if error.errno not in {errno.ECONNABORTED, errno.EINTR}:
-                    self._application.log("error", "accept", cause=str(error))
+                    self._application.log("error", "accept", cause=in_words(error))
                     await asyncio.sleep(0.1)  # no descriptor, no memory: some may come free
                 continue
             try:
@@ -153,7 +154,7 @@ class Server:
             )
         except OSError as error:  # ssl.SSLError is one
             client.close()
-            self._application.log("info", "refused", address=listener.name, cause=str(error))
+            self._application.log("info", "refused", address=listener.name, cause=in_words(error))
             return
         except BaseException:
             client.close()

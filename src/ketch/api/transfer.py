@@ -3,7 +3,7 @@
 import base64
 import binascii
 import os
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ketch.api import errors
 from ketch.api.documents import conform
@@ -98,16 +98,28 @@ async def told(
 
 
 def credentials(text: str) -> Credentials:
-    """Returns what the header X-Registry-Auth shows; one that makes no sense shows nothing.
+    """Returns what the header X-Registry-Auth shows."""
+    try:
+        found: AuthConfig = shown(text, AuthConfig) or AuthConfig()
+        return from_document(found)
+    except InvalidArgumentError:
+        return Credentials()
+
+
+def shown(text: str, shape: Any) -> Any:
+    """Returns what a header about registries says; None where it makes no sense.
 
     So dockerd has it: clients send ``null``, ``[]`` and words there, for nobody.
+
+    Args:
+        text: the header, JSON in base64 of URLs.
+        shape: the type that its document has.
     """
     try:
         content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        found = parse(content) if content else {}
-        return from_document(conform(found, AuthConfig))
+        return conform(parse(content), shape) if content else None
     except (binascii.Error, ValueError, InvalidArgumentError):
-        return Credentials()
+        return None
 
 
 def from_document(found: AuthConfig) -> Credentials:

@@ -11,7 +11,7 @@ import _socket
 import os
 import time
 
-from ketch.errors import UnavailableError
+from ketch.errors import UnavailableError, in_words
 from ketch.linux.restrictions import own_id
 from ketch.spec import dbus
 
@@ -141,7 +141,7 @@ class Systemd:
         try:
             self._socket.sendall(message.encode())
         except OSError as error:
-            raise _unavailable(error.strerror or str(error)) from error
+            raise _unavailable(in_words(error)) from error
         deadline = time.monotonic() + _REPLY_SECONDS
         while True:
             reply = self._receive(deadline, f"an answer to {member}")
@@ -169,7 +169,7 @@ class Systemd:
         except TimeoutError:
             raise _unavailable(f"waited too long for {awaited}") from None
         except OSError as error:
-            raise _unavailable(error.strerror or str(error)) from error
+            raise _unavailable(in_words(error)) from error
         except ValueError as error:
             raise _unavailable(f"it sent {error}") from error
 
@@ -196,7 +196,7 @@ def _connect(*, user: bool) -> tuple[_socket.socket, bool]:
             _authenticate(connection)
         except OSError as error:
             connection.close()
-            reason = f"{path}: {(error.strerror or str(error)).lower()}"
+            reason = f"{path}: {in_words(error)}"
         else:
             return connection, through_bus
     raise _unavailable(reason)

@@ -16,7 +16,8 @@ _VERDICT, _CONTEXT, _TYPE, _REQUEST, _MAJOR, _MINOR = range(6)  # registers
 def program(target: "Policy") -> bytes:
     """Compile a policy to a program of type BPF_PROG_TYPE_CGROUP_DEVICE.
 
-    It judges as ``Policy.permits`` does. The context's first word has the access in its upper and
+    It judges as the v1 kernel does: an allowing exception must cover the whole access, a denying
+    one need only touch it. The context's first word has the access in its upper and
     the type in its lower half; major and minor follow.
     """
     code = [

@@ -74,21 +74,6 @@ class Policy:
         """Whether no device is forbidden."""
         return self.allows and not self.exceptions
 
-    def permits(self, kind: int, major: int, minor: int, access: int) -> bool:
-        """Whether a device may be used in all the given ways, as the v1 kernel judges it.
-
-        An allowing exception must cover the whole access; a denying one need only touch it.
-        """
-        for (of, its_major, its_minor), mask in self.exceptions.items():
-            if (
-                of == kind
-                and its_major in {ALL, major}
-                and its_minor in {ALL, minor}
-                and (mask & access if self.allows else access & ~mask == 0)
-            ):
-                return not self.allows
-        return self.allows
-
 
 def policy(rules: "Iterable[DeviceRule]") -> Policy:
     """Make a policy of an OCI list of rules; before the first of them everything is denied.

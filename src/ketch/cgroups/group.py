@@ -31,6 +31,8 @@ _HINTS = {
     "memory.swap.max": "the kernel does not account swap: boot it with swapaccount=1,"
     " or set no swap limit",
     "blkio.bfq.weight": "weights need the BFQ scheduler: load its module, or set no weight",
+    "blkio.bfq.weight_device": "a device's weight needs the BFQ scheduler for that device:"
+    " write bfq to its queue/scheduler in /sys/block, or set no weight",
     "io.weight": "weights need the BFQ scheduler or CONFIG_BLK_CGROUP_IOCOST: or set no weight",
 }
 
@@ -163,6 +165,9 @@ class Group:
         if error.errno == errno.ENOENT:
             hint = _HINTS.get(file, "leave this limit out")
             return UnsupportedError(f"{what}: the kernel has no such file", hint)
+        if error.errno == errno.EOPNOTSUPP:
+            hint = _HINTS.get(file, "leave this limit out")
+            return UnsupportedError(f"{what}: {error.strerror}", hint)
         if error.errno == errno.EBUSY and file.startswith("memory."):
             usage = (self.read("memory.usage_in_bytes") or "?").strip()
             return ConflictError(f"{what}: {usage} bytes are in use and cannot be reclaimed")

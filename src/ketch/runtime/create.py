@@ -9,6 +9,7 @@ from ketch.errors import (
     SyscallError,
     UnavailableError,
     UnsupportedError,
+    in_words,
 )
 from ketch.linux import capabilities, process, signals
 from ketch.linux.namespaces import CLONE_NEWNET, CLONE_NEWUSER
@@ -190,7 +191,7 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
             if isinstance(error, KetchError):
                 raise
             raise UnsupportedError(
-                f"the kernel refused to set the container up: {error}"
+                f"the kernel refused to set the container up: {in_words(error)}"
             ) from error
         try:
             container.await_created(lambda word, rest: _serve(birth, container, word, rest))

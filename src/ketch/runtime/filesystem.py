@@ -101,7 +101,8 @@ def _make_device(root: int, parent: int, name: str, device: "Device") -> None:
         return
     with owned(made):
         owner, group = device.get("uid") or 0, device.get("gid") or 0
-        if owner or group:
+        status = os.fstat(made)  # a setgid directory gives what is made in it its group
+        if (status.st_uid, status.st_gid) != (owner, group):
             os.chown(contested.path(made), owner, group)
         # A default ACL of the directory, or a change of owner, takes bits away.
         if stat.S_IMODE(os.fstat(made).st_mode) != mode:

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
+from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError, in_words
 from ketch.linux import beneath, mount, statfs
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 from ketch.linux.scopes import ExitStack, owned
@@ -210,7 +210,7 @@ class MountOperation:
                 f"in a user namespace {self.type} needs the container's own {_OWNED_BY[self.type]} "
                 "namespace, and nothing hidden in the host's: bind the host's instead"
             )
-        return InvalidArgumentError(f"{self.where}: {self.destination}: {error}", hint)
+        return InvalidArgumentError(f"{self.where}: {self.destination}: {in_words(error)}", hint)
 
     def _mount_point(self, root: int, directory: bool) -> int:
         # A symlink at /proc or /sys could make a procfs appear elsewhere and leave the paths that

@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 
-from ketch.errors import InvalidArgumentError, StartError, UnavailableError
+from ketch.errors import InvalidArgumentError, StartError, UnavailableError, in_words
 from ketch.linux import capabilities, process, seccomp, signals
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
@@ -332,7 +332,8 @@ def set_limits(pid: int, specification: "Process") -> None:
             resource.prlimit(pid, number, (_limit(limit["soft"]), _limit(limit["hard"])))
         except (OSError, ValueError) as error:
             raise InvalidArgumentError(
-                f"process.rlimits[{index}]: {name} {limit['soft']}:{limit['hard']}: {error}",
+                f"process.rlimits[{index}]: {name} {limit['soft']}:{limit['hard']}: "
+                f"{in_words(error)}",
                 "raising a hard limit needs CAP_SYS_RESOURCE; soft may not exceed hard",
             ) from error
 

@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 
-from ketch.errors import StartError, SyscallError
+from ketch.errors import StartError, SyscallError, in_words
 from ketch.linux import libc
 
 NOT_FOUND = 127
@@ -92,8 +92,7 @@ def explain(path: str, error: OSError) -> StartError:
     if error.errno == errno.ENOEXEC:
         return _format_error(path, head)
     status = NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
-    reason = (error.strerror or str(error)).lower()
-    return StartError(f'"{path}": {reason}', exit_status=status)
+    return StartError(f'"{path}": {in_words(error, path)}', exit_status=status)
 
 
 def _open_regular(path: str) -> "BinaryIO":
@@ -111,9 +110,8 @@ def _check(path: str) -> None:
     except PermissionError as error:
         raise StartError(f'"{path}": permission denied', exit_status=NOT_EXECUTABLE) from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
         raise StartError(
-            f'"{path}": {reason}',
+            f'"{path}": {in_words(error, path)}',
             "the path is looked up inside the container",
             exit_status=NOT_FOUND,
         ) from error

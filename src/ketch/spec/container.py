@@ -89,6 +89,8 @@ class HostConfig(TypedDict, total=False):
     IdleTimeout: int
     Init: bool
     IpcMode: str
+    IOMaximumBandwidth: int
+    IOMaximumIOps: int
     Isolation: str
     KernelMemory: int
     Links: list[str]

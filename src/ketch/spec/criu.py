@@ -57,15 +57,6 @@ def response(data: bytes) -> "dict[str, Any]":
     return _decode(_RESPONSE, data)
 
 
-def decode_request(data: bytes) -> "dict[str, Any]":
-    """Read a request, as criu does.
-
-    Raises:
-        ValueError: it is none.
-    """
-    return _decode(_REQUEST, data)
-
-
 def _encode(schema: "dict[str, Any]", fields: "dict[str, Any]") -> bytes:
     out = b""
     for name, value in fields.items():

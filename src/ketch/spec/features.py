@@ -2,7 +2,7 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from ketch.spec.runtime import Features, NamespaceType
 
 OCI_VERSION = "1.3.0"
 """The version of the runtime specification that is implemented."""
@@ -12,7 +12,9 @@ OCI_VERSION_MINIMUM = "1.0.0"
 HOOKS = (
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
 )  # fmt: skip
-NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
+NAMESPACES: "tuple[NamespaceType, ...]" = (
+    "cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts",
+)  # fmt: skip
 
 _FLAGS = ("atime", "dev", "diratime", "exec", "relatime", "strictatime", "suid", "symfollow")
 MOUNT_OPTIONS = tuple(sorted([
@@ -26,7 +28,7 @@ MOUNT_OPTIONS = tuple(sorted([
 """Options that mean something to the runtime; others go to the file system."""
 
 
-def document(annotations: dict[str, str]) -> "dict[str, Any]":
+def document(annotations: dict[str, str]) -> "Features":
     """The whole document.
 
     Args:

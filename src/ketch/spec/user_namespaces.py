@@ -425,11 +425,6 @@ class IdMap:
         return cls("\n".join(lines))
 
     @property
-    def is_identity(self) -> bool:
-        """Whether all ids are the same inside and outside."""
-        return all(inside == outside for inside, outside, _ in self.ranges)
-
-    @property
     def is_whole(self) -> bool:
         """Whether these are all ids that there are, as on a machine itself."""
         return self.ranges == [(0, 0, _ID_MAX + 1)]

@@ -219,6 +219,9 @@ def test_credentials_that_are_none(asked: Asked) -> None:
         target = "/images/create?fromImage=127.0.0.1:1/x&tag=y"
         status, answer = asked("POST", target, X_Registry_Auth=text.encode().decode("latin-1"))
         assert (status, "X-Registry-Auth" in answer["message"]) in {(500, False), (503, False)}
+        # Who builds goes on likewise, to a context that is nowhere.
+        shown = {"X_Registry_Config": text.encode().decode("latin-1")}
+        assert asked("POST", "/build?remote=http://127.0.0.1:1/x", **shown)[0] == 500
 
 
 def test_older_versions(asked: Asked) -> None:

@@ -359,7 +359,7 @@ def test_a_directory_that_cannot_go_makes_it_dead(
         raise OSError(16, "Device or resource busy", path)
 
     monkeypatch.setattr("ketch.engine.containers.ledger.remove_tree", refuse)
-    with pytest.raises(UnavailableError, match="Device or resource busy"):
+    with pytest.raises(UnavailableError, match="device or resource busy"):
         engine.containers.remove("web")
     assert engine.containers.find("web").status == "dead"
     monkeypatch.undo()

@@ -505,3 +505,7 @@ def test_parents_of_mount_points_belong_to_the_group_of_a_setgid_directory(bundl
     config = configuration("stat", "-c", "%a %g", "/srv/a/b", "/srv/a")
     config["mounts"].append({"destination": "/srv/a/b/c", "type": "tmpfs", "source": "tmpfs"})
     assert bundle.output(config) == "2755 50\n2755 50\n"
+    # A device's owner is what its entry says: root where it says nothing.
+    config["process"]["args"] = ["stat", "-c", "%a %u:%g", "/srv/null"]
+    config["linux"]["devices"] = [{"path": "/srv/null", "type": "c", "major": 1, "minor": 3}]
+    assert bundle.output(config) == "666 0:0\n"

@@ -188,4 +188,4 @@ def test_events_are_heard_whatever_fails_first(
 
     serve(tmp_path, check)
     assert not failures
-    assert "Too many open files" in capfd.readouterr().err
+    assert "too many open files" in capfd.readouterr().err.lower()

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from ketch.build.graph import Sharing
 from ketch.dataclass import dataclass
 from ketch.engine.processes import Patience
-from ketch.errors import UnavailableError
+from ketch.errors import UnavailableError, in_words
 from ketch.linux import descent, locks, owners
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
@@ -128,7 +128,7 @@ def take(root: str, wanted: Wanted, patience: Patience, fill: Fill | None = None
                 return held
             patience.wait(_PAUSE_MS)
     except OSError as error:
-        raise UnavailableError(f"cache mount {wanted.id}: {error}") from error
+        raise UnavailableError(f"cache mount {wanted.id}: {in_words(error)}") from error
 
 
 def listed(root: str) -> Iterator[Cache]:

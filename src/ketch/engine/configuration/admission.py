@@ -296,6 +296,12 @@ def _check_platform(resources: "HostConfig") -> None:
     isolation = resources.get("Isolation", "")
     if isolation.lower() not in {"", "default"}:
         raise InvalidArgumentError(f"invalid isolation '{isolation}' on linux")
+    for what, key in (("bandwidth", "IOMaximumBandwidth"), ("IOPs", "IOMaximumIOps")):
+        if resources.get(key):
+            raise InvalidArgumentError(
+                f"Invalid QoS settings: linux does not support configuration of maximum {what}",
+                "these are for Windows; BlkioDevice* bound what a device is asked for",
+            )
     runtime = resources.get("Runtime", "")
     if runtime and runtime not in RUNTIMES:
         raise InvalidArgumentError(

@@ -7,7 +7,7 @@ variables, hooks. Source: cncf-tags/container-device-interface, SPEC.md 1.0.
 import json
 import os
 
-from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError
+from ketch.errors import InvalidArgumentError, UnavailableError, UnsupportedError, in_words
 from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
@@ -168,7 +168,9 @@ def _read(path: str) -> "dict[str, Any]":
             text = file.read(_FILE_BYTES_MAX)
         document = json.loads(text) if path.endswith(".json") else _yaml(path, text)
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"CDI specification {path}: {error}", "mend or remove it") from error
+        raise UnavailableError(
+            f"CDI specification {path}: {in_words(error, path)}", "mend or remove it"
+        ) from error
     if not isinstance(document, dict):
         raise UnavailableError(f"CDI specification {path}: not an object", "mend or remove it")
     return document

@@ -25,6 +25,7 @@ from ketch.errors import (
     NotFoundError,
     NotModifiedError,
     UnavailableError,
+    in_words,
 )
 from ketch.linux import procfs
 from ketch.linux.removetree import remove_tree
@@ -534,7 +535,7 @@ class Ledger:
         try:
             remove_tree(self._settings.container_directory(container_id))
         except OSError as error:
-            message = f"container {container_id}: cannot remove its directory: {error}"
+            message = f"container {container_id}: cannot remove its directory: {in_words(error)}"
             self._mark(container_id, "remove-failed", error=message, **_NO_PROCESS)
             raise UnavailableError(
                 message, "remove what is mounted there, then try again"

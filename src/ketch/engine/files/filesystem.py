@@ -14,7 +14,7 @@ import threading
 from ketch.engine.files import at_rest, shared_root
 from ketch.engine.processes import open_process
 from ketch.engine.volumes import mounts, sources
-from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError
+from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError, in_words
 from ketch.linux import beneath, libc, mount, namespaces, procfs
 from ketch.linux.apart import apart
 from ketch.linux.scopes import owned
@@ -106,7 +106,9 @@ def _copy_of_root(container: "Container") -> int:
         except ProcessLookupError as error:
             raise _ended(container) from error
         except OSError as error:
-            raise UnavailableError(f"cannot open the container's files: {error}") from error
+            raise UnavailableError(
+                f"cannot open the container's files: {in_words(error)}"
+            ) from error
 
 
 def volume_at(container: "Container", path: str) -> "dict[str, Any] | None":
@@ -214,7 +216,7 @@ class _Mounted:
         except KetchError as error:
             self._error = error
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            self._error = UnavailableError(f"cannot mount the container's files: {error}")
+            self._error = UnavailableError(f"cannot mount the container's files: {in_words(error)}")
             self._error.__cause__ = error
         self._ready.set()
 

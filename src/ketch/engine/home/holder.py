@@ -13,7 +13,7 @@ import sys
 
 from ketch.engine.home import entering, ids, survivors
 from ketch.engine.requests import launch
-from ketch.errors import KetchError, UnavailableError
+from ketch.errors import KetchError, UnavailableError, in_words
 from ketch.linux import mount, namespaces, process, restrictions, rtnetlink
 from ketch.linux.scopes import owned, suppress
 
@@ -89,7 +89,7 @@ def _make_namespaces() -> None:
             if os.read(reader, 1):
                 ids.write(pid, chosen)
         except (KetchError, OSError) as error:
-            os.write(tell, str(error).encode())
+            os.write(tell, in_words(error).encode())
         finally:
             os._exit(0)
     os.close(tell)

@@ -15,7 +15,7 @@ import select
 import time
 
 from ketch.engine.logs.lines import Lines
-from ketch.errors import UnavailableError
+from ketch.errors import UnavailableError, in_words
 from ketch.spec import log_drivers
 from ketch.spec.timestamps import SECOND_NS, rfc3339
 
@@ -138,10 +138,9 @@ class Connection:
             self._socket = self._connect()
         except OSError as error:
             target = where if transport.startswith("unix") else f"{where}:{port}"
-            reason = (error.strerror or str(error)).lower()
             raise UnavailableError(
                 "failed to initialize logging driver: "
-                f"dial {transport.partition('+')[0]} {target}: connect: {reason}"
+                f"dial {transport.partition('+')[0]} {target}: connect: {in_words(error)}"
             ) from error
 
     def send(self, message: bytes, patience_seconds: float) -> bool:

@@ -28,6 +28,7 @@ from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.requests import wire
 from ketch.engine.requests.client import Client
 from ketch.engine.settings import Settings
+from ketch.errors import in_words
 from ketch.linux import process
 
 TYPE_CHECKING = False
@@ -247,7 +248,7 @@ class Monitor:
             with suppress(OSError):
                 channel.tell(
                     {
-                        "failure": getattr(error, "message", "") or str(error),
+                        "failure": getattr(error, "message", "") or in_words(error),
                         "hint": getattr(error, "hint", ""),
                         "class": type(error).__name__,
                     }

@@ -18,7 +18,7 @@ from ketch.engine.requests import wire
 from ketch.engine.requests.client import Client
 from ketch.engine.requests.launch import ERROR_LOG
 from ketch.engine.settings import Settings
-from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError
+from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError, in_words
 from ketch.network.uplink.outside import NoWayOutError
 from ketch.spec import environment, options
 from ketch.spec.capabilities import spelt_out
@@ -64,7 +64,7 @@ def serve(
         client.failed(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
         mishaps.note(action, error)
-        message = str(error) if isinstance(error, OSError) else f"internal error: {error!r}"
+        message = in_words(error) if isinstance(error, OSError) else f"internal error: {error!r}"
         where = os.path.join(_text(fields, "state"), ERROR_LOG)
         client.failed(UnavailableError(message, f"the end of {where} tells more"))
     client.close()

@@ -22,7 +22,7 @@ from ketch.engine.monitor import deadlines, filtering, health, installers, subje
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import pins, releasing, resolution, uplinks, wiring
 from ketch.engine.requests import launch, wire
-from ketch.errors import ConflictError, NotFoundError, UnavailableError
+from ketch.errors import ConflictError, NotFoundError, UnavailableError, in_words
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.linux.scopes import owned
 from ketch.network import names, nameserver
@@ -120,7 +120,7 @@ def start(engine: "Engine", container: "Container", channel: "Channel", manner: 
             held.close()
             status = getattr(error, "exit_status", _NEVER_RAN)
             with suppress(ConflictError, NotFoundError):  # in other hands, who know better
-                engine.containers.mark_start_failed(container.id, status, str(error))
+                engine.containers.mark_start_failed(container.id, status, in_words(error))
             raise
         held.pop_all()  # the descriptors among it go with this process
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from ketch.engine.networks import kernel, linking, pins, publishing, reclaiming
 from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import BRIDGE
-from ketch.errors import KetchError, PermissionDeniedError, UnavailableError
+from ketch.errors import KetchError, PermissionDeniedError, UnavailableError, in_words
 from ketch.network import pinning
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Sandbox
@@ -269,7 +269,7 @@ def _refusals_explained() -> "Generator[None, None, None]":
         if error.errno != errno.EPERM:
             raise
         raise PermissionDeniedError(
-            f"its network cannot be set up: {error}",
+            f"its network cannot be set up: {in_words(error)}",
             "that takes CAP_NET_ADMIN and CAP_SYS_ADMIN there, as unshare --net gives them; "
             "--network none and --network host need neither",
         ) from error

@@ -5,7 +5,7 @@ import fcntl
 import os
 
 from ketch.engine.volumes.records import make_data_directory
-from ketch.errors import InvalidArgumentError, KetchError
+from ketch.errors import InvalidArgumentError, KetchError, in_words
 from ketch.linux import locks, mount, procfs
 from ketch.linux.scopes import owned
 
@@ -90,7 +90,7 @@ def mount_(volume: "Volume") -> None:
                 volume.name,
             ).execute(root)
         except (KetchError, OSError) as error:
-            reason = error.message if isinstance(error, KetchError) else str(error)
+            reason = error.message if isinstance(error, KetchError) else in_words(error)
             reason = reason.removeprefix(f"{volume.name}.source: ")
             data = f", data: {options['o']}" if options.get("o") else ""
             raise InvalidArgumentError(
@@ -116,7 +116,6 @@ def _resolved(word: str) -> str:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise InvalidArgumentError(
-            f"error resolving passed in network volume address: {name}: "
-            f"{(error.strerror or str(error)).lower()}"
+            f"error resolving passed in network volume address: {name}: {in_words(error)}"
         ) from error
     return f"addr={found[0][4][0]}"

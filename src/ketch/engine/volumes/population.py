@@ -5,7 +5,7 @@ import os
 import stat
 
 from ketch.engine.volumes import mounts, sources, uses
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.linux import beneath
 from ketch.linux.openat2 import RESOLVE_BENEATH, openat2
 from ketch.linux.removetree import remove_tree
@@ -56,7 +56,7 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
                 except OSError as error:
                     raise UnavailableError(
                         f"failed to copy {point['Destination']} of the image into volume "
-                        f"{volume.name}: {error}"
+                        f"{volume.name}: {in_words(error)}"
                     ) from error
                 finally:
                     os.close(place)

@@ -18,6 +18,7 @@ from ketch.errors import (
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
+    in_words,
 )
 from ketch.linux import descent
 from ketch.linux.removetree import remove_tree
@@ -293,6 +294,6 @@ def _remove_data(name: str, aside: str) -> None:
         remove_tree(aside)
     except OSError as error:
         raise UnavailableError(
-            f"remove {name}: its data at {aside} cannot be removed: {error}",
+            f"remove {name}: its data at {aside} cannot be removed: {in_words(error)}",
             "remove what is mounted there; the next prune removes the rest",
         ) from error

@@ -16,7 +16,7 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING
 
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.linux.scopes import owned
 from ketch.spec.reference import DEFAULT_DOMAIN
 
@@ -222,7 +222,7 @@ class CredentialFile:
                 timeout=_HELPER_TIMEOUT_SECONDS, env=dict(self._environment),
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise UnavailableError(f"{program} {action}: {error}") from error
+            raise UnavailableError(f"{program} {action}: {in_words(error)}") from error
         output = done.stdout.decode(errors="replace").strip()
         if done.returncode:
             reason = output or done.stderr.decode(errors="replace").strip()

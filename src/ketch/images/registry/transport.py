@@ -28,7 +28,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from ketch.errors import InvalidArgumentError, RegistryError, UnavailableError
+from ketch.errors import InvalidArgumentError, RegistryError, UnavailableError, in_words
 from ketch.images.registry.pace import Response
 from ketch.images.registry.proxies import proxy_for
 
@@ -361,7 +361,7 @@ def _load_certificates(context: ssl.SSLContext, directory: str) -> None:
             elif extension == "key" and f"{stem}.cert" not in names:
                 raise InvalidArgumentError(f"missing client certificate {stem}.cert for key {name}")
         except (ssl.SSLError, OSError) as error:
-            raise InvalidArgumentError(f"{path}: {error}") from error
+            raise InvalidArgumentError(f"{path}: {in_words(error, path)}") from error
 
 
 def _translated(url: str, error: Exception, peer: str) -> UnavailableError:

@@ -98,11 +98,6 @@ def process_word(text: str, environment: "Mapping[str, str]", escape: str = "\\"
     return Lexer(escape).process(text, environment).text
 
 
-def process_words(text: str, environment: "Mapping[str, str]", escape: str = "\\") -> list[str]:
-    """Expands a text and splits what it comes to. Raises as ``Lexer.process``."""
-    return [*Lexer(escape).process(text, environment).words]
-
-
 @dataclass
 class Expander:
     """Expands the words of instructions in an environment, and notes which variables they name.

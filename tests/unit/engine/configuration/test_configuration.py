@@ -189,6 +189,10 @@ MIB = 1 << 20
         ({"UsernsMode": "x"}, "invalid user namespace mode: x"),
         ({"CgroupnsMode": "x"}, "invalid cgroup namespace mode: x"),
         ({"Isolation": "hyperv"}, "invalid isolation 'hyperv' on linux"),
+        (
+            {"IOMaximumIOps": 1},
+            "Invalid QoS settings: linux does not support configuration of maximum IOPs",
+        ),
         ({"Runtime": "foo"}, "unknown or invalid runtime name: foo"),
         ({"StorageOpt": {"foo": "1"}}, "Unknown option foo"),
         ({"StorageOpt": {"size": "1x"}}, "invalid suffix: 'x'"),

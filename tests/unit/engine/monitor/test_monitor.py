@@ -65,7 +65,7 @@ def test_an_error_on_purpose_is_told_and_not_noted(
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), "no space left on device"),
         (KeyError("x"), "internal error: KeyError('x')"),
         (AssertionError(), "internal error: AssertionError()"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ketch.spec.dockerfile.errors import DockerfileError
-from ketch.spec.dockerfile.expansion import Expander, Lexer, process_word, process_words
+from ketch.spec.dockerfile.expansion import Expander, Lexer, process_word
 from ketch.spec.dockerfile.substitution import EXPANDED_MAX
 
 ENVIRONMENT = {
@@ -136,7 +136,7 @@ def test_what_is_malformed_is_refused_with_the_text_and_the_reason(text: str, re
     ],
 )
 def test_words_are_split_after_variables_are_in(text: str, expected: list[str]) -> None:
-    assert process_words(text, ENVIRONMENT) == expected
+    assert [*Lexer("\\").process(text, ENVIRONMENT).words] == expected
 
 
 def test_the_escape_character_may_be_a_backtick() -> None:
