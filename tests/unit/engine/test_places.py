@@ -50,7 +50,13 @@ def test_closed(tmp_path: Path, mode: int, names: list[str], after: int) -> None
 
 @pytest.mark.parametrize(
     ("mode", "names"),
-    [(0o755, ["bin", "etc"]), (0o1777, ["ketch.db"]), (0o775, ["ketch.db"]), (0o775, ["x"])],
+    [
+        (0o755, ["bin", "etc"]),
+        (0o1777, ["ketch.db"]),
+        (0o775, ["ketch.db"]),
+        (0o757, ["ketch.db"]),
+        (0o775, ["x"]),
+    ],
 )
 def test_refused(tmp_path: Path, mode: int, names: list[str]) -> None:
     """Not ketch's alone, or others may have put something there: nobody's rights are taken away."""

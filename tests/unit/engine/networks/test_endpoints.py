@@ -189,6 +189,16 @@ def test_what_is_no_hardware_address_is_refused_at_once(engine: Endpoints, text:
         engine.join("one", network, {"MacAddress": text}, record=request(), running=False)
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("IPv4Address", "2001:db8::5"), ("IPv6Address", "10.9.0.5"), ("IPv4Address", "10.9")],
+)
+def test_an_address_is_of_its_version(engine: Endpoints, key: str, text: str) -> None:
+    create(engine, "own", "10.9.0.0/24", "2001:db8::/64", EnableIPv6=True)
+    with pytest.raises(InvalidArgumentError, match=f"invalid {key[:4]} address: {text}"):
+        engine.declare("one", request("own", {"own": {"IPAMConfig": {key: text}}}))
+
+
 @pytest.mark.parametrize("name", ["lo", "eth0"])
 def test_a_links_name_is_no_others(engine: Endpoints, name: str) -> None:
     create(engine, "more", "10.9.0.0/24")
