@@ -201,6 +201,18 @@ def test_a_start_that_fails_is_an_end_to_those_who_wait(asked: Asked) -> None:
                 assert wait.result(20)[1]["StatusCode"] == code
 
 
+def test_changes_of_a_commit_name_the_variables_of_the_container(asked: Asked) -> None:
+    name = asked.made("odd", {**SLEEP, "Env": ["A=one"]})
+    changes = ["ENV B=$A-two", "LABEL l=${A:-x}", "WORKDIR /x/$A", "ENV C='$A'", 'USER ""']
+    query = "&".join(f"changes={urllib.parse.quote(change)}" for change in changes)
+    status, made = asked("POST", f"/commit?container={name}&{query}", {})
+    assert status == 201, made
+    config = asked("GET", f"/images/{made['Id']}/json")[1]["Config"]
+    assert {"B=one-two", "C=$A"} <= {*config["Env"]}
+    assert (config["Labels"]["l"], config["WorkingDir"]) == ("one", "/x/one")
+    asked("DELETE", f"/images/{made['Id']}")
+
+
 def test_an_archive_whose_names_go_up_and_come_back(asked: Asked) -> None:
     name = asked.made("odd", SLEEP)
     for path, member_name, status in (
