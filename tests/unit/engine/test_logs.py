@@ -313,7 +313,11 @@ def test_an_emptied_file_is_read_on(path: str) -> None:
     assert following.end() == [0, 1, 2]
 
 
-def test_a_full_disk_loses_entries_and_no_more(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["abc-json.log", "container.log"])
+def test_a_full_disk_loses_entries_and_the_log_tells_of_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{tmp_path}/{name}"
     writer = opened(path)
     writer.write("stdout", b"000000\n", NOW)
 
@@ -321,17 +325,39 @@ def test_a_full_disk_loses_entries_and_no_more(path: str, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def nearly_full(descriptor: int, pieces: tuple[bytes, ...]) -> int:
-        return os.pwrite(descriptor, pieces[0], 0)
+        return os.pwrite(descriptor, pieces[0][:5], 0)
 
     with monkeypatch.context() as patched:
         patched.setattr("os.writev", nearly_full)
         patched.setattr("os.write", full)
-        writer.write("stdout", b"000001\n", NOW)
+        writer.write("stdout", b"000001\n000002\n", NOW)
+        writer.write("stdout", b"000003\n", NOW)
     assert writer.lost_bytes > 0
-    writer.write("stdout", b"000002\n", NOW)
+    writer.write("stdout", b"000004\n", NOW)
+    writer.write("stdout", b"000005\n", NOW)
     writer.close(NOW)
-    assert numbers(path) == [0, 2]
-    assert len(records(path)) == 2
+    first, told, *rest = [(stream, data) for _, stream, data, _ in reader(path).entries()]
+    assert [first, *rest] == [("stdout", b"%06d\n" % number) for number in (0, 4, 5)]
+    assert told[0] == "stderr"
+    assert told[1].startswith(b"ketch: 3 entries of this log were lost here")
+
+
+def test_what_was_lost_last_is_told_when_the_log_is_closed(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = opened(path)
+
+    def full(descriptor: int, pieces: tuple[bytes, ...]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.writev", full)
+        writer.write("stdout", b"000001\n", NOW)
+    assert isinstance(writer, json_file.Writer)
+    stdout, stderr, lost = writer.suspend()
+    assert (stdout, stderr, lost) == (b"", b"", 0)
+    (told,) = records(path)
+    assert told["log"].startswith("ketch: 1 entries of this log were lost here")
 
 
 def test_no_descriptor_stays_open(path: str) -> None:

@@ -16,10 +16,22 @@ from ketch.linux import process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Protocol
 
     from ketch.spec.log_drivers import Rotation
 
+    class Form(Protocol):
+        """What entries of a log look like."""
+
+        def entry(self, text: bytes) -> bytes:
+            """Returns an entry of our own, on standard error and of now."""
+
+        def count(self, pieces: Sequence[bytes]) -> int:
+            """Returns how many entries some pieces are."""
+
+
 _LOST = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT}
+_LOST_TEXT = b"ketch: %d entries of this log were lost here, for want of room on its disk"
 _COPY_BYTES = 64 * 1024
 _GZIP = 31  # zlib's window bits for a gzip header and trailer
 _NICE = 10
@@ -31,18 +43,23 @@ class Files:
     Args:
         path: the current file; what it holds stays.
         rotation: how they are bounded.
+        form: what entries look like.
 
     Attributes:
+        lost: how many entries could not be written since the log last told of any.
         lost_bytes: how much could not be written, because the disk was full or the directory gone.
         last: the last byte of what was there, or nothing.
     """
 
     __slots__ = (
-        "_compressor", "_descriptor", "_path", "_rotation", "_size_bytes", "last", "lost_bytes",
+        "_compressor", "_descriptor", "_form", "_path", "_rotation", "_size_bytes", "last", "lost",
+        "lost_bytes",
     )  # fmt: skip
 
-    def __init__(self, path: str, rotation: "Rotation") -> None:
+    def __init__(self, path: str, rotation: "Rotation", form: "Form") -> None:
         self._path = path
+        self._form = form
+        self.lost = 0
         self._rotation = rotation
         self._compressor = 0
         self.lost_bytes = 0
@@ -51,15 +68,19 @@ class Files:
         self.last = os.pread(self._descriptor, 1, max(0, self._size_bytes - 1))
 
     def append(self, pieces: "Sequence[bytes]", size_bytes: int) -> None:
-        """Write entries, all of them or none.
+        """Write entries, all or none; of any that were lost before the log tells first.
 
         Args:
             pieces: whole entries, in any number of pieces.
             size_bytes: of the pieces together.
         """
+        told = self.lost
         try:
             if self._size_bytes >= self._rotation.max_size_bytes:
                 self._turn_over()
+            if told:
+                pieces = (self._form.entry(_LOST_TEXT % told), *pieces)
+                size_bytes = sum(map(len, pieces))
             written = os.writev(self._descriptor, pieces)
             if written < size_bytes:
                 rest = b"".join(pieces)
@@ -71,9 +92,12 @@ class Files:
             # Neither a full disk nor a directory that somebody removed may stop the container:
             # what does not fit is lost, whole entries.
             os.ftruncate(self._descriptor, self._size_bytes)
-            self.lost_bytes += size_bytes
+            pieces = pieces[1:] if told else pieces
+            self.lost += self._form.count(pieces)
+            self.lost_bytes += sum(map(len, pieces))
         else:
             self._size_bytes += size_bytes
+            self.lost -= told
 
     def truncate(self, size_bytes: int) -> None:
         """Take away what a writer that was killed left unfinished at the end."""
@@ -82,6 +106,8 @@ class Files:
 
     def close(self) -> None:
         """Let go of the current file; a compression that is under way goes on by itself."""
+        if self.lost:
+            self.append((), 0)
         self._reap(wait=False)
         os.close(self._descriptor)
 

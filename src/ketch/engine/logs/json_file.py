@@ -8,6 +8,7 @@ on), which other readers show as U+FFFD, the same as Docker stores, and from whi
 the exact bytes back.
 """
 
+import time
 from _json import encode_basestring_ascii
 
 from ketch.engine.logs.files import Files
@@ -16,7 +17,7 @@ from ketch.spec.timestamps import SECOND_NS, rfc3339
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ketch.spec.log_drivers import Rotation
 
@@ -51,7 +52,7 @@ class Writer:
         self._attributes = f',"attrs":{dumps(dict(attributes))}' if attributes else ""
         self._partial = {"stdout": b"", "stderr": b""}
         self._second, self._second_text = -1, ""
-        self._files = Files(path, rotation)
+        self._files = Files(path, rotation, self)
         if self._files.last not in {b"", b"\n"}:
             # The last writer was killed amid an entry: no good entry shall hang on to its half.
             self._files.append((b"\n",), 1)
@@ -60,6 +61,15 @@ class Writer:
     def lost_bytes(self) -> int:
         """How much of the log could not be written."""
         return self._files.lost_bytes
+
+    def entry(self, text: bytes) -> bytes:
+        """Returns an entry of our own; see ``files.Form``."""
+        tail = self._tail("stderr", time.time_ns())
+        return _HEAD + encode(text, b"\\n" + tail) + b"\\n" + tail
+
+    def count(self, pieces: "Sequence[bytes]") -> int:
+        """Returns how many entries some pieces are."""
+        return sum(piece.count(b"\n") for piece in pieces)
 
     def write(self, stream: str, data: bytes, time_ns: int) -> None:
         """Log what a container wrote.
@@ -91,14 +101,15 @@ class Writer:
             start = end
         self._partial[stream] = data[start:] if start else data
 
-    def suspend(self) -> tuple[bytes, bytes]:
-        """Close the file; returns the lines that were begun on the two streams, for ``resume``."""
+    def suspend(self) -> tuple[bytes, bytes, int]:
+        """Close the file; returns for ``resume`` the lines begun on the two streams, and losses."""
         self._files.close()
-        return self._partial["stdout"], self._partial["stderr"]
+        return self._partial["stdout"], self._partial["stderr"], self._files.lost
 
-    def resume(self, stdout: bytes, stderr: bytes) -> None:
-        """Go on with the lines that another writer had begun before this one took over."""
+    def resume(self, stdout: bytes, stderr: bytes, lost: int) -> None:
+        """Go on with the lines that another writer had begun, and what it could not tell of."""
         self._partial = {"stdout": stdout, "stderr": stderr}
+        self._files.lost += lost
 
     def flush(self) -> bool:
         """Nothing is ever kept back but the start of a line."""

@@ -14,11 +14,15 @@
 Source: moby, api/types/plugins/logdriver/entry.proto and daemon/logger/local.
 """
 
+import time
+
 from ketch.engine.logs.files import Files
 from ketch.engine.logs.lines import Lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.engine.logs.lines import Line
     from ketch.spec.log_drivers import Rotation
 
@@ -38,7 +42,7 @@ class Writer:
 
     def __init__(self, path: str, rotation: "Rotation") -> None:
         self._lines = Lines()
-        self._files = Files(path, rotation)
+        self._files = Files(path, rotation, self)
         if self._files.last:
             self._files.truncate(_whole(path))
 
@@ -46,6 +50,17 @@ class Writer:
     def lost_bytes(self) -> int:
         """How much of the log could not be written."""
         return self._files.lost_bytes
+
+    def entry(self, text: bytes) -> bytes:
+        """Returns an entry of our own; see ``files.Form``."""
+        head = b"\n\x06stderr\x10%s\x1a" % varint(time.time_ns())
+        record = b"%s%s%s" % (head, varint(len(text)), text)
+        framing = len(record).to_bytes(_SIZE_BYTES, "big")
+        return framing + record + framing
+
+    def count(self, pieces: "Sequence[bytes]") -> int:
+        """Returns how many entries some pieces are."""
+        return sum(len(split(piece)[0]) for piece in pieces)
 
     def write(self, stream: str, data: bytes, time_ns: int) -> None:
         """Log what a container wrote; see ``json_file.Writer.write``."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # Starting anew costs a few milliseconds, which is nothing once in so long a time.
 _REST_SECONDS = 10
 _CHUNK_BYTES = 64 * 1024
-_HEAD = struct.Struct("!?I")
+_COUNTED = (1 << 32) - 1
+_HEAD = struct.Struct("!?II")
 
 
 def serve(channel: "Channel", streams: "Streams", others: "Iterable[int]", log: "Writer") -> None:
@@ -43,8 +44,8 @@ def serve(channel: "Channel", streams: "Streams", others: "Iterable[int]", log: 
             descriptor in streams.outputs and _copy(descriptor, streams.outputs[descriptor][1], log)
             for descriptor, _ in found
         )
-    stdout, stderr = log.suspend()
-    channel.pass_on(_HEAD.pack(rested, len(stdout)) + stdout + stderr)
+    stdout, stderr, lost = log.suspend()
+    channel.pass_on(_HEAD.pack(rested, len(stdout), min(lost, _COUNTED)) + stdout + stderr)
 
 
 def rests(told: bytes) -> bool:
@@ -52,10 +53,15 @@ def rests(told: bytes) -> bool:
     return bool(told) and told[0] == 1
 
 
-def begun(told: bytes) -> tuple[bytes, bytes]:
-    """Which lines a scribe has told were begun, on standard output and error."""
-    middle = _HEAD.size + int(_HEAD.unpack_from(told)[1])
-    return told[_HEAD.size : middle], told[middle:]
+def begun(told: bytes) -> tuple[bytes, bytes, int]:
+    """Which lines a scribe has told were begun, and how many entries it lost and has not told of.
+
+    Returns:
+        The start of a line on standard output, on standard error; the number.
+    """
+    _, length, lost = _HEAD.unpack_from(told)
+    middle = _HEAD.size + int(length)
+    return told[_HEAD.size : middle], told[middle:], int(lost)
 
 
 def _copy(descriptor: int, name: str, log: "Writer") -> bool:

@@ -56,11 +56,11 @@ def test_a_line_in_two_halves_is_one_entry_though_two_scribes_wrote(
     os.write(err, b"amiss\n")
     told = _serve(streams, tmp_path / "log", [])
     assert scribe.rests(told)
-    assert scribe.begun(told) == (b"ha", b"")
+    assert scribe.begun(told)[:2] == (b"ha", b"")
     os.write(out, b"lf\n")
     os.write(err, b"\xff\0")
     told = _serve(streams, tmp_path / "log", [], told)
-    assert scribe.begun(told) == (b"", b"\xff\0")
+    assert scribe.begun(told)[:2] == (b"", b"\xff\0")
     found = _entries(tmp_path / "log")
     assert sorted(found[:2]) == [("stderr", "amiss\n"), ("stdout", "whole\n")]
     assert found[2:] == [("stdout", "half\n")]
@@ -92,7 +92,7 @@ def test_it_gives_way_when_a_stream_has_ended(
     os.close(null)
     told = _serve(streams, tmp_path / "log", [])
     assert not scribe.rests(told)
-    assert scribe.begun(told) == (b"last", b"")
+    assert scribe.begun(told)[:2] == (b"last", b"")
 
 
 def test_one_that_was_killed_has_told_nothing() -> None:
