@@ -101,10 +101,11 @@ def places(directory: pathlib.Path, enter: Sequence[str] = ()) -> Iterator[list[
         return
     merged = pathlib.Path(tempfile.mkdtemp(prefix="tree-", dir=directory))
     unshare = ["unshare", *([] if enter else ["--net"]), "--mount", "--propagation", "private"]
+    # A worktree's cache may be another checkout's, by a link.
+    seen = [_CHECKOUT, CACHE.resolve(), tempfile.gettempdir(), directory]
     script = f"{_SETTLE}ip link set lo up; echo ready; exec sleep infinity"
     holder = subprocess.Popen(
-        [*enter, *unshare, "sh", "-c", script, "sh", str(TREE), str(merged), str(_CHECKOUT),
-         tempfile.gettempdir(), str(directory)],
+        [*enter, *unshare, "sh", "-c", script, "sh", str(TREE), str(merged), *map(str, seen)],
         stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
