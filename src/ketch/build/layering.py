@@ -159,7 +159,7 @@ class Layering:
         with owned(tree):
             yield from layered.diff(
                 tree, layered.Directory(parts), complete=False, tells_root=not layer.alone,
-                latest_ns=latest_ns,
+                latest_ns=latest_ns, at_rest=True,
             )  # fmt: skip
 
     def write_archive(self, state: State, number: int) -> None:
@@ -262,9 +262,9 @@ class Layering:
         return ingest.add_layer(self._images, stream, below)
 
     def _changes(self, directory: str, account: layered.Account, *, alone: bool) -> Iterator[bytes]:
-        """Yield the archive of what was written to a root."""
+        """Yield the archive of what was written to a root, which nobody writes to any more."""
         with self._snapshotter.writable(directory) as (upper, lower, complete):
             yield from layered.diff(
                 upper, lower, complete=complete, markers=self._snapshotter.markers,
-                account=account, tells_root=not alone,
+                account=account, tells_root=not alone, at_rest=True,
             )  # fmt: skip

@@ -204,7 +204,8 @@ def changes(
                     account.is_exact = False
                 continue
             if change.kind != SAME:
-                yield from _untold(way, stack)
+                if not frame.is_told:
+                    yield from _untold(way, stack)
                 yield change
             elif linked and _is_linked(change.status):
                 yield change
@@ -284,6 +285,7 @@ def diff(
     tells_root: bool = True,
     latest_ns: int | None = None,
     owned: "tree.Owned | None" = None,
+    at_rest: bool = False,
 ) -> "Iterator[bytes]":
     """Yield the changes as a layer's archive; see ``changes``.
 
@@ -298,8 +300,9 @@ def diff(
         tells_root: whether the root directory itself may be a member.
         latest_ns: see ``tree.Archiver``.
         owned: see there.
+        at_rest: see there.
     """
-    archiver = tree.Archiver(latest_ns=latest_ns, owned=owned)
+    archiver = tree.Archiver(latest_ns=latest_ns, owned=owned, at_rest=at_rest)
     same: dict[tuple[int, int], list[tuple[bytes, os.stat_result]]] = {}
     root = os.fstat(upper)
     if tells_root and (

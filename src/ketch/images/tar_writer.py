@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 END = bytes(2 * tar.BLOCK)  # an archive's end mark
 
-_HEADER = struct.Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
+_HEADER = struct.Struct("100s48s8s1s100s8s64x16s155s12x")
+_MAGIC = b"ustar\x0000"
 _ZEROS = bytes(tar.BLOCK)
 _OCTAL_7 = (1 << 21) - 1  # what seven octal digits hold
 _OCTAL_11 = (1 << 33) - 1
@@ -62,12 +63,12 @@ def header(entry: tar.Entry) -> bytes:
         seconds = min(max(seconds, 0), _OCTAL_11)
     if entry.xattrs:
         records += [(b"SCHILY.xattr." + key, entry.xattrs[key]) for key in sorted(entry.xattrs)]
-    block = _block(name, entry.kind, size, seconds, link, prefix, entry.mode, uid, gid,
+    block = _block(name, entry.kind.encode(), size, seconds, link, prefix, entry.mode, uid, gid,
                    entry.major, entry.minor)  # fmt: skip
     if not records:
         return block
     content = b"".join([_record(key, value) for key, value in records])
-    extended = _block(_extended_name(name), "x", len(content), 0, b"", b"", 0o644, 0, 0, 0, 0)
+    extended = _block(_extended_name(name), b"x", len(content), 0, b"", b"", 0o644, 0, 0, 0, 0)
     return b"".join((extended, content, _ZEROS[: -len(content) % tar.BLOCK], block))
 
 
@@ -136,16 +137,15 @@ class Writer:
 
 
 def _block(
-    name: bytes, kind: str, size: int, seconds: int, link: bytes, prefix: bytes, mode: int,
+    name: bytes, kind: bytes, size: int, seconds: int, link: bytes, prefix: bytes, mode: int,
     uid: int, gid: int, major: int, minor: int,
 ) -> bytes:  # fmt: skip
-    devices = b"%07o\0" % major, b"%07o\0" % minor
-    packed = _HEADER.pack(
-        name, b"%07o\0" % mode, b"%07o\0" % uid, b"%07o\0" % gid, b"%011o\0" % size,
-        b"%011o\0" % seconds, b"        ", kind.encode(), link, b"ustar\x0000", b"", b"",
-        *devices, prefix,
-    )  # fmt: skip
-    return b"%b%06o\0 %b" % (packed[:148], sum(packed), packed[156:])
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, seconds)
+    devices = b"%07o\0%07o\0" % (major, minor)
+    # What the checksum counts as spaces is itself; the zeros between fields add nothing to it.
+    counted = (name, numbers, b"        ", kind, link, _MAGIC, devices, prefix)
+    checksum = b"%06o\0 " % sum(b"".join(counted))
+    return _HEADER.pack(name, numbers, checksum, kind, link, _MAGIC, devices, prefix)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:

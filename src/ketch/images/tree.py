@@ -18,12 +18,13 @@ from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     Inode = tuple[int, int]
     Owned = Callable[[int, int], tuple[int, int]]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATH_MAX = 4095
 _VANISHED = {errno.ENOENT, errno.ESTALE, errno.ENOTDIR, errno.ELOOP}
@@ -43,12 +44,14 @@ class Archiver:
         owned: says for user and group ids what the archive is to have; None for the same.
         mtime_ns: the time that all of it has, None for its own.
         latest_ns: the time that younger files have instead of their own, None for any.
+        at_rest: whether nobody writes to the files meanwhile, or can put another in one's place.
 
     Attributes:
         size_bytes: of the content of the files that have become members.
     """
 
-    __slots__ = ("_latest_ns", "_links", "_mtime_ns", "_owned", "_whole_seconds", "size_bytes")
+    __slots__ = ("_at_rest", "_latest_ns", "_links", "_mtime_ns", "_owned", "_whole_seconds",
+                 "size_bytes")  # fmt: skip
 
     def __init__(
         self,
@@ -57,8 +60,10 @@ class Archiver:
         owned: "Owned | None" = None,
         mtime_ns: int | None = None,
         latest_ns: int | None = None,
+        at_rest: bool = False,
     ) -> None:
         self.size_bytes = 0
+        self._at_rest = at_rest
         self._latest_ns = latest_ns
         self._links: dict[Inode, bytes] = {}
         self._mtime_ns = mtime_ns
@@ -71,8 +76,8 @@ class Archiver:
 
     def member(
         self, parent: int, name: bytes, shown: bytes, status: os.stat_result
-    ) -> "Iterator[bytes]":
-        """Yield one member, without what is in it where it is a directory.
+    ) -> "Iterable[bytes]":
+        """Returns the pieces of one member, without what is in it where it is a directory.
 
         Args:
             parent: descriptor of the directory that the file is in.
@@ -96,24 +101,25 @@ class Archiver:
             entry.mtime_ns = min(entry.mtime_ns, self._latest_ns)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFSOCK:
-            return
+            return ()
         if kind != stat.S_IFDIR and status.st_nlink > 1:
             inode = (status.st_dev, status.st_ino)
             first = self._links.setdefault(inode, shown)
             if first != shown:
                 entry.kind, entry.link, entry.size_bytes = tar.HARD_LINK, first, 0
-                yield tar_writer.header(entry)
-                return
+                return (tar_writer.header(entry),)
         try:
             if kind == stat.S_IFREG:
-                yield from _file(parent, name, entry)
-                self.size_bytes += entry.size_bytes
-            elif kind == stat.S_IFDIR:
-                yield _directory(parent, name, entry)
-            else:
-                yield _special(parent, name, entry, status)
+                entry.size_bytes = status.st_size
+                if status.st_size > sparse.HOLE_BYTES_MIN:
+                    return self._large(parent, name, entry)
+                return (self._small(parent, name, entry),)
+            if kind == stat.S_IFDIR:
+                return (_directory(parent, name, entry),)
+            return (_special(parent, name, entry, status),)
         except OSError as error:
             _check_vanished(error, shown)
+            return ()
 
     def below(
         self, directory: int, prefix: bytes, *, crosses: "Callable[[bytes], bool] | None" = None
@@ -126,6 +132,42 @@ class Archiver:
             crosses: see ``archive``.
         """
         return _walk(self, directory, b".", prefix, crosses)
+
+    def _small(self, parent: int, name: bytes, entry: tar.Entry) -> bytes:
+        """Returns a member whose file is read at once."""
+        with owned(self._open(parent, name)) as descriptor:
+            entry.xattrs = attributes.read(descriptor)
+            _remember(entry)
+            entry.size_bytes = size = entry.size_bytes if entry.kind == tar.REGULAR else 0
+            content = os.read(descriptor, size) if size else b""
+        self.size_bytes += size
+        # What is cut off meanwhile is made up for: the header tells the size.
+        rest = bytes(size - len(content) + -size % tar.BLOCK)
+        return b"".join((tar_writer.header(entry), content, rest))
+
+    def _large(self, parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
+        try:
+            with owned(self._open(parent, name)) as descriptor:
+                entry.xattrs = attributes.read(descriptor)
+                _remember(entry)
+                entry.size_bytes = size = entry.size_bytes if entry.kind == tar.REGULAR else 0
+                self.size_bytes += size
+                yield tar_writer.header(entry)
+                offset = 0
+                while left := size - offset:
+                    piece = sparse.pread(descriptor, left, offset) or sparse.ZEROS[:left]
+                    offset += len(piece)
+                    yield piece
+                if padding := bytes(-size % tar.BLOCK):
+                    yield padding
+        except OSError as error:
+            _check_vanished(error, entry.name)
+
+    def _open(self, parent: int, name: bytes) -> int:
+        # At rest, what was looked at is what is opened.
+        if self._at_rest:
+            return os.open(name, _READ, dir_fd=parent)
+        return contested.open_file(name, parent)
 
 
 def archive(
@@ -221,29 +263,6 @@ def _entry(shown: bytes, status: os.stat_result) -> tar.Entry:
     entry.uid, entry.gid = status.st_uid, status.st_gid
     entry.mtime_ns = status.st_mtime_ns
     return entry
-
-
-def _file(parent: int, name: bytes, entry: tar.Entry) -> "Iterator[bytes]":
-    with owned(contested.open_file(name, parent)) as descriptor:
-        entry.xattrs = attributes.read(descriptor)
-        _remember(entry)
-        size = os.fstat(descriptor).st_size if entry.kind == tar.REGULAR else 0
-        entry.size_bytes = size
-        head = tar_writer.header(entry)
-        padding = bytes(-size % tar.BLOCK)
-        if size <= sparse.HOLE_BYTES_MIN:
-            content = os.read(descriptor, size) if size else b""
-            yield b"".join((head, content, bytes(size - len(content)), padding))
-            return
-        yield head
-        offset = 0
-        while left := size - offset:
-            # What is cut off meanwhile is made up for: the header has told the size.
-            piece = sparse.pread(descriptor, left, offset) or sparse.ZEROS[:left]
-            offset += len(piece)
-            yield piece
-        if padding:
-            yield padding
 
 
 def _directory(parent: int, name: bytes, entry: tar.Entry) -> bytes:

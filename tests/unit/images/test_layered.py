@@ -1,6 +1,7 @@
 """What counts as a change of a container's."""
 
 import os
+import sys
 from pathlib import Path
 
 from ketch.images import layered
@@ -66,3 +67,30 @@ def test_a_directory_is_told_of_once_before_the_first_change_in_it(tmp_path: Pat
         (layered.ADDED, b"a/c/new"),
         (layered.ADDED, b"z"),
     ]
+
+
+def test_files_at_rest_are_opened_once_and_archived_alike(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "files" / name).write_text(name)
+    opened: list[str] = []
+    is_heard = True
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        if is_heard and event == "open":
+            opened.append(str(arguments[0]))
+
+    def archived(*, at_rest: bool) -> bytes:
+        opened.clear()
+        with owned(os.open(tmp_path, os.O_RDONLY)) as top:
+            found = layered.diff(top, layered.Directory(), complete=False, at_rest=at_rest)
+            return b"".join(found)
+
+    sys.addaudithook(hear)  # for good
+    others = archived(at_rest=False)
+    ours = archived(at_rest=True)
+    is_heard = False
+    assert ours == others
+    assert [place for place in opened if place in {"b'a'", "b'b'"} or "/proc/" in place] == [
+        "b'a'", "b'b'"
+    ]  # fmt: skip
