@@ -11,6 +11,7 @@ from ketch.spec.ignore_patterns import IgnorePatterns
 
 if TYPE_CHECKING:
     from ketch.build.graph import Copy, MakeDirectory, Mount, Vertex
+    from ketch.build.layering import Root
     from ketch.build.trees import Tree
 
 
@@ -65,13 +66,13 @@ def choose(
     )
 
 
-def write(vertex: "Copy", chosen: Chosen, root: int) -> tuple[list[str], bool]:
+def write(vertex: "Copy", chosen: Chosen, root: "Root") -> tuple[list[str], bool]:
     """Copy.
 
     Args:
         vertex: what is copied.
         chosen: which files.
-        root: descriptor of the root that they are put on.
+        root: what they are put on; it may be mounted no more in the end.
 
     Returns:
         What people should be told of it, and whether it is what the files' digest was of: somebody
@@ -81,12 +82,15 @@ def write(vertex: "Copy", chosen: Chosen, root: int) -> tuple[list[str], bool]:
         KetchError: something cannot be read or made.
     """
     mode = modes.parse(vertex.mode) if vertex.mode else None
-    owner = users.owner(root, vertex.owner) if vertex.owner else None
+    owner = users.owner(root.descriptor, vertex.owner) if vertex.owner else None
+    remarks = users.unknown(root.descriptor, vertex.owner) if vertex.owner else []
     version = digests.Version()
-    destination = copying.Destination(root, vertex.target, owner, mode, _time_ns(vertex.time_s))
+    beneath = root.beneath if sum(len(one.sources) for one in chosen.selections) == 1 else None
+    destination = copying.Destination(
+        root.descriptor, vertex.target, owner, mode, _time_ns(vertex.time_s), beneath
+    )
     for selection, item in zip(chosen.selections, vertex.items, strict=True):
         unpacking.add(selection, destination, version, unpack=unpacking.unpacks(item))
-    remarks = users.unknown(root, vertex.owner) if vertex.owner else []
     return remarks, chosen.is_of(version)
 
 

@@ -284,7 +284,7 @@ class Executor:
 
         def write(directory: str) -> bool:
             with self._layering.mounted(directory) as root:
-                _remark(track, copying.make_directory(vertex, root))
+                _remark(track, copying.make_directory(vertex, root.descriptor))
             return True
 
         return self._layer(vertex, track, keys.of_directory(vertex, base.chain_id), base, write)
@@ -422,7 +422,7 @@ class Executor:
         chosen = self._shown(mount, found)
         is_same = chosen.digest(self._files.known) == digest
         with self._layering.mounted(directory) as root:
-            is_exact = copying.write_mount(chosen, root) and is_same
+            is_exact = copying.write_mount(chosen, root.descriptor) and is_same
         return self._running.prepared(directory, digest), is_exact
 
 

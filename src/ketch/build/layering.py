@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ketch.build.files import paths
 from ketch.build.states import Layer, State
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.images import layered
@@ -43,6 +44,46 @@ class ChangedError(UnavailableError):
     def __init__(self, message: str, hint: str = "", *, chain_id: str) -> None:
         super().__init__(message, hint)
         self.chain_id = chain_id
+
+
+class Root:
+    """A root that is mounted, to be written to; a context manager that unmounts it.
+
+    Args:
+        descriptor: of the mount, owned from here on.
+        upper: where what is written lies, empty where that is nobody else's to write to.
+
+    Attributes:
+        descriptor: of the mount, as long as that is there.
+    """
+
+    def __init__(self, descriptor: int, upper: str) -> None:
+        self.descriptor = descriptor
+        self._upper = upper
+
+    def __enter__(self) -> "Root":
+        """Returns this one."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Unmount it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    @property
+    def beneath(self) -> "Callable[[Sequence[str]], int] | None":
+        """Unmounts it, and opens a directory where it lies; None where that cannot be.
+
+        The directory, by its names, was made in this root and is in no layer below. Linux allows
+        no writing beneath an overlay that is mounted.
+        """
+        return self._open if self._upper else None
+
+    def _open(self, names: "Sequence[str]") -> int:
+        self.__exit__()
+        with owned(os.open(self._upper, _DIRECTORY)) as top:
+            return paths.open_below(top, names, os.O_RDONLY | os.O_DIRECTORY)
 
 
 class Layering:
@@ -90,11 +131,12 @@ class Layering:
             yield directory
 
     @contextlib.contextmanager
-    def mounted(self, directory: str) -> Iterator[int]:
-        """Mount a prepared root, for a block; gives its descriptor."""
+    def mounted(self, directory: str) -> Iterator["Root"]:
+        """Mount a prepared root, for a block."""
         # What is lost in a power cut is a step that is done again.
-        with owned(self._snapshotter.mount(directory, passing=True)) as descriptor:
-            yield descriptor
+        descriptor = self._snapshotter.mount(directory, passing=True)
+        with Root(descriptor, f"{directory}/upper" if self._snapshotter.adopts else "") as root:
+            yield root
 
     def view(self, state: State) -> int:
         """Returns a descriptor of some files, to be read only, until the build ends."""

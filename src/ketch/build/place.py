@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 
 from ketch.errors import KetchError, UnavailableError
+from ketch.images.snapshots import spread
 from ketch.linux import locks
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
@@ -58,7 +59,8 @@ class Place:
     @contextlib.contextmanager
     def root(self) -> Iterator[str]:
         """Make the directory of something that is mounted, for a block."""
-        path = f"{self.path}/roots/{next(self._numbers)}"
+        # Where on the disk it comes to lie follows from its name: see ``spread``.
+        path = f"{self.path}/roots/{next(self._numbers)}-{os.path.basename(self.path)[:8]}"
         try:
             os.mkdir(path, 0o700)
         except OSError as error:
@@ -90,6 +92,7 @@ def opened(root: str) -> Iterator[Place]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 for name in _PARTS:
                     os.mkdir(f"{path}/{name}", 0o700)
+                spread(f"{path}/roots")
                 os.mkdir(f"{path}/nothing", 0o755)
                 os.chmod(f"{path}/nothing", 0o755)
             except OSError as error:

@@ -408,7 +408,7 @@ class Snapshotter(ABC):
         if not os.path.exists(directory):
             os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
             os.makedirs(directory, 0o700, exist_ok=True)
-            _spread(directory)
+            spread(directory)
         return f"{directory}/{os.urandom(12).hex()}"
 
     def _tree(self, chain_id: str) -> str:
@@ -543,8 +543,10 @@ def make_like(path: str, other: str) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _spread(directory: str) -> None:
-    """Have each layer get a part of the disk of its own, on ext4.
+def spread(directory: str) -> None:
+    """Have each layer that is made in a directory get a part of the disk of its own, on ext4.
+
+    Which part that is follows from the layer's name there, so no two should have the same.
 
     Else a new layer comes where the last one was removed, and ext4, which does not use a file's
     number again within a minute, passes over all of those for each file: a pull right after an

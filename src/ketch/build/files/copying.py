@@ -13,7 +13,7 @@ descriptor, nothing in either is followed, and what is made is meant by its desc
 import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ketch.build.files import destinations, digests, paths
 from ketch.build.files.failures import failure
@@ -42,6 +42,9 @@ class Destination:
         owner: user and group of everything, None for what it has in the source.
         mode: what happens to permissions, None for nothing.
         time_ns: when everything was changed, None for when it was in the source.
+        beneath: opens a directory that was made in the root where it lies on the disk, by its path
+            without symlinks; from then on the root itself is of no use. None where it is needed
+            further, or has no such place.
     """
 
     root: int
@@ -49,6 +52,7 @@ class Destination:
     owner: tuple[int, int] | None = None
     mode: Mode | None = None
     time_ns: int | None = None
+    beneath: Callable[[Sequence[str]], int] | None = None
 
     def parents(self) -> tuple[tuple[int, int], int]:
         """Returns owner and permissions of directories that are made on the way.
@@ -94,6 +98,10 @@ def copy_source(
         top = destinations.make_directories(
             destination.root, names, owner=owner, mode=mode, time_ns=destination.time_ns
         )
+        if found is None and source.is_directory and destination.beneath is not None:
+            # All of it is new, and a mount between would only make each file take longer.
+            os.close(top)
+            top = destination.beneath(names)
         with owned(top):
             copier = _Copier(selection, source, destination, version, names)
             if source.is_directory:
