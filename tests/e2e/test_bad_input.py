@@ -188,7 +188,7 @@ def test_a_program_in_the_images_place(ketch: Engine) -> None:
 
 def test_what_modes_there_are_is_told(ketch: Engine) -> None:
     told = ketch("run", "--userns", "nonsense", "busybox", "true").err
-    assert "host, auto, auto:size=N, container:NAME" in told
+    assert "host, auto, keep-id, nomap, auto:size=N, keep-id:uid=N,gid=N, container:NAME" in told
     assert "host, container:NAME" in ketch("run", "--pid", "nonsense", "busybox", "true").err
 
 

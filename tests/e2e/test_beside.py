@@ -38,7 +38,7 @@ def dockers_namespace(docker: Engine) -> str:
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             try:
-                words = pathlib.Path(f"/proc/{entry}/cmdline").read_text().split("\0")
+                words = os.fsdecode(pathlib.Path(f"/proc/{entry}/cmdline").read_bytes()).split("\0")
             except OSError:
                 continue
             if words[0] == "dockerd" and socket in words:

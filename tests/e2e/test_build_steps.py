@@ -566,7 +566,7 @@ def _processes(state: str, name: str) -> list[int]:
     for entry in pathlib.Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             named = entry.name.isdigit() and (entry / "comm").read_text() == f"{name}\n"
-            if named and state in (entry / "cmdline").read_text():
+            if named and state in os.fsdecode((entry / "cmdline").read_bytes()):
                 found.append(int(entry.name))
     return found
 

@@ -126,6 +126,7 @@ def connections(
     """Return a connection to ketch's server and one to dockerd."""
     engines = (served_engine, docker_engine)
     paths = [pathlib.Path(one.prefix[2].removeprefix("unix://")) for one in engines]
+    ketch.ok("builder", "prune", "--all", "--force")  # what other tests have built
     yield [serving.Connection(path) for path in paths]
     for engine in engines:
         engine("rm", "-f", "-v", "alike")
