@@ -1,6 +1,7 @@
 """Ordinary users of this machine, made for a test run and taken away with all that is theirs."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import pwd
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 
 from tests.support import leftovers
 from tests.support.commands import Engine, Result
+
+_NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
 
 # What the user's mount namespace has of its own: a device that distributions let everybody open,
 # and the directory that systemd makes for a session.
@@ -81,8 +84,16 @@ class User:
         return Engine("ketch", [*self.prefix(), "ketch"])
 
     def processes(self) -> list[int]:
-        """Return the pids of all that runs as this user, or as one of its subordinate ids."""
+        """Return the pids of all that runs as this user, or in user namespaces of its own.
+
+        By an id alone nobody is told who is there as one of its subordinate ids: other tests map
+        the same ones.
+        """
         ids = [(self.uid, 1), *subordinate(self.name)]
+
+        def has(uid: int) -> bool:
+            return any(first <= uid < first + count for first, count in ids)
+
         found = []
         for entry in pathlib.Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
@@ -91,7 +102,7 @@ class User:
                 for line in (entry / "status").read_text(encoding="utf-8").splitlines():
                     if line.startswith("Uid:"):
                         owner = int(line.split()[1])
-                if any(first <= owner < first + count for first, count in ids):
+                if owner == self.uid or (has(owner) and has(_maker(entry))):
                     found.append(pid)
         return found
 
@@ -106,6 +117,13 @@ class User:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         raise AssertionError(f"{self.name} cannot be ended: {pids}")
+
+
+def _maker(process: pathlib.Path) -> int:
+    """Return the user who has made a process's user namespace: ioctl_ns(2)."""
+    with (process / "ns" / "user").open("rb") as namespace:
+        answer = fcntl.ioctl(namespace, _NS_GET_OWNER_UID, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def subordinate(name: str) -> list[tuple[int, int]]:
