@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -80,12 +81,22 @@ WAYS = (
 )  # fmt: skip
 
 
+def hosts(bundle: Bundle) -> dict[str, str]:
+    """The host's mounts, less what tests beside this one mount and unmount meanwhile."""
+    own, temporary = str(bundle.directory), f"{tempfile.gettempdir()}/"
+    return {
+        place: line
+        for place, line in mounts(os.getpid()).items()
+        if place.startswith(own) or not place.startswith(temporary)
+    }
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_what_is_mounted_on_a_bind_never_shows_on_the_host(
     bundle: Bundle, shared: pathlib.Path, way: Callable[[Config, pathlib.Path], Config]
 ) -> None:
     (bundle.rootfs / "mnt").mkdir()
-    before = mounts(os.getpid())
+    before = hosts(bundle)
     config = way(configuration("sleep", "60"), shared)
     for place in ("empty", "below"):
         config["mounts"].append(
@@ -93,12 +104,12 @@ def test_what_is_mounted_on_a_bind_never_shows_on_the_host(
         )
     with bundle.container(config) as container:
         assert "/mnt/empty" in mounts(container.pid)
-        assert mounts(os.getpid()) == before
+        assert hosts(bundle) == before
     # A creation that fails on the way takes nothing of the host's away either.
     config["mounts"].append({"destination": "/mnt/late", "type": "tmpfs", "options": ["nonsense"]})
     with pytest.raises(InvalidArgumentError, match="nonsense"):
         bundle.run(config)
-    assert mounts(os.getpid()) == before
+    assert hosts(bundle) == before
     assert (shared / "below" / "file").read_text() == "the host's\n"
 
 
