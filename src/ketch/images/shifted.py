@@ -82,34 +82,24 @@ def owner(status: os.stat_result, ids: "Ids") -> tuple[int, int]:
 
 
 def _copy(source: str, target: str, ids: "Ids") -> None:
-    from ketch.images.opaque import is_opaque, make_opaque  # noqa: PLC0415 - not for a start
+    from ketch.images.mirrors import copy_metadata, mirror  # noqa: PLC0415 - not for a start
 
     links: dict[tuple[int, int], bytes] = {}
-    made: list[tuple[bytes, bytes]] = []
-    waiting = [(os.fsencode(source), os.fsencode(target))]
-    while waiting:
-        directory, into = waiting.pop()
-        os.mkdir(into, 0o700)
-        made.append((directory, into))
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                place = into + b"/" + entry.name
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append((entry.path, place))
-                    continue
-                first = links.setdefault((status.st_dev, status.st_ino), place)
-                if first != place:
-                    os.link(first, place, follow_symlinks=False)
-                    continue
-                _make(entry.path, place, status)
-                if not _is_whiteout(status):
-                    _copy_metadata(entry.path, place, status, ids)
-    # Directories last: what is made in them changes their times.
-    for directory, into in reversed(made):
-        _copy_metadata(directory, into, os.lstat(directory), ids)
-        if is_opaque(directory):
-            make_opaque(into)
+
+    def own(status: os.stat_result) -> tuple[int, int]:
+        return owner(status, ids)
+
+    def place(entry: "os.DirEntry[bytes]", path: bytes) -> None:
+        status = entry.stat(follow_symlinks=False)
+        first = links.setdefault((status.st_dev, status.st_ino), path)
+        if first != path:
+            os.link(first, path, follow_symlinks=False)
+            return
+        _make(entry.path, path, status)
+        if not _is_whiteout(status):
+            copy_metadata(entry.path, path, status, own)
+
+    mirror(source, target, place, own)
 
 
 def _make(source: bytes, target: bytes, status: os.stat_result) -> None:
@@ -131,13 +121,3 @@ def _make(source: bytes, target: bytes, status: os.stat_result) -> None:
 
 def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _copy_metadata(source: bytes, target: bytes, status: os.stat_result, ids: "Ids") -> None:
-    from ketch.images import attributes  # noqa: PLC0415 - not for a container's start
-
-    os.chown(target, *owner(status, ids), follow_symlinks=False)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, stat.S_IMODE(status.st_mode))
-    attributes.write(target, attributes.read(source))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)

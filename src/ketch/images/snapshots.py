@@ -502,31 +502,14 @@ def link_tree(source: str, target: str) -> None:
     Raises:
         OSError: the disk is full or failing.
     """
-    from ketch.images import attributes  # noqa: PLC0415 - not for a container's start
-    from ketch.images.opaque import is_opaque, make_opaque  # noqa: PLC0415 - as above
+    from ketch.images.mirrors import mirror  # noqa: PLC0415 - not for a container's start
 
-    made: list[tuple[bytes, bytes]] = []
-    waiting = [(os.fsencode(source), os.fsencode(target))]
-    while waiting:
-        directory, into = waiting.pop()
-        os.mkdir(into, 0o700)
-        made.append((directory, into))
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                path = into + b"/" + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((entry.path, path))
-                else:
-                    os.link(entry.path, path, follow_symlinks=False)
-    # Directories last: what is made in them changes their times.
-    for directory, into in reversed(made):
-        status = os.lstat(directory)
-        os.chown(into, status.st_uid, status.st_gid)
-        os.chmod(into, stat.S_IMODE(status.st_mode))
-        attributes.write(into, attributes.read(directory))
-        if is_opaque(directory):
-            make_opaque(into)
-        os.utime(into, ns=(status.st_atime_ns, status.st_mtime_ns))
+    mirror(
+        source,
+        target,
+        lambda entry, path: os.link(entry.path, path, follow_symlinks=False),
+        lambda status: (status.st_uid, status.st_gid),
+    )
 
 
 def make_upper(path: str, topmost: str) -> None:

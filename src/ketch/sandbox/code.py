@@ -300,12 +300,17 @@ def _answer(data: bytes) -> "dict[str, Any]":
     return answer
 
 
+def _guest(name: str) -> str:
+    """Returns a program that runs in the sandbox."""
+    return resources.files("ketch.sandbox.guests").joinpath(name).read_text(encoding="utf-8")
+
+
 class _Python(_Framed):
     command = (
         "sh", "-c",
         'for name in python3 python; do command -v $name >/dev/null && exec $name -u -c "$0"; done;'
         ' echo "the image has no Python" >&2; exit 127',
-        resources.files("ketch.sandbox").joinpath("guests/python.py").read_text(encoding="utf-8"),
+        _guest("python.py"),
     )  # fmt: skip
 
 
@@ -314,7 +319,7 @@ class _Node(_Framed):
         "sh", "-c",
         'command -v node >/dev/null && exec 3>&1 1>&2 && exec node -e "$0";'
         ' echo "the image has no Node" >&2; exit 127',
-        resources.files("ketch.sandbox").joinpath("guests/node.js").read_text(encoding="utf-8"),
+        _guest("node.js"),
     )  # fmt: skip
 
 
@@ -323,7 +328,7 @@ class _Shell(_Interpreter):
 
     command = (
         "sh", "-c",
-        resources.files("ketch.sandbox").joinpath("guests/shell.sh").read_text(encoding="utf-8"),
+        _guest("shell.sh"),
     )  # fmt: skip
 
     def __init__(self, container: "Container") -> None:

@@ -6,6 +6,7 @@ in bounded memory, and written to the caller's disk by the engine's own copying,
 link of the guest's.
 """
 
+import contextlib
 import io
 import os
 import posixpath
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ketch.errors import InvalidArgumentError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ketch.library.archives import Archive
     from ketch.library.container import Container
 
@@ -69,13 +72,7 @@ class Files:
         """
         where = self._absolute(path)
         for _ in range(_LINKS_MAX):
-            with (
-                self._container.get_archive(where) as archive,
-                _opened(archive) as members,
-            ):
-                member = members.next()
-                if member is None:
-                    raise NotFoundError(f"{where} has just gone")
+            with self._found(where) as (members, member):
                 if member.issym():
                     where = posixpath.normpath(
                         posixpath.join(posixpath.dirname(where), member.linkname)
@@ -149,13 +146,7 @@ class Files:
             NotFoundError: there is nothing.
         """
         where = self._absolute(path)
-        with (
-            self._container.get_archive(where) as archive,
-            _opened(archive) as members,
-        ):
-            member = members.next()
-            if member is None:
-                raise NotFoundError(f"{where} has just gone")
+        with self._found(where) as (_, member):
             return _entry(where, member)
 
     def upload(self, source: "Path", target: "Path" = ".") -> None:
@@ -189,6 +180,15 @@ class Files:
     def make_directory(self, path: "Path") -> None:
         """Make a directory, and those above it; it may be there already."""
         self._do("mkdir", "-p", "--", self._absolute(path))
+
+    @contextlib.contextmanager
+    def _found(self, where: str) -> "Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]":
+        """Give what is at a path, and the archive that it is in, for a block."""
+        with self._container.get_archive(where) as archive, _opened(archive) as members:
+            member = members.next()
+            if member is None:
+                raise NotFoundError(f"{where} has just gone")
+            yield members, member
 
     def _do(self, *command: str) -> None:
         """Have the image's own program do it, with no more rights than the guest has."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ketch.engine.containers import updating
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -377,7 +376,7 @@ class Sandbox:
             record = self._container._places.engine.containers.find(self.id)
             lived = (time.time_ns() - record.started_ns) / 1e9
             limit = max(1, math.ceil(lived + seconds))
-        updating.update(self._container._places.engine, self.id, {"Timeout": limit})
+        self._container.update(timeout=limit)
 
     def kill(self) -> None:
         """End it: its programs are killed, and its files go with it."""
