@@ -21,23 +21,28 @@ KEYWORDS = SOURCE / "library" / "keywords.py"
 AWAITED = SOURCE / "aio.pyi"
 
 _MODULES = (
-    "resources", "archives", "sessions", "images", "container", "containers", "networks",
-    "volumes", "engine",
+    "library/resources", "library/archives", "library/sessions", "library/images",
+    "library/container", "library/containers", "library/networks", "library/volumes",
+    "library/engine", "sandbox/files", "sandbox/sandbox", "sandbox/awaited_pool",
 )  # fmt: skip
 # The library's classes that have a counterpart for asyncio.
 _CLASSES = (
     "Archive", "Session", "Image", "Images", "Container", "Containers", "Network", "Networks",
-    "Volume", "Volumes", "Engine",
+    "Volume", "Volumes", "Engine", "Files", "Sandbox", "Pool",
 )  # fmt: skip
 
 # The names that change their spelling with their meaning; others with an underscore are left out.
 _SPECIAL = {"__enter__": "__aenter__", "__exit__": "__aexit__", "__iter__": "__aiter__"}
+_MARKS = {"property", "overload", "classmethod"}
+# The classes whose objects are made by calling them.
+_MADE_DIRECTLY = ("Engine", "Pool")
 # What is set where an object is made.
 _ATTRIBUTES = {
     "Resource": "    id: str\n    attrs: dict[str, Any]\n",
     "Session": "    id: str\n    exit_status: int | None\n    warnings: list[str]\n",
     "Engine": "    containers: Containers\n    images: Images\n    networks: Networks\n"
               "    volumes: Volumes\n",
+    "Sandbox": "    files: Files\n",
 }  # fmt: skip
 # The types of values that have forms of docker-py's.
 _FORMS = {
@@ -48,7 +53,10 @@ _FORMS = {
     "ports": "Mapping[int, object] | Mapping[str, object]",
     "restart_policy": "str | Mapping[str, object]", "user": "str | int",
 }  # fmt: skip
-_PLAIN = ("Change", "LogEntry", "Result")
+_PLAIN = {
+    **dict.fromkeys(("Change", "LogEntry", "Result"), "library.container"),
+    "Entry": "sandbox.files", "RunResult": "sandbox.sandbox",
+}  # fmt: skip
 
 _KEYWORDS_HEAD = '''"""The keywords of ``run``, ``create`` and ``update``, for type checkers.
 
@@ -110,7 +118,7 @@ def _type(option: Flag) -> str:
 
 def awaited() -> str:
     """Returns the stub of ``ketch.aio``."""
-    trees = [ast.parse((SOURCE / "library" / f"{name}.py").read_text()) for name in _MODULES]
+    trees = [ast.parse((SOURCE / f"{name}.py").read_text()) for name in _MODULES]
     statements = [statement for tree in trees for statement in _statements(tree)]
     classes = {node.name: node for node in statements if isinstance(node, ast.ClassDef)}
     body = "".join(_class(classes[name], classes["Resource"]) for name in _CLASSES)
@@ -125,7 +133,7 @@ def awaited() -> str:
         if name not in {*_CLASSES, *aliases} and _mentions(used + bare, name)
     }  # fmt: skip
     # What these are called here is what is awaited; the plain ones are told of by name.
-    imports |= {name: f"from ketch.library.container import {name}" for name in _PLAIN}
+    imports |= {name: f"from ketch.{module} import {name}" for name, module in _PLAIN.items()}
     imports["AsyncIterator"] = "from collections.abc import AsyncIterator"
     return _formatted(_AWAITED_HEAD + "\n".join([*imports.values(), used, body]))
 
@@ -161,12 +169,15 @@ def _class(node: ast.ClassDef, resource: ast.ClassDef) -> str:
             part for part in resource.body
             if isinstance(part, ast.FunctionDef) and part.name not in own
         ]  # fmt: skip
-    made = "".join(_method(part, node.name) for part in parts if isinstance(part, ast.FunctionDef))
+    made = "".join(
+        _method(part, node.name) for part in parts
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)
+    )  # fmt: skip
     attributes = _ATTRIBUTES.get(node.name, _ATTRIBUTES["Resource"] if "Resource" in bases else "")
     return f"\nclass {node.name}:\n{_docstring(node)}{attributes}{made}"
 
 
-def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
+def _docstring(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     indent = "    " if isinstance(node, ast.ClassDef) else "        "
     lines = (ast.get_docstring(node) or "").replace("\\", "\\\\").splitlines()
     if not lines:
@@ -176,8 +187,8 @@ def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
     return f'{indent}"""{text}{end}"""\n'
 
 
-def _method(node: ast.FunctionDef, of: str) -> str:
-    special = {*_SPECIAL, "__init__"} if of == "Engine" else _SPECIAL
+def _method(node: ast.FunctionDef | ast.AsyncFunctionDef, of: str) -> str:
+    special = {*_SPECIAL, *_SPECIAL.values(), *(["__init__"] if of in _MADE_DIRECTLY else [])}
     decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
     name = _SPECIAL.get(node.name, node.name)
     if node.name.startswith("_") and node.name not in special:
@@ -192,11 +203,13 @@ def _method(node: ast.FunctionDef, of: str) -> str:
         word = "def"
     elif re.match(r"Iterator\b", returned):
         word, returned = "def", f"Async{returned}"
+    elif re.match(r"AsyncIterator\b", returned):
+        word = "def"
     elif returned == "Container | bytes":
         return ""  # what the overloads say together
     else:
         word = "def" if node.name == "__init__" else "async def"
-    marks = "".join(f"    @{mark}\n" for mark in decorators if mark in {"property", "overload"})
+    marks = "".join(f"    @{mark}\n" for mark in decorators if mark in _MARKS)
     text = "        ...\n" if overloaded else _docstring(node)
     return f"{marks}    {word} {name}({arguments}) -> {returned}:\n{text}"
 

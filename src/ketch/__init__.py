@@ -20,22 +20,25 @@ if TYPE_CHECKING:
     from ketch.library.networks import Network
     from ketch.library.sessions import Session
     from ketch.library.volumes import Volume
-    from ketch.sandbox.code import CodeResult
+    from ketch.sandbox.code import CodeError, CodeResult
+    from ketch.sandbox.files import Entry, Files
     from ketch.sandbox.pool import Pool
-    from ketch.sandbox.sandbox import Sandbox
+    from ketch.sandbox.sandbox import RunResult, Sandbox
 
 __version__ = "0.1.0"
 __all__ = [
-    "Archive", "Change", "CodeResult", "Container", "Engine", "Image", "LogEntry", "Network",
-    "Pool", "Result", "Sandbox", "Session", "Volume", "__version__", "aio", "errors",
+    "Archive", "Change", "CodeError", "CodeResult", "Container", "Engine", "Entry", "Files",
+    "Image", "LogEntry", "Network", "Pool", "Result", "RunResult", "Sandbox", "Session", "Volume",
+    "__version__", "aio", "errors",
 ]  # fmt: skip
 # Where each is.
 _MODULES = {
-    "Archive": "library.archives", "Change": "library.container", "CodeResult": "sandbox.code",
-    "Container": "library.container", "Engine": "library.engine", "Image": "library.images",
+    "Archive": "library.archives", "Change": "library.container", "CodeError": "sandbox.code",
+    "CodeResult": "sandbox.code", "Container": "library.container", "Engine": "library.engine",
+    "Entry": "sandbox.files", "Files": "sandbox.files", "Image": "library.images",
     "LogEntry": "library.container", "Network": "library.networks", "Pool": "sandbox.pool",
-    "Result": "library.container", "Sandbox": "sandbox.sandbox", "Session": "library.sessions",
-    "Volume": "library.volumes",
+    "Result": "library.container", "RunResult": "sandbox.sandbox", "Sandbox": "sandbox.sandbox",
+    "Session": "library.sessions", "Volume": "library.volumes",
 }  # fmt: skip
 
 

@@ -4,6 +4,9 @@
         container = await engine.containers.run("busybox", ["sleep", "9"], detach=True)
         async for stream, line in container.follow_logs(): ...
 
+    async with await ketch.aio.Sandbox.create("busybox") as sandbox:
+        print((await sandbox.run("echo hi")).text)
+
 What these names are to type checkers and editors stands in ``aio.pyi``.
 """
 
@@ -20,8 +23,10 @@ from ketch.library.awaiting import (
     Volume,
     Volumes,
 )
+from ketch.sandbox.awaited_pool import Pool
+from ketch.sandbox.awaiting import Files, Sandbox
 
 __all__ = [
-    "Archive", "Container", "Containers", "Engine", "Image", "Images", "Network", "Networks",
-    "Session", "Volume", "Volumes",
+    "Archive", "Container", "Containers", "Engine", "Files", "Image", "Images", "Network",
+    "Networks", "Pool", "Sandbox", "Session", "Volume", "Volumes",
 ]  # fmt: skip

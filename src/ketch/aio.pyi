@@ -5,10 +5,10 @@ Made from the library's classes by ``scripts/library_types.py``; change them, no
 
 import builtins
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import IO, Any, Literal, Self, Unpack, overload
+from typing import IO, Any, Literal, Self, TypeVar, Unpack, overload
 
 from ketch.build.progress import Event
 from ketch.engine.images.removal import Events
@@ -19,11 +19,18 @@ from ketch.images.tar import Stream
 from ketch.library.building import BuildEvent, Secret
 from ketch.library.container import Change, LogEntry, Result
 from ketch.library.keywords import BuildOptions, RunOptions, UpdateOptions
+from ketch.sandbox.code import CodeResult
+from ketch.sandbox.files import Entry
+from ketch.sandbox.sandbox import RunResult
 
 Command = str | Iterable[str] | None
 Lifetime = Literal["container", "process"]
 Moment = str | datetime | timedelta
 Path = str | os.PathLike[str]
+READ_BYTES_MAX = 64 << 20
+OUTPUT_BYTES_MAX = 8 << 20
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 class Archive:
     """A tar archive of a container's files: iterate over its pieces, or read as from a file.
@@ -915,3 +922,307 @@ class Engine:
             until: end at this time; never where empty.
             filters: as those of ``ketch events``; a value may be a list.
         """
+
+class Files:
+    """The files of a sandbox. Paths are absolute, or relative to the directory it starts in."""
+    async def read(self, path: Path, *, max_bytes: int = READ_BYTES_MAX) -> bytes:
+        """Returns a file's content; of a link, that of what it leads to in the sandbox.
+
+        Args:
+            path: the file.
+            max_bytes: how many bytes it may have.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidArgumentError: it is no file, or larger.
+        """
+    async def write(self, path: Path, content: bytes | str, *, mode: int = 420) -> None:
+        """Write a file; directories above it are made.
+
+        Args:
+            path: the file.
+            content: what is to be in it; text in UTF-8.
+            mode: its permissions.
+        """
+    async def list(self, path: Path = ".", *, recursive: bool = False) -> list[Entry]:
+        """Returns what is in a directory, by path.
+
+        Args:
+            path: the directory.
+            recursive: whether what is in its directories is told as well.
+
+        Raises:
+            NotFoundError: there is none.
+            InvalidArgumentError: it has too many entries to be told.
+        """
+    async def stat(self, path: Path) -> Entry:
+        """Returns what is at a path; of a link, the link.
+
+        Raises:
+            NotFoundError: there is nothing.
+        """
+    async def upload(self, source: Path, target: Path = ".") -> None:
+        """Copy a file or a tree of this machine's into the sandbox, to belong to its user.
+
+        Args:
+            source: a path here; a directory's content alone is meant by ``/.`` at the end.
+            target: a directory to copy into, or what the copy is called.
+        """
+    async def download(self, source: Path, target: Path) -> None:
+        """Copy a file or a tree out of the sandbox, to belong to the caller.
+
+        Links come as links and lead where they say: look before following one.
+
+        Args:
+            source: a path in the sandbox; a directory's content alone is meant by ``/.``.
+            target: a path here: a directory to copy into, or what the copy is called.
+        """
+    async def remove(self, path: Path) -> None:
+        """Remove a file, or a directory with all that is in it; it may have gone already."""
+    async def move(self, source: Path, target: Path) -> None:
+        """Rename something, or move it into a directory."""
+    async def make_directory(self, path: Path) -> None:
+        """Make a directory, and those above it; it may be there already."""
+
+class Sandbox:
+    """A container for programs that nobody has read. As a context manager, it is killed at the end.
+
+    Made by ``create``; ``connect`` finds one that another process has made. Nothing of its image
+    runs by itself. Programs run as an ordinary user without capabilities, with ids that nobody else
+    on the machine has, behind a narrow system call filter (``spec/seccomp_sandbox.py``), without a
+    network, on files that are read-only but for ``writable``, which is memory of bounded size.
+
+    Attributes:
+        files: its files.
+    """
+
+    files: Files
+    @classmethod
+    async def create(
+        cls,
+        image: str | Image,
+        *,
+        name: str | None = None,
+        user: str = "65534",
+        memory: str | int = "512m",
+        cpus: float = 1.0,
+        pids: int = 128,
+        disk: str | int = "256m",
+        timeout: float | None = 300.0,
+        idle_timeout: float | None = None,
+        lifetime: Lifetime = "process",
+        read_only: bool = True,
+        workdir: str = "/workspace",
+        writable: Iterable[str] = ("/workspace", "/tmp"),
+        env: Mapping[str, str] | None = None,
+        mounts: Mapping[str, str] | None = None,
+        egress: tuple[()] | None = (),
+        ports: Iterable[int] = (),
+        userns: str = "auto",
+        engine: Engine | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a sandbox and start it.
+
+        Args:
+            image: its files, by name or as an ``Image``; pulled where it is not there.
+            name: what it is called; a name of its own where None.
+            user: who programs run as, a number or a name in the image.
+            memory: how much programs may use, in bytes or as ``512m``, together with what lies in
+                ``writable``.
+            cpus: how many processors' time they may use together.
+            pids: how many processes and threads there may be.
+            disk: how large each directory of ``writable`` may become.
+            timeout: how many seconds it lives, whole ones; None for ever.
+            idle_timeout: how many seconds it lives without being used.
+            lifetime: ``process``: no longer than this Python program; ``container``: by itself.
+            read_only: whether nothing but ``writable`` can be written to.
+            workdir: where programs start.
+            writable: directories that are empty and can be written to.
+            env: variables that programs find.
+            mounts: directories of the host, to where they are seen, read-only; with ``:rw`` at the
+                end of that they can be written to.
+            egress: ``()`` for no network, None for one that leads everywhere.
+            ports: what ``url`` can be asked for: its own ports on which programs will listen.
+            userns: as ``ketch run --userns``.
+            engine: where it is made; the machine's own engine where None.
+            options: more, as those of ``ketch run``.
+
+        Raises:
+            NotFoundError: there is no such image.
+            InvalidArgumentError: a value cannot be.
+        """
+    @classmethod
+    async def connect(cls, name: str, *, engine: Engine | None = None) -> Self:
+        """Find a sandbox by its name, or its container's ID.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+    @classmethod
+    async def list(cls, *, engine: Engine | None = None) -> list[Self]:
+        """Returns the sandboxes that there are, of whatever process."""
+    async def __aenter__(self) -> Self:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Kill it."""
+    @property
+    def id(self) -> str:
+        """Its container's ID."""
+    @property
+    def name(self) -> str:
+        """Its name."""
+    @property
+    def is_running(self) -> bool:
+        """Whether it is still there."""
+    async def stats(self) -> dict[str, Any]:
+        """Returns what it uses, in the Docker API's keys."""
+    async def url(self, port: int) -> str:
+        """Returns the address at which this machine reaches a server on one of its ``ports``.
+
+        Raises:
+            InvalidArgumentError: it was made without a network.
+        """
+    async def run(
+        self,
+        command: str | Iterable[str],
+        *,
+        stdin: bytes = b"",
+        timeout: float | None = 60.0,
+        max_output: int | None = OUTPUT_BYTES_MAX,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        cwd: str = "",
+    ) -> RunResult:
+        """Run a program to its end.
+
+        Args:
+            command: the program and its arguments; one text is what the image's shell is to do.
+            stdin: what it gets to read.
+            timeout: how many seconds it may take; then it is killed, and what it has started with
+                it, unless that leads a session of its own. None for as long as it likes.
+            max_output: how many bytes it may write; then it is killed likewise. None for any
+                number.
+            env: variables besides the sandbox's own.
+            user: who runs it; the sandbox's user where empty.
+            cwd: where it starts; the sandbox's directory where empty.
+
+        Raises:
+            ConflictError: the sandbox has ended.
+            StartError: there is no such program.
+        """
+    async def start(
+        self,
+        command: str | Iterable[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        cwd: str = "",
+        tty: bool = False,
+        stdin: bool = False,
+    ) -> Session:
+        """Run a program and return its streams: to iterate over, write to, resize, kill, wait for.
+
+        Args:
+            command: as for ``run``, like all that is not named here.
+            env: as for ``run``.
+            user: as for ``run``.
+            cwd: as for ``run``.
+            tty: whether it gets a terminal.
+            stdin: whether input will be written to it.
+        """
+    async def run_code(
+        self,
+        code: str,
+        language: Literal["python", "shell", "node"] = "python",
+        context: str = "default",
+        *,
+        timeout: float | None = 60.0,
+        max_output: int = OUTPUT_BYTES_MAX,
+    ) -> CodeResult:
+        """Have an interpreter of the image run some code; it keeps its state between calls.
+
+        Args:
+            code: what to run.
+            language: whose it is.
+            context: of several interpreters of a language, the name of this one.
+            timeout: how many seconds it may take; then it is interrupted, and killed where that
+                does not help. None for as long as it likes.
+            max_output: how many bytes it may write before it is killed.
+
+        Raises:
+            ConflictError: the sandbox has ended.
+            StartError: the image has no such interpreter.
+        """
+    async def interrupt(
+        self, language: Literal["python", "shell", "node"] = "python", context: str = "default"
+    ) -> None:
+        """Interrupt what an interpreter does, from another thread: as Ctrl-C would."""
+    async def pause(self) -> None:
+        """Freeze all that runs in it."""
+    async def resume(self) -> None:
+        """Let it go on."""
+    async def set_timeout(self, seconds: float | None) -> None:
+        """Have it live so many seconds from now on, whole ones; None for ever."""
+    async def kill(self) -> None:
+        """End it: its programs are killed, and its files go with it."""
+    async def snapshot(self, name: str = "") -> Image:
+        """Make an image of its files as they are now, for other sandboxes; memory is not kept.
+
+        Args:
+            name: the image's name, or empty for one without.
+        """
+    async def fork(self, count: int = 1, *, lifetime: Lifetime = "process") -> builtins.list[Self]:
+        """Make sandboxes like this one, each with its own copy of the files as they are now.
+
+        Args:
+            count: how many.
+            lifetime: as for ``create``.
+        """
+
+class Pool:
+    """Keeps sandboxes ready, from its first use on.
+
+    As a context manager, it begins at once, and removes those that nobody took at its end.
+
+    Args:
+        size: how many are ready.
+        image: as for ``Sandbox.create``.
+        create: further arguments of that.
+    """
+    def __init__(self, size: int, image: str | Image, **create: Any) -> None: ...
+    async def __aenter__(self) -> Self:
+        """Begin to make them."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what nobody took."""
+    async def acquire(self) -> Sandbox:
+        """Returns one that nobody has used; it is the caller's, who kills it.
+
+        Raises:
+            ConflictError: the pool is closed.
+            KetchError: none can be made.
+        """
+    def map(
+        self, function: Callable[[Sandbox, Given], Awaitable[Made]], items: Iterable[Given]
+    ) -> AsyncIterator[Made]:
+        """Await a function for each item, each with a sandbox of its own, several at once.
+
+        Args:
+            function: is given a sandbox, which is killed when it has returned, and an item.
+            items: the items; so many are taken at a time as the pool has ready.
+
+        Yields:
+            What it returned, in the items' order.
+        """
+    async def close(self) -> None:
+        """Remove what nobody took, and make no more."""

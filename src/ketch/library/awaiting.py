@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Class = TypeVar("Class", bound="type[Proxy]")
 
+# What stands for an object of a class of the library's; complete once the classes are made.
+_PROXIES: "dict[type, type[Proxy]]" = {}
 # How long a cancelled call may take to hear of it; one that then puts something away has more.
 _MOMENT_SECONDS = 1.0
 _PUTTING_AWAY_SECONDS = RECORD_TIMEOUT_SECONDS
@@ -65,7 +67,7 @@ class Proxy:
 
     async def __aenter__(self) -> "Proxy":
         """Enter the object, in a thread."""
-        await _call(self._inner.__enter__, self._threads)
+        await in_thread(self._inner.__enter__, self._threads)
         return self
 
     async def __aexit__(
@@ -74,27 +76,33 @@ class Proxy:
     ) -> None:  # fmt: skip
         """Leave the object, in a thread."""
         leave = functools.partial(self._inner.__exit__, kind, error, trace)
-        await _call(leave, self._threads)
+        await in_thread(leave, self._threads)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over the object, in a thread of its own."""
         return _iterate(functools.partial(iter, self._inner), self._threads)
 
 
-def _stand_in(kind: type) -> "Callable[[Class], Class]":
-    """Returns a decorator that gives a proxy what one of the library's classes has."""
+def stand_in(kind: type) -> "Callable[[Class], Class]":
+    """Returns a decorator that gives a proxy what one of the library's classes has.
+
+    Wherever a call returns an object of that class, the proxy is what is had of it.
+    """
 
     def complete(proxy: "Class") -> "Class":
         for name in dir(kind):
             if name.startswith("_") or name in vars(proxy):
                 continue
             member = inspect.getattr_static(kind, name)
+            if isinstance(member, classmethod):
+                continue  # a proxy's own: it needs to be told of threads
             if isinstance(member, property):
                 setattr(proxy, name, _read(name, member))
             elif _gives_many(member):
                 setattr(proxy, name, _iterated(member))
             else:
                 setattr(proxy, name, _awaited(member))
+        _PROXIES[kind] = proxy
         return proxy
 
     return complete
@@ -113,7 +121,7 @@ def _read(name: str, member: property) -> property:
 def _awaited(method: "Callable[..., Any]") -> "Callable[..., Any]":
     @functools.wraps(method)
     async def awaited(self: Proxy, *given: Any, **named: Any) -> Any:
-        return await _call(_bound(method, self, given, named), self._threads)
+        return await in_thread(_bound(method, self, given, named), self._threads)
 
     return awaited
 
@@ -130,11 +138,12 @@ def _bound(
     method: "Callable[..., Any]", proxy: Proxy, given: tuple[Any, ...], named: dict[str, Any]
 ) -> "Callable[[], Any]":
     """Returns a call that is still to be made, of what the proxies stand for."""
-    plain = {name: _plain(value) for name, value in named.items()}
-    return functools.partial(method, proxy._inner, *map(_plain, given), **plain)
+    named = {name: plain(value) for name, value in named.items()}
+    return functools.partial(method, proxy._inner, *map(plain, given), **named)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns what a proxy stands for, and anything else as it is."""
     return value._inner if isinstance(value, Proxy) else value
 
 
@@ -146,7 +155,7 @@ def _wrapped(value: Any, threads: Threads) -> Any:
     return value
 
 
-@_stand_in(library.Engine)
+@stand_in(library.Engine)
 class Engine(Proxy):
     """An engine whose methods are awaited; arguments as those of ``ketch.Engine``."""
 
@@ -178,65 +187,57 @@ class Engine(Proxy):
             await asyncio.sleep(_PAUSE_SECONDS)
 
 
-@_stand_in(archives.Archive)
+@stand_in(archives.Archive)
 class Archive(Proxy):
     """A tar archive that is made while it is read."""
 
 
-@_stand_in(sessions.Session)
+@stand_in(sessions.Session)
 class Session(Proxy):
     """A program's streams."""
 
 
-@_stand_in(container.Container)
+@stand_in(container.Container)
 class Container(Proxy):
     """One container."""
 
 
-@_stand_in(containers.Containers)
+@stand_in(containers.Containers)
 class Containers(Proxy):
     """The containers of an engine."""
 
 
-@_stand_in(images.Image)
+@stand_in(images.Image)
 class Image(Proxy):
     """One image."""
 
 
-@_stand_in(images.Images)
+@stand_in(images.Images)
 class Images(Proxy):
     """The images of an engine."""
 
 
-@_stand_in(networks.Network)
+@stand_in(networks.Network)
 class Network(Proxy):
     """One network."""
 
 
-@_stand_in(networks.Networks)
+@stand_in(networks.Networks)
 class Networks(Proxy):
     """The networks of an engine."""
 
 
-@_stand_in(volumes.Volume)
+@stand_in(volumes.Volume)
 class Volume(Proxy):
     """One volume."""
 
 
-@_stand_in(volumes.Volumes)
+@stand_in(volumes.Volumes)
 class Volumes(Proxy):
     """The volumes of an engine."""
 
 
-_PROXIES: dict[type, type[Proxy]] = {
-    archives.Archive: Archive, sessions.Session: Session,
-    container.Container: Container, containers.Containers: Containers,
-    images.Image: Image, images.Images: Images, networks.Network: Network,
-    networks.Networks: Networks, volumes.Volume: Volume, volumes.Volumes: Volumes,
-}  # fmt: skip
-
-
-async def _call(function: "Callable[[], Any]", threads: Threads) -> Any:
+async def in_thread(function: "Callable[[], Any]", threads: Threads) -> Any:
     """Do something in a thread; cancelled, call it off and have what it has begun put away."""
     call, done = _submitted(function, threads)
     try:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ketch.errors import InvalidArgumentError
 from ketch.library.sessions import OutOfTimeError
+from ketch.sandbox.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ANSWER_BYTES_MAX = 64 << 20  # figures among it
 _CODE_BYTES_MAX = 8 << 20
 _INTERPRETERS_MAX = 64  # of one sandbox
+_TURN_SECONDS = 0.05  # between two looks whether who waits for his turn still wants it
 _GRACE_SECONDS = 2.0  # for an interrupted piece to end
 
 
@@ -124,14 +126,15 @@ class _Interpreter:
     def __init__(self, container: "Container") -> None:
         self.session: Session = container.exec(self.command, env=_ENVIRONMENT, stdin=True)
         self.ended = False
+        self._places = container._places
         self._busy = threading.Lock()
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._left = 0
 
     def close(self) -> None:
-        """Kill it."""
+        """Kill it, and what its code has started."""
         self.ended = True
-        self.session._kill()
+        end(self._places, self.session)
 
     def interrupt(self) -> None:
         """Do what Ctrl-C does."""
@@ -152,7 +155,7 @@ class _Interpreter:
 
     def run(self, code: bytes, *, timeout: float | None, max_output: int) -> CodeResult:
         """Run a piece of code; one at a time."""
-        with self._busy:
+        with self._alone():
             begun = time.monotonic()
             self._output = {"stdout": bytearray(), "stderr": bytearray()}
             self._left = max_output
@@ -172,6 +175,16 @@ class _Interpreter:
             if answer is None or "fatal" in answer:
                 self.close()
             return self._result(answer, begun, timed_out=timed_out)
+
+    @contextlib.contextmanager
+    def _alone(self) -> "Iterator[None]":
+        """Have nobody else ask for a block. Who is called off before his turn changes nothing."""
+        while not self._busy.acquire(timeout=_TURN_SECONDS):
+            self._places.patience.wait(0)
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def _await(self, deadline: float | None) -> "tuple[dict[str, Any] | None, bool]":
         """Wait for the end of a piece; one that takes too long is interrupted, then given up."""
@@ -338,8 +351,12 @@ class _Shell(_Interpreter):
         self._held: dict[str, bytes] = {}  # the beginnings of marks
         self._status = 0
         told = b""
-        while not told.endswith(b"\n") and len(told) < _STATUS_BYTES:
-            told += self.receive(time.monotonic() + _BEGIN_SECONDS)[1]
+        try:
+            while not told.endswith(b"\n") and len(told) < _STATUS_BYTES:
+                told += self.receive(time.monotonic() + _BEGIN_SECONDS)[1]
+        except BaseException:
+            self.close()
+            raise
         self._group = int(told) if told.strip().isdigit() else 0
 
     def interrupt(self) -> None:

@@ -1,6 +1,7 @@
 """A sandbox: a locked container without a program of its own, for programs that nobody has read."""
 
 import contextlib
+import functools
 import math
 import os
 import secrets as randomness
@@ -20,6 +21,7 @@ from ketch.library import given, sessions
 from ketch.library.engine import Engine
 from ketch.runtime.pid_one import PATH as INIT
 from ketch.sandbox.code import Interpreters
+from ketch.sandbox.ending import end
 from ketch.sandbox.files import Files
 from ketch.spec.values import size as size_in_bytes
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from ketch.library.images import Image
     from ketch.library.sessions import Session
     from ketch.sandbox.code import CodeResult
-
-    Command = str | Iterable[str]
 
 OUTPUT_BYTES_MAX = 8 << 20
 """How much a program may write where nobody says otherwise."""
@@ -49,7 +49,7 @@ _FILE_BYTES_LEAST = 16 << 10  # of a file system's size for each file that it ma
 _OPEN_FILES = "1024:4096"
 
 
-class Result(NamedTuple):
+class RunResult(NamedTuple):
     """What came of a program.
 
     Attributes:
@@ -256,7 +256,7 @@ class Sandbox:
 
     def run(
         self,
-        command: "Command",
+        command: "str | Iterable[str]",
         *,
         stdin: bytes = b"",
         timeout: float | None = 60.0,
@@ -264,7 +264,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         user: str = "",
         cwd: str = "",
-    ) -> Result:
+    ) -> RunResult:
         """Run a program to its end.
 
         Args:
@@ -290,7 +290,7 @@ class Sandbox:
             try:
                 pieces = sessions.gather(
                     session, data, timeout=timeout, max_output=max_output,
-                    end=lambda: self._end(session),
+                    end=lambda: end(self._container._places, session),
                 )  # fmt: skip
                 status = session.exit_status or 0
                 stdout, stderr = (sessions.joined(pieces, one) for one in ("stdout", "stderr"))
@@ -300,11 +300,11 @@ class Sandbox:
                 truncated = not timed_out
         duration = time.monotonic() - begun
         oom_killed = self._oom_kills() > kills
-        return Result(status, stdout, stderr, timed_out, oom_killed, truncated, duration)
+        return RunResult(status, stdout, stderr, timed_out, oom_killed, truncated, duration)
 
     def start(
         self,
-        command: "Command",
+        command: "str | Iterable[str]",
         *,
         env: Mapping[str, str] | None = None,
         user: str = "",
@@ -380,13 +380,14 @@ class Sandbox:
 
     def kill(self) -> None:
         """End it: its programs are killed, and its files go with it."""
-        self._interpreters.close()
-        with contextlib.suppress(NotFoundError):
-            self._container.remove(force=True, volumes=True)
-        image = self._container.labels.get(_FORKED)
-        if image:
-            with contextlib.suppress(KetchError):  # another one of it is still there
-                self._engine.images.remove(image)
+        with self._container._places.uninterrupted():
+            self._interpreters.close()
+            with contextlib.suppress(NotFoundError):
+                self._container.remove(force=True, volumes=True)
+            image = self._container.labels.get(_FORKED)
+            if image:
+                with contextlib.suppress(KetchError):  # another one of it is still there
+                    self._engine.images.remove(image)
 
     # Others like it
 
@@ -403,7 +404,9 @@ class Sandbox:
             for place in self._writable():
                 with self._container.get_archive(place) as archive:
                     copy.put_archive(os.path.dirname(place), archive)
-            return copy.commit(name)
+            image = copy.commit(name)
+        self._container._places.unless_delivered(functools.partial(_let_go, image))
+        return image
 
     def fork(self, count: int = 1, *, lifetime: "Lifetime" = "process") -> "builtins.list[Self]":
         """Make sandboxes like this one, each with its own copy of the files as they are now.
@@ -413,12 +416,20 @@ class Sandbox:
             lifetime: as for ``create``.
         """
         image = self.snapshot()
+        made: list[Self] = []
+
+        def undo() -> None:
+            for one in made:
+                one.kill()
+            _let_go(image)
+
         try:
-            return [self._copy(image, lifetime) for _ in range(count)]
+            made.extend(self._copy(image, lifetime) for _ in range(count))
         except BaseException:
-            with contextlib.suppress(KetchError):
-                image.remove()
+            undo()
             raise
+        self._container._places.unless_delivered(undo)
+        return made
 
     def _copy(self, image: "Image", lifetime: "Lifetime") -> "Self":
         record = self._container._places.engine.containers.find(self.id).record
@@ -440,12 +451,6 @@ class Sandbox:
     def _writable(self) -> "builtins.list[str]":
         return sorted(self._container.attrs["HostConfig"].get("Tmpfs") or ())
 
-    def _end(self, session: "Session") -> None:
-        """Kill a program and what it has started."""
-        with contextlib.suppress(KetchError):
-            self._container._places.engine.execs.kill(session.id)
-        session._kill()
-
     def _oom_kills(self) -> int:
         engine = self._container._places.engine
         try:
@@ -454,11 +459,16 @@ class Sandbox:
             return 0
 
 
+def _let_go(image: "Image") -> None:
+    with image._places.uninterrupted(), contextlib.suppress(KetchError):
+        image.remove()
+
+
 def _name(name: str | None) -> str:
     return name or f"sandbox-{randomness.token_hex(6)}"
 
 
-def _argv(command: "Command") -> list[str]:
+def _argv(command: "str | Iterable[str]") -> list[str]:
     return ["/bin/sh", "-c", command] if isinstance(command, str) else [*command]
 
 
