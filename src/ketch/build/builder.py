@@ -30,6 +30,7 @@ from ketch.dataclass import replace
 from ketch.engine.processes import ENDLESS, Patience
 from ketch.errors import KetchError, UnavailableError
 from ketch.linux.scopes import owned
+from ketch.spec.build_options import is_true
 from ketch.spec.dockerfile.errors import Source
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class _Build:
         self._patience = patience
         self._started_ns = time.time_ns()
         self._source: Source | None = None
+        self._is_tidy = False
 
     def run(self, explain: Callable[[str], object] | None) -> Result:
         """Build; see ``build``."""
@@ -97,7 +99,14 @@ class _Build:
         image_output.check_names(self._request.tags)
         try:
             with images.adding(), place.opened(images.root) as at:
-                return self._within(at, explain)
+                if at.follows:
+                    images.expect_garbage()
+                try:
+                    return self._within(at, explain)
+                finally:
+                    # On record while the place is: whoever finds that later knows as well.
+                    if not self._is_tidy:
+                        images.expect_garbage()
         except CalledOffError as error:
             raise failures.unsolved(UnavailableError("context canceled"), self._source) from error
         except KetchError as error:
@@ -105,11 +114,17 @@ class _Build:
         finally:
             with contextlib.suppress(KetchError):
                 images.publish_index()
-                images.collect_garbage()
-                self._bound_cache()
+                self._clear_away()
 
-    def _bound_cache(self) -> None:
-        if due.take_turn(self._engine.settings.root):
+    def _clear_away(self) -> None:
+        """Remove what nobody uses, where there may be such, and of the cache what is too much.
+
+        It is read what each image needs, which is nothing to do at the end of every build.
+        """
+        is_turn = due.take_turn(self._engine.settings.root)
+        if is_turn or self._engine.images.may_have_garbage():
+            self._engine.images.collect_garbage()
+        if is_turn:
             from ketch.build.cache import pruning  # noqa: PLC0415 - once an hour
 
             pruning.collect(self._engine)
@@ -165,7 +180,10 @@ class _Build:
                 document=resolver.document, scans=scans,
             )  # fmt: skip
             with self._followed(calling):
-                return replace(exporter.export(), unused_arguments=plan.unused_arguments)
+                result = exporter.export()
+            # What is exported elsewhere lies in the store for the moment.
+            self._is_tidy = not executor.leaves_garbage and _is_kept(request)
+            return replace(result, unused_arguments=plan.unused_arguments)
 
     def _imports(self, calling: Calling) -> "Imports | None":
         """Returns what other builders have, where any are asked."""
@@ -277,6 +295,17 @@ def _hashes(root: str, request: "Request") -> "Iterator[Hashes | None]":
         finally:
             with contextlib.suppress(OSError):
                 known.save()
+
+
+def _is_kept(request: "Request") -> bool:
+    """Whether all that a build brings into the store belongs to a step or an image."""
+    elsewhere = request.cache_from or request.cache_to or request.squash
+    return not elsewhere and all(
+        output.type in {"image", "cacheonly"}
+        and not is_true(output.attributes.get("push", "false"))
+        and is_true(output.attributes.get("store", "true"))
+        for output in request.outputs
+    )
 
 
 def _names(text: str) -> list[str]:

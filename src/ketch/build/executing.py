@@ -128,6 +128,7 @@ class Executor:
         exported: vertices whose layers an image is to have.
         used: keys of what was taken from the cache.
         explained: why each vertex was, or was not.
+        leaves_garbage: whether layers may have got out of use, or never come into it.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Executor:
         self._bases: set[Vertex] = set()
         self.used: set[str] = set()
         self.explained: list[Explained] = []
+        self.leaves_garbage = False
         self._made_of: dict[Vertex, Made] = {}
 
     @contextlib.contextmanager
@@ -341,8 +343,9 @@ class Executor:
                     kept=vertex in self.exported,
                 )  # fmt: skip
             if is_exact:
-                records.add(key, layer, base)
+                self.leaves_garbage |= records.add(key, layer, base)
             else:  # nobody else could come to this
+                self.leaves_garbage = True
                 key = f"sha256:{os.urandom(32).hex()}"
                 _remark(track, [_CHANGED])
         track.end()

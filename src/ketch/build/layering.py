@@ -111,6 +111,8 @@ class Layering:
         self._views = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
+        # A build's trees are named by all that they lie on.
+        self._known = layered.Known()
 
     @contextlib.contextmanager
     def root(self, base: State) -> Iterator[str]:
@@ -197,10 +199,11 @@ class Layering:
         below = () if layer.alone else state.chain_ids[:number]
         # As it was compared when it was made: see ``Snapshotter.prepare``.
         parts = self._parts(below) or [os.fsencode(self._place.nothing)]
+        lower = layered.Directory(parts, self._known)
         tree = os.open(f"{self._snapshotter.path(layer.chain_id)}/diff", _DIRECTORY)
         with owned(tree):
             yield from layered.diff(
-                tree, layered.Directory(parts), complete=False, tells_root=not layer.alone,
+                tree, lower, complete=False, tells_root=not layer.alone,
                 latest_ns=latest_ns, at_rest=True,
             )  # fmt: skip
 
@@ -305,7 +308,8 @@ class Layering:
 
     def _changes(self, directory: str, account: layered.Account, *, alone: bool) -> Iterator[bytes]:
         """Yield the archive of what was written to a root, which nobody writes to any more."""
-        with self._snapshotter.writable(directory) as (upper, lower, complete):
+        with self._snapshotter.writable(directory) as (upper, below, complete):
+            lower = layered.Directory(below.parts, self._known)
             yield from layered.diff(
                 upper, lower, complete=complete, markers=self._snapshotter.markers,
                 account=account, tells_root=not alone, at_rest=True,

@@ -33,12 +33,16 @@ class Place:
     Args:
         path: where it is.
 
+        follows: whether killed builds have left something.
+
     Attributes:
         path: where it is.
+        follows: whether killed builds had left something.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, follows: bool = False) -> None:
         self.path = path
+        self.follows = follows
         self._numbers = itertools.count()
 
     @property
@@ -84,7 +88,7 @@ def opened(root: str) -> Iterator[Place]:
     path = f"{_all(root)}/{os.urandom(12).hex()}"
     with contextlib.ExitStack() as held:
         with _alone(root):
-            _clean(root)
+            follows = _clean(root)
             try:
                 os.mkdir(path, 0o700)
                 held.callback(remove_tree, path)
@@ -97,7 +101,7 @@ def opened(root: str) -> Iterator[Place]:
                 os.chmod(f"{path}/nothing", 0o755)
             except OSError as error:
                 raise _unwritable(path, error) from error
-        yield Place(path)
+        yield Place(path, follows=follows)
 
 
 def clean(root: str) -> None:
@@ -127,13 +131,17 @@ def _alone(root: str) -> Iterator[None]:
         yield
 
 
-def _clean(root: str) -> None:
+def _clean(root: str) -> bool:
+    """Remove what killed builds have left; returns whether there was anything."""
+    found = False
     for name in os.listdir(_all(root)):
         path = f"{_all(root)}/{name}"
         with contextlib.suppress(OSError), owned(os.open(path, _DIRECTORY)) as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = True
             # A step that outlived its build by a moment may still write: then the next one does it.
             remove_tree(path)
+    return found
 
 
 def _all(root: str) -> str:

@@ -130,6 +130,39 @@ def test_what_is_found_again(build: Builder, ketch: Engine) -> None:
     assert "changed" in out(ketch, "again")
 
 
+def test_what_is_not_used_any_more_goes_with_the_build_that_knows(
+    build: Builder, ketch: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def layers() -> set[str]:
+        return set(build.engine.images.snapshotter.chain_ids())
+
+    build.write("FROM busybox\nRUN date +%N > /time\n")
+    build.build(tags=["fresh"])
+    build.engine.images.collect_garbage()
+    before = layers()
+    with monkeypatch.context() as cached:
+        # What other images are there is nothing to a build.
+        cached.setattr(type(build.engine.images), "list", None)
+        assert build.build(tags=["fresh"]).executed() == []
+    assert layers() == before
+    ketch.ok("rmi", "fresh")
+    build.build(outputs=[Output("cacheonly")], no_cache=True)
+    assert len(layers()) == len(before)
+    assert layers() != before
+    # Who removes an image while others build leaves that to them.
+    ketch.ok("build", "-q", "-t", "removed", "--no-cache", str(build.context))
+    pruning.prune(build.engine, all=True)
+    before = layers()
+    build.write("FROM busybox\nRUN echo begun; sleep 2\n")
+    process = build.start("going-on")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    ketch.ok("rmi", "removed")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert len(layers() & before) == len(before) - 1
+
+
 def test_a_linked_copy_is_found_again_on_another_base(build: Builder, ketch: Engine) -> None:
     text = "FROM busybox\nRUN echo {} > /base\nCOPY --link a /deep/er/\n"
     build.write(text.format(1), a="linked")

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from ketch.images import layered
 from ketch.linux.scopes import owned
 
@@ -49,6 +51,36 @@ def test_paths_that_only_the_hosts_way_to_them_makes_too_long(tmp_path: Path) ->
         assert lower.names() == [part]
         lower = lower.child(part)
     assert lower.names() == [b"f" * 70]
+
+
+def test_a_stack_that_grows_is_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of a build lies on those before it, and may be deep in their directories."""
+    height = 40
+    trees = [tmp_path / f"{number}" for number in range(height)]
+    for number, tree in enumerate(trees):
+        tree.joinpath(*(f"d{depth}" for depth in range(number + 1))).mkdir(parents=True)
+    (trees[12] / "file").touch()
+    (trees[20] / "file").mkdir()
+    looked = 0
+    lstat = os.lstat
+
+    def counted(path: bytes) -> os.stat_result:
+        nonlocal looked
+        looked += 1
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", counted)
+    known = layered.Known()
+    for top in range(1, height + 1):
+        parts = [os.fsencode(tree) for tree in reversed(trees[:top])]
+        directory = layered.Directory(parts, known)
+        assert len(directory.child(b"file").parts) == (top > 20)
+        for depth in range(top):
+            directory = directory.child(b"d%d" % depth)
+            assert len(directory.parts) == top - depth
+    assert looked < 2 * height**2
 
 
 def test_a_directory_is_told_of_once_before_the_first_change_in_it(tmp_path: Path) -> None:

@@ -85,13 +85,16 @@ class Records:
             record.description, alone=record.alone,
         )  # fmt: skip
 
-    def add(self, key: str, layer: Layer, base: State) -> None:
+    def add(self, key: str, layer: Layer, base: State) -> bool:
         """Record what a step came to, in place of what it came to before.
 
         Args:
             key: the step's.
             layer: of the store; ``Images.adding`` is held.
             base: what it lies on.
+
+        Returns:
+            Whether it had come to something else, which nobody may need any more.
         """
         record_id, now_ns = new_id(os.urandom(17)), time.time_ns()
         # One that was made alone is kept as it was made.
@@ -99,6 +102,9 @@ class Records:
         kept = list(zip(base.chain_ids, ["", *base.chain_ids], strict=False))
         kept += [(layer.chain_id, base.chain_id), (chain_id, below)]
         with self._store.transaction(begins=True) as connection:
+            before = connection.execute(
+                "SELECT chain_id FROM build_record WHERE key = ?", (key,)
+            ).fetchone()
             connection.execute(
                 "REPLACE INTO build_record (id, key, chain_id, below, diff_id, size_bytes,"
                 " is_alone, description, created_ns, used_ns, uses)"
@@ -107,6 +113,10 @@ class Records:
                  layer.description, layer.created_ns, now_ns),
             )  # fmt: skip
             connection.executemany("INSERT OR IGNORE INTO build_layer VALUES (?, ?)", kept)
+            if before is None or before["chain_id"] == chain_id:
+                return False
+            _forget_layers(connection)
+            return True
 
     def touch(self, keys: "Collection[str]") -> None:
         """Record that results were used, now."""

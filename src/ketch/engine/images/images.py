@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ketch.spec.reference import Reference
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
+_COLLECTED = "collected"  # a file of the engine's directory, while there should be no garbage
 _CACHED_LAYERS = "SELECT chain_id FROM build_layer"
 
 
@@ -337,7 +338,11 @@ class Images:
         snapshotter = self.snapshotter
         with lock.exclusive(self.root) as alone:
             if not alone:
+                self.expect_garbage()
                 return set()
+            # Before it is looked what is used: what gets unused from now on is expected anew.
+            with contextlib.suppress(OSError), open(f"{self.root}/{_COLLECTED}", "wb"):
+                pass
             self.content.delete_unfinished()
             snapshotter.remove_unfinished()
             # Whoever recorded a change and was killed has not told of it, and what the list still
@@ -356,6 +361,18 @@ class Images:
                 self.snapshotter.remove(chain_id)
             self._publish_removal()
             return unused
+
+    def expect_garbage(self) -> None:
+        """Say that there may be something to collect; it takes no room on the disk."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.root}/{_COLLECTED}")
+
+    def may_have_garbage(self) -> bool:
+        """Whether somebody has said so since the last collection, or there was none.
+
+        To ask takes no time; to collect, as long as there are images.
+        """
+        return not os.path.exists(f"{self.root}/{_COLLECTED}")
 
     # How
 
