@@ -5,8 +5,8 @@ import sys
 from contextlib import suppress
 
 from ketch.cli import session
+from ketch.cli.caller import client_configuration, detach_keys, require_terminal
 from ketch.cli.flags import Command, Flag, UsageError, parse
-from ketch.cli.run import client_configuration, detach_keys, require_terminal
 from ketch.engine.containers.containers import Containers
 from ketch.engine.records import states
 from ketch.engine.records.store import Store

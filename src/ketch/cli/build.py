@@ -7,8 +7,8 @@ import sys
 
 from ketch.build import asking
 from ketch.cli import build_progress
+from ketch.cli.caller import client_configuration
 from ketch.cli.flags import Command, Parsed, parse
-from ketch.cli.run import client_configuration
 from ketch.engine.files import appearing
 from ketch.errors import InvalidArgumentError, spelt_out
 from ketch.spec import values

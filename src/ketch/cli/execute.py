@@ -1,10 +1,10 @@
 """``ketch exec``: run another program in a running container."""
 
 from ketch.cli import session
+from ketch.cli.caller import about_caller, client_configuration, detach_keys, require_terminal
 from ketch.cli.flags import Command, Flag, parse
-from ketch.cli.run import about_caller, client_configuration, detach_keys, require_terminal
 from ketch.engine.requests import launch
-from ketch.spec import environment
+from ketch.spec.flag import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,13 @@ EXEC = Command(
     (
         Flag("detach", "d", "bool", "Detached mode: run command in the background"),
         Flag("detach-keys", help="Key sequence that detaches from the command's terminal"),
-        Flag("env", "e", "list", "Set environment variables", convert=environment.variable),
+        Flag(
+            "env",
+            "e",
+            "list",
+            "Set environment variables",
+            convert=later("environment", "variable"),
+        ),
         Flag("env-file", "", "list", "Read environment variables from a file"),
         Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
         Flag("privileged", "", "bool", "Give extended privileges to the command"),
@@ -26,7 +32,7 @@ EXEC = Command(
     ),
     minimum_arguments=2,
     interspersed=False,
-)
+)  # fmt: skip
 
 
 def exec_(settings: "Settings", arguments: list[str]) -> int:

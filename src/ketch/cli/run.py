@@ -4,13 +4,11 @@ The client reads the command line and hands over what was asked for; a monitor, 
 zygote, does the rest and outlives the client.
 """
 
-import os
-
 from ketch.cli import session
-from ketch.cli.flags import Command, UsageError, client_file, parse
+from ketch.cli.caller import about_caller, client_configuration, detach_keys, require_terminal
+from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine.requests import launch, wire
 from ketch.errors import ImageNotFoundError, InvalidArgumentError
-from ketch.spec.detach_keys import DEFAULT, parse_detach_keys
 from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
 
 TYPE_CHECKING = False
@@ -135,57 +133,3 @@ def _ask(
             raise
     pull(missing=True)
     return ask()
-
-
-def about_caller(settings: "Settings") -> "dict[str, Value]":
-    """What a monitor must know of the process on whose behalf it works."""
-    try:
-        directory = os.getcwd()
-    except FileNotFoundError:
-        directory = "/"  # it was removed under the caller; only relative names would need it
-    return {
-        **settings.fields,
-        "directory": directory,
-        "environment": [f"{name}={value}" for name, value in os.environ.items()],
-    }
-
-
-def require_terminal() -> None:
-    """Refuse a terminal session whose input is none.
-
-    Raises:
-        UsageError: standard input is not a terminal.
-    """
-    if not os.isatty(0):
-        raise UsageError(
-            "the input device is not a TTY",
-            "leave -t away where input comes from a pipe or file",
-            exit_status=1,
-        )
-
-
-def client_configuration() -> "ClientConfiguration | None":
-    """What the caller has written down for docker's command, None where that is nothing."""
-    path = client_file()
-    if not path:
-        return None
-    from ketch.cli.client_configuration import ClientConfiguration  # noqa: PLC0415 - see there
-
-    return ClientConfiguration(path)
-
-
-def detach_keys(parsed: "Parsed", configuration: "ClientConfiguration | None") -> bytes:
-    """The key sequence that ``--detach-keys`` names, or docker's configuration, or the usual one.
-
-    Raises:
-        InvalidArgumentError: that is no key sequence.
-    """
-    written = configuration.text("detachKeys") if configuration is not None else ""
-    text = parsed.text("detach-keys") or written or DEFAULT
-    try:
-        return parse_detach_keys(text)
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"invalid detach keys ({text}): unknown key {error}",
-            "keys are single characters, or ctrl- and one of a-z@[\\]^_, parted by commas",
-        ) from error

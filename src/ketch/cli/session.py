@@ -7,16 +7,16 @@ alone (``_signal`` for ``signal``, which would load ``enum``).
 import os
 import select
 import sys
-import termios
 
 from ketch.engine.requests import wire
-from ketch.spec.detach_keys import DetachKeys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     import signal as _signal
     from collections.abc import Callable
+
+    from ketch.spec.detach_keys import DetachKeys
 else:
     import _signal
 
@@ -211,24 +211,26 @@ class Session:
             Failure: the program's side broke off.
         """
         raw = terminal and interactive and os.isatty(0)
-        saved = termios.tcgetattr(0) if raw else None
+        if terminal:
+            self._signals.take(_signal.SIGWINCH)
+            self._send_size()
+        if not raw:
+            return self._pump(interactive, forward_signals, None, shown)
+        from ketch.cli import raw_terminal  # noqa: PLC0415 - where somebody types
+        from ketch.spec.detach_keys import DetachKeys  # noqa: PLC0415 - likewise
+
+        saved = raw_terminal.make_raw(0)
         try:
-            if terminal:
-                self._signals.take(_signal.SIGWINCH)
-                self._send_size()
-            if raw:
-                set_raw(0)
-            keys = DetachKeys(detach_keys if raw else b"")
-            return self._pump(interactive, forward_signals, keys, shown)
+            return self._pump(interactive, forward_signals, DetachKeys(detach_keys), shown)
         finally:
-            if saved is not None:
-                try:  # noqa: SIM105 - contextlib's import takes longer than all the rest here
-                    termios.tcsetattr(0, termios.TCSADRAIN, saved)
-                except termios.error:  # the terminal itself has gone
-                    pass
+            raw_terminal.restore(0, saved)
 
     def _pump(
-        self, reading: bool, forward_signals: bool, keys: "DetachKeys", shown: tuple[int, ...]
+        self,
+        reading: bool,
+        forward_signals: bool,
+        keys: "DetachKeys | None",
+        shown: tuple[int, ...],
     ) -> int:
         listening = False
         while True:
@@ -256,7 +258,7 @@ class Session:
                     if data is None:
                         continue
                     reading = bool(data)
-                    passed, detached = keys.filter(data)
+                    passed, detached = keys.filter(data) if keys is not None else (data, False)
                     if passed or not data:
                         self._pending += wire.frame(wire.INPUT, passed)
                     if detached:
@@ -349,20 +351,6 @@ def window() -> dict[str, int]:
             continue
         return {"rows": rows, "columns": columns}
     return {}
-
-
-def set_raw(descriptor: int) -> None:
-    """Make a terminal pass every key on unchanged: cfmakeraw(3)."""
-    mode = termios.tcgetattr(descriptor)
-    mode[0] &= ~(
-        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
-        | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
-    )  # fmt: skip
-    mode[1] &= ~termios.OPOST
-    mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
 
 
 def _read_input() -> bytes | None:

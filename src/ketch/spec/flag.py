@@ -3,6 +3,7 @@
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     Value = str | bool | int | list[str]
 
@@ -93,3 +94,15 @@ class Values:
         value = self.values[name]
         assert isinstance(value, list), name
         return value
+
+
+def later(module: str, name: str) -> "Callable[..., Any]":
+    """A function of a module of this package that is loaded when it is first called.
+
+    A command line seldom has the options in question, and each module costs every start.
+    """
+
+    def call(*values: object) -> object:
+        return getattr(__import__(f"ketch.spec.{module}", fromlist=[name]), name)(*values)
+
+    return call

@@ -8,8 +8,8 @@ by name; nothing is ignored without a word.
 import os.path
 
 from ketch.errors import InvalidArgumentError, UnsupportedError
-from ketch.spec import devices, environment, hosts, mounts, sysctls, values
-from ketch.spec.flag import Flag
+from ketch.spec import values
+from ketch.spec.flag import Flag, later
 from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
@@ -89,18 +89,6 @@ def _one_of(
     return check
 
 
-def _later(module: str, name: str) -> "Callable[..., Any]":
-    """A function of a module of this package that is loaded when it is first called.
-
-    A command line seldom has the options in question, and each module costs every start.
-    """
-
-    def call(*values: object) -> object:
-        return getattr(__import__(f"ketch.spec.{module}", fromlist=[name]), name)(*values)
-
-    return call
-
-
 def _each(read: "Callable[[str], object]") -> "Callable[[list[str]], list[object]]":
     """Assembles a list field of what each of the option's values says."""
     return lambda given: [read(text) for text in given]
@@ -138,7 +126,8 @@ def _user_namespace(mode: str) -> str:
 def _storage(given: list[str]) -> dict[str, str]:
     if not all("=" in text for text in given):
         raise InvalidArgumentError("invalid storage option")
-    return environment.mapping(given)
+    mapping: dict[str, str] = _MAPPING(given)
+    return mapping
 
 
 def _swappiness(percent: int) -> int:
@@ -158,21 +147,24 @@ def _entrypoint(program: str) -> list[str]:
 
 
 def _network(text: str) -> str:
-    return _later("endpoints", "network")(text) if "=" in text else text
+    return later("endpoints", "network")(text) if "=" in text else text
 
 
-_WEIGHT = _later("blkio", "weight_device")
-_BYTE_RATE = _later("blkio", "byte_rate")
-_OPERATION_RATE = _later("blkio", "operation_rate")
-_PERIOD = _later("health", "period")
-_GPUS = _later("gpus", "request")
-_MOUNT = _later("mount_flag", "mount")
+_ADDRESS = later("hosts", "address")
+_MAPPING = later("environment", "mapping")
+_WEIGHT = later("blkio", "weight_device")
+_BYTE_RATE = later("blkio", "byte_rate")
+_OPERATION_RATE = later("blkio", "operation_rate")
+_PERIOD = later("health", "period")
+_GPUS = later("gpus", "request")
+_MOUNT = later("mount_flag", "mount")
 
 OPTIONS = (
-    Option("add-host", kind="list", field="HostConfig.ExtraHosts", convert=hosts.extra_host,
+    Option("add-host", kind="list", field="HostConfig.ExtraHosts",
+           convert=later("hosts", "extra_host"),
            help="Add a line to /etc/hosts (name:address, or name:host-gateway)"),
     Option("annotation", kind="list", metavar="map", field="HostConfig.Annotations",
-           assemble=environment.mapping,
+           assemble=_MAPPING,
            help="Hand an annotation (name=value) to the runtime"),
     Option("attach", "a", "list", convert=_stream, help="Attach to STDIN, STDOUT or STDERR"),
     Option("blkio-weight", metavar="uint16", default=0, field="HostConfig.BlkioWeight",
@@ -213,7 +205,7 @@ OPTIONS = (
     Option("device", kind="list",
            help="Add a device of the host (host[:container][:rwm], or a CDI name)"),
     Option("device-cgroup-rule", kind="list", field="HostConfig.DeviceCgroupRules",
-           convert=_checked(devices.cgroup_rule),
+           convert=_checked(later("devices", "cgroup_rule")),
            help="Allow devices by number ('c 10:* rwm')"),
     *(
         Option(f"device-{word}-{unit}", kind="list", convert=_checked(read), assemble=_each(read),
@@ -227,16 +219,18 @@ OPTIONS = (
     ),
     Option("disable-content-trust", kind="bool", default=True,
            help="Skip image verification; ketch has no other way"),
-    Option("dns", kind="list", field="HostConfig.Dns", convert=hosts.address,
+    Option("dns", kind="list", field="HostConfig.Dns", convert=_ADDRESS,
            help="Set custom DNS servers"),
     Option("dns-option", kind="list", field="HostConfig.DnsOptions", aliases=("dns-opt",),
            help="Set DNS options"),
-    Option("dns-search", kind="list", field="HostConfig.DnsSearch", convert=hosts.search_domain,
+    Option("dns-search", kind="list", field="HostConfig.DnsSearch",
+           convert=later("hosts", "search_domain"),
            help="Set custom DNS search domains"),
     Option("domainname", field="Config.Domainname", help="Container NIS domain name"),
     Option("entrypoint", field="Config.Entrypoint", assemble=_entrypoint,
            help="Program to run instead of the image's ENTRYPOINT"),
-    Option("env", "e", "list", convert=environment.variable, help="Set environment variables"),
+    Option("env", "e", "list", convert=later("environment", "variable"),
+           help="Set environment variables"),
     Option("env-file", kind="list", help="Read environment variables from a file"),
     Option("explain", kind="bool",
            help="Say on standard error how the container is made, step by step"),
@@ -251,7 +245,7 @@ OPTIONS = (
     Option("health-interval", metavar="duration", default=0, convert=_PERIOD,
            help="Time between checks (ms|s|m|h)"),
     Option("health-on-failure", field="Config.HealthcheckOnFailureAction",
-           convert=_later("health", "on_failure"),
+           convert=later("health", "on_failure"),
            help="What to do once the container is unhealthy (none|kill|restart|stop)"),
     Option("health-retries", kind="int", help="Consecutive failures that mean unhealthy"),
     Option("health-start-interval", metavar="duration", default=0, convert=_PERIOD,
@@ -276,9 +270,10 @@ OPTIONS = (
            help="Isolation technology; 'default' is the only one on Linux"),
     Option("kernel-memory", metavar="bytes", default=0, field="HostConfig.KernelMemory",
            convert=values.size, help="Kernel memory limit, which Linux has no more"),
-    Option("label", "l", "list", convert=environment.label, help="Set metadata on the container"),
+    Option("label", "l", "list", convert=later("environment", "label"),
+           help="Set metadata on the container"),
     Option("label-file", kind="list", help="Read labels from a file"),
-    Option("link", kind="list", field="HostConfig.Links", convert=_later("endpoints", "link"),
+    Option("link", kind="list", field="HostConfig.Links", convert=later("endpoints", "link"),
            help="Link to another container (name[:alias])"),
     Option("link-local-ip", kind="list", help="Link-local addresses of the container"),
     Option("log-driver", help="Logging driver of the container"),
@@ -317,14 +312,14 @@ OPTIONS = (
            help="Publish a port on the host ([[address:]port:]port[/protocol])"),
     Option("publish-all", "P", "bool", field="HostConfig.PublishAllPorts",
            help="Publish all exposed ports on free ports of the host"),
-    Option("publish-default-ip", field="HostConfig.PublishDefaultIp", convert=hosts.address,
+    Option("publish-default-ip", field="HostConfig.PublishDefaultIp", convert=_ADDRESS,
            help="Address of the host for ports that are published without one"),
     Option("pull", default="missing", help="Pull the image before (always|missing|never)"),
     Option("quiet", "q", "bool", help="Say nothing of what is pulled"),
     Option("read-only", kind="bool", field="HostConfig.ReadonlyRootfs",
            help="Mount the container's root filesystem read-only"),
     Option("restart", default="no", field="HostConfig.RestartPolicy",
-           assemble=_later("restart", "policy"),
+           assemble=later("restart", "policy"),
            help="When to start the container again (no|always|unless-stopped|on-failure[:n])"),
     Option("rm", kind="bool", field="HostConfig.AutoRemove",
            help="Remove the container and its anonymous volumes when it exits"),
@@ -341,7 +336,7 @@ OPTIONS = (
     Option("storage-opt", kind="list", field="HostConfig.StorageOpt", assemble=_storage,
            help="Options of the writable layer (size=10G)"),
     Option("sysctl", kind="list", metavar="map", field="HostConfig.Sysctls",
-           convert=sysctls.sysctl, assemble=environment.mapping,
+           convert=later("sysctls", "sysctl"), assemble=_MAPPING,
            help="Set kernel parameters of the container's namespaces"),
     Option("timeout", kind="int", field="HostConfig.Timeout",
            help="Seconds that the container may run before it is killed"),
@@ -453,7 +448,7 @@ def request(
     if listed["uidmap"] or listed["gidmap"]:
         if host.get("UsernsMode"):
             raise InvalidArgumentError("conflicting options: --userns and --uidmap or --gidmap")
-        from ketch.spec import user_namespaces  # noqa: PLC0415 - see _later
+        from ketch.spec import user_namespaces  # noqa: PLC0415 - see later
 
         host["UsernsMode"] = user_namespaces.mode_of_maps(listed["uidmap"], listed["gidmap"])
     if listed["security-opt"]:
@@ -515,6 +510,8 @@ def _take_mounts(
     host: "dict[str, Any]",
     caller: Caller,
 ) -> None:
+    from ketch.spec import mounts  # noqa: PLC0415 - see later
+
     specifications = [mounts.volume(text, caller.directory) for text in listed["volume"]]
     if binds := [text for text in specifications if ":" in text]:
         host["Binds"] = binds
@@ -552,6 +549,8 @@ def _api_socket(caller: Caller, variables: list[str]) -> "list[Mount]":
 
 
 def _take_devices(listed: "dict[str, list[str]]", host: "dict[str, Any]") -> None:
+    from ketch.spec import devices  # noqa: PLC0415 - see later
+
     named = [text for text in listed["device"] if devices.is_cdi(text)]
     if paths := [text for text in listed["device"] if text not in named]:
         host["Devices"] = [devices.device(text) for text in paths]
@@ -567,7 +566,7 @@ def _take_ports(
 ) -> None:
     if not listed["publish"] and not listed["expose"]:
         return
-    from ketch.spec import ports  # noqa: PLC0415 - see _later
+    from ketch.spec import ports  # noqa: PLC0415 - see later
 
     if published := ports.published(listed["publish"]):
         host["PortBindings"] = published
@@ -579,7 +578,7 @@ def _take_ports(
 
 def _take_health(given: "Mapping[str, Value]", config: "dict[str, Any]") -> None:
     if any(given[option.name] for option in OPTIONS if "health" in option.name):
-        from ketch.spec import health  # noqa: PLC0415 - see _later
+        from ketch.spec import health  # noqa: PLC0415 - see later
 
         if check := health.healthcheck(given):
             config["Healthcheck"] = check
@@ -590,7 +589,7 @@ def _take_logging(given: "Mapping[str, Value]", options: list[str], host: "dict[
     if driver == "none" and options:
         raise InvalidArgumentError("invalid logging opts for driver none")
     if driver or options:
-        host["LogConfig"] = {"Type": driver, "Config": environment.mapping(options)}
+        host["LogConfig"] = {"Type": driver, "Config": _MAPPING(options)}
 
 
 def _networking(
@@ -607,7 +606,7 @@ def _networking(
         if mode:
             host["NetworkMode"] = mode
         return {}
-    from ketch.spec import endpoints  # noqa: PLC0415 - see _later
+    from ketch.spec import endpoints  # noqa: PLC0415 - see later
 
     mode, wanted = endpoints.networking(networks, options)
     if networks:
@@ -616,6 +615,8 @@ def _networking(
 
 
 def _environment(listed: "dict[str, list[str]]", caller: Caller) -> list[str]:
+    from ketch.spec import environment  # noqa: PLC0415 - see later
+
     entries = []
     for name in listed["env-file"]:
         entries += environment.read_file(name, caller.content(name), caller.environment)
@@ -623,6 +624,8 @@ def _environment(listed: "dict[str, list[str]]", caller: Caller) -> list[str]:
 
 
 def _labels(listed: "dict[str, list[str]]", caller: Caller) -> dict[str, str]:
+    from ketch.spec import environment  # noqa: PLC0415 - see later
+
     entries = []
     for name in listed["label-file"]:
         entries += environment.read_file(name, caller.content(name))

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ketch.cli import session
+from ketch.cli import caller, session
 from ketch.engine.requests import wire
 from ketch.spec import detach_keys
 
@@ -78,6 +78,10 @@ def test_detach_sequences(
 )  # fmt: skip
 def test_keys_are_read(text: str, keys: bytes) -> None:
     assert detach_keys.parse_detach_keys(text) == keys
+
+
+def test_the_usual_keys_are_the_default_ones() -> None:
+    assert detach_keys.parse_detach_keys(detach_keys.DEFAULT) == caller.USUAL_KEYS
 
 
 @pytest.mark.parametrize("text", ["", "ctrl-", "ctrl-P", "ctrl-pp", "ctrl-1", "a,,b", "ab"])

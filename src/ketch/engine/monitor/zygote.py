@@ -52,7 +52,14 @@ def main() -> None:
     import encodings.ascii  # noqa: F401, PLC0415
     import resource  # noqa: F401, PLC0415
 
-    from ketch.cgroups import delegation, freezer, members  # noqa: F401, PLC0415
+    from ketch.cgroups import (  # noqa: F401, PLC0415
+        delegation,
+        device_program,
+        facts,
+        freezer,
+        members,
+        resources,
+    )
     from ketch.engine.containers import containers  # noqa: F401, PLC0415
     from ketch.engine.monitor import monitor, rehearsal  # noqa: PLC0415
     from ketch.engine.networks import networks  # noqa: F401, PLC0415
