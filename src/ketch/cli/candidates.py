@@ -229,7 +229,7 @@ def _joined(place: Place) -> Answer:
     """The values of ``run --network``."""
     answer = _namespace()(place)
     if ":" not in place.word:
-        answer.words = [*_networks(place).words, *answer.words]
+        answer.words = [*_networks(place).words, *answer.words, *endpoints.PRIVATE]
         answer.directive = NO_FILES
     return answer
 

@@ -10,6 +10,7 @@ from ketch.errors import InvalidArgumentError, NotFoundError, PermissionDeniedEr
 from ketch.linux import rtnetlink
 from ketch.network.ipam import Network
 from ketch.spec.digits import decimal
+from ketch.spec.endpoints import is_private
 from ketch.spec.values import boolean, quoted
 
 TYPE_CHECKING = False
@@ -70,6 +71,10 @@ def check(document: "Mapping[str, Any]") -> None:
     if name in PREDEFINED:
         raise PermissionDeniedError(
             f"operation is not permitted on predefined {name} network", "choose another name"
+        )
+    if is_private(name):
+        raise PermissionDeniedError(
+            f"cannot make a network {quoted(name)}: that is a network mode", "choose another name"
         )
     driver = document.get("Driver") or "bridge"
     if driver in {"host", "null"}:

@@ -116,6 +116,7 @@ def is_stub(resolv_conf: str) -> bool:
 def resolv_conf(
     host: str,
     *,
+    forwarding: Sequence[str] = (),
     servers: Sequence[str] = (),
     search: Sequence[str] = (),
     options: Sequence[str] = (),
@@ -127,6 +128,7 @@ def resolv_conf(
 
     Args:
         host: the host's, to which what follows makes changes.
+        forwarding: addresses by which the host's servers are reached, before these themselves.
         servers: ``--dns``: addresses instead of the host's servers.
         search: ``--dns-search``: instead of the host's domains; ``.`` for none.
         options: ``--dns-option``: instead of the host's options.
@@ -141,7 +143,8 @@ def resolv_conf(
         resolver.servers = list(servers)
     elif not host_network:
         resolver.servers = [
-            server for server in resolver.servers if _reachable(server, ipv6=ipv6)
+            *forwarding,
+            *(server for server in resolver.servers if _reachable(server, ipv6=ipv6)),
         ] or [*FALLBACK_SERVERS, *(_FALLBACK_SERVERS_IPV6 if ipv6 else ())]
     if search:
         resolver.search = [domain for domain in search if domain != "."]

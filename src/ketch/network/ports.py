@@ -72,6 +72,14 @@ class Port:
         at = self.host_address
         return not self.routed and at.version == 4 and (at.is_unspecified or at.is_loopback)
 
+    @property
+    def is_private(self) -> bool:
+        """Whether a program that is the container's alone leads there, not the packet filter.
+
+        Whatever addresses the container has then, it has no others' company: none is said.
+        """
+        return self.address.is_unspecified
+
     def element(self) -> Element:
         """What the packet filter has of it: the container's place by the host's."""
         name, words, key = self._key()

@@ -208,6 +208,17 @@ class Sandbox:
         if link is not None:
             self._inside.execute(rtnetlink.delete_link(link.index))
 
+    def addresses(self) -> "list[Interface]":
+        """The addresses of its links, without those that lead nowhere else: loopback, link-local.
+
+        Raises:
+            SyscallError: the kernel refused.
+        """
+        return [
+            one for one in self._inside.addresses()
+            if not one.ip.is_loopback and not one.ip.is_link_local
+        ]  # fmt: skip
+
     def interfaces(self) -> set[str]:
         """Names of the links that are there."""
         return {link.name for link in self._inside.links()}

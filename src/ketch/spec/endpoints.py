@@ -13,6 +13,9 @@ DEFAULT = "default"
 """The name that stands for the network of containers that ask for none."""
 
 
+PRIVATE = ("pasta", "slirp4netns")
+"""Modes of a container that has the machine's network by a program of its own, as podman's."""
+
 _MAC_DIGITS = 12
 
 
@@ -30,7 +33,19 @@ class _Attachment:
 
 def is_user_defined(mode: str) -> bool:
     """Whether a network mode names a network that somebody made."""
-    return mode not in {"", DEFAULT, "bridge", "host", "none"} and not is_container(mode)
+    if mode in {"", DEFAULT, "bridge", "host", "none"}:
+        return False
+    return not is_container(mode) and not is_private(mode)
+
+
+def is_private(mode: str) -> bool:
+    """Whether a mode asks for a program that leads out for this container alone."""
+    return mode.partition(":")[0] in PRIVATE
+
+
+def private_options(mode: str) -> list[str]:
+    """What the program is told: ``pasta:--mtu,1500`` has two options."""
+    return [option for option in mode.partition(":")[2].split(",") if option]
 
 
 def is_container(mode: str) -> bool:

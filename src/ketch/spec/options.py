@@ -293,7 +293,8 @@ OPTIONS = (
     Option("name", help="Assign a name to the container"),
     Option("network", kind="list", metavar="network", aliases=("net",), convert=_network,
            help="Network to connect to: a name, 'bridge' (default), 'none', 'host', "
-                "'container:NAME', or with options: name=NAME,alias=NAME,ip=ADDRESS"),
+                "'container:NAME', 'pasta[:OPTIONS]', 'slirp4netns[:OPTIONS]', or with options: "
+                "name=NAME,alias=NAME,ip=ADDRESS"),
     Option("network-alias", kind="list", aliases=("net-alias",),
            help="Further name of the container on its network"),
     Option("no-healthcheck", kind="bool", help="Disable the image's health check"),

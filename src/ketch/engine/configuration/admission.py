@@ -239,10 +239,16 @@ _UNDEFINED = "This would result in undefined behavior"
 
 def _check_network(config: "Config", resources: "HostConfig") -> None:
     mode = resources.get("NetworkMode", "")
-    if mode == "host" and resources.get("Links"):
+    private = endpoints.is_private(mode)
+    if resources.get("Links") and (mode == "host" or private):
+        kind = mode.partition(":")[0]
         raise InvalidArgumentError(
-            f"conflicting options: host type networking can't be used with links. {_UNDEFINED}"
+            f"conflicting options: {kind} type networking can't be used with links. {_UNDEFINED}"
         )
+    if private:
+        from ketch.network.uplink.private import Asked  # noqa: PLC0415 - few ask for that
+
+        Asked(mode)
     for port, bindings in resources.get("PortBindings", {}).items():
         from ketch.spec import ports  # noqa: PLC0415 - most containers publish nothing
 

@@ -129,6 +129,7 @@ def require_support(container: "Container") -> None:
         "an init of the engine's (--init)": resources.get("Init"),
         "the host's network or another container's (--network)": network == "host"
         or endpoints.is_container(network),
+        "a program that leads out for it alone (--network)": endpoints.is_private(network),
         "ids of its own (--userns)": is_apart(resources.get("UsernsMode", "")),
         "namespaces of others (--pid, --ipc, --uts)": resources.get("PidMode")
         or resources.get("UTSMode")

@@ -19,6 +19,7 @@ from ketch.engine.records import names
 from ketch.errors import KetchError, UnsupportedError
 from ketch.linux import process
 from ketch.network.sandbox import connections
+from ketch.spec.endpoints import is_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def hold(client: "Client", engine: "Engine", asked: "Mapping[str, Any]") -> None
             "ExtraHosts": list(asked["hosts"]),
         },
     }
-    if name in {"host", "none"} or name.startswith("container:"):
+    if name in {"host", "none"} or name.startswith("container:") or is_private(name):
         raise UnsupportedError(f"a build cannot hold the network {name}")
     settings, store = engine.settings, engine.store
     uplink = uplinks.leave(settings)

@@ -20,7 +20,7 @@ from ketch.engine.requests.launch import ERROR_LOG
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError, UnavailableError, in_words
 from ketch.network.uplink.outside import NoWayOutError
-from ketch.spec import environment, options
+from ketch.spec import endpoints, environment, options
 from ketch.spec.capabilities import spelt_out
 
 TYPE_CHECKING = False
@@ -101,6 +101,14 @@ def register(
     engine = _engine(fields)
     container = engine.containers.read(_text(fields, "container"))
     plan = engine.endpoints.current(container.id)
+    mode = container.record["HostConfig"].get("NetworkMode", "")
+    if endpoints.is_private(mode):
+        from ketch.engine.networks import private  # noqa: PLC0415 - few ask for that
+
+        kept = None if "uplink" in has else private.reconnect(engine, container)
+        names, sockets = ([], []) if kept is None else (["uplink"], [kept.fileno()])
+        channel.tell({"at": "registered", "services": names}, sockets)
+        return
     uplink = uplinks.leave(engine.settings, outward=plan.leads_out and "uplink" not in has)
     with open_process(container.init_pid, container.init_start_time) as alive:
         if alive is None:

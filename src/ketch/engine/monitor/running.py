@@ -286,7 +286,9 @@ def _create(
     owner = apart.descriptor if apart is not None else None
     held.callback(releasing.release, engine.store, settings, container.id)
     home = shared.network_home or container
-    parts.uplink = uplink = uplinks.leave_for(settings, home.record["HostConfig"]["NetworkMode"])
+    mode = home.record["HostConfig"]["NetworkMode"]
+    joined = shared.network_home is not None
+    parts.uplink = uplink = uplinks.leave_for(settings, mode, joined=joined)
     held.callback(uplink.close)
     parts.wires = wires = held.enter_context(
         wiring.prepare(engine, container, uplink, say, owner=owner)
@@ -294,7 +296,7 @@ def _create(
     sandbox = wires.sandbox
     if shared.network_home is not None and pins.is_free(request):
         wiring.free(engine, shared.network_home)
-    if sandbox is not None and wires.addresses:
+    if sandbox is not None and wires.named:
         say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
         parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
         held.callback(parts.resolver.close)
@@ -437,7 +439,7 @@ def _write_name_files(
     files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
     _write(files.hosts, hosts)
     _write(files.hostname, names.hostname(config["Hostname"]))
-    _write(files.resolv_conf, resolution.resolv_conf(resources, named=bool(addresses)))
+    _write(files.resolv_conf, resolution.resolv_conf(resources, wires.servers, named=wires.named))
     if apart is not None and apart.mapping is None:
         root = apart.uids.first_outside(), apart.gids.first_outside()
         for path in (files.hosts, files.hostname, files.resolv_conf):

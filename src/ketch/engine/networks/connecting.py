@@ -25,7 +25,7 @@ from ketch.engine.networks.releasing import withdraw
 from ketch.engine.processes import await_readable, open_process
 from ketch.errors import ConflictError, NotFoundError, UnavailableError
 from ketch.network.sandbox import Sandbox
-from ketch.spec.endpoints import is_container
+from ketch.spec.endpoints import is_container, is_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,12 @@ def connect(
     """
     container, network = engine.containers.find(reference), engine.networks.find(network_name)
     record = container.record
-    if is_container(record["HostConfig"].get("NetworkMode", "")):
+    mode = record["HostConfig"].get("NetworkMode", "")
+    if is_private(mode):
+        raise ConflictError(
+            f"container {container.name} has the network {mode}, which excludes all others"
+        )
+    if is_container(mode):
         raise ConflictError(
             "container sharing network namespace with another container or host cannot be "
             "connected to any other network"

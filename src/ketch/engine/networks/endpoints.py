@@ -34,7 +34,7 @@ from ketch.errors import (
 )
 from ketch.linux import procfs
 from ketch.network import definition, ipam
-from ketch.spec.endpoints import is_container, mac_address
+from ketch.spec.endpoints import is_container, is_private, mac_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ketch.engine.networks.uplinks import Uplink
     from ketch.engine.settings import Settings
     from ketch.network.ports import Port
+    from ketch.network.uplink.outside import Outside
 
 _INTERFACE = "com.docker.network.endpoint.ifname"
 _SHORT_ID_LENGTH = 12
@@ -143,6 +144,13 @@ class Endpoints:
         asked: Mapping[str, Any] = (request.get("NetworkingConfig") or {}).get(
             "EndpointsConfig"
         ) or {}
+        if is_private(mode):
+            if any(any((one or {}).values()) for one in asked.values()) or set(asked) - {mode}:
+                raise InvalidArgumentError(
+                    f"conflicting options: a container with the network {mode} is on no other, and "
+                    "has no address or name there"
+                )
+            return
         with self._store.transaction() as connection:
             links.declare(connection, container_id, linked)
             # A network may be named here by its name, there by its id or the start of that.
@@ -215,6 +223,36 @@ class Endpoints:
         except BaseException:
             publishing.let_go(plan.taken)
             plan.turn.close()
+            raise
+        return plan
+
+    def acquire_private(
+        self, container_id: str, record: "Mapping[str, Any]", uplink: "Outside"
+    ) -> Plan:
+        """Take the ports of a container that has a way out of its own; it is on no network.
+
+        Args, returns and raises what ``acquire`` does. The ports are free again as soon as
+        ``taken`` is closed, and are then for the program that leads to the container.
+        """
+        asked = publishing.asked(record)
+        plan = Plan()
+        ways = {}
+        if asked:
+            from ketch.network.uplink.private import Asked  # noqa: PLC0415 - few ask for that
+
+            versions = Asked(record["HostConfig"]["NetworkMode"]).versions & uplink.versions()
+            ways = publishing.private_ways(
+                versions, configuration_file.read(self._settings).get("ip", "")
+            )
+        try:
+            with self._store.transaction() as connection:
+                leases.notice_reboot(connection, self._boot_id)
+                leases.give_back(connection, container_id)
+                publishing.choose(
+                    connection, container_id, asked, ways, "", plan.ports, plan.taken, uplink
+                )
+        except BaseException:
+            publishing.let_go(plan.taken)
             raise
         return plan
 

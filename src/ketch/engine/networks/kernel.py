@@ -133,7 +133,7 @@ def _passing(settings: "Settings", store: "Store") -> firewall.Wanted:
     links = [network.link() for network in found.values() if network.subnets]
     ports = []
     for container_id, own in published.items():
-        for port in own:
+        for port in (one for one in own if not one.is_private):
             port.owner = owner(settings, container_id)
             ports.append(port)
     return firewall.Wanted(

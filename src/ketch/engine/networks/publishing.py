@@ -143,6 +143,19 @@ def choose(
             _record(connection, container_id, port)
 
 
+def private_ways(versions: "Collection[int]", default: str) -> dict[int, Way]:
+    """How packets come to a container by a program that is its alone.
+
+    Args:
+        versions: the IP versions that the program leads out by.
+        default: the host's address where none is asked for; every one where empty.
+    """
+    return {
+        version: Way(ip_address(_EVERYWHERE[version]), routed=False, default=default)
+        for version in sorted(versions)
+    }
+
+
 def recorded(
     connection: sqlite3.Connection, container_ids: Collection[str] | None = None
 ) -> dict[str, list[Port]]:

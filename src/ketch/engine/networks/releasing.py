@@ -59,7 +59,7 @@ def release(
     def cut_off() -> None:
         try:
             cut(ends, namespace)
-            withdraw(plan.ports, freed, late)
+            withdraw([one for one in plan.ports if not one.is_private], freed, late)
         except (UnsupportedError, OSError) as error:
             if not _was_never_there(ends, error):
                 raise

@@ -12,7 +12,7 @@ from ketch.network.uplink import programs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ketch.engine.settings import Settings
@@ -77,11 +77,14 @@ def request(settings: "Settings", container_id: str) -> bool:
     )
 
 
-def resolv_conf(resources: "Mapping[str, Any]", *, named: bool) -> str:
+def resolv_conf(
+    resources: "Mapping[str, Any]", forwarding: "Sequence[str]" = (), *, named: bool
+) -> str:
     """What a container's /etc/resolv.conf says, by the host's as it is now.
 
     Args:
         resources: the container's ``HostConfig``.
+        forwarding: addresses by which the host's name server is reached.
         named: whether it has a name server of its own.
     """
     host = read(names.RESOLV_CONF)
@@ -89,6 +92,7 @@ def resolv_conf(resources: "Mapping[str, Any]", *, named: bool) -> str:
         host = read(names.SYSTEMD_RESOLV_CONF) or host
     return names.resolv_conf(
         host,
+        forwarding=forwarding,
         servers=resources.get("Dns", ()),
         search=resources.get("DnsSearch", ()),
         options=resources.get("DnsOptions", ()),

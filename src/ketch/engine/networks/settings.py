@@ -41,7 +41,7 @@ def document(engine: "Engine", container: "Container") -> Struct:
             "Bridge": "",
             "SandboxID": _sandbox_id(container, path) if running else "",
             "SandboxKey": path if running else "",
-            "Ports": published(container.record, ports) if running and endpoints else {},
+            "Ports": published(container.record, ports) if running and (endpoints or ports) else {},
             "HairpinMode": False,
             "LinkLocalIPv6Address": "",
             "LinkLocalIPv6PrefixLen": 0,

@@ -19,7 +19,7 @@ from ketch.linux import process
 from ketch.linux.scopes import owned, suppress
 from ketch.network import ports
 from ketch.network.uplink.outside import Outside, RefusedError
-from ketch.spec.endpoints import is_container
+from ketch.spec.endpoints import is_container, is_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,15 +90,18 @@ def within(settings: "Settings") -> Uplink:
     return Later() if settings.home else Direct()
 
 
-def leave_for(settings: "Settings", mode: str) -> Uplink:
+def leave_for(settings: "Settings", mode: str, *, joined: bool = False) -> Uplink:
     """Enter the network where a new container's is to be made: see ``leave``.
 
     Args:
         settings: the engine's places.
         mode: what the container is to have, as ``NetworkMode`` has it: ``host`` is here.
+        joined: whether another one has that, whose network it shares.
     """
     if mode == "host":
         return Direct()
+    if is_private(mode):
+        return leave(settings, outward=False) if joined else leave_privately(settings)
     return leave(settings, outward=mode != "none" and not is_container(mode))
 
 
@@ -118,6 +121,21 @@ def leave(settings: "Settings", *, outward: bool = True) -> Uplink:
     if entering.is_there(settings):
         return Direct()
     uplink = _reach(settings) if outward else Direct()
+    try:
+        entering.enter_network(settings)
+    except BaseException:
+        uplink.close()
+        raise
+    return uplink
+
+
+def leave_privately(settings: "Settings") -> Outside:
+    """Likewise for a container that has a program of its own, for which root's is asked as well.
+
+    Raises:
+        UnavailableError: the process that keeps such programs cannot be started.
+    """
+    uplink = _reach(settings)
     try:
         entering.enter_network(settings)
     except BaseException:

@@ -16,7 +16,7 @@ from ketch.network import pinning
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Sandbox
 from ketch.network.uplink.outside import NoWayOutError
-from ketch.spec.endpoints import is_container
+from ketch.spec.endpoints import is_container, is_private
 from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
@@ -41,12 +41,14 @@ class Wiring:
         links: what it is told of containers linked by ``--link``.
         taken: descriptors of sockets that keep its published ports from others. While they are
             open nobody else of the host can have these ports; nothing else depends on them.
+        servers: name servers that a program of its own brings; else the engine's answers.
+        uplink: what leads out of the network that the caller is in.
         warning: what it does without, to be told; empty mostly.
     """
 
     __slots__ = (
-        "_opened", "_ports", "_transaction", "_uplink", "addresses", "gateways", "links", "sandbox",
-        "taken", "warning",
+        "_opened", "_ports", "_transaction", "addresses", "gateways", "links", "sandbox", "servers",
+        "taken", "uplink", "warning",
     )  # fmt: skip
 
     def __init__(self, uplink: "Uplink") -> None:
@@ -56,7 +58,8 @@ class Wiring:
         self.links: list[linking.Link] = []
         self.taken: list[int] = []
         self.warning = ""
-        self._uplink = uplink
+        self.servers: list[str] = []
+        self.uplink = uplink
         self._transaction: Transaction | None = None
         self._ports: Sequence[Port] = ()
         self._opened = ExitStack()
@@ -69,6 +72,16 @@ class Wiring:
         """Close it."""
         self.close()
 
+    @property
+    def named(self) -> bool:
+        """Whether the engine's name server answers there."""
+        return bool(self.addresses) and not self.servers
+
+    def own(self, sandbox: Sandbox) -> Sandbox:
+        """Hold the container's namespace, until ``close``."""
+        self.sandbox = self._opened.enter_context(sandbox)
+        return sandbox
+
     def settle(self) -> None:
         """Wait until packet filter and way out are what the container needs; mostly they are.
 
@@ -80,14 +93,14 @@ class Wiring:
             OSError: the kernel refused.
         """
         try:
-            self._uplink.await_way()
+            self.uplink.await_way()
         except NoWayOutError as error:
             self.warning = f"its networks lead to other containers alone: {error}"
         if self._transaction is not None:
             transaction, self._transaction = self._transaction, None
             transaction.wait()
         publishing.settle(self._ports)
-        self._uplink.publish(self._ports, self.taken)
+        self.uplink.publish(self._ports, self.taken)
 
     def close(self) -> None:
         """Close this process's hold on namespace and ports; what runs in the namespace keeps it."""
@@ -164,6 +177,12 @@ def connect(
     say = say or _keep_quiet
     if is_container(_mode(record)):
         return wiring
+    if is_private(_mode(record)):
+        with _refusals_explained():
+            from ketch.engine.networks import private  # noqa: PLC0415 - few ask for that
+
+            private.connect(engine, container_id, record, wiring, say, owner)
+        return wiring
     with _refusals_explained(), ExitStack() as undo:
         undo.callback(wiring.close)
         plan = _acquire(engine, container_id, record, uplink, told=told)
@@ -186,11 +205,11 @@ def connect(
             has_ipv6 = any(
                 address.version == 6 for one in plan.members for address in one.addresses
             )
-            wiring.sandbox = wiring._opened.enter_context(Sandbox(ipv6=has_ipv6, owner=owner))
+            sandbox = wiring.own(Sandbox(ipv6=has_ipv6, owner=owner))
             reclaiming.make(engine.settings, plan.links())
             for one in plan.endpoints():
                 _say_link(say, one)
-                wiring.sandbox.connect(one)
+                sandbox.connect(one)
             plan.turn.close()
             for port in plan.ports:
                 say(f"publish {publishing.spoken(port)} · nft(8)")

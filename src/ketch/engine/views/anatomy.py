@@ -221,7 +221,9 @@ def _port(port: "Port", links: "list[Document]") -> "Document":
     ]
     inside = f"{bracketed(port.address)}:{port.port}"
     element = port.element()
-    if port.routed:
+    if port.is_private:
+        way = ["the program that leads out for this container alone passes on what comes there"]
+    elif port.routed:
         way = [f"set inet ketch {element.name} lets packets to {inside} through as they come"]
     else:
         way = [
@@ -230,7 +232,7 @@ def _port(port: "Port", links: "list[Document]") -> "Document":
             "forward: it passes, since its destination was translated",
         ]
     way += [f"over bridge {place}" for place in near]
-    if not port.routed:
+    if not port.routed and not port.is_private:
         way.append("answers: connection tracking gives them back the address that was asked")
     return {
         "protocol": port.protocol,

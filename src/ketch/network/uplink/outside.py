@@ -8,7 +8,11 @@ with the machine's own addresses, or ``none MESSAGE HINT`` where there is none.
 ``bind PROTOCOL ADDRESS PORT`` asks for a socket of the machine's, and is answered ``ok`` with it,
 ``none`` where the kernel does not speak the protocol, ``refused ERRNO HINT`` where it is not to be
 had. ``publish PROTOCOL ADDRESS PORT``, with such a socket, has what comes to it passed on to a
-container, and is not answered. Anything else ends the conversation.
+container, and is not answered. ``versions`` is answered ``ok VERSION...``, the IP versions in
+which the machine reaches others. ``lead DOCUMENT``, with a network namespace, has a program lead
+out of it for this container alone: the document is JSON, ``mode`` and ``forwards`` as ``private``
+has them; it is answered ``ok``, addresses of name servers, an empty word, and the machine's
+addresses, or ``none MESSAGE HINT``. Anything else ends the conversation.
 """
 
 import _socket
@@ -22,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MESSAGE_BYTES_MAX = 256
+MESSAGE_BYTES_MAX = 64 * 1024
 RELAYED = ("tcp", "udp")
 HELLO = b"hello"
 _ANSWER_BYTES_MAX = 16 * 1024
@@ -124,7 +128,7 @@ class Outside:
         """
         if protocol not in RELAYED:
             raise UnsupportedError(
-                f"an ordinary user can publish ports of {' and '.join(RELAYED)}, not of {protocol}",
+                f"ports of {' and '.join(RELAYED)} can be passed on here, not of {protocol}",
                 "with --network host the program itself listens on the machine's addresses",
             )
         self._say("bind", protocol, str(address), str(port))
@@ -167,6 +171,39 @@ class Outside:
         missing = [one for one in published if not one.routed and one.place not in held]
         again = [self.bind(one.protocol, one.host_address, one.host_port) for one in missing]
         self.publish(published, [*taken, *(one for one in again if one is not None)])
+
+    def versions(self) -> frozenset[int]:
+        """The IP versions in which the machine reaches others.
+
+        Raises:
+            UnavailableError: there is nobody to ask.
+        """
+        self._say("versions")
+        (_, *words), _ = self._hear()
+        return frozenset(map(int, words))
+
+    def lead(self, document: str, namespace: int) -> tuple[list[str], list[str]]:
+        """Have a container led out by a program of its own, as long as the connection is held.
+
+        Args:
+            document: see above.
+            namespace: descriptor of the container's network namespace.
+
+        Returns:
+            Addresses of name servers, and of the machine, as the container reaches them.
+
+        Raises:
+            UnavailableError: the program does not do it; why.
+        """
+        if len(document) > MESSAGE_BYTES_MAX // 2:
+            raise UnavailableError("the network's options and ports are too many to be passed on")
+        self._say("lead", document, descriptor=namespace)
+        (verdict, *words), _ = self._hear()
+        if verdict != "ok":
+            raise UnavailableError(*(*words, "", "")[:2])
+        self._wanted = True
+        middle = words.index("")
+        return words[:middle], words[middle + 1 :]
 
     def _say(self, *words: str, descriptor: int | None = None) -> None:
         rights = [] if descriptor is None else process.rights(descriptor)

@@ -1,8 +1,9 @@
-"""The programs that lead out of a network namespace, as they are to be called. Pure.
+"""The programs that lead out of a user's network, as they are to be called. Pure.
 
 Both give the namespace the same link, addresses and name server. The addresses are none of the
 machine's, so that a container reaches what listens on the machine's own; what listens on its
-loopback alone it does not reach. Sources: passt(1) of March 2023 and of May 2025, slirp4netns(1).
+loopback alone it does not reach. How they are called for one container alone, as it asks for it, is
+in ``private``. Sources: passt(1) of March 2023 and of May 2025, slirp4netns(1).
 """
 
 from ipaddress import ip_address, ip_interface

@@ -20,6 +20,7 @@ from ketch.linux import namespaces, process
 from ketch.linux.scopes import owned, suppress
 from ketch.network import ports
 from ketch.network.uplink import outside, uplink
+from ketch.network.uplink.privately import Private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ IDLE_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 _LASTING_SECONDS = 1.0
 _RELAY_SECONDS = 5.0
+_LOOK_SECONDS = 0.005
 _BACKLOG = 4096  # the kernel's default limit, net.core.somaxconn
 
 
@@ -42,8 +44,8 @@ class Service:
         directory: a directory of the user's alone.
     """
 
-    __slots__ = ("_clients", "_directory", "_led", "_listener", "_network", "_poll", "_problem",
-                 "_published", "_relay", "_tried_at", "_uplink")  # fmt: skip
+    __slots__ = ("_clients", "_directory", "_led", "_listener", "_network", "_poll", "_private",
+                 "_problem", "_published", "_relay", "_tried_at", "_uplink")  # fmt: skip
 
     def __init__(self, listener: _socket.socket, network: str, directory: str) -> None:
         self._listener = listener
@@ -52,6 +54,7 @@ class Service:
         self._clients: dict[int, _socket.socket] = {}
         self._led: set[int] = set()  # those who have asked for the way out
         self._published: set[int] = set()  # those who have published ports
+        self._private = Private(directory)
         self._relay: _socket.socket | None = None
         self._uplink: uplink.Uplink | None = None
         self._problem: UnavailableError | None = None
@@ -61,7 +64,8 @@ class Service:
         listener.setblocking(False)
 
     def close(self) -> None:
-        """End the way out."""
+        """End the ways out."""
+        self._private.close()
         if self._uplink is not None:
             self._uplink.close()
             self._uplink = None
@@ -71,6 +75,7 @@ class Service:
         idle_until = time.monotonic() + idle_seconds
         while self._clients or time.monotonic() < idle_until:
             self._mend()
+            self._private.look(self._poll)
             # Those who have left first: their ports may be asked for again by now.
             ready = self._poll.poll(self._patience(idle_until) * 1000)
             for descriptor, _ in sorted(ready, key=lambda one: not one[1] & select.POLLHUP):
@@ -87,6 +92,8 @@ class Service:
     def _patience(self, idle_until: float) -> float:
         """For how many seconds there is nothing to do unless something happens."""
         now = time.monotonic()
+        if self._private.begins:
+            return _LOOK_SECONDS
         if self._led and self._uplink is None:
             return max(0.0, self._tried_at + RETRY_SECONDS - now)
         return RETRY_SECONDS if self._clients else max(0.0, idle_until - now)
@@ -125,6 +132,7 @@ class Service:
         self._poll.unregister(client)
         del self._clients[client.fileno()]
         self._led.discard(client.fileno())
+        self._private.leave(client, self._poll)
         if client.fileno() in self._published and self._relay is not None:
             self._published.remove(client.fileno())
             # Its ports are free when the relay has closed them, not before.
@@ -144,6 +152,12 @@ class Service:
                 outside.answer(client, ("ok", *uplink.own_addresses()))
             else:
                 outside.answer(client, ("none", problem.message, problem.hint))
+            return
+        if verb == "versions" and not words:
+            outside.answer(client, ("ok", *map(str, uplink.reachable())))
+            return
+        if verb == "lead" and len(words) == 1 and descriptor is not None:
+            self._private.lead(client, words[0], descriptor, self._poll)
             return
         if verb not in {"bind", "publish"} or len(words) != 3 or words[0] not in outside.RELAYED:
             raise ValueError(f"{verb!r} with {len(words)} words means nothing")

@@ -18,7 +18,8 @@ from ketch.network.uplink.programs import PASTA, PROGRAMS, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+    from typing import NoReturn
 
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
 _START_SECONDS = 10
@@ -130,7 +131,7 @@ def _start(
     with owned(os.open(f"{directory}/said", flags, 0o600)) as said:
         pid = os.fork()
         if pid == 0:
-            _become(words, said)
+            become(words, said)
         uplink = Uplink(program.name, process.pidfd_open(pid))
         try:
             wanted = len(program.versions & set(versions))
@@ -149,17 +150,32 @@ def _start(
     raise UnavailableError(f"{program.name} does not start: {why}", f"{directory}/said tells more")
 
 
-def _become(words: list[str], said: int) -> None:
-    """Execute a program, in a session of its own, to which nothing of the caller's is open."""
+def become(
+    words: list[str], said: int, prepare: "Callable[[], object] | None" = None, kept: int = -1
+) -> "NoReturn":
+    """Execute a program, in a session of its own, to which nothing of the caller's is open.
+
+    In a child of the caller's, which ends with it.
+
+    Args:
+        words: its command line.
+        said: descriptor of what it writes to.
+        prepare: what is done before.
+        kept: a descriptor that it has as 3; none where negative.
+    """
     try:
         os.setsid()
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if prepare is not None:
+            prepare()
         # pasta takes an ignored SIGPIPE, as Python has it, for a failure to ignore it.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         null = os.open(os.devnull, os.O_RDWR)
         for place, descriptor in enumerate((null, null, said)):
             os.dup2(descriptor, place)
-        process.close_on_exec_from(3)
+        if kept >= 0:
+            os.set_inheritable(os.dup2(kept, 3), True)
+        process.close_on_exec_from(3 if kept < 0 else 4)
         os.execve(words[0], words, {"PATH": ":".join(_PATH)})
     except OSError as error:
         os.write(said, str(error).encode("utf-8", "replace"))
