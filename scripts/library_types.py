@@ -55,7 +55,7 @@ _FORMS = {
 }  # fmt: skip
 _PLAIN = {
     **dict.fromkeys(("Change", "LogEntry", "Result"), "library.container"),
-    "Entry": "sandbox.files", "RunResult": "sandbox.sandbox",
+    "Entry": "sandbox.files", "ProjectChange": "sandbox.changes", "RunResult": "sandbox.sandbox",
 }  # fmt: skip
 
 _KEYWORDS_HEAD = '''"""The keywords of ``run``, ``create`` and ``update``, for type checkers.

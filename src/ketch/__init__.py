@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ketch.library.networks import Network
     from ketch.library.sessions import Session
     from ketch.library.volumes import Volume
+    from ketch.sandbox.changes import ProjectChange
     from ketch.sandbox.code import CodeError, CodeResult
     from ketch.sandbox.files import Entry, Files
     from ketch.sandbox.pool import Pool
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Archive", "Change", "CodeError", "CodeResult", "Container", "Engine", "Entry", "Files",
-    "Image", "LogEntry", "Network", "Pool", "Result", "RunResult", "Sandbox", "Session", "Volume",
-    "__version__", "aio", "errors",
+    "Image", "LogEntry", "Network", "Pool", "ProjectChange", "Result", "RunResult", "Sandbox",
+    "Session", "Volume", "__version__", "aio", "errors",
 ]  # fmt: skip
 # Where each is.
 _MODULES = {
@@ -37,6 +38,7 @@ _MODULES = {
     "CodeResult": "sandbox.code", "Container": "library.container", "Engine": "library.engine",
     "Entry": "sandbox.files", "Files": "sandbox.files", "Image": "library.images",
     "LogEntry": "library.container", "Network": "library.networks", "Pool": "sandbox.pool",
+    "ProjectChange": "sandbox.changes",
     "Result": "library.container", "RunResult": "sandbox.sandbox", "Sandbox": "sandbox.sandbox",
     "Session": "library.sessions", "Volume": "library.volumes",
 }  # fmt: skip

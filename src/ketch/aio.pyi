@@ -19,6 +19,7 @@ from ketch.images.tar import Stream
 from ketch.library.building import BuildEvent, Secret
 from ketch.library.container import Change, LogEntry, Result
 from ketch.library.keywords import BuildOptions, RunOptions, UpdateOptions
+from ketch.sandbox.changes import ProjectChange
 from ketch.sandbox.code import CodeResult
 from ketch.sandbox.files import Entry
 from ketch.sandbox.sandbox import RunResult
@@ -1003,10 +1004,10 @@ class Sandbox:
         image: str | Image,
         *,
         name: str | None = None,
-        user: str = "65534",
-        memory: str | int = "512m",
-        cpus: float = 1.0,
-        pids: int = 128,
+        user: str | None = None,
+        memory: str | int | None = "512m",
+        cpus: float | None = 1.0,
+        pids: int | None = 128,
         disk: str | int = "256m",
         timeout: float | None = 300.0,
         idle_timeout: float | None = None,
@@ -1027,9 +1028,11 @@ class Sandbox:
         Args:
             image: its files, by name or as an ``Image``; pulled where it is not there.
             name: what it is called; a name of its own where None.
-            user: who programs run as, a number or a name in the image.
+            user: who programs run as, a number or a name in the image; where None 65534, or 1000
+                where the engine is an ordinary user's, who has fewer ids.
             memory: how much programs may use, in bytes or as ``512m``, together with what lies in
-                ``writable``.
+                ``writable``. None, here and for what follows, for no limit: an ordinary user's
+                engine can set none where cgroups are of version 1.
             cpus: how many processors' time they may use together.
             pids: how many processes and threads there may be.
             disk: how large each directory of ``writable`` may become.
@@ -1051,6 +1054,41 @@ class Sandbox:
         Raises:
             NotFoundError: there is no such image.
             InvalidArgumentError: a value cannot be.
+        """
+    @classmethod
+    async def host(
+        cls,
+        project: str | os.PathLike[str] = ".",
+        *,
+        memory: str | int | None = "2g",
+        cpus: float | None = 2.0,
+        pids: int | None = 512,
+        disk: str | int = "1g",
+        env: Mapping[str, str] | None = None,
+        mounts: Mapping[str, str] | None = None,
+        engine: Engine | None = None,
+        **create: Any,
+    ) -> Self:
+        """Make a sandbox of the host's own programs and one directory, from no image at all.
+
+        Both are seen where they are. What is written to the project goes to memory:
+        ``changes`` tells of it, ``apply`` takes it over. Nothing else of the host is seen; the
+        caller's home is empty.
+
+        Args:
+            project: the directory.
+            memory: as for ``create``; what is written counts to it.
+            cpus: as for ``create``.
+            pids: as for ``create``.
+            disk: how much may be written to the project, and to each other place.
+            env: variables that programs find, besides those of language and terminal.
+            mounts: what else is seen, as for ``create``.
+            engine: as for ``create``.
+            create: further arguments of that.
+
+        Raises:
+            InvalidArgumentError: the project cannot be one.
+            UnsupportedError: the project's file system can have no overlay, or no ids mapped.
         """
     @classmethod
     async def connect(cls, name: str, *, engine: Engine | None = None) -> Self:
@@ -1171,6 +1209,33 @@ class Sandbox:
         """Have it live so many seconds from now on, whole ones; None for ever."""
     async def kill(self) -> None:
         """End it: its programs are killed, and its files go with it."""
+    @property
+    def project(self) -> str:
+        """The directory that ``host`` was given; empty where it was made otherwise."""
+    async def changes(self) -> builtins.list[ProjectChange]:
+        """Returns what it did to its project, by path, compared with how that is now.
+
+        Raises:
+            ConflictError: it has ended, and its changes with it.
+            InvalidArgumentError: it has no project.
+        """
+    async def apply(self, *paths: str) -> builtins.list[ProjectChange]:
+        """Take over what it did to its project: all of it, or what is at or below some paths.
+
+        What is refused (``ProjectChange.refused``), and what Git keeps in ``.git`` unless that is
+        named, is left. A file of the project that was changed in both is the sandbox's then.
+
+        Args:
+            paths: from the project on.
+
+        Returns:
+            What was taken over.
+
+        Raises:
+            ConflictError: it has ended, and its changes with it.
+            NotFoundError: nothing was changed at one of the paths.
+            PermissionDeniedError: what was named is refused, or cannot be written.
+        """
     async def snapshot(self, name: str = "") -> Image:
         """Make an image of its files as they are now, for other sandboxes; memory is not kept.
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from ketch.errors import UnavailableError, UnsupportedError
 from ketch.images.overlay import OverlaySnapshotter
+from ketch.images.snapshots import Snapshotter
 from ketch.linux import libc, mount
 from ketch.linux.removetree import remove_tree
 
@@ -40,6 +41,10 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
                 "leave --userns out, or use another storage driver: overlay2, vfs",
             )
         return super().mount(directory, passing=passing)
+
+    def over(self, directory: str, tree: str) -> int:
+        """See ``Snapshotter.over``: its whiteouts have a form of their own."""
+        return Snapshotter.over(self, directory, tree)
 
     def _mount(
         self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False

@@ -83,6 +83,10 @@ class OverlaySnapshotter(Snapshotter):
             covered, user_namespace, lambda: self._mount(directory, lower, passing=passing)
         )
 
+    def over(self, directory: str, tree: str) -> int:
+        """See ``Snapshotter.over``."""
+        return self._mount(directory, [tree])
+
     def view(self, directory: str) -> int:
         """See ``Snapshotter.view``."""
         # As a layer of its own, the tree that the container writes to is not "in use" twice.

@@ -35,7 +35,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
-from ketch.errors import NotFoundError, UnavailableError
+from ketch.errors import NotFoundError, UnavailableError, UnsupportedError
 from ketch.images import shifted
 from ketch.linux import inodeflags, procfs
 from ketch.linux.removetree import remove_tree
@@ -290,6 +290,20 @@ class Snapshotter(ABC):
             PermissionDeniedError: the caller may not mount.
             UnavailableError: a layer is missing.
         """
+
+    def over(self, directory: str, tree: str) -> int:
+        """Mount a directory of the host's, to be changed in ``upper`` of another.
+
+        Args:
+            directory: has empty directories ``upper`` and ``work``.
+            tree: what is changed.
+
+        Returns and raises what ``mount`` does.
+        """
+        raise UnsupportedError(
+            f"{tree} cannot be changed in {directory} alone by storage driver {self.name}",
+            "the kernel's overlayfs can: storage driver overlay2",
+        )
 
     @abstractmethod
     def view(self, directory: str) -> int:

@@ -27,6 +27,12 @@ class Sandbox(Proxy):
         return await _made(sandbox.Sandbox.create, create, plain(image), **given)
 
     @classmethod
+    async def host(cls, project: "Any" = ".", **create: "Any") -> "Any":
+        """As ``ketch.Sandbox.host``."""
+        given = {name: plain(value) for name, value in create.items()}
+        return await _made(sandbox.Sandbox.host, create, project, **given)
+
+    @classmethod
     async def connect(cls, name: str, *, engine: Engine | None = None) -> "Any":
         """As ``ketch.Sandbox.connect``."""
         return await _made(sandbox.Sandbox.connect, {"engine": engine}, name)

@@ -6,9 +6,10 @@ import math
 import os
 import secrets as randomness
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from ketch.engine.volumes import copy_on_write
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -19,7 +20,10 @@ from ketch.errors import (
 )
 from ketch.library import given, sessions
 from ketch.library.engine import Engine
+from ketch.linux import namespaces
+from ketch.linux.scopes import owned
 from ketch.runtime.pid_one import PATH as INIT
+from ketch.sandbox import changes, host
 from ketch.sandbox.code import Interpreters
 from ketch.sandbox.ending import end
 from ketch.sandbox.files import Files
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from ketch.library.container import Container, Lifetime
     from ketch.library.images import Image
     from ketch.library.sessions import Session
+    from ketch.sandbox.changes import ProjectChange
     from ketch.sandbox.code import CodeResult
 
 OUTPUT_BYTES_MAX = 8 << 20
@@ -40,6 +45,7 @@ OUTPUT_BYTES_MAX = 8 << 20
 
 _LABEL = "org.ketch.sandbox"
 _FORKED = "org.ketch.sandbox.fork"  # the image that its files come from, and that goes with it
+_USER, _USER_OF_FEW = "65534", "1000"
 _COPY_UP = ",tmpcopyup"
 _NETWORK = "ketch-sandbox"
 _NETWORK_CLOSED = "ketch-sandbox-closed"
@@ -100,10 +106,10 @@ class Sandbox:
         image: "str | Image",
         *,
         name: str | None = None,
-        user: str = "65534",
-        memory: str | int = "512m",
-        cpus: float = 1.0,
-        pids: int = 128,
+        user: str | None = None,
+        memory: str | int | None = "512m",
+        cpus: float | None = 1.0,
+        pids: int | None = 128,
         disk: str | int = "256m",
         timeout: float | None = 300.0,
         idle_timeout: float | None = None,
@@ -124,9 +130,11 @@ class Sandbox:
         Args:
             image: its files, by name or as an ``Image``; pulled where it is not there.
             name: what it is called; a name of its own where None.
-            user: who programs run as, a number or a name in the image.
+            user: who programs run as, a number or a name in the image; where None 65534, or 1000
+                where the engine is an ordinary user's, who has fewer ids.
             memory: how much programs may use, in bytes or as ``512m``, together with what lies in
-                ``writable``.
+                ``writable``. None, here and for what follows, for no limit: an ordinary user's
+                engine can set none where cgroups are of version 1.
             cpus: how many processors' time they may use together.
             pids: how many processes and threads there may be.
             disk: how large each directory of ``writable`` may become.
@@ -155,8 +163,11 @@ class Sandbox:
             )
         engine = engine or Engine()
         places = [_absolute("writable", place) for place in writable]
+        labels = {**(options.pop("label", None) or {}), _LABEL: "1"}
         disk_bytes = _bytes("disk", disk)
-        memory_bytes = _bytes("memory", memory)
+        memory_bytes = None if memory is None else _bytes("memory", memory)
+        if user is None:
+            user = _USER if namespaces.in_initial_user_namespace() else _USER_OF_FEW
         numbers = user.partition(":")
         own = "mode=1777,exec,nosuid,nodev"
         if numbers[0].isdecimal():
@@ -170,7 +181,7 @@ class Sandbox:
             "security_opt": ["no-new-privileges", "seccomp=sandbox"], "no_healthcheck": True,
             "tmpfs": dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
             "shm_size": disk_bytes, "log_driver": "none", "stop_signal": "SIGKILL",
-            "ulimit": {"core": "0", "nofile": _OPEN_FILES}, "label": {_LABEL: "1"},
+            "ulimit": {"core": "0", "nofile": _OPEN_FILES}, "label": labels,
             "env": dict(env or {}), "network": _network(engine, egress, tuple(ports)),
             "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
                        for source, target in (mounts or {}).items()],
@@ -180,6 +191,48 @@ class Sandbox:
             image, [], detach=True, lifetime=lifetime, timeout=timeout, **{**locked, **options}
         )
         return cls(engine, container)
+
+    @classmethod
+    def host(
+        cls,
+        project: "str | os.PathLike[str]" = ".",
+        *,
+        memory: str | int | None = "2g",
+        cpus: float | None = 2.0,
+        pids: int | None = 512,
+        disk: str | int = "1g",
+        env: Mapping[str, str] | None = None,
+        mounts: Mapping[str, str] | None = None,
+        engine: Engine | None = None,
+        **create: "Any",
+    ) -> "Self":
+        """Make a sandbox of the host's own programs and one directory, from no image at all.
+
+        Both are seen where they are. What is written to the project goes to memory:
+        ``changes`` tells of it, ``apply`` takes it over. Nothing else of the host is seen; the
+        caller's home is empty.
+
+        Args:
+            project: the directory.
+            memory: as for ``create``; what is written counts to it.
+            cpus: as for ``create``.
+            pids: as for ``create``.
+            disk: how much may be written to the project, and to each other place.
+            env: variables that programs find, besides those of language and terminal.
+            mounts: what else is seen, as for ``create``.
+            engine: as for ``create``.
+            create: further arguments of that.
+
+        Raises:
+            InvalidArgumentError: the project cannot be one.
+            UnsupportedError: the project's file system can have no overlay, or no ids mapped.
+        """
+        engine = engine or Engine()
+        image, options = host.view(engine, project, _bytes("disk", disk))
+        options["env"] |= env or {}
+        options["mounts"] |= mounts or {}
+        limits = {"memory": memory, "cpus": cpus, "pids": pids, "disk": disk}
+        return cls.create(image, engine=engine, **{**options, **limits, **create})
 
     @classmethod
     def connect(cls, name: str, *, engine: Engine | None = None) -> "Self":
@@ -389,6 +442,75 @@ class Sandbox:
                 with contextlib.suppress(KetchError):  # another one of it is still there
                     self._engine.images.remove(image)
 
+    # What it did to a project
+
+    @property
+    def project(self) -> str:
+        """The directory that ``host`` was given; empty where it was made otherwise."""
+        return self._container.labels.get(host.PROJECT_LABEL, "")
+
+    def changes(self) -> "builtins.list[ProjectChange]":
+        """Returns what it did to its project, by path, compared with how that is now.
+
+        Raises:
+            ConflictError: it has ended, and its changes with it.
+            InvalidArgumentError: it has no project.
+        """
+        with self._both() as (upper, project):
+            return sorted(changes.found(upper, project), key=lambda change: change.path)
+
+    def apply(self, *paths: str) -> "builtins.list[ProjectChange]":
+        """Take over what it did to its project: all of it, or what is at or below some paths.
+
+        What is refused (``ProjectChange.refused``), and what Git keeps in ``.git`` unless that is
+        named, is left. A file of the project that was changed in both is the sandbox's then.
+
+        Args:
+            paths: from the project on.
+
+        Returns:
+            What was taken over.
+
+        Raises:
+            ConflictError: it has ended, and its changes with it.
+            NotFoundError: nothing was changed at one of the paths.
+            PermissionDeniedError: what was named is refused, or cannot be written.
+        """
+        named = [os.path.normpath(path) for path in paths]
+        taken = []
+        with self._both() as (upper, project):
+            found = sorted(changes.found(upper, project), key=lambda change: change.path)
+            for path in named:
+                if not any(_lies(change.path, path) for change in found):
+                    raise NotFoundError(f"nothing was changed at {path}")
+            for change in found:
+                if named and not any(_lies(change.path, path) for path in named):
+                    continue
+                if not named and (change.refused or changes.is_of_git(change.path)):
+                    continue
+                changes.apply(upper, project, change)
+                taken.append(change)
+        return taken
+
+    @contextlib.contextmanager
+    def _both(self) -> "Iterator[tuple[int, int]]":
+        """Open the tree of what was changed, and the project, for a block."""
+        if not self.project:
+            raise InvalidArgumentError(
+                f"sandbox {self.name} has no project", "one that Sandbox.host makes has"
+            )
+        record = self._container._places.engine.containers.find(self.id)
+        points = record.record.get("Mounts", [])
+        number = next(
+            number for number, point in enumerate(points)
+            if point["Spec"].get("BindOptions", {}).get("CopyOnWrite")
+        )  # fmt: skip
+        with (
+            owned(copy_on_write.upper(record, number)) as upper,
+            owned(os.open(self.project, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as project,
+        ):
+            yield upper, project
+
     # Others like it
 
     def snapshot(self, name: str = "") -> "Image":
@@ -462,6 +584,10 @@ class Sandbox:
 def _let_go(image: "Image") -> None:
     with image._places.uninterrupted(), contextlib.suppress(KetchError):
         image.remove()
+
+
+def _lies(path: str, at: str) -> bool:
+    return at in {".", path} or path.startswith(f"{at}/")
 
 
 def _name(name: str | None) -> str:

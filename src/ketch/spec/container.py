@@ -250,7 +250,7 @@ class MountPoint(TypedDict):
 
 
 class BindOptions(TypedDict, total=False):
-    """How a bind mount behaves; ``IdMap`` is ketch's own."""
+    """How a bind mount behaves; ``IdMap`` and ``CopyOnWrite``, a size, are ketch's own."""
 
     Propagation: str
     NonRecursive: bool
@@ -258,6 +258,7 @@ class BindOptions(TypedDict, total=False):
     ReadOnlyNonRecursive: bool
     ReadOnlyForceRecursive: bool
     IdMap: str
+    CopyOnWrite: int
 
 
 class VolumeOptions(TypedDict, total=False):

@@ -25,8 +25,9 @@ _RECURSIVE = ("enabled", "disabled", "writable", "readonly")
 def mount(text: str, directory: str = "") -> "Mount":
     """Reads ``--mount key=value,...``.
 
-    The keys are Docker's; two are ketch's own: ``bind-create-src`` makes a missing source, as
-    ``-v`` does, and ``idmap`` maps ids between the source and the container, see ``id_map``.
+    The keys are Docker's; three are ketch's own: ``bind-create-src`` makes a missing source, as
+    ``-v`` does, ``bind-copy-on-write`` has what is written to a directory go to so much memory,
+    and ``idmap`` maps ids between the source and the container, see ``id_map``.
 
     Args:
         text: the option's value, a line of comma-separated values.
@@ -89,6 +90,11 @@ class _Reader:
             self.bind["NonRecursive"] = _truth(key, value)
         elif key == "bind-create-src":
             self.bind["CreateMountpoint"] = _truth(key, value)
+        elif key == "bind-copy-on-write":
+            try:
+                self.bind["CopyOnWrite"] = size(value)
+            except InvalidArgumentError as error:
+                raise InvalidArgumentError(f"invalid value for {key}: {value}") from error
         elif key == "bind-recursive":
             if value not in _RECURSIVE:
                 raise InvalidArgumentError(

@@ -155,6 +155,12 @@ def _check_bind(mount: "Mount", source: str) -> None:
         raise _wrong(mount, f"invalid propagation mode: {propagation}")
     if not source.startswith("/"):
         raise _wrong(mount, f"invalid mount path: '{source}' mount path must be absolute")
+    if options.get("CopyOnWrite", 0) < 0:
+        raise _wrong(mount, "CopyOnWrite wants a size")
+    if options.get("CopyOnWrite") and mount.get("ReadOnly"):
+        raise _wrong(mount, "CopyOnWrite conflicts with ReadOnly")
+    if options.get("CopyOnWrite") and options.get("IdMap"):
+        raise _wrong(mount, "CopyOnWrite conflicts with IdMap")
     if options.get("ReadOnlyForceRecursive") and not mount.get("ReadOnly"):
         raise _wrong(mount, "ReadOnlyForceRecursive conflicts with ReadOnly=false")
 

@@ -49,9 +49,12 @@ class Source:
         uids: how user ids on the disk appear inside; empty to leave them.
         gids: likewise group ids.
         mapped: whether they appear as ids of the container's user namespace, one for one.
+
+    Attributes:
+        beside: what is mounted read-only besides, where and from where; None for nothing.
     """
 
-    __slots__ = ("gids", "mapped", "path", "shown", "uids")
+    __slots__ = ("beside", "gids", "mapped", "path", "shown", "uids")
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Source:
         self.uids = uids or []
         self.gids = gids or []
         self.mapped = mapped
+        self.beside: tuple[str, Source] | None = None
 
 
 def points(request: "Request") -> "list[MountPoint]":
@@ -137,6 +141,7 @@ def build(
             if path not in taken and source
         ),
         *([_bind_held("/dev/shm", shared)] if shared and "/dev/shm" not in taken else []),
+        *(_bind_held(*each.beside, read_only=True) for each in sources.values() if each.beside),
     ]
 
 
@@ -145,8 +150,8 @@ def _bind(target: str, source: str, *, read_only: bool = False, apart: bool = Fa
     return {"destination": target, "type": "bind", "source": source, "options": words}
 
 
-def _bind_held(target: str, source: Source) -> "Mount":
-    return {**_bind(target, source.path), "shown": source.shown}
+def _bind_held(target: str, source: Source, *, read_only: bool = False) -> "Mount":
+    return {**_bind(target, source.path, read_only=read_only), "shown": source.shown}
 
 
 def _default_mounts(

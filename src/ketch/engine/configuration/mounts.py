@@ -171,6 +171,8 @@ def attach(
             snapshotter = engine.images.snapshotter
             tree = sources.of_image(snapshotter, directory, point, user_namespace)
             source = _hold(tree, held, f"image {point['Spec'].get('Source') or point['Source']}")
+        elif size_bytes := point["Spec"].get("BindOptions", {}).get("CopyOnWrite"):
+            source = _copied(engine, container, number, size_bytes, held, apart)
         section = point["Spec"].get("BindOptions") or point["Spec"].get("VolumeOptions") or {}
         if id_map := section.get("IdMap"):
             source = source or Source(point["Source"])
@@ -182,6 +184,23 @@ def attach(
         if source is not None:
             found[point["Destination"]] = source
     return found
+
+
+def _copied(
+    engine: "Engine", container: "Container", number: int, size_bytes: int, held: "ExitStack",
+    apart: "UserNamespace | None",
+) -> Source:  # fmt: skip
+    """A directory of the host that the container changes for itself."""
+    from ketch.engine.volumes import copy_on_write  # noqa: PLC0415 - wanted by few
+
+    path = container.record["Mounts"][number]["Source"]
+    tree, kept = copy_on_write.over(
+        engine.images.snapshotter, engine.settings.container_directory(container.id), number,
+        path, size_bytes, apart.mapping if apart else None,
+    )  # fmt: skip
+    source = _hold(tree, held, path)
+    source.beside = (copy_on_write.place(number), _hold(kept, held, f"changes to {path}"))
+    return source
 
 
 def _give(point: "MountPoint", user: "User", apart: "UserNamespace | None") -> None:

@@ -1,0 +1,416 @@
+"""What a sandbox did to a project, and how the caller takes that over.
+
+Both sides are looked at beneath descriptors, without following a link: what was changed is the
+guest's, who may go on changing it, and the project may be anybody's. Nothing is written but plain
+files, directories and links that stay in the project; what Git would run stays where it is unless
+it is named.
+"""
+
+import contextlib
+import difflib
+import errno
+import os
+import secrets as randomness
+import stat
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ketch.errors import InvalidArgumentError, PermissionDeniedError
+from ketch.images.opaque import is_opaque
+from ketch.linux import openat2
+from ketch.linux.removetree import remove_tree
+from ketch.linux.scopes import owned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Kind = Literal["added", "changed", "deleted"]
+    What = Literal["file", "directory", "link", "other"]
+
+CHANGES_MAX = 100_000
+TEXT_BYTES_MAX = 1 << 20
+_LINES_MAX = 1000  # of both sides, to be compared line by line: that takes their square
+_BESIDE = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS
+_LOOK = os.O_PATH | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_CHUNK_BYTES = 1 << 20
+
+
+class ProjectChange(NamedTuple):
+    """One difference between a project and what a sandbox made of it.
+
+    Attributes:
+        kind: ``added``, ``changed`` or ``deleted``.
+        path: from the project on.
+        what: what it is now, or was: ``file``, ``directory``, ``link`` or ``other``.
+        mode: permissions as they are now, as the guest gave them; 0 of what is deleted.
+        target: where a link leads now.
+        text: of text files, the difference in the unified format; empty for others, and for those
+            larger than a mebibyte.
+        refused: why ``apply`` does not take it over; empty where it does.
+    """
+
+    kind: "Kind"
+    path: str
+    what: "What"
+    mode: int
+    target: str
+    text: str
+    refused: str
+
+
+def found(upper: int, project: int) -> "Iterator[ProjectChange]":
+    """Yield what was changed, by path; a directory before what is in it.
+
+    Args:
+        upper: descriptor of overlayfs's upper directory.
+        project: descriptor of the directory that it lies on.
+
+    Raises:
+        InvalidArgumentError: there are too many changes to be told.
+    """
+    count = 0
+    waiting = [""]  # directories, and what hides some: the last one is next
+    while waiting:
+        directory = waiting.pop()
+        try:
+            opened = _opened(upper, directory, _LIST)
+        except OSError:  # gone meanwhile
+            continue
+        with owned(opened):
+            names = sorted(os.listdir(opened), reverse=True)
+            hiding = bool(directory) and is_opaque(opened)
+        below = [f"{directory}/{name}" if directory else name for name in names]
+        hidden = sorted(_names(project, directory) - {*names}, reverse=True) if hiding else []
+        hidden_paths = {f"{directory}/{name}" for name in hidden}
+        for path in sorted({*below, *hidden_paths}):
+            change = _gone(project, path) if path in hidden_paths else _told(upper, project, path)
+            if change is not None:
+                count += 1
+                if count > CHANGES_MAX:
+                    raise InvalidArgumentError(f"more than {CHANGES_MAX} files were changed")
+                yield change
+        waiting += [path for path in below if path not in hidden_paths and _is(upper, path)]
+
+
+def apply(upper: int, project: int, change: ProjectChange) -> None:
+    """Take one change over.
+
+    Files and links are written beside and renamed; they belong to whoever the project belongs to,
+    with the guest's permissions less the caller's umask, and never set a user or a group.
+
+    Raises:
+        PermissionDeniedError: it is refused.
+    """
+    if change.refused:
+        raise PermissionDeniedError(f"{change.path}: {change.refused}")
+    try:
+        _take(upper, project, change)
+    except OSError as error:
+        raise PermissionDeniedError(
+            f"{change.path}: {os.strerror(error.errno or 0).lower()}",
+            "the project was changed meanwhile, or a link of it leads there",
+        ) from error
+
+
+def _take(upper: int, project: int, change: ProjectChange) -> None:
+    directory, _, name = change.path.rpartition("/")
+    with owned(_made(project, directory)) as parent:
+        if change.kind == "deleted":
+            _removed(parent, name)
+        elif change.what == "directory":
+            _make_directory(parent, name, change.mode)
+        elif change.what == "link":
+            _link(project, parent, name, change)
+        else:
+            _copy(upper, parent, name, change)
+
+
+def _told(upper: int, project: int, path: str) -> ProjectChange | None:
+    """What became of a path; None where nothing did."""
+    try:
+        with owned(_opened(upper, path, _LOOK)) as now:
+            status = os.fstat(now)
+            target = _target(now) if stat.S_ISLNK(status.st_mode) else ""
+    except OSError:
+        return None
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        return _gone(project, path)
+    what, mode = _what(status.st_mode), stat.S_IMODE(status.st_mode)
+    before = _status(project, path)
+    kind: Kind = "added" if before is None else "changed"
+    old = b"" if before is None or what != "file" else _content(project, path)
+    new = _content(upper, path) if what == "file" else b""
+    if before is not None and what == _what(before.st_mode):
+        same_mode = (mode ^ stat.S_IMODE(before.st_mode)) & 0o777 == 0
+        if what == "directory":
+            return None  # what is in it is told of
+        if same_mode and what == "file" and _same(upper, project, path, status, before):
+            return None
+        if what == "link" and target == _target_at(project, path):
+            return None
+    text = _text(path, old, new, kind) if what == "file" else ""
+    return ProjectChange(kind, path, what, mode, target, text, _refused(path, what, target))
+
+
+def _gone(project: int, path: str) -> ProjectChange | None:
+    before = _status(project, path)
+    if before is None:
+        return None
+    what = _what(before.st_mode)
+    text = _text(path, _content(project, path), b"", "deleted") if what == "file" else ""
+    return ProjectChange("deleted", path, what, 0, "", text, _refused(path, "file", ""))
+
+
+def _refused(path: str, what: "What", target: str) -> str:
+    if what == "other":
+        return "it is no file, directory or link"
+    if what == "link" and not _stays(path, target):
+        return f"the link leads out of the project: {target!r}"
+    return ""
+
+
+def is_of_git(path: str) -> bool:
+    """Whether a path is in what Git keeps: hooks, and settings that name programs, among it."""
+    return any(part.casefold() == ".git" for part in path.split("/"))
+
+
+def _stays(path: str, target: str) -> bool:
+    """Whether a link leads down from a directory that is no higher than the project.
+
+    A ``..`` behind a name counts as leading out, since the name may be another link.
+    """
+    parts = [part for part in target.split("/") if part not in {"", "."}]
+    up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+    return bool(target) and target[0] != "/" and up <= path.count("/") and ".." not in parts[up:]
+
+
+def _copy(upper: int, parent: int, name: str, change: ProjectChange) -> None:
+    with owned(_opened(upper, change.path, _READ)) as source:
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            raise PermissionDeniedError(f"{change.path}: it is no file any more")
+        beside = f".{randomness.token_hex(8)}.ketch"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with owned(os.open(beside, flags, 0o600, dir_fd=parent)) as copy:
+                while data := os.read(source, _CHUNK_BYTES):
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(copy, view) :]
+                _give(copy, parent)
+                os.fchmod(copy, change.mode & 0o777 & ~_umask())
+            _put(parent, beside, name)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside, dir_fd=parent)
+            raise
+
+
+def _link(project: int, parent: int, name: str, change: ProjectChange) -> None:
+    directory = change.path.rpartition("/")[0]
+    try:  # through links that were there before
+        where = os.path.join(directory, change.target)
+        os.close(openat2.openat2(project, where, os.O_PATH, resolve=openat2.RESOLVE_BENEATH))
+    except OSError as error:
+        if error.errno in {errno.EXDEV, errno.ELOOP}:
+            raise PermissionDeniedError(
+                f"{change.path}: the link leads out of the project: {change.target!r}"
+            ) from error
+    beside = f".{randomness.token_hex(8)}.ketch"
+    os.symlink(change.target, beside, dir_fd=parent)
+    try:
+        owner = os.fstat(parent)
+        if os.geteuid() == 0:
+            os.chown(beside, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
+        _put(parent, beside, name)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=parent)
+        raise
+
+
+def _put(parent: int, beside: str, name: str) -> None:
+    try:
+        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except IsADirectoryError:
+        _removed(parent, name)
+        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def _make_directory(parent: int, name: str, mode: int) -> None:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            return
+        os.unlink(name, dir_fd=parent)
+        os.mkdir(name, 0o700, dir_fd=parent)
+    with owned(os.open(name, _LIST | os.O_CLOEXEC, dir_fd=parent)) as made:
+        _give(made, parent)
+        os.fchmod(made, (mode & 0o777 & ~_umask()) | 0o700)
+
+
+def _made(project: int, directory: str) -> int:
+    """Returns a descriptor of a directory of the project, which is made where it is missing."""
+    at = os.open(".", _LIST | os.O_CLOEXEC, dir_fd=project)
+    for name in filter(None, directory.split("/")):
+        with owned(at):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=at)
+                with owned(os.open(name, _LIST | os.O_CLOEXEC, dir_fd=at)) as made:
+                    _give(made, at)
+                    os.fchmod(made, 0o777 & ~_umask())
+            at = os.open(name, _LIST | os.O_CLOEXEC, dir_fd=at)
+    return at
+
+
+def _give(descriptor: int, parent: int) -> None:
+    """Have what root makes belong to whoever what it is in belongs to."""
+    if os.geteuid() == 0:
+        owner = os.fstat(parent)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def _removed(parent: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        remove_tree(f"/proc/self/fd/{parent}/{name}")
+
+
+def _umask() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o077
+
+
+def _opened(root: int, path: str, flags: int) -> int:
+    if not path:
+        return os.open(".", flags | os.O_CLOEXEC, dir_fd=root)
+    return openat2.openat2(root, path, flags, resolve=_BESIDE)
+
+
+def _names(root: int, path: str) -> set[str]:
+    try:
+        with owned(_opened(root, path, _LIST)) as directory:
+            return {*os.listdir(directory)}
+    except OSError:
+        return set()
+
+
+def _is(root: int, path: str) -> bool:
+    status = _status(root, path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _status(root: int, path: str) -> os.stat_result | None:
+    try:
+        with owned(_opened(root, path, _LOOK)) as entry:
+            return os.fstat(entry)
+    except OSError:
+        return None
+
+
+def _target(link: int) -> str:
+    return os.readlink("", dir_fd=link)
+
+
+def _target_at(root: int, path: str) -> str:
+    try:
+        with owned(_opened(root, path, _LOOK)) as link:
+            return _target(link)
+    except OSError:
+        return ""
+
+
+def _what(mode: int) -> "What":
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "directory"
+    return "link" if stat.S_ISLNK(mode) else "other"
+
+
+def _content(root: int, path: str) -> bytes:
+    """A file's beginning: a byte more than what is shown, at most."""
+    try:
+        with owned(_opened(root, path, _READ)) as file:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                return b""
+            return os.pread(file, TEXT_BYTES_MAX + 1, 0)
+    except OSError:
+        return b""
+
+
+def _same(upper: int, project: int, path: str, now: os.stat_result, before: os.stat_result) -> bool:
+    if now.st_size != before.st_size:
+        return False
+    try:
+        with (
+            open(_opened(upper, path, _READ), "rb") as one,
+            open(_opened(project, path, _READ), "rb") as other,
+        ):
+            left = now.st_size
+            while left > 0:
+                piece = one.read(_CHUNK_BYTES)
+                if piece != other.read(_CHUNK_BYTES) or not piece:
+                    return False
+                left -= len(piece)
+            return True
+    except OSError:
+        return False
+
+
+def _text(path: str, old: bytes, new: bytes, kind: "Kind") -> str:
+    if max(len(old), len(new)) > TEXT_BYTES_MAX or b"\0" in old + new:
+        return ""
+    before, after = (data.decode(errors="replace").splitlines(keepends=True) for data in (old, new))
+    shown = path if path.isprintable() else ascii(path)
+    names = (
+        "/dev/null" if kind == "added" else f"a/{shown}",
+        "/dev/null" if kind == "deleted" else f"b/{shown}",
+    )
+    if min(len(before), len(after)) == 0 or max(len(before), len(after)) <= _LINES_MAX:
+        lines = difflib.unified_diff(before, after, *names)
+    else:
+        lines = _at_once(before, after, *names)
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+                   for line in lines)  # fmt: skip
+
+
+def _at_once(before: list[str], after: list[str], old: str, new: str) -> "Iterator[str]":
+    """One piece from the first line that differs to the last: long files are not searched."""
+    first = 0
+    while first < min(len(before), len(after)) and before[first] == after[first]:
+        first += 1
+    last = 0
+    while last < min(len(before), len(after)) - first and before[-1 - last] == after[-1 - last]:
+        last += 1
+    taken, given = before[first : len(before) - last], after[first : len(after) - last]
+    if max(len(taken), len(given)) <= _LINES_MAX:
+        start, end = max(0, first - 3), max(0, last - 3)
+        pieces = difflib.unified_diff(
+            before[start : len(before) - end], after[start : len(after) - end], old, new
+        )
+        yield from (_moved(line, start) for line in pieces)
+        return
+    yield from (f"--- {old}\n", f"+++ {new}\n")
+    yield f"@@ -{first + 1},{len(taken)} +{first + 1},{len(given)} @@\n"
+    yield from (f"-{line}" for line in taken)
+    yield from (f"+{line}" for line in given)
+
+
+def _moved(line: str, by: int) -> str:
+    """A line of a difference whose pieces begin further down."""
+    if not line.startswith("@@ "):
+        return line
+    words = line.split(" ")
+    for place in (1, 2):
+        number, comma, count = words[place][1:].partition(",")
+        words[place] = f"{words[place][0]}{int(number) + by}{comma}{count}"
+    return " ".join(words)

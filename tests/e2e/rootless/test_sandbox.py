@@ -1,0 +1,39 @@
+"""Sandboxes of an ordinary user, and the host's programs at work on its project."""
+
+from tests.support.users import User
+
+_USE = """
+import os, ketch
+os.makedirs("project/sub")
+open("project/file", "w").write("one\\n")
+open("secret", "w").write("secret")
+limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus", "pids"))
+with ketch.Sandbox.host("project", **limits) as sandbox:
+    done = sandbox.run("id -u; pwd; echo two >> file; rmdir sub; echo x > new; ls -A $HOME; env")
+    assert done.status == 0, done
+    lines = done.text.splitlines()
+    assert lines[0] == os.environ["IDENTITY"], lines
+    assert lines[1] == os.path.realpath("project"), lines
+    assert "secret" not in done.text, done
+    assert sandbox.run(["cat", os.path.realpath("secret")]).status != 0
+    assert open("project/file").read() == "one\\n"
+    assert [(one.kind, one.path) for one in sandbox.changes()] == [
+        ("changed", "file"), ("added", "new"), ("deleted", "sub"),
+    ], sandbox.changes()
+    sandbox.apply()
+    assert open("project/file").read() == "one\\ntwo\\n"
+    assert sorted(os.listdir("project")) == ["file", "new"]
+with ketch.Sandbox.create("busybox", **limits) as sandbox:
+    assert sandbox.run(["id", "-u"]).text == "1000\\n"
+    assert sandbox.run_code("echo $((40 + 2))", "shell").stdout == "42\\n"
+print("done")
+"""
+
+
+def test_its_project_is_changed_when_it_takes_that_over(user: User) -> None:
+    limits = user.ketch("run", "--rm", "--memory=64m", "busybox", "true").status == 0
+    script = f'LIMITS={"x" * limits} IDENTITY=$(id -u) python3 -c "$0"'
+    done = user.run("sh", "-c", script, _USE)
+    assert (done.status, done.out) == (0, "done\n"), str(done)
+    owners = user.run("stat", "-c", "%U", "project/new", "project/file")
+    assert set(owners.out.split()) == {user.name}
