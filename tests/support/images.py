@@ -44,14 +44,39 @@ def debian_archive(suite: str = "bookworm") -> pathlib.Path:
     return archive
 
 
-def _make_debian(suite: str, archive: pathlib.Path) -> None:
+def systemd_archive() -> pathlib.Path:
+    """Return the tar archive of a Debian with systemd as its init.
+
+    Where mmdebstrap cannot be had it is what this machine itself booted, less what does not matter.
+    """
+    archive = CACHE / f"debian-systemd-{platform.machine()}.tar"
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "debian.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if archive.exists():
+            return archive
+        if shutil.which("mmdebstrap"):
+            _make_debian("bookworm", archive, "--include=systemd-sysv,dbus")
+        elif pathlib.Path("/run/systemd/system").exists():
+            _make(["tar", "-C", "/", "--one-file-system", "-cf", str(archive),
+                   *(f"--exclude=usr/{place}" for place in _NO_SYSTEM),
+                   *("bin", "sbin", "lib", "lib64", "etc", "usr")])  # fmt: skip
+        else:
+            raise CannotMakeError("mmdebstrap is not installed")
+    return archive
+
+
+_NO_SYSTEM = ("lib/python3*", "lib/modules", "lib/x86_64-linux-gnu/perl*", "share")
+
+
+def _make_debian(suite: str, archive: pathlib.Path, *more: str) -> None:
     mirror = _mirror(suite)
     partial = archive.with_suffix(f".{os.getpid()}")
     try:
         if shutil.which("mmdebstrap"):
             options = [f"--aptopt={line}" for line in _acquire_options()]
             _make(["mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", *options,
-                   suite, str(partial), f"deb {mirror} {suite} main"])  # fmt: skip
+                   *more, suite, str(partial), f"deb {mirror} {suite} main"])  # fmt: skip
         elif shutil.which("debootstrap"):
             root = partial.with_suffix(".root")
             try:

@@ -49,6 +49,11 @@ class Hierarchy:
         """The options that choose this hierarchy among those of its type; none on v2."""
         return ",".join(self.controllers) if self.version == 1 else ""
 
+    @property
+    def tracks(self) -> bool:
+        """Whether it is one to keep track of processes by, as systemd does: of v2, or named."""
+        return self.version == 2 or any(name.startswith("name=") for name in self.controllers)
+
     def directory(self, path: str) -> str:
         """Where a cgroup lives in this hierarchy.
 

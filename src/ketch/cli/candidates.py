@@ -349,6 +349,7 @@ _OF_FLAGS: "dict[str, Callable[[Place], Answer]]" = {
     ),
     "--signal": _table("spec.signals:NUMBERS"),
     "--state": _directories,
+    "--systemd": _fixed("always", "auto", "false"),
     "--stop-signal": _table("spec.signals:NUMBERS"),
     "--storage-driver": _table("images.drivers:NAMES"),
     "--storage-opt": _fixed("size="),

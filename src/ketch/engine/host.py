@@ -8,6 +8,8 @@ from ketch.spec import capabilities
 from ketch.spec.digits import decimal
 
 _CPU = "/sys/devices/system/cpu"
+# Controllers by which containers are limited.
+_LIMITING = frozenset({"cpu", "cpuset", "io", "memory", "pids"})
 _LAST_GROUP = 2147483647  # of those that ping_group_range takes: icmp(7)
 
 
@@ -30,12 +32,15 @@ class Host:
         cgroups: the cgroup below which containers' are made, as an ordinary user's process or a
             container has it; empty for the root of the hierarchies.
         sysctls: which of Docker's default kernel parameters exist.
+        bounds_own_cgroup: whether limits stay what they are though a container may change its own
+            cgroup of v2; found out when it is first asked for, where it is None.
         apparmor: whether AppArmor confines processes.
         selinux: whether SELinux labels processes and files.
         thermal_paths: directories that tell what the CPUs are doing, to be masked.
     """
 
     __slots__ = (
+        "_bounds_own_cgroup",
         "apparmor",
         "capabilities",
         "cgroups",
@@ -73,6 +78,7 @@ class Host:
         thermal_paths: tuple[str, ...] = (),
         apparmor: bool = False,
         selinux: bool = False,
+        bounds_own_cgroup: bool | None = None,
     ) -> None:
         self.cpus = cpus
         self.memory_nodes = memory_nodes
@@ -90,6 +96,14 @@ class Host:
         self.apparmor = apparmor
         self.selinux = selinux
         self.sets_groups = sets_groups
+        self._bounds_own_cgroup = bounds_own_cgroup
+
+    @property
+    def bounds_own_cgroup(self) -> bool:
+        """Whether limits stay though a container may change its own cgroup of v2."""
+        if self._bounds_own_cgroup is None:
+            self._bounds_own_cgroup = _bounds_own_cgroup()
+        return self._bounds_own_cgroup
 
 
 PING_GROUPS = "net.ipv4.ping_group_range"
@@ -127,6 +141,16 @@ def examine() -> Host:
         apparmor=_line("/sys/module/apparmor/parameters/enabled") == "Y",
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
+
+
+def _bounds_own_cgroup() -> bool:
+    """Whether v2 keeps a namespace's limits from whoever is inside, or has none: cgroups(7)."""
+    for line in _line("/proc/self/mounts").splitlines():
+        _, point, kind, options, *_ = line.split(" ")
+        if kind == "cgroup2":
+            there = _line(f"{point}/cgroup.controllers").split()
+            return "nsdelegate" in options.split(",") or _LIMITING.isdisjoint(there)
+    return True
 
 
 def _last_group() -> int:

@@ -135,6 +135,7 @@ class RunOptions(TypedDict, total=False):
     storage_opt: Several | None
     sysctl: Several | None
     sysctls: Several | None
+    systemd: str | None
     tmpfs: Several | None
     tty: bool | None
     uidmap: Several | None

@@ -18,8 +18,19 @@ from ketch.runtime.mounts import place_beneath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ketch.cgroups.layout import Hierarchy, Layout
-    from ketch.spec.runtime import Mount
+    from ketch.spec.runtime import Config, Mount
+
+
+SYSTEMD_ANNOTATION = "org.ketch.systemd"
+"""``true`` has the hierarchies that but track processes writable, whatever mounts say."""
+
+
+def is_for_systemd(config: "Config") -> bool:
+    """Whether the container is to have what systemd needs: where processes are tracked alone."""
+    return config.get("annotations", {}).get(SYSTEMD_ANNOTATION) == "true"
 
 
 class CgroupMount:
@@ -29,15 +40,25 @@ class CgroupMount:
         specification: the configuration's entry.
         layout: the host's hierarchies.
         namespaced: whether the container has a cgroup namespace of its own.
+        tracking: hierarchies in which the container has a cgroup, of which those that but track
+            processes, and v2's, are writable whatever is written of the mount.
     """
 
-    __slots__ = ("destination", "layout", "namespaced", "options")
+    __slots__ = ("destination", "layout", "namespaced", "options", "tracking")
 
-    def __init__(self, specification: "Mount", layout: "Layout", *, namespaced: bool) -> None:
+    def __init__(
+        self,
+        specification: "Mount",
+        layout: "Layout",
+        *,
+        namespaced: bool,
+        tracking: "Sequence[Hierarchy]" = (),
+    ) -> None:
         self.destination = specification["destination"]
         self.options = MountOptions(specification.get("options", []))
         self.layout = layout
         self.namespaced = namespaced
+        self.tracking = tracking
 
     def describe(self) -> str:
         """What the operation does, in words, with its system call."""
@@ -86,6 +107,8 @@ class CgroupMount:
     def _hierarchy(self, hierarchy: "Hierarchy") -> int:
         """Returns a detached mount of one hierarchy, as the container is to see it."""
         attributes = self.options.set_attributes
+        if hierarchy in self.tracking and hierarchy.tracks:
+            attributes &= ~mount.MOUNT_ATTR_RDONLY
         if not self.namespaced:
             own = _own_cgroup(hierarchy)
             tree = mount.open_tree(AT_FDCWD, hierarchy.mountpoint + own, mount.OPEN_TREE_CLONE)

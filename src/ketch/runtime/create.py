@@ -16,6 +16,7 @@ from ketch.linux.namespaces import CLONE_NEWNET, CLONE_NEWUSER
 from ketch.linux.scopes import ExitStack, owned, suppress
 from ketch.runtime import init, mappings, namespaces
 from ketch.runtime import root as rootfs
+from ketch.runtime.cgroup_mount import is_for_systemd
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.process import set_limits, set_oom_score
 from ketch.spec.capabilities import mask
@@ -164,7 +165,6 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
             into = cgroup.descriptor()
             if into is not None:
                 stack.callback(os.close, into)
-                _delegate(birth, cgroup, into)
             birth.entrances = cgroup.entrances()
             for descriptor in birth.entrances:
                 stack.callback(os.close, descriptor)
@@ -199,6 +199,7 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
             raise _explained(error, birth, cgroup) from error
         if cgroup:
             cgroup.settled()
+            _delegate(birth, cgroup)
         tune(pid, plan.config["process"], birth.say)
     except BaseException:
         container.abandon()
@@ -220,17 +221,36 @@ def _explained(
     return error
 
 
-def _delegate(birth: init.Birth, cgroup: "Manager", directory: int) -> None:
-    """Give the cgroup to the container's user, where that is safe (v2 alone) and asked for."""
+def _delegate(birth: init.Birth, cgroup: "Manager") -> None:
+    """Give the cgroup to the container's user, where that is safe and asked for.
+
+    Safe it is of v2 alone, and of a hierarchy beside it by which nothing is limited. Not before
+    init is inside: who clones it may be nobody to the new owner.
+    """
     plan = birth.plan
-    if not plan.new_cgroup_namespace or cgroup.layout.mode != "v2":
+    for_systemd = is_for_systemd(plan.config)
+    if not plan.new_cgroup_namespace or not (cgroup.layout.mode == "v2" or for_systemd):
         return
     from ketch.runtime import delegation  # noqa: PLC0415 wanted by few
 
-    uid = delegation.host_id(birth.setup.uid, plan.id_maps[0])
-    if uid and delegation.is_wanted(plan.config):
-        birth.say(f"give the control group to uid {uid} · chown(2)")
-        delegation.delegate(directory, uid)
+    if not delegation.is_wanted(plan.config):
+        return
+    users = plan.id_maps[0]
+    for kind, path in plan.joins:
+        if kind == "user" and not users:
+            users = mappings.users_of(path)
+    uid = delegation.host_id(birth.setup.uid, users)
+    if not uid:
+        return
+    birth.say(f"give the control group to uid {uid} · chown(2)")
+    directory = cgroup.descriptor()
+    if directory is not None:
+        with owned(directory):
+            delegation.delegate(directory, uid)
+    for hierarchy in cgroup.layout.hierarchies:
+        if hierarchy.version == 1 and hierarchy.tracks:
+            with owned(os.open(hierarchy.directory(cgroup.path), os.O_PATH | os.O_DIRECTORY)) as it:
+                delegation.delegate(it, uid)
 
 
 def _open_sources(birth: init.Birth, stack: ExitStack) -> None:

@@ -1,12 +1,14 @@
 """Giving a container's v2 cgroup to its user, so that what runs inside may divide it further.
 
 Done where a container has a cgroup namespace and mounts the hierarchy writable: that is how a
-configuration says that it wants to (systemd in a container does).
+configuration says that it wants to; or that it runs systemd, which is given no more than it needs.
 
 Source: runtime-spec config-linux.md "Cgroup ownership"; cgroups(7) "Delegation".
 """
 
 import os
+
+from ketch.runtime.cgroup_mount import is_for_systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ _FILES = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 def is_wanted(config: "Config") -> bool:
     """Whether the container mounts its own control groups writable."""
-    return any(
+    return is_for_systemd(config) or any(
         mount.get("type") in {"cgroup", "cgroup2"}
         and mount["destination"].rstrip("/") == "/sys/fs/cgroup"
         and "ro" not in (mount.get("options") or ())

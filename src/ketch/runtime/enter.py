@@ -148,9 +148,9 @@ def enter(
         entry.entrances = cgroup.entrances()
         for descriptor in entry.entrances:
             stack.callback(os.close, descriptor)
-        entry.into = cgroup.descriptor(near=init_pid)
-        if entry.into is not None:
-            stack.callback(os.close, entry.into)
+        entry.into = into = cgroup.descriptor(near=init_pid)
+        if into is not None:
+            stack.callback(os.close, into)
         pid = _fork_across(entry, ours)
     entered = Container(pid, process.pidfd_open(pid), ours)
 
@@ -178,7 +178,14 @@ def _fork_across(entry: _Entry, ours: Channel) -> int:
     """Fork the process in between and reap it; returns the pid of the one that it left inside."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with owned(reader):
-        between = os.fork()
+        if entry.into is not None and entry.flags & namespaces.CLONE_NEWUSER:
+            # Whoever has entered a user namespace may be nobody to the cgroup's owner.
+            between, pidfd = _clone(0, entry.into)
+            if pidfd >= 0:
+                os.close(pidfd)
+            entry.into = None
+        else:
+            between = os.fork()
         if between == 0:
             ours.close()
             run_child(entry.channel, lambda: _cross(entry, writer))
@@ -238,7 +245,7 @@ def _cross(entry: _Entry, writer: int) -> None:
     # host's, where the container was made in a chroot: pivot_root(2) moved only what lay there.
     os.fchdir(entry.root)
     os.chroot(".")
-    pid = _clone(entry.into)
+    pid, _ = _clone(process.CLONE_PARENT, entry.into)
     if pid:
         os.write(writer, struct.pack("i", pid))
         os._exit(0)
@@ -248,14 +255,13 @@ def _cross(entry: _Entry, writer: int) -> None:
     run_child(entry.channel, lambda: _become(entry))
 
 
-def _clone(into: int | None) -> int:
+def _clone(flags: int, into: int | None) -> tuple[int, int]:
     try:
-        pid, _ = process.clone3(process.CLONE_PARENT, cgroup=into)
+        return process.clone3(flags, cgroup=into)
     except SyscallError as error:
         if error.errno != errno.EAGAIN:
             raise
         raise too_many_processes() from error
-    return pid
 
 
 def _become(entry: _Entry) -> None:

@@ -113,6 +113,19 @@ def require_same(path: str, uids: "list[IdMapping]", gids: "list[IdMapping]") ->
                 )
 
 
+def users_of(path: str) -> "list[IdMapping]":
+    """Read which users of the caller's a user namespace has: linux.uidMappings.
+
+    Args:
+        path: of the namespace.
+    """
+    with owned(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as namespace:
+        return [
+            {"containerID": first, "hostID": host, "size": size}
+            for first, host, size in (map(int, line.split()) for line in _of(namespace, "uid_map"))
+        ]
+
+
 def _of(namespace: int, file: str) -> list[str]:
     """A user namespace's map as it is seen here: a process there shows it."""
     ours, theirs = _socket.socketpair()

@@ -15,7 +15,7 @@ from ketch.linux.namespaces import (
     CLONE_NEWUSER,
     KINDS,
 )
-from ketch.runtime.cgroup_mount import CgroupMount
+from ketch.runtime.cgroup_mount import CgroupMount, is_for_systemd
 from ketch.runtime.filesystem import (
     MakeDeviceLinks,
     MakeDevices,
@@ -177,7 +177,15 @@ class Plan:
                 if not layout.shown.hierarchies:
                     continue
                 namespaced = self.new_cgroup_namespace
-                self.operations.append(CgroupMount(entry, layout.shown, namespaced=namespaced))
+                tracking = layout.hierarchies if is_for_systemd(config) else []
+                if is_for_systemd(config) and not any(h.tracks for h in tracking):
+                    self.warnings.append(
+                        "systemd will not boot: no control group of its own is to be had here, "
+                        "since none is delegated to this user"
+                    )
+                self.operations.append(
+                    CgroupMount(entry, layout.shown, namespaced=namespaced, tracking=tracking)
+                )
                 made.append(place)
                 continue
             operation = MountOperation(entry, f"mounts[{index}]", label)

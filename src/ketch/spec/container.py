@@ -51,6 +51,7 @@ class Config(TypedDict, total=False):
     MacAddress: str
     NetworkDisabled: bool
     ArgsEscaped: bool
+    SystemdMode: bool  # ketch's and podman's: what was found, and no request
 
 
 class HostConfig(TypedDict, total=False):
@@ -119,6 +120,7 @@ class HostConfig(TypedDict, total=False):
     ShmSize: int
     StorageOpt: dict[str, str]
     Sysctls: dict[str, str]
+    Systemd: str  # ketch's own
     Timeout: int
     Tmpfs: dict[str, str]
     UTSMode: str

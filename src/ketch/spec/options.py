@@ -339,6 +339,10 @@ OPTIONS = (
     Option("sysctl", kind="list", metavar="map", field="HostConfig.Sysctls",
            convert=later("sysctls", "sysctl"), assemble=_MAPPING,
            help="Set kernel parameters of the container's namespaces"),
+    Option("systemd", field="HostConfig.Systemd",
+           assemble=_one_of("systemd", "systemd", "auto", "true", "always", "false"),
+           help="What systemd needs as PID 1: 'auto' (default, also 'true') where the program is "
+                "systemd or init, 'always', or 'false'"),
     Option("timeout", kind="int", field="HostConfig.Timeout",
            help="Seconds that the container may run before it is killed"),
     Option("tmpfs", kind="list", field="HostConfig.Tmpfs",

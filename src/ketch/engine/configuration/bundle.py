@@ -15,6 +15,7 @@ from ketch.engine.configuration.limits import resources_of
 from ketch.engine.configuration.security import security_options
 from ketch.engine.host import DEFAULT_SYSCTLS, PING_GROUPS
 from ketch.runtime import pid_one
+from ketch.runtime.cgroup_mount import SYSTEMD_ANNOTATION
 from ketch.runtime.process import KEEP_GROUPS_ANNOTATION
 from ketch.spec import capabilities, endpoints, environment, seccomp, user_namespaces
 from ketch.spec.passwd import KEEP_GROUPS
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from ketch.engine.configuration.devices import Devices
     from ketch.engine.configuration.security import SecurityOptions
     from ketch.engine.host import Host
+    from ketch.spec.container import Config as ContainerConfig
     from ketch.spec.container import HostConfig, Request
     from ketch.spec.passwd import User
     from ketch.spec.runtime import Capabilities as CapabilitySets
     from ketch.spec.runtime import (
         Config,
+        Device,
         Linux,
         Namespace,
         Process,
@@ -104,7 +107,9 @@ def build(
         devices.bind_renamed()
     bundle: Config = {
         "ociVersion": OCI_VERSION,
-        "process": _process(request, user, extra_groups, host, security, devices, linked),
+        "process": _process(
+            request, container_id, user, extra_groups, host, security, devices, linked
+        ),
         "root": {"path": "rootfs", "readonly": resources.get("ReadonlyRootfs", False)},
         "mounts": bundle_mounts.build(
             request,
@@ -129,6 +134,8 @@ def build(
     if resources.get("Init") and not resources.get("PidMode"):
         alone = arguments(config) == [pid_one.PATH]
         annotations[INIT_ANNOTATION] = "alone" if alone else "true"
+    if config.get("SystemdMode"):
+        annotations[SYSTEMD_ANNOTATION] = "true"
     if KEEP_GROUPS in resources.get("GroupAdd", ()):
         annotations[KEEP_GROUPS_ANNOTATION] = "1"
     if annotations:
@@ -142,8 +149,16 @@ def init_of(config: "Config") -> str:
     return asked if asked in {"true", "alone"} else ""
 
 
+def _told(config: "ContainerConfig", container_id: str) -> list[str]:
+    """What systemd is told of where it is, unless the container's own variables say otherwise."""
+    if not config.get("SystemdMode"):
+        return []
+    return ["container=ketch", f"container_uuid={container_id[:32]}"]
+
+
 def _process(
     request: "Request",
+    container_id: str,
     user: "User",
     extra_groups: list[int],
     host: "Host",
@@ -161,7 +176,7 @@ def _process(
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": groups},
         "args": arguments(config),
         "env": environment.of_container(
-            [*linked, *config.get("Env", ()), *devices.variables],
+            [*linked, *_told(config, container_id), *config.get("Env", ()), *devices.variables],
             hostname=config["Hostname"],
             home=user.home,
             terminal=terminal,
@@ -247,7 +262,7 @@ def _linux(
         "cgroupsPath": _cgroup(host, f"/{parent}/{container_id}"),
         "resources": resources_of(resources, devices),
         "sysctl": _sysctls(resources, host),
-        "devices": devices.nodes,
+        "devices": _nodes(request, devices),
     }
     if not resources.get("Privileged"):
         linux["maskedPaths"], linux["readonlyPaths"] = hidden_paths(resources, host)
@@ -263,6 +278,18 @@ def _linux(
     if profile is not None:
         linux["seccomp"] = profile
     return linux
+
+
+def _nodes(request: "Request", devices: "Devices") -> "list[Device]":
+    """The devices to make: not the host's consoles, where a systemd would have people log in."""
+    if not request["Config"].get("SystemdMode"):
+        return devices.nodes
+    asked = {mapping["PathInContainer"] for mapping in request["HostConfig"].get("Devices", ())}
+    return [
+        node
+        for node in devices.nodes
+        if node["path"] in asked or not node["path"].removeprefix("/dev/tty").isdecimal()
+    ]
 
 
 def _namespaces(resources: "HostConfig", joined: "Mapping[str, str]") -> "list[Namespace]":

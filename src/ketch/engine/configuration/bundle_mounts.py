@@ -109,15 +109,21 @@ def build(
     taken = asked.keys()
     read_only = resources.get("ReadonlyRootfs", False)
     apart = maps_ids and user_namespaces.is_apart(resources.get("UsernsMode", ""))
+    defaults = _default_mounts(resources, security, sysfs=sysfs, last_group=last_group)
+    memory = systemd_mounts() if request["Config"].get("SystemdMode") else []
     own = [
         mount
-        for mount in _default_mounts(resources, security, sysfs=sysfs, last_group=last_group)
+        for mount in [*defaults, *memory]
         if mount["destination"] not in taken
         and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
     ]
     if read_only:
         for mount in own:
-            if mount["destination"] not in _ALWAYS_WRITABLE and "ro" not in mount["options"]:
+            if (
+                mount not in memory
+                and mount["destination"] not in _ALWAYS_WRITABLE
+                and "ro" not in mount["options"]
+            ):
                 mount["options"].append("ro")
     bound = {
         "/etc/resolv.conf": files.resolv_conf,
@@ -142,6 +148,18 @@ def build(
         ),
         *([_bind_held("/dev/shm", shared)] if shared and "/dev/shm" not in taken else []),
         *(_bind_held(*each.beside, read_only=True) for each in sources.values() if each.beside),
+    ]
+
+
+def systemd_mounts() -> "list[Mount]":
+    """File systems in memory that systemd expects, each beginning with what the image has there.
+
+    Podman's. They are writable whether the root is or not.
+    """
+    options = ("rprivate", "nosuid", "nodev", "tmpcopyup")
+    return [
+        {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": [*options]}
+        for path in ("/run", "/run/lock", "/tmp", "/var/log/journal")
     ]
 
 

@@ -41,8 +41,10 @@ def complete(
     resources: HostConfig = {**request["HostConfig"]}
     _drop_unset(resources)
     _merge(config, image)
+    config.pop("SystemdMode", None)
     wanted = _endpoints(config, request)
     admission.check(config, resources, host)
+    warnings = _settle_systemd(config, resources, host)
     if resources.get("Memory", 0) > 0 and not resources.get("MemorySwap"):
         resources["MemorySwap"] = swap_of(resources["Memory"])
     if size := resources.get("ConsoleSize"):
@@ -59,12 +61,21 @@ def complete(
     if not config.get("Hostname") and not endpoints.is_container(resources["NetworkMode"]):
         of_host = resources["NetworkMode"] == "host" or resources.get("UTSMode") == "host"
         config["Hostname"] = host.hostname if of_host else container_id[:12]
-    warnings = _warnings(resources)
+    warnings += _warnings(resources)
     resources.pop("KernelMemory", None)
     whole: Request = {**request, "Config": config, "HostConfig": resources}
     if wanted:
         whole["NetworkingConfig"] = {"EndpointsConfig": wanted}
     return whole, warnings
+
+
+def _settle_systemd(config: "Config", resources: "HostConfig", host: "Host") -> list[str]:
+    program = " ".join(arguments(config)[:3])
+    if not resources.get("Systemd") and "systemd" not in program and "/init" not in program:
+        return []  # as nearly all are; who looks closer costs them a module
+    from ketch.engine.configuration import systemd  # noqa: PLC0415
+
+    return systemd.settle(config, resources, host, arguments(config))
 
 
 # What API clients send for "not given", where that is not what a missing field means.

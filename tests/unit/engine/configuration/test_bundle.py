@@ -11,7 +11,7 @@ from ketch.spec import capabilities
 from ketch.spec.container import Request
 from ketch.spec.options import OPTIONS, Caller, request
 from ketch.spec.passwd import User
-from ketch.spec.runtime import Config, Mount
+from ketch.spec.runtime import Config, Device, Mount
 
 ID = "808a9bf40082" + "a" * 52
 RUN = Command("ketch run [OPTIONS] IMAGE [COMMAND] [ARG...]", "", OPTIONS, 1, None, False)
@@ -342,6 +342,30 @@ def test_what_security_options_come_to() -> None:
     assert "rw" in mounts["/sys/fs/cgroup"]["options"]
     mounts = mounted(build("--privileged", "--security-opt", "writable-cgroups=false"))
     assert "ro" in mounts["/sys/fs/cgroup"]["options"]
+
+
+def test_what_systemd_gets() -> None:
+    nodes: list[Device] = [
+        {"type": "c", "path": path, "major": 4, "minor": minor}
+        for minor, path in enumerate(("/dev/tty", "/dev/tty0", "/dev/tty1", "/dev/ttyS0"))
+    ]
+    config = build(
+        "--systemd=always", "--privileged", "--read-only", "--tmpfs", "/run/lock:size=1m",
+        "--device", "/dev/tty1", devices=Devices(nodes, []),
+    )  # fmt: skip
+    assert [node["path"] for node in config["linux"]["devices"]] == [
+        "/dev/tty", "/dev/tty1", "/dev/ttyS0"
+    ]  # fmt: skip
+    mounts = mounted(config)
+    for place in ("/run", "/tmp", "/var/log/journal"):
+        assert mounts[place]["options"] == ["rprivate", "nosuid", "nodev", "tmpcopyup"]
+    assert "size=1m" in mounts["/run/lock"]["options"]
+    assert config["annotations"] == {"org.ketch.systemd": "true"}
+    variables = config["process"]["env"]
+    assert {"container=ketch", f"container_uuid={ID[:32]}"} <= set(variables)
+    own = build("--systemd=always", "-e", "container=oci")["process"]["env"]
+    assert "container=oci" in own
+    assert "container=ketch" not in own
 
 
 def test_realtime_limits() -> None:
