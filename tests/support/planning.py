@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from ketch.build.graph import Copy, Plan, Run
+from ketch.build.planning.dating import Dated
 from ketch.build.planning.description import vertices
-from ketch.build.planning.planner import Dated, plan
+from ketch.build.planning.planner import plan
 from ketch.build.planning.resolver import ResolvedImage
 from ketch.build.request import LocalDirectory, Request
 from ketch.errors import ImageNotFoundError
@@ -54,7 +55,7 @@ class Images:
 
 
 def planned(
-    text: str, images: Images | None = None, /, *, dated: Dated = lambda: None, **wanted: Any
+    text: str, images: Images | None = None, /, *, dated: Dated = lambda _: None, **wanted: Any
 ) -> Plan:
     """Returns the plan of a Dockerfile, for linux/amd64 where nothing else is asked for."""
     asked = {"platforms": ["linux/amd64"], "contexts": {"context": LocalDirectory("/")}} | wanted

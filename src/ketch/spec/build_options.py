@@ -11,7 +11,7 @@ from ketch.dataclass import dataclass, field
 from ketch.errors import InvalidArgumentError
 from ketch.spec import values
 
-OUTPUT_TYPES = ("docker", "image", "local", "oci", "registry", "tar")
+OUTPUT_TYPES = ("cacheonly", "docker", "image", "local", "oci", "registry", "tar")
 CACHE_TYPES = ("inline", "local", "registry")
 _OTHER_CACHES = {"gha", "s3", "azblob"}
 _ANNOTATED = {"index", "index-descriptor", "manifest", "manifest-descriptor"}

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def test_limits(ketch: Engine, tmp_path: pathlib.Path, run_name: str) -> None:
         str(tmp_path),
     )  # fmt: skip
     assert done.status == 0, str(done)
-    said = [line.split()[-1] for line in done.err.splitlines() if line.startswith("#5 0.")]
+    said = re.findall(r"^#\d+ [\d.]+ (\d+)$", done.err, re.MULTILINE)
     assert said == list(LIMITS.values())
     assert not os.path.exists(f"/sys/fs/cgroup/memory/{run_name}")
 

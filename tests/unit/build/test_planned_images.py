@@ -1,7 +1,12 @@
 """What instructions make of an image: its configuration and its history, in BuildKit's words."""
 
+from typing import Any
+
 import pytest
 
+from ketch.build.graph import ContextSource, GitSource, HttpSource
+from ketch.build.planning.dating import Dateable
+from ketch.build.request import Git, LocalDirectory
 from tests.support.planning import PATH, Images, config, history, planned, refused, runs
 
 
@@ -171,11 +176,53 @@ def test_the_contexts_own_time() -> None:
     name = "SOURCE_DATE_EPOCH"
     text = f"ARG {name}=context\nFROM scratch\nARG {name}\nLABEL a=${name}\n"
     for given in ({}, {name: "context"}):
-        found = planned(text, dated=lambda: 9, build_args=given)
+        found = planned(text, dated=lambda _: 9, build_args=given)
         assert (found.epoch_s, config(found)["Labels"]) == (9, {"a": "9"})
         found = planned(text, build_args=given)
         assert (found.epoch_s, config(found)["Labels"]) == (None, {"a": ""})
-    assert planned(text, dated=lambda: 9, build_args={name: "8"}).epoch_s == 8
+    assert planned(text, dated=lambda _: 9, build_args={name: "8"}).epoch_s == 8
+
+
+def test_the_time_of_a_named_context_or_of_a_stage_that_is_one_download() -> None:
+    asked: list[object] = []
+
+    def dated(source: Dateable) -> int:
+        match source:
+            case ContextSource():
+                asked.append(source.context)
+            case HttpSource() | GitSource():
+                asked.append((source.url, source.checksum))
+        return 9
+
+    def found(name: str, stage: str, **wanted: Any) -> int | None:
+        text = f"ARG V=1\n{stage}\nFROM scratch\nCOPY a /\n"
+        given = {"SOURCE_DATE_EPOCH": name, "W": "2"}
+        return planned(text, dated=dated, build_args=given, **wanted).epoch_s
+
+    contexts = {"context": LocalDirectory("/"), "named": Git("https://host.example/a.git")}
+    assert found("named", "", contexts=contexts) == 9
+    added = "FROM scratch AS When\nARG V\nARG W\nARG X=$W\nADD"
+    assert found("when", f"{added} https://host.example/$V/$X/f /") == 9
+    digest = f"sha256:{'1' * 64}"
+    assert found("WHEN", f"{added} --checksum={digest} https://host.example/f / ") == 9
+    assert found("when", f"{added} https://host.example/b.git#v$V / ") == 9
+    assert asked == [
+        "named", ("https://host.example/1/2/f", ""), ("https://host.example/f", digest),
+        ("https://host.example/b.git#v1", ""),
+    ]  # fmt: skip
+    only = "SOURCE_DATE_EPOCH stage "
+    for stage, message in (
+        ("FROM busybox AS when", "must use FROM scratch"),
+        ("FROM scratch AS when", "must contain exactly one remote ADD"),
+        (f"{added} https://host.example/f /\nADD https://host.example/g /",
+         "must contain exactly one remote ADD"),
+        (f"{added} https://host.example/f b /", "must contain exactly one remote ADD source"),
+        (f"{added} f /", "source must be a single HTTP(S) or Git ADD"),
+        (f"{added} https://host.example/f /\nRUN true",
+         "does not meet source-only requirements: unsupported RUN instruction"),
+    ):  # fmt: skip
+        error = refused(f"{stage}\nFROM scratch\n", build_args={"SOURCE_DATE_EPOCH": "when"})
+        assert (error.message, error.places[0].first) == (only + message, 1)
 
 
 @pytest.mark.parametrize(

@@ -46,16 +46,33 @@ def open_archive(stream: "Stream", limit_bytes: int) -> "tuple[Stream | None, by
     return None, text
 
 
-def unpack(stream: "Stream", directory: int, *, owned: bool) -> int | None:
+def newest_s(stream: "Stream", limit_bytes: int) -> int | None:
+    """Tell when the latest of the files in an archive was changed.
+
+    Args:
+        stream: what may be an archive; it is read to its end.
+        limit_bytes: as for ``open_archive``.
+
+    Returns:
+        Seconds since 1970; None where there are no files, or it is no whole archive.
+    """
+    try:
+        content, _ = open_archive(stream, limit_bytes)
+        if content is None:
+            return None
+        times = [entry.mtime_ns for entry in tar.Reader(content) if entry.kind == tar.REGULAR]
+    except InvalidArgumentError:
+        return None
+    return max(times) // 1_000_000_000 if times else None
+
+
+def unpack(stream: "Stream", directory: int, *, owned: bool) -> None:
     """Unpack an archive into an empty directory.
 
     Args:
         stream: the archive, uncompressed; it is read to its very end.
         directory: descriptor of the directory, closed to others by one above it.
         owned: whether the files are given the owners that the archive has; else the caller's.
-
-    Returns:
-        The latest of the members' times, in seconds since 1970; None where there are none.
 
     Raises:
         InvalidArgumentError: the archive is malformed, or wants what cannot be.
@@ -64,7 +81,6 @@ def unpack(stream: "Stream", directory: int, *, owned: bool) -> int | None:
     """
     context = _Context(directory, owned=owned)
     context.fill(stream)
-    return None if context.newest_ns is None else context.newest_ns // 1_000_000_000
 
 
 class Patient:
@@ -122,13 +138,11 @@ class _Context(filling.Tree):
 
     def __init__(self, directory: int, *, owned: bool) -> None:
         super().__init__(directory)
-        self.newest_ns: int | None = None
         self._ids = None if owned else (os.geteuid(), os.getegid())
 
     def _add(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one member; whiteouts are names as any other."""
         parts = self._clean(entry.name)
-        self.newest_ns = max(entry.mtime_ns, self.newest_ns or 0)
         if self._ids is not None:
             entry.uid, entry.gid = self._ids
         if parts:

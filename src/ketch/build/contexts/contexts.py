@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ketch.build.contexts.downloads import Downloads
     from ketch.build.contexts.layouts import LayoutImage
     from ketch.build.contexts.repositories import Repositories, Repository
+    from ketch.build.graph import ContextSource
     from ketch.build.request import Input, Request
     from ketch.build.trees import Hidden
 
@@ -144,16 +145,33 @@ class Contexts:
         hidden = self._once.get(("hidden", name), lambda: self._find_hidden(name, tree, tell))
         return Tree(tree.directory, hidden, tree.identity, tree.owned)
 
-    def time_s(self) -> int | None:
-        """Returns since when the main context is as it is, where it comes from a server.
+    def time_s(self, source: "ContextSource | GitSource | HttpSource") -> int | None:
+        """Returns since when a source is as it is, where it comes from a server.
+
+        That is a commit's time; Last-Modified, or where the server does not say it, the time of
+        the latest file of an archive.
 
         Raises:
             KetchError: it cannot be fetched.
         """
-        given = self._input(MAIN_CONTEXT)
-        if not isinstance(given, Git | Http):
-            return None
-        return self._source(MAIN_CONTEXT, given, _silent).tree.time_s
+        if isinstance(source, GitSource):
+            return self.git(source).time_s
+        if isinstance(source, HttpSource):
+            return self._time_of_download(self.http(source), source.filename)
+        given = self._input(source.context)
+        if isinstance(given, Git):
+            return self._source(source.context, given, _silent).tree.time_s
+        if isinstance(given, Http):
+            downloaded = self._download(given.url, "", _DOWNLOADED, _silent)
+            return self._time_of_download(downloaded, _DOWNLOADED)
+        return None
+
+    def _time_of_download(self, tree: Tree, name: str) -> int | None:
+        if tree.time_s is not None:
+            return tree.time_s
+        with owned(contested.open_file(name, tree.directory)) as file:
+            stream = open(file, "rb", buffering=0, closefd=False)
+            return archives.newest_s(stream, self._places.room_bytes)
 
     def layout(self, name: str, platform: str) -> "LayoutImage":
         """Returns the image that a context is which names an OCI image layout.
@@ -301,9 +319,8 @@ class Contexts:
             if content is None:
                 return _Source(tree, filename=_DOWNLOADED)
             _, directory = self._places.make("archive")
-            newest_s = archives.unpack(content, directory, owned=True)
-        identity = f"{tree.identity}:unpacked"
-        return _Source(Tree(directory, identity=identity, time_s=newest_s))
+            archives.unpack(content, directory, owned=True)
+        return _Source(Tree(directory, identity=f"{tree.identity}:unpacked"))
 
     def _unpack(self, given: Archive, tell: "Tell") -> _Source:
         _, directory = self._places.make("archive")

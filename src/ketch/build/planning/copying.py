@@ -97,18 +97,37 @@ def _check_checksum(this: Add) -> None:
 
 def _items(setting: Setting, this: Transfer, files: Vertex, name: str) -> Iterator[CopyItem]:
     for path in this.sources:
-        repository = _repository(this, path)
-        if repository is not None:
-            if not isinstance(this, Add):
+        if not isinstance(this, Add):
+            if _repository(this, path) is not None:
                 raise DockerfileError("source can't be a git ref for COPY", "ADD can take it")
-            yield CopyItem(_git(setting, this, path, repository, name), ("/",))
-        elif _is_http(path):
-            if not isinstance(this, Add):
+            if _is_http(path):
                 raise DockerfileError("source can't be a URL for COPY", "ADD can take it")
-            source = _http(setting, this, path, name)
-            yield CopyItem(source, (source.filename,), bool(this.unpack))
+            yield _local(this, files, path)
+            continue
+        source = remote(this, path, name)
+        if isinstance(source, GitSource):
+            yield CopyItem(setting.vertices.one(source), ("/",))
+        elif isinstance(source, HttpSource):
+            yield CopyItem(setting.vertices.one(source), (source.filename,), bool(this.unpack))
         else:
             yield _local(this, files, path)
+
+
+def remote(this: Add, path: str, name: str) -> GitSource | HttpSource | None:
+    """Returns what an ADD fetches, None for a path of the context.
+
+    Args:
+        this: the instruction, expanded.
+        path: one of its sources.
+        name: what people are shown.
+
+    Raises:
+        DockerfileError: it contradicts itself, or its checksum is malformed.
+    """
+    repository = _repository(this, path)
+    if repository is not None:
+        return _git(this, path, repository, name)
+    return _http(this, path, name) if _is_http(path) else None
 
 
 def _local(this: Transfer, files: Vertex, path: str) -> CopyItem:
@@ -148,7 +167,7 @@ def _is_http(path: str) -> bool:
     return path.startswith(("http://", "https://"))
 
 
-def _git(setting: Setting, this: Add, path: str, repository: GitUrl, name: str) -> GitSource:
+def _git(this: Add, path: str, repository: GitUrl, name: str) -> GitSource:
     keep, checksum = this.keep_git_dir, this.checksum
     if repository.keep_git_dir is not None:
         if keep is not None and keep != repository.keep_git_dir:
@@ -158,18 +177,16 @@ def _git(setting: Setting, this: Add, path: str, repository: GitUrl, name: str) 
         raise DockerfileError(
             f"checksum mismatch {quoted(checksum)} != {quoted(repository.checksum)}"
         )
-    return setting.vertices.one(
-        GitSource(
-            name=name,
-            place=this.place,
-            url=path,
-            checksum=repository.checksum or checksum,
-            keep_git_dir=bool(keep),
-        )
+    return GitSource(
+        name=name,
+        place=this.place,
+        url=path,
+        checksum=repository.checksum or checksum,
+        keep_git_dir=bool(keep),
     )
 
 
-def _http(setting: Setting, this: Add, url: str, name: str) -> HttpSource:
+def _http(this: Add, url: str, name: str) -> HttpSource:
     from urllib.parse import unquote, urlsplit  # noqa: PLC0415 - few copy from URLs
 
     if this.checksum and not digests.valid(this.checksum):
@@ -182,6 +199,6 @@ def _http(setting: Setting, this: Add, url: str, name: str) -> HttpSource:
         filename = ""
     if filename in {"", ".", ".."} or "\0" in filename:
         filename = _UNNAMED
-    return setting.vertices.one(
-        HttpSource(name=name, place=this.place, url=url, checksum=this.checksum, filename=filename)
+    return HttpSource(
+        name=name, place=this.place, url=url, checksum=this.checksum, filename=filename
     )

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ketch.build.graph import Plan, Remark
-from ketch.build.planning import arguments, platforms
+from ketch.build.planning import arguments, dating, platforms
 from ketch.build.planning.conversion import Conversion
+from ketch.build.planning.dating import Dated
 from ketch.build.planning.inputs import Inputs
 from ketch.build.planning.resolver import Resolver
 from ketch.build.planning.setting import Setting
@@ -30,7 +31,6 @@ from ketch.spec.ignore_patterns import IgnorePatterns
 if TYPE_CHECKING:
     from ketch.spec.image import Platform
 
-_OF_CONTEXT = "context"
 _EPOCH_MAX = 253_402_300_799  # the end of the year 9999, after which RFC 3339 has no dates
 
 PLATFORMS_MAX = 64
@@ -41,17 +41,13 @@ Ignored = Callable[[], IgnorePatterns | None]
 """Reads the ``.dockerignore`` of the main context; None where there is none."""
 
 
-Dated = Callable[[], int | None]
-"""Tells since when the main context is as it is, in seconds since 1970; None where nobody knows."""
-
-
 def plan(
     text: bytes,
     filename: str,
     request: Request,
     resolver: Resolver,
     ignored: Ignored | None = None,
-    dated: Dated = lambda: None,
+    dated: Dated = lambda _: None,
 ) -> Plan:
     """Plans a build; nothing is run, read or written but what the last three of these ask for.
 
@@ -61,7 +57,7 @@ def plan(
         request: what was asked for.
         resolver: who knows images.
         ignored: for the rule that what is copied is not left out.
-        dated: for ``SOURCE_DATE_EPOCH=context``.
+        dated: for a ``SOURCE_DATE_EPOCH`` that names a context or a stage.
 
     Raises:
         DockerfileError: the Dockerfile, or what was asked for with it, cannot be built. It says
@@ -82,7 +78,7 @@ class Planner:
         request: what was asked for.
         resolver: who knows images.
         ignored: for the rule that what is copied is not left out.
-        dated: for ``SOURCE_DATE_EPOCH=context``.
+        dated: for a ``SOURCE_DATE_EPOCH`` that names a context or a stage.
 
     Attributes:
         linter: what takes the rules that are broken.
@@ -97,7 +93,7 @@ class Planner:
         request: Request,
         resolver: Resolver,
         ignored: Ignored | None = None,
-        dated: Dated = lambda: None,
+        dated: Dated = lambda _: None,
     ) -> None:
         self.program = program
         self.dated = dated
@@ -190,8 +186,9 @@ class Planner:
         self._check_defaults(linter, defaults, lexer)
         found, declared = arguments.before_stages(global_args, defaults, overrides, lexer)
         epoch = overrides.get(arguments.EPOCH, found.get(arguments.EPOCH, ""))
-        if epoch == _OF_CONTEXT:
-            time_s = self.dated()
+        if epoch and signed(epoch) is None:
+            dated = dating.source(epoch, self.program, self.inputs, overrides, found)
+            time_s = None if dated is None else self.dated(dated)
             epoch = "" if time_s is None else str(time_s)
             for known in (overrides, found):
                 if arguments.EPOCH in known:
@@ -238,7 +235,6 @@ def _epoch(text: str) -> int | None:
     found = signed(text)
     if found is None or not 0 <= found <= _EPOCH_MAX:
         raise DockerfileError(
-            f"invalid SOURCE_DATE_EPOCH: {text}",
-            f"it is a number of seconds since 1970, or {_OF_CONTEXT}, for a context's own time",
+            f"invalid SOURCE_DATE_EPOCH: {text}", "it is a number of seconds since 1970"
         )
     return found

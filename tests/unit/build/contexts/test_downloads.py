@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ketch.build.contexts import downloads
-from ketch.build.graph import HttpSource
+from ketch.build.graph import ContextSource, HttpSource
 from ketch.build.request import Http, LocalDirectory
 from ketch.engine.processes import Patience
 from ketch.errors import (
@@ -390,7 +390,7 @@ def test_a_url_of_an_archive_is_a_context(
     tree = contexts.tree("context")
     assert listed(tree.directory) == ["Dockerfile", "a"]
     assert tree.identity == f"http:{sha256(packed)}:context:unpacked"
-    assert contexts.time_s() == tree.time_s == 1_000_000_000
+    assert contexts.time_s(ContextSource(name="", context="context")) == 1_000_000_000
     # As a named context it is what it is: moby/buildkit, frontend/dockerui/namedcontext.go.
     assert listed(contexts.tree("named").directory) == ["context"]
     assert len(server.requests) == 1
@@ -402,7 +402,7 @@ def test_a_url_of_a_dockerfile_is_a_context_with_it(opened: Opened, server: Fake
     given = Http(f"http://{server.host}/Dockerfile")
     contexts = opened(given, dockerfile="elsewhere")
     assert contexts.dockerfile() == (b"FROM url\n", "context")
-    assert contexts.time_s() == 1_445_412_480
+    assert contexts.time_s(ContextSource(name="", context="context")) == 1_445_412_480
     assert listed(contexts.tree("context").directory) == ["context"]
     assert opened(LocalDirectory("/"), dockerfile_input=given).dockerfile().text == b"FROM url\n"
 

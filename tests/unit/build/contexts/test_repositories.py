@@ -16,7 +16,7 @@ import pytest
 from ketch.build.contexts import git as git_program
 from ketch.build.contexts import repositories
 from ketch.build.contexts.contexts import Contexts
-from ketch.build.graph import GitSource
+from ketch.build.graph import ContextSource, GitSource
 from ketch.build.request import Git, Request
 from ketch.engine.processes import Patience
 from ketch.errors import (
@@ -99,7 +99,7 @@ def test_a_commit_is_found_by_its_names(
     assert tree.identity == f"git:{project('rev-parse', name)}"
     assert ".git" not in listed(tree.directory)
     assert tree.hidden is None
-    assert contexts.time_s() == 1_700_000_000
+    assert contexts.time_s(ContextSource(name="", context="context")) == 1_700_000_000
 
 
 def test_a_commit_is_its_own_name(
