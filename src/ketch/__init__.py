@@ -22,20 +22,22 @@ if TYPE_CHECKING:
     from ketch.library.volumes import Volume
     from ketch.sandbox.changes import ProjectChange
     from ketch.sandbox.code import CodeError, CodeResult
+    from ketch.sandbox.egress.record import Connection
     from ketch.sandbox.files import Entry, Files
     from ketch.sandbox.pool import Pool
     from ketch.sandbox.sandbox import RunResult, Sandbox
 
 __version__ = "0.1.0"
 __all__ = [
-    "Archive", "Change", "CodeError", "CodeResult", "Container", "Engine", "Entry", "Files",
-    "Image", "LogEntry", "Network", "Pool", "ProjectChange", "Result", "RunResult", "Sandbox",
-    "Session", "Volume", "__version__", "aio", "errors",
+    "Archive", "Change", "CodeError", "CodeResult", "Connection", "Container", "Engine", "Entry",
+    "Files", "Image", "LogEntry", "Network", "Pool", "ProjectChange", "Result", "RunResult",
+    "Sandbox", "Session", "Volume", "__version__", "aio", "errors",
 ]  # fmt: skip
 # Where each is.
 _MODULES = {
     "Archive": "library.archives", "Change": "library.container", "CodeError": "sandbox.code",
-    "CodeResult": "sandbox.code", "Container": "library.container", "Engine": "library.engine",
+    "CodeResult": "sandbox.code", "Connection": "sandbox.egress.record",
+    "Container": "library.container", "Engine": "library.engine",
     "Entry": "sandbox.files", "Files": "sandbox.files", "Image": "library.images",
     "LogEntry": "library.container", "Network": "library.networks", "Pool": "sandbox.pool",
     "ProjectChange": "sandbox.changes",

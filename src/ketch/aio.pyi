@@ -21,6 +21,7 @@ from ketch.library.container import Change, LogEntry, Result
 from ketch.library.keywords import BuildOptions, RunOptions, UpdateOptions
 from ketch.sandbox.changes import ProjectChange
 from ketch.sandbox.code import CodeResult
+from ketch.sandbox.egress.record import Connection
 from ketch.sandbox.files import Entry
 from ketch.sandbox.sandbox import RunResult
 
@@ -1017,7 +1018,7 @@ class Sandbox:
         writable: Iterable[str] = ("/workspace", "/tmp"),
         env: Mapping[str, str] | None = None,
         mounts: Mapping[str, str] | None = None,
-        egress: tuple[()] | None = (),
+        egress: Iterable[str] | None = (),
         ports: Iterable[int] = (),
         userns: str = "auto",
         engine: Engine | None = None,
@@ -1045,14 +1046,18 @@ class Sandbox:
             env: variables that programs find.
             mounts: directories of the host, to where they are seen, read-only; with ``:rw`` at the
                 end of that they can be written to.
-            egress: ``()`` for no network, None for one that leads everywhere.
+            egress: what it may reach, by name or address: ``packages.example``,
+                ``*.files.example:443``, ``index.example@10.0.0.7:8080``, ``10.1.0.0/16:5432``; see
+                docs/sandbox.md. ``()`` for nothing, None for everything.
             ports: what ``url`` can be asked for: its own ports on which programs will listen.
             userns: as ``ketch run --userns``.
             engine: where it is made; the machine's own engine where None.
-            options: more, as those of ``ketch run``.
+            options: more, as those of ``ketch run``. With ``egress``, ``dns`` says which name
+                servers are asked where names are.
 
         Raises:
             NotFoundError: there is no such image.
+            UnavailableError: what ``egress`` needs is not there: the program nft.
             InvalidArgumentError: a value cannot be.
         """
     @classmethod
@@ -1125,6 +1130,32 @@ class Sandbox:
 
         Raises:
             InvalidArgumentError: it was made without a network.
+        """
+    async def connections(self) -> builtins.list[Connection]:
+        """Returns what it has tried to reach, the last few thousand attempts, the oldest first.
+
+        Raises:
+            ConflictError: it was made without ``egress``, or has ended.
+        """
+    async def allow(self, *rules: str) -> None:
+        """Let it reach more from now on.
+
+        Args:
+            rules: as for ``egress`` of ``create``.
+
+        Raises:
+            ConflictError: it was made without ``egress``, or has ended.
+            InvalidArgumentError: one of them is none.
+        """
+    async def deny(self, *rules: str) -> None:
+        """Take rules away; connections that no other one allows end.
+
+        Args:
+            rules: as they were given; all of them where there are none.
+
+        Raises:
+            ConflictError: it was made without ``egress``, or has ended.
+            NotFoundError: it has no such rule.
         """
     async def run(
         self,

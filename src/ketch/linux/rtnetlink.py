@@ -113,6 +113,7 @@ RT_TABLE_MAIN = 254
 RT_TABLE_LOCAL = 255
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
+RT_SCOPE_HOST = 254
 RTPROT_BOOT = 3
 RTPROT_RA = 9
 RTN_UNICAST = 1
@@ -544,7 +545,12 @@ def delete_address(index: int, address: Interface) -> Request:
 
 
 def add_route(
-    destination: Network, gateway: Address | None = None, *, index: int = 0, priority: int = 0
+    destination: Network,
+    gateway: Address | None = None,
+    *,
+    index: int = 0,
+    priority: int = 0,
+    local: bool = False,
 ) -> Request:
     """Add a route to the main table; already there will do.
 
@@ -553,12 +559,13 @@ def add_route(
         gateway: next hop, or None where the destination is on the link.
         index: the link it leaves by; needed without a gateway.
         priority: metric; the smallest wins.
+        local: whether what is sent there is this machine's own to take; the link is loopback.
     """
     return Request(
         "RTM_NEWROUTE",
         RTM_NEWROUTE,
         netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
-        _route_payload(destination, gateway, index, priority),
+        _route_payload(destination, gateway, index, priority, RTN_LOCAL if local else RTN_UNICAST),
         f"route {destination} by {gateway or 'the link'}",
         accept=(errno.EEXIST,),
     )
@@ -579,9 +586,15 @@ def delete_route(
 
 
 def _route_payload(
-    destination: Network, gateway: Address | None, index: int, priority: int
+    destination: Network,
+    gateway: Address | None,
+    index: int,
+    priority: int,
+    kind: int = RTN_UNICAST,
 ) -> bytes:
     scope = RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else RT_SCOPE_LINK
+    if kind == RTN_LOCAL and destination.version == 4:
+        scope = RT_SCOPE_HOST
     payload = _ROUTE.pack(
         _FAMILIES[destination.version],
         destination.prefixlen,
@@ -590,7 +603,7 @@ def _route_payload(
         RT_TABLE_MAIN,
         RTPROT_BOOT,
         scope,
-        RTN_UNICAST,
+        kind,
         0,
     )
     if destination.prefixlen:

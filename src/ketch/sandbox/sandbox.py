@@ -25,6 +25,7 @@ from ketch.linux.scopes import owned
 from ketch.runtime.pid_one import PATH as INIT
 from ketch.sandbox import changes, host
 from ketch.sandbox.code import Interpreters
+from ketch.sandbox.egress import attachment
 from ketch.sandbox.ending import end
 from ketch.sandbox.files import Files
 from ketch.spec.values import size as size_in_bytes
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ketch.library.sessions import Session
     from ketch.sandbox.changes import ProjectChange
     from ketch.sandbox.code import CodeResult
+    from ketch.sandbox.egress.record import Connection
 
 OUTPUT_BYTES_MAX = 8 << 20
 """How much a program may write where nobody says otherwise."""
@@ -119,7 +121,7 @@ class Sandbox:
         writable: Iterable[str] = ("/workspace", "/tmp"),
         env: Mapping[str, str] | None = None,
         mounts: Mapping[str, str] | None = None,
-        egress: tuple[()] | None = (),
+        egress: Iterable[str] | None = (),
         ports: Iterable[int] = (),
         userns: str = "auto",
         engine: Engine | None = None,
@@ -147,20 +149,22 @@ class Sandbox:
             env: variables that programs find.
             mounts: directories of the host, to where they are seen, read-only; with ``:rw`` at the
                 end of that they can be written to.
-            egress: ``()`` for no network, None for one that leads everywhere.
+            egress: what it may reach, by name or address: ``packages.example``,
+                ``*.files.example:443``, ``index.example@10.0.0.7:8080``, ``10.1.0.0/16:5432``; see
+                docs/sandbox.md. ``()`` for nothing, None for everything.
             ports: what ``url`` can be asked for: its own ports on which programs will listen.
             userns: as ``ketch run --userns``.
             engine: where it is made; the machine's own engine where None.
-            options: more, as those of ``ketch run``.
+            options: more, as those of ``ketch run``. With ``egress``, ``dns`` says which name
+                servers are asked where names are.
 
         Raises:
             NotFoundError: there is no such image.
+            UnavailableError: what ``egress`` needs is not there: the program nft.
             InvalidArgumentError: a value cannot be.
         """
-        if egress is not None and tuple(egress):
-            raise InvalidArgumentError(
-                f"egress={egress!r}: (), which is none, or None, which is everywhere"
-            )
+        rules = attachment.checked(egress or ())
+        servers = options.pop("dns", ()) if rules else ()
         engine = engine or Engine()
         places = [_absolute("writable", place) for place in writable]
         labels = {**(options.pop("label", None) or {}), _LABEL: "1"}
@@ -181,8 +185,10 @@ class Sandbox:
             "security_opt": ["no-new-privileges", "seccomp=sandbox"], "no_healthcheck": True,
             "tmpfs": dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
             "shm_size": disk_bytes, "log_driver": "none", "stop_signal": "SIGKILL",
-            "ulimit": {"core": "0", "nofile": _OPEN_FILES}, "label": labels,
-            "env": dict(env or {}), "network": _network(engine, egress, tuple(ports)),
+            "ulimit": {"core": "0", "nofile": _OPEN_FILES},
+            "label": {**labels, **attachment.labels(rules, servers)},
+            "env": dict(env or {}),
+            "network": _network(engine, tuple(ports), is_open=egress is None),
             "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
                        for source, target in (mounts or {}).items()],
             "idle_timeout": math.ceil(idle_timeout or 0),
@@ -190,7 +196,7 @@ class Sandbox:
         container = engine.containers.run(
             image, [], detach=True, lifetime=lifetime, timeout=timeout, **{**locked, **options}
         )
-        return cls(engine, container)
+        return cls(engine, container)._attached()
 
     @classmethod
     def host(
@@ -304,6 +310,40 @@ class Sandbox:
                 f"{self.name} has no network", "name the port when it is made: ports=[...]"
             )
         return f"http://{self._container.ip}:{port}"
+
+    # What it reaches
+
+    def connections(self) -> "builtins.list[Connection]":
+        """Returns what it has tried to reach, the last few thousand attempts, the oldest first.
+
+        Raises:
+            ConflictError: it was made without ``egress``, or has ended.
+        """
+        return attachment.connections(self._container)
+
+    def allow(self, *rules: str) -> None:
+        """Let it reach more from now on.
+
+        Args:
+            rules: as for ``egress`` of ``create``.
+
+        Raises:
+            ConflictError: it was made without ``egress``, or has ended.
+            InvalidArgumentError: one of them is none.
+        """
+        attachment.ask(self._container, do="allow", rules=attachment.checked(rules))
+
+    def deny(self, *rules: str) -> None:
+        """Take rules away; connections that no other one allows end.
+
+        Args:
+            rules: as they were given; all of them where there are none.
+
+        Raises:
+            ConflictError: it was made without ``egress``, or has ended.
+            NotFoundError: it has no such rule.
+        """
+        attachment.deny(self._container, rules)
 
     # What runs in it
 
@@ -568,7 +608,17 @@ class Sandbox:
         }
         session = self._engine.containers._start(request, _name(None), lifetime)
         session.close()
-        return type(self)(self._engine, self._engine.containers.get(session.id))
+        made = type(self)(self._engine, self._engine.containers.get(session.id))
+        return made._attached()
+
+    def _attached(self) -> "Self":
+        """Give it its relay, where its label says that it has one; nothing of its runs before."""
+        try:
+            attachment.attach(self._container)
+        except BaseException:
+            self.kill()
+            raise
+        return self
 
     def _writable(self) -> "builtins.list[str]":
         return sorted(self._container.attrs["HostConfig"].get("Tmpfs") or ())
@@ -614,11 +664,11 @@ def _absolute(keyword: str, path: str) -> str:
     return path
 
 
-def _network(engine: Engine, egress: tuple[()] | None, ports: tuple[int, ...]) -> str:
+def _network(engine: Engine, ports: tuple[int, ...], *, is_open: bool) -> str:
     """The network that a sandbox is on: none, one that this machine alone reaches, an open one."""
-    if egress is not None and not ports:
+    if not is_open and not ports:
         return "none"
-    name, internal = (_NETWORK, False) if egress is None else (_NETWORK_CLOSED, True)
+    name, internal = (_NETWORK, False) if is_open else (_NETWORK_CLOSED, True)
     try:
         engine.networks.get(name)
     except NotFoundError:

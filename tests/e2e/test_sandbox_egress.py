@@ -1,0 +1,301 @@
+"""What a sandbox with rules for its network reaches: what they name, and nothing else."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import dnslib
+import pytest
+
+import ketch
+from ketch import Sandbox
+from ketch.engine.requests import launch
+from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
+from tests.support.commands import Engine as Command
+from tests.support.egress_ways import GUEST, IN, OUT
+from tests.support.outside import Outside, certificate, outside
+
+PROGRAMS = {place: place for place in ("/usr", "/lib", "/lib64") if pathlib.Path(place).exists()}
+pytestmark = pytest.mark.skipif(
+    not pathlib.Path("/usr/bin/python3").exists(), reason="this machine has no /usr/bin/python3"
+)
+
+
+class Place(NamedTuple):
+    """Where everything is."""
+
+    world: Outside
+    sandbox: Sandbox
+    words: dict[str, Any]
+
+
+def _own_address() -> str:
+    shown = json.loads(
+        subprocess.run(["ip", "-j", "-4", "addr"], capture_output=True, check=True).stdout
+    )
+    found = [one["local"] for link in shown for one in link["addr_info"] if link["ifname"] != "lo"]
+    return next((one for one in found if not one.endswith(".255")), "")
+
+
+@pytest.fixture(scope="module")
+def library(ketch_engine: Command) -> ketch.Engine:
+    options = list(ketch_engine.prefix)
+    root, state = (options[options.index(name) + 1] for name in ("--root", "--state"))
+    return ketch.Engine(root, state)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with outside() as made:
+
+        def address(text: str) -> list[dnslib.RD]:
+            return [dnslib.A(text)]
+
+        six = f"{int.from_bytes(socket.inet_aton(made.canary), 'big'):08x}"
+        turns = iter([made.server])
+        made.zone |= {
+            (f"{name}.example", "A"): address(made.server)
+            for name in ("good", "shared", "raw", "first", "evil", "a.b.wild", "a.wild")
+        }
+        made.zone |= {
+            ("private.example", "A"): address(made.canary),
+            ("metadata.example", "A"): address("169.254.169.254"),
+            ("lan.example", "A"): address("10.255.255.1"),
+            ("zero.example", "A"): address("0.0.0.0"),
+            ("mapped.example", "AAAA"): [dnslib.AAAA(f"::ffff:{six[:4]}:{six[4:]}")],
+            ("nat64.example", "AAAA"): [dnslib.AAAA(f"64:ff9b::{six[:4]}:{six[4:]}")],
+            ("6to4.example", "AAAA"): [dnslib.AAAA(f"2002:{six[:4]}:{six[4:]}::1")],
+            ("alias.example", "A"): [
+                dnslib.RR("alias.example", 5, rdata=dnslib.CNAME("deep.lan")),
+                dnslib.RR("deep.lan", 1, rdata=dnslib.A(made.canary)),
+            ],
+            ("loop.example", "A"): [dnslib.CNAME("loop.example")],
+            ("lies.example", "A"): [dnslib.RR("good.example", 1, rdata=dnslib.A(made.server))],
+            ("rebind.example", "A"): lambda: address(next(turns, made.canary)),
+            ("mixed.example", "A"): [dnslib.A(made.canary), dnslib.A(made.server)],
+            ("huge.example", "A"): [dnslib.A(made.canary)] * 3000,
+        }  # fmt: skip
+        context = certificate(tmp_path_factory.mktemp("authority"), "good.example")
+        made.listen(made.server, 80, b"SERVED")
+        made.listen(made.server, 443, b"SERVED", tls=context)
+        for port in (80, 443):
+            made.listen(made.canary, port, b"CANARY")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def place(library: ketch.Engine, world: Outside) -> Iterator[Place]:
+    own = _own_address()
+    if not own:
+        pytest.skip("this machine has no address but loopback's")
+    at = world.server
+    raw, first = world.listen(at, 0, b"SERVED"), world.listen(at, 0, first=b"SERVED")
+    literal, port = world.listen(own, 0, b"SERVED"), world.listen(own, 0, b"CANARY")
+    number = int.from_bytes(socket.inet_aton(own), "big")
+    words = {
+        "server": at, "canary": world.canary, "own": own, "raw": raw, "first": first,
+        "literal": literal, "port": port, "datagrams": world.listen_datagrams(own, 0),
+        "decimal": number, "hexadecimal": hex(number),
+        "octal": ".".join(f"0{int(part):o}" for part in own.split(".")),
+        "neighbour": socket.inet_ntoa((number ^ 1).to_bytes(4, "big")),
+    }  # fmt: skip
+    rules = [
+        f"good.example@{at}", f"*.wild.example@{at}:80", f"raw.example@{at}:{raw}",
+        f"first.example@{at}:{first}", f"{own}:{literal}", f"rebind.example@{at}",
+        f"mixed.example@{at}",
+        *(f"{name}.example" for name in ("private", "metadata", "lan", "zero", "mapped", "nat64",
+                                         "6to4", "alias", "loop", "lies", "huge")),
+    ]  # fmt: skip
+    with Sandbox.create(
+        "busybox", engine=library, mounts=PROGRAMS, timeout=None, egress=rules, dns=[world.names]
+    ) as sandbox:
+        yield Place(world, sandbox, words)
+
+
+def _play(place: Place, attempts: dict[str, str]) -> dict[str, list[str]]:
+    """Have the guest try all of them at once."""
+    codes = {}
+    for number, (name, code) in enumerate(attempts.items()):
+        codes[name] = code.replace("MARK", f"mark{number}x")
+        for word, value in place.words.items():
+            codes[name] = codes[name].replace("{" + word + "}", str(value))
+    told = place.sandbox.run(["python3", "-c", GUEST], stdin=json.dumps(codes).encode(), timeout=90)
+    assert told.status == 0, told
+    found: dict[str, list[str]] = json.loads(told.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def played(place: Place) -> dict[str, list[str]]:
+    return _play(place, {name: way.code for name, way in OUT.items()})
+
+
+@pytest.mark.parametrize("name", OUT)
+def test_no_way_leads_out(place: Place, played: dict[str, list[str]], name: str) -> None:
+    told, way = played[name][1], OUT[name]
+    mark = f"mark{list(OUT).index(name)}x"
+    assert "CANARY" not in told, (name, told)
+    assert not told.startswith(("NameError", "TypeError", "SyntaxError", "AttributeError")), told
+    assert not [one for one in place.world.heard if mark.encode() in one], (name, told)
+    assert not [one for one in place.world.asked if "mark" in one]
+    if way.reason:
+        reasons = [
+            one.reason
+            for one in place.sandbox.connections()
+            if one.verdict == "refused" or way.reason == "no such name"
+        ]
+        assert any(way.reason in one for one in reasons), (name, told, sorted(set(reasons)))
+
+
+def test_what_is_named_is_reached(place: Place) -> None:
+    told = _play(place, IN)
+    assert {name: answer for name, (_, answer) in told.items() if "SERVED" not in answer} == {}
+    assert not {"evil.example", "shared.example"} & set(place.world.asked)
+
+
+def _get(place: Place, name: str, port: int = 80) -> str:
+    return _play(place, {"it": f"get('{name}:{port}', '/fine', at='{name}', port={port})"})["it"][1]
+
+
+def test_rules_change_while_it_runs(place: Place) -> None:
+    sandbox, raw = place.sandbox, place.words["raw"]
+    rule = f"shared.example@{place.world.server}:{raw}"
+    assert "gaierror" in _get(place, "shared.example", raw)
+    sandbox.allow(rule)
+    assert "SERVED" in _get(place, "shared.example", raw)
+    waiting = f"say('shared.example', {raw}, b'\\0', b'\\0', wait=40, pause=20)"
+    sandbox.files.write("/tmp/asked", json.dumps({"it": waiting}))
+    with sandbox.start(["sh", "-c", 'exec python3 -c "$0" < /tmp/asked', GUEST]):
+        _await(lambda: any(one.is_open for one in sandbox.connections()))
+        begun = time.monotonic()
+        sandbox.deny(rule)
+        _await(lambda: not any(one.is_open for one in sandbox.connections()))
+        assert time.monotonic() - begun < 15
+    ended = [one for one in sandbox.connections() if one.name == "shared.example"][-1]
+    assert (ended.verdict, ended.reason, ended.sent) == ("refused", "its rule was taken away", 1)
+    assert "gaierror" in _get(place, "shared.example", raw)
+    with pytest.raises(NotFoundError, match="shared"):
+        sandbox.deny(rule)
+    with pytest.raises(InvalidArgumentError, match="no port"):
+        sandbox.allow("shared.example:x")
+
+
+def test_what_is_on_record_is_what_was_done(place: Place) -> None:
+    assert "SERVED" in _get(place, "good.example")
+    (*_, last) = [one for one in place.sandbox.connections() if one.name == "good.example"]
+    assert (last.kind, last.verdict, last.address) == ("tcp", "allowed", f"{place.world.server}:80")
+    assert (last.sent, last.received, last.is_open) == (45, 44, False)
+    assert 0 <= time.time() - last.time < 60
+
+
+def test_others_find_it_and_are_made_like_it(
+    library: ketch.Engine, place: Place, world: Outside
+) -> None:
+    found = Sandbox.connect(place.sandbox.name, engine=library)
+    assert len(found.connections()) == len(place.sandbox.connections()) > 0
+    (copy,) = place.sandbox.fork()
+    with copy:
+        assert copy.connections() == []
+        other = Place(world, copy, place.words)
+        assert "SERVED" in _get(other, "good.example")
+        assert "gaierror" in _get(other, "evil.example")
+    with Sandbox.create("busybox", engine=library, mounts=PROGRAMS) as none:
+        with pytest.raises(ConflictError, match="no relay"):
+            none.connections()
+        said = none.run(
+            ["python3", "-c", "import socket; socket.create_connection(('8.8.8.8', 1))"]
+        )
+        assert b"Network is unreachable" in said.stderr
+
+
+def test_a_relay_that_was_killed_lets_nothing_through(
+    library: ketch.Engine, world: Outside
+) -> None:
+    """And one whose sandbox has ended ends."""
+    rules = (f"good.example@{world.server}",)
+    with Sandbox.create(
+        "busybox", engine=library, mounts=PROGRAMS, egress=rules, dns=[world.names], ports=[8000]
+    ) as sandbox:
+        place = Place(world, sandbox, {})
+        assert "SERVED" in _get(place, "good.example")
+        relay = _relay_of(sandbox)
+        os.kill(relay, signal.SIGKILL)
+        _await(lambda: not _lives(relay))
+        told = _play(place, {"name": "lookup('good.example')", "address": "say('198.18.0.2', 80)"})
+        assert {kind for kind, _ in told.values()} == {"failed"}
+        with pytest.raises(ConflictError, match="no relay"):
+            sandbox.connections()
+    with Sandbox.create("busybox", engine=library, egress=rules) as sandbox:
+        relay = _relay_of(sandbox)
+    _await(lambda: not _lives(relay))
+
+
+def test_its_own_ports_are_reached_and_lead_nowhere(library: ketch.Engine, world: Outside) -> None:
+    rules = (f"good.example@{world.server}",)
+    with Sandbox.create(
+        "busybox", engine=library, mounts=PROGRAMS, egress=rules, dns=[world.names], ports=[8000]
+    ) as sandbox:
+        place = Place(world, sandbox, {})
+        with sandbox.start(["python3", "-m", "http.server", "8000"]):
+            url = sandbox.url(8000)
+            _await(lambda: _answers(url))
+            assert "SERVED" in _get(place, "good.example")
+            host = url.removeprefix("http://").rpartition(":")[0]
+            gateway = host.rpartition(".")[0] + ".1"
+            told = _play(place, {"gateway": f"say('{gateway}', 80, wait=1)",
+                                 "other": "say('93.184.215.14', 80)"})  # fmt: skip
+            assert {kind for kind, _ in told.values()} == {"failed"}
+
+
+def test_who_takes_all_connections_harms_itself_alone(place: Place) -> None:
+    flood = (
+        "[[socket.create_connection(('good.example', 80)) for _ in range(300)], time.sleep(1)] and"
+        " 'done'"
+    )
+    datagrams = (
+        "[(made := socket.socket(socket.AF_INET, socket.SOCK_DGRAM)),"
+        " [made.sendto(b'x' * 999, ('8.8.8.8', 9)) for _ in range(3000)]] and 'done'"
+    )
+    told = _play(place, {"flood": flood, "datagrams": datagrams})
+    assert told["flood"] == ["said", "done"]
+    assert "too many connections at once" in {one.reason for one in place.sandbox.connections()}
+    _await(lambda: not any(one.is_open for one in place.sandbox.connections()))
+    assert "SERVED" in _get(place, "good.example")
+
+
+def _await(condition: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+        return True
+    return False
+
+
+def _relay_of(sandbox: Sandbox) -> int:
+    """The process that listens on the sandbox's socket."""
+    settings = sandbox._container._places.settings
+    with contextlib.closing(launch.reach_monitor(settings, sandbox.id, "egress")) as reached:
+        credentials = reached.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iii", credentials)[0])
+
+
+def _lives(pid: int) -> bool:
+    try:
+        status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
