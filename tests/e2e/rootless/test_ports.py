@@ -107,6 +107,87 @@ def test_datagrams_are_answered_from_where_they_were_sent_to(echo: tuple[int, in
             assert asking.recv(100) == b"hello"
 
 
+def name_clients(pid: int, kind: socket.SocketKind) -> None:
+    """Tell who comes to port 9 of a process's network as whom, in a thread that ends with it."""
+    with open(f"/proc/{pid}/ns/net", "rb") as namespace:
+        namespaces.setns(namespace.fileno(), namespaces.CLONE_NEWNET)
+    with socket.socket(socket.AF_INET6, kind) as server:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::", 9))
+        server.settimeout(1)
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        while os.path.exists(f"/proc/{pid}"):
+            with contextlib.suppress(OSError):
+                if kind == socket.SOCK_STREAM:
+                    connection, peer = server.accept()
+                    with connection:
+                        connection.sendall(repr(peer[:2]).encode())
+                else:
+                    _, peer = server.recvfrom(100)
+                    server.sendto(repr(peer[:2]).encode(), peer)
+
+
+def _as_whom(kind: socket.SocketKind, address: str, port: int) -> tuple[str, str]:
+    """Return as whom somebody is who asks, and as whom the container sees it."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as asking:
+        asking.settimeout(5)
+        asking.connect((address, port))
+        asking.send(b"who?")
+        seen = asking.recv(100).decode().replace("::ffff:", "")
+        return repr(asking.getsockname()[:2]), seen
+
+
+def test_the_container_sees_the_clients_own_address(user: User) -> None:
+    own = own_address()
+    user.ketch.ok("network", "create", "--ipv6", "seen")
+    try:
+        user.ketch.ok("run", "-d", "--name", "seeing", "--network", "seen", "-p", "9",
+                      "-p", "9/udp", "busybox", "sleep", "1000")  # fmt: skip
+        pid = int(user.ketch.ok("inspect", "-f", "{{.State.Pid}}", "seeing"))
+        gateway = user.ketch.ok("exec", "seeing", "sh", "-c", "ip route | cut -d' ' -f3 | head -n1")
+        for kind, protocol in ((socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")):
+            threading.Thread(target=name_clients, args=(pid, kind), daemon=True).start()
+            four, six = (
+                int(line.rpartition(":")[2])
+                for line in user.ketch.ok("port", "seeing", f"9/{protocol}").splitlines()
+            )
+
+            def is_served(kind: socket.SocketKind = kind, port: int = four) -> bool:
+                with contextlib.suppress(OSError):
+                    return bool(_as_whom(kind, "127.0.0.1", port)[1])
+                return False
+
+            await_true(is_served)
+            for _ in range(3):  # connections of one container's do not end the next one's
+                asked, seen = _as_whom(kind, own, four)
+                assert asked == seen
+            assert gateway in _as_whom(kind, "127.0.0.1", four)[1]
+            own6 = _own_ipv6()
+            if own6:
+                asked, seen = _as_whom(kind, own6, six)
+                assert asked == seen
+        # What the container itself sends to such a client goes the way that it went before.
+        with socket.create_server((own, 0)) as server:
+            server.settimeout(10)
+            user.ketch.ok("exec", "-d", "seeing", "nc", own, str(server.getsockname()[1]))
+            server.accept()[0].close()
+    finally:
+        user.ketch.ok("rm", "-f", "seeing")
+        user.ketch.ok("network", "rm", "seen")
+
+
+def _own_ipv6() -> str:
+    """Return an IPv6 address of this machine that is not its loopback's; empty without any."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking:
+        with contextlib.suppress(OSError):
+            asking.connect(("2001:db8::1", 9))  # nothing is sent there
+            address: str = asking.getsockname()[0]
+            return address
+        return ""
+
+
 def test_ipv6(user: User) -> None:
     user.ketch.ok("network", "create", "--ipv6", "six")
     try:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ketch.network.shares import Shares
+from ketch.network.uplink.origins import Origins
 
 MESSAGE_BYTES_MAX = 256
 _DESCRIPTORS_MAX = 65536
@@ -55,10 +56,12 @@ class Relay:
 
     Args:
         channel: from the service, SOCK_SEQPACKET.
+        origins: makes the sockets by which containers are asked.
     """
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, origins: Origins) -> None:
         self._channel = channel
+        self.origins = origins
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = min(hard, _DESCRIPTORS_MAX) if hard != resource.RLIM_INFINITY else _DESCRIPTORS_MAX
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
@@ -206,7 +209,7 @@ class Listener:
                 self._relay.pause(self)
                 return
             try:
-                client, _ = self.socket.accept()
+                client, place = self.socket.accept()
             except BlockingIOError:
                 self._relay.shares.give(self._key)
                 return
@@ -217,7 +220,7 @@ class Listener:
                 self._relay.pause(self)  # there are no descriptors, or no memory
                 return
             connection = Connection(self._relay, self._key, client, self._connections)
-            connection.open(self._target)
+            connection.open(place, self._target)
 
 
 class Connection:
@@ -240,18 +243,16 @@ class Connection:
         self.key = key
         among.add(self)
 
-    def open(self, target: Place) -> None:
-        """Connect to the container."""
+    def open(self, place: tuple[object, ...], target: Place) -> None:
+        """Connect to the container, as the client at a place."""
         (client,) = self._sockets
         try:
-            inner = socket.socket(client.family, socket.SOCK_STREAM)
+            client.setblocking(False)
+            inner = self._relay.origins.connect(socket.SOCK_STREAM, place, target)
             self._sockets.append(inner)
             for one in self._sockets:
-                one.setblocking(False)
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with suppress(BlockingIOError):
-                inner.connect(target)
             self._relay.watch(inner, _EDGES, self._connected)
         except OSError:
             self.abort()
@@ -401,7 +402,7 @@ class Datagrams:
                 with suppress(OSError):  # the container's queue is full, or nobody listens
                     flow.inner.send(said)
 
-    def _begin(self, client: object, back: bytes) -> "Flow | None":
+    def _begin(self, client: tuple[object, ...], back: bytes) -> "Flow | None":
         if len(self._flows) >= _FLOWS_MAX or not self._relay.shares.take(self._key):
             if not self._flows:
                 return None
@@ -409,14 +410,12 @@ class Datagrams:
             if not self._relay.shares.take(self._key):
                 return None
         try:
-            inner = socket.socket(self._outer.family, socket.SOCK_DGRAM)
+            inner = self._relay.origins.connect(socket.SOCK_DGRAM, client, self._target)
         except OSError:
             self._relay.shares.give(self._key)
             return None
         flow = self._flows[client, back] = Flow(inner, client, back)
         try:
-            inner.setblocking(False)
-            inner.connect(self._target)
             self._relay.watch(inner, select.EPOLLIN, lambda _: self._answer(flow))
         except OSError:
             self._end(flow)

@@ -259,9 +259,10 @@ def _start_relay(network: str) -> _socket.socket:
         # Its modules are this process's alone.
         import socket  # noqa: PLC0415
 
+        from ketch.network.uplink import origins  # noqa: PLC0415
         from ketch.network.uplink.relay import Relay  # noqa: PLC0415
 
-        Relay(socket.socket(fileno=theirs.detach())).serve()
+        Relay(socket.socket(fileno=theirs.detach()), origins.prepare()).serve()
     except BaseException:  # noqa: BLE001 - no way back into the caller's frames
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
