@@ -7,7 +7,7 @@ VENV := .venv
 KETCH := $(VENV)/bin/ketch
 SETUP := PYTHON='$(PYTHON)' sh scripts/setup.sh
 .DEFAULT_GOAL := help
-.PHONY: help run test venv lint peers bench test-vm clean
+.PHONY: help run test test-user venv lint peers bench test-vm clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -19,6 +19,11 @@ run: ## set up what ketch needs and run a first container (root)
 test: ## set up what the tests need and run every test (root)
 	@$(SETUP) test
 	$(VENV)/bin/pytest -n $(WORKERS)
+
+test-user: ## run the end-to-end tests on the engine of an ordinary user, then of one without subordinate ids (root)
+	@$(SETUP) test
+	$(VENV)/bin/pytest -n $(WORKERS) --engine user tests/e2e
+	$(VENV)/bin/pytest -n $(WORKERS) --engine lone tests/e2e -m user
 
 venv: ## make .venv with ketch in it
 	@$(SETUP) venv

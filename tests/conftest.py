@@ -14,6 +14,17 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _WORKER_VARIABLE = "PYTEST_XDIST_WORKER"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Whose engine the end-to-end tests are played on."""
+    parser.addoption(
+        "--engine",
+        choices=("root", "user", "lone"),
+        default="root",
+        help="whose ketch tests/e2e runs: root's, an ordinary user's, or one's without subordinate"
+        " ids",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run; a worker's name begins with the whole run's."""
     heed_signals()

@@ -1,5 +1,6 @@
 """The installed ketch, and beside it a private docker that the same tests must pass against."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import images, leftovers, peers, serving
+from tests.support import images, leftovers, peers, serving, users
 from tests.support.commands import Engine
+from tests.support.users import UsersEngine
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +25,9 @@ def scratch(run_name: str) -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture(scope="session")
-def ketch_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
-    """Return the installed ketch with a root and a state of its own and image ``busybox``."""
-    program = pathlib.Path(sys.executable).with_name("ketch")
-    engine = Engine(
-        "ketch", [str(program), "--root", f"{scratch}/root", "--state", f"{scratch}/state"]
-    )
+def root_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
+    """Return root's ketch with a root and a state of its own and image ``busybox``."""
+    engine = _installed(scratch, pathlib.Path(sys.executable).with_name("ketch"))
     try:
         engine.ok("import", str(images.busybox_archive()), "busybox")
         link = bridge(engine)  # a first start makes it, and it stays
@@ -37,6 +36,84 @@ def ketch_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
         leftovers.remove_network(link)
     finally:
         leftovers.stop_zygotes(run_name)
+
+
+@pytest.fixture(scope="session")
+def user_engine(run_name: str) -> Iterator[UsersEngine]:
+    """Return the ketch of an ordinary user with subordinate ids, likewise."""
+    yield from _of_a_user(run_name, subordinate_ids=True)
+
+
+@pytest.fixture(scope="session")
+def lone_engine(run_name: str) -> Iterator[UsersEngine]:
+    """Return the ketch of an ordinary user who has no id but its own, likewise."""
+    yield from _of_a_user(run_name, subordinate_ids=False)
+
+
+@pytest.fixture(scope="session")
+def ketch_engine(request: pytest.FixtureRequest) -> Engine:
+    """Return the ketch of whom the run is for; a user's for tests marked so, too."""
+    whose = getattr(request, "param", request.config.getoption("engine"))
+    return _engine(request, whose)
+
+
+def _installed(directory: pathlib.Path, program: pathlib.Path) -> Engine:
+    places = ["--root", f"{directory}/root", "--state", f"{directory}/state"]
+    return Engine("ketch", [str(program), *places])
+
+
+def _of_a_user(run_name: str, *, subordinate_ids: bool) -> Iterator[UsersEngine]:
+    with users.made(run_name, subordinate_ids=subordinate_ids) as user:
+        directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{run_name}-"))
+        try:
+            directory.chmod(0o755)
+            user.program(directory / "ketch", str(pathlib.Path(sys.executable).with_name("ketch")))
+            os.chown(directory, user.uid, user.uid)
+            prefix = _installed(directory, directory / "ketch").prefix
+            engine = UsersEngine("ketch", prefix, user=user)
+            engine.ok("import", str(images.busybox_archive()), "busybox")
+            yield engine
+        finally:
+            user.end()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _whose_files(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have what a test writes belong to whose engine it is for."""
+    engine = _engine_of(request)
+    with engine.user.owning() if isinstance(engine, UsersEngine) else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture
+def tmp_path(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path, run_name: str
+) -> Iterator[pathlib.Path]:
+    """Return a directory of whose the engine is; pytest's are closed to all but root."""
+    engine = _engine_of(request)
+    if not isinstance(engine, UsersEngine):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{run_name}-", ignore_cleanup_errors=True) as path:
+        os.chown(path, engine.user.uid, engine.user.uid)
+        os.chmod(path, 0o755)
+        yield pathlib.Path(path)
+
+
+def _engine_of(request: pytest.FixtureRequest) -> Engine | None:
+    """Return the ketch that a test is played on, if it is played on one."""
+    called = getattr(request.node, "callspec", None)
+    name = called.params.get("engine") if called else None
+    if name in {"ketch", "user"}:
+        return _engine(request, name)
+    if "ketch_engine" in request.fixturenames:
+        return request.getfixturevalue("ketch_engine")  # type: ignore[no-any-return]
+    return None
+
+
+def _engine(request: pytest.FixtureRequest, name: str) -> Engine:
+    return request.getfixturevalue(f"{name}_engine")  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -66,7 +143,7 @@ def ketch(ketch_engine: Engine, run_name: str) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def served_engine(ketch_engine: Engine, scratch: pathlib.Path) -> Iterator[Engine]:
     """Return docker's command line, spoken to by ``ketch serve`` on the same engine as ketch."""
-    socket = scratch / "api.sock"
+    socket = pathlib.Path(ketch_engine.prefix[2]).with_name("api.sock")
     peers.give_plugins(scratch)
     with serving.served([*ketch_engine.prefix], socket, scratch / "serve.log") as _:
         yield Engine(
@@ -77,22 +154,39 @@ def served_engine(ketch_engine: Engine, scratch: pathlib.Path) -> Iterator[Engin
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on ketch, on docker and, a chosen few, by docker's command line on ketch."""
+    """Run a test on ketch, on docker and, a chosen few, as a user and by docker's command line."""
+    roots = metafunc.config.getoption("engine") == "root"
+    marked = metafunc.definition.get_closest_marker
     if "engine" not in metafunc.fixturenames:
+        if roots and marked("user") and "ketch_engine" in metafunc.fixturenames:
+            metafunc.parametrize("ketch_engine", ["root", "user"], indirect=True, scope="session")
         return
-    names = ["ketch", *(["docker"] if shutil.which("dockerd") else [])]
-    wanted = os.environ.get("KETCH_TEST_SERVED") or metafunc.definition.get_closest_marker("served")
-    if wanted and shutil.which("docker"):
+    names = ["ketch", *(["docker"] if roots and shutil.which("dockerd") else [])]
+    if roots and marked("user"):
+        names.append("user")
+    if (os.environ.get("KETCH_TEST_SERVED") or marked("served")) and shutil.which("docker"):
         names.append("served")
     metafunc.parametrize("engine", names, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot hold for whom the run is for."""
+    marks = {"root": (), "user": ("root_engine",), "lone": ("root_engine", "many_ids")}
+    for item in items:
+        if pathlib.Path(__file__).parent not in item.path.parents:
+            continue
+        for name in marks[config.getoption("engine")]:
+            marker = item.get_closest_marker(name)
+            if marker and marker.kwargs.get("of", "") in item.name:
+                item.add_marker(pytest.mark.skip(reason=marker.args[0]))
 
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, run_name: str) -> Iterator[Engine]:
     """Return ketch, then docker, which shows that what the test asks for is Docker's behaviour."""
-    if request.param != "ketch" and (marker := request.node.get_closest_marker("ketch_only")):
+    if request.param == "docker" and (marker := request.node.get_closest_marker("ketch_only")):
         pytest.skip(marker.args[0])
-    yield from _checked(request.getfixturevalue(f"{request.param}_engine"), run_name)
+    yield from _checked(_engine(request, request.param), run_name)
 
 
 @pytest.fixture
@@ -108,11 +202,11 @@ def debian(engine: Engine) -> str:
 
 
 def bridge(engine: Engine) -> str:
-    """Return the name of the default network's link in the host."""
+    """Return the name of the default network's link in the engine's host."""
     default = engine.ok("run", "--rm", "busybox", "ip", "route", "show", "default")
     gateway = default.split()[2]
-    listing = subprocess.run(["ip", "-4", "-o", "address"], check=True, capture_output=True,
-                             text=True).stdout  # fmt: skip
+    command = [*engine.host, "ip", "-4", "-o", "address"]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     (name,) = [line.split()[1] for line in listing.splitlines() if f" inet {gateway}/" in line]
     return name
 

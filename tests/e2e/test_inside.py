@@ -28,6 +28,7 @@ def test_the_cgroup_namespace_is_new(engine: Engine) -> None:
     assert set(paths) == {"/"}
 
 
+@pytest.mark.root_engine("an ordinary user's containers are in a user namespace of the user's")
 def test_the_user_namespace_is_the_hosts(engine: Engine) -> None:
     assert inside(engine, "readlink /proc/self/ns/user") == [os.readlink("/proc/self/ns/user")]
 
@@ -118,6 +119,7 @@ def test_masked_directories_are_empty(engine: Engine, path: str) -> None:
     assert inside(engine, f"test -d {path} || exit 0; ls -A {path}") == []
 
 
+@pytest.mark.root_engine("devices are the machine's own, whose owner has no id here")
 def test_devices(engine: Engine) -> None:
     names = "null zero full random urandom tty"
     script = f"cd /dev; for f in {names}; do stat -c '%n %a %u:%g %t:%T' $f; done"
@@ -203,6 +205,7 @@ def test_capabilities_are_on_record_spelt_out(engine: Engine) -> None:
 
 
 @pytest.mark.ketch_only("runc asks for capabilities that a host's root may not have itself")
+@pytest.mark.root_engine("in a user namespace there are all capabilities")
 def test_privileged(engine: Engine) -> None:
     script = """grep -E '^(CapEff|Seccomp):' /proc/self/status
         awk '$2 == "/sys" {print substr($4, 1, 2)}' /proc/mounts

@@ -5,7 +5,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -26,6 +25,12 @@ def until(condition: Callable[[], bool], seconds: float = 15) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
+
+
+def heeds(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal: proc_pid_status(5)."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
 def state(engine: Engine, name: str, field: str) -> str:
@@ -149,6 +154,7 @@ def test_signals_are_passed_on_by_attach(engine: Engine) -> None:
     engine.ok("run", "-d", "--name", "signalled", "busybox", "sh", "-c", script)
     process = engine.start("attach", "signalled")
     time.sleep(0.7)
+    until(lambda: heeds(process.pid, 10))  # a user's has been other programs before
     process.send_signal(10)
     process.communicate(timeout=20)
     assert process.returncode == 7
@@ -253,6 +259,7 @@ def test_a_check_that_takes_too_long_has_failed(engine: Engine) -> None:
     engine.ok("rm", "-f", "slow")
 
 
+@pytest.mark.root_engine("looks into the database, which is closed to others")
 @pytest.mark.ketch_only("looks into the database")
 def test_checks_that_cannot_be_run_leave_no_sessions(ketch: Engine) -> None:
     script = "rm /bin/sh; exec sleep 60"
@@ -342,6 +349,7 @@ def test_a_limit_can_be_set_where_none_was(ketch: Engine) -> None:
 
 
 @pytest.mark.ketch_only("the library's and podman's ways are among them")
+@pytest.mark.root_engine("the library in this process is root's")
 def test_every_restart_is_told(ketch: Engine, served_engine: Engine, run_name: str) -> None:
     import ketch as package
 
@@ -423,7 +431,7 @@ def test_who_attaches_before_the_start_sees_the_first_word_and_may_share_its_end
 ) -> None:
     identity = ketch.ok("create", "--name", "bound", "busybox", "sh", "-c", "echo first; sleep 60")
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, ketch.prefix[2], ketch.prefix[4], "bound"],
+        [*ketch.python, "-c", HOLDER, ketch.prefix[2], ketch.prefix[4], "bound"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert holder.stdout is not None
@@ -538,6 +546,7 @@ class _Late(Containers):
         return found or super().find(reference)
 
 
+@pytest.mark.root_engine("the engine in this process is root's")
 @pytest.mark.ketch_only("in process")
 @pytest.mark.parametrize("action", ["remove", "stop"])
 def test_one_that_ends_just_before_it_is_ended_is_not_started_again(

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 # Fixtures, by their names.
-from tests.e2e.conftest import ketch, scratch  # noqa: F401
-from tests.e2e.conftest import ketch_engine as root_engine  # noqa: F401
+from tests.e2e.conftest import ketch, root_engine, scratch  # noqa: F401
 from tests.e2e.rootless.conftest import user  # noqa: F401
 from tests.security.hostile import make_image
 from tests.support.archives import SYMLINK, member

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -37,6 +38,20 @@ class Engine:
     name: str
     prefix: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def host(self) -> Sequence[str]:
+        """Words that run a program in the network where the engine's bridges are."""
+        return []
+
+    @property
+    def python(self) -> Sequence[str]:
+        """Words that run this Python as the engine itself runs: as root, wherever that is."""
+        return [sys.executable]
+
+    def outside(self, number: int) -> int:
+        """Return what an id of the engine's containers is on the machine."""
+        return number
 
     def __call__(
         self,

@@ -162,7 +162,7 @@ def working(run: str, state: str) -> list[str]:
         state: the engine's state directory, which they have among their arguments.
 
     Returns:
-        Names, as ps(1) shows them. Without the zygote and the resolver, which wait for work, and
+        Names, as ps(1) shows them. Without zygote, resolver and holder, which wait for work, and
         without a server, which a fixture may keep for the length of the run.
     """
     ours = {
@@ -174,7 +174,7 @@ def working(run: str, state: str) -> list[str]:
         name
         for pid, name in ours.items()
         # A monitor has the name of the zygote, its parent, for its first moment.
-        if name not in {"ketch-zygote", "ketch-names"}
+        if name not in {"ketch-zygote", "ketch-names", "ketch-holder"}
         or (name == "ketch-zygote" and ours.get(_parent(pid)) == name)
     ]
 

@@ -1,23 +1,31 @@
 """Ordinary users of this machine, made for a test run and taken away with all that is theirs."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import pathlib
 import pwd
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import pytest
+
+from ketch.linux import capabilities
 from tests.support import leftovers
 from tests.support.commands import Engine, Result
 
+_NO_CGROUP = re.compile(r".*\bcgroup v1 gives ordinary users none")
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
 
 # What the user's mount namespace has of its own: a device that distributions let everybody open,
@@ -74,6 +82,42 @@ class User:
             "--reset-env", "--", "env", *(f"{name}={value}" for name, value in variables.items()),
         ]  # fmt: skip
 
+    def program(self, path: pathlib.Path, *words: str) -> None:
+        """Write a program that runs a command as this user, where and as its caller is otherwise.
+
+        Args:
+            path: of the program; its arguments are the command's last ones.
+            words: the command's first ones.
+        """
+        own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": self.session, "USER": self.name,
+               "LOGNAME": self.name}  # fmt: skip
+        # A test that gives a home of its own means that.
+        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in own.items())
+        path.write_text(f"""#!/bin/sh
+[ "$HOME" = {shlex.quote(os.environ.get("HOME", ""))} ] && export {variables}
+exec nsenter --target={self.mounts} --mount --wdns="$PWD" -- \\
+    setpriv --reuid={self.name} --regid={self.name} --init-groups -- {shlex.join(words)} "$@"
+""", encoding="utf-8")  # fmt: skip
+        path.chmod(0o755)
+
+    @contextlib.contextmanager
+    def owning(self) -> Iterator[None]:
+        """Have the files that the calling thread makes belong to this user; it is root otherwise.
+
+        The kernel takes from who changes its file system's ids what root may do with files:
+        capabilities(7).
+        """
+        before = capabilities.get()
+        libc = ctypes.CDLL(None)
+        libc.setfsgid(self.uid)
+        libc.setfsuid(self.uid)
+        capabilities.set_(*before)
+        try:
+            yield
+        finally:
+            libc.setfsuid(0)
+            libc.setfsgid(0)
+
     def run(self, *argv: str, timeout: float = 60, **environment: str) -> Result:
         """Run a program as this user, in its home directory, to its end."""
         return Engine("user", self.prefix(**environment))(*argv, timeout=timeout)
@@ -117,6 +161,45 @@ class User:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         raise AssertionError(f"{self.name} cannot be ended: {pids}")
+
+
+@dataclass(frozen=True)
+class UsersEngine(Engine):
+    """The ketch of an ordinary user, by a program that runs it as this user.
+
+    Attributes:
+        user: whose it is.
+    """
+
+    user: User = field(kw_only=True)
+
+    @property
+    def python(self) -> Sequence[str]:
+        """Words that run this Python as root of the user's namespaces, as the engine runs."""
+        return [*self.prefix, "unshare", sys.executable]
+
+    def outside(self, number: int) -> int:
+        """Return what an id of the engine's containers is on the machine."""
+        ranges = subordinate(self.user.name)
+        return ranges[0][0] + number - 1 if number and ranges else self.user.uid
+
+    def ok(self, *arguments: str, **options: Any) -> str:
+        """Run a command that must succeed; what needs a control group is left out where is none.
+
+        The virtual machine's systemd delegates one.
+        """
+        result = self(*arguments, **options)
+        if result.status and (refused := _NO_CGROUP.search(result.err)):
+            if containers := self("ps", "-aq").out.split():
+                self("rm", "-f", *containers)
+            pytest.skip(refused[0])
+        assert result.status == 0, str(result)
+        return result.out.removesuffix("\n")
+
+    @property
+    def host(self) -> Sequence[str]:
+        """Words that run a program in the network where the engine's bridges are."""
+        return [*self.prefix, "unshare", "--rootless-netns"]
 
 
 def _maker(process: pathlib.Path) -> int:

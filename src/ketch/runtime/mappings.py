@@ -220,6 +220,11 @@ def program(name: str) -> str:
                 f"{path} has no privilege: it is neither setuid nor has the capability",
                 f"as root: chmod u+s {path}; in a container, its file system must not be nosuid",
             )
+        if process.prctl(process.PR_GET_NO_NEW_PRIVS):
+            raise UnavailableError(
+                f"{path} gains no privilege for this process, which has no_new_privs",
+                "have whoever starts it leave that out: of systemd's units, NoNewPrivileges=",
+            )
         return path
     raise UnavailableError(
         f"{name} is not installed, without which only root maps ids", "install it (Debian: uidmap)"

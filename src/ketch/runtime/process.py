@@ -261,6 +261,8 @@ class ProcessSetup:
                     "process.user.additionalGids: this user namespace may not change its groups",
                     "map a range of groups, or leave additionalGids out",
                 ) from error
+        except OSError as error:
+            raise self._unmapped(error.strerror) from error
         try:
             os.setresgid(self.gid, self.gid, self.gid)
             os.setresuid(self.uid, self.uid, self.uid)
@@ -271,10 +273,17 @@ class ProcessSetup:
             raise self._unmapped(os.strerror(errno.EINVAL))
 
     def _unmapped(self, reason: str | None) -> InvalidArgumentError:
-        return InvalidArgumentError(
-            f"process.user: uid {self.uid}, gid {self.gid}: {(reason or '').lower()}",
-            "map them in linux.uidMappings and linux.gidMappings" if self.in_user_namespace else "",
-        )
+        ids = f"uid {self.uid}, gid {self.gid}"
+        if self.groups:
+            ids += f", groups {', '.join(map(str, self.groups))}"
+        hint = ""
+        if self.in_user_namespace:
+            hint = "map them in linux.uidMappings and linux.gidMappings"
+        elif self.is_mapped:
+            hint = "choose ids that are there, or give the user more: ketch system check"
+        if self.is_mapped:
+            reason = "this user namespace has not all of these"
+        return InvalidArgumentError(f"process.user: {ids}: {(reason or '').lower()}", hint)
 
     def _load_filter(
         self, say: "Callable[[str], None]", report: "Callable[[int], None] | None"

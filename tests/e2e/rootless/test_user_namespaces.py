@@ -81,6 +81,14 @@ def test_files_have_the_images_owners_wherever_they_go(user: User) -> None:
         pathlib.Path("/tmp", user.name).unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize(("mode", "owner"), [("auto", "0"), ("nomap", "0"), ("keep-id", "own")])
+def test_a_new_volume_can_be_written_to(user: User, mode: str, owner: str) -> None:
+    """What the image has at its place, and what has nothing there."""
+    script = "touch /empty/file && stat -c %u /empty /empty/file && stat -c %u /etc/passwd"
+    told = inside(user, mode, script, "-v", "/empty", "-v", "/etc")
+    assert told == [str(user.uid) if owner == "own" else owner] * 2 + ["0"]
+
+
 def test_what_is_mounted_can_be_given_to_the_containers_user(user: User) -> None:
     user.run("sh", "-c", "mkdir -p given/inner && touch given/inner/f && ln -s /etc given/link")
     script = "stat -c %u:%g /w /w/inner/f; touch /w/new"

@@ -22,6 +22,7 @@ from ketch.linux import contested, owners, procfs
 from ketch.linux.scopes import owned
 from ketch.spec import mount_flag
 from ketch.spec import mounts as requests
+from ketch.spec.user_namespaces import OVERFLOW_ID
 from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
@@ -153,6 +154,8 @@ def attach(
     if named:
         held.callback(uses.detach, engine.settings, engine.store, container.id)
         _mount_volumes(engine, container.id, named)
+        if apart is not None and apart.mapping is None:
+            _hand_over_empty(engine, named, apart)
     for point in points:
         if "U" in point["Mode"].split(","):
             _give(point, user, apart)
@@ -227,6 +230,23 @@ def _give(point: "MountPoint", user: "User", apart: "UserNamespace | None") -> N
             f"{os.strerror(error.errno or 0).lower()}",
             "some of it is another user's; leave U out",
         ) from error
+
+
+def _hand_over_empty(
+    engine: "Engine", points: "Sequence[MountPoint]", apart: "UserNamespace"
+) -> None:
+    """Give volumes without content to a container's root, where it has not their owner's id.
+
+    What is filled from the image has ids of the container's, and a mount that maps ids shows root's
+    as such. Here nobody inside could write to them.
+    """
+    for point in points:
+        if engine.volumes.find(point["Name"]).options:
+            continue  # a directory of somebody's choice
+        with owned(os.open(point["Source"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
+            if apart.uids.inside(os.fstat(top).st_uid) != OVERFLOW_ID or os.listdir(top):
+                continue
+            os.fchown(top, apart.uids.first_outside(), apart.gids.first_outside())
 
 
 def _relabel(points: "Sequence[MountPoint]") -> None:

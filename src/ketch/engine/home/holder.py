@@ -89,7 +89,8 @@ def _make_namespaces() -> None:
             if os.read(reader, 1):
                 ids.write(pid, chosen)
         except (KetchError, OSError) as error:
-            os.write(tell, in_words(error).encode())
+            message = getattr(error, "message", in_words(error))
+            os.write(tell, f"{message}\0{getattr(error, 'hint', '')}".encode())
         finally:
             os._exit(0)
     os.close(tell)
@@ -101,7 +102,8 @@ def _make_namespaces() -> None:
             os.close(writer)  # whatever has happened, the child waits for no more
         failure = os.read(told, 4096).decode()
         if failure:
-            raise UnavailableError(failure)
+            message, _, hint = failure.partition("\0")
+            raise UnavailableError(message, hint)
     finally:
         os.close(told)
         os.close(reader)

@@ -3,6 +3,7 @@
 import os
 
 from ketch.engine.home import places
+from ketch.errors import UnavailableError
 from ketch.runtime import mappings
 from ketch.spec import user_namespaces
 
@@ -40,8 +41,19 @@ class Ids:
 
 
 def choose() -> Ids:
-    """Returns the calling user's ids, by subuid(5) and subgid(5)."""
-    return of(os.getuid(), os.getgid())
+    """Returns the calling user's ids, by subuid(5) and subgid(5), as far as it can have them."""
+    ids = of(os.getuid(), os.getgid())
+    return ids if ids.is_alone or unwritable() is None else ids.alone()
+
+
+def unwritable() -> UnavailableError | None:
+    """Returns why newuidmap(1) or newgidmap(1) cannot give a namespace of this user's its ids."""
+    try:
+        mappings.program("newuidmap")
+        mappings.program("newgidmap")
+    except UnavailableError as error:
+        return error
+    return None
 
 
 def of(user: int, group: int) -> Ids:

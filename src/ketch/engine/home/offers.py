@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 YES, INSTEAD, NO, UNNEEDED = "yes", "instead", "no", "unneeded"
 
+_ALONE = "containers have this user's own id alone"
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _BINFMT = "/proc/sys/fs/binfmt_misc"
 _LINGER = "/var/lib/systemd/linger"
@@ -125,8 +126,13 @@ def _subordinate_ids(*, entered: bool) -> Offer:
         reason = "; ".join(faults) or "none in /etc/subuid and /etc/subgid"
         return Offer(
             "subordinate ids", INSTEAD,
-            f"{reason}: containers have this user's own id alone",
+            f"{reason}: {_ALONE}",
             f"as root: usermod --add-subuids {span} --add-subgids {span} {name}",
+        )  # fmt: skip
+    if ids.unwritable():
+        return Offer(
+            "subordinate ids", INSTEAD,
+            f"{detail}, which newuidmap and newgidmap cannot give: {_ALONE}",
         )  # fmt: skip
     if entered and restrictions.count("uid_map") == 1:
         return Offer(
@@ -145,7 +151,7 @@ def _program_of_ids(name: str) -> Offer:
     try:
         return Offer(name, YES, mappings.program(name))
     except UnavailableError as error:
-        return Offer(name, NO, error.message, error.hint)
+        return Offer(name, INSTEAD, f"{error.message}: {_ALONE}", error.hint)
 
 
 def _storage(settings: "Settings") -> "Iterator[Offer]":
