@@ -9,8 +9,9 @@ from ketch.cli import client_configuration, usual_flags
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import shortened, table
 from ketch.engine.engine import Engine
-from ketch.engine.records import links
-from ketch.engine.views import listing, sizes, summary
+from ketch.engine.networks import membership
+from ketch.engine.records import links, rows
+from ketch.engine.views import listing, summary
 from ketch.spec.filters import Filters
 from ketch.spec.sizes import size
 from ketch.spec.timestamps import SECOND_NS
@@ -97,14 +98,15 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
         start = "container_id: " if template == "raw" else ""
         print("".join(f"{start}{_shown_id(container, whole)}\n" for container in found), end="")
         return 0
+    rows.read_records(found)
     told = columns(engine, whole=whole, sized=parsed.enabled("size") or ".Size" in template)
     if template in {"", "table"}:
         heads = HEADS | {"Size": "SIZE"} if parsed.enabled("size") else HEADS
         shown = [told[name] for name in heads]
         text = table([[*heads.values()], *([of(one) for of in shown] for one in found)])
     else:
-        rows = [{name: of(one) for name, of in told.items()} for one in found]
-        text = _formatted(found, rows, template, sized=parsed.enabled("size"))
+        shown_rows = [{name: of(one) for name, of in told.items()} for one in found]
+        text = _formatted(found, shown_rows, template, sized=parsed.enabled("size"))
     print(text, end="")
     return 0
 
@@ -118,12 +120,13 @@ def columns(engine: Engine, *, whole: bool, sized: bool) -> "dict[str, Callable[
         sized: whether it is looked how much their files take.
     """
     now_ns = time.time_ns()
-    published, networks = engine.endpoints.ports(), engine.endpoints.network_names()
     images = listing.ImageNames(engine.images)
     linked: dict[str, list[str]] = {}
-    if whole:
-        with engine.store.reading() as connection:
+    with engine.store.reading() as connection:
+        networks, publish = membership.names(connection), membership.any_port(connection)
+        if whole:
             linked = links.names(connection)
+    published = engine.endpoints.ports() if publish else {}
 
     def names(container: "Container") -> str:
         found = sorted([f"/{container.name}", *linked.get(container.id, ())])
@@ -160,6 +163,8 @@ def columns(engine: Engine, *, whole: bool, sized: bool) -> "dict[str, Callable[
 
 
 def _size(engine: Engine, container: "Container") -> str:
+    from ketch.engine.views import sizes  # noqa: PLC0415 - only --size walks through files
+
     own, whole = sizes.container(engine, container)
     return f"{size(own)} (virtual {size(whole)})" if whole else size(own)
 

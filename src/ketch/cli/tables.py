@@ -20,7 +20,9 @@ def table(rows: "Sequence[Sequence[str]]", minimum_width: int = _COLUMN_WIDTH_MI
     Returns:
         Lines, each with its newline.
     """
-    rows = [list(map(on_one_line, row)) for row in rows]
+    # Most tables have nothing to be spelt out, which one look at all of it tells.
+    if not "".join(map("".join, rows)).isprintable():
+        rows = [list(map(on_one_line, row)) for row in rows]
     widths = [
         max(minimum_width, max(map(len, column)) + _GAP)
         for column in zip(*(row[:-1] for row in rows), strict=True)

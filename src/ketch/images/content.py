@@ -11,7 +11,6 @@ Source: OCI image specification, image-layout.md.
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Iterator
 
@@ -95,7 +94,7 @@ class ContentStore:
             content = b""
             while len(content) < size and (piece := os.read(descriptor, size - len(content))):
                 content += piece
-        _verify(hashlib.new(digest.partition(":")[0], content).hexdigest(), digest)
+        _verify(digests.computed(content, digest).partition(":")[2], digest)
         return content
 
     def write(self, content: bytes) -> str:
@@ -177,7 +176,9 @@ class BlobWriter:
                  "size_bytes")  # fmt: skip
 
     def __init__(self, store: ContentStore, algorithm: str) -> None:
-        from ketch.linux import sparse  # noqa: PLC0415 - not for a container's start
+        import hashlib  # noqa: PLC0415 - not for a container's start
+
+        from ketch.linux import sparse  # noqa: PLC0415 - likewise
 
         self.size_bytes = 0
         self._store = store

@@ -3,10 +3,19 @@
 Source: OCI image specification, descriptor.md, "Digests".
 """
 
-import hashlib
 import re
 
 from ketch.errors import InvalidArgumentError
+
+# hashlib loads OpenSSL, which takes longer than to hash the documents that most commands read,
+# and whose pages each process that the zygote forks would have a table of.
+try:
+    from _sha2 import sha256  # type: ignore[import-not-found] # of Python 3.12 and later
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]
+    except ImportError:  # a build that has OpenSSL's alone
+        from hashlib import sha256
 
 # The algorithms that the specification registers and how many hex digits each has.
 HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
@@ -60,18 +69,31 @@ def short(digest: str) -> str:
 
 
 def of(content: bytes) -> str:
-    """Returns the sha256 digest of some bytes."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    """Returns the sha256 digest of a document's bytes."""
+    return f"sha256:{sha256(content).hexdigest()}"
 
 
 def matches(content: bytes, digest: str) -> bool:
-    """Whether some bytes have a digest.
+    """Whether a document's bytes have a digest.
 
     Raises:
         InvalidArgumentError: that is none.
     """
-    algorithm, digits = split(digest)
-    return hashlib.new(algorithm, content).hexdigest() == digits
+    return computed(content, digest) == digest
+
+
+def computed(content: bytes, like: str) -> str:
+    """Returns the digest of a document's bytes, by the algorithm of another digest.
+
+    Raises:
+        InvalidArgumentError: that is none.
+    """
+    algorithm, _ = split(like)
+    if algorithm == "sha256":
+        return of(content)
+    import hashlib  # noqa: PLC0415 - see above
+
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
 def _shown(text: str) -> str:

@@ -31,8 +31,8 @@ def container(tmp_path: pathlib.Path, driver: str, **options: str) -> Container:
         "id": ID, "name": "web", "image_id": "sha256:" + ID, "image_reference": "busybox",
         "boot_id": "", "state": "exited", "error": "",
     }  # fmt: skip
-    row: Any = {**values, "record": json.dumps(record)}
-    return Container(row, "")
+    values["record"] = json.dumps(record)
+    return Container(values.values(), "")
 
 
 @pytest.fixture

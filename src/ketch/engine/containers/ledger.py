@@ -122,8 +122,7 @@ class Ledger:
     def list(self, *, all: bool = False) -> list[Container]:  # noqa: A002 - Docker's word
         """Returns the containers, newest first: all, or those that are active."""
         with self._store.reading() as connection:
-            query = "SELECT * FROM container ORDER BY created_ns DESC, id"
-            found = [Container(row, self._boot_id) for row in connection.execute(query)]
+            found = rows.every(connection, self._boot_id)
         settled = []
         for container in found:
             try:

@@ -20,7 +20,7 @@ from ketch.errors import (
     NotFoundError,
     UnavailableError,
 )
-from ketch.images import drivers, lock
+from ketch.images import lock
 from ketch.images.content import ContentStore
 from ketch.linux.scopes import owned
 from ketch.spec import image as documents
@@ -69,6 +69,8 @@ class Images:
     def snapshotter(self) -> "Snapshotter":
         """The unpacked layers and what is stacked on them."""
         if self._snapshotter is None:
+            from ketch.images import drivers  # noqa: PLC0415 - lists have no use for them
+
             self._snapshotter = drivers.choose(self.root, self._driver)
         return self._snapshotter
 
@@ -205,6 +207,8 @@ class Images:
 
     def adding(self) -> "AbstractContextManager[None]":
         """Returns the lock that whoever adds content and layers holds until they are recorded."""
+        from ketch.images import drivers  # noqa: PLC0415 - as above
+
         drivers.record(self.snapshotter)
         return lock.shared(self.root)
 

@@ -73,8 +73,8 @@ class Monitor:
 
     __slots__ = (
         "_await_names", "_begin_with", "_clients", "_delay_ms", "_failures", "_fields",
-        "_finish_with", "_listener", "_made", "_missed", "_network", "_orphaned", "_packed",
-        "_ports", "_registering", "_started_at", "_supervisor", "_told",
+        "_finish_with", "_index", "_listener", "_made", "_missed", "_network", "_orphaned",
+        "_packed", "_ports", "_registering", "_started_at", "_supervisor", "_told",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +97,7 @@ class Monitor:
         self._delay_ms = 0
         self._started_at = 0.0
         self._network = -1
+        self._index = -1
         self._told = b""  # by the scribe
         self._orphaned = False  # whether the process has ended whose life the container shares
 
@@ -227,6 +228,10 @@ class Monitor:
             self._made = None
         self._let_ports_go()
 
+    def _let_index_go(self) -> None:
+        if self._index >= 0:
+            os.close(self._index)
+
     def _let_ports_go(self) -> None:
         for descriptor in memoryview(self._ports).cast("i"):
             os.close(descriptor)
@@ -285,6 +290,8 @@ class Monitor:
         self._clients = [client for client in supervisor.clients if client.asked]
         # The finisher's, so that links are cut off before the namespace begins to die.
         self._network, made.network = made.network, -1
+        self._let_index_go()
+        self._index, made.index = made.index, -1
         made.close()
         self._let_ports_go()
         self._made = self._supervisor = None
@@ -417,8 +424,8 @@ class _Made:
     """
 
     __slots__ = (
-        "between", "creator", "init", "kills", "listener", "log", "network", "services", "shortage",
-        "streams",
+        "between", "creator", "index", "init", "kills", "listener", "log", "network", "services",
+        "shortage", "streams",
     )  # fmt: skip
 
     def __init__(self, fields: "Fields", descriptors: tuple[int, ...]) -> None:
@@ -428,6 +435,7 @@ class _Made:
         self.listener: _socket.socket | None = None
         self.log: logs.Writer | None = None
         self.network = -1
+        self.index = -1  # of the database's log, see kept_files
         # Connections to what serves its network, by name: see requests.register.
         self.services: dict[str, int] = {}
         self.shortage: int | None = None
@@ -444,6 +452,8 @@ class _Made:
                 self.services[name] = descriptor
             elif name == "network":
                 self.network = descriptor
+            elif name == "index":
+                self.index = descriptor
             elif name == "shortage":
                 self.shortage = descriptor
             elif name == "kills":
@@ -471,7 +481,7 @@ class _Made:
         if self.log is not None:
             self.log.close(time.time_ns())
         self.streams.close()
-        held = (self.init, self.creator, self.network, self.shortage, self.kills)
+        held = (self.init, self.creator, self.network, self.index, self.shortage, self.kills)
         for descriptor in (*held, *self.services.values()):
             if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)

@@ -219,6 +219,8 @@ def _hand_over(
         kept.append(("input", parts.streams.input))
     if parts.wires.sandbox is not None:
         kept.append(("network", parts.wires.sandbox.descriptor))
+    if (index := engine.store.share_index()) >= 0:
+        kept.append(("index", index))
     about_log = subject.fields(container)
     schedule = health.schedule(health.check_of(container))
     ends_after = deadlines.seconds(container.record["HostConfig"])

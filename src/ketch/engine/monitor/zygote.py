@@ -63,6 +63,7 @@ def main() -> None:
     from ketch.engine.containers import containers  # noqa: F401, PLC0415
     from ketch.engine.monitor import monitor, rehearsal  # noqa: PLC0415
     from ketch.engine.networks import networks  # noqa: F401, PLC0415
+    from ketch.images import drivers  # noqa: F401, PLC0415
 
     os.set_inheritable(launch.SOCKET, False)
     with suppress(OSError):  # what cannot be limited then says so

@@ -19,6 +19,7 @@ from ketch.engine.networks import (
     kernel,
     leases,
     members,
+    membership,
     publishing,
     records,
 )
@@ -97,13 +98,8 @@ class Endpoints:
 
     def network_names(self) -> dict[str, list[str]]:
         """The names of the networks that each container is a member of."""
-        found: dict[str, list[str]] = {}
         with self._store.reading() as connection:
-            for row in connection.execute(
-                "SELECT container_id, network_name FROM endpoint ORDER BY container_id, position"
-            ):
-                found.setdefault(row["container_id"], []).append(row["network_name"])
-        return found
+            return membership.names(connection)
 
     def container_names(self, network_id: str) -> dict[str, str]:
         """Names of a network's containers, by their ids."""

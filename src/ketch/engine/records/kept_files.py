@@ -8,7 +8,9 @@ which it believes that somebody else is there:
 
 - where room is scarce, from before the database is opened, a shared lock on the index's "dead
   man's switch". Who finds nobody there begins the index anew just as SQLite would, but overwrites
-  it in place of truncating it.
+  it in place of truncating it;
+- while a container runs, the same lock, by its monitor, so that neither who ends it nor any other
+  command has to read the log anew;
 - while it is closed, a shared lock on the database, which who closes it would have to have for
   itself to delete its log.
 
@@ -62,11 +64,14 @@ class Kept:
         self._database = -1
         self._open: list[int] = []
 
-    def keep_index(self, seconds: float) -> None:
-        """Keep the index of the database's log, from before the database is opened.
+    def keep_index(self, seconds: float) -> int:
+        """Keep the index of the database's log, from before the database is opened or later.
 
         Args:
             seconds: how long to wait for who is about to make it.
+
+        Returns:
+            The descriptor that keeps it, and whose copies in other processes do.
 
         Raises:
             UnavailableError: somebody is about to make it for all that time.
@@ -78,6 +83,7 @@ class Kept:
                 self._index = os.open(f"{self._path}-shm", flags, 0o600)
                 self._open.append(self._index)
                 _share(self._index, self._path, seconds)
+            return self._index
 
     def keep_log(self) -> None:
         """See that nobody deletes the log, before this process closes the database.

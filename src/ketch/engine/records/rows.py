@@ -11,6 +11,7 @@ from ketch.linux import procfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
     from typing import Any
 
     Columns = dict[str, int | str]
@@ -24,6 +25,10 @@ _HEXADECIMAL = frozenset("0123456789abcdef")
 
 class Container:
     """One container at the moment it was read.
+
+    Args:
+        row: all columns of the table ``container``, in its order.
+        boot_id: of this boot, see ``procfs.boot_id``.
 
     Attributes:
         id: 64 hexadecimal digits.
@@ -57,37 +62,46 @@ class Container:
         "started_ns", "state", "status", "stopped_by_hand",
     )  # fmt: skip
 
-    def __init__(self, row: "sqlite3.Row", boot_id: str) -> None:
-        self.id: str = row["id"]
-        self.name: str = row["name"]
-        self.image_id: str = row["image_id"]
-        self.image_reference: str = row["image_reference"]
-        self.created_ns: int = row["created_ns"]
-        self.auto_remove = bool(row["auto_remove"])
-        self.state: str = row["state"]
-        self.init_pid: int = row["init_pid"]
-        self.init_start_time: int = row["init_start_time"]
-        self.monitor_pid: int = row["monitor_pid"]
-        self.monitor_start_time: int = row["monitor_start_time"]
-        self.started_ns: int = row["started_ns"]
-        self.finished_ns: int = row["finished_ns"]
-        self.exit_status: int = row["exit_status"]
-        self.oom_killed = bool(row["oom_killed"])
-        self.error: str = row["error"]
-        self.restart_count: int = row["restart_count"]
-        self.stopped_by_hand = bool(row["stopped_by_hand"])
-        self.on_end: str = row["on_end"]
-        self.ids: tuple[int, int] = (row["id_first"], row["id_count"])
-        self._health: str = row["health"]
-        self._record: str | dict[str, Any] = row["record"]
-        same_boot = row["boot_id"] == boot_id
+    def __init__(self, row: "Iterable[Any]", boot_id: str) -> None:
+        self.id: str
+        self.name: str
+        self.image_id: str
+        self.image_reference: str
+        self.created_ns: int
+        self.state: str
+        self.init_pid: int
+        self.init_start_time: int
+        self.monitor_pid: int
+        self.monitor_start_time: int
+        self.started_ns: int
+        self.finished_ns: int
+        self.exit_status: int
+        self.error: str
+        self.restart_count: int
+        self.on_end: str
+        self.ids: tuple[int, int]
+        self._health: str
+        self._record: str | dict[str, Any]
+        # By their places, as a row looks each name up in all that it has: a third of a list's time.
+        (
+            self.id, self.name, self.image_id, self.image_reference, self.created_ns, self._record,
+            auto_remove, self.state, booted, self.init_pid, self.init_start_time, self.monitor_pid,
+            self.monitor_start_time, self.started_ns, self.finished_ns, self.exit_status,
+            oom_killed, self.error, self.restart_count, stopped_by_hand, self.on_end, freezer,
+            self._health, id_first, id_count, *_
+        ) = row  # fmt: skip
+        self.auto_remove = bool(auto_remove)
+        self.oom_killed = bool(oom_killed)
+        self.stopped_by_hand = bool(stopped_by_hand)
+        self.ids = (id_first, id_count)
+        same_boot = booted == boot_id
         init = same_boot and procfs.is_running(self.init_pid, self.init_start_time)
         facts = states.Facts(
             init=init,
             keeper=(same_boot and procfs.is_running(self.monitor_pid, self.monitor_start_time))
             if self.monitor_pid
             else None,
-            frozen=init and self.state == states.RUNNING and _is_frozen(row["freezer"]),
+            frozen=init and self.state == states.RUNNING and _is_frozen(freezer),
         )
         self.status, self.left_behind = states.derive(self.state, facts)
         if self.left_behind and self.state == states.RUNNING:
@@ -120,6 +134,25 @@ class Container:
     def is_active(self) -> bool:
         """Whether it has, or is about to have, a process."""
         return self.status in states.ACTIVE
+
+
+def every(connection: "sqlite3.Connection", boot_id: str) -> list[Container]:
+    """Returns all containers, newest first, those that are still being made included.
+
+    Args:
+        connection: of the store.
+        boot_id: of this boot, see ``procfs.boot_id``.
+    """
+    query = "SELECT * FROM container ORDER BY created_ns DESC, id"
+    return [Container(row, boot_id) for row in connection.execute(query)]
+
+
+def read_records(containers: "list[Container]") -> None:
+    """Read what was asked for of many containers at once, which takes half of the time."""
+    packed = [one for one in containers if isinstance(one._record, str)]
+    texts = ",".join(str(one._record) for one in packed)
+    for one, record in zip(packed, json.loads(f"[{texts}]"), strict=True):
+        one._record = record
 
 
 def select(connection: "sqlite3.Connection", container_id: str, boot_id: str) -> Container:

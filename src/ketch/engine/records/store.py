@@ -30,6 +30,8 @@ _CHECKPOINT_PAGES = 200
 # the disk is full: a checkpoint's pages twice, and more where one waits for readers. Of a log that
 # has grown beyond that the rest is given back.
 _LOG_BYTES = 2 << 20
+# For a lock that is another's for as long as it takes to begin an index.
+_SHARE_SECONDS = 0.1
 
 # Entry N takes a database from user_version N to N + 1. Entries are history: add, never edit.
 _MIGRATIONS = (
@@ -323,6 +325,19 @@ class Store:
         self._anew = True
         with self.reading():
             pass
+
+    def share_index(self) -> int:
+        """Returns a descriptor that keeps the index of the database's log while anybody has it.
+
+        Without one, who is first to open the database, while nobody else has, reads its log anew.
+        It is this store's, to be handed over to another process that does not open the database;
+        -1 where it cannot be had.
+        """
+        with contextlib.suppress(OSError, UnavailableError):
+            self._open()
+            assert self._kept is not None
+            return self._kept.keep_index(_SHARE_SECONDS)
+        return -1
 
     def close(self) -> None:
         """Close the connection; the next use opens another.

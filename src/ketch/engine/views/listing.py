@@ -1,16 +1,15 @@
 """Which containers a list shows: ``ps`` and its filters, for every face of ketch alike."""
 
-from ketch.engine.networks import settings
-from ketch.engine.records import states
+from ketch.engine.records import rows, states
 from ketch.engine.views import summary
 from ketch.errors import InvalidArgumentError, KetchError
+from ketch.linux import procfs
 from ketch.spec.values import boolean, unsigned16
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ketch.engine.containers.containers import Containers
     from ketch.engine.engine import Engine
     from ketch.engine.images.images import Images
     from ketch.engine.records.rows import Container
@@ -46,7 +45,7 @@ def select(
     everything = everything or last > 0 or "status" in chosen
     found = [
         container
-        for container in _between(engine.containers, chosen, everything)
+        for container in _between(engine, chosen, everything)
         if chosen.pattern("id", container.id)
         and chosen.pattern("name", container.name, f"/{container.name}")
         and all(fits(container) for fits in tests)
@@ -54,11 +53,11 @@ def select(
     return found[:last] if last > 0 else found
 
 
-def _between(containers: "Containers", chosen: "Filters", everything: bool) -> "list[Container]":
+def _between(engine: "Engine", chosen: "Filters", everything: bool) -> "list[Container]":
     """Returns the containers made before and since those that were named."""
-    limits = [(name, containers.find(text).created_ns)
+    limits = [(name, engine.containers.find(text).created_ns)
               for name in ("before", "since") for text in chosen.values(name)]  # fmt: skip
-    found = containers.list(all=everything)
+    found = _every(engine, everything)
     for name, limit_ns in limits:
         found = [
             container
@@ -67,6 +66,15 @@ def _between(containers: "Containers", chosen: "Filters", everything: bool) -> "
                 else container.created_ns > limit_ns)
         ]  # fmt: skip
     return found
+
+
+def _every(engine: "Engine", everything: bool) -> "list[Container]":
+    """Returns all containers, or those that are active, without what works on them if it can be."""
+    with engine.store.reading() as connection:
+        found = rows.every(connection, procfs.boot_id())
+    if any(container.left_behind for container in found):
+        return engine.containers.list(all=everything)
+    return [one for one in found if one.is_whole and (everything or one.is_active)]
 
 
 # Each of these reads a filter's values once and returns what says whether a container fits.
@@ -130,6 +138,8 @@ def _volume(_engine: "Engine", chosen: "Filters") -> "Test":
 
 def _ports(engine: "Engine", chosen: "Filters") -> "Test":
     """``publish`` and ``expose`` are alternatives, in Docker too."""
+    from ketch.engine.networks import settings  # noqa: PLC0415 - only for these two
+
     published = engine.endpoints.ports()
     outside, inside = _port_numbers(chosen, "publish"), _port_numbers(chosen, "expose")
 

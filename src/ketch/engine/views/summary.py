@@ -2,7 +2,6 @@
 
 import time
 
-from ketch.engine.networks import settings
 from ketch.engine.records import states
 from ketch.spec.timestamps import SECOND_NS, spoken
 
@@ -92,4 +91,8 @@ def ports(container: "Container", published: "Sequence[Port]" = ()) -> str:
     mode = network(container)
     if not container.is_active or mode in {"host", "none"} or mode.startswith("container:"):
         return ""
+    if not published and not container.record.get("Config", {}).get("ExposedPorts"):
+        return ""
+    from ketch.engine.networks import settings  # noqa: PLC0415 - where there are any
+
     return settings.summary(container.record, published)
