@@ -152,6 +152,15 @@ def _containers(place: Place) -> Answer:
     )
 
 
+def _sandboxes(place: Place) -> Answer:
+    engine = place.engine()
+    found = engine.containers.list() if engine else []
+    return Answer(
+        one.name for one in found
+        if "org.ketch.sandbox" in (one.record["Config"].get("Labels") or {})
+    )  # fmt: skip
+
+
 def _any_container(place: Place) -> Answer:
     engine = place.engine()
     return Answer(one.name for one in engine.containers.list(all=True)) if engine else Answer()
@@ -323,6 +332,7 @@ _OF_FLAGS: "dict[str, Callable[[Place], Answer]]" = {
     "--format": _formats("json"),
     "save --format": _table("cli.archives:FORMATS"),
     "--gpus": _fixed("all"),
+    "sandbox run --image": _images,
     "--health-on-failure": _fixed("kill", "none", "restart", "stop"),
     "--input": _files,
     "--ipc": _namespace("host", "none", "private", "shareable"),
@@ -335,6 +345,7 @@ _OF_FLAGS: "dict[str, Callable[[Place], Answer]]" = {
     "--network": _joined,
     "--output": _files,
     "--pid": _namespace("host"),
+    "--project": _directories,
     "--platform": _fixed(
         "linux/386", "linux/amd64", "linux/arm", "linux/arm/v5", "linux/arm/v6", "linux/arm/v7",
         "linux/arm64", "linux/arm64/v8", "linux/ppc64le", "linux/riscv64", "linux/s390x",
@@ -382,5 +393,6 @@ _OF_ARGUMENTS: "dict[str, Callable[[Place], Answer]]" = {
     "TARGET_IMAGE": _images,
     "VOLUME": _volumes,
     "volume create VOLUME": lambda _place: Answer(),
+    "SANDBOX": _sandboxes,
     "file|URL|-": _files,
 }

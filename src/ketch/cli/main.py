@@ -56,6 +56,7 @@ COMMANDS = {
     "login": ("login", "login", "Authenticate to a registry"),
     "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
+    "mcp": ("mcp", "mcp", "Serve a sandbox to language models, by the Model Context Protocol"),
     "ns": (
         "anatomy",
         "ns",
@@ -129,6 +130,11 @@ GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "annotate": ("manifest", "annotate"), "create": ("manifest", "create"),
         "inspect": ("manifest", "inspect"), "push": ("manifest", "push"), "rm": ("manifest", "rm"),
     },
+    "sandbox": {
+        "apply": ("sandboxes", "apply"), "diff": ("sandboxes", "diff"),
+        "exec": ("sandboxes", "exec_"), "list": ("sandboxes", "ls"), "ls": ("sandboxes", "ls"),
+        "remove": ("sandboxes", "rm"), "rm": ("sandboxes", "rm"), "run": ("sandboxes", "run"),
+    },
     "system": {
         "check": ("system_check", "check"), "df": ("system", "df"), "events": "events",
         "info": "info", "prune": ("system", "prune"), "repair": ("system_repair", "repair"),
@@ -157,8 +163,8 @@ _HIDDEN = {
 # these stay in the host's network, from which others leave for the one of the user's containers.
 _OUTSIDE = {
     "build", "builder", "create", "checkpoint", "exec", "import", "load", "login", "logout",
-    "manifest", "pull", "push", "restart", "run", "save", "search", "serve", "start",
-    "unshare",
+    "manifest", "mcp", "pull", "push", "restart", "run", "sandbox", "save", "search", "serve",
+    "start", "unshare",
 }  # fmt: skip
 # What needs no engine; what this user cannot have, "system check" finds out by itself.
 _AT_HOME = {"completion", "version"}

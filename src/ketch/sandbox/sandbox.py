@@ -248,7 +248,10 @@ class Sandbox:
             NotFoundError: there is none.
         """
         engine = engine or Engine()
-        container = engine.containers.get(name)
+        try:
+            container = engine.containers.get(name)
+        except NotFoundError as error:
+            raise NotFoundError(f"No such sandbox: {name}") from error
         if _LABEL not in container.labels:
             raise NotFoundError(f"No such sandbox: {name}", "it is a container of another kind")
         return cls(engine, container)
