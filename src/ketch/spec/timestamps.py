@@ -24,6 +24,8 @@ _MOMENT = re.compile(
 )
 _UNIX = re.compile(r"(-?\d+)(?:\.(\d{1,9}))?", re.ASCII)
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
+_UNIT = re.compile(r"[^.0-9]+")
 _DECIMALS_MAX = 18  # more make no difference to a duration of 64 bits
 _UNITS_NS = {
     "ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000,
@@ -114,8 +116,19 @@ def duration(text: str) -> int:
         total += amount * unit + int(decimals or "0") * unit // 10 ** len(decimals)
         position = match.end()
     if not rest or position != len(rest) or total >= 1 << 63:
-        raise InvalidArgumentError(f'time: invalid duration "{text}"')
+        raise InvalidArgumentError(f'time: {_fault(rest[position:])} duration "{text}"')
     return sign * total
+
+
+def _fault(rest: str) -> str:
+    """Returns what is wrong with a duration from where it is, in Go's words."""
+    number = _NUMBER.match(rest)
+    if number is None:
+        return "invalid"
+    unit = _UNIT.match(rest, number.end())
+    if unit is None:
+        return "missing unit in"
+    return "invalid" if unit[0] in _UNITS_NS else f'unknown unit "{unit[0]}" in'
 
 
 def spoken(duration_ns: int) -> str:

@@ -151,6 +151,40 @@ def test_a_builds_step_gets_out(user: User) -> None:
     user.ketch.ok("rmi", "led")
 
 
+@pytest.mark.parametrize("killed", [("ketch-uplink",), ("pasta", "slirp4netns")])
+def test_killed_amid_a_builds_step_it_is_there_again(user: User, killed: tuple[str, ...]) -> None:
+    address = _own_address(socket.AF_INET, "192.0.2.1")
+    with socket.socket() as server:
+        server.bind(("", 0))  # nobody listens yet
+        port = server.getsockname()[1]
+        step = (
+            f"echo begun; until sh -c '{_TALK}' {address} {port} | grep bytes; do sleep 0.2; done"
+        )
+        words = ("build", "--progress=plain", "--no-cache", "--output=type=cacheonly", "-")
+        building = user.ketch.start(*words)
+        try:
+            assert building.stdin is not None
+            assert building.stderr is not None
+            building.stdin.write(f"FROM busybox\nRUN {step}\n".encode())
+            building.stdin.close()
+            building.stdin = None
+            while b"begun\n" not in (line := building.stderr.readline()) or b"RUN" in line:
+                assert line, "the step has not begun"
+            time.sleep(1)  # one that does not last is started again more slowly
+            for pid, name in _leading(user).items():
+                if name in killed:
+                    user.run("kill", "-9", str(pid))
+            server.listen()
+            threading.Thread(target=_answer_streams, args=(server,), daemon=True).start()
+            _, errors = building.communicate(timeout=60)
+            assert building.returncode == 0, errors
+        finally:
+            building.kill()
+            building.communicate()
+            server.shutdown(socket.SHUT_RDWR)
+    _await(lambda: not _leading(user))
+
+
 def test_it_begins_with_the_first_that_needs_it_and_ends_with_the_last(user: User) -> None:
     ketch = user.ketch
     _await(lambda: not _leading(user))

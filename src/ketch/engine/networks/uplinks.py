@@ -120,7 +120,7 @@ def leave(settings: "Settings", *, outward: bool = True) -> Uplink:
     """
     if entering.is_there(settings):
         return Direct()
-    uplink = _reach(settings) if outward else Direct()
+    uplink = reach(settings) if outward else Direct()
     try:
         entering.enter_network(settings)
     except BaseException:
@@ -135,7 +135,7 @@ def leave_privately(settings: "Settings") -> Outside:
     Raises:
         UnavailableError: the process that keeps such programs cannot be started.
     """
-    uplink = _reach(settings)
+    uplink = reach(settings)
     try:
         entering.enter_network(settings)
     except BaseException:
@@ -144,7 +144,12 @@ def leave_privately(settings: "Settings") -> Outside:
     return uplink
 
 
-def _reach(settings: "Settings") -> Outside:
+def reach(settings: "Settings") -> Outside:
+    """Connect to the process, which is started if it is not there; for who is where the machine is.
+
+    Raises:
+        UnavailableError: it cannot be started.
+    """
     state = settings.state
     words = [sys.executable, "-I", "-S", "-c", _BOOT, "ketch-uplink", state,
              launch.package_directory(), settings.network]  # fmt: skip
@@ -160,7 +165,7 @@ def _reach(settings: "Settings") -> Outside:
 
 
 def main() -> None:
-    """Run as ``_reach`` says; descriptor SOCKET is where those connect who need it."""
+    """Run as ``reach`` says; descriptor SOCKET is where those connect who need it."""
     from ketch.network.uplink.service import Service  # noqa: PLC0415 - this process's alone
 
     _script, _role, state, _package, network = sys.argv
