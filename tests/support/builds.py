@@ -116,7 +116,10 @@ class Builder:
 
     def left_behind(self) -> list[str]:
         """Tell what builds have left in their places."""
-        return os.listdir(f"{self.settings.root}/builds")
+        try:
+            return os.listdir(f"{self.settings.root}/builds")
+        except FileNotFoundError:
+            return []  # there were none
 
 
 @contextlib.contextmanager

@@ -267,11 +267,18 @@ def test_two_builders_at_once_make_each_step_once(build: Builder, ketch: Engine)
 def test_who_is_killed_leaves_nothing_but_cache(build: Builder, ketch: Engine) -> None:
     steps = "".join(f"RUN echo {number} > /f{number}\n" for number in range(6))
     build.write(f"FROM busybox\n{steps}COPY a /\nRUN cat /f? /a > /all\n", a="a\n")
-    for number in range(8):
-        process = build.start("killed")
-        time.sleep(0.25 + 0.15 * number)
-        process.kill()
-        process.communicate()
+    cut = {signal.SIGINT: 0, signal.SIGKILL: 0}
+    for number in range(12):
+        ended_by = signal.SIGINT if number < 6 else signal.SIGKILL
+        process = ketch.start("build", "-q", "-t", "killed", str(build.context))
+        time.sleep(0.25 + 0.15 * (number % 6))
+        process.send_signal(ended_by)
+        process.communicate(timeout=60)
+        cut[ended_by] += process.returncode != 0
+        if ended_by == signal.SIGINT:
+            assert process.returncode in {0, 130, -signal.SIGINT}
+            assert not build.left_behind()
+    assert all(cut.values())
     built = build.build(tags=["killed"])
     assert out(ketch, "killed", "cat", "/all") == "0\n1\n2\n3\n4\n5\na"
     assert build.build(tags=["killed"]).id == built.id

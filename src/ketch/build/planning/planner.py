@@ -63,6 +63,8 @@ def plan(
         DockerfileError: the Dockerfile, or what was asked for with it, cannot be built. It says
             where, and what BuildKit says.
     """
+    if not text:
+        raise DockerfileError("the Dockerfile cannot be empty")
     dockerfile = parsing.parse(text, filename)
     try:
         return Planner(language.read(dockerfile), request, resolver, ignored, dated).plan()
