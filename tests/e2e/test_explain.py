@@ -1,8 +1,13 @@
 """``ketch run --explain`` says what is done, in the order in which it is done."""
 
+import json
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from tests.support.commands import Engine
+from tests.support.commands import Engine, finish
 
 # Words of steps that every container with Docker's defaults has, in their order.
 STEPS = [
@@ -73,3 +78,137 @@ def test_a_read_only_mount_is_called_so(ketch: Engine) -> None:
     } <= {*said}
     assert "mount_setattr(2)" in binds[0]
     assert "mount_setattr(2)" not in binds[1]
+
+
+def test_steps_come_with_what_they_set(ketch: Engine) -> None:
+    done = ketch(
+        "run", "--rm", "--explain", "-m", "64m", "--cap-drop", "ALL", "--cap-add", "CHOWN",
+        "--ulimit", "core=0", "-u", "7:8", "busybox", "sh", "-c",
+        "grep ' / ' /proc/self/mountinfo; ip -4 address show eth0; ip route",
+    )  # fmt: skip
+    assert done.status == 0
+    values = {}
+    for line in done.err.splitlines():
+        name, equals, value = line.strip().partition(" = ")
+        if line.startswith("  ") and equals:
+            values[name.rpartition("/")[2]] = value
+    told = {name for name in ("memory.limit_in_bytes", "memory.max") if name in values}
+    assert [values[name] for name in told] == ["67108864"]
+    assert values["effective"] == values["permitted"] == "none"
+    assert values["bounding"] == "CAP_CHOWN"
+    assert "mount" in values["refused"].split()
+    upper = re.search("upperdir=([^, ]*)", done.out)
+    assert upper is not None
+    assert values["upperdir"] == upper[1]
+    assert values["lowerdir"].split(":")
+    gateway = re.search("default via (\\S+) dev eth0", done.out)
+    assert gateway is not None
+    assert values["route"] == f"default via {gateway[1]} dev eth0"
+    address = re.search("inet (\\S+) ", done.out)
+    assert address is not None
+    assert f"address {address[1]}" in done.err
+    assert "limit RLIMIT_CORE to 0:0" in done.err
+    assert "become uid 7, gid 8" in done.err
+
+
+def test_the_way_of_a_published_port_is_told(ketch: Engine) -> None:
+    done = ketch("run", "--rm", "--explain", "-p", "127.0.0.1::80", "busybox", "true")
+    assert done.status == 0
+    host = re.search(r"publish 127\.0\.0\.1:(\d+)->80/tcp", done.err)
+    assert host is not None
+    address = re.search(r"address ([\d.]+)/", done.err)
+    assert address is not None
+    assert re.search(rf"element = .*{host[1]} : {re.escape(address[1])} \. 80", done.err)
+    assert "masquerade = " in done.err
+
+
+def test_the_end_is_told_as_well(ketch: Engine) -> None:
+    done = ketch("run", "--rm", "--explain", "busybox", "sh", "-c", "echo word >&2; exit 3")
+    assert done.status == 3
+    told = done.err[done.err.index("word\n") :].splitlines()
+    words = [line.partition(" · ")[0] for line in told if not line.startswith("  ")]
+    identifier = re.search(r"remove the container and (\S+)", done.err)
+    assert identifier is not None
+    container = identifier[1].rpartition("/")[2]
+    assert words == [
+        "word",
+        "the program has ended with status 3; its namespaces go with their last process",
+        f"remove the control group /ketch/{container}",
+        "take eth0 off network bridge",
+        "record the end",
+        f"remove the container and {identifier[1]}",
+    ]
+    kept = ketch("run", "--name", "kept", "--explain", "busybox", "true")
+    assert "record the end" in kept.err
+    assert "remove the container" not in kept.err
+    ketch.ok("rm", "kept")
+
+
+def test_steps_for_programs(ketch: Engine) -> None:
+    done = ketch("run", "--rm", "--explain=json", "--name", "told", "busybox", "echo", "hello")
+    assert (done.status, done.out) == (0, "hello\n")
+    steps = [json.loads(line) for line in done.err.splitlines()]
+    assert {step["topic"] for step in steps} == {
+        "namespaces", "network", "files", "limits", "privileges", "program", "record",
+    }  # fmt: skip
+    program = next(step for step in steps if step["step"] == "become /bin/echo")
+    assert program["calls"] == ["execve(2)"]
+    assert {"name": "arguments", "value": "echo hello"} in program["values"]
+    took = [step["elapsedNs"] for step in steps]
+    assert None in took, "nobody knows how long the last step takes"
+    assert all(time is None or time >= 0 for time in took)
+
+
+def test_a_terminal_has_topics_and_times(ketch: Engine) -> None:
+    terminal = ketch.terminal("run", "--rm", "--explain", "busybox", "echo", "hello")
+    terminal.expect("network")
+    terminal.expect(r" \d+\.\d\d ms")
+    terminal.expect("link eth0 to bridge")
+    terminal.expect("files")
+    terminal.expect("privileges")
+    terminal.expect("hello")
+    terminal.expect("record the end")
+    assert finish(terminal) == 0
+
+
+@pytest.mark.parametrize("network", ["bridge", "none", "host"])
+def test_the_same_by_hand(ketch: Engine, tmp_path: Path, network: str) -> None:
+    """The script makes a container that sees what ketch's sees, and leaves as little behind."""
+    look = (
+        "exec 2> /dev/null; cat; id; hostname; cat /etc/hosts /etc/resolv.conf; ls / /dev; pwd;"
+        " cat /v/*; touch /v/new; ls /proc/1;"
+        " grep -e Cap -e NoNewPrivs /proc/1/status; grep -c . /proc/self/mountinfo; umask;"
+        " ip -4 address | grep inet | sed 's/ brd [^ ]*//'; ip route; env | sort;"
+        " cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; exit 3"
+    )
+    bound = tmp_path / "bound"
+    bound.mkdir(0o755)
+    (bound / "file").write_text("bound\n")
+    own = ["--network", "host"] if network == "host" else ["--network", network]
+    done = ketch(
+        "run", "--rm", "--explain=commands", *own, "-v", f"{bound}:/v:ro", "-m", "64m",
+        "--cap-drop", "CHOWN", "-e", "quoted=it's $HOME", "-u", "7:8", "busybox", "sh", "-c", look,
+    )  # fmt: skip
+    script = tmp_path / "by-hand"
+    script.write_text(done.err)
+    apart = f"mount -t tmpfs tmpfs /run; sh {script}; status=$?; ls /run/netns >&2; exit $status"
+    unshared = ["unshare", "--mount", *(["--net"] if network != "host" else []), "sh", "-c", apart]
+    by_hand = subprocess.run(
+        unshared, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    assert by_hand.returncode == done.status == 3, by_hand.stderr
+    assert by_hand.stdout == done.out
+    assert not [line for line in by_hand.stderr.splitlines() if re.fullmatch("[0-9a-f]{12}", line)]
+    made = re.findall(r"^mkdir -p (/sys/fs/cgroup/\S+)$", done.err, re.MULTILINE)
+    assert made
+    assert not [directory for directory in made if Path(directory).exists()]
+
+
+def test_a_form_that_there_is_not(ketch: Engine) -> None:
+    done = ketch("run", "--rm", "--explain=poem", "busybox", "true")
+    assert done.status == 125
+    assert (
+        'invalid argument "poem" for "--explain" flag: must be one of text, json, commands'
+        in done.err
+    )
+    assert ketch("run", "--rm", "--explain=false", "busybox", "true").err == ""

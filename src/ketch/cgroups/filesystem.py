@@ -38,7 +38,7 @@ from ketch.linux.scopes import ExitStack, suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ketch.cgroups.devices import Policy
     from ketch.cgroups.facts import Write
@@ -81,6 +81,11 @@ class Manager:
         self._fresh = False
 
     # Making and limiting
+
+    @property
+    def directories(self) -> list[str]:
+        """The cgroup's directory in each hierarchy."""
+        return [group.directory for group in self._groups]
 
     def create(self) -> None:
         """Make the cgroup in every hierarchy, ready to take processes.
@@ -125,12 +130,13 @@ class Manager:
                     "choose another cgroup path, or thaw it where it was frozen",
                 )
 
-    def set(self, resources: "Resources") -> None:
+    def set(self, resources: "Resources", hear: "Callable[[str, str], None] | None" = None) -> None:
         """Limit the cgroup; what ``resources`` does not name stays as it is.
 
         Args:
             resources: ``linux.resources`` of an OCI configuration. With ``devices`` present, even
                 empty, everything is denied but what they and runtime-spec's defaults allow.
+            hear: takes the path of each file that was written, and what was written.
 
         Raises:
             InvalidArgumentError: the kernel, or reason, refuses a value.
@@ -140,7 +146,10 @@ class Manager:
         """
         writes, policy = self._decide(resources)
         for controller, file, value in writes:
-            self._group_of(controller).write(file, value)
+            group = self._group_of(controller)
+            group.write(file, value)
+            if hear is not None:
+                hear(f"{group.directory}/{file}", value)
         # A new cgroup needs no program to allow everything.
         if policy is not None and not (policy.allows_everything and self._fresh):
             self._attach_device_program(policy)

@@ -32,6 +32,8 @@ from ketch.linux import process, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.cgroups.layout import Layout
     from ketch.spec.runtime import Resources
 
@@ -134,7 +136,7 @@ class UnitManager(Manager):
             )
         self._refuse_frozen()
 
-    def set(self, resources: "Resources") -> None:
+    def set(self, resources: "Resources", hear: "Callable[[str, str], None] | None" = None) -> None:
         """Limit the unit; see ``Manager.set``."""
         self._decide(resources)  # before systemd acts on what is refused then
         with Systemd(user=self.user) as systemd:
@@ -153,7 +155,7 @@ class UnitManager(Manager):
         if self._keeper and pids is not None and pids >= 0:
             self._pids = max(pids, 1)
             resources = {**resources, "pids": {"limit": self._pids + 1}}
-        super().set(resources)
+        super().set(resources, hear)
 
     def descriptor(self, near: int | None = None) -> int | None:
         """As ``Manager.descriptor``; None for a user, whose process systemd has to move."""

@@ -247,10 +247,10 @@ def _correction(command: Command, name: str) -> str:
 
 def _converted(flag: Flag, text: str) -> "Value":
     try:
-        if flag.kind == "bool":
-            return boolean(text)
         if flag.convert is not None:
             return flag.convert(text)
+        if flag.kind == "bool":
+            return boolean(text)
         return integer(text) if flag.kind == "int" else text
     except InvalidArgumentError as error:
         raise InvalidArgumentError(

@@ -13,6 +13,8 @@ from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.cli.client_configuration import ClientConfiguration
     from ketch.cli.flags import Parsed
     from ketch.engine.requests.wire import Value
@@ -100,6 +102,7 @@ def _ask(
     if configuration is not None:
         given = parsed.items("env")
         request["--env"] = [*configuration.proxies(given), *given]
+    explain = explainer(parsed)
     awaited = wire.CREATED if action == "create" else wire.STARTED
 
     def pull(*, missing: bool) -> None:
@@ -111,7 +114,7 @@ def _ask(
         )  # fmt: skip
 
     def ask() -> session.Session:
-        asked = session.Session(lambda: launch.connect(settings), request, signals)
+        asked = session.Session(lambda: launch.connect(settings), request, signals, explain)
         try:
             asked.await_started(awaited)
         except session.Failure as failure:
@@ -133,3 +136,12 @@ def _ask(
             raise
     pull(missing=True)
     return ask()
+
+
+def explainer(parsed: "Parsed") -> "Callable[[bytes], bytes] | None":
+    """What writes of steps what ``--explain`` asks for, None where it does not."""
+    if not parsed.values.get("explain"):
+        return None
+    from ketch.cli.explaining import Explainer  # noqa: PLC0415 - seldom wanted
+
+    return Explainer(parsed.text("explain")).take

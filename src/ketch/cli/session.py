@@ -113,14 +113,16 @@ class Session:
         connect: connects to a process that takes one request (``launch.connect``).
         request: the request's fields.
         signals: what the client is sent.
+        explain: takes what is told of each step, where that was asked for, and at the end nothing;
+            gives what is to be written of it.
 
     Attributes:
         id: the container's or exec's identifier, empty as long as none is told.
     """
 
     __slots__ = (
-        "_connect", "_connection", "_decoder", "_frames", "_pending", "_poll", "_request",
-        "_signals", "id",
+        "_connect", "_connection", "_decoder", "_explain", "_frames", "_pending", "_poll",
+        "_request", "_signals", "id",
     )  # fmt: skip
 
     def __init__(
@@ -128,8 +130,10 @@ class Session:
         connect: "Callable[[], _socket.socket]",
         request: "dict[str, wire.Value]",
         signals: Signals,
+        explain: "Callable[[bytes], bytes] | None" = None,
     ) -> None:
         self._connect = connect
+        self._explain = explain
         self._request = wire.frame(wire.REQUEST, wire.encode(request))
         self._decoder = wire.Decoder()
         self._frames: list[tuple[int, bytes]] = []
@@ -180,7 +184,11 @@ class Session:
                 self.id = payload.decode()
             elif kind == wire.ERRORS:
                 self._write(2, payload, forward_signals=False)
+            elif kind == wire.STEP:
+                self._tell(payload, forward_signals=False)
             else:
+                if self._explain is not None:
+                    self._tell(b"", forward_signals=False)
                 return True
             del self._frames[0]
         return False
@@ -239,7 +247,11 @@ class Session:
                 if kind in {wire.OUTPUT, wire.ERRORS}:
                     if kind in shown:
                         self._write(1 if kind == wire.OUTPUT else 2, payload, forward_signals)
+                elif kind == wire.STEP:
+                    self._tell(payload, forward_signals)
                 elif kind == wire.EXIT:
+                    if self._explain is not None:
+                        self._tell(b"", forward_signals)
                     return int(payload)
                 else:
                     raise _failure(kind, payload)
@@ -327,6 +339,10 @@ class Session:
                 sys.exit(128 + _signal.SIGPIPE)
             except BlockingIOError:
                 pass
+
+    def _tell(self, payload: bytes, forward_signals: bool) -> None:
+        if self._explain is not None:
+            self._write(2, self._explain(payload), forward_signals)
 
     def _pass_signals(self, forward: bool) -> None:
         for number in self._signals.read():

@@ -17,6 +17,7 @@ from ketch.images.snapshots import Snapshotter, make_upper, unwritable
 from ketch.linux import libc, mount, namespaces
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +87,21 @@ class OverlaySnapshotter(Snapshotter):
     def over(self, directory: str, tree: str) -> int:
         """See ``Snapshotter.over``."""
         return self._mount(directory, [tree])
+
+    def describe(self, directory: str, image: str) -> Told:
+        """See ``Snapshotter.describe``."""
+        places = [
+            ("lowerdir", ":".join(self._trees(directory))),
+            ("upperdir", f"{directory}/upper"),
+            ("workdir", f"{directory}/work"),
+        ]
+        options = ",".join(f"{name}={place}" for name, place in places)
+        by_hand = [
+            f"mkdir -p {quote(directory)}/upper {quote(directory)}/work {quote(directory)}/rootfs",
+            f"mount -t overlay overlay -o {quote(options)} {quote(directory)}/rootfs",
+        ]
+        words = f"stack a writable layer on those of {image} · fsopen(2) overlay"
+        return Told("files", words, places, outside=by_hand)
 
     def view(self, directory: str) -> int:
         """See ``Snapshotter.view``."""

@@ -43,6 +43,7 @@ from ketch.linux.scopes import owned
 from ketch.linux.syncfs import syncfs
 from ketch.spec import digest as digests
 from ketch.spec.image import LAYERS_MAX
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -268,6 +269,16 @@ class Snapshotter(ABC):
             NotFoundError: a snapshot is missing.
             UnavailableError: the disk is full or failing.
         """
+
+    def describe(self, directory: str, image: str) -> Told:
+        """What ``mount`` does with a prepared root, to be told.
+
+        Args:
+            directory: as given to ``prepare``.
+            image: the image's name.
+        """
+        words = f"take the copy that was made of {image} · open_tree(2)"
+        return Told("files", words, [("directory", f"{directory}/merged")])
 
     @abstractmethod
     def mount(

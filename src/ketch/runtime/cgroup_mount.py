@@ -15,6 +15,7 @@ from ketch.linux.libc import AT_FDCWD
 from ketch.linux.scopes import ExitStack, owned
 from ketch.runtime.mount_options import MountOptions
 from ketch.runtime.mounts import place_beneath
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,10 +61,30 @@ class CgroupMount:
         self.namespaced = namespaced
         self.tracking = tracking
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
         how = "fsopen(2)" if self.namespaced else "open_tree(2)"
-        return f"show its control groups ({self.layout.mode}) at {self.destination} · {how}"
+        at = f".{quote(self.destination)}"
+        by_hand = []
+        if self.layout.mode == "v2":
+            by_hand.append(f"mount -t cgroup2 cgroup2 {at}")
+        else:
+            by_hand.append(f"mount -t tmpfs -o mode=755 tmpfs {at}")
+            for hierarchy in self.layout.hierarchies:
+                place = f"{at}/{os.path.basename(hierarchy.mountpoint)}"
+                options = f" -o {hierarchy.options}" if hierarchy.options else ""
+                kind = hierarchy.filesystem
+                by_hand.append(f"mkdir {place} && mount -t {kind}{options} {kind} {place}")
+            by_hand += [f"ln -s {link} {at}/{name}" for name, link in self.layout.links().items()]
+        return Told(
+            "files",
+            f"show its control groups ({self.layout.mode}) at {self.destination} · {how}",
+            [
+                (os.path.basename(hierarchy.mountpoint), hierarchy.options or hierarchy.filesystem)
+                for hierarchy in self.layout.hierarchies
+            ],
+            inside=by_hand,
+        )
 
     def execute(self, root: int) -> None:
         """Mount beneath the container's root; the caller must be in the container's cgroup.

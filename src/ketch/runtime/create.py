@@ -20,6 +20,7 @@ from ketch.runtime.cgroup_mount import is_for_systemd
 from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.process import set_limits, set_oom_score
 from ketch.spec.capabilities import mask
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ketch.cgroups import Manager
     from ketch.spec.runtime import IdMapping, Linux, Process, State
+    from ketch.spec.told import Say
 
     IdMaps = tuple[list[IdMapping], list[IdMapping]]
 
@@ -161,7 +163,8 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
             if kind == "user" and any(plan.id_maps):
                 mappings.require_same(path, *plan.id_maps)
         if cgroup and cgroup.layout.hierarchies:
-            birth.say(f"enter the control group {cgroup.path} · cgroups(7)")
+            if birth.explain:
+                _tell_entry(birth.explain, cgroup)
             into = cgroup.descriptor()
             if into is not None:
                 stack.callback(os.close, into)
@@ -169,8 +172,9 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
             for descriptor in birth.entrances:
                 stack.callback(os.close, descriptor)
         _open_sources(birth, stack)
-        for words in plan.explain_birth():
-            birth.say(words)
+        if birth.explain:
+            for told in plan.explain_birth():
+                birth.explain(told)
         between = 0
         if plan.crosses:
             pid, pidfd, between = _clone_across(birth, ours, theirs, into)
@@ -200,11 +204,17 @@ def create(birth: init.Birth, cgroup: "Manager | None") -> Container:
         if cgroup:
             cgroup.settled()
             _delegate(birth, cgroup)
-        tune(pid, plan.config["process"], birth.say)
+        tune(pid, plan.config["process"], birth.explain)
     except BaseException:
         container.abandon()
         raise
     return container
+
+
+def _tell_entry(explain: "Say", cgroup: "Manager") -> None:
+    by_hand = [f"echo $$ > {directory}/cgroup.procs" for directory in cgroup.directories]
+    words = f"enter the control group {cgroup.path} · cgroups(7)"
+    explain(Told("limits", words, outside=by_hand))
 
 
 def _explained(
@@ -242,7 +252,7 @@ def _delegate(birth: init.Birth, cgroup: "Manager") -> None:
     uid = delegation.host_id(birth.setup.uid, users)
     if not uid:
         return
-    birth.say(f"give the control group to uid {uid} · chown(2)")
+    birth.say("limits", f"give the control group to uid {uid} · chown(2)")
     directory = cgroup.descriptor()
     if directory is not None:
         with owned(directory):
@@ -305,7 +315,7 @@ def _clone_across(
 
         def cross() -> None:
             init.hide_command_line()
-            namespaces.cross(plan, theirs, into, birth.say, lambda: init.run(birth, theirs))
+            namespaces.cross(plan, theirs, into, birth.explain, lambda: init.run(birth, theirs))
 
         run_child(theirs, cross)
     try:
@@ -338,7 +348,10 @@ def _serve_between(birth: init.Birth, ours: Channel, between: int) -> tuple[int,
         if word == "user":
             _map_ids(birth, between)
         elif word == "time":
-            birth.say("shift the container's clocks · time_namespaces(7)")
+            offsets = birth.plan.time_offsets
+            values = [(clock, f"{one.get('secs', 0)} s, {one.get('nanosecs', 0)} ns")
+                      for clock, one in offsets.items()]  # fmt: skip
+            birth.say("namespaces", "shift the container's clocks · time_namespaces(7)", values)
             namespaces.write_time_offsets(between, birth.plan.time_offsets)
         elif word == "born" and descriptor is not None:
             return int(rest), descriptor
@@ -351,7 +364,8 @@ def _map_ids(birth: init.Birth, pid: int) -> None:
     uids, gids = birth.plan.id_maps
     for name, entries in (("uids", uids), ("gids", gids)):
         ranges = mappings.text(entries).strip().replace("\n", ", ")
-        birth.say(f"map {name} {ranges} (inside, outside, how many) · user_namespaces(7)")
+        words = f"map {name} {ranges} (inside, outside, how many) · user_namespaces(7)"
+        birth.say("namespaces", words)
     mappings.write(pid, uids, gids)
 
 
@@ -372,13 +386,14 @@ def _tell_kernel(birth: init.Birth, pid: int) -> None:
     config = birth.plan.config
     specification = config["process"]
     if (adjustment := specification.get("oomScoreAdj")) is not None:
-        birth.say(f"out-of-memory score {adjustment:+} · proc_pid_oom_score_adj(5)")
+        words = f"out-of-memory score {adjustment:+} · proc_pid_oom_score_adj(5)"
+        birth.say("limits", words)
         set_oom_score(adjustment, pid)
     if wanted := config.get("linux", {}).get("intelRdt"):
         from ketch.runtime import resctrl  # noqa: PLC0415 wanted by few
 
         group = resctrl.group(wanted, birth.container_id)
-        birth.say(group.describe())
+        birth.tell(group)
         group.apply(pid)
 
 
@@ -386,14 +401,14 @@ def _connect(birth: init.Birth, container: Container) -> None:
     """Bring a new network namespace's loopback and the host's devices up, where they are wanted."""
     plan = birth.plan
     if plan.visit is not None:
-        birth.say(plan.visit.describe())
+        birth.tell(plan.visit)
         namespaces.visit(container.pidfd, CLONE_NEWNET, plan.visit)
     if devices := plan.config.get("linux", {}).get("netDevices"):
         from ketch.runtime import netdevices  # noqa: PLC0415 wanted by few
 
         path = dict(plan.joins).get("network", f"/proc/{container.pid}/ns/net")
         with owned(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as namespace:
-            netdevices.move(devices, namespace, birth.say)
+            netdevices.move(devices, namespace, birth.explain)
 
 
 def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> None:
@@ -408,8 +423,8 @@ def _serve(birth: init.Birth, container: Container, word: str, rest: str) -> Non
         return
     from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
 
-    hooks.run(config, "prestart", state, birth.say)
-    hooks.run(config, "createRuntime", state, birth.say)
+    hooks.run(config, "prestart", state, birth.explain)
+    hooks.run(config, "createRuntime", state, birth.explain)
 
 
 def hand_over(
@@ -448,7 +463,7 @@ def hand_over(
         listener.hand_over(linux["seccomp"], descriptor, container.pid, state)
 
 
-def tune(pid: int, specification: "Process", say: "Callable[[str], None]") -> None:
+def tune(pid: int, specification: "Process", say: "Say | None") -> None:
     """Set how a process is scheduled, where its configuration says so.
 
     Done last, since a process under SCHED_DEADLINE may not fork.
@@ -456,7 +471,7 @@ def tune(pid: int, specification: "Process", say: "Callable[[str], None]") -> No
     Args:
         pid: a child of the caller.
         specification: ``process``.
-        say: takes a description of each step.
+        say: takes what is told of each step.
     """
     if specification.get("scheduler") or specification.get("ioPriority"):
         from ketch.runtime import tuning  # noqa: PLC0415 wanted by few

@@ -24,6 +24,7 @@ from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
 from ketch.runtime.process import ProcessSetup, set_limits, set_oom_score, too_many_processes
 from ketch.runtime.steps import JoinKeyring
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from ketch.spec.runtime import Config, ExecCpuAffinity, Linux, Process
+    from ketch.spec.told import Say
 
 
 class _Entry:
@@ -71,7 +73,7 @@ class _Entry:
         self.preserved = 0
         self.keyring: JoinKeyring | None = None
         self.affinity: ExecCpuAffinity = setup.specification.get("execCPUAffinity") or {}
-        self.say: Callable[[str], None] = _say_nothing
+        self.say: Say | None = None
 
     def needed(self) -> set[int]:
         """The descriptors that are needed inside."""
@@ -95,7 +97,7 @@ def enter(
     bundle: str = "",
     preserved: int = 0,
     new_keyring: bool = True,
-    explain: "Callable[[str], None] | None" = None,
+    explain: "Say | None" = None,
     notified: "Callable[[int], None] | None" = None,
 ) -> Container:
     """Make a process in a running container, up to the moment before its program runs.
@@ -114,7 +116,7 @@ def enter(
         bundle: its bundle.
         preserved: how many descriptors from 3 on the program inherits.
         new_keyring: whether the container has a session keyring of its own.
-        explain: takes each step's description as it happens.
+        explain: takes what is told of each step, when it begins.
         notified: takes its filter's listener; None for the supervisor that the configuration names.
 
     Returns:
@@ -167,7 +169,7 @@ def enter(
         cgroup.adopt(pid)
         entered.begin()
         entered.await_created(serve)
-        create.tune(pid, specification, explain or _say_nothing)
+        create.tune(pid, specification, explain)
     except BaseException:
         entered.abandon()
         raise
@@ -237,7 +239,8 @@ def _cross(entry: _Entry, writer: int) -> None:
     setup.look_back()
     # A container with CAP_SYS_PTRACE can take descriptors out of even this process.
     process.close_all_but(entry.needed() | {writer})
-    entry.say("enter the container's namespaces · setns(2)")
+    if entry.say:
+        entry.say(_tell_entrance(entry))
     # Not yet the cgroup namespace: from inside, no one may be cloned into a cgroup while still in
     # one that lies outside (ENOENT under nsdelegate, cgroups(7)).
     namespaces.setns(entry.init_pidfd, entry.flags & ~namespaces.CLONE_NEWCGROUP)
@@ -253,6 +256,12 @@ def _cross(entry: _Entry, writer: int) -> None:
     if entry.into is not None:
         os.close(entry.into)
     run_child(entry.channel, lambda: _become(entry))
+
+
+def _tell_entrance(entry: _Entry) -> Told:
+    own = [kind for kind, (flag, _) in namespaces.KINDS.items() if entry.flags & flag]
+    words = "enter the container's namespaces · setns(2)"
+    return Told("namespaces", words, [("namespaces", " ".join(own))])
 
 
 def _clone(flags: int, into: int | None) -> tuple[int, int]:
@@ -292,7 +301,8 @@ def _become(entry: _Entry) -> None:
     path = setup.find_program()
     channel.reached("created")
     channel.await_go("start")
-    entry.say(f"become {path} · execve(2)")
+    if entry.say:
+        entry.say(setup.tell_program(path))
     setup.execute(path)
 
 
@@ -301,9 +311,6 @@ def _set_affinity(entry: _Entry, field: "Literal['initial', 'final']") -> None:
     if cpus := entry.affinity.get(field):
         from ketch.runtime import tuning  # noqa: PLC0415 loaded by enter
 
-        entry.say(f"run on processors {cpus} · sched_setaffinity(2)")
+        if entry.say:
+            entry.say(Told("limits", f"run on processors {cpus} · sched_setaffinity(2)"))
         tuning.set_affinity(0, cpus, field)
-
-
-def _say_nothing(words: str) -> None:
-    pass

@@ -14,6 +14,7 @@ from ketch.linux import beneath, contested, libc, mount
 from ketch.linux.libc import AT_FDCWD
 from ketch.linux.scopes import owned, umask
 from ketch.runtime import null_device
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,10 +58,22 @@ class MakeDevices:
         self.devices = [d for d in DEFAULT_DEVICES if d["path"] not in named] + devices
         self.bind = bind
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
         paths = " ".join(device["path"] for device in self.devices)
-        return f"make {paths} · " + ("open_tree(2), move_mount(2)" if self.bind else "mknod(2)")
+        if self.bind:
+            by_hand = [f"touch .{one['path']}; mount --bind {one['path']} .{one['path']}"
+                       for one in self.devices]  # fmt: skip
+            return Told("files", f"make {paths} · open_tree(2), move_mount(2)", inside=by_hand)
+        numbers = [(one, f"{one['type']} {one.get('major', 0)} {one.get('minor', 0)}",
+                    f"{0o666 if (mode := one.get('fileMode')) is None else mode & 0o7777:04o}")
+                   for one in self.devices]  # fmt: skip
+        return Told(
+            "files",
+            f"make {paths} · mknod(2)",
+            [(one["path"], f"{number} mode {mode}") for one, number, mode in numbers],
+            inside=[f"mknod -m {mode} .{one['path']} {number}" for one, number, mode in numbers],
+        )
 
     def execute(self, root: int) -> None:
         """Make the nodes; what is there already stays as it is.
@@ -123,9 +136,15 @@ class MakeDeviceLinks:
 
     __slots__ = ()
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
-        return "link /dev/" + " /dev/".join(name for name, _ in _device_links()) + " · symlink(2)"
+        links = _device_links()
+        return Told(
+            "files",
+            "link /dev/" + " /dev/".join(name for name, _ in links) + " · symlink(2)",
+            [(f"/dev/{name}", target) for name, target in links],
+            inside=[f"ln -sfn {target} ./dev/{name}" for name, target in links],
+        )
 
     def execute(self, root: int) -> None:
         """Make the links; one that is there already stays, but ``ptmx`` must be ours."""
@@ -153,9 +172,14 @@ class MaskPath:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
-        return f"hide {self.path} · move_mount(2)"
+        at = f".{quote(self.path)}"
+        by_hand = (
+            f"if [ -d {at} ]; then mount -t tmpfs -o ro tmpfs {at};"
+            f" elif [ -e {at} ]; then mount --bind /dev/null {at}; fi"
+        )
+        return Told("files", f"hide {self.path} · move_mount(2)", inside=[by_hand])
 
     def execute(self, root: int) -> None:
         """Hide the path; one that does not exist needs no hiding."""
@@ -206,9 +230,12 @@ class ReadOnlyPath:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
-        return f"make {self.path} read-only · open_tree(2), mount_setattr(2), move_mount(2)"
+        at = f".{quote(self.path)}"
+        words = f"make {self.path} read-only · open_tree(2), mount_setattr(2), move_mount(2)"
+        by_hand = [f"mount --rbind {at} {at} && mount -o remount,bind,ro {at}"]
+        return Told("files", words, inside=by_hand)
 
     def execute(self, root: int) -> None:
         """Make the path read-only; one that does not exist needs no protection."""
@@ -234,9 +261,12 @@ class ReadOnlyMount:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
-        return f"make the mount {self.path} read-only · mount_setattr(2)"
+        by_hand = [f"mount -o remount,bind,ro .{quote(self.path)}"]
+        return Told(
+            "files", f"make the mount {self.path} read-only · mount_setattr(2)", inside=by_hand
+        )
 
     def execute(self, root: int) -> None:
         """Set the mount's read-only attribute."""
@@ -253,9 +283,13 @@ class WriteSysctl:
         self.name = name
         self.value = value
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
-        return f"set {self.name} to {self.value!r} · proc_sys(5)"
+        return Told(
+            "limits",
+            f"set {self.name} to {self.value!r} · proc_sys(5)",
+            inside=[f"echo {quote(self.value)} > /proc/sys/{sysctl_path(self.name)}"],
+        )
 
     def execute(self, root: int) -> None:  # noqa: ARG002 - every step takes the root
         """Write the value through the host's procfs, whose entries follow the caller's namespaces.

@@ -38,11 +38,14 @@ from ketch.errors import (
 from ketch.linux import process
 from ketch.linux.scopes import suppress
 from ketch.spec import json_text
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
+
+    from ketch.spec.told import Say
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 _WORDS_MAX = 4 * 1024  # JSON takes up to 12 bytes for a character, and must stay whole
@@ -65,7 +68,7 @@ class Channel:
 
     def __init__(self, socket: _socket.socket) -> None:
         self._socket = socket
-        self.hear: Callable[[str], None] | None = None
+        self.hear: Say | None = None
 
     @staticmethod
     def pair() -> "tuple[Channel, Channel]":
@@ -89,14 +92,17 @@ class Channel:
         """Init: tell the parent how far it has come, and hand over a descriptor."""
         self._send({"at": point}, descriptor)
 
-    def say(self, words: str) -> None:
+    def say(self, told: Told) -> None:
         """Init: explain a step, through the parent.
 
         Soon init's own standard error is the program's; and so the steps of both are told in their
         order. To nobody, where another process starts the program: by then the parent is gone.
         """
         with suppress(OSError):
-            self._send({"say": words[:_WORDS_MAX]})
+            text = told.encode()
+            if len(text) > _WORDS_MAX:
+                text = text[:_WORDS_MAX].rpartition("\n")[0]  # a value less, none that is cut
+            self._send({"say": text})
 
     def hand_over(self, listener: int) -> None:
         """Init: have its filter's listener given to the supervisor, and wait until it has been."""
@@ -141,7 +147,7 @@ class Channel:
         message, descriptor = self._receive()
         while message is not None and "say" in message:
             if self.hear is not None:
-                self.hear(message["say"])
+                self.hear(Told.decode(message["say"]))
             message, descriptor = self._receive()
         if message is None:
             return "executed", None

@@ -30,13 +30,14 @@ from ketch.linux import process, signals
 from ketch.linux.scopes import owned
 from ketch.runtime.process import restore_signals
 from ketch.spec import json_text
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Literal, NoReturn
 
     from ketch.spec.runtime import Config, Hook, State, Status
+    from ketch.spec.told import Say
 
     Kind = Literal[
         "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
@@ -78,7 +79,7 @@ def run(
     config: "Config",
     kind: "Kind",
     told: "State",
-    say: "Callable[[str], None] | None" = None,
+    say: "Say | None" = None,
     environment: "list[str] | None" = None,
 ) -> None:
     """Run the hooks of a kind, in their order, until one fails.
@@ -87,7 +88,7 @@ def run(
         config: the container's configuration.
         kind: which hooks.
         told: what they read on standard input.
-        say: takes a description of each before it runs.
+        say: takes what is told of each before it runs.
         environment: what those have that name none; the caller's own where it is None.
 
     Raises:
@@ -95,7 +96,8 @@ def run(
     """
     for index, hook in enumerate(config.get("hooks", {}).get(kind, [])):
         if say:
-            say(f"{kind} hook: {' '.join(hook.get('args') or [hook['path']])} · execve(2)")
+            words = " ".join(hook.get("args") or [hook["path"]])
+            say(Told("program", f"{kind} hook: {words} · execve(2)"))
         _run(kind, index, hook, told, environment)
 
 

@@ -22,14 +22,28 @@ from ketch.runtime.namespaces import join
 from ketch.runtime.plan import explain_namespace
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.steps import JoinKeyring
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Literal, NoReturn
 
-    from ketch.runtime.plan import Plan
+    from ketch.runtime.plan import Operation, Plan
+    from ketch.runtime.resctrl import Group
+    from ketch.runtime.steps import Step
     from ketch.spec.runtime import State, Status
+    from ketch.spec.told import Say, Value
+
+# By hand it takes one more program to let go of the host's tree: umount(8), which is in that tree,
+# and is reached by the working directory, with its loader and libraries.
+_PIVOT_BY_HAND = (
+    "loader=$(realpath $(ldd /usr/bin/umount | sed -n 's,^[[:space:]]*\\(/[^ ]*\\) .*,\\1,p'))",
+    "libraries=$(ldd /usr/bin/umount | sed -n 's,.*=> \\(/.*\\)/[^/]* .*,.\\1,p' | sort -u)",
+    'host=".$loader --library-path $libraries"',
+    "mkdir .host && pivot_root . .host && cd /.host",
+    "$host ./usr/bin/umount --lazy /.host && $host ./usr/bin/rmdir /.host",
+)
 
 
 class Birth:
@@ -43,7 +57,7 @@ class Birth:
         streams: descriptors of standard input, output and error; with a terminal they are unused.
         fifo: descriptor of the exec fifo that starts the program, or None to wait for the parent.
         preserved: how many descriptors from 3 on the program inherits.
-        explain: takes each step's description as it happens.
+        explain: takes what is told of each step, when it begins.
         under_init: ``true`` where PID 1 stays ketch's and the program is its child; ``alone``
             where there is no program.
         die_with_parent: whether the container ends when its parent does.
@@ -84,7 +98,7 @@ class Birth:
         streams: tuple[int, int, int] = (0, 1, 2),
         fifo: int | None = None,
         preserved: int = 0,
-        explain: "Callable[[str], None] | None" = None,
+        explain: "Say | None" = None,
         under_init: str = "",
         die_with_parent: bool = False,
         container_id: str = "",
@@ -121,10 +135,15 @@ class Birth:
         if under_init:
             from ketch.runtime import pid_one  # noqa: F401, PLC0415
 
-    def say(self, words: str) -> None:
+    def say(self, topic: str, words: str, values: "Sequence[Value]" = ()) -> None:
         """Explain a step, if anyone asked."""
         if self.explain:
-            self.explain(words)
+            self.explain(Told(topic, words, values))
+
+    def tell(self, step: "Step | Operation | Group") -> None:
+        """Have a step describe itself, if anyone asked."""
+        if self.explain:
+            self.explain(step.describe())
 
     def root_path(self) -> str:
         """Where the root file system is, or is to be mounted, outside."""
@@ -153,13 +172,13 @@ def _live(birth: Birth, channel: Channel) -> None:
     place = _settle_in(birth, channel)
     terminal = _set_up(birth, channel, place)
     setup = birth.setup
-    birth.say("close every descriptor but the program's · close_range(2)")
+    birth.say("privileges", "close every descriptor but the program's · close_range(2)")
     needed = {channel.fileno(), *setup.held()}
     if birth.fifo is not None:
         needed.add(birth.fifo)
     arrange_descriptors(setup.unchangeable(birth.streams), terminal, birth.preserved, needed)
     setup.become_user(
-        birth.say,
+        birth.explain,
         channel.hand_over,
         limit=channel.be_limited,
         die_with_parent=birth.die_with_parent,
@@ -169,9 +188,10 @@ def _live(birth: Birth, channel: Channel) -> None:
     _await_start(birth, channel)
     _run_hooks(birth, "startContainer", "created")
     if not path:
-        birth.say("reap orphans, and nothing else")
+        birth.say("program", "reap orphans, and nothing else")
         _be_alone(birth)
-    birth.say(f"become {path} · execve(2)")
+    if birth.explain:
+        birth.explain(setup.tell_program(path))
     if birth.under_init:
         _stay_as_init(birth, channel, path)
     setup.execute(path)
@@ -193,7 +213,8 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
     in_place = plan.crosses or not plan.joins_mounts
     place = rootfs.open_place(birth.root_path()) if in_place else -1
     if plan.in_user_namespace:
-        birth.say("become the root of the user namespace · setresuid(2), setresgid(2)")
+        words = "become the root of the user namespace · setresuid(2), setresgid(2)"
+        birth.say("namespaces", words)
         setup = birth.setup
         become_root(setup.uid, setup.gid, keeps_groups=setup.keeps_groups)
         process.prctl(process.PR_SET_DUMPABLE, 0)
@@ -201,18 +222,19 @@ def _settle_in(birth: Birth, channel: Channel) -> int:
         process.prctl(process.PR_SET_PDEATHSIG, signals.SIGKILL)
     if plan.new_cgroup_namespace:
         # Not before: what it shows as its root is where its maker is then.
-        birth.say(explain_namespace("cgroup", "unshare(2)"))
+        if birth.explain:
+            birth.explain(explain_namespace("cgroup", "unshare(2)"))
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
     os.setsid()
-    birth.say("load no module from here on, which might be the container's")
+    birth.say("privileges", "load no module from here on, which might be the container's")
     forbid_imports()
     if not plan.crosses:
-        join(plan.joins, birth.say)
+        join(plan.joins, birth.explain)
     steps = list(plan.steps)
     if birth.new_keyring and birth.container_id:
         steps.append(JoinKeyring(birth.container_id, in_user_namespace=plan.in_user_namespace))
     for step in steps:
-        birth.say(step.describe())
+        birth.tell(step)
         step.execute()
     # Before, what is at the root's path is in another mount namespace.
     return place if in_place else rootfs.open_place(birth.root_path())
@@ -222,12 +244,12 @@ def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
     """Build the container's file system and enter it; returns the terminal's slave, if any."""
     plan, setup = birth.plan, birth.setup
     path = birth.root_path()
-    birth.say("keep mounts from travelling to the host · mount(2) MS_REC")
-    birth.say(f"mount the root file system at {path} · open_tree(2), move_mount(2)")
+    if birth.explain:
+        _tell_root(birth.explain, path)
     root = rootfs.attach(path, place, birth.rootfs, plan.propagation)
     os.close(place)
     for operation in plan.operations:
-        birth.say(operation.describe())
+        birth.tell(operation)
         operation.execute(root)
     # What runc does: made in the container's own tree, volumes included, and before it is closed.
     _make_working_directory(root, setup.directory)
@@ -238,27 +260,40 @@ def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
         _run_hooks(birth, "createContainer", "creating")
     terminal = None
     if setup.terminal:
-        birth.say("open a terminal, the container's /dev/console · ioctl_tty(2) TIOCGPTPEER")
+        words = "open a terminal, the container's /dev/console · ioctl_tty(2) TIOCGPTPEER"
+        birth.say("files", words)
         master, terminal = open_terminal(root, setup.window)
         _bind_console(root, terminal)
         channel.reached("console", master)
         os.close(master)
     for operation in plan.closing:
         if birth.explain and has_use(operation, root):
-            birth.say(operation.describe())
+            birth.tell(operation)
         operation.execute(root)
     if plan.read_only_root:
-        birth.say("make the root read-only · mount_setattr(2)")
+        if birth.explain:
+            words = "make the root read-only · mount_setattr(2)"
+            birth.explain(Told("files", words, inside=["mount -o remount,bind,ro ."]))
         mount.mount_setattr(root, set_attributes=mount.MOUNT_ATTR_RDONLY)
     setup.find_home(root)
     setup.look_back()
     if birth.no_pivot:
-        birth.say("move it over the root · mount(2) MS_MOVE, chroot(2)")
+        birth.say("files", "move it over the root · mount(2) MS_MOVE, chroot(2)")
         rootfs.move(root, plan.propagation)
     else:
-        birth.say("make it the root and let go of the host's · pivot_root(2), umount2(2)")
+        if birth.explain:
+            words = "make it the root and let go of the host's · pivot_root(2), umount2(2)"
+            birth.explain(Told("files", words, inside=_PIVOT_BY_HAND))
         rootfs.pivot(root, plan.propagation)
     return terminal
+
+
+def _tell_root(explain: "Say", path: str) -> None:
+    words = "keep mounts from travelling to the host · mount(2) MS_REC"
+    explain(Told("files", words, inside=["mount --make-rprivate /"]))
+    words = f"mount the root file system at {path} · open_tree(2), move_mount(2)"
+    by_hand = [f"mount --rbind {quote(path)} {quote(path)}", f"cd {quote(path)}"]
+    explain(Told("files", words, inside=by_hand))
 
 
 def _make_working_directory(root: int, path: str) -> None:
@@ -277,7 +312,7 @@ def _run_hooks(birth: Birth, kind: "Literal['createContainer', 'startContainer']
     from ketch.runtime import hooks  # noqa: PLC0415 loaded by Birth
 
     told = birth.state(status, os.getpid())
-    hooks.run(birth.plan.config, kind, told, birth.say, birth.setup.environment)
+    hooks.run(birth.plan.config, kind, told, birth.explain, birth.setup.environment)
 
 
 def _stay_as_init(birth: Birth, channel: Channel, path: str) -> None:

@@ -15,6 +15,7 @@ from ketch.linux import beneath, mount, statfs
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 from ketch.linux.scopes import ExitStack, owned
 from ketch.runtime.mount_options import MountOptions
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,11 +101,11 @@ class MountOperation:
         """Whether the source is a file or a tree that the caller holds open."""
         return self.source.startswith(_HELD)
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
         options = self.options
         if options.remount:
-            return f"change the mount {self.destination} · mount_setattr(2)"
+            return Told("files", f"change the mount {self.destination} · mount_setattr(2)")
         if options.bind:
             mapped = ", ids mapped," if options.id_map else ""
             calls = "open_tree(2) OPEN_TREE_CLONE, " + (
@@ -114,10 +115,42 @@ class MountOperation:
             if words and not mapped:
                 calls += "mount_setattr(2), "
             to = ", ".join([self.destination, *words])
-            return f"bind {self.shown}{mapped} to {to} · {calls}move_mount(2)"
+            return Told(
+                "files",
+                f"bind {self.shown}{mapped} to {to} · {calls}move_mount(2)",
+                inside=self._bind_by_hand(),
+            )
         read_only = ", read-only" if "read-only" in options.restrictions() else ""
         calls = "fsopen(2), fsmount(2), move_mount(2)"
-        return f"mount {self.type} on {self.destination}{read_only} · {calls}"
+        return Told(
+            "files",
+            f"mount {self.type} on {self.destination}{read_only} · {calls}",
+            [option.partition("=")[::2] for option in options.data],
+            inside=self._mount_by_hand(),
+        )
+
+    def _bind_by_hand(self) -> list[str]:
+        """Commands that bind as the operation does; without ids that are mapped."""
+        source, at = quote(self.shown), f".{quote(self.destination)}"
+        recursive = "--rbind" if self.options.recursive_bind else "--bind"
+        commands = [
+            f"if [ -d {source} ]; then mkdir -p {at}",
+            f"else mkdir -p $(dirname {at}); touch {at}; fi",
+            f"mount {recursive} {source} {at}",
+        ]
+        if words := self.options.restrictions():
+            restricted = ",".join("ro" if word == "read-only" else word for word in words)
+            commands.append(f"mount -o remount,bind,{restricted} {at}")
+        return commands
+
+    def _mount_by_hand(self) -> list[str]:
+        """Commands that mount a new file system as the operation does."""
+        at = f".{quote(self.destination)}"
+        words = ["ro" if word == "read-only" else word for word in self.options.restrictions()]
+        chosen = ",".join([*words, *self.options.data])
+        options = f" -o {quote(chosen)}" if chosen else ""
+        source = quote(self.source or self.type)
+        return [f"mkdir -p {at}", f"mount -t {self.type}{options} {source} {at}"]
 
     def prepare(self, user_namespace: int | None = None) -> int | None:
         """Take a bind's source while it is in reach, before the container's init is made.

@@ -18,6 +18,7 @@ from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import process
 from ketch.linux.namespaces import CLONE_NEWTIME, CLONE_NEWUSER, KINDS, setns, unshare
 from ketch.linux.scopes import owned
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from ketch.runtime.plan import Plan
     from ketch.runtime.steps import Step
     from ketch.spec.runtime import TimeOffset
+    from ketch.spec.told import Say
 
 
-def join(joins: list[tuple[str, str]], say: "Callable[[str], None]") -> None:
+def join(joins: list[tuple[str, str]], say: "Say | None") -> None:
     """Enter namespaces by path.
 
     A namespace belongs to a user namespace, and entering it takes privileges there. So those that
@@ -38,7 +40,7 @@ def join(joins: list[tuple[str, str]], say: "Callable[[str], None]") -> None:
 
     Args:
         joins: ``(kind, path)`` of each.
-        say: takes a description of each step.
+        say: takes what is told of each step.
 
     Raises:
         InvalidArgumentError: a path leads to no namespace, or to one of another kind.
@@ -87,7 +89,7 @@ def _is_own(kind: str, descriptor: int) -> bool:
     return os.path.samestat(os.fstat(descriptor), os.stat(f"/proc/self/ns/{name}"))
 
 
-def _enter(kind: str, path: str, descriptor: int, say: "Callable[[str], None]") -> None:
+def _enter(kind: str, path: str, descriptor: int, say: "Say | None") -> None:
     if kind == "mount" and os.fstat(descriptor).st_ino == os.stat("/proc/self/ns/mnt").st_ino:
         # Its root is about to be changed.
         raise InvalidArgumentError(
@@ -104,16 +106,17 @@ def _enter(kind: str, path: str, descriptor: int, say: "Callable[[str], None]") 
         raise InvalidArgumentError(
             f"linux.namespaces: {path} is not a {kind} namespace that can be joined"
         ) from error
-    if path.startswith("/proc/self/fd/"):  # a number that means nothing to whoever reads this
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-    say(f"join the {kind} namespace {path} · setns(2)")
+    if say:
+        if path.startswith("/proc/self/fd/"):  # a number that means nothing to whoever reads this
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+        say(Told("namespaces", f"join the {kind} namespace {path} · setns(2)"))
 
 
 def cross(
     plan: "Plan",
     channel: "Channel",
     cgroup: int | None,
-    say: "Callable[[str], None]",
+    say: "Say | None",
     born: "Callable[[], NoReturn]",
 ) -> "NoReturn":
     """In the process between: enter and make namespaces, and clone init into them.
@@ -122,7 +125,7 @@ def cross(
         plan: which.
         channel: init's end of the handshake.
         cgroup: descriptor of the v2 cgroup that init is born into, or None.
-        say: takes a description of each step.
+        say: takes what is told of each step.
         born: init's life.
     """
     if plan.joins:

@@ -12,21 +12,21 @@ import os
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, SyscallError
 from ketch.linux import namespaces, rtnetlink
 from ketch.linux.scopes import owned
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.spec.runtime import NetDevice
+    from ketch.spec.told import Say
 
 
-def move(devices: "dict[str, NetDevice]", namespace: int, say: "Callable[[str], None]") -> None:
+def move(devices: "dict[str, NetDevice]", namespace: int, say: "Say | None") -> None:
     """Move interfaces from the caller's network namespace into another.
 
     Args:
         devices: by their names here, with their names there.
         namespace: descriptor of the container's network namespace.
-        say: takes a description of each step.
+        say: takes what is told of each step.
 
     Raises:
         NotFoundError: there is no such interface.
@@ -36,7 +36,9 @@ def move(devices: "dict[str, NetDevice]", namespace: int, say: "Callable[[str], 
     with rtnetlink.Socket() as here, _socket_of(namespace) as there:
         for name, settings in devices.items():
             new_name = settings.get("name") or name
-            say(f"move interface {name} in, as {new_name} · rtnetlink(7) RTM_NEWLINK")
+            if say:
+                words = f"move interface {name} in, as {new_name} · rtnetlink(7) RTM_NEWLINK"
+                say(Told("network", words))
             _move(here, there, name, new_name, namespace)
 
 

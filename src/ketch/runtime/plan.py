@@ -26,6 +26,7 @@ from ketch.runtime.filesystem import (
 )
 from ketch.runtime.mounts import MountOperation
 from ketch.runtime.steps import SetDomainName, SetHostName, SwitchLoopbackOn
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     class Operation(Protocol):
         """Something that init does to the container's file system."""
 
-        def describe(self) -> str:
-            """What the step does, in words, with its system call."""
+        def describe(self) -> Told:
+            """What the step does."""
 
         def execute(self, root: int) -> None:
             """Do it, beneath the descriptor of the container's root."""
@@ -276,8 +277,8 @@ class Plan:
             or (self.in_user_namespace and privileged and not bind.is_late)
         ]
 
-    def explain_birth(self) -> list[str]:
-        """In words, the namespaces that init is born into, but for those that are joined."""
+    def explain_birth(self) -> list[Told]:
+        """The namespaces that init is born into, but for those that are joined."""
         # See namespaces.cross for these two.
         unshared = {"user"} if self.crosses else set()
         unshared |= {"time"} if self.time_offsets else set()
@@ -286,17 +287,6 @@ class Plan:
             for kind, (flag, _) in KINDS.items()
             if self.clone_flags & flag
         ]
-
-    def explain(self) -> list[str]:
-        """The plan in words, in the order of execution: namespaces and file systems."""
-        lines = self.explain_birth()
-        if self.visit is not None:
-            lines.append(self.visit.describe())
-        if self.new_cgroup_namespace:
-            lines.append(explain_namespace("cgroup", "unshare(2)"))
-        lines += [f"join the {kind} namespace {path} · setns(2)" for kind, path in self.joins]
-        lines += [step.describe() for step in self.steps]
-        return lines + [each.describe() for each in (*self.operations, *self.closing)]
 
 
 def beneath(path: str, rootfs: str) -> str:
@@ -328,7 +318,8 @@ def _clean(path: str) -> str:
     return path
 
 
-def explain_namespace(kind: str, call: str) -> str:
-    """In words, what a new namespace of a kind is for, and the call that makes it."""
+def explain_namespace(kind: str, call: str) -> Told:
+    """What a new namespace of a kind is for, and the call that makes it."""
     word = {"mount": "NS", "network": "NET"}.get(kind, kind.upper())
-    return f"{_WORDS[kind]} · {call} CLONE_NEW{word}"
+    by_hand = f"unshare --{'net' if kind == 'network' else kind}"
+    return Told("namespaces", f"{_WORDS[kind]} · {call} CLONE_NEW{word}", outside=[by_hand])

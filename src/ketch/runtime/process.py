@@ -14,7 +14,8 @@ from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
 from ketch.runtime import null_device, program
 from ketch.spec import passwd
-from ketch.spec.capabilities import resolve
+from ketch.spec.capabilities import resolve, to_names
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,16 +25,13 @@ if TYPE_CHECKING:
     from ketch.runtime.steps import Step
     from ketch.runtime.tuning import SetLabel
     from ketch.spec.runtime import Config, Linux, Process
+    from ketch.spec.told import Say
 
 DEFAULT_UMASK = 0o022
 KEEP_GROUPS_ANNOTATION = "run.oci.keep_original_groups"
 """``1`` leaves the program the supplementary groups of whoever started the runtime: crun(1)."""
 _RLIMIT_LOCKS = 10  # obsolete since Linux 2.4.25, and not in Python's module; getrlimit(2)
 _PASSWD_BYTES_MAX = 4 * 1024 * 1024
-
-
-def _say_nothing(words: str) -> None:
-    pass
 
 
 class ProcessSetup:
@@ -167,7 +165,7 @@ class ProcessSetup:
 
     def become_user(
         self,
-        say: "Callable[[str], None]" = _say_nothing,
+        say: "Say | None" = None,
         report: "Callable[[int], None] | None" = None,
         *,
         limit: "Callable[[], None]",
@@ -176,7 +174,7 @@ class ProcessSetup:
         """Take on the user, the capabilities and the system call filter; lose all else.
 
         Args:
-            say: takes a description of each step.
+            say: takes what is told of each step.
             report: takes the filter's listener, where it has one, and hands it over.
             limit: has the resource limits set from outside of a user namespace.
             die_with_parent: whether the process is to end when its parent does.
@@ -189,7 +187,8 @@ class ProcessSetup:
         os.umask(self.umask)
         # The labels' way to the host's procfs is closed before any path of the container's is used.
         for step in (*self.steps, *self.labels):
-            say(step.describe())
+            if say:
+                say(step.describe())
             step.execute()
         entered = self._enter_directory()
         self._limit(say, limit)
@@ -197,11 +196,11 @@ class ProcessSetup:
         if not self.no_new_privileges:
             self._load_filter(say, report)
         sets = self.capabilities
-        say(
-            "keep the capabilities of the configuration alone · prctl(2) PR_CAPBSET_DROP, capset(2)"
-        )
+        if say:
+            say(self._tell_privileges())
         capabilities.restrict(sets.bounding)
-        say(f"become uid {self.uid}, gid {self.gid} · setresuid(2), setresgid(2), setgroups(2)")
+        if say:
+            say(self._tell_user())
         self._change_ids()
         capabilities.apply(sets.effective, sets.permitted, sets.inheritable, sets.ambient)
         if die_with_parent:
@@ -212,9 +211,54 @@ class ProcessSetup:
                 f"process.cwd: {self.directory}: permission denied for uid {self.uid}"
             )
         if self.no_new_privileges:
-            say("no program gains privileges by execve(2) · prctl(2) PR_SET_NO_NEW_PRIVS")
+            if say:
+                words = "no program gains privileges by execve(2) · prctl(2) PR_SET_NO_NEW_PRIVS"
+                say(Told("privileges", words))
             process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
             self._load_filter(say, report)
+
+    def _tell_privileges(self) -> Told:
+        sets = self.capabilities
+        names = {
+            name: " ".join(to_names(value)) or "none"
+            for name, value in (
+                ("bounding", sets.bounding), ("effective", sets.effective),
+                ("permitted", sets.permitted), ("inheritable", sets.inheritable),
+                ("ambient", sets.ambient),
+            )
+        }  # fmt: skip
+        words = (
+            "keep the capabilities of the configuration alone · prctl(2) PR_CAPBSET_DROP, capset(2)"
+        )
+        return Told("privileges", words, list(names.items()))
+
+    def _tell_user(self) -> Told:
+        words = f"become uid {self.uid}, gid {self.gid} · setresuid(2), setresgid(2), setgroups(2)"
+        groups = "kept" if self.keeps_groups else " ".join(map(str, self.groups)) or "none"
+        return Told("privileges", words, [("groups", groups), ("umask", f"{self.umask:04o}")])
+
+    def tell_program(self, path: str) -> Told:
+        """What there is to tell of the program that the process becomes.
+
+        Args:
+            path: what ``find_program`` found.
+        """
+        kept = ",".join("+" + name.removeprefix("CAP_").lower()
+                        for name in to_names(self.capabilities.bounding))  # fmt: skip
+        groups = ",".join(f"+{group}" for group in self.groups) or "''"
+        by_hand = [
+            f"umask {self.umask:04o}",
+            "exec $host ./usr/bin/setpriv"
+            f" --bounding-set={','.join(filter(None, ('-all', kept)))} --inh-caps=-all"
+            f"{' --no-new-privs' if self.no_new_privileges else ''}"
+            f" $host ./usr/bin/env -i {' '.join(map(quote, self.environment))}"
+            f" $host ./usr/sbin/chroot --userspec=+{self.uid}:+{self.gid} --groups={groups} /"
+            f" {' '.join(map(quote, [path, *self.arguments[1:]]))}",
+        ]
+        values = [("arguments", " ".join(map(quote, self.arguments)))]
+        values += [("environment", one) for one in self.environment]
+        values += [("directory", self.directory)]
+        return Told("program", f"become {path} · execve(2)", values, inside=by_hand)
 
     def execute(self, path: str) -> None:
         """Become the program; does not return.
@@ -238,13 +282,17 @@ class ProcessSetup:
             raise StartError("process.args: empty: there is no program to run")
         return program.find(self.arguments[0], self.environment)
 
-    def _limit(self, say: "Callable[[str], None]", from_outside: "Callable[[], None]") -> None:
+    def _limit(self, say: "Say | None", from_outside: "Callable[[], None]") -> None:
         """Set the resource limits: once nothing is left to be made, and before privileges go."""
         limits = self.specification.get("rlimits") or []
-        for limit in limits:
-            say(f"limit {limit['type']} to {limit['soft']}:{limit['hard']} · prlimit(2)")
         if not limits:
             return
+        for limit in limits if say else ():
+            assert say is not None
+            bounds = f"{limit['soft']}:{limit['hard']}"
+            name = limit["type"].removeprefix("RLIMIT_").lower()
+            words = f"limit {limit['type']} to {bounds} · prlimit(2)"
+            say(Told("limits", words, inside=[f"prlimit --pid $$ --{name}={bounds}"]))
         if self.in_user_namespace:
             from_outside()  # where the privilege is to raise them
         else:
@@ -285,12 +333,13 @@ class ProcessSetup:
             reason = "this user namespace has not all of these"
         return InvalidArgumentError(f"process.user: {ids}: {(reason or '').lower()}", hint)
 
-    def _load_filter(
-        self, say: "Callable[[str], None]", report: "Callable[[int], None] | None"
-    ) -> None:
+    def _load_filter(self, say: "Say | None", report: "Callable[[int], None] | None") -> None:
         if self.filter is None:
             return
-        say("filter system calls · seccomp(2) SECCOMP_SET_MODE_FILTER")
+        if say:
+            by_hand = ["# no tool of a shell's loads a system call filter"]
+            words = "filter system calls · seccomp(2) SECCOMP_SET_MODE_FILTER"
+            say(Told("privileges", words, inside=by_hand))
         listener = seccomp.load(self.filter.program, self.filter.flags)
         if self.filter.flags & seccomp.FILTER_FLAG_NEW_LISTENER:
             if report is not None:

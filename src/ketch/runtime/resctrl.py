@@ -9,6 +9,7 @@ import os
 from ketch.errors import ConflictError, InvalidArgumentError, UnsupportedError
 from ketch.linux.procfs import unescape
 from ketch.linux.scopes import owned
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class Group:
         self._container_id = container_id
         self.directory = f"{root}/{name}"
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What is done, in words."""
-        return f"cache and memory bandwidth as in {self.directory} · resctrl"
+        return Told("limits", f"cache and memory bandwidth as in {self.directory} · resctrl")
 
     def apply(self, pid: int) -> None:
         """Make the group, limit it, and place a process in it.

@@ -5,6 +5,7 @@ import os
 
 from ketch.errors import SyscallError, UnsupportedError
 from ketch.linux import keyring, loopback, uts
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     class Step(Protocol):
         """Something that a process does to itself or to its namespaces."""
 
-        def describe(self) -> str:
-            """What it does, in words, with its system call."""
+        def describe(self) -> Told:
+            """What it does."""
 
         def execute(self) -> None:
             """Do it."""
@@ -28,9 +29,10 @@ class SetHostName:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the step does, in words, with its system call."""
-        return f"host name {self._name} · sethostname(2)"
+        words = f"host name {self._name} · sethostname(2)"
+        return Told("namespaces", words, inside=[f"hostname {self._name}"])
 
     def execute(self) -> None:
         """Do it."""
@@ -45,9 +47,10 @@ class SetDomainName:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the step does, in words, with its system call."""
-        return f"domain name {self._name} · setdomainname(2)"
+        words = f"domain name {self._name} · setdomainname(2)"
+        return Told("namespaces", words, inside=[f"domainname {self._name}"])
 
     def execute(self) -> None:
         """Do it."""
@@ -59,9 +62,10 @@ class SwitchLoopbackOn:
 
     __slots__ = ()
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the step does, in words, with its system call."""
-        return "switch the loopback interface on · netdevice(7) SIOCSIFFLAGS"
+        words = "switch the loopback interface on · netdevice(7) SIOCSIFFLAGS"
+        return Told("network", words, inside=["ip link set lo up"])
 
     def execute(self) -> None:
         """Do it."""
@@ -85,9 +89,10 @@ class JoinKeyring:
         # What runc allows: without it a program that has changed its user could not look into it.
         self._permissions = keyring.OTHER_SEARCH if in_user_namespace else keyring.USER_SEARCH
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the step does, in words, with its system call."""
-        return f"session keyring {self._name} · keyctl(2) KEYCTL_JOIN_SESSION_KEYRING"
+        words = f"session keyring {self._name} · keyctl(2) KEYCTL_JOIN_SESSION_KEYRING"
+        return Told("privileges", words)
 
     def execute(self) -> None:
         """Do it; where nobody can use keyrings there is nothing to keep apart.

@@ -11,30 +11,35 @@ from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import mempolicy, personality, scheduler
 from ketch.linux.scopes import owned
 from ketch.spec.number_lists import number_list, without_blanks
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.spec.runtime import IoPriority, Linux, MemoryPolicy, Process, Scheduler
+    from ketch.spec.told import Say
 
 
-def tune(pid: int, specification: "Process", say: "Callable[[str], None]") -> None:
+def tune(pid: int, specification: "Process", say: "Say | None") -> None:
     """Set how a process is scheduled, from outside.
 
     Args:
         pid: a child of the caller.
         specification: ``process``.
-        say: takes a description of each step.
+        say: takes what is told of each step.
 
     Raises:
         InvalidArgumentError: the kernel refuses, or the caller lacks CAP_SYS_NICE.
     """
     if wanted := specification.get("scheduler"):
-        say(f"schedule it under {wanted['policy']} · sched_setattr(2)")
+        if say:
+            values = [(name, value) for name, value in wanted.items() if name != "policy"]
+            words = f"schedule it under {wanted['policy']} · sched_setattr(2)"
+            say(Told("limits", words, values))
         _schedule(pid, wanted)
     if priority := specification.get("ioPriority"):
-        say(f"input and output priority {priority['class']} · ioprio_set(2)")
+        if say:
+            words = f"input and output priority {priority['class']} · ioprio_set(2)"
+            say(Told("limits", words, [("priority", priority.get("priority", 0))]))
         _prioritise(pid, priority)
 
 
@@ -113,9 +118,9 @@ class SetPersonality:
     def __init__(self, domain: str) -> None:
         self._domain = domain
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the step does, in words, with its system call."""
-        return f"execution domain {self._domain} · personality(2)"
+        return Told("program", f"execution domain {self._domain} · personality(2)")
 
     def execute(self) -> None:
         """Do it, in the process itself."""
@@ -130,11 +135,12 @@ class SetMemoryPolicy:
     def __init__(self, policy: "MemoryPolicy") -> None:
         self._policy = policy
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the step does, in words, with its system call."""
         policy = self._policy
         nodes = policy.get("nodes", "")
-        return f"memory from nodes {nodes or '(any)'} by {policy['mode']} · set_mempolicy(2)"
+        words = f"memory from nodes {nodes or '(any)'} by {policy['mode']} · set_mempolicy(2)"
+        return Told("limits", words)
 
     def execute(self) -> None:
         """Do it, in the process itself.
@@ -195,9 +201,10 @@ class SetLabel:
         """
         self.descriptor = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def describe(self) -> str:
+    def describe(self) -> Told:
         """What the step does, in words, with its system call."""
-        return f"{self._module} label {self._label!r} from execve(2) on · proc_pid_attr(5)"
+        words = f"{self._module} label {self._label!r} from execve(2) on · proc_pid_attr(5)"
+        return Told("privileges", words)
 
     def execute(self) -> None:
         """Ask for the label, and let go of the host's procfs.

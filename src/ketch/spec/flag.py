@@ -14,7 +14,8 @@ class Flag:
     Args:
         name: the long name, which is also the key of its value.
         shorthand: the one-letter name, or empty.
-        kind: ``bool``, ``int``, ``string`` (the last one given counts) or ``list`` (all count).
+        kind: ``bool`` (its value follows ``=``, and is "true" where none does), ``int``,
+            ``string`` (the last one given counts) or ``list`` (all count).
         help: one line for ``--help``, without a full stop.
         default: the value when the flag is not given; None stands for the kind's zero value.
         metavar: the word that stands for the value in ``--help``; the kind where empty.

@@ -232,8 +232,10 @@ OPTIONS = (
     Option("env", "e", "list", convert=later("environment", "variable"),
            help="Set environment variables"),
     Option("env-file", kind="list", help="Read environment variables from a file"),
-    Option("explain", kind="bool",
-           help="Say on standard error how the container is made, step by step"),
+    Option("explain", kind="bool", default="", metavar='form[="text"]',
+           convert=later("told", "form"),
+           help="Say on standard error what is done, step by step, and with which values"
+                " (text|json|commands: for people, for programs, for a shell)"),
     Option("expose", kind="list", help="Expose a port or a range of ports"),
     Option("gidmap", kind="list", metavar="ids",
            help="Group ids of its own: inside:outside:count (also of users, without --uidmap)"),

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.root
 
 def told(bundle: Bundle, config: dict[str, object], **options: object) -> list[str]:
     lines: list[str] = []
-    status, output = bundle.run(config, explain=lines.append, **options)
+    status, output = bundle.run(config, explain=lambda step: lines.append(step.words), **options)
     assert (status, output) == (0, "")
     return lines
 
@@ -96,7 +96,10 @@ def test_the_steps_of_exec(bundle: Bundle) -> None:
     with bundle.container(configuration("sleep", "60")) as container:
         container.start()
         lines: list[str] = []
-        assert container.execute(configuration("true"), explain=lines.append) == (0, "")
+        done = container.execute(
+            configuration("true"), explain=lambda step: lines.append(step.words)
+        )
+        assert done == (0, "")
     assert lines == [
         "enter the container's namespaces · setns(2)",
         "keep the capabilities of the configuration alone · prctl(2) PR_CAPBSET_DROP, capset(2)",

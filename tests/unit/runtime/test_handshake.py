@@ -19,6 +19,7 @@ from ketch.errors import (
     spelt_out,
 )
 from ketch.runtime.handshake import Channel, run_child
+from ketch.spec.told import Told
 
 
 @pytest.fixture
@@ -118,22 +119,22 @@ def test_any_words_arrive(words: str) -> None:
 def test_what_is_said_on_the_way_is_heard_before_the_point(ends: tuple[Channel, Channel]) -> None:
     parent, init = ends
     heard: list[str] = []
-    parent.hear = heard.append
-    init.say("one")
-    init.say("two")
+    parent.hear = lambda told: heard.append(str(told))
+    init.say(Told("files", "one", [("mode", "0755")]))
+    init.say(Told("files", "two"))
     init.reached("created")
-    init.say("three")
+    init.say(Told("program", "three", [("long", "x" * 3000), ("longer", "x" * 3000)]))
     assert parent.await_point() == ("created", None)
-    assert heard == ["one", "two"]
+    assert heard == ["one\n  mode = 0755", "two"]
     init.close()
     assert parent.await_point() == ("executed", None)
-    assert heard == ["one", "two", "three"]
+    assert heard[2:] == ["three\n  long = " + "x" * 3000], "what does not fit is left out whole"
 
 
 def test_saying_something_to_nobody_is_no_failure(ends: tuple[Channel, Channel]) -> None:
     parent, init = ends
     parent.close()
-    init.say("anyone there?")
+    init.say(Told("files", "anyone there?"))
 
 
 def _end_of(error: BaseException, parent: Channel | None, init: Channel) -> int:

@@ -117,7 +117,9 @@ def test_what_binds_cannot_change_is_passed_over() -> None:
 def test_type_bind_binds_all_below() -> None:
     operation = MountOperation({"destination": "/x", "source": "/y", "type": "bind"}, "mounts[0]")
     assert operation.options.recursive_bind
-    assert operation.describe() == "bind /y to /x · open_tree(2) OPEN_TREE_CLONE, move_mount(2)"
+    assert (
+        operation.describe().words == "bind /y to /x · open_tree(2) OPEN_TREE_CLONE, move_mount(2)"
+    )
 
 
 def test_maps_of_a_mount_mean_idmap() -> None:
@@ -128,7 +130,7 @@ def test_maps_of_a_mount_mean_idmap() -> None:
         "mounts[0]",
     )  # fmt: skip
     assert operation.options.id_map == "idmap"
-    assert "ids mapped" in operation.describe()
+    assert "ids mapped" in operation.describe().words
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ketch.engine.records.rows import Container
     from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
+    from ketch.spec.told import Say
 
 
 def release(
@@ -26,6 +27,7 @@ def release(
     keep_socket: bool = False,
     left_behind: bool = False,
     late: "ExitStack | None" = None,
+    say: "Say | None" = None,
 ) -> None:
     """Release what a container held while it ran.
 
@@ -37,6 +39,7 @@ def release(
         keep_socket: whether its monitor goes on listening.
         left_behind: whether its monitor is gone, and nobody has its network namespace.
         late: takes what may wait for a while, to be closed when nobody waits any more.
+        say: takes what is told of each step, when it begins.
 
     Raises:
         KetchError, OSError: something could not be released; everything else was.
@@ -57,11 +60,12 @@ def release(
             namespace,
             left_behind=left_behind,
             late=late,
+            say=say,
         )
-        steps.callback(_end_cgroup, settings, container)
+        steps.callback(_end_cgroup, settings, container, say)
 
 
-def _end_cgroup(settings: "Settings", container: "Container") -> None:
+def _end_cgroup(settings: "Settings", container: "Container", say: "Say | None") -> None:
     """Take away the cgroup that a container's configuration names, and what lives on there."""
     from ketch.engine.configuration import cgroup_paths  # noqa: PLC0415 - only for what has run
 
@@ -69,6 +73,10 @@ def _end_cgroup(settings: "Settings", container: "Container") -> None:
         cgroup = cgroup_paths.manager(settings, container)
     except UnavailableError:
         return  # written before the cgroup is made
+    if say and cgroup.directories:
+        from ketch.cgroups import telling  # noqa: PLC0415 - seldom wanted
+
+        say(telling.of_removal(cgroup))
     remove_cgroup(cgroup)
 
 

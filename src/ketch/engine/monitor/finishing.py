@@ -12,6 +12,7 @@ from ketch.engine.containers import releasing, restarts, unrecorded
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
 from ketch.engine.home import entering
+from ketch.engine.monitor import telling
 from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
 from ketch.errors import KetchError, PermissionDeniedError, UnavailableError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
     from ketch.spec.container import HostConfig
+    from ketch.spec.told import Say
 
     Fields = Mapping[str, wire.Value]
 
@@ -50,12 +52,18 @@ def finish(
         namespace: descriptor of its network namespace, -1 where it had none of its own.
     """
     engine = Engine(Settings.told(fields), Keeper.parent())
+    told: list[str] | None = [] if fields.get("explain") else None
     ended = unrecorded.End(status, time.time_ns(), oom_killed=_oom_killed(str(fields["cgroup"])))
     with _kept(engine.settings, str(fields["container"]), ended), ExitStack() as late:
         entering.enter_network(engine.settings)
         container = engine.containers.read(str(fields["container"]))
         restarting = _is_restarted(container, status, ran_ns, orphaned=orphaned)
-        release(engine, container, namespace, restarting=restarting, late=late)
+        say = _tell_into(told)
+        if say:
+            say(telling.of_end(status, namespace, container.id[:12]))
+        release(engine, container, namespace, restarting=restarting, late=late, say=say)
+        if say:
+            say(telling.of_record(status, oom_killed=ended.oom_killed, restarting=restarting))
         engine.containers.mark_exited(
             container.id,
             status,
@@ -64,12 +72,22 @@ def finish(
             restarting=restarting,
         )
         if not restarting and (orphaned or (container.auto_remove and container.on_end != "keep")):
+            if say:
+                say(telling.of_removal(engine.settings.container_directory(container.id)))
             _remove(engine, container.id)
-        channel.tell(
-            {"restart_ms": restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER}
-        )
+        answer: dict[str, wire.Value] = {
+            "restart_ms": restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER
+        }
+        if told is not None:
+            answer["told"] = told
+        channel.tell(answer)
         if namespace >= 0:
             sandbox.bury(namespace)
+
+
+def _tell_into(told: list[str] | None) -> "Say | None":
+    """Who collects what is told of steps, if somebody wants to hear of them."""
+    return None if told is None else lambda step: told.append(step.encode())
 
 
 @contextmanager
@@ -104,6 +122,7 @@ def release(
     *,
     restarting: bool = False,
     late: ExitStack | None = None,
+    say: "Say | None" = None,
 ) -> None:
     """Release what a container held while it ran; what cannot be is noted and left.
 
@@ -113,6 +132,7 @@ def release(
         namespace: descriptor of its network namespace, if somebody has it.
         restarting: whether its monitor keeps its socket for the next run.
         late: takes what may wait for a while, to be closed when nobody waits any more.
+        say: takes what is told of each step, when it begins.
     """
     try:
         releasing.release(
@@ -122,6 +142,7 @@ def release(
             namespace=namespace,
             keep_socket=restarting,
             late=late,
+            say=say,
         )
     except (KetchError, OSError) as error:
         # The program has ended all the same, and its status must not be lost.

@@ -108,8 +108,10 @@ class Monitor:
         finisher = 0
         while self._await_start(pid, channel):
             status = self._watch()
-            finisher, restart_ms = self._finish(status)
+            finisher, restart_ms, told = self._finish(status)
             for client in self._clients:
+                for step in told:
+                    client.tell(step)
                 client.ended(status)
             if restart_ms < 0:
                 break
@@ -386,21 +388,24 @@ class Monitor:
         self._orphaned = True
         self._made.kill()
 
-    def _finish(self, status: int) -> tuple[int, int]:
+    def _finish(self, status: int) -> tuple[int, int, list[str]]:
         """Have the end recorded.
 
         Returns:
-            The pid of the finisher, which may still be tidying up, and in how many milliseconds to
-            start again, or -1.
+            The pid of the finisher, which may still be tidying up; in how many milliseconds to
+            start again, or -1; and what it has to tell of its steps, if the start was told as well.
         """
         ran_ns = int((time.monotonic() - self._started_at) * 1e9)
         pid, channel = handover.fork(lambda channel: self._end(channel, status, ran_ns))
         if self._network >= 0:
             os.close(self._network)
             self._network = -1
-        told = channel.hear()
+        heard = channel.hear()
         channel.close()
-        return pid, -1 if told is None else int(told[0]["restart_ms"])  # type: ignore[arg-type]
+        if heard is None:
+            return pid, -1, []
+        restart_ms, told = heard[0]["restart_ms"], heard[0].get("told", [])
+        return pid, int(restart_ms), told  # type: ignore[arg-type, return-value]
 
     def _end(self, channel: handover.Channel, status: int, ran_ns: int) -> None:
         process.set_name("ketch-finisher")

@@ -154,7 +154,7 @@ def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
         client=client,
         attached=not detached,
         gives=bool(config.get("AttachStdin")) and not detached,
-        explain=client.warn if fields.get("--explain") else None,
+        explain=client.explain if fields.get("--explain") else None,
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
     )

@@ -14,11 +14,12 @@ from contextlib import ExitStack, suppress
 
 from ketch import cgroups
 from ketch.cgroups import oom
+from ketch.cgroups import telling as cgroup_telling
 from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.files import at_rest
-from ketch.engine.monitor import deadlines, filtering, health, installers, subject
+from ketch.engine.monitor import deadlines, filtering, health, installers, subject, telling
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import pins, releasing, resolution, uplinks, wiring
 from ketch.engine.requests import launch, wire
@@ -35,7 +36,6 @@ from ketch.spec import passwd
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
 
     from ketch.engine.engine import Engine
     from ketch.engine.monitor.handover import Channel
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from ketch.engine.user_namespaces import UserNamespace
     from ketch.spec import container as api
     from ketch.spec.container import Request
-    from ketch.spec.runtime import Config
+    from ketch.spec.runtime import Config, Resources
+    from ketch.spec.told import Say
 
 _USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
 # What Docker's record says of a start that failed before there was a program.
@@ -59,7 +60,7 @@ class Manner:
         client: who asked, or None.
         attached: whether the client stays attached.
         gives: whether its input goes to the program.
-        explain: takes each step's description as it happens, from init as well.
+        explain: takes what is told of each step, when it begins, from init as well.
         hold: whether the client has a last word before the program runs.
         lifetime: whether the container ends when the client's process does.
         restarting: whether its monitor starts it again, and listens already.
@@ -78,7 +79,7 @@ class Manner:
         client: "Client | None" = None,
         attached: bool = False,
         gives: bool = False,
-        explain: "Callable[[str], None] | None" = None,
+        explain: "Say | None" = None,
         hold: bool = False,
         lifetime: bool = False,
         restarting: bool = False,
@@ -235,6 +236,8 @@ def _hand_over(
         "descriptors": [name for name, _ in watched + kept],
         **about_log,
     }
+    if manner.explain:
+        fields["explain"] = True  # the end as well
     at_once = bool(schedule or ends_after or parts.init.between or about_log["record"])
     head = bytes((at_once, len(watched), len(outputs)))
     channel.tell(fields, [descriptor for _, descriptor in watched + kept], head)
@@ -269,7 +272,7 @@ def _create(
     """Take all that the container holds while it runs, and create it up to its program's start."""
     settings = engine.settings
     request: Request = container.record  # type: ignore[assignment]
-    say = manner.explain or _keep_quiet
+    say = manner.explain
     directory = settings.container_directory(container.id)
     shared = sharing.join(engine, request, held)
     request = shared.request(request)
@@ -281,8 +284,8 @@ def _create(
         apart = _apart_for_user(engine, request, directory, held)
         request = user_namespaces.named(request, apart)
     if apart is not None:
-        if shared.user_namespace is None:
-            say("new user namespace: ids inside are not ids outside · clone3(2) CLONE_NEWUSER")
+        if say and shared.user_namespace is None:
+            say(telling.of_user_namespace(apart))
         shared.joined["user"] = apart.path
         user_namespaces.give(parts.streams.given, (apart.uids, apart.gids))
     owner = apart.descriptor if apart is not None else None
@@ -299,11 +302,13 @@ def _create(
     if shared.network_home is not None and pins.is_free(request):
         wiring.free(engine, shared.network_home)
     if sandbox is not None and wires.named:
-        say(f"name server {nameserver.ADDRESS} · bpf(2) BPF_PROG_TYPE_SK_LOOKUP")
+        if say:
+            say(telling.of_name_server(nameserver.ADDRESS))
         parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
         held.callback(parts.resolver.close)
-    files = shared.files(engine) or _write_name_files(directory, request, wires, apart)
-    say(f"stack a writable layer on those of {container.image_reference} · fsopen(2) overlay")
+    files = shared.files(engine) or _write_name_files(directory, request, wires, apart, say)
+    if say:
+        say(engine.images.snapshotter.describe(directory, container.image_reference))
     mapping = apart.mapping if apart is not None else None
     rootfs = engine.images.snapshotter.mount(directory, mapping, passing=container.auto_remove)
     with ExitStack() as until_attached:
@@ -323,11 +328,9 @@ def _create(
         layout = cgroups.usable(place)
         parts.cgroup = cgroup = cgroups.manager(place, layout)
         held.callback(remove_cgroup, cgroup)
-        if layout.hierarchies:
-            say(f"make and limit the control group {cgroup.path} · cgroups(7)")
-        cgroup.create()
-        realtime.provide(cgroup.path, config["linux"]["resources"], layout)
-        cgroup.set(config["linux"]["resources"])
+        _limit(cgroup, config["linux"]["resources"], layout, say)
+        if say and config["linux"].get("seccomp"):
+            say(telling.of_filter(config["linux"]["seccomp"]))
         if manner.checkpoint:
             from ketch.engine.monitor import restoring  # noqa: PLC0415 wanted by few
 
@@ -357,6 +360,23 @@ def _create(
         held.callback(_give_up, parts.init)
 
 
+def _limit(
+    cgroup: "cgroups.Manager", resources: "Resources", layout: "cgroups.Layout", say: "Say | None"
+) -> None:
+    """Make the container's control group, and limit it."""
+    if say and layout.hierarchies:
+        say(cgroup_telling.of_making(cgroup))
+    cgroup.create()
+    realtime.provide(cgroup.path, resources, layout)
+    if say is None:
+        cgroup.set(resources)
+        return
+    written: list[tuple[str, str]] = []
+    cgroup.set(resources, lambda path, value: written.append((path, value)))
+    if written:
+        say(cgroup_telling.of_limits(written))
+
+
 def _settle(wires: "wiring.Wiring", manner: Manner) -> None:
     """Wait for what the container needs of networks, and tell what it does without."""
     wires.settle()
@@ -373,10 +393,6 @@ def _give_up(created: create.Container) -> None:
 
 def _go_on() -> None:
     """Nobody is there who could lose interest."""
-
-
-def _keep_quiet(_words: str) -> None:
-    """Nobody asked for an explanation."""
 
 
 def _configure(
@@ -425,7 +441,11 @@ def _apart_for_user(
 
 
 def _write_name_files(
-    directory: str, request: "Request", wires: "wiring.Wiring", apart: "UserNamespace | None"
+    directory: str,
+    request: "Request",
+    wires: "wiring.Wiring",
+    apart: "UserNamespace | None",
+    say: "Say | None",
 ) -> bundle.Files:
     """Write what becomes the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
     config, resources = request["Config"], request["HostConfig"]
@@ -439,9 +459,15 @@ def _write_name_files(
         hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
         hosts += "".join(link.hosts for link in wires.links)
     files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
-    _write(files.hosts, hosts)
-    _write(files.hostname, names.hostname(config["Hostname"]))
-    _write(files.resolv_conf, resolution.resolv_conf(resources, wires.servers, named=wires.named))
+    written = (
+        (files.hosts, hosts),
+        (files.hostname, names.hostname(config["Hostname"])),
+        (files.resolv_conf, resolution.resolv_conf(resources, wires.servers, named=wires.named)),
+    )
+    if say:
+        say(telling.of_files(written))
+    for path, text in written:
+        _write(path, text)
     if apart is not None and apart.mapping is None:
         root = apart.uids.first_outside(), apart.gids.first_outside()
         for path in (files.hosts, files.hostname, files.resolv_conf):

@@ -11,13 +11,15 @@ from contextlib import ExitStack
 
 from ketch.engine.networks import publishing, uplinks
 from ketch.engine.processes import await_readable, open_process
+from ketch.network import telling
 from ketch.network.sandbox import Sandbox
 from ketch.network.uplink.outside import Outside
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ketch.engine.engine import Engine
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ketch.engine.records.rows import Container
     from ketch.network.ports import Port
     from ketch.network.uplink.private import Forward
+    from ketch.spec.told import Say
 
 
 def connect(
@@ -32,7 +35,7 @@ def connect(
     container_id: str,
     record: "Mapping[str, Any]",
     wiring: "Wiring",
-    say: "Callable[[str], None]",
+    say: "Say | None",
     owner: int | None,
 ) -> None:
     """Make a starting container's network namespace, and have it led out of.
@@ -42,7 +45,7 @@ def connect(
         container_id: its id.
         record: its request, completed.
         wiring: takes what it holds.
-        say: takes each step's description as it happens.
+        say: takes what is told of each step, when it begins.
         owner: descriptor of its user namespace, or None for the host's.
 
     Raises:
@@ -57,14 +60,18 @@ def connect(
         plan = engine.endpoints.acquire_private(container_id, record, uplink)
         # They are for the program now, which takes them when it starts.
         publishing.let_go(plan.taken)
-        say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
+        if say:
+            say(telling.of_namespace(container_id[:12]))
         sandbox = wiring.own(Sandbox(ipv6=True, owner=owner))
         mode = record["HostConfig"]["NetworkMode"]
         wiring.servers, wiring.gateways = uplink.lead(
             _document(mode, plan.ports), sandbox.descriptor
         )
         wiring.addresses = [str(one.ip) for one in sandbox.addresses()]
-        say(f"{mode.partition(':')[0]} leads out, with {', '.join(wiring.addresses)} · tun(4)")
+        if say:
+            program = mode.partition(":")[0]
+            words = f"{program} leads out, with {', '.join(wiring.addresses)} · tun(4)"
+            say(Told("network", words))
         undo.pop_all()
 
 

@@ -11,7 +11,7 @@ from ketch.engine.networks import pins
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.errors import UnsupportedError
 from ketch.linux import conntrack, rtnetlink
-from ketch.network import firewall
+from ketch.network import firewall, telling
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import cut, delete
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ketch.linux.nftables import Element
     from ketch.network.ports import Port
     from ketch.network.sandbox import Endpoint
+    from ketch.spec.told import Say
 
 
 def release(
@@ -36,6 +37,7 @@ def release(
     left_behind: bool = False,
     late: "ExitStack | None" = None,
     told: bool = True,
+    say: "Say | None" = None,
 ) -> None:
     """Give back what a container that no longer runs had of networks; nothing will do.
 
@@ -47,6 +49,7 @@ def release(
         left_behind: whether nobody is left who could delete its links later, see ``sandbox.bury``.
         late: takes what may wait for a while, to be closed when nobody waits any more.
         told: whether there are events of it.
+        say: takes what is told of each step, when it begins.
 
     Raises:
         OSError: the kernel refused.
@@ -64,6 +67,11 @@ def release(
             if not _was_never_there(ends, error):
                 raise
 
+    if say:
+        for one in ends:
+            say(telling.of_cut(one))
+        for port in plan.ports:
+            say(telling.of_withdrawal(port))
     entering.in_network(settings, cut_off)
     endpoints.release(container_id, told=told)
     if left_behind:

@@ -12,7 +12,7 @@ from ketch.engine.networks import kernel, linking, pins, publishing, reclaiming
 from ketch.engine.networks.plan import Plan
 from ketch.engine.networks.records import BRIDGE
 from ketch.errors import KetchError, PermissionDeniedError, UnavailableError, in_words
-from ketch.network import pinning
+from ketch.network import pinning, telling
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Sandbox
 from ketch.network.uplink.outside import NoWayOutError
@@ -21,7 +21,7 @@ from ketch.spec.hosts import HOST_GATEWAY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from typing import Any, Self
 
     from ketch.engine.engine import Engine
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ketch.engine.records.rows import Container
     from ketch.linux.nftables import Transaction
     from ketch.network.ports import Port
+    from ketch.spec.told import Say
 
 
 class Wiring:
@@ -118,7 +119,7 @@ def prepare(
     engine: "Engine",
     container: "Container",
     uplink: "Uplink",
-    say: "Callable[[str], None] | None" = None,
+    say: "Say | None" = None,
     *,
     owner: int | None = None,
 ) -> Wiring:
@@ -128,7 +129,7 @@ def prepare(
         engine: where it is recorded.
         container: the container, which does not run.
         uplink: what leads out of the network that the caller is in.
-        say: takes each step's description as it happens.
+        say: takes what is told of each step, when it begins.
         owner: descriptor of its user namespace, or None for the host's.
 
     Returns:
@@ -155,7 +156,7 @@ def connect(
     container_id: str,
     record: "Mapping[str, Any]",
     uplink: "Uplink",
-    say: "Callable[[str], None] | None" = None,
+    say: "Say | None" = None,
     *,
     owner: int | None = None,
     told: bool = True,
@@ -167,14 +168,13 @@ def connect(
         container_id: its id, or the sandbox's.
         record: its request, completed.
         uplink: what leads out of the network that the caller is in.
-        say: takes each step's description as it happens.
+        say: takes what is told of each step, when it begins.
         owner: descriptor of its user namespace, or None for the host's.
         told: whether there are events of it.
 
     Returns and raises what ``prepare`` does.
     """
     wiring = Wiring(uplink)
-    say = say or _keep_quiet
     if is_container(_mode(record)):
         return wiring
     if is_private(_mode(record)):
@@ -193,7 +193,8 @@ def connect(
         if any(HOST_GATEWAY in one for one in record["HostConfig"].get("ExtraHosts") or ()):
             wiring.gateways = uplink.own_addresses() or _host_gateways(engine, plan)
         if not any(network.driver == "host" for network in plan.networks.values()):
-            say("new network namespace, loopback up · unshare(2) CLONE_NEWNET, rtnetlink(7)")
+            if say:
+                say(telling.of_namespace(container_id[:12]))
             wiring._transaction = kernel.let_through(
                 engine.settings, engine.store, plan.links(), plan.ports,
                 pins.of(
@@ -208,11 +209,12 @@ def connect(
             sandbox = wiring.own(Sandbox(ipv6=has_ipv6, owner=owner))
             reclaiming.make(engine.settings, plan.links())
             for one in plan.endpoints():
-                _say_link(say, one)
+                if say:
+                    say(telling.of_link(one, container_id[:12]))
                 sandbox.connect(one)
             plan.turn.close()
-            for port in plan.ports:
-                say(f"publish {publishing.spoken(port)} · nft(8)")
+            if say:
+                _tell_ways(plan, say)
         wiring.addresses = [
             str(address.ip) for member in plan.members for address in member.addresses
         ]
@@ -271,13 +273,13 @@ def _host_gateways(engine: "Engine", plan: Plan) -> list[str]:
     return [str(gateway)] if gateway else []
 
 
-def _say_link(say: "Callable[[str], None]", one: "Any") -> None:
-    addresses = ", ".join(str(address) for address in one.addresses)
-    kind = "bridge" if isinstance(one.link, Bridge) else f"{one.link.kind} on"
-    say(
-        f"link {one.interface} to {kind} {one.link.name}, "
-        f"address {addresses} · rtnetlink(7), nft(8)"
-    )
+def _tell_ways(plan: Plan, say: "Say") -> None:
+    """Tell how packets get out of the networks, and in by the published ports."""
+    for link in plan.links():
+        if isinstance(link, Bridge) and link.forwarded:
+            say(telling.of_way_out(link))
+    for port in plan.ports:
+        say(telling.of_port(port, publishing.spoken(port)))
 
 
 @contextmanager
@@ -292,7 +294,3 @@ def _refusals_explained() -> "Generator[None, None, None]":
             "that takes CAP_NET_ADMIN and CAP_SYS_ADMIN there, as unshare --net gives them; "
             "--network none and --network host need neither",
         ) from error
-
-
-def _keep_quiet(_words: str) -> None:
-    """Nobody asked for an explanation."""

@@ -10,6 +10,10 @@ import time
 from ketch.engine.requests import wire
 from ketch.errors import KetchError, StartError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.spec.told import Told
+
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 8
 # A client that is this far behind holds up the program's output until it has caught up, as a
@@ -208,8 +212,16 @@ class Client:
         self.send(wire.CREATED, identifier.encode())
 
     def warn(self, words: str) -> None:
-        """Tell something on the client's standard error: a warning, a step's description."""
+        """Tell a warning on the client's standard error."""
         self.send(wire.ERRORS, f"{words}\n".encode("utf-8", "surrogateescape"))
+
+    def explain(self, told: "Told") -> None:
+        """Tell of a step."""
+        self.tell(told.encode())
+
+    def tell(self, step: str) -> None:
+        """Tell of a step that is text already."""
+        self.send(wire.STEP, step.encode("utf-8", "surrogateescape"))
 
     def ended(self, exit_status: int) -> None:
         """Tell the program's exit status."""

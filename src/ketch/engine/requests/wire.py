@@ -7,6 +7,7 @@ connect to. ``launch.connect`` reaches a process that serves one request::
     client                                   starter, then the monitor
       │  REQUEST ──────────────────────────────▶ │  what to do, on whose behalf
       │ ◀─────────────────────────────── ERRORS  │  warnings
+      │ ◀───────────────────────────────── STEP  │  any number, where the request says --explain
       │ ◀────────────────────────────── CREATED  │  payload: container id; see below
       │  GO ───────────────────────────────────▶ │  only where the request says ``hold``
       │ ◀────────────────────────────── STARTED  │  the program runs; payload: container id
@@ -82,6 +83,7 @@ FAILED = 8
 CREATED = 9
 GO = 10
 DESCRIPTORS = 11
+STEP = 12
 INPUT = 0
 OUTPUT = 1
 ERRORS = 2

@@ -15,6 +15,7 @@ from ketch.errors import ConflictError, KetchError
 from ketch.linux import procfs
 from ketch.network.sandbox import Endpoint
 from ketch.spec import capabilities
+from ketch.spec.seccomp_summary import summary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,13 +39,6 @@ NAMESPACES = {
     "cgroup": ("which control group is shown as the root", "--cgroup"),
     "time": ("the clocks since boot", "--time"),
 }
-# Calls that a reader of filters looks for first: what they do reaches beyond a container.
-_NOTABLE = (
-    "acct", "add_key", "bpf", "delete_module", "finit_module", "fsopen", "init_module",
-    "io_uring_setup", "kexec_load", "keyctl", "mount", "move_mount", "open_by_handle_at",
-    "perf_event_open", "pivot_root", "ptrace", "quotactl", "reboot", "setns", "settimeofday",
-    "swapon", "umount2", "unshare", "userfaultfd",
-)  # fmt: skip
 _FILTERS = {"0": "none", "1": "strict", "2": "filter"}
 
 
@@ -252,16 +246,4 @@ def _filter(engine: "Engine", container: "Container", status: dict[str, str]) ->
             profile = json.load(file)["linux"]["seccomp"]
     except (OSError, ValueError, KeyError):
         return {"mode": mode}
-    allowing = {"SCMP_ACT_ALLOW", "SCMP_ACT_LOG"}
-    allowed: set[str] = set()
-    refused: set[str] = set()
-    for rule in profile.get("syscalls", ()):
-        (allowed if rule["action"] in allowing else refused).update(rule["names"])
-    if profile["defaultAction"] in allowing:
-        return {"mode": mode, "default": "allow", "refused": sorted(refused)}
-    return {
-        "mode": mode,
-        "default": "refuse",
-        "allowed": len(allowed),
-        "refused": [name for name in _NOTABLE if name not in allowed],
-    }
+    return {"mode": mode, **summary(profile)}

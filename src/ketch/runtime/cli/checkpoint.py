@@ -7,6 +7,7 @@ from ketch.linux.namespaces import KINDS
 from ketch.runtime.checkpoint import Options
 from ketch.runtime.checkpoint import checkpoint as save
 from ketch.runtime.checkpoint import restore as bring_back
+from ketch.runtime.cli import handover
 from ketch.runtime.cli.removing import destroy, end
 from ketch.runtime.cli.starting import Making, stay
 from ketch.runtime.state import CREATED, CRIU, STOPPED, States
@@ -89,7 +90,7 @@ class _Restoring(Making):
         from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
 
         told = hooks.state(self.config, self.record.id, self.record.bundle, "creating", pid)
-        say = self._settings.log.debug
+        say = handover.log(self._settings)
         hooks.run(self.config, "prestart", told, say)
         hooks.run(self.config, "createRuntime", told, say)
 

@@ -9,8 +9,6 @@ from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.runtime.cli.grammar import Parsed
     from ketch.runtime.cli.main import Settings
     from ketch.runtime.cli.notify import Listener
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from ketch.runtime.seccomp import Filter
     from ketch.runtime.state import Entry, Record
     from ketch.spec.runtime import Config, Seccomp
+    from ketch.spec.told import Say, Told
 
 _FIRST_PRESERVED = 3
 
@@ -125,15 +124,20 @@ def prepare_filter(settings: "Settings", section: "Seccomp") -> "Filter":
     return seccomp.prepare(section, f"{settings.root}/.seccomp")
 
 
-def explainer(settings: "Settings", options: "Parsed") -> "Callable[[str], None] | None":
+def explainer(settings: "Settings", options: "Parsed") -> "Say | None":
     """Who is told of each step, if anyone: standard error with ``--explain``, else the log."""
     if options.enabled("explain"):
         return _say
-    return settings.log.debug if settings.log.debugging else None
+    return log(settings) if settings.log.debugging else None
 
 
-def _say(words: str) -> None:
-    os.write(2, f"{words}\n".encode(errors="surrogateescape"))
+def log(settings: "Settings") -> "Say":
+    """Who writes what is told of steps to the log, where it takes that much."""
+    return lambda told: settings.log.debug(str(told))
+
+
+def _say(told: "Told") -> None:
+    os.write(2, f"{told}\n".encode(errors="surrogateescape"))
 
 
 def in_callers_words(error: StartError) -> StartError:
@@ -161,4 +165,4 @@ def run_poststart(settings: "Settings", config: "Config", record: "Record") -> N
     from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
 
     told = hooks.state(config, record.id, record.bundle, "running", record.pid)
-    hooks.run(config, "poststart", told, settings.log.debug)
+    hooks.run(config, "poststart", told, log(settings))
