@@ -10,7 +10,7 @@ import pytest
 from tests.support import images
 from tests.support.commands import Engine
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def await_boot(ketch: Engine, container: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("ids", ["host", "auto"])
 def test_it_boots_starts_units_and_stops_at_its_signal(ketch: Engine, image: str, ids: str) -> None:
     with booted(ketch, image, "--userns", ids, "-m", "512m") as container:

@@ -34,8 +34,9 @@ PART = (
 BOOTED = (
     "--init=systemd", "--", "tests/e2e/oci/test_systemd.py", "tests/e2e/oci/test_checkpoint.py",
     "tests/e2e/test_checkpoints.py", "tests/kernel/runtime/test_process.py",
-    "tests/e2e/rootless/test_delegation.py",
-    "-k", "(oci and not runc) or apparmor or (test_checkpoints and not said) or delegation",
+    "tests/e2e/rootless/test_delegation.py", "tests/e2e/test_systemd.py",
+    "-k", "(oci and not runc) or apparmor or (test_checkpoints and not said) or delegation"
+    " or (it_boots and auto)",
     # runc showed long ago that the tests are fair.
 )  # fmt: skip
 TIMEOUT_SECONDS = 1300
