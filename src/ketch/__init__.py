@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ketch.sandbox.changes import ProjectChange
     from ketch.sandbox.code import CodeError, CodeResult
     from ketch.sandbox.egress.record import Connection
+    from ketch.sandbox.egress.secret import Secret
     from ketch.sandbox.files import Entry, Files
     from ketch.sandbox.pool import Pool
     from ketch.sandbox.sandbox import RunResult, Sandbox
@@ -31,7 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Archive", "Change", "CodeError", "CodeResult", "Connection", "Container", "Engine", "Entry",
     "Files", "Image", "LogEntry", "Network", "Pool", "ProjectChange", "Result", "RunResult",
-    "Sandbox", "Session", "Volume", "__version__", "aio", "errors",
+    "Sandbox", "Secret", "Session", "Volume", "__version__", "aio", "errors",
 ]  # fmt: skip
 # Where each is.
 _MODULES = {
@@ -42,7 +43,7 @@ _MODULES = {
     "LogEntry": "library.container", "Network": "library.networks", "Pool": "sandbox.pool",
     "ProjectChange": "sandbox.changes",
     "Result": "library.container", "RunResult": "sandbox.sandbox", "Sandbox": "sandbox.sandbox",
-    "Session": "library.sessions", "Volume": "library.volumes",
+    "Secret": "sandbox.egress.secret", "Session": "library.sessions", "Volume": "library.volumes",
 }  # fmt: skip
 
 

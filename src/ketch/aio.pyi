@@ -16,12 +16,13 @@ from ketch.images.registry.credentials import Credentials
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.search import Found
 from ketch.images.tar import Stream
-from ketch.library.building import BuildEvent, Secret
+from ketch.library.building import BuildEvent
 from ketch.library.container import Change, LogEntry, Result
 from ketch.library.keywords import BuildOptions, RunOptions, UpdateOptions
 from ketch.sandbox.changes import ProjectChange
 from ketch.sandbox.code import CodeResult
 from ketch.sandbox.egress.record import Connection
+from ketch.sandbox.egress.secret import Secret
 from ketch.sandbox.files import Entry
 from ketch.sandbox.sandbox import RunResult
 
@@ -1019,6 +1020,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         mounts: Mapping[str, str] | None = None,
         egress: Iterable[str] | None = (),
+        secrets: Iterable[Secret] = (),
         ports: Iterable[int] = (),
         userns: str = "auto",
         engine: Engine | None = None,
@@ -1049,6 +1051,7 @@ class Sandbox:
             egress: what it may reach, by name or address: ``packages.example``,
                 ``*.files.example:443``, ``index.example@10.0.0.7:8080``, ``10.1.0.0/16:5432``; see
                 docs/sandbox.md. ``()`` for nothing, None for everything.
+            secrets: values that programs use and do not have; whom they are for may be reached.
             ports: what ``url`` can be asked for: its own ports on which programs will listen.
             userns: as ``ketch run --userns``.
             engine: where it is made; the machine's own engine where None.
@@ -1057,7 +1060,8 @@ class Sandbox:
 
         Raises:
             NotFoundError: there is no such image.
-            UnavailableError: what ``egress`` needs is not there: the program nft.
+            UnavailableError: what is needed is not there: for ``egress`` the program nft, for
+                ``secrets`` the package cryptography.
             InvalidArgumentError: a value cannot be.
         """
     @classmethod

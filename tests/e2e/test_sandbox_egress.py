@@ -1,9 +1,11 @@
 """What a sandbox with rules for its network reaches: what they name, and nothing else."""
 
+import base64
 import contextlib
 import json
 import os
 import pathlib
+import pickle
 import signal
 import socket
 import struct
@@ -17,7 +19,7 @@ import dnslib
 import pytest
 
 import ketch
-from ketch import Sandbox
+from ketch import Sandbox, Secret
 from ketch.engine.requests import launch
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from tests.support.commands import Engine as Command
@@ -299,3 +301,128 @@ def _lives(pid: int) -> bool:
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+# Whom it asks, and with what.
+_ASKS = r"""
+import base64, json, os, ssl, sys, urllib.request
+host, port, other, plain = sys.argv[1:]
+key = os.environ["API_KEY"]
+def ask(url, headers):
+    try:
+        asked = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(asked, timeout=8) as told:
+            return told.read().decode()
+    except Exception as error:
+        return repr(error)
+basic = base64.b64encode(f"user:{key}".encode()).decode()
+print(json.dumps({
+    "key": key,
+    "right": ask(f"https://{host}:{port}/right", {"Authorization": f"Bearer {key}"}),
+    "basic": ask(f"https://{host}:{port}/basic", {"Authorization": f"Basic {basic}"}),
+    "path": ask(f"https://{host}:{port}/{key}", {}),
+    "other": ask(f"https://{other}:{port}/other", {"Authorization": f"Bearer {key}"}),
+    "plain": ask(f"http://{host}:{plain}/plain", {"Authorization": f"Bearer {key}"}),
+    "host": ask(f"https://{host}:{port}/host", {"Host": "evil.example", "X": key}),
+    "files": [open("/proc/self/environ").read(), open(os.environ["SSL_CERT_FILE"]).read()],
+}))
+"""
+
+
+def test_a_secret_is_used_and_not_had(
+    library: ketch.Engine, world: Outside, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the hosts that it is for, within TLS; nobody else hears it, and nothing has it."""
+    pytest.importorskip("cryptography")
+    value = "value-that-nobody-may-see"
+    context = certificate(tmp_path, "api.example", "other.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    at = world.server
+    port, plain = world.listen(at, 0, b"SERVED", tls=context), world.listen(at, 0, b"SERVED")
+    world.zone |= {(f"{name}.example", "A"): [dnslib.A(at)] for name in ("api", "other")}
+    secret = Secret("API_KEY", value, hosts=[f"api.example@{at}:{port}"])
+    assert value not in repr(secret)
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(secret)
+    with Sandbox.create(
+        "busybox", engine=library, mounts=PROGRAMS, dns=[world.names], secrets=[secret],
+        egress=[f"other.example@{at}:{port}", f"api.example@{at}:{plain}"],
+    ) as sandbox:  # fmt: skip
+        sandbox.files.write("/tmp/ca.pem", (tmp_path / "ca.pem").read_bytes())
+        arguments = ["api.example", str(port), "other.example", str(plain)]
+        for one in (sandbox, *sandbox.fork()):
+            with one if one is not sandbox else contextlib.nullcontext():
+                told = one.run(["python3", "-c", _ASKS, *arguments], timeout=80)
+                assert told.status == 0, told
+                answers = json.loads(told.stdout)
+                assert answers["key"] == secret.placeholder
+                assert [answers[name] for name in ("right", "basic", "path", "plain")] == [
+                    "SERVED"
+                ] * 4
+                assert "CERTIFICATE_VERIFY_FAILED" in answers["other"]  # its own, untouched
+                assert "403" in answers["host"]
+                assert value not in told.stdout.decode()
+                heard = b"".join(world.heard)
+                world.heard.clear()
+                (right, basic, path, last) = (
+                    heard[heard.index(b"GET /" + name) :].partition(b"\r\n\r\n")[0]
+                    for name in (b"right", b"basic", b"ketch-secret", b"plain")
+                )
+                assert f"Authorization: Bearer {value}".encode() in right
+                assert base64.b64encode(f"user:{value}".encode()) in basic
+                assert value.encode() not in path + last
+                assert b"/host" not in heard
+        curl = sandbox.run(
+            [
+                "curl",
+                "-sS",
+                "-H",
+                f"X-Key: {secret.placeholder}",
+                f"https://api.example:{port}/curl",
+            ]
+        )
+        assert curl.stdout == b"SERVED", curl
+        assert value.encode() in b"".join(world.heard)
+        untouched = sandbox.run(
+            ["curl", "-sS", "--cacert", "/tmp/ca.pem", "-H", f"X-Key: {secret.placeholder}",
+             f"https://other.example:{port}/untouched"]
+        )  # fmt: skip
+        assert untouched.stdout == b"SERVED", untouched
+        assert b"".join(world.heard).count(value.encode()) == 1
+        _nowhere(sandbox, value)
+
+
+def test_secrets_that_cannot_be_are_refused() -> None:
+    for name, value, hosts, why in (
+        ("A B", "x", ["a.example"], "variable"),
+        ("A", "x\r\nHost: evil", ["a.example"], "line"),
+        ("A", "", ["a.example"], "line"),
+        ("A", "x", [], "hosts"),
+        ("A", "x", ["10.0.0.1"], "name"),
+        ("A", "x", ["a.example:*"], "port"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=why):
+            Secret(name, value, hosts=hosts)
+    assert Secret("A", "x", hosts=["a.example", "b.example@10.0.0.1", "c.example@::1"]).hosts == (
+        "a.example:443", "b.example@10.0.0.1:443", "c.example@[::1]:443",
+    )  # fmt: skip
+    with pytest.raises(InvalidArgumentError, match="egress=None"):
+        Sandbox.create("busybox", egress=None, secrets=[Secret("A", "x", hosts=["a.example"])])
+
+
+def _nowhere(sandbox: Sandbox, value: str) -> None:
+    """Nothing of a sandbox that anybody could look at has a value."""
+    engine = sandbox._container._places.engine
+    assert value not in json.dumps(sandbox._container.attrs)
+    assert value not in str(sandbox.connections())
+    # Not by this process: who closes a file of the database's gives up its locks on it.
+    searched = subprocess.run(
+        ["grep", "-rlaF", "-D", "skip", "-f", "-", engine.settings.root, engine.settings.state],
+        input=value, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (searched.returncode, searched.stdout) in {(1, ""), (2, "")}, searched
+    for place in pathlib.Path("/proc").glob("[0-9]*"):
+        if int(place.name) != os.getpid():
+            for name in ("cmdline", "environ"):
+                with contextlib.suppress(OSError):
+                    assert value.encode() not in (place / name).read_bytes(), place

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ketch.sandbox.changes import ProjectChange
     from ketch.sandbox.code import CodeResult
     from ketch.sandbox.egress.record import Connection
+    from ketch.sandbox.egress.secret import Secret
 
 OUTPUT_BYTES_MAX = 8 << 20
 """How much a program may write where nobody says otherwise."""
@@ -122,6 +123,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         mounts: Mapping[str, str] | None = None,
         egress: Iterable[str] | None = (),
+        secrets: "Iterable[Secret]" = (),
         ports: Iterable[int] = (),
         userns: str = "auto",
         engine: Engine | None = None,
@@ -152,6 +154,7 @@ class Sandbox:
             egress: what it may reach, by name or address: ``packages.example``,
                 ``*.files.example:443``, ``index.example@10.0.0.7:8080``, ``10.1.0.0/16:5432``; see
                 docs/sandbox.md. ``()`` for nothing, None for everything.
+            secrets: values that programs use and do not have; whom they are for may be reached.
             ports: what ``url`` can be asked for: its own ports on which programs will listen.
             userns: as ``ketch run --userns``.
             engine: where it is made; the machine's own engine where None.
@@ -160,11 +163,13 @@ class Sandbox:
 
         Raises:
             NotFoundError: there is no such image.
-            UnavailableError: what ``egress`` needs is not there: the program nft.
+            UnavailableError: what is needed is not there: for ``egress`` the program nft, for
+                ``secrets`` the package cryptography.
             InvalidArgumentError: a value cannot be.
         """
-        rules = attachment.checked(egress or ())
-        servers = options.pop("dns", ()) if rules else ()
+        reached = attachment.Wanted(egress, secrets, options.get("dns", ()))
+        if reached.rules:
+            options.pop("dns", None)
         engine = engine or Engine()
         places = [_absolute("writable", place) for place in writable]
         labels = {**(options.pop("label", None) or {}), _LABEL: "1"}
@@ -183,11 +188,12 @@ class Sandbox:
             "memory": memory_bytes, "memory_swap": memory_bytes, "cpus": cpus, "pids_limit": pids,
             "read_only": read_only, "cap_drop": ["ALL"], "userns": userns, "hostname": "sandbox",
             "security_opt": ["no-new-privileges", "seccomp=sandbox"], "no_healthcheck": True,
-            "tmpfs": dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
+            "tmpfs": {**dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
+                      **reached.tmpfs},
             "shm_size": disk_bytes, "log_driver": "none", "stop_signal": "SIGKILL",
             "ulimit": {"core": "0", "nofile": _OPEN_FILES},
-            "label": {**labels, **attachment.labels(rules, servers)},
-            "env": dict(env or {}),
+            "label": {**labels, **reached.labels},
+            "env": {**reached.env, **(env or {})},
             "network": _network(engine, tuple(ports), is_open=egress is None),
             "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
                        for source, target in (mounts or {}).items()],
@@ -196,7 +202,10 @@ class Sandbox:
         container = engine.containers.run(
             image, [], detach=True, lifetime=lifetime, timeout=timeout, **{**locked, **options}
         )
-        return cls(engine, container)._attached()
+        made = cls(engine, container)
+        with made._killed_otherwise():
+            reached.attach(container)
+        return made
 
     @classmethod
     def host(
@@ -612,16 +621,18 @@ class Sandbox:
         session = self._engine.containers._start(request, _name(None), lifetime)
         session.close()
         made = type(self)(self._engine, self._engine.containers.get(session.id))
-        return made._attached()
+        with made._killed_otherwise():  # nothing of its runs before it has its relay
+            attachment.attach_like(made._container, self._container)
+        return made
 
-    def _attached(self) -> "Self":
-        """Give it its relay, where its label says that it has one; nothing of its runs before."""
+    @contextlib.contextmanager
+    def _killed_otherwise(self) -> "Iterator[None]":
+        """Kill it where a block fails."""
         try:
-            attachment.attach(self._container)
+            yield
         except BaseException:
             self.kill()
             raise
-        return self
 
     def _writable(self) -> "builtins.list[str]":
         return sorted(self._container.attrs["HostConfig"].get("Tmpfs") or ())

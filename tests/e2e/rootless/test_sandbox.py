@@ -37,3 +37,37 @@ def test_its_project_is_changed_when_it_takes_that_over(user: User) -> None:
     assert (done.status, done.out) == (0, "done\n"), str(done)
     owners = user.run("stat", "-c", "%U", "project/new", "project/file")
     assert set(owners.out.split()) == {user.name}
+
+
+_REACHES = """
+import http.server, os, threading, ketch
+engine = ketch.Engine()
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"SERVED")
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+port = server.server_address[1]
+limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus", "pids"))
+rule = f"web.localhost@127.0.0.1:{port}"
+with ketch.Sandbox.create("busybox", engine=engine, egress=[rule], **limits) as sandbox:
+    said = sandbox.run(f"wget -q -O - http://web.localhost:{port}/")
+    assert said.text == "SERVED", (said, sandbox.connections())
+    assert sandbox.run("nslookup other.example").status
+    assert sandbox.run("echo x | nc -w 2 192.0.2.7 80").text == ""
+    assert [(one.verdict, one.address) for one in sandbox.connections() if one.kind == "tcp"] == [
+        ("allowed", f"127.0.0.1:{port}"), ("refused", "192.0.2.7:80"),
+    ], sandbox.connections()
+    assert "other.example" in {one.name for one in sandbox.connections()}
+print("done")
+"""
+
+
+def test_rules_say_what_it_reaches(user: User) -> None:
+    limits = user.ketch("run", "--rm", "--memory=64m", "busybox", "true").status == 0
+    done = user.run("sh", "-c", f'LIMITS={"x" * limits} python3 -c "$0" 2>&1', _REACHES)
+    assert (done.status, done.out.splitlines()[-1]) == (0, "done"), str(done)

@@ -112,6 +112,7 @@ class Read:
         first: bytes = b"",
     ) -> None:
         self._source, self._target = source, target
+        self._flush = getattr(target, "flush", None)  # TLS keeps what the socket has no room for
         self._through = through
         self._held = memoryview(first)
         self._at_end = False
@@ -126,6 +127,8 @@ class Read:
         """
         budget = _BUDGET_BYTES
         try:
+            if self._flush is not None:
+                self._flush()
             while budget > 0 and not self.is_over:
                 if not self._held and not self._at_end:
                     data = self._source.recv(_PIECE_BYTES)

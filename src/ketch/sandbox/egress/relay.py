@@ -22,9 +22,11 @@ from ketch.sandbox.egress.client_hello import ClientHello
 from ketch.sandbox.egress.passing import Read, Spliced, pass_on
 from ketch.sandbox.egress.record import Attempt, Record
 from ketch.sandbox.egress.resolving import Resolver
+from ketch.sandbox.egress.tls import TlsEnd, Vaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
+    from ssl import SSLContext
 
     from ketch.sandbox.egress.policy import Address, Policy, Rule
     from ketch.sandbox.egress.steering import Sockets
@@ -54,12 +56,18 @@ class Relay:
         sockets: made in its network namespace.
         allowed: what it may reach.
         servers: tells which name servers to ask.
+        vaults: what it uses without having it.
     """
 
     def __init__(
-        self, sockets: "Sockets", allowed: "Policy", servers: "Callable[[], Sequence[str]]"
+        self,
+        sockets: "Sockets",
+        allowed: "Policy",
+        servers: "Callable[[], Sequence[str]]",
+        vaults: Vaults,
     ) -> None:
         self.policy = allowed
+        self.vaults = vaults
         self.record = Record()
         self._sockets = sockets
         self._names = names.Names()
@@ -223,7 +231,7 @@ class _Passage:
             attempt.end("refused", str(error))
         except OSError as error:
             verdict = "refused" if self._revoked else "failed"
-            attempt.end(verdict, error.strerror or str(error))
+            attempt.end(verdict, _words(error))
         except BaseException:
             attempt.end("failed", "the relay failed")
             raise
@@ -307,8 +315,41 @@ class _Passage:
         return data
 
     def _pass_tls(self, first: bytes, rules: "Sequence[Rule]") -> None:
+        context = self._relay.vaults.shown_as(self._name, self._port)
+        if context is not None:
+            self._pass_opened(first, context, rules)
+            return
         self._connect(self._name, rules)
         self._splice(first)
+
+    def _pass_opened(self, first: bytes, context: "SSLContext", rules: "Sequence[Rule]") -> None:
+        """End TLS here, read the requests in it, and put in what is for the host."""
+        guest = TlsEnd(self._client, context, said=first, seconds=_BEGINNING_SECONDS)
+        try:
+            server = TlsEnd(
+                self._connect(self._name, rules), self._relay.vaults.calling,
+                name=self._name, seconds=_BEGINNING_SECONDS,
+            )  # fmt: skip
+        except (OSError, RefusedError) as error:
+            self._tell(502 if isinstance(error, OSError) else 403, _words(error), guest)
+            self._attempt.verdict = ""
+            raise
+        requests = http_requests.Requests(self._check_opened, scheme="https")
+
+        def checked(data: bytes) -> bytes:
+            try:
+                return requests.feed(data)
+            except ValueError as error:
+                self._tell(403, str(error), guest)
+                raise
+
+        self._run(Read(guest, server, checked), Read(server, guest, bytes))
+
+    def _check_opened(self, request: http_requests.Request) -> "list[http_requests.Field]":
+        host = policy.normal(request.host)
+        if host != self._name or (request.port or 443) not in {self._port, 443}:
+            raise ValueError(f"a request for another host: {request.host}")
+        return self._relay.vaults.put_in(request.fields, self._name, self._port)
 
     def _pass_http(self, first: bytes, rules: "Sequence[Rule]") -> None:
         requests = http_requests.Requests(self._check)
@@ -352,7 +393,9 @@ class _Passage:
                 break
             looks = http_requests.looks_like(first)
         if first[:1] == b"\x16":
-            self._splice(self._hello(first))
+            server.close()
+            self._server = None
+            self._pass_tls(self._hello(first), rules)
         elif looks:
             server.close()
             self._server = None
@@ -384,14 +427,14 @@ class _Passage:
         self._client.setblocking(False)
         self._run(Spliced(self._client, server), Spliced(server, self._client))
 
-    def _run(self, outward: "Read | Spliced", inward: Spliced) -> None:
+    def _run(self, outward: "Read | Spliced", inward: "Read | Spliced") -> None:
         assert self._server is not None
         self._attempt.follow(outward, inward)
         pass_on((self._client, self._server), (outward, inward))
         if self._revoked:
             raise RefusedError(self._attempt.reason)
 
-    def _tell(self, status: int, reason: str) -> None:
+    def _tell(self, status: int, reason: str, guest: "TlsEnd | None" = None) -> None:
         """Answer a request that is not passed on, so that whoever made it reads why."""
         body = f"ketch: {reason}\n".encode("utf-8", "backslashreplace")
         word = {403: "Forbidden", 502: "Bad Gateway"}[status]
@@ -400,6 +443,10 @@ class _Passage:
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         with contextlib.suppress(OSError):
+            if guest is not None:
+                guest.send(head.encode() + body)
+                guest.shutdown(socket.SHUT_WR)
+                return
             self._client.settimeout(1.0)
             self._client.sendall(head.encode() + body)
             self._client.shutdown(socket.SHUT_WR)
@@ -419,6 +466,11 @@ class _OwnAddresses:
                 self._found = frozenset(one.ip for one in kernel.addresses())
             self._until = time.monotonic() + _OWN_SECONDS
         return self._found
+
+
+def _words(error: Exception) -> str:
+    """What happened, without its number."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 def place(address: "Address", port: int) -> str:

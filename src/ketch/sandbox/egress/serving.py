@@ -17,12 +17,15 @@ import threading
 from typing import TYPE_CHECKING, TypedDict
 
 from ketch.errors import KetchError
-from ketch.linux import process
+from ketch.linux import process, procfs
 from ketch.sandbox.egress import policy, resolving, steering
 from ketch.sandbox.egress.relay import Relay, allow_many
+from ketch.sandbox.egress.tls import Vaults
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from ketch.sandbox.egress import secret
 
 READY = "ready\n"
 SOCKET = "egress"  # its name, as ``launch`` has names of sockets
@@ -40,6 +43,8 @@ class Told(TypedDict):
         directory: the container's runtime directory.
         rules: what the sandbox may reach.
         servers: which name servers are asked; the machine's where there are none.
+        secrets: what is put in, and for whom.
+        certified: what is shown as these.
     """
 
     pid: int
@@ -47,6 +52,8 @@ class Told(TypedDict):
     directory: str
     rules: list[str]
     servers: list[str]
+    secrets: "list[secret.Handed]"
+    certified: "list[secret.Certified]"
 
 
 def main() -> None:
@@ -57,6 +64,8 @@ def main() -> None:
     process.set_name("ketch-egress")
     try:
         pidfd = process.pidfd_open(told["pid"])
+        if procfs.process_start_time(told["pid"]) != told["start_time"]:
+            raise ProcessLookupError("the sandbox has ended")
         namespace = steering.namespace_of(pidfd, told["pid"])
         sockets = steering.steer(namespace)
         os.close(namespace)
@@ -73,9 +82,11 @@ def main() -> None:
         sockets,
         policy.Policy(map(policy.parse, told["rules"])),
         (lambda: servers) if servers else resolving.host_servers,
+        Vaults(told["secrets"], told["certified"]),
     )
+    process.prctl(process.PR_SET_DUMPABLE, 0)  # nobody else's to trace, and no core to write
     relay.start()
-    threading.Thread(target=_converse, args=(relay, listener), daemon=True).start()
+    threading.Thread(target=_converse, args=(relay, listener, told), daemon=True).start()
     sys.stdout.write(READY)
     sys.stdout.flush()
     with open(os.devnull, "r+b") as nothing:
@@ -96,7 +107,7 @@ def _listen(directory: str) -> socket.socket:
     return listener
 
 
-def _converse(relay: Relay, listener: socket.socket) -> None:
+def _converse(relay: Relay, listener: socket.socket, told: Told) -> None:
     while True:
         with contextlib.suppress(OSError, ValueError):
             connection, _ = listener.accept()
@@ -110,16 +121,18 @@ def _converse(relay: Relay, listener: socket.socket) -> None:
                     data += piece
                     if len(data) > _QUESTION_BYTES_MAX:
                         raise ValueError("too long a question")
-                connection.sendall(json.dumps(_answer(relay, json.loads(data))).encode())
+                connection.sendall(json.dumps(_answer(relay, told, json.loads(data))).encode())
 
 
-def _answer(relay: Relay, asked: "dict[str, Any]") -> "dict[str, Any]":
+def _answer(relay: Relay, told: Told, asked: "dict[str, Any]") -> "dict[str, Any]":
     rules = [rule.text for rule in relay.policy.rules]
     match asked["do"]:
         case "connections":
             return {"connections": relay.record.seen()}
         case "rules":
             return {"rules": rules}
+        case "hand":  # for a sandbox that is made like this one
+            return {"secrets": told["secrets"], "certified": told["certified"]}
         case "allow":
             wanted = [*rules, *asked["rules"]]
         case "deny":

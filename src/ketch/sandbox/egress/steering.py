@@ -13,9 +13,9 @@ import os
 import select
 import socket
 from ipaddress import ip_network
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from ketch.errors import SyscallError
+from ketch.errors import KetchError, SyscallError, UnavailableError
 from ketch.linux import namespaces, netlink, nftables, rtnetlink
 
 NAME_SERVER = "127.0.0.12"
@@ -27,6 +27,7 @@ _METRIC = 4096  # any other route is better
 _LOOPBACK = 1  # its index, in every namespace
 _SOL_IP, _IP_TRANSPARENT, _IP_RECVORIGDSTADDR = 0, 19, 20
 _SOL_IPV6, _IPV6_TRANSPARENT, _IPV6_RECVORIGDSTADDR = 41, 75, 74
+_WORDS_BYTES_MAX = 4096
 _QUEUE_BYTES = 64 << 10  # of datagrams that lead nowhere
 
 _TABLE = """\
@@ -65,38 +66,67 @@ class Sockets(NamedTuple):
 def steer(namespace: int) -> Sockets:
     """Have all that is sent in a network namespace come to sockets of the caller's.
 
-    To be called by a process with one thread, which is in its own namespace afterwards.
+    To be called by a process with one thread. A child of its enters the namespace: for an ordinary
+    user's process there would be no way back to the machine's.
 
     Args:
         namespace: descriptor of the namespace, whose loopback is up.
 
     Raises:
-        OSError: the kernel refused.
-        UnavailableError: nft is not installed, or cannot.
+        UnavailableError: the kernel refused, or nft is not installed, or cannot.
     """
-    with namespaces.network_entered(namespace):
-        streams, six = _transparent(socket.SOCK_STREAM)
-        streams.listen(_BACKLOG)
-        datagrams, _ = _transparent(socket.SOCK_DGRAM)
-        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
-        datagrams.setsockopt(_SOL_IP, _IP_RECVORIGDSTADDR, 1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = os.fork()
+        if child == 0:
+            _send(namespace, theirs)
+        theirs.close()
+        said, descriptors, _, _ = socket.recv_fds(ours, _WORDS_BYTES_MAX, len(Sockets._fields))
+        os.waitpid(child, 0)
+    if len(descriptors) != len(Sockets._fields):
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise UnavailableError(said.decode(errors="replace") or "its end was not expected")
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return Sockets(*(socket.socket(fileno=descriptor) for descriptor in descriptors))
+
+
+def _send(namespace: int, channel: socket.socket) -> NoReturn:
+    """Make the sockets and hand them over, or say why that cannot be; the process ends."""
+    try:
+        namespaces.setns(namespace, namespaces.CLONE_NEWNET)
+        made = _made()
+        socket.send_fds(channel, [b"."], [one.fileno() for one in made])
+    except (KetchError, OSError) as error:
+        channel.sendall(str(error).encode()[:_WORDS_BYTES_MAX])
+    finally:
+        os._exit(0)
+
+
+def _made() -> Sockets:
+    streams, six = _transparent(socket.SOCK_STREAM)
+    streams.listen(_BACKLOG)
+    datagrams, _ = _transparent(socket.SOCK_DGRAM)
+    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
+    datagrams.setsockopt(_SOL_IP, _IP_RECVORIGDSTADDR, 1)
+    if six:
+        datagrams.setsockopt(_SOL_IPV6, _IPV6_RECVORIGDSTADDR, 1)
+    ports = {
+        "streams": streams.getsockname()[1], "datagrams": datagrams.getsockname()[1],
+    }  # fmt: skip
+    script = _TABLE.format(six=_SIX.format(**ports) if six else "", **ports)
+    rules = nftables.Transaction(script, "what leads out of a sandbox")
+    names = _bound(socket.SOCK_DGRAM)
+    name_streams = _bound(socket.SOCK_STREAM)
+    name_streams.listen(_BACKLOG)
+    rules.wait()
+    # The routes last: until they are there nothing can be sent at all.
+    with rtnetlink.Socket() as kernel:
+        kernel.execute(_everything("0.0.0.0/0"))
         if six:
-            datagrams.setsockopt(_SOL_IPV6, _IPV6_RECVORIGDSTADDR, 1)
-        ports = {
-            "streams": streams.getsockname()[1], "datagrams": datagrams.getsockname()[1],
-        }  # fmt: skip
-        script = _TABLE.format(six=_SIX.format(**ports) if six else "", **ports)
-        rules = nftables.Transaction(script, "what leads out of a sandbox")
-        names = _bound(socket.SOCK_DGRAM)
-        name_streams = _bound(socket.SOCK_STREAM)
-        name_streams.listen(_BACKLOG)
-        rules.wait()
-        # The routes last: until they are there nothing can be sent at all.
-        with rtnetlink.Socket() as kernel:
-            kernel.execute(_everything("0.0.0.0/0"))
-            if six:
-                with contextlib.suppress(SyscallError):  # IPv6 is switched off there
-                    kernel.execute(_everything("::/0"))
+            with contextlib.suppress(SyscallError):  # IPv6 is switched off there
+                kernel.execute(_everything("::/0"))
     return Sockets(streams, datagrams, names, name_streams)
 
 
