@@ -38,7 +38,6 @@ _COMMANDS = {
     "init": "an interpreter's image and a few lines do: ketch build --help, docs/build.md",
     "kube": _POD,
     "machine": "ketch needs no virtual machine: it runs containers on this Linux itself",
-    "mount": "ketch cp and ketch export reach a container's files; ketch inspect has their place",
     "node": _SWARM,
     "play": _POD,
     "plugin": "drivers of volumes and networks are built in; there are no plugins to install",

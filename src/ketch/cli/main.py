@@ -7,7 +7,7 @@ import os
 import sys
 
 from ketch.cli.flags import Command, Flag, HelpRequested, UsageError, parse, screen_columns
-from ketch.engine.settings import Settings, is_ordinary
+from ketch.engine.settings import UNSHARED, Settings, is_ordinary
 from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError, spelt_out
 
 TYPE_CHECKING = False
@@ -57,6 +57,7 @@ COMMANDS = {
     "logout": ("login", "logout", "Log out from a registry"),
     "logs": ("logs", "logs", "Fetch the logs of a container"),
     "mcp": ("mcp", "mcp", "Serve a sandbox to language models, by the Model Context Protocol"),
+    "mount": ("mount", "mount", "Mount the root filesystems of containers, or list those mounted"),
     "ns": (
         "anatomy",
         "ns",
@@ -84,6 +85,7 @@ COMMANDS = {
     "stop": ("containers", "stop", "Stop one or more running containers"),
     "tag": ("images", "tag", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "top": ("top", "top", "Display the running processes of a container"),
+    "umount": ("mount", "umount", "Unmount the root filesystems of containers"),
     "unshare": (
         "unshare",
         "unshare",
@@ -114,17 +116,21 @@ GROUPS: "dict[str, dict[str, str | tuple[str, str]]]" = {
         "attach": "attach", "commit": "commit", "cp": "cp", "create": "create", "diff": "diff",
         "exec": "exec", "export": "export",
         "inspect": ("inspect", "inspect_containers"), "kill": "kill", "list": "ps", "logs": "logs",
-        "ls": "ps", "pause": "pause", "port": "port", "prune": ("system", "prune_containers"),
+        "ls": "ps", "mount": "mount", "pause": "pause", "port": "port",
+        "prune": ("system", "prune_containers"),
         "ps": "ps", "rename": "rename",
         "remove": "rm", "restart": "restart", "rm": "rm", "run": "run", "start": "start",
-        "stats": "stats", "stop": "stop", "top": "top", "unpause": "unpause", "update": "update",
+        "stats": "stats", "stop": "stop", "top": "top",
+        "umount": "umount", "unmount": "umount", "unpause": "unpause", "update": "update",
         "wait": "wait",
     },
     "image": {
         "build": "build", "history": "history", "import": "import",
         "inspect": ("image_show", "inspect"),
-        "list": "images", "load": "load", "ls": "images", "prune": ("images", "prune"),
+        "list": "images", "load": "load", "ls": "images", "mount": ("mount", "mount_images"),
+        "prune": ("images", "prune"),
         "pull": "pull", "push": "push", "remove": "rmi", "rm": "rmi", "save": "save", "tag": "tag",
+        "umount": ("mount", "umount_images"), "unmount": ("mount", "umount_images"),
     },
     "manifest": {
         "annotate": ("manifest", "annotate"), "create": ("manifest", "create"),
@@ -168,6 +174,8 @@ _OUTSIDE = {
 }  # fmt: skip
 # What needs no engine; what this user cannot have, "system check" finds out by itself.
 _AT_HOME = {"completion", "version"}
+# What shows in the mount namespace of who calls, so that an ordinary user has to be there already.
+_UNSHARED_FIRST = {"mount", "umount", "unmount"}
 # Their status is the program's, so a failure of ketch itself has one that few programs use.
 _STARTS = {"run"}
 
@@ -336,6 +344,14 @@ def _enter(settings: Settings, command: str, words: list[str]) -> None:
     """Become root in the namespaces of the ordinary user who called, unless help will do."""
     if command in _AT_HOME or words[-1] == "--help" or words[:2] == ["system", "check"]:
         return
+    called = words[:2] if words[0] in GROUPS else words[:1]
+    if called[-1] in _UNSHARED_FIRST and UNSHARED not in os.environ:
+        raise UsageError(
+            f'cannot run "ketch {" ".join(called)}" here: what it mounts shows in the user\'s own '
+            "namespaces alone",
+            "run ketch unshare first",
+            exit_status=ENGINE_FAILED,
+        )
     from ketch.engine.home import entering  # noqa: PLC0415 - for ordinary users alone
 
     entering.enter(settings, network=command not in _OUTSIDE and words[:2] != ["system", "start"])

@@ -28,7 +28,7 @@ _COMMON = (
     "info",
 )  # fmt: skip
 # Other spellings of commands that are listed.
-ALIASES = {"list": "ls", "ps": "ls", "remove": "rm"}
+ALIASES = {"list": "ls", "ps": "ls", "remove": "rm", "unmount": "umount"}
 _OWN = {
     "builder du": "Show what the build cache holds",
     "builder prune": "Remove build cache",
@@ -47,7 +47,9 @@ _OWN = {
     "container inspect": "Display detailed information on one or more containers",
     "container prune": "Remove all stopped containers",
     "image inspect": "Display detailed information on one or more images",
+    "image mount": "Mount the root filesystems of images, or list those mounted",
     "image prune": "Remove unused images",
+    "image umount": "Unmount the root filesystems of images",
     "manifest annotate": "Add additional information to a local image manifest",
     "manifest create": "Create a local manifest list for annotating and pushing to a registry",
     "manifest inspect": "Display an image manifest, or manifest list",

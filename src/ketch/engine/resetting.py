@@ -13,6 +13,7 @@ import time
 from signal import SIGKILL, pidfd_send_signal
 
 from ketch.engine import places
+from ketch.engine.files import image_mounts
 from ketch.engine.monitor import stepping
 from ketch.engine.networks import kernel, reclaiming, records, sandboxes
 from ketch.errors import (
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
 DATABASE = "ketch.db"
 
 # The database goes last, after all the rest: so what was interrupted can be done again.
-_ROOT_FILES = ("images.lock", "index.json", "oci-layout", places.MACHINE, f"{DATABASE}-wal",
-               f"{DATABASE}-shm", DATABASE)  # fmt: skip
+_ROOT_FILES = ("collected", "images.lock", "index.json", "oci-layout", places.MACHINE,
+               f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE)  # fmt: skip
 _ROOT_DIRECTORIES = (
-    "blobs", "build-cache", "builds", "containers", "ingest", "seccomp", "snapshots", "volumes",
+    "blobs", "build-cache", "builds", "containers", "ingest", "mounts", "seccomp", "snapshots",
+    "volumes",
 )  # fmt: skip
 _ROOT_PREFIXES = ("damaged-", "storage-driver", "trial-")
 _STATE_FILES = ("errors.log", "holder.socket", "network", "services.lock", "uplink.socket")
@@ -104,6 +106,7 @@ def reset(engine: "Engine") -> list[str]:
         )
         _remove_containers(engine)
         _end_builds(engine)
+        image_mounts.take_away(engine)
         _check_mounts(settings.root)
         _remove_networks(engine)
         _end(
@@ -184,6 +187,10 @@ def _check_mounts(root: str, but: str = "//") -> None:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         places = [procfs.unescape(line.split()[4]) for line in mounts]
     for place in places:
+        # What ``ketch mount`` has mounted goes with its container, or its image.
+        own = place.startswith((f"{root}/containers/", f"{root}/mounts/"))
+        if own and place.endswith("/merged"):
+            continue
         if place.startswith(f"{root}/") and not place.startswith(but):
             raise ConflictError(
                 f"{place} is a mount point: what is mounted there would be removed",

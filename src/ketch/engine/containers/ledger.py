@@ -531,8 +531,13 @@ class Ledger:
 
         Its record goes last, so that whatever remains when this is interrupted is found again.
         """
+        directory = self._settings.container_directory(container_id)
         try:
-            remove_tree(self._settings.container_directory(container_id))
+            if os.path.exists(f"{directory}/mounted"):
+                from ketch.engine.files import mounting  # noqa: PLC0415 wanted by few
+
+                mounting.take_away(directory)
+            remove_tree(directory)
         except OSError as error:
             message = f"container {container_id}: cannot remove its directory: {in_words(error)}"
             self._mark(container_id, "remove-failed", error=message, **_NO_PROCESS)

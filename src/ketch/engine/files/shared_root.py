@@ -14,6 +14,7 @@ import functools
 import os
 import threading
 
+from ketch.engine.files import mounting
 from ketch.linux import libc, locks, mount, namespaces, procfs
 from ketch.linux.apart import apart
 from ketch.linux.scopes import owned
@@ -48,7 +49,9 @@ def mounted(snapshotter: "Snapshotter", directory: str) -> "Iterator[str]":
     place = f"{directory}/rootfs"
     own = f"{os.getpid()} {procfs.process_start_time(os.getpid()) or 0} {threading.get_native_id()}"
     with _holders(directory) as holders:
-        tree = _copied(holders, directory, place)
+        tree = mounting.copy_of(directory)
+        if tree is None:
+            tree = _copied(holders, directory, place)
         if tree is None:
             tree = snapshotter.mount(directory)
         with owned(tree):
@@ -62,6 +65,16 @@ def mounted(snapshotter: "Snapshotter", directory: str) -> "Iterator[str]":
         with contextlib.suppress(OSError), _holders(directory) as holders:
             mount.umount2(place, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
             holders.remove(own)
+
+
+def copy_or_mount(snapshotter: "Snapshotter", directory: str) -> int:
+    """Returns the root of a container at rest, detached, for one who has it mounted for long.
+
+    The arguments and failures are those of ``mounted``; the caller owns what is returned.
+    """
+    with _holders(directory) as holders:
+        tree = _copied(holders, directory, f"{directory}/rootfs")
+    return snapshotter.mount(directory) if tree is None else tree
 
 
 @contextlib.contextmanager

@@ -423,9 +423,9 @@ class Images:
             blobs |= {image.id, image.manifest_digest}
             blobs |= {layer["digest"] for layer in manifest["layers"]}
             layers.update(image.chain_ids)
-        containers = f"{self.root}/containers"
-        for name in os.listdir(containers) if os.path.isdir(containers) else ():
-            layers.update(self.snapshotter.prepared_on(f"{containers}/{name}"))
+        for place in (f"{self.root}/containers", f"{self.root}/mounts"):
+            for name in os.listdir(place) if os.path.isdir(place) else ():
+                layers.update(self.snapshotter.prepared_on(f"{place}/{name}"))
         return blobs, layers
 
     def cached(self) -> set[str]:

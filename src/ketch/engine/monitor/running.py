@@ -310,7 +310,9 @@ def _create(
     if say:
         say(engine.images.snapshotter.describe(directory, container.image_reference))
     mapping = apart.mapping if apart is not None else None
-    rootfs = engine.images.snapshotter.mount(directory, mapping, passing=container.auto_remove)
+    rootfs = _mounted_already(directory, container, mapping)
+    if rootfs < 0:
+        rootfs = engine.images.snapshotter.mount(directory, mapping, passing=container.auto_remove)
     with ExitStack() as until_attached:
         until_attached.callback(os.close, rootfs)
         if sandbox is not None:
@@ -375,6 +377,24 @@ def _limit(
     cgroup.set(resources, lambda path, value: written.append((path, value)))
     if written:
         say(cgroup_telling.of_limits(written))
+
+
+def _mounted_already(directory: str, container: "Container", mapping: int | None) -> int:
+    """A copy of the root that ``ketch mount`` has mounted; negative where it has not."""
+    if not os.path.exists(f"{directory}/mounted"):
+        return -1
+    from ketch.engine.files import mounting  # noqa: PLC0415 wanted by few
+
+    tree = mounting.copy_of(directory)
+    if tree is None:
+        return -1
+    if mapping is not None:
+        os.close(tree)
+        raise ConflictError(
+            f"container {container.name} is mounted, and has ids of its own: it cannot be both",
+            f"ketch umount {container.name}",
+        )
+    return tree
 
 
 def _settle(wires: "wiring.Wiring", manner: Manner) -> None:
