@@ -343,6 +343,22 @@ def test_ids_can_be_named(ketch: Engine, run_name: str) -> None:
     script = "cat /proc/self/uid_map /proc/self/gid_map"
     assert ketch.ok("run", "--rm", "-t", "--uidmap", "0:1000:1", "busybox", "sh", "-c",
                     script).split() == ["0", "1000", "1"] * 2  # fmt: skip
+    words = ["--uidmap", "0:@100000:9", "--uidmap", "u+4:7:5", "--uidmap", "g20:30"]
+    told = ketch.ok("run", "--rm", *words, "busybox", "sh", "-c", script).split()
+    assert told == [
+        "0",
+        "100000",
+        "4",
+        "4",
+        "7",
+        "5",
+        "0",
+        "100000",
+        "9",
+        "20",
+        "30",
+        "1",
+    ]
 
 
 @pytest.mark.ketch_only("podman's options")

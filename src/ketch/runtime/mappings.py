@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ketch.spec.id_ranges import Span
     from ketch.spec.runtime import IdMapping
 
 _WRITERS = mask(["CAP_SETUID", "CAP_SETGID"])
@@ -105,10 +106,11 @@ def require_same(path: str, uids: "list[IdMapping]", gids: "list[IdMapping]") ->
             ("linux.uidMappings", "uid_map", uids), ("linux.gidMappings", "gid_map", gids),
         ):  # fmt: skip
             there = _of(namespace, file)
-            if given and sorted(text(given).splitlines()) != sorted(there):
+            wanted = text(given).splitlines()
+            if given and _whole(wanted) != _whole(there):
                 raise InvalidArgumentError(
-                    f"{field}: {', '.join(text(given).splitlines())} is not what the user "
-                    f"namespace {path} has, {', '.join(there) or 'nothing'}",
+                    f"{field}: {', '.join(wanted)} is not what the user namespace {path} has, "
+                    f"{', '.join(there) or 'nothing'}",
                     "leave the field out, and what the namespace has counts",
                 )
 
@@ -124,6 +126,14 @@ def users_of(path: str) -> "list[IdMapping]":
             {"containerID": first, "hostID": host, "size": size}
             for first, host, size in (map(int, line.split()) for line in _of(namespace, "uid_map"))
         ]
+
+
+def _whole(lines: list[str]) -> "list[Span]":
+    """A map's ranges in order, each as long as it can be, however they were cut."""
+    from ketch.spec import id_ranges  # noqa: PLC0415 - for those that are joined alone
+
+    found = [line.split() for line in lines]
+    return id_ranges.joined((int(one[0]), int(one[1]), int(one[2])) for one in found)
 
 
 def _of(namespace: int, file: str) -> list[str]:

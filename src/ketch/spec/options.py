@@ -238,7 +238,8 @@ OPTIONS = (
                 " (text|json|commands: for people, for programs, for a shell)"),
     Option("expose", kind="list", help="Expose a port or a range of ports"),
     Option("gidmap", kind="list", metavar="ids",
-           help="Group ids of its own: inside:outside:count (also of users, without --uidmap)"),
+           help="Group ids of its own: [+ug]inside:[@]outside[:count] (also of users, without "
+                "--uidmap)"),
     Option("gpus", metavar="gpu-request", kind="list", convert=_checked(_GPUS),
            help="GPUs to add to the container ('all' for every one)"),
     Option("group-add", kind="list", field="HostConfig.GroupAdd",
@@ -352,7 +353,8 @@ OPTIONS = (
            help="Mount a tmpfs (path[:options])"),
     Option("tty", "t", "bool", field="Config.Tty", help="Allocate a pseudo-TTY"),
     Option("uidmap", kind="list", metavar="ids",
-           help="User ids of its own: inside:outside:count (also of groups, without --gidmap)"),
+           help="User ids of its own: [+ug]inside:[@]outside[:count] (also of groups, without "
+                "--gidmap)"),
     Option("ulimit", kind="list", metavar="ulimit", field="HostConfig.Ulimits",
            convert=_checked(values.ulimit),
            assemble=lambda given: [values.ulimit(text) for text in given],

@@ -8,6 +8,7 @@ import re
 from itertools import pairwise
 
 from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.spec import id_ranges
 from ketch.spec.digits import decimal
 from ketch.spec.endpoints import names_container
 
@@ -45,6 +46,8 @@ _NO_MAP = "nomap"
 _COUNT_MAX = 1 << 31
 # What --uidmap and --gidmap come to: ranges of users, then of groups.
 _MAPS = re.compile(r"uidmap=([0-9:,]+);gidmap=([0-9:,]+)")
+# The same in words that mean something else to each engine: see ``id_ranges``.
+_WORDS = re.compile(r"uidmap=([0-9:,+@]+);gidmap=([0-9:,+@]+)")
 _RANGES_MAX = 340  # user_namespaces(7)
 
 
@@ -65,8 +68,8 @@ def settled(
 ) -> "tuple[str, tuple[int, int] | None]":
     """Returns what a mode comes to where the engine is, and whom the program is unless it is said.
 
-    ``keep-id`` and ``nomap`` become maps, which a container then has for good, and ``auto`` gets a
-    size where few ids are there.
+    ``keep-id``, ``nomap`` and words become maps, which a container then has for good, and ``auto``
+    gets a size where few ids are there.
 
     Args:
         mode: as ``check`` takes it.
@@ -75,7 +78,7 @@ def settled(
         is_user: whether that is an ordinary user's, whose own id is 0 there.
 
     Raises:
-        InvalidArgumentError: root's engine has no user to keep out.
+        InvalidArgumentError: root's engine has no user to keep out, or no such ids.
         UnavailableError: the user has no ids but its own.
     """
     if mode == "auto" and not uids.is_whole:
@@ -88,6 +91,12 @@ def settled(
                 "--userns nomap: this user has no ids but its own", "run: ketch system check"
             )
         return _as_maps([[(0, 1, ids.count - 1)] for ids in (uids, gids)]), (0, 0)
+    words = _WORDS.fullmatch(mode)
+    if words and id_ranges.is_open(mode):
+        mode = _as_maps([
+            id_ranges.settled(kind, text, ids.ranges, is_user=is_user)
+            for kind, text, ids in zip("ug", words.groups(), (uids, gids), strict=True)
+        ])  # fmt: skip
     asked = _kept(mode)
     if asked is None:
         _check_outside(mode, uids, gids)
@@ -166,18 +175,15 @@ def mode_of_maps(users: "Sequence[str]", groups: "Sequence[str]") -> str:
     """Returns the mode that ``--uidmap`` and ``--gidmap`` ask for; one alone stands for both.
 
     Args:
-        users: ``INSIDE:OUTSIDE:COUNT`` each; one where the count is missing.
+        users: ``INSIDE:OUTSIDE:COUNT`` each, as ``id_ranges`` has it.
         groups: likewise.
 
     Raises:
         InvalidArgumentError: something is no such range, or the ranges cannot be.
     """
-    told = []
-    for given in (users or groups, groups or users):
-        whole = [text if text.count(":") == 2 else f"{text}:1" for text in given]
-        told.append(",".join(whole))
+    told = [id_ranges.of_kind("u", users, groups), id_ranges.of_kind("g", groups, users)]
     mode = f"uidmap={told[0]};gidmap={told[1]}"
-    if not maps(mode):
+    if not _WORDS.fullmatch(mode) or not (id_ranges.is_open(mode) or maps(mode)):
         raise InvalidArgumentError(
             f"invalid ranges of ids: {mode}", "a range is INSIDE:OUTSIDE:COUNT, three numbers"
         )

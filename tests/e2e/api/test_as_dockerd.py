@@ -1,9 +1,13 @@
 """The same oddities of requests, asked of ``ketch serve`` and of dockerd, mean the same."""
 
 import concurrent.futures
+import contextlib
+import functools
+import http.server
 import json
 import pathlib
 import socket as sockets
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -316,6 +320,115 @@ def test_limits_of_block_devices_by_update(served_engine: Engine, ketch: Engine)
         assert any("7:0" in text and str(1 << 20) in text for text in shown), shown
     finally:
         ketch.ok("rm", "-f", "odd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"MemorySwappiness": 101}, "valid memory swappiness range is 0-100"),
+        ({"MemorySwappiness": -2}, "valid memory swappiness range is 0-100"),
+        ({"IOMaximumBandwidth": 5}, "Invalid QoS settings"),
+        ({"IOMaximumIOps": 5}, "Invalid QoS settings"),
+    ],
+)
+def test_no_update(asked: Asked, changes: dict[str, int], words: str) -> None:
+    asked.made("odd", SLEEP)
+    status, answer = asked("POST", "/containers/odd/update", changes)
+    assert (status, words in answer["message"]) == (400, True), answer
+    assert asked("POST", "/containers/odd/update", {"MemorySwappiness": None})[0] == 200
+
+
+def test_an_update_of_swappiness_is_on_record(served_engine: Engine, ketch: Engine) -> None:
+    """And holds, where the kernel has it; dockerd forgets it."""
+    asked = Asked(served_engine)
+    asked.made("odd", SLEEP)
+    try:
+        status, answer = asked("POST", "/containers/odd/update", {"MemorySwappiness": 0})
+        assert (status, answer) == (200, {"Warnings": None})
+        resources = asked("GET", "/containers/odd/json")[1]["HostConfig"]
+        assert resources["MemorySwappiness"] == 0
+    finally:
+        ketch.ok("rm", "-f", "odd")
+
+
+def test_whether_a_network_is_used_is_asked_in_one_word(asked: Asked) -> None:
+    def told(*values: str) -> tuple[int, Any]:
+        filters = urllib.parse.quote(json.dumps({"dangling": values}))
+        return asked("GET", f"/networks?filters={filters}")
+
+    assert asked("POST", "/networks/create", {"Name": "oddnet"})[0] == 201
+    try:
+        for word, shown in (("true", {"oddnet"}), ("0", {"bridge"}), ("1", {"oddnet"})):
+            status, found = told(word)
+            names = {one["Name"] for one in found} & {"oddnet", "bridge"}
+            assert (status, names) == (200, shown), word
+        for words in (("true", "false"), ("1", "true"), ("x",)):
+            assert told(*words)[0] == 400, words
+    finally:
+        asked("DELETE", "/networks/oddnet")
+
+
+def test_a_hardware_address_is_shown_where_it_once_was(asked: Asked) -> None:
+    address = "02:42:ac:11:00:77"
+    assert asked("POST", "/networks/create", {"Name": "oddnet"})[0] == 201
+    try:
+        for version, mode in (("/v1.43", "bridge"), ("/v1.44", "oddnet")):
+            document = {**SLEEP, "MacAddress": address, "HostConfig": {"NetworkMode": mode}}
+            asked.made("odd", document, version)
+            assert asked("GET", "/v1.43/containers/odd/json")[1]["Config"]["MacAddress"] == address
+        # Of another network than the mode's, or of none, nothing is said.
+        elsewhere = {"oddnet": {"MacAddress": address}, "bridge": {}}
+        asked.made("odd", {**SLEEP, "NetworkingConfig": {"EndpointsConfig": elsewhere}}, "/v1.44")
+        assert not asked("GET", "/v1.43/containers/odd/json")[1]["Config"].get("MacAddress")
+    finally:
+        asked("DELETE", "/containers/odd?force=1")
+        asked("DELETE", "/networks/oddnet")
+
+
+@pytest.mark.parametrize(
+    ("resources", "status"),
+    [
+        ({"Links": ["nosuch:x"]}, 409),
+        ({"VolumesFrom": ["nosuch"]}, 409),
+        ({"Memory": 1}, 400),
+    ],
+)
+def test_a_name_is_looked_at_before_what_it_is_for(
+    asked: Asked, resources: dict[str, Any], status: int
+) -> None:
+    asked.made("odd", SLEEP)
+    document = {**SLEEP, "HostConfig": resources}
+    found, answer = asked("POST", "/containers/create?name=odd", document)
+    assert (found, "Conflict" in answer["message"]) == (status, status == 409), answer
+    found, answer = asked("POST", "/containers/create?name=odder", document)
+    assert (found, "Conflict" in answer["message"]) == (found, False), answer
+    assert found >= 400
+
+
+def test_an_archive_that_is_not_where_it_is_said_to_be(
+    served_engine: Engine, ketch: Engine, tmp_path: pathlib.Path
+) -> None:
+    """dockerd too gives the other server's 404 as its own."""
+    (tmp_path / "here.tar").write_bytes(archive(member(b"x", data=b"x")))
+    asked = Asked(served_engine)
+    with _files(tmp_path) as address:
+        status, answer = asked("POST", f"/images/create?fromSrc={address}/nowhere.tar&repo=odd")
+        assert (status, "nowhere.tar" in answer["message"]) == (404, True), answer
+        assert asked("GET", "/images/odd/json")[0] == 404
+        status, answer = asked("POST", f"/images/create?fromSrc={address}/here.tar&repo=odd")
+        assert status == 200, answer
+        assert asked("GET", "/images/odd/json")[0] == 200
+        ketch.ok("rmi", "odd")
+
+
+@contextlib.contextmanager
+def _files(directory: pathlib.Path) -> Iterator[str]:
+    """Serve a directory's files by HTTP; give the server's address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_events_of_a_life(asked: Asked) -> None:

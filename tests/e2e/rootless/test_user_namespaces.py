@@ -51,6 +51,10 @@ def test_ids_can_be_named_by_those_of_the_users_namespace(user: User) -> None:
     maps = ("--uidmap", "0:1:1000", "--uidmap", "5000:0:1", "--network", "none")
     out = user.ketch.ok("run", "--rm", *maps, "busybox", "cat", "/proc/self/uid_map")
     assert out.split() == ["0", "1", "1000", "5000", "0", "1"]
+    # The others stay where they can, and numbers may be the machine's.
+    extended = ("--uidmap", f"+1000:@{user.uid}", "--network", "none")
+    out = user.ketch.ok("run", "--rm", *extended, "busybox", "cat", "/proc/self/uid_map")
+    assert out.split() == ["0", "1", "1000", "1000", "0", "1", "1001", "1001", "64536"]
     refused = user.ketch("run", "--rm", "--uidmap", "0:100000:5", "busybox", "true")
     assert refused.status == 125
     assert "user ids 100000 to 100004, which the container is to have, are not there" in refused.err

@@ -188,8 +188,15 @@ def test_maps_beside_a_joined_user_namespace_must_be_its_own(bundle: Bundle) -> 
         second["linux"] |= {"uidMappings": [extra, *MAPPED], "gidMappings": MAPPED}
         assert bundle.output(second).split()[:3] == ["0", "200000", "65536"]
         assert "those of the joined user namespace count" in bundle.birth(second).plan.warnings[0]
+        # However they are cut.
+        halves = [{"containerID": first, "hostID": 200_000 + first, "size": 32_768}
+                  for first in (32_768, 0)]  # fmt: skip
+        cut = {**second, "linux": {**second["linux"], "uidMappings": [*halves, extra]}}
+        assert bundle.output({**cut, "linux": {**cut["linux"], "gidMappings": halves}})
         for field, maps in (
             ("uidMappings", MAPPED),
+            ("uidMappings", [halves[0], {**halves[1], "size": 32_767}, extra]),
+            ("uidMappings", [halves[0], {**halves[1], "hostID": 300_000}, extra]),
             ("gidMappings", [{"containerID": 0, "hostID": 200_001, "size": 65_536}]),
         ):
             other = {**second, "linux": {**second["linux"], field: maps}}

@@ -91,6 +91,21 @@ def test_added_groups() -> None:
         passwd.group_ids(["nope"], GROUP)
 
 
+@pytest.mark.parametrize("other", ["5", "audio", "keep-group", "keep-groups2"])
+def test_kept_groups_stand_alone(other: str) -> None:
+    assert passwd.group_ids(["keep-groups"], GROUP) == []
+    assert passwd.group_ids(iter(["keep-groups", "keep-groups"]), GROUP) == []
+    for given_ in (["keep-groups", other], [other, "keep-groups"]):
+        with pytest.raises(InvalidArgumentError, match="not allowed with any other --group-add"):
+            passwd.group_ids(given_, GROUP)
+
+
+def test_no_groups_are_kept_by_another_word() -> None:
+    for word in ("Keep-groups", "keep-groups ", ""):
+        with pytest.raises(InvalidArgumentError, match="Unable to find group"):
+            passwd.group_ids([word], GROUP)
+
+
 # Names that are numbers, entries whose ids are out of range, and two for one number.
 _POISONED_PASSWD = """\
 1000:x:0:0::/evil:/bin/sh

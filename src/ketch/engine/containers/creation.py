@@ -53,9 +53,14 @@ def create(
     keeps_user = user_ids.keeps_user(request["HostConfig"].get("UsernsMode", ""))
     request = user_namespaces.settle(request, is_user=bool(engine.settings.home))
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())
-    linked = linking.resolve(engine, request)
+    try:
+        linked = linking.resolve(engine, request)
+        points = mounts.resolve(engine, complete)
+    except KetchError:
+        if name:
+            engine.containers.require_free(name)  # what Docker looks at before
+        raise
     complete["HostConfig"].pop("Links", None)  # on record by the others' ids, in rows of their own
-    points = mounts.resolve(engine, complete)
     if shallow_binds:
         for point in points:
             if point["Type"] == "bind" and not point["RW"]:

@@ -138,6 +138,16 @@ class Ledger:
 
     # What its keeper says
 
+    def require_free(self, name: str) -> None:
+        """Make sure that no container is called so.
+
+        Raises:
+            InvalidArgumentError: that is not a name.
+            AlreadyExistsError: it is taken.
+        """
+        with self._store.reading() as connection:
+            _free_name(connection, name)
+
     def create_record(
         self,
         container_id: str,
@@ -167,14 +177,7 @@ class Ledger:
         """
         with self._store.transaction(begins=True) as connection:
             if name:
-                name = names.check_name(name)
-                holder = _holder(connection, name)
-                if holder:
-                    raise AlreadyExistsError(
-                        f'Conflict. The container name "/{name}" is already in use by container '
-                        f'"{holder}". You have to remove (or rename) that container to be able '
-                        "to reuse that name."
-                    )
+                name = _free_name(connection, name)
             else:
                 attempt = 0
                 while not name or _holder(connection, name):
@@ -573,6 +576,17 @@ def _check_startable(container: Container) -> None:
         raise NotModifiedError(f"container {container.name} is already running")
     if container.status in {states.REMOVING, states.DEAD}:
         raise ConflictError("container is marked for removal and cannot be started")
+
+
+def _free_name(connection: sqlite3.Connection, name: str) -> str:
+    """A container's name in its normal form, which no other one has."""
+    name = names.check_name(name)
+    if holder := _holder(connection, name):
+        raise AlreadyExistsError(
+            f'Conflict. The container name "/{name}" is already in use by container "{holder}". '
+            "You have to remove (or rename) that container to be able to reuse that name."
+        )
+    return name
 
 
 def _holder(connection: sqlite3.Connection, name: str) -> str:

@@ -29,14 +29,14 @@ FIELDS = (
     "NanoCpus", "PidsLimit", "RestartPolicy", "Timeout",
 )  # fmt: skip
 
-# What no option of update says, but a client of the API may.
-_OF_DEVICES = (
+# What no option of update says, but a client of the API may; the last two in vain (``admission``).
+_OF_API = (
     "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps", "BlkioDeviceWriteIOps",
-    "BlkioWeightDevice",
+    "BlkioWeightDevice", "MemorySwappiness", "IOMaximumBandwidth", "IOMaximumIOps",
 )  # fmt: skip
 
 # Those of which 0 means none, and not that nothing was said.
-_ZERO_COUNTS = {"IdleTimeout", "PidsLimit", "Timeout"}
+_ZERO_COUNTS = {"IdleTimeout", "MemorySwappiness", "PidsLimit", "Timeout"}
 
 OPTIONS = tuple(option for option in options.OPTIONS if option.field.partition(".")[2] in FIELDS)
 """The options that say so."""
@@ -64,8 +64,8 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
     Args:
         engine: where it is.
         reference: the container.
-        changes: the fields to change, of ``FIELDS`` and limits of block devices; those that are 0
-            or empty stay as they are.
+        changes: the fields to change, of ``FIELDS`` and limits of block devices and swappiness;
+            those that are 0 or empty stay as they are.
 
     Raises:
         NotFoundError: no such container.
@@ -81,7 +81,7 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
     asked: HostConfig = {  # type: ignore[assignment]
         key: value
         for key, value in changes.items()
-        if key in {*FIELDS, *_OF_DEVICES} and (value or key in _ZERO_COUNTS) and value is not None
+        if key in {*FIELDS, *_OF_API} and (value or key in _ZERO_COUNTS) and value is not None
     }
     if asked.get("PidsLimit", 0) < 0:
         asked["PidsLimit"] = 0  # whatever is less means the same: none

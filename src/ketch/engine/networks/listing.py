@@ -35,11 +35,8 @@ def select(networks: "Networks", endpoints: "Endpoints", pairs: "Iterable[str]")
     for kind in chosen.values("type"):
         if kind not in {"builtin", "custom"}:
             raise InvalidArgumentError(f"invalid filter: 'type'='{kind}'")
-    dangling = chosen.values("dangling")
-    for value in dangling:
-        if value not in _TRUE | _FALSE:
-            raise InvalidArgumentError(f"invalid filter 'dangling={value}'")
-    used = endpoints.used_networks() if dangling else set()
+    dangling = _dangling(chosen.values("dangling"))
+    used = set() if dangling is None else endpoints.used_networks()
     return sorted(
         (
             network
@@ -53,17 +50,25 @@ def select(networks: "Networks", endpoints: "Endpoints", pairs: "Iterable[str]")
             and chosen.pattern("name", network.name)
             and chosen.exact("scope", "local")
             and chosen.exact("type", "builtin" if network.is_built_in else "custom")
-            and _is_dangling(network, used, dangling)
+            and dangling in {None, not network.is_built_in and network.id not in used}
         ),
         key=lambda network: network.name,
     )
 
 
-def _is_dangling(network: "Network", used: set[str], wanted: list[str]) -> bool:
-    if not wanted:
-        return True
-    dangling = not network.is_built_in and network.id not in used
-    return any(dangling == (value in _TRUE) for value in wanted)
+def _dangling(values: list[str]) -> bool | None:
+    """Whether those that nobody uses are wanted, or the others; None for either.
+
+    Raises:
+        InvalidArgumentError: it is not said in one word, Docker's rule for networks.
+    """
+    if len(values) > 1:
+        raise InvalidArgumentError('got more than one value for filter key "dangling"')
+    if not values:
+        return None
+    if values[0] not in _TRUE | _FALSE:
+        raise InvalidArgumentError(f"invalid filter 'dangling={values[0]}'")
+    return values[0] in _TRUE
 
 
 def prune(networks: "Networks", endpoints: "Endpoints", pairs: "Iterable[str]") -> list[str]:

@@ -53,6 +53,22 @@ def document(engine: "Engine", container: "Container") -> Struct:
     )
 
 
+def mac_asked(engine: "Engine", container: "Container") -> str:
+    """The hardware address that was asked for on the network of a container's mode; empty for none.
+
+    Docker shows it as ``Config.MacAddress`` too, where it once was.
+    """
+    mode = container.record.get("HostConfig", {}).get("NetworkMode", "")
+    return next(
+        (
+            member.settings.get("MacAddress") or ""
+            for member in engine.endpoints.of(container.id)
+            if mode in {member.network_name, member.network_id}
+        ),
+        "",
+    )
+
+
 def networks_of(
     engine: "Engine", containers: "Sequence[Container]"
 ) -> "dict[str, dict[str, Struct]]":

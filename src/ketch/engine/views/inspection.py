@@ -95,6 +95,8 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
     for name in ("Env", "Entrypoint"):
         config[name] = config[name] or NilSlice()
     config["Volumes"] = config["Volumes"] or NilMap()
+    if address := settings.mac_asked(engine, container):
+        config["MacAddress"] = address
     snapshotter = engine.images.snapshotter
     return Struct(
         {
