@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ketch.api.encoding import encode
 from ketch.api.http import STALL_SECONDS, ClientGoneError
 from ketch.errors import UnavailableError
+from ketch.linux.scopes import owned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -127,9 +128,9 @@ async def body_descriptor(call: "Call") -> "AsyncIterator[int]":
     os.set_blocking(writing, False)
     feeding = asyncio.ensure_future(_feed(call, writing))
     try:
-        yield reading
+        with owned(reading):
+            yield reading
     finally:
-        os.close(reading)
         feeding.cancel()
         await asyncio.wait((feeding,))
         os.close(writing)

@@ -18,6 +18,7 @@ from ketch.cli.flags import Command, HelpRequested
 from ketch.engine.processes import await_readable
 from ketch.errors import UnavailableError
 from ketch.linux import process
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,12 +120,9 @@ def _serve(settings: "Settings", listener: "Listener", parent: int) -> "NoReturn
 
 def _end(child: int) -> None:
     os.kill(child, signal.SIGTERM)
-    ended = os.pidfd_open(child)
-    try:
+    with owned(os.pidfd_open(child)) as ended:
         if not await_readable(ended, _ENDING_MS):
             os.kill(child, signal.SIGKILL)
-    finally:
-        os.close(ended)
     os.waitpid(child, 0)
 
 

@@ -107,6 +107,7 @@ class Descent:
         if level == 0:
             yield self._top
             level = 1
+        # Held by hand: one scope for each of a thousand levels would nest as deep.
         directory = os.dup(self._top)
         try:
             for number, (name, device, inode, _) in enumerate(self._levels[1:], 1):

@@ -5,6 +5,7 @@ import fcntl
 import os
 
 from ketch.linux import libc
+from ketch.linux.scopes import owned
 
 CLONE_NEWTIME = 0x00000080
 CLONE_FS = 0x00000200  # no namespace, but what unshare(2) takes as well: root and directory
@@ -51,10 +52,8 @@ def owns(kind: str) -> bool:
             owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
         except PermissionError:  # beyond the caller's own, and those below it
             return False
-    try:
+    with owned(owner):
         return os.path.samestat(os.fstat(owner), os.stat("/proc/self/ns/user"))
-    finally:
-        os.close(owner)
 
 
 def unshare(flags: int) -> None:
@@ -92,10 +91,8 @@ class network_kept:  # noqa: N801 - a block, not a kind of thing
 
     def __exit__(self, *_: object) -> None:
         """Go back there."""
-        try:
+        with owned(self._home):
             setns(self._home, CLONE_NEWNET)
-        finally:
-            os.close(self._home)
 
 
 class network_entered(network_kept):  # noqa: N801 - likewise

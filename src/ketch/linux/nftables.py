@@ -12,6 +12,7 @@ import struct
 from ketch.errors import PermissionDeniedError, SyscallError, UnavailableError, UnsupportedError
 from ketch.linux import netlink
 from ketch.linux.netlink import Message, Request, nested, text
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -387,13 +388,10 @@ def _start(script: str, *arguments: str) -> tuple[int, int, int]:
 
 def _finish(pid: int, result: int, errors: int, purpose: str) -> bytes:
     """Wait for nft, close its files and return its output."""
-    try:
+    with owned(result), owned(errors):
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         output = _content(result)
         words = _content(errors).decode(errors="replace").strip()
-    finally:
-        os.close(result)
-        os.close(errors)
     if not status:
         return output
     if "Operation not permitted" in words:

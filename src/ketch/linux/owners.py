@@ -24,6 +24,7 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS = {stat.S_IFREG: b"file", stat.S_IFDIR: b"dir"}
 _DEVICES = {b"char": stat.S_IFCHR, b"block": stat.S_IFBLK}
 _ID_MAX = (1 << 32) - 2
+_DIGITS_MAX = 10
 
 
 class Remembered:
@@ -48,13 +49,24 @@ class Remembered:
     def read(cls, value: bytes) -> "Remembered | None":
         """Returns what an attribute says; None where it says nothing that can be."""
         uid, gid, _mode, what, *_ = [*value.split(b":"), b"", b"", b"", b""]
-        if not (uid.isdigit() and gid.isdigit()) or max(int(uid), int(gid)) > _ID_MAX:
+        owner, group = _number(uid, _ID_MAX), _number(gid, _ID_MAX)
+        if owner is None or group is None:
             return None
-        word, major, minor, *_ = [*what.split(b"-"), b"", b""]
-        kind = _DEVICES.get(word, 0)
-        if not (kind and major.isdigit() and minor.isdigit()):
-            return cls(int(uid), int(gid))
-        return cls(int(uid), int(gid), kind, os.makedev(int(major), int(minor)))
+        word, first, second, *_ = [*what.split(b"-"), b"", b""]
+        kind, major, minor = _DEVICES.get(word, 0), _number(first, 0xFFF), _number(second, 0xFFFFF)
+        if not kind or major is None or minor is None:
+            return cls(owner, group)
+        return cls(owner, group, kind, os.makedev(major, minor))
+
+
+def _number(digits: bytes, largest: int) -> int | None:
+    """Returns a number that anybody may have written; None where it is none, or too large.
+
+    Python reads no more than some thousand digits, and an attribute has room for more.
+    """
+    if not digits.isdigit() or len(digits) > _DIGITS_MAX or int(digits) > largest:
+        return None
+    return int(digits)
 
 
 def alone() -> bool:

@@ -123,9 +123,10 @@ def _run(
     directory = "" if kind in {"createContainer", "startContainer"} else told["bundle"]
     timeout = hook.get("timeout")
     # Files in memory and not pipes: what a hook does not read, or writes without end, blocks none.
-    given = os.memfd_create("state", os.MFD_CLOEXEC)
-    output = os.memfd_create("output", os.MFD_CLOEXEC)
-    try:
+    with (
+        owned(os.memfd_create("state", os.MFD_CLOEXEC)) as given,
+        owned(os.memfd_create("output", os.MFD_CLOEXEC)) as output,
+    ):
         os.write(given, json_text.dumps(told).encode())
         os.lseek(given, 0, os.SEEK_SET)
         pid = os.fork()
@@ -135,9 +136,6 @@ def _run(
         if status == 0:
             return
         said = os.pread(output, _OUTPUT_BYTES_SHOWN, 0).decode(errors="replace").strip()
-    finally:
-        os.close(given)
-        os.close(output)
     if status is None:
         outcome = f"ran longer than its timeout of {timeout} s"
     else:

@@ -64,23 +64,20 @@ def open_namespace(uids: "list[IdMapping]", gids: "list[IdMapping]") -> int:
         Its descriptor, close-on-exec, owned by the caller.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
+    with owned(reader), owned(writer):
         pid, pidfd = process.clone3(CLONE_NEWUSER)
         if pid == 0:
             # Ends at the latest with the parent, whose end of the pipe is the only one.
             os.close(writer)
             os.read(reader, 1)
             os._exit(0)
-        try:
-            write(pid, uids, gids)
-            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            process.pidfd_send_signal(pidfd, signals.SIGKILL)
-            os.close(pidfd)
-            os.waitpid(pid, 0)
-    finally:
-        os.close(reader)
-        os.close(writer)
+        with owned(pidfd):
+            try:
+                write(pid, uids, gids)
+                return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            finally:
+                process.pidfd_send_signal(pidfd, signals.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def require_same(path: str, uids: "list[IdMapping]", gids: "list[IdMapping]") -> None:

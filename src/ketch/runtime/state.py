@@ -380,15 +380,10 @@ class States:
     def _sweep(self, path: str) -> bool:
         """Take away what a killed ``create`` left; whether there was something of the kind."""
         try:
-            root = _lock(self.root)
-        except FileNotFoundError:
-            return False
-        try:
-            descriptor = _lock(path, wait=False)
+            with owned(_lock(self.root)):
+                descriptor = _lock(path, wait=False)
         except (FileNotFoundError, NotADirectoryError, BlockingIOError):
             return False
-        finally:
-            os.close(root)
         with Entry(path, descriptor) as entry:
             try:
                 record = entry.record()

@@ -212,10 +212,8 @@ class SetLabel:
         Raises:
             InvalidArgumentError: the module does not know it.
         """
-        try:
+        with owned(self.descriptor):
             self._ask()
-        finally:
-            os.close(self.descriptor)
 
     def _ask(self) -> None:
         try:

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,9 +216,10 @@ class Files:
         member = tarfile.TarInfo(name)
         member.type, member.mode, member.mtime = kind, mode, int(time.time())
         user, _, group = str(self._container.attrs["Config"]["User"]).partition(":")
-        if user.isdecimal():
-            member.uid = int(user)
-            member.gid = int(group) if group.isdecimal() else member.uid
+        uid = decimal(user)
+        if uid is not None:
+            gid = decimal(group)
+            member.uid, member.gid = uid, uid if gid is None else gid
         return member
 
 

@@ -28,6 +28,7 @@ from ketch.sandbox.code import Interpreters
 from ketch.sandbox.egress import attachment
 from ketch.sandbox.ending import end
 from ketch.sandbox.files import Files
+from ketch.spec.digits import decimal
 from ketch.spec.values import size as size_in_bytes
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Sandbox:
             user = _USER if namespaces.in_initial_user_namespace() else _USER_OF_FEW
         numbers = user.partition(":")
         own = "mode=1777,exec,nosuid,nodev"
-        if numbers[0].isdecimal():
+        if decimal(numbers[0]) is not None:
             own = f"mode=0700,exec,nosuid,nodev,uid={numbers[0]},gid={numbers[2] or numbers[0]}"
         files_max = max(1, disk_bytes // _FILE_BYTES_LEAST)
         locked: dict[str, Any] = {

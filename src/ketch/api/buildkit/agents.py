@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ketch.api.buildkit import fsutil, grpc, schema
 from ketch.api.buildkit.grpc import StatusError
 from ketch.errors import KetchError
+from ketch.linux.scopes import owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +80,9 @@ class Agents:
         listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         try:
             # A socket's address has room for 107 bytes, and this path for as many as it likes.
-            directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            with owned(os.open(self._directory, flags)) as directory:
                 listener.bind(f"/proc/self/fd/{directory}/{len(self._sockets)}")
-            finally:
-                os.close(directory)
             os.chmod(path, 0o600)
             self._servers.append(self._client.wait_for(self._serve(listener, name)))
         except BaseException:

@@ -25,6 +25,7 @@ from ketch.errors import (
 )
 from ketch.linux import descent
 from ketch.linux.openat2 import openat2
+from ketch.linux.scopes import owned
 from ketch.spec import git_urls
 
 if TYPE_CHECKING:
@@ -429,13 +430,10 @@ def _remove_links(files: str) -> None:
 
     Git checks nothing out under that name.
     """
-    directory = os.open(files, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with owned(os.open(files, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as directory:
         for parent, name, status in descent.statuses(directory):
             if name == b".git" and stat.S_ISREG(status.st_mode):
                 os.unlink(name, dir_fd=parent)
-    finally:
-        os.close(directory)
 
 
 def _basic(pair: bytes) -> str:

@@ -247,10 +247,10 @@ def _shared_memory(pidfd: int, donor: "Container") -> int:
     Mounts can be copied only by whoever is in their namespace: this process goes there for two
     system calls. It loads nothing meanwhile, and looks the name up beneath the other's root.
     """
-    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    tree = -1
-    try:
+    with (
+        owned(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as home,
+        owned(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as here,
+    ):
         setns(pidfd, CLONE_NEWNS)
         try:
             with (
@@ -258,14 +258,11 @@ def _shared_memory(pidfd: int, donor: "Container") -> int:
                 owned(beneath.open_path(root, "/dev/shm", follow=False)) as place,
             ):
                 tree = mount.open_tree(place, "", mount.OPEN_TREE_CLONE)
+        except FileNotFoundError as error:
+            raise _not_shareable(donor) from error
         finally:
             setns(home, CLONE_NEWNS)
             os.fchdir(here)
-    except FileNotFoundError as error:
-        raise _not_shareable(donor) from error
-    finally:
-        os.close(here)
-        os.close(home)
     if not stat.S_ISDIR(os.fstat(tree).st_mode) or statfs.kind(tree) != statfs.TMPFS_MAGIC:
         os.close(tree)
         raise _not_shareable(donor)

@@ -8,6 +8,7 @@ from ketch.engine.configuration import configuration, devices, mounts, sharing, 
 from ketch.engine.networks import linking
 from ketch.engine.records import names
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError, NotFoundError
+from ketch.linux.scopes import owned
 from ketch.spec import user_namespaces as user_ids
 
 TYPE_CHECKING = False
@@ -143,11 +144,10 @@ def _identifier_file(path: str, container_id: str) -> "Generator[None, None, Non
         raise InvalidArgumentError(
             f"failed to create the container ID file {path}: {(error.strerror or '').lower()}"
         ) from error
-    try:
-        yield
-        os.write(descriptor, container_id.encode())
-    except BaseException:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(descriptor)
+    with owned(descriptor):
+        try:
+            yield
+            os.write(descriptor, container_id.encode())
+        except BaseException:
+            os.unlink(path)
+            raise

@@ -7,6 +7,7 @@ import sys
 
 from ketch.errors import InvalidArgumentError, UnavailableError
 from ketch.linux import sparse
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ def output(name: str, doing: str, mode: int = 0o600) -> "Iterator[int]":
     except OSError as error:
         reason = f"open {name}: {(error.strerror or '').lower()}"
         raise InvalidArgumentError(f"failed to {doing}: {reason}") from error
-    try:
-        yield descriptor
-        os.rename(temporary, name)
-    finally:
-        os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with owned(descriptor):
+        try:
+            yield descriptor
+            os.rename(temporary, name)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
 
 
 def write(descriptor: int, content: bytes, *, holes: bool = False) -> None:

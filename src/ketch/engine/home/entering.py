@@ -88,14 +88,14 @@ def enter_network(settings: "Settings") -> None:
     """
     if is_there(settings):
         return
+    from ketch.linux.scopes import owned  # noqa: PLC0415 - no client comes here
+
     try:
         namespace = os.open(settings.network, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise UnavailableError(f"{settings.network}: {error.strerror}") from error
-    try:
+    with owned(namespace):
         setns(namespace, CLONE_NEWNET)
-    finally:
-        os.close(namespace)
 
 
 def is_there(settings: "Settings") -> bool:

@@ -94,20 +94,17 @@ def _make_namespaces() -> None:
         finally:
             os._exit(0)
     os.close(tell)
-    try:
+    with owned(told), owned(reader):
         try:
-            namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
-            os.write(writer, b"g")
+            with owned(writer):  # whatever happens, the child waits for no more after that
+                namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
+                os.write(writer, b"g")
+            failure = os.read(told, 4096).decode()
+            if failure:
+                message, _, hint = failure.partition("\0")
+                raise UnavailableError(message, hint)
         finally:
-            os.close(writer)  # whatever has happened, the child waits for no more
-        failure = os.read(told, 4096).decode()
-        if failure:
-            message, _, hint = failure.partition("\0")
-            raise UnavailableError(message, hint)
-    finally:
-        os.close(told)
-        os.close(reader)
-        os.waitpid(child, 0)
+            os.waitpid(child, 0)
     # The map came after, and what execve(2) does for root's programs came before it.
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)

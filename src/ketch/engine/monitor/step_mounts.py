@@ -135,16 +135,15 @@ class Mounts:
             top = self._tree(one, number)
             mount.move_mount(top, AT_FDCWD, place)
         path = os.path.normpath("/" + one["path"])
-        try:
-            # As long as this process lives.
-            return f"/proc/self/fd/{beneath.open_path(top, path)}"
-        except SyscallError as error:
-            raise NotFoundError(
-                f"{one['target']}: {path}: {os.strerror(error.errno or 0).lower()}",
-                "what is mounted has no such path",
-            ) from error
-        finally:
-            os.close(top)
+        with owned(top):
+            try:
+                # As long as this process lives.
+                return f"/proc/self/fd/{beneath.open_path(top, path)}"
+            except SyscallError as error:
+                raise NotFoundError(
+                    f"{one['target']}: {path}: {os.strerror(error.errno or 0).lower()}",
+                    "what is mounted has no such path",
+                ) from error
 
     def _tree(self, one: "Mapping[str, Any]", number: int) -> int:
         if self._trees[number] >= 0:

@@ -7,6 +7,7 @@ import time
 from ketch.engine.records import events, links, states
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
+from ketch.linux.scopes import owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -261,12 +262,7 @@ def _is_frozen(file: str) -> bool:
     if not file:
         return False
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        with owned(os.open(file, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
+            return os.read(descriptor, 16).strip() in {b"FROZEN", b"FREEZING", b"1"}
     except OSError:
         return False
-    try:
-        return os.read(descriptor, 16).strip() in {b"FROZEN", b"FREEZING", b"1"}
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)

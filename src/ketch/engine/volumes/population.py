@@ -50,7 +50,9 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
     with owned(engine.images.snapshotter.mount(directory)) as root:
         for point, volume in wanted:
             place = _in_image(root, point["Destination"])
-            if place is not None:
+            if place is None:
+                continue
+            with owned(place):
                 try:
                     _fill(engine, place, volume, point)
                 except OSError as error:
@@ -58,8 +60,6 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
                         f"failed to copy {point['Destination']} of the image into volume "
                         f"{volume.name}: {in_words(error)}"
                     ) from error
-                finally:
-                    os.close(place)
 
 
 def _fill(engine: "Engine", place: int, volume: "Volume", point: "MountPoint") -> None:

@@ -104,16 +104,16 @@ def write_pid_file(path: str, pid: int) -> None:
 
 def _send(path: str, name: bytes, descriptor: int, flag: str) -> None:
     """Connect to a stream socket and send one descriptor under a name."""
+    place, flags = os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-    # By the directory's descriptor, since a socket's path may have at most 107 bytes: unix(7).
-    directory = os.open(os.path.dirname(path) or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        connection.sendmsg([name], process.rights(descriptor))
+        # By the directory's descriptor, since a socket's path may have at most 107 bytes: unix(7).
+        with owned(os.open(place, flags)) as directory:
+            connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+            connection.sendmsg([name], process.rights(descriptor))
     except OSError as error:
         raise UnavailableError(f"{flag} {path}: {(error.strerror or '').lower()}") from error
     finally:
-        os.close(directory)
         connection.close()
 
 
