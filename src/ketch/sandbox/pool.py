@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
 
 
+_CLOSED = "the pool is closed"
+
+
 class Pool:
     """Keeps sandboxes ready. As a context manager, it removes those that nobody took, at its end.
 
@@ -60,8 +63,10 @@ class Pool:
             KetchError: none can be made.
         """
         if self._closed.is_set():
-            raise ConflictError("the pool is closed")
+            raise ConflictError(_CLOSED)
         found = self._ready.get()
+        if self._closed.is_set():
+            self._ready.put(ConflictError(_CLOSED))  # for whoever else waits
         self._wanted.release()
         if isinstance(found, BaseException):
             raise found
@@ -97,6 +102,7 @@ class Pool:
                 left = self._ready.get_nowait()
                 if isinstance(left, Sandbox):
                     left.kill()
+        self._ready.put(ConflictError(_CLOSED))  # for those who wait: nothing else will come
 
     def _keep_ready(self) -> None:
         while True:
