@@ -106,7 +106,7 @@ def test_those_who_wait_hear_of_the_end(maker: type[Maker]) -> None:
         except ConflictError as error:
             told.append(error.message)
 
-    waiting = [threading.Thread(target=wait) for _ in range(4)]
+    waiting = [threading.Thread(target=wait, daemon=True) for _ in range(4)]
     for one in waiting:
         one.start()
     eventually(lambda: pool._ready.empty() and all(one.is_alive() for one in waiting))

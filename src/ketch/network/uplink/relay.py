@@ -477,8 +477,9 @@ def _back(about: list[tuple[int, int, bytes]]) -> bytes:
     """By what control data an answer comes from where a datagram was sent to: ip(7), ipv6(7)."""
     for level, kind, data in about:
         if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
-            _, local, _ = _PKTINFO.unpack(data)
-            return _PKTINFO.pack(0, local, bytes(4))
+            _, local, sent_to = _PKTINFO.unpack(data)
+            # Of what came before the socket was asked to say it, the header alone is known.
+            return _PKTINFO.pack(0, local if any(local) else sent_to, bytes(4))
         if (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
             address, link = _PKTINFO_6.unpack(data)
             is_link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80
