@@ -62,12 +62,19 @@ def test_all_but_the_owners_is_as_it_was(tree: Path) -> None:
     assert owners(tree / "file") == (52, 7)
 
 
-def test_each_map_has_a_tree_of_its_own_which_is_made_once(tree: Path) -> None:
+def test_each_map_has_a_tree_of_its_own_which_is_made_once(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = IDS[0], IdMap("0 300000 99\n")
     assert len({shifted.path(str(tree), ids) for ids in (IDS, other, IDS[::-1])}) == 3
     shifted.make([str(tree)], IDS)
     made = Path(shifted.path(str(tree), IDS))
     before = made.stat().st_ino
+
+    def copy(*_: object) -> None:
+        pytest.fail("it is copied again")
+
+    monkeypatch.setattr(shifted, "_copy", copy)
     shifted.make([str(tree)], IDS)
     assert made.stat().st_ino == before
 

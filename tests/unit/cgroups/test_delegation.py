@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ketch.cgroups import delegation
+from ketch.errors import UnavailableError
 
 
 class Unified:
@@ -24,14 +25,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unified:
     found = Unified(tmp_path, "/box")
     group(tmp_path / "box", "1\n2\n")
     monkeypatch.setattr(delegation, "_unified", lambda: found)
-    monkeypatch.setattr(delegation.namespaces, "in_initial_user_namespace", lambda: False)
+    monkeypatch.setattr("ketch.linux.namespaces.in_initial_user_namespace", lambda: False)
     monkeypatch.setattr(delegation, "_enter_scope", no_manager)
-    monkeypatch.setattr(delegation, "read", lambda path: contents(path, found.own))
+    monkeypatch.setattr("ketch.cgroups.delegation.read", lambda path: contents(path, found.own))
     return found
 
 
 def no_manager(_name: str) -> None:
-    raise delegation.UnavailableError("no manager of this user's")
+    raise UnavailableError("no manager of this user's")
 
 
 def contents(path: str, own: str) -> str | None:
@@ -69,7 +70,6 @@ def test_containers_are_made_beside_the_engines_own_group(machine: Unified) -> N
 def moved(machine: Unified, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which processes ``enter`` moves; the kernel would take each out of the group's list."""
     found: list[str] = []
-    kept = delegation.read
 
     def read(path: str) -> str | None:
         own, leaf = machine.root / "box/cgroup.procs", machine.root / "box" / delegation.LEAF
@@ -79,9 +79,9 @@ def moved(machine: Unified, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             if last:
                 found.extend(left)
                 return ""
-        return kept(path)
+        return contents(path, machine.own)
 
-    monkeypatch.setattr(delegation, "read", read)
+    monkeypatch.setattr("ketch.cgroups.delegation.read", read)
     delegation.enter("/state")
     return found
 
@@ -114,7 +114,7 @@ def test_nothing_happens_where_there_is_nothing_to_do(
     assert not divided(machine)
     # Root of the machine, in a login's or a service's group: systemd is asked by other ways.
     machine.own = "/box"
-    monkeypatch.setattr(delegation.namespaces, "in_initial_user_namespace", lambda: True)
+    monkeypatch.setattr("ketch.linux.namespaces.in_initial_user_namespace", lambda: True)
     delegation.enter("/state")
     assert not divided(machine)
     monkeypatch.setattr(delegation, "_unified", lambda: None)

@@ -27,6 +27,9 @@ class Pair:
     def answer(self, *words: str, descriptor: int | None = None) -> None:
         outside.answer(self.far, words, descriptor)
 
+    def is_held(self) -> bool:
+        return self.asking.connection is not None
+
     def heard(self) -> tuple[str, list[str], int | None]:
         return outside.receive(self.far)
 
@@ -48,11 +51,11 @@ def closed(descriptor: int) -> bool:
 
 
 def test_a_way_out_is_asked_for_and_awaited_once(pair: Pair) -> None:
-    assert pair.asking.connection is None
+    assert not pair.is_held()
     pair.answer("hello")
     assert pair.asking.is_served()
     pair.asking.ask_way()
-    assert pair.asking.connection is not None  # held from now on
+    assert pair.is_held()  # held from now on
     assert pair.heard() == ("way", [], None)
     pair.answer("ok", "192.0.2.1", "2001:db8::1")
     pair.asking.await_way()
@@ -85,7 +88,7 @@ def test_a_port_is_given_refused_or_not_spoken(pair: Pair) -> None:
     with pytest.raises(RefusedError, match="Permission denied") as caught:
         pair.asking.bind("tcp", ANY, 80)
     assert (caught.value.errno, caught.value.hint) == (errno.EACCES, "below 1024")
-    assert pair.asking.connection is None
+    assert not pair.is_held()
 
 
 def test_what_cannot_be_passed_on_is_not_asked_for(pair: Pair) -> None:
@@ -142,7 +145,7 @@ def test_leading_out_is_held_and_told_in_two_lists(pair: Pair) -> None:
         pair.answer("ok", "192.0.0.3", "", "192.0.2.1", "2001:db8::1")
         found = pair.asking.lead("{}", file.fileno())
         assert found == (["192.0.0.3"], ["192.0.2.1", "2001:db8::1"])
-        assert pair.asking.connection is not None
+        assert pair.is_held()
         pair.answer("none", "it does not start", "look there")
         with pytest.raises(UnavailableError, match="it does not start"):
             pair.asking.lead("{}", file.fileno())

@@ -12,7 +12,9 @@ Files = Callable[..., None]
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> Files:
     """Return what lays down the content of /etc/subuid and /etc/subgid."""
-    monkeypatch.setattr(ids.places, "name_of", lambda user: {1000: "ann"}.get(user, str(user)))
+    monkeypatch.setattr(
+        "ketch.engine.home.places.name_of", lambda user: {1000: "ann"}.get(user, str(user))
+    )
 
     def lay(subuid: str, subgid: str | None = None) -> None:
         content = {"/etc/subuid": subuid, "/etc/subgid": subuid if subgid is None else subgid}
