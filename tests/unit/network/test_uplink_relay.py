@@ -10,6 +10,7 @@ import pytest
 
 from ketch.network.shares import Shares
 from ketch.network.uplink import relay
+from ketch.network.uplink.origins import Origins
 from ketch.network.uplink.relay import Relay
 
 PATIENCE_SECONDS = 10
@@ -22,7 +23,7 @@ class Passing:
     def __init__(self) -> None:
         self.service, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.service.settimeout(PATIENCE_SECONDS)
-        self.relay = Relay(theirs)
+        self.relay = Relay(theirs, Origins(works=False))
         self.thread = threading.Thread(target=self.relay.serve, daemon=True)
 
     def add(self, key: str, protocol: str, target: tuple[str, int]) -> tuple[str, int]:
