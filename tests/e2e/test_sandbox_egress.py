@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import functools
+import http.server
 import json
 import os
 import pathlib
@@ -10,8 +12,10 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -426,3 +430,63 @@ def _nowhere(sandbox: Sandbox, value: str) -> None:
             for name in ("cmdline", "environ"):
                 with contextlib.suppress(OSError):
                     assert value.encode() not in (place / name).read_bytes(), place
+
+
+def test_real_programs_work_by_rules_for_their_servers_alone(
+    library: ketch.Engine, world: Outside, tmp_path: pathlib.Path
+) -> None:
+    """Installing a package, cloning a repository, curl: and pip's own habits lead nowhere else."""
+    if not pathlib.Path("/usr/lib/python3/dist-packages/pip").exists():
+        pytest.skip("this machine's Python has no pip")
+    index = tmp_path / "simple" / "greeting"
+    index.mkdir(parents=True)
+    with zipfile.ZipFile(index / "greeting-1.0-py3-none-any.whl", "w") as wheel:
+        about = "greeting-1.0.dist-info"
+        wheel.writestr("greeting.py", "WORD = 'hello'\n")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nTag: py3-none-any\n"
+            "Root-Is-Purelib: true\n",
+        )  # fmt: skip
+        wheel.writestr(f"{about}/RECORD", f"greeting.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n")
+    repository = tmp_path / "repository"
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example")
+    for words in (
+        ("init", "-q", str(repository)),
+        ("-C", str(repository), *identity, "commit", "-q", "--allow-empty", "-m", "first"),
+        ("-C", str(repository), "update-server-info"),
+    ):
+        subprocess.run(["git", *words], check=True)
+    serve = functools.partial(_Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer((world.server, 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        names = ("packages", "git")
+        world.zone |= {(f"{name}.example", "A"): [dnslib.A(world.server)] for name in names}
+        with Sandbox.create(
+            "busybox", engine=library, mounts=PROGRAMS, dns=[world.names], env={"HOME": "/tmp"},
+            egress=[f"{name}.example@{world.server}:{port}" for name in names],
+        ) as sandbox:  # fmt: skip
+            url = f"http://packages.example:{port}"
+            installed = sandbox.run(
+                f"python3 -m pip install -q --target /tmp/site --index-url {url}/simple"
+                " --trusted-host packages.example greeting"
+                " && PYTHONPATH=/tmp/site python3 -c 'import greeting; print(greeting.WORD)'",
+                timeout=100,
+            )
+            assert installed.text == "hello\n", installed
+            cloned = sandbox.run(
+                f"git clone -q http://git.example:{port}/repository/.git copy"
+                " && git -C copy log --format=%s", timeout=60,
+            )  # fmt: skip
+            assert cloned.text == "first\n", cloned
+            assert "greeting" in sandbox.run(["curl", "-sS", f"{url}/simple/"]).text
+            assert {one.name for one in sandbox.connections() if one.verdict == "allowed"} == {
+                "packages.example", "git.example",
+            }  # fmt: skip
+        server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass

@@ -14,7 +14,7 @@ _PIECE_BYTES = 256 << 10
 _BUDGET_BYTES = 4 << 20  # after which the other direction has a turn
 _SPLICE_FLAGS = 1 | 2  # SPLICE_F_MOVE, SPLICE_F_NONBLOCK
 _EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_F_SETPIPE_SZ = 1031
+_FEW_BYTES = 16 << 10
 
 
 class End(Protocol):
@@ -48,12 +48,18 @@ class Direction(Protocol):
 
 
 class Spliced:
-    """Bytes that nobody looks at: they go through a pipe in the kernel (splice(2))."""
+    """Bytes that nobody looks at.
+
+    As soon as there are many they go through a pipe in the kernel (splice(2)); a few, as most
+    connections have, are passed on sooner than a pipe is made.
+    """
 
     def __init__(self, source: socket.socket, target: socket.socket) -> None:
         self._source, self._target = source, target
+        self._few = memoryview(b"")
+        self._are_many = False
         self._pipe: tuple[int, int] | None = None
-        self._held = 0
+        self._held = 0  # bytes in the pipe
         self._at_end = False
         self.count = 0
         self.is_over = False
@@ -63,27 +69,40 @@ class Spliced:
         budget = _BUDGET_BYTES
         try:
             while budget > 0 and not self.is_over:
-                if self._pipe is None:
-                    self._pipe = os.pipe2(os.O_CLOEXEC)
-                reader, writer = self._pipe
-                if not self._held and not self._at_end:
-                    self._held = os.splice(
-                        self._source.fileno(), writer, _PIECE_BYTES, flags=_SPLICE_FLAGS
-                    )
-                    self._at_end = not self._held
-                if self._held:
+                if not self._few and not self._held and not self._at_end:
+                    self._take()
+                if self._few:
+                    passed = self._target.send(self._few)
+                    self._few = self._few[passed:]
+                elif self._held and self._pipe is not None:
                     passed = os.splice(
-                        reader, self._target.fileno(), self._held, flags=_SPLICE_FLAGS
+                        self._pipe[0], self._target.fileno(), self._held, flags=_SPLICE_FLAGS
                     )
                     self._held -= passed
-                    self.count += passed
-                    budget -= passed
-                elif self._at_end:
+                else:
                     self._target.shutdown(socket.SHUT_WR)
                     self.is_over = True
+                    break
+                self.count += passed
+                budget -= passed
         except BlockingIOError:
             return False
         return budget <= 0
+
+    def _take(self) -> None:
+        """Take what came next, in whichever way; raises BlockingIOError where nothing did."""
+        if self._are_many:
+            if self._pipe is None:
+                self._pipe = os.pipe2(os.O_CLOEXEC)
+            self._held = os.splice(
+                self._source.fileno(), self._pipe[1], _PIECE_BYTES, flags=_SPLICE_FLAGS
+            )
+            self._at_end = not self._held
+        else:
+            data = self._source.recv(_FEW_BYTES)
+            self._few = memoryview(data)
+            self._at_end = not data
+            self._are_many = len(data) == _FEW_BYTES
 
     def close(self) -> None:
         """See ``Direction``."""

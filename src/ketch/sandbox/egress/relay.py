@@ -319,7 +319,8 @@ class _Passage:
         if context is not None:
             self._pass_opened(first, context, rules)
             return
-        self._connect(self._name, rules)
+        if self._server is None:
+            self._connect(self._name, rules)
         self._splice(first)
 
     def _pass_opened(self, first: bytes, context: "SSLContext", rules: "Sequence[Rule]") -> None:
@@ -327,7 +328,7 @@ class _Passage:
         guest = TlsEnd(self._client, context, said=first, seconds=_BEGINNING_SECONDS)
         try:
             server = TlsEnd(
-                self._connect(self._name, rules), self._relay.vaults.calling,
+                self._server or self._connect(self._name, rules), self._relay.vaults.calling,
                 name=self._name, seconds=_BEGINNING_SECONDS,
             )  # fmt: skip
         except (OSError, RefusedError) as error:
@@ -393,8 +394,6 @@ class _Passage:
                 break
             looks = http_requests.looks_like(first)
         if first[:1] == b"\x16":
-            server.close()
-            self._server = None
             self._pass_tls(self._hello(first), rules)
         elif looks:
             server.close()
