@@ -212,3 +212,24 @@ def test_a_form_that_there_is_not(ketch: Engine) -> None:
         in done.err
     )
     assert ketch("run", "--rm", "--explain=false", "busybox", "true").err == ""
+
+
+def test_exec_and_start_tell_as_well(ketch: Engine) -> None:
+    container = ketch.ok("create", "busybox", "sleep", "60").strip()
+    started = ketch("start", "--explain", "-a", container[:4] + "x")
+    assert started.status == 1
+    done = ketch("start", "--explain", container)
+    assert "link eth0 to bridge" in done.err
+    assert done.out == f"{container}\n"
+    done = ketch("exec", "--explain", "-u", "7:8", "-w", "/tmp", "-e", "A=b c", container, "id")
+    assert done.out.startswith("uid=7 gid=8")
+    steps = done.err.splitlines()
+    assert steps[0] == "enter the container's namespaces · setns(2)"
+    assert "  environment = A=b c" in steps
+    assert "  directory = /tmp" in steps
+    by_hand = ketch("exec", "--explain=commands", "-w", "/tmp", "-e", "A=b c", container, "env").err
+    shown = subprocess.run(["sh", "-c", by_hand], capture_output=True, text=True, check=True)
+    assert "A=b c" in shown.stdout.splitlines()
+    told = ketch("exec", "--explain=json", container, "true").err.splitlines()
+    assert all(json.loads(line)["topic"] for line in told)
+    ketch.ok("rm", "-f", container)

@@ -5,7 +5,13 @@ import sys
 from contextlib import suppress
 
 from ketch.cli import session
-from ketch.cli.caller import client_configuration, detach_keys, require_terminal
+from ketch.cli.caller import (
+    EXPLAIN,
+    client_configuration,
+    detach_keys,
+    explainer,
+    require_terminal,
+)
 from ketch.cli.flags import Command, Flag, UsageError, parse
 from ketch.engine.containers.containers import Containers
 from ketch.engine.records import states
@@ -15,6 +21,8 @@ from ketch.errors import ConflictError, KetchError, NotModifiedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.cli.flags import Parsed
     from ketch.engine.records.rows import Container
     from ketch.engine.requests.wire import Value
@@ -29,6 +37,7 @@ START = Command(
         Flag("checkpoint", help="Restore from this checkpoint"),
         Flag("checkpoint-dir", help="Use a custom checkpoint storage directory"),
         _DETACH_KEYS,
+        EXPLAIN,
         Flag("interactive", "i", "bool", "Attach container's STDIN"),
     ),
     minimum_arguments=1,
@@ -64,12 +73,13 @@ def start(settings: "Settings", arguments: list[str]) -> int:
                 parsed.arguments[0],
                 parsed.text("checkpoint"),
                 checkpoint_directory(parsed),
+                _hearer(parsed),
             )
         return 0
     failed = []
     for reference in parsed.arguments:
         try:
-            starts.start(settings, reference)
+            starts.start(settings, reference, hear=_hearer(parsed))
         except NotModifiedError:
             pass
         except KetchError as error:
@@ -95,10 +105,13 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
         "container": container.id, "attach": parsed.enabled("attach") or interactive,
         "stdin": interactive, "checkpoint": parsed.text("checkpoint"),
         "checkpoint-dir": checkpoint_directory(parsed),
-        **(session.window() if terminal else {}),
+        "--explain": parsed.text("explain"), **(session.window() if terminal else {}),
     }  # fmt: skip
     started = session.Session(
-        lambda: launch.connect(settings), fields, session.Signals(every=not terminal)
+        lambda: launch.connect(settings),
+        fields,
+        session.Signals(every=not terminal),
+        explainer(parsed),
     )
     started.await_started()
     return started.attach(
@@ -107,6 +120,18 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
         forward_signals=not terminal,
         detach_keys=detach_keys(parsed, client_configuration()),
     )
+
+
+def _hearer(parsed: "Parsed") -> "Callable[[bytes], None] | None":
+    """Who writes what is told of steps as ``--explain`` asks for it."""
+    explain = explainer(parsed)
+    if explain is None:
+        return None
+
+    def hear(step: bytes) -> None:
+        os.write(2, explain(step))
+
+    return hear
 
 
 def checkpoint_directory(parsed: "Parsed") -> str:

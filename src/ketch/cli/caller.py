@@ -2,16 +2,24 @@
 
 import os
 
-from ketch.cli.flags import UsageError, client_file
+from ketch.cli.flags import Flag, UsageError, client_file
 from ketch.errors import InvalidArgumentError
+from ketch.spec.flag import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.cli.client_configuration import ClientConfiguration
     from ketch.cli.flags import Parsed
     from ketch.engine.requests.wire import Value
     from ketch.engine.settings import Settings
 
+EXPLAIN = Flag(
+    "explain", "", "bool",
+    "Say on standard error what is done, step by step (text|json|commands)",
+    default="", metavar='form[="text"]', convert=later("told", "form"),
+)  # fmt: skip
 # ctrl-p,ctrl-q: ``detach_keys.DEFAULT``, which few starts have to load.
 USUAL_KEYS = b"\x10\x11"
 
@@ -72,3 +80,12 @@ def detach_keys(parsed: "Parsed", configuration: "ClientConfiguration | None") -
             f"invalid detach keys ({text}): unknown key {error}",
             "keys are single characters, or ctrl- and one of a-z@[\\]^_, parted by commas",
         ) from error
+
+
+def explainer(parsed: "Parsed") -> "Callable[[bytes], bytes] | None":
+    """What writes of steps what ``--explain`` asks for, None where it does not."""
+    if not parsed.values.get("explain"):
+        return None
+    from ketch.cli.explaining import Explainer  # noqa: PLC0415 - seldom wanted
+
+    return Explainer(parsed.text("explain")).take

@@ -1,7 +1,14 @@
 """``ketch exec``: run another program in a running container."""
 
 from ketch.cli import session
-from ketch.cli.caller import about_caller, client_configuration, detach_keys, require_terminal
+from ketch.cli.caller import (
+    EXPLAIN,
+    about_caller,
+    client_configuration,
+    detach_keys,
+    explainer,
+    require_terminal,
+)
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.requests import launch
 from ketch.spec.flag import later
@@ -24,6 +31,7 @@ EXEC = Command(
             convert=later("environment", "variable"),
         ),
         Flag("env-file", "", "list", "Read environment variables from a file"),
+        EXPLAIN,
         Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
         Flag("privileged", "", "bool", "Give extended privileges to the command"),
         Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
@@ -53,6 +61,7 @@ def exec_(settings: "Settings", arguments: list[str]) -> int:
             **(session.window() if terminal else {}),
         },
         session.Signals(every=False),
+        explainer(parsed),
     )
     try:
         started.await_started()

@@ -5,7 +5,13 @@ zygote, does the rest and outlives the client.
 """
 
 from ketch.cli import session
-from ketch.cli.caller import about_caller, client_configuration, detach_keys, require_terminal
+from ketch.cli.caller import (
+    about_caller,
+    client_configuration,
+    detach_keys,
+    explainer,
+    require_terminal,
+)
 from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine.requests import launch, wire
 from ketch.errors import ImageNotFoundError, InvalidArgumentError
@@ -13,8 +19,6 @@ from ketch.spec.options import CREATE_OPTIONS, OPTIONS, pull_policy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.cli.client_configuration import ClientConfiguration
     from ketch.cli.flags import Parsed
     from ketch.engine.requests.wire import Value
@@ -136,12 +140,3 @@ def _ask(
             raise
     pull(missing=True)
     return ask()
-
-
-def explainer(parsed: "Parsed") -> "Callable[[bytes], bytes] | None":
-    """What writes of steps what ``--explain`` asks for, None where it does not."""
-    if not parsed.values.get("explain"):
-        return None
-    from ketch.cli.explaining import Explainer  # noqa: PLC0415 - seldom wanted
-
-    return Explainer(parsed.text("explain")).take

@@ -24,7 +24,7 @@ from ketch.runtime.handshake import Channel, run_child
 from ketch.runtime.mappings import become_root
 from ketch.runtime.process import ProcessSetup, set_limits, set_oom_score, too_many_processes
 from ketch.runtime.steps import JoinKeyring
-from ketch.spec.told import Told
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def enter(
         entry = _Entry(setup, theirs, streams, init_pidfd, root, flags)
         entry.preserved = preserved
         if explain is not None:
+            explain(_tell_entrance(init_pid, flags, setup))
             ours.hear = explain
             entry.say = theirs.say
         if new_keyring and container_id:
@@ -239,8 +240,6 @@ def _cross(entry: _Entry, writer: int) -> None:
     setup.look_back()
     # A container with CAP_SYS_PTRACE can take descriptors out of even this process.
     process.close_all_but(entry.needed() | {writer})
-    if entry.say:
-        entry.say(_tell_entrance(entry))
     # Not yet the cgroup namespace: from inside, no one may be cloned into a cgroup while still in
     # one that lies outside (ENOENT under nsdelegate, cgroups(7)).
     namespaces.setns(entry.init_pidfd, entry.flags & ~namespaces.CLONE_NEWCGROUP)
@@ -258,10 +257,18 @@ def _cross(entry: _Entry, writer: int) -> None:
     run_child(entry.channel, lambda: _become(entry))
 
 
-def _tell_entrance(entry: _Entry) -> Told:
-    own = [kind for kind, (flag, _) in namespaces.KINDS.items() if entry.flags & flag]
+def _tell_entrance(init_pid: int, flags: int, setup: ProcessSetup) -> Told:
+    own = [kind for kind, (flag, _) in namespaces.KINDS.items() if flags & flag]
+    values = [("namespaces", " ".join(own)), ("of", f"process {init_pid}")]
+    kinds = " ".join(f"--{'net' if kind == 'network' else kind}" for kind in own)
+    by_hand = [
+        f"exec env -i {' '.join(map(quote, setup.environment))}"
+        f" /usr/bin/nsenter --target {init_pid} {kinds} --root --wdns={quote(setup.directory)}"
+        f" --setuid {setup.uid} --setgid {setup.gid} {' '.join(map(quote, setup.arguments))}",
+        "# with all capabilities and all system calls: no tool of a shell's is left to take them",
+    ]
     words = "enter the container's namespaces · setns(2)"
-    return Told("namespaces", words, [("namespaces", " ".join(own))])
+    return Told("namespaces", words, values, outside=by_hand)
 
 
 def _clone(flags: int, into: int | None) -> tuple[int, int]:
@@ -302,7 +309,7 @@ def _become(entry: _Entry) -> None:
     channel.reached("created")
     channel.await_go("start")
     if entry.say:
-        entry.say(setup.tell_program(path))
+        entry.say(setup.tell_program(path, by_hand=False))
     setup.execute(path)
 
 

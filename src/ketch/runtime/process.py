@@ -237,16 +237,24 @@ class ProcessSetup:
         groups = "kept" if self.keeps_groups else " ".join(map(str, self.groups)) or "none"
         return Told("privileges", words, [("groups", groups), ("umask", f"{self.umask:04o}")])
 
-    def tell_program(self, path: str) -> Told:
+    def tell_program(self, path: str, *, by_hand: bool = True) -> Told:
         """What there is to tell of the program that the process becomes.
 
         Args:
             path: what ``find_program`` found.
+            by_hand: whether to tell how it is done by hand, once the root is the container's.
         """
+        values = [("arguments", " ".join(map(quote, self.arguments)))]
+        values += [("environment", one) for one in self.environment]
+        values += [("directory", self.directory)]
+        commands = self._program_by_hand(path) if by_hand else ()
+        return Told("program", f"become {path} · execve(2)", values, inside=commands)
+
+    def _program_by_hand(self, path: str) -> list[str]:
         kept = ",".join("+" + name.removeprefix("CAP_").lower()
                         for name in to_names(self.capabilities.bounding))  # fmt: skip
         groups = ",".join(f"+{group}" for group in self.groups) or "''"
-        by_hand = [
+        return [
             f"umask {self.umask:04o}",
             "exec $host ./usr/bin/setpriv"
             f" --bounding-set={','.join(filter(None, ('-all', kept)))} --inh-caps=-all"
@@ -255,10 +263,6 @@ class ProcessSetup:
             f" $host ./usr/sbin/chroot --userspec=+{self.uid}:+{self.gid} --groups={groups} /"
             f" {' '.join(map(quote, [path, *self.arguments[1:]]))}",
         ]
-        values = [("arguments", " ".join(map(quote, self.arguments)))]
-        values += [("environment", one) for one in self.environment]
-        values += [("directory", self.directory)]
-        return Told("program", f"become {path} · execve(2)", values, inside=by_hand)
 
     def execute(self, path: str) -> None:
         """Become the program; does not return.

@@ -32,13 +32,21 @@ if TYPE_CHECKING:
     from ketch.engine.settings import Settings
     from ketch.spec.container import ExecConfig, Request
     from ketch.spec.runtime import Config, Process
+    from ketch.spec.told import Say
 
 
 _CANNOT_RUN = 126
 _KINDS = {"AttachStdout": wire.OUTPUT, "AttachStderr": wire.ERRORS}
 
 
-def execute(engine: "Engine", session: "Exec", client: "Client", *, detached: bool) -> int:
+def execute(
+    engine: "Engine",
+    session: "Exec",
+    client: "Client",
+    *,
+    detached: bool,
+    explain: "Say | None" = None,
+) -> int:
     """Run a session's program in its container until it ends.
 
     Args:
@@ -46,6 +54,7 @@ def execute(engine: "Engine", session: "Exec", client: "Client", *, detached: bo
         session: what to run, and which streams its client has; the caller has claimed it.
         client: who asked; is told when the program runs, and stays attached unless detached.
         detached: whether that is all the client wants.
+        explain: takes what is told of each step, when it begins.
 
     Returns:
         The program's exit status.
@@ -58,7 +67,7 @@ def execute(engine: "Engine", session: "Exec", client: "Client", *, detached: bo
     container = engine.containers.find(session.container_id)
     try:
         with ExitStack() as held:
-            supervisor = start(engine, container, session, held, client)
+            supervisor = start(engine, container, session, held, client, explain=explain)
             if detached:
                 client.close()
             else:
@@ -82,6 +91,7 @@ def start(
     client: "Client | None" = None,
     *,
     log: "Log | None" = None,
+    explain: "Say | None" = None,
 ) -> Supervisor:
     """Run a session's program.
 
@@ -92,6 +102,7 @@ def start(
         held: owns what is needed as long as it runs.
         client: who is told, or None.
         log: where its output goes, or None.
+        explain: takes what is told of each step, when it begins.
 
     Returns:
         Who watches over it, to be run.
@@ -105,7 +116,7 @@ def start(
     if pidfd is None:
         raise ConflictError(f"container {container.id} is not running")
     try:
-        return _start(engine, container, session, held, client, log, pidfd)
+        return _start(engine, container, session, held, client, log, pidfd, explain)
     except (FileNotFoundError, ProcessLookupError) as error:
         if await_readable(pidfd, 0):  # it has ended meanwhile
             raise ConflictError(f"container {container.id} is not running") from error
@@ -124,6 +135,7 @@ def _start(
     client: "Client | None",
     log: "Log | None",
     pidfd: int,
+    explain: "Say | None",
 ) -> Supervisor:
     asked = session.config
     directory = engine.settings.container_directory(container.id)
@@ -151,6 +163,7 @@ def _start(
         streams.given,
         config=config,
         container_id=container.id,
+        explain=explain,
         notified=notified,
     )
     held.callback(entered.close)

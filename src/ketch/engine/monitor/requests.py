@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
     from ketch.spec.container import ExecConfig, Request
+    from ketch.spec.told import Say
 
     Fields = Mapping[str, wire.Value]
     Work = Callable[[Client, Fields], None]
@@ -154,7 +155,7 @@ def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
         client=client,
         attached=not detached,
         gives=bool(config.get("AttachStdin")) and not detached,
-        explain=client.explain if fields.get("--explain") else None,
+        explain=_explain(client, fields),
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
     )
@@ -201,6 +202,7 @@ def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
         lifetime=fields.get("lifetime") == "process",
         checkpoint=checkpoint,
         window=_window(fields),
+        explain=_explain(client, fields),
     )
     _begin(engine, container, channel, manner)
 
@@ -309,7 +311,8 @@ def _exec(client: Client, fields: "Fields") -> None:
         asked["ConsoleSize"] = window
     engine = _engine(fields)
     session = engine.execs.claim(engine.execs.create(reference, asked).id)
-    client.ended(execution.execute(engine, session, client, detached=detached))
+    explain = _explain(client, fields)
+    client.ended(execution.execute(engine, session, client, detached=detached, explain=explain))
 
 
 def _exec_start(client: Client, fields: "Fields") -> None:
@@ -320,6 +323,11 @@ def _exec_start(client: Client, fields: "Fields") -> None:
         session.config["ConsoleSize"] = window
     detached = bool(fields.get("detach"))
     client.ended(execution.execute(engine, session, client, detached=detached))
+
+
+def _explain(client: Client, fields: "Fields") -> "Say | None":
+    """Who takes what is told of steps; None where the client has not asked for that."""
+    return client.explain if fields.get("--explain") else None
 
 
 def _window(fields: "Fields") -> list[int] | None:

@@ -8,12 +8,20 @@ from ketch.errors import UnavailableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.engine.settings import Settings
 
 _CHUNK_BYTES = 64 * 1024
 
 
-def start(settings: "Settings", reference: str, checkpoint: str = "", directory: str = "") -> str:
+def start(
+    settings: "Settings",
+    reference: str,
+    checkpoint: str = "",
+    directory: str = "",
+    hear: "Callable[[bytes], object] | None" = None,
+) -> str:
     """Start a container that exists; returns its identifier once its program runs.
 
     Args:
@@ -21,6 +29,7 @@ def start(settings: "Settings", reference: str, checkpoint: str = "", directory:
         reference: the container.
         checkpoint: name of the checkpoint that it is to go on from, or empty.
         directory: where that is, empty for the container's own.
+        hear: takes what is told of each step, as ``told.Told`` encodes it, and nothing at the end.
 
     Raises:
         NotFoundError: no such container.
@@ -31,9 +40,9 @@ def start(settings: "Settings", reference: str, checkpoint: str = "", directory:
     """
     fields: dict[str, wire.Value] = {
         "action": "start", "container": reference,
-        "checkpoint": checkpoint, "checkpoint-dir": directory,
+        "checkpoint": checkpoint, "checkpoint-dir": directory, "--explain": hear is not None,
     }  # fmt: skip
-    return _ask(settings, fields, wire.STARTED)
+    return _ask(settings, fields, wire.STARTED, hear)
 
 
 def checkpoint(
@@ -47,7 +56,12 @@ def checkpoint(
     _ask(settings, fields, wire.EXIT)
 
 
-def _ask(settings: "Settings", fields: "dict[str, wire.Value]", awaited: int) -> str:
+def _ask(
+    settings: "Settings",
+    fields: "dict[str, wire.Value]",
+    awaited: int,
+    hear: "Callable[[bytes], object] | None" = None,
+) -> str:
     """Ask a process for something; returns what comes with the frame that says that it is done."""
     fields |= settings.fields
     connection = launch.connect(settings)
@@ -58,6 +72,8 @@ def _ask(settings: "Settings", fields: "dict[str, wire.Value]", awaited: int) ->
             for kind, payload in decoder.feed(data):
                 if kind == wire.FAILED:
                     raise wire.error(payload)
+                if hear is not None and kind in {wire.STEP, awaited}:
+                    hear(payload if kind == wire.STEP else b"")
                 if kind == awaited:
                     return payload.decode()
     except ConnectionError:
