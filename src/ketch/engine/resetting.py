@@ -14,6 +14,7 @@ from signal import SIGKILL, pidfd_send_signal
 
 from ketch.engine import places
 from ketch.engine.files import image_mounts
+from ketch.engine.images.images import COLLECTED
 from ketch.engine.monitor import stepping
 from ketch.engine.networks import kernel, reclaiming, records, sandboxes
 from ketch.errors import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 DATABASE = "ketch.db"
 
 # The database goes last, after all the rest: so what was interrupted can be done again.
-_ROOT_FILES = ("collected", "images.lock", "index.json", "oci-layout", places.MACHINE,
+_ROOT_FILES = (COLLECTED, "images.lock", "index.json", "oci-layout", places.MACHINE,
                f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE)  # fmt: skip
 _ROOT_DIRECTORIES = (
     "blobs", "build-cache", "builds", "containers", "ingest", "mounts", "seccomp", "snapshots",

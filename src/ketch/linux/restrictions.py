@@ -9,11 +9,13 @@ import errno
 import os
 
 from ketch.errors import UnavailableError
+from ketch.linux import capabilities, namespaces
 
 USER_NAMESPACES_MAX = "user.max_user_namespaces"
 DEBIANS = "kernel.unprivileged_userns_clone"
 UBUNTUS = "kernel.apparmor_restrict_unprivileged_userns"
 PROFILE = f"{os.path.dirname(os.path.abspath(__file__))}/apparmor.profile"
+_SYS_ADMIN = 1 << 21  # capabilities(7)
 FIRST_PORT = "net.ipv4.ip_unprivileged_port_start"
 
 
@@ -50,6 +52,23 @@ def of_user_namespaces() -> UnavailableError | None:
             "apparmor_parser -r /etc/apparmor.d/ketch",
         )
     return None
+
+
+def of_root() -> UnavailableError | None:
+    """Why root can start no containers, as in a container that is given little."""
+    if not capabilities.get()[0] & _SYS_ADMIN:
+        return UnavailableError(
+            "root lacks CAP_SYS_ADMIN here",
+            "have whoever made this container give it that, as --privileged does, or run ketch "
+            "outside",
+        )
+    if namespaces.in_initial_user_namespace() or namespaces.owns("mnt"):
+        return None
+    return UnavailableError(
+        "this user namespace has no mount namespace of its own",
+        "make one with it, as unshare --mount does, or run ketch outside, where it makes all that "
+        "it needs",
+    )
 
 
 def refused(error: OSError) -> UnavailableError:

@@ -99,7 +99,7 @@ add rule bridge ketch of-ipv6 ip6 saddr :: icmpv6 type nd-neighbor-solicit jump 
 add rule bridge ketch of-ipv6 iifname . ip6 saddr @own6 accept
 add rule bridge ketch of-ipv6 ip6 saddr @taken6 drop
 add rule bridge ketch of-ipv6 ip6 saddr fe80::/10 accept
-add rule bridge ketch of-ipv6 ip6 saddr :: meta l4proto ipv6-icmp accept
+add rule bridge ketch of-ipv6 ip6 saddr :: meta l4proto 58 accept
 add rule bridge ketch of-ipv6 iifname @free accept
 add rule bridge ketch of-ipv6 drop
 add rule bridge ketch target iifname . @th,64,128 @targets return

@@ -241,7 +241,9 @@ class MountOperation:
         elif error.errno == errno.EPERM and self.type in _OWNED_BY:
             hint = (
                 f"in a user namespace {self.type} needs the container's own {_OWNED_BY[self.type]} "
-                "namespace, and nothing hidden in the host's: bind the host's instead"
+                "namespace, and nothing hidden in the host's: bind that instead; in a container, "
+                "have it made with nothing hidden (--security-opt systempaths=unconfined, podman's "
+                "unmask=ALL)"
             )
         return InvalidArgumentError(f"{self.where}: {self.destination}: {in_words(error)}", hint)
 

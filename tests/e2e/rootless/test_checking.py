@@ -218,6 +218,26 @@ def test_ranges_that_cannot_be_count_as_far_as_they_can(
     assert bool(found["Remedy"]) == bool(said)
 
 
+def test_networks_need_no_list_of_protocols(user: User) -> None:
+    """As in an image without Debian's netbase."""
+    engine = Engine("ketch", [*user.prefix(XDG_RUNTIME_DIR=session(user, "bare")), "ketch"])
+    with in_place(user, "/etc/protocols", b""):
+        assert engine.ok("run", "--rm", "busybox", "id", "-u") == "0"
+
+
+def test_a_root_that_lacks_the_privilege_is_told_of_it(ketch: Engine) -> None:
+    """As in a container that is given what Docker's have by default."""
+    engine = Engine("ketch", ["setpriv", "--bounding-set=-sys_admin", *ketch.prefix])
+    check = engine("system", "check", "--format", "json")
+    assert check.status == 1
+    found = offers(check.out)["privileges"]
+    assert found["State"] == "no"
+    start = engine("run", "--rm", "busybox", "true")
+    assert start.status == 125
+    assert f"containers cannot be started here: {found['Detail']}" in start.err
+    assert found["Remedy"] in start.err
+
+
 def test_root_is_told_of_the_kernel(ketch: Engine) -> None:
     found = offers(ketch.ok("system", "check", "--format", "json"))
     assert {name for name in found if found[name]["State"] == "yes"} >= {

@@ -83,6 +83,7 @@ def document(offer: Offer) -> dict[str, str | bool]:
 
 
 def _for_root(settings: "Settings") -> "Iterator[Offer]":
+    yield _offer("privileges", restrictions.of_root(), is_needed=True)
     restricted = restrictions.of_user_namespaces()
     yield _offer("user namespaces", restricted)
     yield from _storage(settings)

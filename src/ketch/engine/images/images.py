@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ketch.spec.reference import Reference
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
-_COLLECTED = "collected"  # a file of the engine's directory, while there should be no garbage
+COLLECTED = "collected"  # a file of the engine's directory, while there should be no garbage
 _CACHED_LAYERS = "SELECT chain_id FROM build_layer"
 
 
@@ -345,7 +345,7 @@ class Images:
                 self.expect_garbage()
                 return set()
             # Before it is looked what is used: what gets unused from now on is expected anew.
-            with contextlib.suppress(OSError), open(f"{self.root}/{_COLLECTED}", "wb"):
+            with contextlib.suppress(OSError), open(f"{self.root}/{COLLECTED}", "wb"):
                 pass
             self.content.delete_unfinished()
             snapshotter.remove_unfinished()
@@ -369,14 +369,14 @@ class Images:
     def expect_garbage(self) -> None:
         """Say that there may be something to collect; it takes no room on the disk."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self.root}/{_COLLECTED}")
+            os.unlink(f"{self.root}/{COLLECTED}")
 
     def may_have_garbage(self) -> bool:
         """Whether somebody has said so since the last collection, or there was none.
 
         To ask takes no time; to collect, as long as there are images.
         """
-        return not os.path.exists(f"{self.root}/{_COLLECTED}")
+        return not os.path.exists(f"{self.root}/{COLLECTED}")
 
     # How
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from ketch.engine.requests import launch
 from ketch.errors import ENGINE_FAILED, PermissionDeniedError, UnavailableError
-from ketch.linux import libc, malloc, mount, namespaces, process, signals
+from ketch.linux import libc, malloc, mount, process, signals
 
 IDLE_SECONDS = 60
 _REFUSAL_MS = 500
@@ -190,15 +190,14 @@ def _refuse(error: Exception, *, alone: bool) -> None:
         alone: whether the socket is a client's, not one where clients come.
     """
     from ketch.engine.requests import wire  # noqa: PLC0415 - few have to be told
+    from ketch.linux import restrictions  # noqa: PLC0415 - likewise
 
-    message = f"containers cannot be started here: {error}"
-    refused = isinstance(error, OSError) and error.errno == errno.EPERM
-    hint = "that needs root, with CAP_SYS_ADMIN" if refused else ""
-    if refused and not namespaces.in_initial_user_namespace() and not namespaces.owns("mnt"):
-        hint = (
-            "this user namespace has no mount namespace of its own: make one with it, as unshare "
-            "--mount does, or run ketch outside, where it makes all that it needs"
-        )
+    message, hint = f"containers cannot be started here: {error}", ""
+    if isinstance(error, OSError) and error.errno == errno.EPERM:
+        hint = "that needs root, with CAP_SYS_ADMIN"
+        if missing := restrictions.of_root():
+            message = f"containers cannot be started here: {missing.message}"
+            hint = missing.hint
     told = wire.encode_failure(ENGINE_FAILED, message, hint, PermissionDeniedError.__name__)
     failure = wire.frame(wire.FAILED, told)
     socket = _socket.socket(fileno=launch.SOCKET)
