@@ -22,6 +22,7 @@ def test_the_containers_groups_stay_whoever_it_runs_as(engine: Engine, running: 
         assert engine.ok("exec", *user, running, "id", "-G") == groups
 
 
+@pytest.mark.user
 @pytest.mark.served
 def test_what_cannot_be_run_is_126(engine: Engine, running: str) -> None:
     for words in (["-w", "/nodir"], ["-w", "relative"], ["-u", "nope"], ["-u", "0:nope"]):

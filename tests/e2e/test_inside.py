@@ -44,6 +44,7 @@ def test_mounts_do_not_propagate(engine: Engine) -> None:
     assert inside(engine, "grep -c shared: /proc/self/mountinfo; true") == ["0"]
 
 
+@pytest.mark.user
 def test_mounts_are_dockers(engine: Engine) -> None:
     """Mount point, type and options of everything that docker mounts by itself."""
     script = """awk '{print $2, $3, substr($4, 1, 2)}' /proc/mounts | grep -v '^/sys/fs/cgroup'"""
@@ -244,6 +245,7 @@ def test_no_new_privileges(engine: Engine) -> None:
     assert inside(engine, script, "--security-opt", "no-new-privileges") == ["1"]
 
 
+@pytest.mark.user
 def test_no_stray_descriptors(engine: Engine) -> None:
     """The listing's own descriptor is the one above 2."""
     out = engine.ok("run", "--rm", "busybox", "ls", "/proc/self/fd")
@@ -292,6 +294,7 @@ def test_only_the_containers_processes_are_seen(engine: Engine) -> None:
     ]
 
 
+@pytest.mark.user
 def test_the_host_files(engine: Engine) -> None:
     hosts, hostname = (
         inside(engine, f"cat {path}", "-h", "boat", "--add-host", "pier:192.0.2.9")

@@ -31,6 +31,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.user
 def test_ps_shows_what_runs(engine: Engine) -> None:
     identity = start(engine, "shown", POLITE)
     header, row = engine.ok("ps").splitlines()
@@ -263,6 +264,7 @@ def test_of_each_of_many_that_are_removed_is_told(ketch: Engine) -> None:
     assert by_container == {each: ["kill", "die 137", "destroy"] for each in identities}
 
 
+@pytest.mark.user
 def test_images_tag_and_rmi(engine: Engine) -> None:
     engine.ok("tag", "busybox", "other/name:v1")
     assert "other/name" in engine.ok("images")

@@ -85,6 +85,7 @@ def test_a_network_is_what_was_asked_for(engine: Engine, network: str) -> None:
     )
 
 
+@pytest.mark.user
 def test_a_container_on_networks(engine: Engine, network: str) -> None:
     engine.ok("network", "create", "--internal", "--subnet", "10.214.7.0/24", "inner")
     try:
@@ -148,6 +149,7 @@ def test_what_cannot_be_is_told(
     assert message in result.err
 
 
+@pytest.mark.user
 @pytest.mark.ketch_only("the tests' docker has its host's network in a namespace")
 def test_a_published_port(ketch: Engine) -> None:
     port = free_port()

@@ -64,6 +64,7 @@ def test_output_is_passed_on_byte_for_byte(engine: Engine) -> None:
     assert out == bytes(range(256))
 
 
+@pytest.mark.user
 def test_a_large_output_arrives_whole(engine: Engine) -> None:
     process = engine.start(*RUN, "sh", "-c", "yes 0123456789 | head -c 20000000")
     out, _ = process.communicate(timeout=60)
@@ -127,6 +128,7 @@ def test_the_callers_terminal_is_as_before_afterwards(engine: Engine) -> None:
     assert after == before
 
 
+@pytest.mark.user
 @pytest.mark.served
 def test_interrupt_on_a_terminal_reaches_the_program(engine: Engine) -> None:
     child = engine.terminal("run", "--rm", "-it", "busybox", "sh")

@@ -75,6 +75,7 @@ def test_a_program_that_is_missing_leaves_its_reason(engine: Engine) -> None:
     engine.ok("rm", "missing")
 
 
+@pytest.mark.user
 def test_restart_makes_a_new_process_in_the_same_container(engine: Engine) -> None:
     engine.ok("run", "-d", "--name", "again", "busybox", "sh", "-c", f"date > /made; {POLITE}")
     until(lambda: engine("logs", "again").out == "up\n")
@@ -97,6 +98,7 @@ def test_restart_keeps_what_is_removed_when_it_ends(engine: Engine) -> None:
 # Attach
 
 
+@pytest.mark.user
 def test_several_attach_at_once(engine: Engine) -> None:
     script = "until read -t 1 word; do echo here; done; echo got $word; read word; exit 4"
     engine.ok("run", "-di", "--name", "shared", "busybox", "sh", "-c", script)

@@ -5,6 +5,7 @@ import pytest
 from tests.security.hostile import make_image
 from tests.support.archives import member
 from tests.support.commands import Engine
+from tests.support.users import UsersEngine
 
 # Names that are numbers, and lead to root and to another group.
 PASSWD = b"""\
@@ -31,6 +32,7 @@ def poisoned(engine: Engine) -> str:
     return make_image(engine, "poisoned", *files, without=("etc/passwd", "etc/group"))
 
 
+@pytest.mark.user
 def test_a_number_is_nobodys_name(engine: Engine, poisoned: str) -> None:
     expected = {
         "1000": "1000 0 0 /",
@@ -39,6 +41,11 @@ def test_a_number_is_nobodys_name(engine: Engine, poisoned: str) -> None:
         "+2000:crew": "2000 3000 3000 /home/bob",
         "2147483647:2147483647": "2147483647 2147483647 2147483647 /",
     }
+    if isinstance(engine, UsersEngine):  # who has not so many ids
+        beyond = expected.popitem()[0]
+        refused = engine("run", "--rm", "--net", "none", "-u", beyond, poisoned, "true")
+        assert refused.status == 125
+        assert "groups 2147483647: this user namespace has not all of these" in refused.err
     ran = {
         user: engine.ok("run", "--rm", "--net", "none", "-u", user, poisoned, *WHO)
         for user in expected

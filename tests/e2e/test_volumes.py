@@ -58,6 +58,7 @@ def run(engine: Engine, *words: str) -> str:
     return engine.ok("run", "--rm", "--network", "none", *words)
 
 
+@pytest.mark.user
 @pytest.mark.usefixtures("clean")
 def test_a_volume_is_filled_from_the_image_and_outlives_containers(
     engine: Engine, image: str
@@ -128,6 +129,7 @@ def test_volumes_of_other_containers(engine: Engine, tmp_path: pathlib.Path) -> 
     assert len(volumes(engine)) == 2
 
 
+@pytest.mark.user
 @pytest.mark.usefixtures("clean")
 def test_options_of_the_local_driver(engine: Engine, tmp_path: pathlib.Path) -> None:
     engine.ok("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o",

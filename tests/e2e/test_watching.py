@@ -41,6 +41,7 @@ def test_a_line_that_never_ended_is_shown_as_it_is(engine: Engine, driver: str) 
     engine.ok("rm", "begun")
 
 
+@pytest.mark.user
 @pytest.mark.parametrize("driver", ["json-file", "local"])
 def test_logs(engine: Engine, driver: str) -> None:
     engine("run", "--name", "said", "--log-driver", driver, "busybox", "sh", "-c", SCRIPT)
@@ -262,6 +263,7 @@ def test_lists(engine: Engine, sleeper: str) -> None:
         engine("rm", "-f", "ended")
 
 
+@pytest.mark.user
 def test_inspect(engine: Engine, sleeper: str) -> None:
     template = "{{.Name}}"
     assert engine.ok("inspect", "-f", template, sleeper, "bridge", "seen-data") == (
@@ -310,6 +312,7 @@ def test_stats_of_a_link_with_a_name_that_is_no_ascii(ketch: Engine) -> None:
     ketch.ok("rm", "-f", "odd")
 
 
+@pytest.mark.user
 def test_top(engine: Engine, sleeper: str) -> None:
     head, line = engine.ok("top", sleeper).splitlines()
     assert head.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
