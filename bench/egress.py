@@ -23,7 +23,7 @@ _MEGABYTE = 1 << 20
 _SCRIPT = r"""
 import socket, ssl, sys, threading, time
 what, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-address = socket.gethostbyname("server.localhost")
+address = socket.gethostbyname("host.docker.internal")
 begun = time.monotonic()
 if what == "bulk":
     with socket.create_connection((address, port)) as made:
@@ -36,7 +36,7 @@ else:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     said = ssl.MemoryBIO()
-    hello = context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="server.localhost")
+    hello = context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="host.docker.internal")
     try:
         hello.do_handshake()
     except ssl.SSLWantReadError:
@@ -72,7 +72,7 @@ def main() -> int:
             _served(stack, _pour, options.megabytes), _served(stack, _alert, 0),
         ]  # fmt: skip
         programs = {place: place for place in ("/usr", "/lib", "/lib64") if os.path.exists(place)}
-        rules = [f"server.localhost@127.0.0.1:{port}" for port in ports]
+        rules = [f"host.docker.internal@127.0.0.1:{port}" for port in ports]
         with ketch.Sandbox.create(
             "busybox", engine=engine, mounts=programs, egress=rules, cpus=os.cpu_count() or 1
         ) as sandbox:

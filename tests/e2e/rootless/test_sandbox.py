@@ -53,9 +53,9 @@ server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 port = server.server_address[1]
 limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus", "pids"))
-rule = f"web.localhost@127.0.0.1:{port}"
+rule = f"host.docker.internal@127.0.0.1:{port}"
 with ketch.Sandbox.create("busybox", engine=engine, egress=[rule], **limits) as sandbox:
-    said = sandbox.run(f"wget -q -O - http://web.localhost:{port}/")
+    said = sandbox.run(f"wget -q -O - http://host.docker.internal:{port}/")
     assert said.text == "SERVED", (said, sandbox.connections())
     assert sandbox.run("nslookup other.example").status
     assert sandbox.run("echo x | nc -w 2 192.0.2.7 80").text == ""

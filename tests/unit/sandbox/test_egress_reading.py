@@ -324,7 +324,9 @@ def test_what_a_guest_says_is_shown_harmlessly(text: str) -> None:
 
 def test_so_much_is_on_record_and_no_more() -> None:
     record = Record()
+    record.refuse("tcp", "a.example", "", "")
     for number in range(KEPT_MAX + 5):
         record.refuse("udp", "", str(number), "")
-    assert len(record.seen()) == KEPT_MAX
+    assert len(record.seen()) == KEPT_MAX + 1
+    assert record.seen()[0].name == "a.example"
     assert record.seen()[-1].address == str(KEPT_MAX + 4)

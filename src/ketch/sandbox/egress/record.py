@@ -1,4 +1,4 @@
-"""What a sandbox has tried to reach: the last few thousand attempts, each with what came of it."""
+"""What a sandbox has tried to reach: the last few thousand attempts, and what came of each."""
 
 import threading
 import time
@@ -77,17 +77,20 @@ class Attempt:
 
 
 class Record:
-    """The attempts of one sandbox; it can be used from several threads."""
+    """The attempts of one sandbox; it can be used from several threads.
+
+    Each kind has room of its own, so that a flood of datagrams or lookups hides no connection.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: deque[Attempt] = deque(maxlen=KEPT_MAX)
+        self._kept: dict[str, deque[Attempt]] = {}
 
     def begin(self, kind: str, name: str = "", address: str = "") -> Attempt:
         """One begins."""
         attempt = Attempt(kind, name, address)
         with self._lock:
-            self._kept.append(attempt)
+            self._kept.setdefault(kind, deque(maxlen=KEPT_MAX)).append(attempt)
         return attempt
 
     def refuse(self, kind: str, name: str, address: str, reason: str) -> None:
@@ -97,8 +100,8 @@ class Record:
     def seen(self) -> list[Connection]:
         """Those that are kept, the oldest first."""
         with self._lock:
-            kept = list(self._kept)
-        return [one.seen() for one in kept]
+            kept = [one for kind in self._kept.values() for one in kind]
+        return [one.seen() for one in sorted(kept, key=lambda one: one.time)]
 
 
 def printable(text: str) -> str:

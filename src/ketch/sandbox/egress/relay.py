@@ -332,7 +332,7 @@ class _Passage:
                 name=self._name, seconds=_BEGINNING_SECONDS,
             )  # fmt: skip
         except (OSError, RefusedError) as error:
-            self._tell(502 if isinstance(error, OSError) else 403, _words(error), guest)
+            self._tell_unreached(error, guest)
             self._attempt.verdict = ""
             raise
         requests = http_requests.Requests(self._check_opened, scheme="https")
@@ -365,7 +365,7 @@ class _Passage:
         try:
             server = self._connect(self._name, rules)
         except (OSError, RefusedError) as error:
-            self._tell(502 if isinstance(error, OSError) else 403, str(error))
+            self._tell_unreached(error)
             raise
         self._client.setblocking(False)
         outward = Read(self._client, server, requests.feed, passed)
@@ -432,6 +432,13 @@ class _Passage:
         pass_on((self._client, self._server), (outward, inward))
         if self._revoked:
             raise RefusedError(self._attempt.reason)
+
+    def _tell_unreached(self, error: Exception, guest: "TlsEnd | None" = None) -> None:
+        """Answer a request whose host cannot be reached; where it is, the guest is not to know."""
+        if isinstance(error, OSError):
+            self._tell(502, "the host cannot be reached", guest)
+        else:
+            self._tell(403, "the host is where no rule leads", guest)
 
     def _tell(self, status: int, reason: str, guest: "TlsEnd | None" = None) -> None:
         """Answer a request that is not passed on, so that whoever made it reads why."""

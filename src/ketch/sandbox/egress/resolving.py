@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ketch.sandbox.egress.policy import Address
 
 ADDRESSES_MAX = 16
+_HERE = {"host.docker.internal", "host.containers.internal"}  # Docker's and podman's
 _ANSWER_BYTES_MAX = 16 << 10
 _RECORDS_MAX = 256
 _ALIASES_MAX = 16
@@ -57,7 +58,7 @@ class Resolver:
         Raises:
             OSError: nobody says.
         """
-        if name.endswith(".localhost"):  # RFC 6761, 6.3: this machine, and nobody is asked
+        if name in _HERE:
             return [ip_address("127.0.0.1")]
         now = time.monotonic()
         with self._lock:
