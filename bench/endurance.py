@@ -179,7 +179,8 @@ class _User:
         """Have a program say so many thousand lines, ten thousand a second at the most."""
         self._engine.ok(*self._run, "-d", "--name", "talks", "--log-opt", "max-size=5m",
                         "--log-opt", "max-file=2", "busybox", "sh", "-c", _LOG_SCRIPT)  # fmt: skip
-        time.sleep(min(count * 1000 / _LINES_A_SECOND, seconds))
+        count = min(count, int(seconds * _LINES_A_SECOND / 1000) or 1)
+        time.sleep(count * 1000 / _LINES_A_SECOND)
         written_by = self._engine.ok("top", "talks", "-o", "pid,args")
         assert "yes" in written_by or "sleep" in written_by
         held = sum(path.stat().st_size for path in self._root.glob("containers/*/*-json.log*"))

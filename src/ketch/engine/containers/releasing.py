@@ -28,6 +28,7 @@ def release(
     left_behind: bool = False,
     late: "ExitStack | None" = None,
     say: "Say | None" = None,
+    cgroup: "cgroups.Manager | None" = None,
 ) -> None:
     """Release what a container held while it ran.
 
@@ -40,6 +41,7 @@ def release(
         left_behind: whether its monitor is gone, and nobody has its network namespace.
         late: takes what may wait for a while, to be closed when nobody waits any more.
         say: takes what is told of each step, when it begins.
+        cgroup: its cgroup; the one that its configuration names where None.
 
     Raises:
         KetchError, OSError: something could not be released; everything else was.
@@ -62,17 +64,23 @@ def release(
             late=late,
             say=say,
         )
-        steps.callback(_end_cgroup, settings, container, say)
+        steps.callback(_end_cgroup, settings, container, say, cgroup)
 
 
-def _end_cgroup(settings: "Settings", container: "Container", say: "Say | None") -> None:
-    """Take away the cgroup that a container's configuration names, and what lives on there."""
-    from ketch.engine.configuration import cgroup_paths  # noqa: PLC0415 - only for what has run
+def _end_cgroup(
+    settings: "Settings",
+    container: "Container",
+    say: "Say | None",
+    cgroup: "cgroups.Manager | None",
+) -> None:
+    """Take away a container's cgroup, by its configuration if need be, and what lives on there."""
+    if cgroup is None:
+        from ketch.engine.configuration import cgroup_paths  # noqa: PLC0415 - only for what has run
 
-    try:
-        cgroup = cgroup_paths.manager(settings, container)
-    except UnavailableError:
-        return  # written before the cgroup is made
+        try:
+            cgroup = cgroup_paths.manager(settings, container)
+        except UnavailableError:
+            return  # written before the cgroup is made
     if say and cgroup.directories:
         from ketch.cgroups import telling  # noqa: PLC0415 - seldom wanted
 

@@ -53,7 +53,8 @@ def finish(
     """
     engine = Engine(Settings.told(fields), Keeper.parent())
     told: list[str] | None = [] if fields.get("explain") else None
-    ended = unrecorded.End(status, time.time_ns(), oom_killed=_oom_killed(str(fields["cgroup"])))
+    cgroup = _cgroup(str(fields["cgroup"]))
+    ended = unrecorded.End(status, time.time_ns(), oom_killed=_oom_killed(cgroup))
     with _kept(engine.settings, str(fields["container"]), ended), ExitStack() as late:
         entering.enter_network(engine.settings)
         container = engine.containers.read(str(fields["container"]))
@@ -61,7 +62,9 @@ def finish(
         say = _tell_into(told)
         if say:
             say(telling.of_end(status, namespace, container.id[:12]))
-        release(engine, container, namespace, restarting=restarting, late=late, say=say)
+        release(
+            engine, container, namespace, restarting=restarting, late=late, say=say, cgroup=cgroup
+        )
         if say:
             say(telling.of_record(status, oom_killed=ended.oom_killed, restarting=restarting))
         engine.containers.mark_exited(
@@ -123,6 +126,7 @@ def release(
     restarting: bool = False,
     late: ExitStack | None = None,
     say: "Say | None" = None,
+    cgroup: cgroups.Manager | None = None,
 ) -> None:
     """Release what a container held while it ran; what cannot be is noted and left.
 
@@ -133,6 +137,7 @@ def release(
         restarting: whether its monitor keeps its socket for the next run.
         late: takes what may wait for a while, to be closed when nobody waits any more.
         say: takes what is told of each step, when it begins.
+        cgroup: its cgroup, where the caller has found it.
     """
     try:
         releasing.release(
@@ -143,17 +148,30 @@ def release(
             keep_socket=restarting,
             late=late,
             say=say,
+            cgroup=cgroup,
         )
     except (KetchError, OSError) as error:
         # The program has ended all the same, and its status must not be lost.
         mishaps.note(f"release what container {container.id} held", error)
 
 
-def _oom_killed(cgroup: str) -> bool:
+def _cgroup(path: str) -> cgroups.Manager | None:
+    """Returns the cgroup of a path; None where there are none, or it cannot be said."""
     try:
-        return cgroups.manager(cgroup, cgroups.usable(cgroup)).oom_kills() > 0
+        layout = cgroups.usable(path)
+    except OSError as error:
+        mishaps.note(f"look for {path}", error)
+        return None
+    return cgroups.manager(path, layout) if layout.hierarchies else None
+
+
+def _oom_killed(cgroup: cgroups.Manager | None) -> bool:
+    if cgroup is None:
+        return False
+    try:
+        return cgroup.oom_kills() > 0
     except (KetchError, OSError) as error:
-        mishaps.note(f"look for kills in {cgroup}", error)
+        mishaps.note(f"look for kills in {cgroup.path}", error)
         return False
 
 
