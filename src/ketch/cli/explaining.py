@@ -8,7 +8,9 @@ from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    _Write = Callable[[Told | None, Told | None], Iterator[str]]
 
 _COLOURS = {
     "namespaces": 36, "network": 34, "files": 32, "limits": 33, "privileges": 31, "program": 35,
@@ -34,9 +36,13 @@ class Explainer:
     def __init__(self, form: str, *, terminal: bool | None = None) -> None:
         if terminal is None:
             terminal = os.isatty(2)
-        write = {"json": _json, "commands": _Script().take, "text": _plain}[form]
-        self._write = _Groups("NO_COLOR" not in os.environ).take if (
-            form == "text" and terminal) else write  # fmt: skip
+        self._write: _Write
+        if form == "json":
+            self._write = _json
+        elif form == "commands":
+            self._write = _Script().take
+        else:
+            self._write = _Groups("NO_COLOR" not in os.environ).take if terminal else _plain
         self._last: Told | None = None
 
     def take(self, payload: bytes) -> bytes:

@@ -19,14 +19,22 @@ from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import bundle, devices, mounts, realtime, sharing
 from ketch.engine.containers.releasing import remove_cgroup
 from ketch.engine.files import at_rest
-from ketch.engine.monitor import deadlines, filtering, health, installers, subject, telling
+from ketch.engine.monitor import (
+    deadlines,
+    filtering,
+    health,
+    installers,
+    name_files,
+    subject,
+    telling,
+)
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.networks import pins, releasing, resolution, uplinks, wiring
 from ketch.engine.requests import launch, wire
 from ketch.errors import ConflictError, NotFoundError, UnavailableError, in_words
 from ketch.linux import beneath, process, procfs, removetree
 from ketch.linux.scopes import owned
-from ketch.network import names, nameserver
+from ketch.network import nameserver
 from ketch.runtime import create, init
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
@@ -306,7 +314,7 @@ def _create(
             say(telling.of_name_server(nameserver.ADDRESS))
         parts.resolver = resolution.register(settings, container.id, sandbox.descriptor)
         held.callback(parts.resolver.close)
-    files = shared.files(engine) or _write_name_files(directory, request, wires, apart, say)
+    files = shared.files(engine) or name_files.write(directory, request, wires, apart, say)
     if say:
         say(engine.images.snapshotter.describe(directory, container.image_reference))
     mapping = apart.mapping if apart is not None else None
@@ -458,41 +466,6 @@ def _apart_for_user(
             name, read_beneath(root, "/etc/passwd"), read_beneath(root, "/etc/group")
         )
     return user_namespaces.make_alone(user, held)
-
-
-def _write_name_files(
-    directory: str,
-    request: "Request",
-    wires: "wiring.Wiring",
-    apart: "UserNamespace | None",
-    say: "Say | None",
-) -> bundle.Files:
-    """Write what becomes the container's /etc/hosts, /etc/hostname and /etc/resolv.conf."""
-    config, resources = request["Config"], request["HostConfig"]
-    in_host_network = resources["NetworkMode"] == "host"
-    extra = resources.get("ExtraHosts", ())
-    gateways, addresses = wires.gateways, wires.addresses
-    if in_host_network:
-        hosts = names.host_hosts(resolution.read("/etc/hosts"), extra, gateways)
-    else:
-        domain = config.get("Domainname", "")
-        hosts = names.hosts(addresses, config["Hostname"], domain, extra, gateways)
-        hosts += "".join(link.hosts for link in wires.links)
-    files = bundle.Files(f"{directory}/hosts", f"{directory}/hostname", f"{directory}/resolv.conf")
-    written = (
-        (files.hosts, hosts),
-        (files.hostname, names.hostname(config["Hostname"])),
-        (files.resolv_conf, resolution.resolv_conf(resources, wires.servers, named=wires.named)),
-    )
-    if say:
-        say(telling.of_files(written))
-    for path, text in written:
-        _write(path, text)
-    if apart is not None and apart.mapping is None:
-        root = apart.uids.first_outside(), apart.gids.first_outside()
-        for path in (files.hosts, files.hostname, files.resolv_conf):
-            os.chown(path, *root)
-    return files
 
 
 def read_beneath(root: int, path: str) -> str:
