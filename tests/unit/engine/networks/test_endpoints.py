@@ -1,6 +1,8 @@
 """Memberships: addresses, ways out and published ports, with the host's routes given."""
 
+import errno
 import multiprocessing
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from ketch.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
+from ketch.network import ports
+from ketch.network.uplink.outside import RefusedError
 
 Routes = Callable[..., None]
 
@@ -314,6 +318,40 @@ def test_a_port_of_a_process_of_the_host_is_not_taken(engine: Endpoints) -> None
         entry = {"HostIp": "127.0.0.1", "HostPort": f"{number}-{number + 20}"}
         start(engine, "two", request(PortBindings={"80/tcp": [entry]}))
         assert engine.ports()["two"][0].host_port != number
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (RefusedError(errno.EADDRINUSE, "end it"), ConflictError),
+        (ConflictError("it is taken"), ConflictError),
+        (UnavailableError("nobody answers"), UnavailableError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_port_that_cannot_be_had_whole_is_not_kept_in_part(
+    engine: Endpoints, failure: BaseException, raised: type[BaseException]
+) -> None:
+    """Of two addresses one is taken, and the other is not to be had."""
+    taken: list[int] = []
+
+    class Outside(uplinks.Direct):
+        def bind(self, protocol: str, address: "ports.Address", port: int) -> int | None:
+            if taken:
+                raise failure
+            taken.append(ports.bind(protocol, address, port) or -1)
+            return taken[0]
+
+    create(engine, "both", "10.9.0.0/24", EnableIPv6=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    asked = request("both", PortBindings={"80/tcp": [{"HostIp": "", "HostPort": str(number)}]})
+    engine.declare("one", asked)
+    with pytest.raises(raised):
+        engine.acquire("one", asked, Outside())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(taken[0])
+    assert engine.ports() == {}
 
 
 def test_all_exposed_ports_are_published_on_free_ones(engine: Endpoints) -> None:
