@@ -144,6 +144,7 @@ def test_a_stream_too_many_waits_for_its_turn(passing: Passing, container: socke
             container.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 container.accept()
+            assert len(passing.relay._paused) == 1  # and nobody looks there meanwhile
             # Another container has its own share.
             beside = passing.add("two", "tcp", container.getsockname())
             container.settimeout(PATIENCE_SECONDS)

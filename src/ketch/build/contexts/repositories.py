@@ -27,6 +27,7 @@ from ketch.linux import descent
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
 from ketch.spec import git_urls
+from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,7 +153,7 @@ class Repositories:
                 raise UnavailableError("the checkout was removed meanwhile: try again")
         root = self._open(entry, _FILES, "")
         with open(os.open(_COMMITTED, os.O_RDONLY | os.O_CLOEXEC, dir_fd=entry)) as file:
-            time_s = int(file.read())
+            time_s = decimal(file.read())
         if subdirectory:
             root = self._open(root, subdirectory, repository.url.subdirectory)
         return Tree(root, identity=repository.identity(keep_git_dir), time_s=time_s)
@@ -258,7 +259,8 @@ class Repository:
     def fetch(self, *, keep_git_dir: bool, submodules: bool, tell: "Tell") -> str:
         """Check the commit out; returns a directory with the files, in its directory ``files``.
 
-        When it was committed is in its file ``committed``, in seconds since 1970.
+        When it was committed is in its file ``committed``, in seconds since 1970; nothing where
+        the commit does not say it.
         """
         self._count += 1
         made = f"{self._path}/checkout-{self._count}"
@@ -279,7 +281,7 @@ class Repository:
                 variables=here,
             )  # fmt: skip
             with open(f"{made}/{_COMMITTED}", "w") as file:
-                file.write(str(max(0, int(when))))
+                file.write(_seconds(when))
             if submodules and os.path.lexists(f"{files}/.gitmodules"):
                 self._git.run(
                     "submodule", "update", "--init", "--recursive", "--depth=1", "--progress",
@@ -422,6 +424,13 @@ def find(wanted: str, listed: str) -> tuple[Commit | None, set[str]]:
     return None, set()
 
 
+def _seconds(told: bytes) -> str:
+    """A commit's time as digits. Whoever made it may have written there what they like."""
+    time_s = decimal(told.decode("ascii", "replace").strip(), _SECONDS_DIGITS_MAX)
+    return "" if time_s is None else str(time_s)
+
+
+_SECONDS_DIGITS_MAX = 11  # until the year 5138
 _PREFIXES = ("refs/", "refs/heads/", "refs/tags/")
 
 

@@ -102,6 +102,31 @@ def test_a_commit_is_found_by_its_names(
     assert contexts.time_s(ContextSource(name="", context="context")) == 1_700_000_000
 
 
+@pytest.mark.parametrize(
+    ("committer", "time_s"),
+    [
+        ("committer A <a@b> 7 +0000", 7),
+        ("committer A <a@b> yesterday +0000", None),
+        ("committer A <a@b> 99999999999999999999999 +0000", None),
+        ("committer A <a@b> 100000000000 +0000", None),
+        ("committer A <a@b> -5 +0000", None),
+        ("committer A <a@b>", None),
+        ("encoding none", None),
+    ],
+)
+def test_a_commit_may_say_anything_of_when_it_is_of(
+    opened: Opened, server: FakeRegistry, project: Repository, committer: str, time_s: int | None
+) -> None:
+    tree = project("rev-parse", "main^{tree}")
+    text = f"tree {tree}\nauthor A <a@b> 1 +0000\n{committer}\n\nodd\n"
+    (project.path / "odd").write_text(text)
+    odd = project("hash-object", "-t", "commit", "-w", "--literally", "odd")
+    project("update-ref", "refs/heads/odd", odd)
+    contexts = opened(Git(url(server, "#odd")))
+    assert contexts.dockerfile() == (b"FROM two\n", "Dockerfile")
+    assert contexts.tree("context").time_s == time_s
+
+
 def test_a_commit_is_its_own_name(
     opened: Opened, server: FakeRegistry, project: Repository, root: pathlib.Path
 ) -> None:
