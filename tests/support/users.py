@@ -225,19 +225,11 @@ def made(run_name: str, *, subordinate_ids: bool = True) -> Iterator[User]:
         subordinate_ids: whether it has any.
     """
     name = f"ketch-{secrets.token_hex(4)}"
-    subprocess.run(["useradd", "--create-home", name], check=True)
+    # usermod(8) would not take ids away that a process has, be it another test's.
+    none = [] if subordinate_ids else ["--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"]
+    subprocess.run(["useradd", "--create-home", *none, name], check=True)
     place = None
     try:
-        if not subordinate_ids:
-            for option, ranges in (
-                ("--del-subuids", "/etc/subuid"),
-                ("--del-subgids", "/etc/subgid"),
-            ):
-                for line in pathlib.Path(ranges).read_text(encoding="utf-8").splitlines():
-                    owner, first, count = line.split(":")
-                    if owner == name:
-                        span = f"{first}-{int(first) + int(count) - 1}"
-                        subprocess.run(["usermod", option, span, name], check=True)
         entry = pwd.getpwnam(name)
         place = pathlib.Path(tempfile.mkdtemp(prefix=f"{run_name}-"))
         place.chmod(0o755)

@@ -31,6 +31,9 @@ _COVERABLE = frozenset({
 _UNLABELLED = frozenset({"proc", "sysfs"})
 _HELD = "/proc/self/fd/"
 _TMPFS_MODE = 0o1777  # the kernel's, where nothing is covered
+UNHIDDEN = "--security-opt systempaths=unconfined, or podman's unmask=ALL"
+"""How whoever makes a container leaves its /proc as it is."""
+
 _OWNED_BY = {"proc": "PID", "sysfs": "network", "mqueue": "IPC", "cgroup": "cgroup"}
 
 
@@ -242,8 +245,7 @@ class MountOperation:
             hint = (
                 f"in a user namespace {self.type} needs the container's own {_OWNED_BY[self.type]} "
                 "namespace, and nothing hidden in the host's: bind that instead; in a container, "
-                "have it made with nothing hidden (--security-opt systempaths=unconfined, podman's "
-                "unmask=ALL)"
+                f"have it made with nothing hidden: {UNHIDDEN}"
             )
         return InvalidArgumentError(f"{self.where}: {self.destination}: {in_words(error)}", hint)
 

@@ -62,7 +62,7 @@ def test_what_there_is(user: User) -> None:
     assert found["user namespaces"]["State"] == "yes"
     assert found["subordinate ids"]["Detail"] == "65536 users, 65536 groups"
     assert found["newuidmap"]["State"] == found["newgidmap"]["State"] == "yes"
-    assert found["overlay"]["State"] == "yes"
+    assert found["overlay"]["State"] == found["procfs"]["State"] == "yes"
     assert found["/dev/net/tun"]["State"] == "yes"
     assert found["packet filter"]["State"] == "yes"
     assert found["runtime directory"]["Detail"] == f"{user.session}/ketch"
@@ -216,6 +216,24 @@ def test_ranges_that_cannot_be_count_as_far_as_they_can(
     assert sum(int(line.split()[2]) for line in shown) == mapped
     assert said in found["Detail"]
     assert bool(found["Remedy"]) == bool(said)
+
+
+def test_a_procfs_of_which_some_is_hidden(user: User) -> None:
+    """As in a container, in which an ordinary user's containers cannot have one of their own."""
+    prefix = user.prefix(XDG_RUNTIME_DIR=session(user, "hidden"))
+    here = prefix.index("--")
+    script = 'mount --bind /dev/null /proc/timer_list; exec "$@"'
+    hide = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    engine = Engine("ketch", [*prefix[: here + 1], *hide, *prefix[here + 1 :], "ketch"])
+    check = engine("system", "check", "--format", "json")
+    assert check.status == 1
+    assert not json.loads(check.out)["CanRun"]
+    found = offers(check.out)["procfs"]
+    assert "some of /proc is hidden here" in found["Detail"]
+    start = engine("run", "--rm", "--network", "none", "busybox", "true")
+    assert start.status == 125
+    assert "--security-opt systempaths=unconfined" in start.err
+    assert "--security-opt systempaths=unconfined" in found["Remedy"]
 
 
 def test_networks_need_no_list_of_protocols(user: User) -> None:

@@ -3,6 +3,7 @@
 Every fact is asked of whoever depends on it, so that a start which fails says the same.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -15,14 +16,16 @@ from ketch.engine import places as engine_places
 from ketch.engine.home import entering, ids, places
 from ketch.errors import KetchError, UnavailableError
 from ketch.images import drivers, fuse_overlay
-from ketch.linux import filesystems, nftables, restrictions, tun
+from ketch.linux import filesystems, mount, namespaces, nftables, restrictions, tun
+from ketch.linux.scopes import owned
 from ketch.network.uplink import uplink
 from ketch.network.uplink.programs import PROGRAMS
 from ketch.runtime import mappings
+from ketch.runtime.mounts import UNHIDDEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ketch.engine.settings import Settings
 
@@ -98,6 +101,7 @@ def _for_user(settings: "Settings", refused: KetchError | None) -> "Iterator[Off
     for name in ("newuidmap", "newgidmap"):
         yield _program_of_ids(name)
     if refused is None:
+        yield _procfs()
         yield from _storage(settings)
         yield _packet_filter(settings)
     yield from _way_out()
@@ -155,6 +159,44 @@ def _program_of_ids(name: str) -> Offer:
         return Offer(name, INSTEAD, f"{error.message}: {_ALONE}", error.hint)
 
 
+def _procfs() -> Offer:
+    """Whether a container can have its own: in a user namespace not where some of it is hidden."""
+    if number := _in_processes_own(_make_procfs):
+        return Offer(
+            "procfs", NO,
+            f"some of /proc is hidden here, as in a container: {os.strerror(number).lower()}",
+            f"have it made with nothing hidden: {UNHIDDEN}", is_needed=True,
+        )  # fmt: skip
+    return Offer("procfs", YES, is_needed=True)
+
+
+def _make_procfs() -> None:
+    with owned(mount.fsopen("proc")) as context, owned(mount.fsmount(context)):
+        pass
+
+
+def _in_processes_own(work: "Callable[[], None]") -> int:
+    """Do something as the first process of a PID namespace; returns the number of its error, or 0.
+
+    Only a child of whoever has made the namespace is in it.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = errno.EPERM
+        try:
+            namespaces.unshare(namespaces.CLONE_NEWPID)
+            first = os.fork()
+            if first == 0:
+                work()
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        except OSError as error:
+            status = error.errno or errno.EPERM
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def _storage(settings: "Settings") -> "Iterator[Offer]":
     root = settings.root
     place = drivers.existing(root)
@@ -183,8 +225,13 @@ def _storage(settings: "Settings") -> "Iterator[Offer]":
             "boot Linux 5.11 or newer, or choose another directory with --root",
         )  # fmt: skip
     state = YES if fuse_overlay.available() else UNNEEDED if failure is None else NO
-    detail = shutil.which(fuse_overlay.PROGRAM) or "not installed"
-    yield Offer("fuse-overlayfs", state, detail, "" if state != NO else fuse_overlay.REMEDY)
+    detail, remedy = shutil.which(fuse_overlay.PROGRAM) or "", ""
+    if not detail:
+        detail, remedy = "not installed", fuse_overlay.REMEDY
+    elif not fuse_overlay.available():
+        detail += ", but /dev/fuse is missing"
+        remedy = "as root: modprobe fuse; in a container, give it the device"
+    yield Offer("fuse-overlayfs", state, detail, remedy if state == NO else "")
     yield Offer("storage driver", YES if used == "overlay2" else INSTEAD, f"{used} in {root}")
 
 
