@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ketch.api import versions
 from ketch.engine import host, pruning
 from ketch.engine.containers import creation, updating
+from ketch.engine.records import rows
 from ketch.engine.views import inspection, listing, sizes
 from ketch.errors import (
     DriverNotFoundError,
@@ -43,6 +44,7 @@ def _list(
     engine: "Engine", chosen: "Filters", *, everything: bool, last: int, sized: bool
 ) -> "list[dict[str, Any]]":
     found = listing.select(engine, chosen, everything=everything, last=max(last, 0))
+    rows.read_records(found)
     documents = inspection.summaries(engine, found)
     if sized:
         for container, document in zip(found, documents, strict=True):
