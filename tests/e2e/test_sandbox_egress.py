@@ -246,20 +246,32 @@ def test_a_relay_that_was_killed_lets_nothing_through(
 
 
 def test_its_own_ports_are_reached_and_lead_nowhere(library: ketch.Engine, world: Outside) -> None:
-    rules = (f"good.example@{world.server}",)
-    with Sandbox.create(
-        "busybox", engine=library, mounts=PROGRAMS, egress=rules, dns=[world.names], ports=[8000]
-    ) as sandbox:
+    """Neither to this machine nor to another sandbox, which is on the same network."""
+    create: dict[str, Any] = {
+        "mounts": PROGRAMS,
+        "egress": (f"good.example@{world.server}",),
+        "ports": [8000],
+    }
+    with (
+        Sandbox.create("busybox", engine=library, dns=[world.names], **create) as sandbox,
+        Sandbox.create("busybox", engine=library, **create) as other,
+        sandbox.start(["python3", "-m", "http.server", "8000"]),
+        other.start(["python3", "-m", "http.server", "8000"]),
+    ):
         place = Place(world, sandbox, {})
-        with sandbox.start(["python3", "-m", "http.server", "8000"]):
-            url = sandbox.url(8000)
-            _await(lambda: _answers(url))
-            assert "SERVED" in _get(place, "good.example")
-            host = url.removeprefix("http://").rpartition(":")[0]
-            gateway = host.rpartition(".")[0] + ".1"
-            told = _play(place, {"gateway": f"say('{gateway}', 80, wait=1)",
-                                 "other": "say('93.184.215.14', 80)"})  # fmt: skip
-            assert {kind for kind, _ in told.values()} == {"failed"}
+        for one in (sandbox, other):
+            _await(functools.partial(_answers, one.url(8000)))
+        assert "SERVED" in _get(place, "good.example")
+        host, neighbour = (
+            one.url(8000)[len("http://") : -len(":8000")] for one in (sandbox, other)
+        )
+        gateway = host.rpartition(".")[0] + ".1"
+        told = _play(
+            place,
+            {"gateway": f"say('{gateway}', 80, wait=1)", "public": "say('93.184.215.14', 80)",
+             "neighbour": f"get('{neighbour}', '/', port=8000)"},
+        )  # fmt: skip
+        assert {kind for kind, _ in told.values()} == {"failed"}, told
 
 
 def test_who_takes_all_connections_harms_itself_alone(place: Place) -> None:

@@ -216,6 +216,10 @@ OUT = {
     ),
     "bare line feeds": Way("say('good.example', 80, b'GET /MARK HTTP/1.1\\nHost: evil.example\\n\\n\\r\\n\\r\\n')", "line's end"),
     "a line before": Way("say('good.example', 80, b'\\r\\nGET /MARK HTTP/1.1\\r\\nHost: good.example\\r\\n\\r\\n')", "no request"),
+    "slow words": Way(
+        "say('good.example', 80, b'POST /MARK HTTP/1.1\\r\\n', *[b'X'] * 24, pause=.5, wait=1)",
+        "nothing that tells whom it is for",
+    ),
     "QUIC": Way("udp('good.example', 443, b'\\xc3\\0\\0\\0\\1MARK' + bytes(1200))", "datagrams"),
     "UDP": Way("udp('{own}', {datagrams}, b'MARK')", "datagrams"),
     "UDP, IPv6": Way("udp('2001:4860:4860::8888', 53, b'MARK', family=socket.AF_INET6)", "datagrams"),
