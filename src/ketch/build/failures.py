@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ketch.errors import KetchError
+from ketch.errors import InvalidArgumentError, KetchError, StartError
 from ketch.spec.dockerfile.errors import DockerfileError, Place, Source, excerpt
 from ketch.spec.template_functions import quote
 
@@ -52,19 +52,29 @@ def check(vertex: "Run", outcome: "Outcome") -> None:
     """
     if not outcome.status:
         return
-    words = " ".join(vertex.arguments)
-    reason = f"process {quote(words)} did not complete successfully: exit code: {outcome.status}"
+    reason = "cannot allocate memory" if outcome.oom else f"exit code: {outcome.status}"
     hint = "it was killed for want of memory" if outcome.oom else ""
-    if outcome.oom:
-        reason = f"process {quote(words)} did not complete successfully: cannot allocate memory"
-    raise BuildError(reason, hint, exit_status=outcome.status)
+    raise BuildError(_incomplete(vertex, reason), hint, exit_status=outcome.status)
+
+
+def not_run(vertex: "Run", error: "StartError | InvalidArgumentError") -> KetchError:
+    """Returns an error of the same class that says which program could not be run."""
+    message = _incomplete(vertex, error.message)
+    if isinstance(error, StartError):
+        return StartError(message, error.hint, exit_status=error.exit_status)
+    return InvalidArgumentError(message, error.hint)
+
+
+def _incomplete(vertex: "Run", reason: str) -> str:
+    words = quote(" ".join(vertex.arguments))
+    return f"process {words} did not complete successfully: {reason}"
 
 
 def located(error: KetchError, vertex: "Vertex") -> BuildError:
     """Returns an error as one of a vertex."""
     place = vertex.place
     places = [Place(place.first, place.last)] if place is not None else []
-    status = error.exit_status if isinstance(error, BuildError) else 0
+    status = error.exit_status if isinstance(error, BuildError | StartError) else 0
     return BuildError(error.message, error.hint, places, exit_status=status)
 
 

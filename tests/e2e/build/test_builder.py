@@ -237,7 +237,11 @@ def test_a_failure_says_what_and_where_and_calls_off_the_rest(build: Builder) ->
         ("FROM busybox\nBOGUS x\n", "unknown instruction: BOGUS"),
         ("FROM busybox AS a\nCOPY --from=b x /\n", "b"),
         ("FROM busybox\nRUN --mount=type=secret,id=x,required cat /x\n", "x"),
-        ("FROM busybox\nRUN [\"/no/such/program\"]\n", "/no/such/program"),
+        ("FROM busybox\nRUN [\"/no/such/program\"]\n",
+         'process "/no/such/program" did not complete successfully: "/no/such/program": no such'),
+        ("FROM busybox\nUSER nobody1\nRUN true\n",
+         'process "/bin/sh -c true" did not complete successfully: unable to find user nobody1: '),
+        ("", "the Dockerfile cannot be empty"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built(build: Builder, text: str, message: str) -> None:

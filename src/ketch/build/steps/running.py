@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 
-from ketch.build import graph
+from ketch.build import failures, graph
 from ketch.build.request import Request
 from ketch.build.steps import cleaning
 from ketch.build.steps.following import Following, Outcome, Output
@@ -18,7 +18,7 @@ from ketch.engine.configuration import cdi
 from ketch.engine.engine import Engine
 from ketch.engine.processes import ENDLESS, Patience
 from ketch.engine.requests import launch, wire
-from ketch.errors import InvalidArgumentError, UnavailableError
+from ketch.errors import InvalidArgumentError, StartError, UnavailableError
 from ketch.spec import values
 
 HOSTNAME = "buildkitsandbox"
@@ -136,6 +136,9 @@ class Steps:
             held.callback(following.close)
             try:
                 outcome = following.follow(patience)
+            except (StartError, InvalidArgumentError) as error:
+                connection.close()
+                raise failures.not_run(step, error) from error
             except BaseException:
                 connection.close()
                 raise
