@@ -134,6 +134,18 @@ def docker_engine(scratch: pathlib.Path) -> Iterator[Engine]:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def podman_engine(scratch: pathlib.Path) -> Iterator[Engine]:
+    """Return podman, whose builds are buildah's, with image ``busybox``."""
+    directory = scratch / "podman"
+    directory.mkdir()
+    try:
+        with peers.podman(directory) as engine:
+            yield engine
+    except peers.PeerUnavailableError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def ketch(ketch_engine: Engine, run_name: str) -> Iterator[Engine]:
     """Return ketch alone; the test must take away what it starts."""

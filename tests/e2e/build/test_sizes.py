@@ -1,11 +1,11 @@
 """Builds of many steps, many stages and many files, beside docker's and buildah's."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.support import built, peers
+from tests.support import built
 from tests.support.commands import Engine
 
 pytestmark = pytest.mark.timeout(600)
@@ -16,18 +16,6 @@ Make = Callable[[pathlib.Path], str]
 _LIMITED = ["--ulimit", "nofile=1024:1024"]
 
 STEPS, STAGES, FILES = 200, 30, 10_000
-
-
-@pytest.fixture(scope="module")
-def podman_engine(scratch: pathlib.Path) -> Iterator[Engine]:
-    """Return podman, whose builds are buildah's."""
-    directory = scratch / "podman"
-    directory.mkdir()
-    try:
-        with peers.podman(directory) as engine:
-            yield engine
-    except peers.PeerUnavailableError as error:
-        pytest.skip(str(error))
 
 
 def steps(directory: pathlib.Path) -> str:
