@@ -27,19 +27,21 @@ if TYPE_CHECKING:
     from ketch.sandbox.files import Entry, Files
     from ketch.sandbox.pool import Pool
     from ketch.sandbox.sandbox import RunResult, Sandbox
+    from ketch.sandbox.watching import FileEvent
 
 __version__ = "0.1.0"
 __all__ = [
     "Archive", "Change", "CodeError", "CodeResult", "Connection", "Container", "Engine", "Entry",
-    "Files", "Image", "LogEntry", "Network", "Pool", "ProjectChange", "Result", "RunResult",
-    "Sandbox", "Secret", "Session", "Volume", "__version__", "aio", "errors",
+    "FileEvent", "Files", "Image", "LogEntry", "Network", "Pool", "ProjectChange", "Result",
+    "RunResult", "Sandbox", "Secret", "Session", "Volume", "__version__", "aio", "errors",
 ]  # fmt: skip
 # Where each is.
 _MODULES = {
     "Archive": "library.archives", "Change": "library.container", "CodeError": "sandbox.code",
     "CodeResult": "sandbox.code", "Connection": "sandbox.egress.record",
     "Container": "library.container", "Engine": "library.engine",
-    "Entry": "sandbox.files", "Files": "sandbox.files", "Image": "library.images",
+    "Entry": "sandbox.files", "FileEvent": "sandbox.watching", "Files": "sandbox.files",
+    "Image": "library.images",
     "LogEntry": "library.container", "Network": "library.networks", "Pool": "sandbox.pool",
     "ProjectChange": "sandbox.changes",
     "Result": "library.container", "RunResult": "sandbox.sandbox", "Sandbox": "sandbox.sandbox",

@@ -25,6 +25,7 @@ from ketch.sandbox.egress.record import Connection
 from ketch.sandbox.egress.secret import Secret
 from ketch.sandbox.files import Entry
 from ketch.sandbox.sandbox import RunResult
+from ketch.sandbox.watching import FileEvent
 
 Command = str | Iterable[str] | None
 Lifetime = Literal["container", "process"]
@@ -957,6 +958,17 @@ class Files:
         Raises:
             NotFoundError: there is none.
             InvalidArgumentError: it has too many entries to be told.
+        """
+    def watch(self, path: Path = ".", *, recursive: bool = False) -> AsyncIterator[FileEvent]:
+        """Yield what happens in a directory from the first wait for it on, until the sandbox ends.
+
+        Args:
+            path: the directory.
+            recursive: whether what happens in its directories is told as well.
+
+        Raises:
+            NotFoundError: there is no such directory.
+            InvalidArgumentError: there are too many directories.
         """
     async def stat(self, path: Path) -> Entry:
         """Returns what is at a path; of a link, the link.

@@ -8,10 +8,15 @@ from ketch.linux import libc
 IN_MODIFY = 0x2
 IN_ATTRIB = 0x4
 IN_CLOSE_WRITE = 0x8
+IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
+IN_Q_OVERFLOW = 0x4000
+IN_IGNORED = 0x8000
+IN_ONLYDIR = 0x1000000
+IN_ISDIR = 0x40000000
 
 _BUFFER_BYTES = 64 * 1024
 
@@ -31,13 +36,23 @@ class Inotify:
         """Returns the descriptor, readable as soon as something has happened."""
         return self._descriptor
 
-    def watch(self, path: str, events: int) -> None:
+    def watch(self, path: str, events: int) -> int:
         """Ask to be told of a file, or of what happens in a directory.
+
+        Returns:
+            The watch's number, the same for the same file or directory.
 
         Raises:
             SyscallError: ENOENT where it is not there; ENOSPC when the user has too many watches.
         """
-        _add(f"of {path}", self._descriptor, os.fsencode(path), events)
+        return _add(f"of {path}", self._descriptor, os.fsencode(path), events)
+
+    def read(self) -> bytes:
+        """Take events off the queue, as the kernel writes them; nothing where there are none."""
+        try:
+            return os.read(self._descriptor, _BUFFER_BYTES)
+        except BlockingIOError:
+            return b""
 
     def forget(self) -> None:
         """Take the events there are off the queue."""

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.sandbox import watching
 from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ketch.library.archives import Archive
     from ketch.library.container import Container
+    from ketch.sandbox.watching import FileEvent
 
     Path = str | os.PathLike[str]
 
@@ -139,6 +141,19 @@ class Files:
                 if len(found) > _LISTED_MAX:
                     raise InvalidArgumentError(f"{where} has more than {_LISTED_MAX} entries")
         return sorted(found)
+
+    def watch(self, path: "Path" = ".", *, recursive: bool = False) -> "Iterator[FileEvent]":
+        """Yield what happens in a directory from the first wait for it on, until the sandbox ends.
+
+        Args:
+            path: the directory.
+            recursive: whether what happens in its directories is told as well.
+
+        Raises:
+            NotFoundError: there is no such directory.
+            InvalidArgumentError: there are too many directories.
+        """
+        return watching.watch(self._container, self._absolute(path), recursive=recursive)
 
     def stat(self, path: "Path") -> Entry:
         """Returns what is at a path; of a link, the link.

@@ -4,9 +4,12 @@ What is seen is listed here, and nothing else of the host is: no home directory,
 no socket. Of ``/etc`` it is what programs look for to run.
 """
 
+import contextlib
+import grp
 import hashlib
 import io
 import os
+import pwd
 import tarfile
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
 _PROGRAMS = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SETTINGS = (
     "alternatives", "bash.bashrc", "bash_completion.d", "ca-certificates", "ca-certificates.conf",
-    "crypto-policies", "debian_version", "environment.d", "fonts", "gai.conf", "group", "host.conf",
+    "crypto-policies", "debian_version", "environment.d", "fonts", "gai.conf", "host.conf",
     "inputrc", "java-11-openjdk", "java-17-openjdk", "java-21-openjdk", "ld.so.cache", "ld.so.conf",
     "ld.so.conf.d", "locale.alias", "locale.conf", "localtime", "login.defs", "lsb-release",
-    "magic", "mime.types", "nsswitch.conf", "os-release", "passwd", "perl", "pki/ca-trust",
+    "magic", "mime.types", "nsswitch.conf", "os-release", "perl", "pki/ca-trust",
     "pki/tls/certs", "profile", "profile.d", "protocols", "python3", "python3.11", "python3.12",
     "python3.13", "python3.14", "redhat-release", "services", "shells", "ssl/certs",
     "ssl/openssl.cnf", "terminfo", "timezone", "vim", "xdg",
@@ -88,7 +91,29 @@ def view(engine: "Engine", project: "str | os.PathLike[str]", disk_bytes: int) -
         },
         "label": {PROJECT_LABEL: place},
     }  # fmt: skip
-    return View(_image(engine, links), options)
+    accounts = {"passwd": _users(status.st_uid, home), "group": _groups(status.st_gid)}
+    return View(_image(engine, links, accounts), options)
+
+
+# Of the machine's users those that it needs. (Files that useradd replaces cannot be mounted: who
+# comes in between finds them gone.)
+
+
+def _users(uid: int, home: str) -> str:
+    lines = [f"root:x:0:0:root:{'/root' if uid else home}:/bin/sh"]
+    with contextlib.suppress(KeyError):
+        if uid:
+            found = pwd.getpwuid(uid)
+            lines.append(f"{found.pw_name}:x:{uid}:{found.pw_gid}::{home}:/bin/sh")
+    return "".join(f"{line}\n" for line in [*lines, "nobody:x:65534:65534::/:/bin/false"])
+
+
+def _groups(gid: int) -> str:
+    lines = ["root:x:0:", "nogroup:x:65534:"]
+    with contextlib.suppress(KeyError):
+        if gid:
+            lines.append(f"{grp.getgrgid(gid).gr_name}:x:{gid}:")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _programs() -> tuple[dict[str, str], list[str]]:
@@ -105,8 +130,8 @@ def _path(seen: "list[str]") -> str:
                                    *PATHS.split(":")]))  # fmt: skip
 
 
-def _image(engine: "Engine", links: dict[str, str]) -> str:
-    """Returns the name of an image that has these links and nothing else; it is made once."""
+def _image(engine: "Engine", links: dict[str, str], accounts: dict[str, str]) -> str:
+    """Returns the name of an image of these links and files of /etc; it is made once."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for path, target in sorted(links.items()):
@@ -117,6 +142,10 @@ def _image(engine: "Engine", links: dict[str, str]) -> str:
             member = tarfile.TarInfo(path)
             member.type, member.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(member)
+        for name, text in accounts.items():
+            member = tarfile.TarInfo(f"etc/{name}")
+            member.mode, member.size = 0o644, len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
     data = packed.getvalue()
     name = f"localhost/ketch-sandbox-host:{hashlib.sha256(data).hexdigest()[:12]}"
     try:

@@ -71,3 +71,18 @@ def test_rules_say_what_it_reaches(user: User) -> None:
     limits = user.ketch("run", "--rm", "--memory=64m", "busybox", "true").status == 0
     done = user.run("sh", "-c", f'LIMITS={"x" * limits} python3 -c "$0" 2>&1', _REACHES)
     assert (done.status, done.out.splitlines()[-1]) == (0, "done"), str(done)
+
+
+def test_its_commands_are_those_of_root(user: User) -> None:
+    assert user.run("sh", "-c", "mkdir commands; echo one > commands/file").status == 0
+    limited = user.ketch("run", "--rm", "--memory=64m", "busybox", "true").status == 0
+    limits = () if limited else ("--memory=0", "--cpus=0", "--pids-limit=0")
+    ran = user.ketch(
+        "sandbox", "run", "--project", f"{user.home}/commands", "--name", "theirs", *limits, "--",
+        "sh", "-c", "echo two >> file; id -u; exit 3",
+    )  # fmt: skip
+    assert (ran.status, ran.out) == (3, f"{user.uid}\n"), ran
+    assert user.ketch.ok("sandbox", "diff", "theirs").endswith("\n+two")
+    assert user.ketch.ok("sandbox", "apply", "theirs") == "M file"
+    assert user.ketch.ok("sandbox", "rm", "theirs") == "theirs"
+    assert user.run("cat", "commands/file").out == "one\ntwo\n"
