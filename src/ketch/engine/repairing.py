@@ -6,16 +6,26 @@ directories, containers by theirs. Nothing is removed, and what is put aside sta
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import sqlite3
 import time
 
-from ketch.engine.containers import creation
+from ketch.engine.configuration.bundle import NAME_ANNOTATION
+from ketch.engine.containers import creation, renaming
 from ketch.engine.engine import Engine
 from ketch.engine.volumes.records import data_directory
-from ketch.errors import ConflictError, KetchError, UnavailableError
+from ketch.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    KetchError,
+    UnavailableError,
+)
+from ketch.linux import locks
 from ketch.linux.removetree import remove_tree
+from ketch.linux.scopes import owned
 from ketch.spec import image as documents
 from ketch.spec import reference as references
 from ketch.spec import timestamps
@@ -34,10 +44,15 @@ _DATABASE = ("ketch.db", "ketch.db-wal", "ketch.db-shm")
 # Of what a container's directory holds, what its next start writes anew.
 _WRITTEN_ANEW = {"config.json", "hosts", "hostname", "resolv.conf"}
 
+LOCK = "repair.lock"
+"""A file of the engine's directory, which one repair at a time has locked."""
+
+_OTHERS_SECONDS = 60.0  # that a repair is given to finish before another one begins
+
 _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
 _IN_NO_FILE = (
-    "what is in no file, where it could not be read: networks that were made; names, ports, mounts"
-    " and limits of containers; labels of volumes"
+    "what is in no file, where it could not be read: networks that were made; ports, mounts and"
+    " limits of containers; labels of volumes"
 )
 
 
@@ -57,11 +72,22 @@ class Repair:
 
 
 def repair(settings: "Settings") -> Repair:
-    """Bring an engine's records into line with what its directories hold.
+    """Bring an engine's records into line with what its directories hold, one repair at a time.
 
     Raises:
-        UnavailableError: there is no engine, or its disk fails.
+        UnavailableError: there is no engine, its disk fails, or another repair goes on.
     """
+    try:
+        path = f"{settings.root}/{LOCK}"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return _repair(settings)
+    with owned(lock):
+        locks.take(lock, fcntl.LOCK_EX, path, _OTHERS_SECONDS)
+        return _repair(settings)
+
+
+def _repair(settings: "Settings") -> Repair:
     done = Repair()
     aside = _put_aside(settings.root, done)
     engine = Engine(settings)
@@ -216,8 +242,13 @@ def _take_containers(engine: Engine, done: Repair) -> None:
 
 
 def _take_container(engine: Engine, path: str, identifier: str, image: "Image") -> str:
-    """Make a container that has another one's files; returns its name."""
+    """Make a container that has another one's files, and its name unless somebody else has that.
+
+    Returns:
+        Its name.
+    """
     name = f"recovered-{identifier[:12]}"
+    former = _name(path)
     try:
         made = creation.create(engine, _request(path, image), name=name)
     except ConflictError:  # an earlier repair was interrupted
@@ -234,7 +265,21 @@ def _take_container(engine: Engine, path: str, identifier: str, image: "Image") 
             remove_tree(aside)
         os.rename(f"{path}/{entry}", new)
     remove_tree(path)
+    if former:
+        with contextlib.suppress(AlreadyExistsError, InvalidArgumentError):
+            renaming.rename(engine.store, engine.containers, name, former)
+            return former
     return name
+
+
+def _name(path: str) -> str:
+    """Returns what a container was called at its last start; empty where it never was started."""
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError),
+        open(f"{path}/config.json", encoding="utf-8") as file,
+    ):
+        return str(json.load(file)["annotations"][NAME_ANNOTATION])
+    return ""
 
 
 def _request(path: str, image: "Image") -> "Request":

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 DATABASE = "ketch.db"
 
 # The database goes last, after all the rest: so what was interrupted can be done again.
-_ROOT_FILES = (COLLECTED, "images.lock", "index.json", "oci-layout", places.MACHINE,
-               f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE)  # fmt: skip
+_ROOT_FILES = (
+    COLLECTED, "images.lock", "repair.lock", "index.json", "oci-layout", places.MACHINE,
+    f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE,
+)  # fmt: skip
 _ROOT_DIRECTORIES = (
     "blobs", "build-cache", "builds", "containers", "ingest", "mounts", "seccomp", "snapshots",
     "volumes",

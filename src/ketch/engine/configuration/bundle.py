@@ -49,6 +49,9 @@ INIT_ANNOTATION = "org.ketch.init"
 """``true`` asks the runtime to stay as PID 1, to pass signals on and to reap; ``alone``, to have
 no other program."""
 
+NAME_ANNOTATION = "org.ketch.name"
+"""What the container was called at its last start."""
+
 CGROUP_PARENT = "/ketch"
 
 _MASKED_PATHS = (

@@ -439,7 +439,7 @@ def _configure(
     user = passwd.look_up(
         request["Config"].get("User", ""), read_beneath(rootfs, "/etc/passwd"), group_text
     )
-    return bundle.build(
+    configuration = bundle.build(
         request,
         container_id=container.id,
         user=user,
@@ -451,6 +451,9 @@ def _configure(
         linked=linked,
         sources={**shared.sources, **mounts.attach(engine, container, user, held, apart)},
     )
+    # For whoever has nothing but the container's files, the database being lost.
+    configuration.setdefault("annotations", {})[bundle.NAME_ANNOTATION] = container.name
+    return configuration
 
 
 def _apart_for_user(

@@ -162,6 +162,10 @@ def zygote_name() -> str:
     root directory, resource limits, CPUs and memory nodes, scheduling, OOM score, personality,
     cgroups and security label. Directory, umask, environment, descriptors and signals the zygote
     sets by itself.
+
+    Of seccomp that is how many filters there are: nobody without CAP_SYS_ADMIN is told what they
+    say. Those of systemd's units and of containers come with a cgroup or namespaces of their own,
+    and nothing depends on the rest: whoever can connect to a zygote may ask any, by its name.
     """
     root = os.stat("/")
     facts = [
