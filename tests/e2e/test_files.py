@@ -79,6 +79,7 @@ def test_out_of_a_container_by_every_rule_of_ends(
     assert os.readlink(here / "alias") == "one"
 
 
+@pytest.mark.many_ids("programs see all files as root's")
 @pytest.mark.user
 def test_into_a_container_by_every_rule_of_ends(
     engine: Engine, either: str, tmp_path: pathlib.Path
@@ -111,6 +112,7 @@ def test_into_a_container_by_every_rule_of_ends(
     assert (tmp_path / "bound" / "b").read_text() == "text"
 
 
+@pytest.mark.many_ids("programs see all files as root's")
 @pytest.mark.user
 def test_tar_streams_both_ways(engine: Engine, container: str) -> None:
     buffer = io.BytesIO()

@@ -32,6 +32,7 @@ def poisoned(engine: Engine) -> str:
     return make_image(engine, "poisoned", *files, without=("etc/passwd", "etc/group"))
 
 
+@pytest.mark.many_ids("every id can be had, since all are the user's")
 @pytest.mark.user
 def test_a_number_is_nobodys_name(engine: Engine, poisoned: str) -> None:
     expected = {

@@ -58,6 +58,7 @@ def run(engine: Engine, *words: str) -> str:
     return engine.ok("run", "--rm", "--network", "none", *words)
 
 
+@pytest.mark.many_ids("programs see all files as root's")
 @pytest.mark.user
 @pytest.mark.usefixtures("clean")
 def test_a_volume_is_filled_from_the_image_and_outlives_containers(
@@ -129,6 +130,7 @@ def test_volumes_of_other_containers(engine: Engine, tmp_path: pathlib.Path) -> 
     assert len(volumes(engine)) == 2
 
 
+@pytest.mark.many_ids("no file system can have another owner")
 @pytest.mark.user
 @pytest.mark.usefixtures("clean")
 def test_options_of_the_local_driver(engine: Engine, tmp_path: pathlib.Path) -> None:
