@@ -22,7 +22,6 @@ from ketch.sandbox.egress.client_hello import ClientHello
 from ketch.sandbox.egress.passing import Read, Spliced, pass_on
 from ketch.sandbox.egress.record import Attempt, Record
 from ketch.sandbox.egress.resolving import Resolver
-from ketch.sandbox.egress.tls import TlsEnd, Vaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from ketch.sandbox.egress.policy import Address, Policy, Rule
     from ketch.sandbox.egress.steering import Sockets
+    from ketch.sandbox.egress.tls import TlsEnd, Vaults
 
 CONNECTIONS_MAX = 256
 _BEGINNING_SECONDS = 10.0  # until whom a connection is for must be known
@@ -56,7 +56,7 @@ class Relay:
         sockets: made in its network namespace.
         allowed: what it may reach.
         servers: tells which name servers to ask.
-        vaults: what it uses without having it.
+        vaults: what it uses without having it, if there is anything.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Relay:
         sockets: "Sockets",
         allowed: "Policy",
         servers: "Callable[[], Sequence[str]]",
-        vaults: Vaults,
+        vaults: "Vaults | None" = None,
     ) -> None:
         self.policy = allowed
         self.vaults = vaults
@@ -315,27 +315,38 @@ class _Passage:
         return data
 
     def _pass_tls(self, first: bytes, rules: "Sequence[Rule]") -> None:
-        context = self._relay.vaults.shown_as(self._name, self._port)
-        if context is not None:
-            self._pass_opened(first, context, rules)
+        vaults = self._relay.vaults
+        context = vaults.shown_as(self._name, self._port) if vaults is not None else None
+        if vaults is not None and context is not None:
+            self._pass_opened(first, vaults, context, rules)
             return
         if self._server is None:
             self._connect(self._name, rules)
         self._splice(first)
 
-    def _pass_opened(self, first: bytes, context: "SSLContext", rules: "Sequence[Rule]") -> None:
+    def _pass_opened(
+        self, first: bytes, vaults: "Vaults", context: "SSLContext", rules: "Sequence[Rule]"
+    ) -> None:
         """End TLS here, read the requests in it, and put in what is for the host."""
+        from ketch.sandbox.egress.tls import TlsEnd  # noqa: PLC0415 - loaded where there are secrets
+
+        def check(request: http_requests.Request) -> "list[http_requests.Field]":
+            host = policy.normal(request.host)
+            if host != self._name or (request.port or 443) not in {self._port, 443}:
+                raise ValueError(f"a request for another host: {request.host}")
+            return vaults.put_in(request.fields, self._name, self._port)
+
         guest = TlsEnd(self._client, context, said=first, seconds=_BEGINNING_SECONDS)
         try:
             server = TlsEnd(
-                self._server or self._connect(self._name, rules), self._relay.vaults.calling,
+                self._server or self._connect(self._name, rules), vaults.calling,
                 name=self._name, seconds=_BEGINNING_SECONDS,
             )  # fmt: skip
         except (OSError, RefusedError) as error:
             self._tell_unreached(error, guest)
             self._attempt.verdict = ""
             raise
-        requests = http_requests.Requests(self._check_opened, scheme="https")
+        requests = http_requests.Requests(check, scheme="https")
 
         def checked(data: bytes) -> bytes:
             try:
@@ -345,12 +356,6 @@ class _Passage:
                 raise
 
         self._run(Read(guest, server, checked), Read(server, guest, bytes))
-
-    def _check_opened(self, request: http_requests.Request) -> "list[http_requests.Field]":
-        host = policy.normal(request.host)
-        if host != self._name or (request.port or 443) not in {self._port, 443}:
-            raise ValueError(f"a request for another host: {request.host}")
-        return self._relay.vaults.put_in(request.fields, self._name, self._port)
 
     def _pass_http(self, first: bytes, rules: "Sequence[Rule]") -> None:
         requests = http_requests.Requests(self._check)

@@ -20,12 +20,12 @@ from ketch.errors import KetchError
 from ketch.linux import process, procfs
 from ketch.sandbox.egress import policy, resolving, steering
 from ketch.sandbox.egress.relay import Relay, allow_many
-from ketch.sandbox.egress.tls import Vaults
 
 if TYPE_CHECKING:
     from typing import Any
 
     from ketch.sandbox.egress import secret
+    from ketch.sandbox.egress.tls import Vaults
 
 READY = "ready\n"
 SOCKET = "egress"  # its name, as ``launch`` has names of sockets
@@ -82,7 +82,7 @@ def main() -> None:
         sockets,
         policy.Policy(map(policy.parse, told["rules"])),
         (lambda: servers) if servers else resolving.host_servers,
-        Vaults(told["secrets"], told["certified"]),
+        _vaults(told),
     )
     process.prctl(process.PR_SET_DUMPABLE, 0)  # nobody else's to trace, and no core to write
     relay.start()
@@ -94,6 +94,15 @@ def main() -> None:
             os.dup2(nothing.fileno(), stream)
     select.select((pidfd,), (), ())
     os._exit(0)
+
+
+def _vaults(told: Told) -> "Vaults | None":
+    """What the sandbox uses without having it; without any, TLS need not be loaded."""
+    if not told["secrets"]:
+        return None
+    from ketch.sandbox.egress.tls import Vaults  # noqa: PLC0415 - half of what this process loads
+
+    return Vaults(told["secrets"], told["certified"])
 
 
 def _listen(directory: str) -> socket.socket:
