@@ -38,9 +38,9 @@ lint: ## check form, types and import contracts
 peers: ## get docker, podman, runc and crun to compare with, without starting them (root)
 	@$(SETUP) peers
 
-bench: ## time starts, images, builds, networks, names, the API and sandboxes against docker, podman and runc, where installed (root)
+bench: ## time starts, images, builds, networks, names, the API, sandboxes and an ordinary user against docker, podman and runc, where installed (root)
 	@$(SETUP) bench
-	@failed=; for each in "bench $(BENCH)" $(addprefix bench.,containers images build network names egress api sandbox endurance); do \
+	@failed=; for each in "bench $(BENCH)" $(addprefix bench.,containers images build network names egress api sandbox rootless endurance); do \
 		echo "== python -m $$each"; \
 		$(VENV)/bin/python -m $$each || failed="$$failed $${each%% *}"; \
 	done; test -z "$$failed" || { echo "these failed:$$failed" >&2; exit 1; }

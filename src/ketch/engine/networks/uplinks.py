@@ -8,6 +8,7 @@ start's beginning, and handed down.
 
 import _socket
 import errno
+import fcntl
 import os
 import select
 import sys
@@ -15,7 +16,7 @@ import sys
 from ketch.engine.home import entering
 from ketch.engine.requests import launch
 from ketch.errors import UnavailableError
-from ketch.linux import process
+from ketch.linux import locks, process
 from ketch.linux.scopes import owned, suppress
 from ketch.network import ports
 from ketch.network.uplink.outside import Outside, RefusedError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ketch.engine.settings import Settings
 
 _TRIES = 5
+_LOCK_SECONDS = 60  # in which whoever starts services has started one
 _SERVICE = "uplink"  # its socket in the state directory, and a directory for what it writes there
 _BOOT = (
     "import sys; sys.path.append(sys.argv[3]); from ketch.engine.networks.uplinks import main; "
@@ -187,7 +189,7 @@ def main() -> None:
         # for this lock, and who has come in the meantime is served.
         with owned(os.open(f"{state}/services.lock", os.O_RDWR | os.O_CLOEXEC)) as lock:
             while True:
-                os.lockf(lock, os.F_LOCK, 0)
+                locks.take(lock, fcntl.LOCK_EX, "services.lock", _LOCK_SECONDS, fcntl.lockf)
                 if place != launch.place(path):
                     break
                 os.rename(path, f"{path}.ended")
@@ -195,7 +197,7 @@ def main() -> None:
                     os.unlink(f"{path}.ended")
                     break
                 os.rename(f"{path}.ended", path)
-                os.lockf(lock, os.F_ULOCK, 0)
+                fcntl.lockf(lock, fcntl.LOCK_UN)
                 service.serve()
             service.close()
     finally:
