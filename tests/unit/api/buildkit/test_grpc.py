@@ -35,6 +35,20 @@ def test_compressed_and_large_messages_are_refused() -> None:
         Reader(4).feed(b"\0\0\0\0\x05")
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("5", 5), ("16", 16), ("", 2), ("-1", 2), ("+5", 2), ("1_0", 2), ("\u00b2", 2), ("\u0665", 2),
+     ("12345", 2), ("9" * 5000, 2)],
+)  # fmt: skip
+def test_whatever_a_client_calls_a_status_is_one(status: str, code: int) -> None:
+    with pytest.raises(StatusError) as caught:
+        grpc._check_status([("grpc-status", status), ("grpc-message", "no%20way")])
+    assert (int(caught.value.code), str(caught.value)) == (code, "no way")
+    grpc._check_status([("grpc-status", "0")])
+    with pytest.raises(StatusError, match="status 2"):
+        grpc._check_status([])
+
+
 async def _double(call: Call) -> None:
     asked = await call.request(session.GetSecretRequest)
     if asked.ID == "none":
