@@ -107,6 +107,7 @@ def test_device(engine: Engine) -> None:
     assert out == "character special file 1:3"
 
 
+@pytest.mark.root_engine("a device's own mode keeps an ordinary user from it first")
 def test_only_given_devices_can_be_used(engine: Engine) -> None:
     disks = [p for p in pathlib.Path("/dev").iterdir() if stat.S_ISBLK(p.lstat().st_mode)]
     if not disks:

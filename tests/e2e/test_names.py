@@ -5,6 +5,8 @@ import pathlib
 import signal
 import time
 
+import pytest
+
 from tests.support.commands import Engine
 
 LOOK_UP = "nslookup -type=a {} 2>&1 | sed -n 's/^Address: *//p' | grep -v :53"
@@ -88,6 +90,7 @@ def test_a_link_on_the_default_network_gives_variables(engine: Engine) -> None:
         engine("rm", "-f", "web", "db-one")
 
 
+@pytest.mark.root_engine("a program of the kernel's socket lookup is root's to load")
 def test_port_53_is_left_to_the_container(ketch: Engine) -> None:
     script = "nc -l -p 53 & sleep 0.2; kill -0 $! && nslookup $HOSTNAME"
     out = ketch.ok("run", "--rm", "-h", "me", "busybox", "sh", "-c", script)

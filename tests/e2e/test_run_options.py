@@ -44,6 +44,7 @@ def test_masked_paths_and_cgroups(engine: Engine) -> None:
     assert run(engine, *bare, "sh", "-c", "mount | grep ' on /proc/' || true") == ""
 
 
+@pytest.mark.root_engine("cgroup v1 gives ordinary users none")
 @pytest.mark.ketch_only("newer than Debian's dockerd")
 def test_writable_cgroups(engine: Engine) -> None:
     place = (

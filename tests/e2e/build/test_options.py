@@ -44,6 +44,7 @@ def test_what_steps_and_the_image_get(ketch: Engine, tmp_path: pathlib.Path, run
         ketch("rmi", image)
 
 
+@pytest.mark.root_engine("cgroup v1 gives ordinary users none")
 def test_limits(ketch: Engine, tmp_path: pathlib.Path, run_name: str) -> None:
     if not os.path.isdir("/sys/fs/cgroup/memory"):
         pytest.skip("cgroup v1 has these names")
