@@ -144,9 +144,13 @@ class Picklable:
 def test_functions_do_as_the_librarys(does: Callable[..., object]) -> None:
     ours = {"replace": ketch.dataclass.replace, "fields": ketch.dataclass.fields}
     theirs = {"replace": dataclasses.replace, "fields": dataclasses.fields}
-    assert _tried({**_OURS, **ours}, does) == _tried({**_THEIRS, **theirs}, does)
+    # Since 3.13 the library calls a field that is not for __init__ another type's mistake.
+    expected = [_tried({**_THEIRS, **theirs}, does)]
+    if expected == [TypeError]:
+        expected.append(ValueError)
+    assert _tried({**_OURS, **ours}, does) in expected
     # And the library's work on our classes.
-    assert _tried({**_OURS, **theirs}, does) == _tried({**_THEIRS, **theirs}, does)
+    assert _tried({**_OURS, **theirs}, does) == expected[0]
 
 
 def test_a_default_that_all_objects_would_share_is_refused() -> None:
