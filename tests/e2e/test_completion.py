@@ -70,7 +70,7 @@ CASES = [
     ("ketch run --network w", ["ketch", "run", "--network", "w"], ["wires"]),
     ("ketch run --network=w", ["ketch", "run", "--network", "=", "w"], ["wires"]),
     ("ketch run --network=", ["ketch", "run", "--network", "=", ""],
-     ["bridge", "container:", "host", "none", "wires"]),
+     ["bridge", "container:", "host", "none", "pasta", "slirp4netns", "wires"]),
     ("ketch run --network container:", ["ketch", "run", "--network", "container", ":"],
      ["c-down", "c-up"]),
     ("ketch run -v d", ["ketch", "run", "-v", "d"], ["compopt -o nospace", "drum:"]),

@@ -59,8 +59,8 @@ def of_root() -> UnavailableError | None:
     if not capabilities.get()[0] & _SYS_ADMIN:
         return UnavailableError(
             "root lacks CAP_SYS_ADMIN here",
-            "have whoever made this container give it that, as --privileged does, or run ketch "
-            "outside",
+            "that needs root, with CAP_SYS_ADMIN: in a container, whoever made it gives it that, "
+            "as --privileged does",
         )
     if namespaces.in_initial_user_namespace() or namespaces.owns("mnt"):
         return None

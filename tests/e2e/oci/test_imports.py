@@ -42,6 +42,7 @@ CREATING = LOOKING - {"ketch.cgroups.freezer"} | {
     )),
     *(f"ketch.spec.{name}" for name in (
         "capabilities", "digits", "number_lists", "passwd", "runtime_shape", "seccomp", "shape",
+        "told",
     )),
 }  # fmt: skip
 CHANGING = {

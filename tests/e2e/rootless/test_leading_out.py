@@ -78,6 +78,23 @@ def test_a_stream_reaches_the_machine(user: User) -> None:
     assert (told.out, told.err) == ("6 bytes\n", ""), str(told)
 
 
+@pytest.mark.parametrize("network", ["bridge", "own"])
+def test_a_large_stream_comes_out_whole(user: User, network: str) -> None:
+    """In packets as large as what leads out takes them: smaller ones are lost, and it gives up."""
+    address = _own_address(socket.AF_INET, "192.0.2.1")
+    talk = (
+        "mkfifo /p; exec 3<>/p; cat /sys/class/net/eth0/mtu; timeout 60 nc $0 $1 <&3 &"
+        " { head -c 67108864 /dev/zero; echo; } >&3; wait"
+    )
+    if network == "own":
+        user.ketch.ok("network", "create", "own")
+    with _serving(socket.AF_INET) as port:
+        told = user.ketch(
+            "run", "--rm", "--network", network, "busybox", "sh", "-c", talk, address, str(port)
+        )
+    assert (told.out, told.err) == ("65520\n67108865 bytes\n", ""), str(told)
+
+
 def test_host_gateway_is_the_machine(user: User) -> None:
     with _serving(socket.AF_INET) as port:
         words = ("run", "--rm", "--add-host", "machine:host-gateway", "busybox", "sh", "-c")

@@ -94,6 +94,19 @@ def in_place(
     return built_in(connection, settings, network.name)
 
 
+def mtu_bytes(settings: "Settings") -> int:
+    """The largest packet of a bridge network that nobody says it of.
+
+    A user's are as large as what leads out of them takes: cut smaller, they come faster than that
+    reads them, what is lost is sent again, and pasta of 2023 gives such a connection up.
+    """
+    if not settings.home:
+        return bridges.DEFAULT_MTU_BYTES
+    from ketch.network.uplink.programs import MTU_BYTES  # noqa: PLC0415 - a user's alone
+
+    return MTU_BYTES
+
+
 def _set_default(connection: sqlite3.Connection, settings: "Settings", network_id: str) -> None:
     """Give the default network its options and subnets."""
     configuration = configuration_file.read(settings)
@@ -107,7 +120,7 @@ def _set_default(connection: sqlite3.Connection, settings: "Settings", network_i
         definition.ICC: _text(configuration.get("icc", True)),
         definition.MASQUERADE: _text(configuration.get("ip-masq", True)),
         definition.HOST_BINDING: configuration.get("ip", "0.0.0.0"),
-        definition.MTU: str(configuration.get("mtu") or bridges.DEFAULT_MTU_BYTES),
+        definition.MTU: str(configuration.get("mtu") or mtu_bytes(settings)),
     }
     connection.execute("DELETE FROM subnet WHERE network_id = ?", (network_id,))
     own = configuration.get("bip")

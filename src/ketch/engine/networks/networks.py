@@ -13,7 +13,7 @@ import time
 from ipaddress import ip_address, ip_network
 
 from ketch.engine.networks import kernel, pools, reclaiming, records
-from ketch.engine.networks.default import built_in
+from ketch.engine.networks.default import built_in, mtu_bytes
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, not_found, select
 from ketch.engine.records import events
 from ketch.engine.records.store import Store
@@ -213,6 +213,8 @@ class Networks:
             "Options": options,
             "Labels": dict(document.get("Labels") or {}),
         }
+        if driver == "bridge":
+            record["mtu_bytes"] = mtu_bytes(self._settings)
         connection.execute(
             "INSERT INTO network (id, name, driver, bridge, record) VALUES (?, ?, ?, ?, ?)",
             (network_id, name, driver, link, json.dumps(record)),

@@ -130,7 +130,7 @@ class Network:
     def link(self) -> "Bridge | Parent":
         """What its containers' links are made on."""
         options = self.options
-        mtu_bytes = int(options.get(definition.MTU, "0"))
+        mtu_bytes = int(options.get(definition.MTU, "0")) or self.record.get("mtu_bytes", 0)
         if self.driver == "bridge":
             modes = {version: self.mode(version) for version in (4, 6)}
             sources = [options[key] for key in definition.SOURCE.values() if key in options]
