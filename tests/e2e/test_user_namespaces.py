@@ -272,7 +272,9 @@ def test_it_says_what_it_does(ketch: Engine) -> None:
     assert "new user namespace" in result.err
     assert "join the user namespace user:[" in result.err
     assert "bind image busybox to /i" in result.err
-    assert "/proc/self/fd/" not in result.err
+    # A descriptor of ours has a number that says nothing; the links of /dev are the container's.
+    numbered = [line for line in result.err.splitlines() if "/proc/self/fd/" in line]
+    assert not [line for line in numbered if not line.startswith("  /dev/")]
 
 
 @pytest.fixture
