@@ -26,6 +26,7 @@ from ketch.runtime import mappings
 from ketch.spec.runtime import IdMapping
 from tests.support import build_files, trees
 from tests.support.archives import member, stream
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
@@ -209,7 +210,7 @@ def test_a_mount_is_in_no_mount_table_and_moves_nobody(snapshotter: Snapshotter)
     mounts = pathlib.Path("/proc/self/mountinfo").read_bytes()
     here = os.getcwd()
     before = set(os.listdir(directory))
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(open_now())
     with mounted(snapshotter, directory):
         assert pathlib.Path("/proc/self/mountinfo").read_bytes() == mounts
         assert os.getcwd() == here

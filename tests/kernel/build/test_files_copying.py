@@ -12,6 +12,7 @@ from ketch.build.files import copying, digests
 from ketch.errors import InvalidArgumentError
 from tests.support import trees
 from tests.support.build_files import copy, opened, selected
+from tests.support.descriptors import open_now
 
 
 @pytest.fixture
@@ -298,7 +299,7 @@ def test_what_nobody_wants_any_more_is_left(source: Path, root: Path) -> None:
         if left < 0:
             raise CalledOff
 
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(open_now())
     for paths in (["/"], ["large", "0", "1", "2"]):
         with selected(source, *paths) as chosen:
             asked = dataclasses.replace(chosen, check=check)

@@ -20,6 +20,7 @@ from ketch.errors import KetchError
 from ketch.linux import libc
 from tests.support import trees
 from tests.support.build_files import opened, selected
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
@@ -116,7 +117,7 @@ def test_at_every_moment(
     while happened:  # until the moment is past the end
         moment += 1
         source, root = _prepare(place)
-        descriptors = len(os.listdir("/proc/self/fd"))
+        descriptors = len(open_now())
         with selected(source, "d") as chosen, opened(root) as directory:
             meddler.moment, meddler.calls = moment, 0
             for call in _CALLS:

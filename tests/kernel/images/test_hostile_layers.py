@@ -1,7 +1,6 @@
 """Archives made to break out: whatever they hold, nothing outside the layer or context changes."""
 
 import contextlib
-import gc
 import io
 import os
 import pathlib
@@ -18,6 +17,7 @@ from ketch.errors import InvalidArgumentError, KetchError
 from ketch.images import filling, layers, tar
 from ketch.linux.removetree import remove_tree
 from tests.support.archives import member, stream
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
@@ -98,8 +98,7 @@ def attack(kind: str, contents: list[dict[str, object]]) -> None:
             built.append(member(**{**given, "link": real_link}))  # type: ignore[arg-type]
         before = seen(outside) | seen(base / "layers")
         passwd = os.stat("/etc/passwd")
-        gc.collect()  # other tests' garbage holds some
-        descriptors = len(os.listdir("/proc/self/fd"))
+        descriptors = len(open_now())
         descriptor = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
         try:
             UNPACKERS[kind](descriptor, stream(*built))

@@ -9,12 +9,13 @@ import pytest
 from ketch.errors import SyscallError, UnsupportedError
 from ketch.images import idmapped
 from ketch.linux.scopes import owned
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
 
 def test_only_a_file_system_that_cannot_is_said_to_be_at_fault(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_now())
     with (
         owned(os.open("/proc/self/ns/user", os.O_RDONLY)) as own,
         pytest.raises(SyscallError) as refused,

@@ -17,6 +17,7 @@ from ketch.images import filling, layers, tar, tar_writer, tree
 from ketch.images.pieces import Pieces
 from tests.support import trees
 from tests.support.archives import archive, member, stream
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
@@ -417,7 +418,7 @@ def _mount_small_tmpfs(path: pathlib.Path) -> None:
 
 
 def test_descriptors_do_not_leak(tmp_path: pathlib.Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = open_now()
     apply(tmp_path / "good", *[member(b"d%d/f" % number) for number in range(300)])
     with pytest.raises(KetchError):
         apply(tmp_path / "bad", *[member(b"d%d/f" % number) for number in range(99)], b"x" * 512)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ketch.linux.copytree import copy_tree
+from tests.support.descriptors import open_now
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
@@ -82,7 +83,7 @@ def test_descriptors_do_not_pile_up(source: Path) -> None:
     for number in range(700):
         (source / f"{number:04}").touch()
         os.link(source / f"{number:04}", source.parent / f"out{number}")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_now())
     target = copied(source)
     assert len(os.listdir(target)) == 700
     assert len(os.listdir("/proc/self/fd")) == before

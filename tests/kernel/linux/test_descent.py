@@ -1,6 +1,5 @@
 """Walking trees deeper than paths, descriptors and recursion go, and that are moved meanwhile."""
 
-import gc
 import io
 import os
 import stat
@@ -17,6 +16,7 @@ from ketch.linux.copytree import copy_tree
 from ketch.linux.descent import Descent
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
+from tests.support.descriptors import open_now
 
 DEPTH = 1_500
 NAME = "down"
@@ -52,8 +52,7 @@ def test_depth(memory: Path) -> None:
     deep = memory / "deep"
     deepen(deep)
     held = []
-    gc.collect()  # what earlier tests have left open would be closed meanwhile
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_now())
     with owned(os.open(deep, _DIRECTORY)) as top:
         kinds = []
         for number, (directory, name, status) in enumerate(descent.statuses(top)):
@@ -163,7 +162,7 @@ def test_a_deep_tree_is_compared_and_archived(memory: Path) -> None:
     lower = memory / "lower"
     deepen(lower, 600)
     os.chmod(lower.joinpath(*[NAME] * 3), 0o700)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_now())
     seen = []
     with owned(os.open(upper, _DIRECTORY)) as top:
         found = layered.changes(top, layered.Directory([os.fsencode(lower)]), complete=False)

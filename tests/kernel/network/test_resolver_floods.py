@@ -18,6 +18,7 @@ from ketch.network import dns, forwarding, resolver
 from ketch.network.bridge import Bridge
 from tests.kernel.network import machines
 from tests.kernel.network.test_resolver import Service, says, told, upstream
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
@@ -327,7 +328,7 @@ def test_who_leaves_leaves_nothing_open(tmp_path: pathlib.Path, bridge: Bridge) 
     started = time.monotonic()
     with machines.container(bridge, "172.17.0.2") as web:
         with service.registered("a" * 64, web):
-            before = len(os.listdir("/proc/self/fd"))
+            before = len(open_now())
             with asked(web, 50):
                 while len(os.listdir("/proc/self/fd")) < before + 50:
                     assert time.monotonic() < started + 20

@@ -1,6 +1,5 @@
 """Packets: between containers, out into the world, and not where they do not belong."""
 
-import gc
 import os
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from ketch.network.bridge import Bridge
 from ketch.network.sandbox import Endpoint, Sandbox, bury, cut
 from tests.kernel.network import machines
 from tests.kernel.network.machines import client_of, container, endpoint, entered, reaches, server
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
@@ -43,8 +43,7 @@ def test_a_failed_sandbox_leaves_its_maker_where_it_was(
         raise ZeroDivisionError
 
     before = os.readlink("/proc/self/ns/net")
-    gc.collect()  # other tests' garbage may have some open
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(open_now())
     monkeypatch.setattr("ketch.network.sandbox._write", fail)
     with pytest.raises(ZeroDivisionError):
         Sandbox()

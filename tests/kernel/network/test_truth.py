@@ -1,6 +1,5 @@
 """Whatever happens, the packet filter has exactly what the running containers need."""
 
-import gc
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ from ketch.errors import AlreadyExistsError, ConflictError, NotFoundError, Unava
 from ketch.linux import nftables, rtnetlink
 from ketch.network import bridge as bridges
 from tests.kernel.network import machines
+from tests.support.descriptors import open_now
 
 pytestmark = pytest.mark.root
 
@@ -213,8 +213,7 @@ def test_what_a_failed_start_had_of_ports_is_free(tmp_path: Path) -> None:
         # The second port's second address is somebody else's.
         somebody.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         somebody.bind(("::", 8085))
-        gc.collect()  # other tests' garbage has descriptors
-        before = set(os.listdir("/proc/self/fd"))
+        before = open_now()
         machine.start(CONTAINERS[0], "six", 8081, 8085)
         assert CONTAINERS[0] not in machine.running
         assert held() == set()
@@ -222,7 +221,7 @@ def test_what_a_failed_start_had_of_ports_is_free(tmp_path: Path) -> None:
         # Another container's, which the database knows before anybody binds it.
         machine.start(CONTAINERS[0], "six", 8082)
         assert held() == {8082}
-        descriptors = set(os.listdir("/proc/self/fd"))
+        descriptors = open_now()
         machine.start(CONTAINERS[1], "six", 8081, 8082)
         assert CONTAINERS[1] not in machine.running
         assert held() == {8082}

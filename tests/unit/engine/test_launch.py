@@ -9,6 +9,7 @@ import pytest
 from ketch.engine.requests import launch
 from ketch.engine.settings import Settings
 from ketch.errors import UnavailableError
+from tests.support.descriptors import open_now
 
 NAME = "from ketch.engine.requests.launch import zygote_name; print(zygote_name())"
 
@@ -72,7 +73,7 @@ def test_an_interpreter_that_cannot_be_started_is_told(
     tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_now()
     for zygote in (True, False):
         with pytest.raises(UnavailableError, match="cannot start /no/such/python"):
             launch.connect(Settings("/nowhere", str(tmp_path), zygote=zygote))

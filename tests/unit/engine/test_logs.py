@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ketch.engine.logs import json_file, local, reading
 from ketch.engine.logs.reading import Reader
 from ketch.spec.log_drivers import MAX_FILES, MAX_SIZE_BYTES, Rotation
+from tests.support.descriptors import open_now
 
 NOW = 1_136_214_245_000_000_000
 TIME = "2006-01-02T15:04:05Z"
@@ -361,7 +362,7 @@ def test_what_was_lost_last_is_told_when_the_log_is_closed(
 
 
 def test_no_descriptor_stays_open(path: str) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_now())
     numbered(path, 400, max_size_bytes=5_000)
     numbers(path, tail=3)
     next(reader(path).entries())

@@ -12,6 +12,7 @@ from ketch.errors import UnavailableError, UnsupportedError
 from ketch.linux import process
 from ketch.network.uplink import outside
 from ketch.network.uplink.outside import NoWayOutError, Outside, RefusedError
+from tests.support.descriptors import open_now
 
 ANY = ip_address("0.0.0.0")
 
@@ -115,7 +116,7 @@ def test_who_says_something_else_is_about_to_end(pair: Pair, word: str) -> None:
 
 def test_what_is_no_words_leaves_nothing_open(pair: Pair) -> None:
     asked = pair.asking._connection
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(open_now())
     with open(os.devnull, "rb") as file:
         for data in (b"bind\0\xff", b"\x80"):
             asked.sendmsg([data], process.rights(file.fileno()))

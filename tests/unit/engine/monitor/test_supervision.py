@@ -1,7 +1,6 @@
 """Watching over a program: its streams, its client and its end, with real processes and pipes."""
 
 import contextlib
-import gc
 import os
 import resource
 import signal
@@ -17,6 +16,7 @@ import pytest
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.requests import wire
 from ketch.engine.requests.client import Client
+from tests.support.descriptors import open_now
 
 
 class Memory:
@@ -117,8 +117,7 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open() -> Iterator[None]:
-    gc.collect()  # what other tests left to it is not ours to miss
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_now()
     yield
     assert set(os.listdir("/proc/self/fd")) <= before
 
