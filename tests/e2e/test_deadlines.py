@@ -47,9 +47,9 @@ def test_one_that_nobody_uses_ends(ketch: Engine, run_name: str) -> None:
 
 def test_its_time_can_be_changed_while_it_runs(ketch: Engine, run_name: str) -> None:
     """Both ways, and of one that had all the time in the world."""
-    ketch.ok("run", "-d", "--name", run_name, "--timeout", "2", *ALONE)
+    ketch.ok("run", "-d", "--name", run_name, "--timeout", "6", *ALONE)
     ketch.ok("update", "--timeout", "0", run_name)
-    time.sleep(2.5)
+    time.sleep(6.5)
     assert ketch.ok("inspect", "-f", "{{.State.Status}}", run_name) == "running"
     ketch.ok("update", "--timeout", "1", run_name)
     assert ketch.ok("wait", run_name) == "137"

@@ -233,7 +233,7 @@ def test_health(engine: Engine) -> None:
         "--health-interval",
         "1s",
         "--health-retries",
-        "2",
+        "6",
         "busybox",
         "sleep",
         "60",

@@ -44,7 +44,8 @@ def await_boot(ketch: Engine, container: str) -> None:
         state = ketch("exec", container, "systemctl", "is-system-running")
         if state.out.strip() in {"running", "degraded"}:
             return
-        assert ketch.ok("ps", "-q"), ketch("logs", container)
+        told = ketch("inspect", "-f", "{{json .State}}", container).out, ketch("logs", container)
+        assert ketch.ok("ps", "-q"), told
         assert time.monotonic() < deadline, state
         time.sleep(0.1)
 

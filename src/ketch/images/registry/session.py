@@ -95,6 +95,8 @@ class Session:
         """
         refusals = waits = 0
         while True:
+            with self._lock:
+                used = self._current_method()
             answer = self._ask(method, target, scopes, headers or {}, body)
             if answer.status == 401 and self._is_home(answer.url) and refusals < 2:
                 refusals += 1
@@ -102,7 +104,9 @@ class Session:
                     offered = challenges(answer.fields("WWW-Authenticate"))
                     answer.read_all(ERROR_DOCUMENT_MAX)
                 with self._lock:
-                    self._method = self._current_method().escalate(offered, scopes)
+                    # Else another thread has logged in meanwhile, and this is tried again by that.
+                    if used is self._current_method():
+                        self._method = used.escalate(offered, scopes)
             elif answer.status in _TRY_AGAIN and waits < _ATTEMPTS - 1:
                 waits += 1
                 asked = retry_after_seconds(answer.field("Retry-After"), _WAIT_SECONDS_MAX)

@@ -79,6 +79,29 @@ def test_basic(registry: FakeRegistry, repository: Open) -> None:
     assert sum("Authorization" not in headers for _, _, headers in registry.requests[1:]) <= 1
 
 
+def test_who_is_refused_while_another_logs_in_tries_again_by_that(
+    registry: FakeRegistry, repository: Open
+) -> None:
+    """As of layers that are pushed at once: both ask as nobody first."""
+    together = threading.Barrier(2, timeout=10)
+
+    def hook(request: Handler) -> bool:
+        if "/manifests/" in request.path and request.headers.get("Authorization") is None:
+            together.wait()  # so that nobody is refused before both have asked
+        return False
+
+    registry.hooks.append(hook)
+    require_basic(registry)
+    app = repository(user="alice")
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(app.manifest("1"))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+
+
 def test_basic_without_credentials_and_with_wrong_ones(
     registry: FakeRegistry, repository: Open
 ) -> None:
