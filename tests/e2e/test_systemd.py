@@ -10,7 +10,8 @@ import pytest
 from tests.support import images
 from tests.support.commands import Engine
 
-pytestmark = pytest.mark.timeout(300)
+# Where no Debian with systemd is cached yet, the first of them makes it.
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
