@@ -34,10 +34,10 @@ PART = (
 BOOTED = (
     "--init=systemd", "--", "tests/e2e/oci/test_systemd.py", "tests/e2e/oci/test_checkpoint.py",
     "tests/e2e/test_checkpoints.py", "tests/kernel/runtime/test_process.py",
-    "tests/e2e/rootless/test_delegation.py", "tests/e2e/test_systemd.py",
-    "-k", "(oci and not runc) or apparmor or (test_checkpoints and not said) or delegation"
-    " or (it_boots and auto)",
-    # runc showed long ago that the tests are fair.
+    "tests/e2e/rootless/test_delegation.py",
+    "-k", "(oci and not runc) or apparmor or (test_checkpoints and not said) or delegation",
+    # runc showed long ago that the tests are fair. tests/e2e/test_systemd.py is left to a machine
+    # of its own: behind all of these its container has ended without a word, alone it has not.
 )  # fmt: skip
 TIMEOUT_SECONDS = 1300
 IMAGES_SECONDS = 180  # to make them, when they are not cached yet
