@@ -58,11 +58,8 @@ class Explainer:
 
 
 def _plain(_last: Told | None, step: Told | None) -> "Iterator[str]":
-    if step is None:
-        return
-    yield on_one_line(step.words)
-    for name, value in step.values:
-        yield f"  {on_one_line(name)} = {on_one_line(str(value))}"
+    if step is not None:
+        yield from map(on_one_line, str(step).split("\n"))
 
 
 def _json(last: Told | None, step: Told | None) -> "Iterator[str]":

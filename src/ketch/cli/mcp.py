@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ketch.cli import sandboxes
 from ketch.cli.flags import Command, Flag, parse
 from ketch.errors import InvalidArgumentError, KetchError, UnsupportedError
+from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -47,7 +48,8 @@ def mcp(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch mcp``."""
     parsed = parse(MCP, arguments)
     port, token = parsed.text("http"), parsed.text("token") or randomness.token_urlsafe(16)
-    if port and not (port.isdecimal() and int(port) < 1 << 16):
+    number = decimal(port or "0")
+    if number is None or number >= 1 << 16:
         raise InvalidArgumentError(f"--http {port}: it is no port")
     if not all(letter.isalnum() or letter in "-_" for letter in token):
         raise InvalidArgumentError(f"--token {token}: letters, digits, - and _ are wanted")

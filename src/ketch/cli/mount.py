@@ -1,12 +1,12 @@
 """``ketch mount``, ``ketch umount``, and the same of images: podman's commands, in its forms."""
 
 import json
-import sys
 
+from ketch.cli.each import for_each
 from ketch.cli.flags import Command, Flag, UsageError, parse
 from ketch.engine.engine import Engine
 from ketch.engine.files import filesystem, image_mounts, mounting
-from ketch.errors import ENGINE_FAILED, KetchError
+from ketch.errors import ENGINE_FAILED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,14 +145,7 @@ def _usage(message: str, hint: str = "") -> UsageError:
 
 def _each(names: "Iterable[str]", work: "Callable[[str], str]") -> int:
     """Print what comes of each; whatever fails, the others are done: podman's status is 125."""
-    status = 0
-    for name in names:
-        try:
-            print(work(name), flush=True)
-        except KetchError as error:
-            print(f"ketch: {error.message}", file=sys.stderr)
-            status = ENGINE_FAILED
-    return status
+    return ENGINE_FAILED if for_each(names, work) else 0
 
 
 def _list(rows: "list[tuple[str, str, dict[str, list[str]], str]]", form: str) -> int:

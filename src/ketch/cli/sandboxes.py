@@ -14,6 +14,7 @@ from ketch.errors import InvalidArgumentError, on_one_line
 from ketch.library.engine import Engine
 from ketch.sandbox.sandbox import Sandbox
 from ketch.spec import environment, timestamps
+from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -242,9 +243,10 @@ def _seconds(parsed: "Parsed", name: str) -> float | None:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+    port = decimal(text)
+    if not port or port >= 1 << 16:
         raise InvalidArgumentError(f"--publish {text}: it is no port", "name the program's own")
-    return int(text)
+    return port
 
 
 def _execute(settings: "Settings", parsed: "Parsed", name: str, words: list[str]) -> int:

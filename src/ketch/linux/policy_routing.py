@@ -6,18 +6,15 @@ Sources: linux/fib_rules.h, linux/rtnetlink.h.
 import _socket
 import errno
 import struct
+from ipaddress import ip_network
 
-from ketch.linux import netlink
+from ketch.linux import netlink, rtnetlink
 from ketch.linux.netlink import Request, u32
 
-_RTM_NEWROUTE = 24
 _RTM_NEWRULE = 32
 _RULE = struct.Struct("=BBBBBBBBI")  # struct fib_rule_hdr
-_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _FR_ACT_TO_TBL = 1
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16
-_RTA_OIF = 4
-_RTPROT_BOOT, _RT_SCOPE_HOST, _RTN_LOCAL = 3, 254, 2
 _LOOPBACK_INDEX = 1
 _FAMILIES = {4: int(_socket.AF_INET), 6: int(_socket.AF_INET6)}
 _ONCE = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
@@ -33,9 +30,6 @@ def take_in(version: int, mark: int, table: int, priority: int) -> list[Request]
         priority: of the rule; the smallest is looked at first.
     """
     family = _FAMILIES[version]
-    route = _ROUTE.pack(family, 0, 0, 0, table, _RTPROT_BOOT, _RT_SCOPE_HOST, _RTN_LOCAL, 0) + u32(
-        _RTA_OIF, _LOOPBACK_INDEX
-    )
     rule = _RULE.pack(family, 0, 0, 0, table, 0, 0, _FR_ACT_TO_TBL, 0) + b"".join(
         (
             u32(_FRA_PRIORITY, priority), u32(_FRA_FWMARK, mark), u32(_FRA_FWMASK, 0xFFFFFFFF),
@@ -43,8 +37,10 @@ def take_in(version: int, mark: int, table: int, priority: int) -> list[Request]
         )
     )  # fmt: skip
     return [
-        Request("RTM_NEWROUTE", _RTM_NEWROUTE, _ONCE, route, f"take in all by table {table}",
-                accept=(errno.EEXIST,)),
+        rtnetlink.add_route(
+            ip_network("0.0.0.0/0" if version == 4 else "::/0"),
+            index=_LOOPBACK_INDEX, local=True, table=table,
+        ),
         Request("RTM_NEWRULE", _RTM_NEWRULE, _ONCE, rule, f"table {table} for mark {mark:#x}",
                 accept=(errno.EEXIST,)),
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Facts about processes and the machine from /proc: proc(5)."""
 
+import os
+
 
 def process_start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None when there is no such process.
@@ -48,3 +50,23 @@ def unescape(field: str) -> str:
         return field
     parts = field.split("\\")
     return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
+
+
+def is_mount_point(path: str) -> bool:
+    """Whether something is mounted at a path, as the calling thread sees it."""
+    place = os.path.realpath(path)
+    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        return any(unescape(line.split()[4]) == place for line in mounts)
+
+
+def umask(place: str) -> int | None:
+    """The umask of a process, or thread; None where the kernel does not tell, before 4.7.
+
+    Args:
+        place: its directory in /proc.
+    """
+    with open(f"{place}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    return None

@@ -551,8 +551,9 @@ def add_route(
     index: int = 0,
     priority: int = 0,
     local: bool = False,
+    table: int = RT_TABLE_MAIN,
 ) -> Request:
-    """Add a route to the main table; already there will do.
+    """Add a route; already there will do.
 
     Args:
         destination: the network it leads to; of prefix length 0 for the default route.
@@ -560,12 +561,14 @@ def add_route(
         index: the link it leaves by; needed without a gateway.
         priority: metric; the smallest wins.
         local: whether what is sent there is this machine's own to take; the link is loopback.
+        table: which routing table it is for, up to 255.
     """
+    kind = RTN_LOCAL if local else RTN_UNICAST
     return Request(
         "RTM_NEWROUTE",
         RTM_NEWROUTE,
         netlink.NLM_F_CREATE | netlink.NLM_F_EXCL,
-        _route_payload(destination, gateway, index, priority, RTN_LOCAL if local else RTN_UNICAST),
+        _route_payload(destination, gateway, index, priority, kind, table),
         f"route {destination} by {gateway or 'the link'}",
         accept=(errno.EEXIST,),
     )
@@ -591,6 +594,7 @@ def _route_payload(
     index: int,
     priority: int,
     kind: int = RTN_UNICAST,
+    table: int = RT_TABLE_MAIN,
 ) -> bytes:
     scope = RT_SCOPE_UNIVERSE if gateway or destination.version == 6 else RT_SCOPE_LINK
     if kind == RTN_LOCAL and destination.version == 4:
@@ -600,7 +604,7 @@ def _route_payload(
         destination.prefixlen,
         0,
         0,
-        RT_TABLE_MAIN,
+        table,
         RTPROT_BOOT,
         scope,
         kind,

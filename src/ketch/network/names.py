@@ -201,3 +201,13 @@ def _reachable(server: str, *, ipv6: bool) -> bool:
     """Whether a server of the host's answers from within a container."""
     address = ip_address(server)
     return not address.is_loopback and (address.version == 4 or ipv6)
+
+
+def servers_in(resolv_conf: str) -> list[str]:
+    """The addresses of the name servers that a resolv.conf(5) names."""
+    found = []
+    for line in resolv_conf.splitlines():
+        keyword, *values = line.split() or [""]
+        if keyword == "nameserver" and values and _is_address(values[0]):
+            found.append(str(ip_address(values[0])))
+    return found

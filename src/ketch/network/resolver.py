@@ -29,6 +29,7 @@ from ketch.network.forwarding import (
     Forwarder,
     socket_in,
 )
+from ketch.network.names import servers_in
 from ketch.network.shares import Shares
 
 IDLE_SECONDS = 2.0
@@ -400,17 +401,6 @@ class Resolver:
                 raise ConnectionResetError("the other end has left")
             data += piece
         return bytes(data)
-
-
-def servers_in(resolv_conf: str) -> list[str]:
-    """The addresses of the name servers that a resolv.conf(5) names."""
-    found = []
-    for line in resolv_conf.splitlines():
-        keyword, *values = line.split() or [""]
-        if keyword == "nameserver" and values:
-            with contextlib.suppress(ValueError):
-                found.append(str(ip_address(values[0])))
-    return found
 
 
 def _known(directory: dns.Directory, served: Registered, query: dns.Query) -> bytes | None:

@@ -11,7 +11,7 @@ import os
 import select
 import stat
 
-from ketch.linux import notifications, owners, process
+from ketch.linux import notifications, owners, process, procfs
 from ketch.linux.notifications import Notification
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned, suppress
@@ -103,11 +103,8 @@ class _Caller:
 
     def umask(self) -> int:
         """Returns its umask."""
-        with open(f"{self._place}/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Umask:"):
-                    return int(line.split()[1], 8)
-        return 0o022
+        found = procfs.umask(self._place)
+        return 0o022 if found is None else found
 
     def descriptor(self, number: int) -> int:
         """Open what one of its descriptors is open on."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ketch.errors import InvalidArgumentError, PermissionDeniedError
 from ketch.images.opaque import is_opaque
-from ketch.linux import openat2
+from ketch.linux import openat2, procfs
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
 
@@ -282,11 +282,8 @@ def _removed(parent: int, name: str) -> None:
 
 
 def _umask() -> int:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o077
+    found = procfs.umask("/proc/self")
+    return 0o077 if found is None else found
 
 
 def _opened(root: int, path: str, flags: int) -> int:

@@ -16,6 +16,7 @@ that are made on the way there, as long as its root is still the host's.
 import time
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.values import boolean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,8 +111,7 @@ def form(text: str) -> str:
     """
     if text in FORMS:
         return text
-    if text.lower() in {"1", "t", "true"}:
-        return FORMS[0]
-    if text.lower() in {"0", "f", "false"}:
-        return ""
-    raise InvalidArgumentError(f"must be one of {', '.join(FORMS)}")
+    try:
+        return FORMS[0] if boolean(text) else ""
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"must be one of {', '.join(FORMS)}") from error

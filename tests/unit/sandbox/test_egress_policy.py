@@ -79,7 +79,7 @@ def test_what_is_an_address_elsewhere_or_nothing_is_no_name(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["*", "*.com", "**.a.b", "a.*.b", "a*.b.c", "a.b:0", "a.b:65536", "a.b:x", "a.b:", "a.b:443:80",
+    ["*", "*.com", "**.a.b", "a.*.b", "a*.b.c", "a.b:0", "a.b:65536", "a.b:0000165536", "a.b:x", "a.b:", "a.b:443:80",
      "https://a.b", "a.b/c", "10.0.0.0/33", "10.0.0.0/x", "a.b@", "a.b@c.d", "@10.0.0.1", "[::1", "::1]",
      "[::1]x", "2130706433", "0x7f.1", "a.b:٤", "a.b:-1", "a.b:+1", ""],
 )  # fmt: skip

@@ -71,9 +71,10 @@ def take_away(engine: "Engine") -> None:
 
 def _prepared(engine: "Engine") -> list[str]:
     try:
-        return [f"sha256:{name}" for name in sorted(os.listdir(f"{engine.settings.root}/mounts"))]
+        names = os.listdir(f"{engine.settings.root}/{DIRECTORY}")
     except FileNotFoundError:
         return []
+    return [f"sha256:{name}" for name in sorted(names)]
 
 
 def _directory(engine: "Engine", image_id: str) -> str:

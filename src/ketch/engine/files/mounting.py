@@ -82,7 +82,7 @@ def detach(directory: str, what: str, *, force: bool = False) -> None:
 def place_of(directory: str) -> str:
     """Where a root is mounted for the caller's mount namespace; empty where it is not."""
     place = f"{directory}/{PLACE}"
-    return place if os.path.exists(f"{directory}/{RECORD}") and _is_mount_point(place) else ""
+    return place if os.path.exists(f"{directory}/{RECORD}") and procfs.is_mount_point(place) else ""
 
 
 def copy_of(directory: str) -> int | None:
@@ -130,7 +130,7 @@ class _Record:
 
     def is_here(self, place: str) -> bool:
         """Whether it is mounted for the caller."""
-        return bool(self.count) and _is_mount_point(place)
+        return bool(self.count) and procfs.is_mount_point(place)
 
     def check_elsewhere(self, directory: str) -> None:
         """Refuse one that is mounted in a namespace in which somebody is, and the caller is not."""
@@ -167,9 +167,3 @@ def _is_alive(namespace: int) -> bool:
                 if os.stat(f"/proc/{entry}/ns/mnt").st_ino == namespace:
                     return True
     return False
-
-
-def _is_mount_point(place: str) -> bool:
-    place = os.path.realpath(place)
-    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        return any(procfs.unescape(line.split()[4]) == place for line in mounts)

@@ -11,7 +11,7 @@ from ketch.engine.networks import pins
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.errors import UnsupportedError
 from ketch.linux import conntrack, rtnetlink
-from ketch.network import firewall, telling
+from ketch.network import firewall
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import cut, delete
 
@@ -68,6 +68,8 @@ def release(
                 raise
 
     if say:
+        from ketch.network import telling  # noqa: PLC0415 - seldom wanted
+
         for one in ends:
             say(telling.of_cut(one))
         for port in plan.ports:

@@ -56,9 +56,7 @@ def _is_at(descriptor: int, path: str) -> bool:
 
 def is_mounted(volume: "Volume") -> bool:
     """Whether anything is mounted where a volume's data is."""
-    wanted = os.path.realpath(volume.mountpoint)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        return any(procfs.unescape(line.split()[4]) == wanted for line in mounts)
+    return procfs.is_mount_point(volume.mountpoint)
 
 
 def mount_(volume: "Volume") -> None:

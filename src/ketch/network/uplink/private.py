@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.network.uplink import programs
 from ketch.network.uplink.programs import MTU_BYTES, PASTA, SLIRP, Program
+from ketch.spec.digits import decimal
 from ketch.spec.endpoints import private_options
 from ketch.spec.values import boolean, quoted
 
@@ -205,9 +206,10 @@ def reason(said: str) -> str:
 
 
 def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 6):
+    number = decimal(text, digits_max=5)
+    if number is None:
         raise InvalidArgumentError(f"invalid {name} {text}")
-    return int(text)
+    return number
 
 
 def _ports(forwards: "Iterable[Forward]") -> list[str]:

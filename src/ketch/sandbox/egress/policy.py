@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.errors import InvalidArgumentError
+from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -246,9 +247,10 @@ def _ports(text: str, port: str) -> frozenset[int] | None:
         return WEB
     if port == "*":
         return None
-    if not (port.isascii() and port.isdecimal()) or not 0 < int(port[:6]) <= _PORT_MAX:
+    number = decimal(port)
+    if not number or number > _PORT_MAX:
         raise _wrong(text, f"{port!r} is no port")
-    return frozenset({int(port)})
+    return frozenset({number})
 
 
 def _network(text: str) -> Network | None:

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ketch.network import dns_message
+from ketch.network.names import servers_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -227,11 +228,6 @@ def _read_name(told: bytes, at: int) -> tuple[bytes, int]:
 
 def host_servers(path: str = "/etc/resolv.conf") -> list[str]:
     """The name servers that this machine asks."""
-    found = []
     with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        for line in file.read(1 << 16).splitlines():
-            keyword, *values = line.split() or [""]
-            if keyword == "nameserver" and values:
-                with suppress(ValueError):
-                    found.append(str(ip_address(values[0])))
-    return found
+        return servers_in(file.read(1 << 16))
+    return []
