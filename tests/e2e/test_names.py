@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.support import leftovers
 from tests.support.commands import Engine
 
 LOOK_UP = "nslookup -type=a {} 2>&1 | sed -n 's/^Address: *//p' | grep -v :53"
@@ -132,18 +133,20 @@ def test_a_container_gets_a_name_server_with_its_first_network(engine: Engine) -
         engine("network", "rm", "later")
 
 
-def test_the_resolver_runs_while_it_is_needed(ketch: Engine, run_name: str) -> None:
+def test_the_resolver_is_found_again_by_who_starts_one_now_and_then(
+    ketch: Engine, run_name: str
+) -> None:
+    leftovers.stop_zygotes(run_name)
     await_number(run_name, 0)
-    containers = [ketch.ok("run", "-d", "busybox", "sleep", "60") for _ in range(2)]
+    ketch.ok("run", "--rm", "busybox", "true")
     (pid,) = await_number(run_name, 1)
-    ketch.ok("rm", "-f", containers[0])
-    time.sleep(4)
+    time.sleep(5)
+    ketch.ok("run", "--rm", "busybox", "true")
     assert resolvers(run_name) == [pid]
-    ketch.ok("rm", "-f", containers[1])
-    await_number(run_name, 0)
 
 
 def test_a_killed_resolver_is_replaced(ketch: Engine, run_name: str) -> None:
+    leftovers.stop_zygotes(run_name)
     await_number(run_name, 0)
     ketch.ok("run", "-d", "--name", "web", "busybox", "sleep", "60")
     try:

@@ -250,5 +250,5 @@ def _ancestors() -> set[int]:
 def stop_zygotes(run_name: str) -> None:
     """End a run's warm processes, which would leave by themselves after a minute unused."""
     for pid, command in processes(run_name).items():
-        if command.startswith("ketch-zygote"):
+        if command.startswith(("ketch-zygote", "ketch-names")):
             os.kill(pid, signal.SIGTERM)

@@ -1,7 +1,7 @@
 """The process that answers for all name servers of an engine's containers.
 
-One a state directory, started by the first container that needs it; it leaves when the last one has
-gone. A monitor registers its container by a connection of its own and passes the name server's
+One a state directory, started by the first container that needs it; it leaves some time after the
+last one has gone. A monitor registers its container by a connection of its own and passes the name server's
 sockets along; the registration lasts as long as the connection. Names are looked up anew in the
 engine's database whenever that has changed, so this process can be killed and started at any time.
 
@@ -32,7 +32,9 @@ from ketch.network.forwarding import (
 from ketch.network.names import servers_in
 from ketch.network.shares import Shares
 
-IDLE_SECONDS = 2.0
+# To start anew takes the processor as long as a start does that is not the first, so who starts one
+# container now and then finds it again.
+IDLE_SECONDS = 30.0
 CONNECTIONS_MAX = 64  # of one container
 _CONNECTIONS_TOTAL = 1024  # of all containers, beside what each is sure of
 _CONNECTIONS_SURE = 4
