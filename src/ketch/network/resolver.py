@@ -1,9 +1,10 @@
 """The process that answers for all name servers of an engine's containers.
 
 One a state directory, started by the first container that needs it; it leaves some time after the
-last one has gone. A monitor registers its container by a connection of its own and passes the name server's
-sockets along; the registration lasts as long as the connection. Names are looked up anew in the
-engine's database whenever that has changed, so this process can be killed and started at any time.
+last one has gone. A monitor registers its container by a connection of its own and passes the name
+server's sockets along; the registration lasts as long as the connection. Names are looked up anew
+in the engine's database whenever that has changed, so this process can be killed and started at any
+time.
 
 What no container is called is passed on: to the host's servers from the host's network, to those
 of ``--dns`` from the container's. A container whose networks lead nowhere gets no such answers, or
