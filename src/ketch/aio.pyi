@@ -1292,6 +1292,9 @@ class Sandbox:
     async def fork(self, count: int = 1, *, lifetime: Lifetime = "process") -> builtins.list[Self]:
         """Make sandboxes like this one, each with its own copy of the files as they are now.
 
+        What lies in ``writable`` is not copied but shared for as long as nobody changes it, unless
+        programs run in this one just now. What runs is not forked.
+
         Args:
             count: how many.
             lifetime: as for ``create``.

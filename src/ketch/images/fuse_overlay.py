@@ -42,13 +42,14 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
             )
         return super().mount(directory, passing=passing)
 
-    def over(self, directory: str, tree: str) -> int:
+    def over(self, directory: str, *trees: str, redirects: bool = False) -> int:
         """See ``Snapshotter.over``: its whiteouts have a form of their own."""
-        return Snapshotter.over(self, directory, tree)
+        return Snapshotter.over(self, directory, *trees, redirects=redirects)
 
     def _mount(
-        self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False
-    ) -> int:
+        self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False,
+        redirects: bool = False,  # noqa: ARG002 - it is asked for none
+    ) -> int:  # fmt: skip
         absent = [tree for tree in lower if not os.path.isdir(tree)]
         if absent:
             raise UnavailableError(

@@ -84,9 +84,9 @@ class OverlaySnapshotter(Snapshotter):
             covered, user_namespace, lambda: self._mount(directory, lower, passing=passing)
         )
 
-    def over(self, directory: str, tree: str) -> int:
+    def over(self, directory: str, *trees: str, redirects: bool = False) -> int:
         """See ``Snapshotter.over``."""
-        return self._mount(directory, [tree])
+        return self._mount(directory, trees, redirects=redirects)
 
     def describe(self, directory: str, image: str) -> Told:
         """See ``Snapshotter.describe``."""
@@ -120,11 +120,14 @@ class OverlaySnapshotter(Snapshotter):
             yield upper, self._stack(directory), False
 
     def _mount(
-        self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False
-    ) -> int:
+        self, directory: str, lower: Sequence[str], *, writable: bool = True, passing: bool = False,
+        redirects: bool = False,
+    ) -> int:  # fmt: skip
         options = {**_OPTIONS, "volatile": None} if passing else _OPTIONS
         if not namespaces.in_initial_user_namespace():
             options = {**options, **_USER_OPTIONS}
+        elif redirects:  # which a user's overlay cannot have
+            options = {**options, "redirect_dir": "on"}
         longest = max(map(len, map(os.fsencode, [*lower, _escaped(f"{directory}/upper")])))
         try:
             if writable:

@@ -302,17 +302,19 @@ class Snapshotter(ABC):
             UnavailableError: a layer is missing.
         """
 
-    def over(self, directory: str, tree: str) -> int:
-        """Mount a directory of the host's, to be changed in ``upper`` of another.
+    def over(self, directory: str, *trees: str, redirects: bool = False) -> int:  # noqa: ARG002
+        """Mount directories of the host's, to be changed in ``upper`` of another.
 
         Args:
             directory: has empty directories ``upper`` and ``work``.
-            tree: what is changed.
+            trees: what is changed, the topmost first.
+            redirects: whether a directory of theirs can be renamed without being copied, by a note
+                in ``upper`` of where it was: only where nobody else writes to any of them.
 
         Returns and raises what ``mount`` does.
         """
         raise UnsupportedError(
-            f"{tree} cannot be changed in {directory} alone by storage driver {self.name}",
+            f"{trees[0]} cannot be changed in {directory} alone by storage driver {self.name}",
             "the kernel's overlayfs can: storage driver overlay2",
         )
 

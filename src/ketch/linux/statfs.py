@@ -6,6 +6,7 @@ from ketch.linux import libc
 
 PROC_SUPER_MAGIC = 0x9FA0
 TMPFS_MAGIC = 0x01021994
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 _fstatfs = libc.function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 

@@ -18,6 +18,7 @@ import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ketch.engine.volumes import branches
 from ketch.errors import InvalidArgumentError
 from ketch.library.sessions import OutOfTimeError
 from ketch.sandbox.ending import end
@@ -124,9 +125,10 @@ class _Interpreter:
     command: tuple[str, ...]
 
     def __init__(self, container: "Container") -> None:
-        self.session: Session = container.exec(self.command, env=_ENVIRONMENT, stdin=True)
         self.ended = False
         self._places = container._places
+        with branches.undisturbed(self._places.settings, container.id):
+            self.session: Session = container.exec(self.command, env=_ENVIRONMENT, stdin=True)
         self._busy = threading.Lock()
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._left = 0

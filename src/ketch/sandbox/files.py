@@ -15,12 +15,14 @@ import tarfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ketch.engine.volumes import branches
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.sandbox import watching
 from ketch.spec.digits import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from ketch.library.archives import Archive
     from ketch.library.container import Container
@@ -114,7 +116,8 @@ class Files:
             member = self._member("/".join([*parts, posixpath.basename(where)]), mode=mode)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-        self._container.put_archive(base, packed.getvalue())
+        with self._undisturbed():
+            self._container.put_archive(base, packed.getvalue())
 
     def list(self, path: "Path" = ".", *, recursive: bool = False) -> "list[Entry]":
         """Returns what is in a directory, by path.
@@ -172,7 +175,8 @@ class Files:
             source: a path here; a directory's content alone is meant by ``/.`` at the end.
             target: a directory to copy into, or what the copy is called.
         """
-        self._container.copy_to(source, self._absolute(target), archive=True)
+        with self._undisturbed():
+            self._container.copy_to(source, self._absolute(target), archive=True)
 
     def download(self, source: "Path", target: "Path") -> None:
         """Copy a file or a tree out of the sandbox, to belong to the caller.
@@ -208,11 +212,16 @@ class Files:
 
     def _do(self, *command: str) -> None:
         """Have the image's own program do it, with no more rights than the guest has."""
-        status, _, stderr = self._container.exec_run(command, timeout=_DOING_SECONDS)
+        with self._undisturbed():
+            status, _, stderr = self._container.exec_run(command, timeout=_DOING_SECONDS)
         if status:
             said = stderr.decode(errors="replace").strip()
             kind = NotFoundError if "No such file" in said else InvalidArgumentError
             raise kind(f"{' '.join(command)}: {said or f'status {status}'}")
+
+    def _undisturbed(self) -> "AbstractContextManager[None]":
+        """Have what is written to stay what programs find there, for a block."""
+        return branches.undisturbed(self._container._places.settings, self._container.id)
 
     def _existing(self, directory: str) -> str:
         """Returns the nearest directory above that is there."""

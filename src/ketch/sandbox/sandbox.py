@@ -1,15 +1,13 @@
 """A sandbox: a locked container without a program of its own, for programs that nobody has read."""
 
 import contextlib
-import functools
 import math
 import os
-import secrets as randomness
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ketch.engine.volumes import copy_on_write
+from ketch.engine.volumes import branches
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -21,9 +19,8 @@ from ketch.errors import (
 from ketch.library import given, sessions
 from ketch.library.engine import Engine
 from ketch.linux import namespaces
-from ketch.linux.scopes import owned
 from ketch.runtime.pid_one import PATH as INIT
-from ketch.sandbox import changes, host
+from ketch.sandbox import forking, host, project
 from ketch.sandbox.code import Interpreters
 from ketch.sandbox.egress import attachment
 from ketch.sandbox.ending import end
@@ -48,9 +45,7 @@ OUTPUT_BYTES_MAX = 8 << 20
 """How much a program may write where nobody says otherwise."""
 
 _LABEL = "org.ketch.sandbox"
-_FORKED = "org.ketch.sandbox.fork"  # the image that its files come from, and that goes with it
 _USER, _USER_OF_FEW = "65534", "1000"
-_COPY_UP = ",tmpcopyup"
 _NETWORK = "ketch-sandbox"
 _NETWORK_CLOSED = "ketch-sandbox-closed"
 # Neither do sandboxes reach each other, nor what listens on this machine.
@@ -184,7 +179,7 @@ class Sandbox:
             own = f"mode=0700,exec,nosuid,nodev,uid={numbers[0]},gid={numbers[2] or numbers[0]}"
         files_max = max(1, disk_bytes // _FILE_BYTES_LEAST)
         locked: dict[str, Any] = {
-            "name": _name(name),
+            "name": name or forking.new_name(),
             "entrypoint": INIT, "init": True, "rm": True, "user": user, "workdir": workdir,
             "memory": memory_bytes, "memory_swap": memory_bytes, "cpus": cpus, "pids_limit": pids,
             "read_only": read_only, "cap_drop": ["ALL"], "userns": userns, "hostname": "sandbox",
@@ -428,9 +423,10 @@ class Sandbox:
             tty: whether it gets a terminal.
             stdin: whether input will be written to it.
         """
-        return self._container.exec(
-            _argv(command), env=env or {}, user=user, workdir=cwd, tty=tty, stdin=stdin
-        )
+        with branches.undisturbed(self._container._places.settings, self.id):
+            return self._container.exec(
+                _argv(command), env=env or {}, user=user, workdir=cwd, tty=tty, stdin=stdin
+            )
 
     def run_code(
         self,
@@ -490,7 +486,7 @@ class Sandbox:
             self._interpreters.close()
             with contextlib.suppress(NotFoundError):
                 self._container.remove(force=True, volumes=True)
-            image = self._container.labels.get(_FORKED)
+            image = forking.image_of(self._container)
             if image:
                 with contextlib.suppress(KetchError):  # another one of it is still there
                     self._engine.images.remove(image)
@@ -500,7 +496,7 @@ class Sandbox:
     @property
     def project(self) -> str:
         """The directory that ``host`` was given; empty where it was made otherwise."""
-        return self._container.labels.get(host.PROJECT_LABEL, "")
+        return project.directory(self._container)
 
     def changes(self) -> "builtins.list[ProjectChange]":
         """Returns what it did to its project, by path, compared with how that is now.
@@ -509,8 +505,7 @@ class Sandbox:
             ConflictError: it has ended, and its changes with it.
             InvalidArgumentError: it has no project.
         """
-        with self._both() as (upper, project):
-            return sorted(changes.found(upper, project), key=lambda change: change.path)
+        return project.changed(self._container)
 
     def apply(self, *paths: str) -> "builtins.list[ProjectChange]":
         """Take over what it did to its project: all of it, or what is at or below some paths.
@@ -529,40 +524,7 @@ class Sandbox:
             NotFoundError: nothing was changed at one of the paths.
             PermissionDeniedError: what was named is refused, or cannot be written.
         """
-        named = [os.path.normpath(path) for path in paths]
-        taken = []
-        with self._both() as (upper, project):
-            found = sorted(changes.found(upper, project), key=lambda change: change.path)
-            for path in named:
-                if not any(_lies(change.path, path) for change in found):
-                    raise NotFoundError(f"nothing was changed at {path}")
-            for change in found:
-                if named and not any(_lies(change.path, path) for path in named):
-                    continue
-                if not named and (change.refused or changes.is_of_git(change.path)):
-                    continue
-                changes.apply(upper, project, change)
-                taken.append(change)
-        return taken
-
-    @contextlib.contextmanager
-    def _both(self) -> "Iterator[tuple[int, int]]":
-        """Open the tree of what was changed, and the project, for a block."""
-        if not self.project:
-            raise InvalidArgumentError(
-                f"sandbox {self.name} has no project", "one that Sandbox.host makes has"
-            )
-        record = self._container._places.engine.containers.find(self.id)
-        points = record.record.get("Mounts", [])
-        number = next(
-            number for number, point in enumerate(points)
-            if point["Spec"].get("BindOptions", {}).get("CopyOnWrite")
-        )  # fmt: skip
-        with (
-            owned(copy_on_write.upper(record, number)) as upper,
-            owned(os.open(self.project, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as project,
-        ):
-            yield upper, project
+        return project.apply(self._container, paths)
 
     # Others like it
 
@@ -572,58 +534,34 @@ class Sandbox:
         Args:
             name: the image's name, or empty for one without.
         """
-        base = self._container.attrs["Image"]
-        if not self._container.attrs["HostConfig"]["ReadonlyRootfs"]:
-            base = self._container.commit().id
-        with self._engine.containers.create(base, [INIT], entrypoint="") as copy:
-            for place in self._writable():
-                with self._container.get_archive(place) as archive:
-                    copy.put_archive(os.path.dirname(place), archive)
-            image = copy.commit(name)
-        self._container._places.unless_delivered(functools.partial(_let_go, image))
-        return image
+        return forking.snapshot(self._engine, self._container, name)
 
     def fork(self, count: int = 1, *, lifetime: "Lifetime" = "process") -> "builtins.list[Self]":
         """Make sandboxes like this one, each with its own copy of the files as they are now.
+
+        What lies in ``writable`` is not copied but shared for as long as nobody changes it, unless
+        programs run in this one just now. What runs is not forked.
 
         Args:
             count: how many.
             lifetime: as for ``create``.
         """
-        image = self.snapshot()
+        fork = forking.Fork(self._engine, self._container, lifetime)
         made: list[Self] = []
 
         def undo() -> None:
             for one in made:
                 one.kill()
-            _let_go(image)
+            fork.let_go()
 
         try:
-            made.extend(self._copy(image, lifetime) for _ in range(count))
+            for _ in range(count):
+                made.append(type(self)(self._engine, fork.make()))
+                fork.finish(made[-1]._container)
         except BaseException:
             undo()
             raise
         self._container._places.unless_delivered(undo)
-        return made
-
-    def _copy(self, image: "Image", lifetime: "Lifetime") -> "Self":
-        record = self._container._places.engine.containers.find(self.id).record
-        config, resources = record["Config"], record["HostConfig"]
-        tmpfs = {
-            place: f"{options.removesuffix(_COPY_UP)}{_COPY_UP}"
-            for place, options in (resources.get("Tmpfs") or {}).items()
-        }
-        labels = {**config.get("Labels", {}), _FORKED: image.id}
-        request: Any = {
-            **record,
-            "Config": {**config, "Image": image.id, "Labels": labels, "Hostname": ""},
-            "HostConfig": {**resources, "Tmpfs": tmpfs},
-        }
-        session = self._engine.containers._start(request, _name(None), lifetime)
-        session.close()
-        made = type(self)(self._engine, self._engine.containers.get(session.id))
-        with made._killed_otherwise():  # nothing of its runs before it has its relay
-            attachment.attach_like(made._container, self._container)
         return made
 
     @contextlib.contextmanager
@@ -635,28 +573,12 @@ class Sandbox:
             self.kill()
             raise
 
-    def _writable(self) -> "builtins.list[str]":
-        return sorted(self._container.attrs["HostConfig"].get("Tmpfs") or ())
-
     def _oom_kills(self) -> int:
         engine = self._container._places.engine
         try:
             return engine.containers.cgroup(engine.containers.find(self.id)).oom_kills()
         except (KetchError, OSError):
             return 0
-
-
-def _let_go(image: "Image") -> None:
-    with image._places.uninterrupted(), contextlib.suppress(KetchError):
-        image.remove()
-
-
-def _lies(path: str, at: str) -> bool:
-    return at in {".", path} or path.startswith(f"{at}/")
-
-
-def _name(name: str | None) -> str:
-    return name or f"sandbox-{randomness.token_hex(6)}"
 
 
 def _argv(command: "str | Iterable[str]") -> list[str]:

@@ -48,14 +48,33 @@ def watch(container: "Container", where: str, *, recursive: bool) -> "Iterator[F
                 raise NotFoundError(f"{where}: the sandbox has ended")
             watched: dict[int, str] = {}
             _add(queue, root, where, watched, recursive=recursive)
+            place = _place(root, where)
             while procfs.is_running(record.init_pid, record.init_start_time):
                 places.patience.wait(_LOOK_MS, queue.fileno())
+                now = _place(root, where)
+                is_running = procfs.is_running(record.init_pid, record.init_start_time)
+                if is_running and now != place:
+                    # Something else is there: what a fork has laid over it, for instance.
+                    queue.close()
+                    queue, watched, place = inotify.Inotify(), {}, now
+                    _add(queue, root, where, watched, recursive=recursive, missing_is_fine=True)
+                    yield FileEvent("lost", where)
                 for number, happened, name in _events(queue.read()):
                     yield from _told(queue, root, watched, number, happened, name, where, recursive)
     except FileNotFoundError as error:
         raise NotFoundError(f"{where}: the sandbox has ended") from error
     finally:
         queue.close()
+
+
+def _place(root: int, where: str) -> tuple[int, int] | None:
+    """What is there, by device and inode."""
+    try:
+        with owned(openat2.openat2(root, where, os.O_PATH)) as place:
+            status = os.fstat(place)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _events(data: bytes) -> "Iterator[tuple[int, int, bytes]]":

@@ -25,6 +25,16 @@ with ketch.Sandbox.host("project", **limits) as sandbox:
     assert sorted(os.listdir("project")) == ["file", "new"]
 with ketch.Sandbox.create("busybox", **limits) as sandbox:
     assert sandbox.run(["id", "-u"]).text == "1000\\n"
+    images = len(ketch.Engine().images.list(all=True))
+    sandbox.run("mkdir d; echo one > d/file; chmod 600 d/file")
+    one, two = sandbox.fork(2)
+    with one, two:
+        assert len(ketch.Engine().images.list(all=True)) == images
+        changed = one.run("stat -c '%u %a' d/file; echo two > d/file; rm -r d; mkdir d")
+        assert changed.text == "1000 600\\n", changed
+        assert two.run("cat d/file; ls; ls d").text == "one\\nd\\nfile\\n"
+        assert one.run("ls d").text == ""
+    assert sandbox.run("cat d/file").text == "one\\n"
     assert sandbox.run_code("echo $((40 + 2))", "shell").stdout == "42\\n"
 print("done")
 """
