@@ -141,3 +141,23 @@ def test_a_caller_that_shows_itself_as_another_machine_starts_containers(
     other = within(plain, "setarch", "linux32")
     words = ("run", "--rm", "--network", "none", *options, "busybox", "uname", "-m")
     assert other.ok(*words) == shown
+
+
+def test_a_caller_with_real_time_scheduling_is_told_that_its_containers_have_no_time_for_it(
+    plain: Engine,
+) -> None:
+    if not pathlib.Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists():
+        pytest.skip("this kernel has no groups of real-time processes: CONFIG_RT_GROUP_SCHED")
+    real_time = within(plain, "chrt", "--rr", "10")
+    refused = real_time("run", "--rm", "--network", "none", "busybox", "true")
+    assert refused.status == 125
+    assert "cpu/ketch/" in refused.err
+    assert " cannot be entered: invalid argument" in refused.err
+    assert "--cpu-rt-runtime" in refused.err
+    given = ("--cpu-rt-runtime", "100000", "--network", "none")
+    assert real_time.ok("run", "--rm", *given, "busybox", "sh", "-c", "echo ran") == "ran"
+    plain.ok("run", "-d", "--name", "web", "--network", "none", "busybox", "sleep", "60")
+    refused = real_time("exec", "web", "true")
+    assert refused.status == 126
+    assert "cannot be entered" in refused.err
+    assert plain.ok("exec", "web", "echo", "there") == "there"

@@ -469,7 +469,30 @@ def enter(entrances: list[int]) -> None:
         entrances: of ``Manager.entrances``; none on v2. They stay open.
 
     Raises:
-        OSError: the kernel refused: ENOSPC where a cpuset has no processors.
+        UnavailableError: the kernel refused.
     """
     for descriptor in entrances:
-        os.write(descriptor, b"0")
+        try:
+            os.write(descriptor, b"0")
+        except OSError as error:
+            raise _no_entry(descriptor, error) from error
+
+
+def _is_real_time() -> bool:
+    policy = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+    return policy in {os.SCHED_FIFO, os.SCHED_RR}
+
+
+def _no_entry(entrance: int, error: OSError) -> UnavailableError:
+    directory = os.path.dirname(os.readlink(f"/proc/self/fd/{entrance}"))
+    hint = ""
+    if error.errno == errno.ENOSPC:
+        hint = "its cpuset has no processors, or no memory nodes"
+    elif error.errno == errno.EINVAL and _is_real_time():
+        hint = (
+            "who starts this is scheduled in real time, for which the cgroup has no processor time:"
+            " give it some by --cpu-rt-runtime, or begin with chrt --other 0"
+        )
+    return UnavailableError(
+        f"cgroup {directory} cannot be entered: {(error.strerror or '').lower()}", hint
+    )
