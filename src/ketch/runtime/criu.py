@@ -17,7 +17,7 @@ import select
 import struct
 
 from ketch import cgroups
-from ketch.errors import UnavailableError
+from ketch.errors import UnavailableError, in_words
 from ketch.linux import mount, namespaces, process
 from ketch.runtime.process import restore_signals
 from ketch.spec import criu
@@ -89,7 +89,7 @@ class Criu:
                     cgroups.enter(entrances)
                     _become(path, theirs, (images, work), streams, inherited, prepare)
                 except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
-                    theirs.send(str(error).encode(errors="replace")[:_WORDS_BYTES_MAX])
+                    theirs.send(in_words(error).encode(errors="replace")[:_WORDS_BYTES_MAX])
                 os._exit(_NOT_STARTED)
         finally:
             theirs.close()

@@ -34,6 +34,7 @@ from ketch.errors import (
     SyscallError,
     UnavailableError,
     UnsupportedError,
+    in_words,
 )
 from ketch.linux import process
 from ketch.linux.scopes import suppress
@@ -118,7 +119,7 @@ class Channel:
         """Init: tell the parent why it gives up."""
         message = {
             "kind": type(error).__name__,
-            "message": (str(error) or type(error).__name__)[:_WORDS_MAX],
+            "message": (in_words(error) or type(error).__name__)[:_WORDS_MAX],
             "hint": getattr(error, "hint", ""),
             "exit_status": getattr(error, "exit_status", None),
         }

@@ -1,5 +1,6 @@
 """The conversation between init and its parent, over a real socket pair in one process."""
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -71,6 +72,23 @@ def test_the_end_of_either_side(ends: tuple[Channel, Channel]) -> None:
     with pytest.raises(UnavailableError):
         other_init.await_go("start")
     other_init.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EINVAL, os.strerror(errno.EINVAL)), "invalid argument"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/x"), "/x: no such file or"),
+    ],
+)
+def test_what_the_kernel_refused_is_told_in_words(
+    ends: tuple[Channel, Channel], error: OSError, told: str
+) -> None:
+    parent, init = ends
+    init.failed(error)
+    with pytest.raises(KetchError, match=told) as raised:
+        parent.await_point()
+    assert "Errno" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def _answer(listener: _socket.socket, held: list[int]) -> _socket.socket | None:
 
 def _refuse(listener: _socket.socket, error: Exception) -> None:
     """Tell those who wait why they cannot have any namespaces."""
-    message = getattr(error, "message", str(error))
+    message = in_words(error)
     hint = getattr(error, "hint", "")
     told = f"no namespaces can be made for this user: {message}\0{hint}"
     while select.select((listener,), (), (), _REFUSAL_MS / 1000)[0]:

@@ -15,7 +15,7 @@ from ketch.engine.monitor.supervision import Alarm
 from ketch.engine.records import states
 from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
-from ketch.errors import ENGINE_FAILED, KetchError
+from ketch.errors import ENGINE_FAILED, KetchError, in_words
 from ketch.linux import process
 from ketch.spec.timestamps import rfc3339
 
@@ -195,7 +195,7 @@ def _run(
             engine.execs.mark_ended(session, container, status, keep=False)
         text = output.text()
     except (KetchError, OSError) as error:
-        status, text = getattr(error, "exit_status", -1), str(error)
+        status, text = getattr(error, "exit_status", -1), in_words(error)
     if late:
         said = f": {text}" if text else ""
         status, text = -1, f"Health check exceeded timeout ({timeout_ns / 1e9:g}s){said}"

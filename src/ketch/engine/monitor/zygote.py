@@ -16,7 +16,7 @@ import sys
 from contextlib import suppress
 
 from ketch.engine.requests import launch
-from ketch.errors import ENGINE_FAILED, PermissionDeniedError, UnavailableError
+from ketch.errors import ENGINE_FAILED, PermissionDeniedError, UnavailableError, in_words
 from ketch.linux import libc, malloc, mount, process, signals
 
 IDLE_SECONDS = 60
@@ -192,7 +192,7 @@ def _refuse(error: Exception, *, alone: bool) -> None:
     from ketch.engine.requests import wire  # noqa: PLC0415 - few have to be told
     from ketch.linux import restrictions  # noqa: PLC0415 - likewise
 
-    message, hint = f"containers cannot be started here: {error}", ""
+    message, hint = f"containers cannot be started here: {in_words(error)}", ""
     if isinstance(error, OSError) and error.errno == errno.EPERM:
         hint = "that needs root, with CAP_SYS_ADMIN"
         if missing := restrictions.of_root():

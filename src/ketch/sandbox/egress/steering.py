@@ -15,7 +15,7 @@ import socket
 from ipaddress import ip_network
 from typing import NamedTuple, NoReturn
 
-from ketch.errors import KetchError, SyscallError, UnavailableError
+from ketch.errors import KetchError, SyscallError, UnavailableError, in_words
 from ketch.linux import namespaces, netlink, nftables, rtnetlink
 
 NAME_SERVER = "127.0.0.12"
@@ -99,7 +99,7 @@ def _send(namespace: int, channel: socket.socket) -> NoReturn:
         made = _made()
         socket.send_fds(channel, [b"."], [one.fileno() for one in made])
     except (KetchError, OSError) as error:
-        channel.sendall(str(error).encode()[:_WORDS_BYTES_MAX])
+        channel.sendall(in_words(error).encode(errors="replace")[:_WORDS_BYTES_MAX])
     finally:
         os._exit(0)
 
