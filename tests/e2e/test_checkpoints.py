@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Engine
+from tests.support.told import run_script, values_of
 
 
 @functools.cache
@@ -154,3 +155,36 @@ def test_a_container_runs_on_where_criu_cannot_work(ketch: Engine) -> None:
         assert state(ketch) == "running 0"
     finally:
         ketch.ok("rm", "-f", NAME)
+
+
+def test_a_checkpoint_that_goes_is_told_of_and_goes_by_hand(ketch: Engine) -> None:
+    container = ketch.ok("create", "busybox", "true")
+    place = Path(ketch.prefix[ketch.prefix.index("--root") + 1], "containers", container)
+    saved = place / "checkpoints" / "one"
+
+    def save() -> None:
+        saved.mkdir(parents=True, exist_ok=True)
+        (saved / "inventory.img").touch()
+        (saved / "descriptors.json").write_text("[]")
+
+    save()
+    assert "one" in ketch.ok("checkpoint", "ls", container)
+    told = ketch("checkpoint", "rm", "--explain=json", container, "one").err
+    assert values_of(told, "remove a checkpoint of container") == {"images": [str(saved)]}
+    save()
+    script = ketch("checkpoint", "rm", "--explain=commands", container, "one").err
+    save()
+    assert run_script(script).returncode == 0
+    assert not saved.exists()
+    ketch.ok("rm", container)
+
+
+@through_criu
+def test_what_criu_is_asked_is_told(ketch: Engine, counter: str) -> None:
+    counted(ketch)
+    pid = ketch.ok("inspect", "-f", "{{.State.Pid}}", counter)
+    told = ketch("checkpoint", "create", "--leave-running", "--explain=json", counter, "first").err
+    saved = values_of(told, "save the processes, they run on")
+    assert saved["process"] == [pid]
+    assert Path(saved["images"][0], "inventory.img").exists()
+    assert Path(saved["log"][0]).exists()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import peers
 from tests.support.commands import Engine, finish
+from tests.support.told import values_of
 
 PROJECT = """
 name: ketchtyped
@@ -126,3 +127,27 @@ def _end(pid: int) -> None:
         pass
     finally:
         os.close(handle)
+
+
+def test_what_the_server_does_for_a_project_is_told(compose: Engine, ketch: Engine) -> None:
+    words = [*compose.prefix]
+    words.insert(words.index("compose") + 1, "--explain=json")
+    done = dataclasses.replace(compose, prefix=words)("up", "-d", "web")
+    assert done.status == 0, done.err
+    told = "\n".join(line for line in done.err.splitlines() if line.startswith("{"))
+    assert values_of(told, "run Compose")["DOCKER_HOST"][0].startswith("unix://")
+    network = ketch.ok("network", "inspect", "-f", "{{.Id}}", "ketchtyped_default")
+    assert values_of(told, "record the network ketchtyped_default")["id"] == [network]
+    assert values_of(told, "record the container")["name"] == ["ketchtyped-web-1"]
+    assert values_of(told, "become /bin/httpd")["arguments"] == ["httpd -f -h /etc"]
+    words[words.index("--explain=json")] = "--explain=commands"
+    script = dataclasses.replace(compose, prefix=words)("version", "--short")
+    assert "ketch serve -H unix://" in script.err
+    assert "docker-compose" in script.err
+    assert _sockets(ketch) == []
+
+
+def test_options_behind_the_first_are_composes(compose: Engine) -> None:
+    refused = compose("--explain", "version")
+    assert refused.status not in {0, 125}
+    assert "unknown flag: --explain" in refused.err

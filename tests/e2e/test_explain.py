@@ -135,6 +135,7 @@ def test_the_end_is_told_as_well(ketch: Engine) -> None:
         "the program has ended with status 3; its namespaces go with their last process",
         f"remove the control group /ketch/{container}",
         "take eth0 off network bridge",
+        "change sets and maps of the packet filter",
         "record the end",
         f"remove the container and {identifier[1]}",
     ]

@@ -14,6 +14,7 @@ from ketch.api.http import ClientGoneError
 from ketch.engine.requests import launch, wire
 from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
 from ketch.spec import detach_keys
+from ketch.spec.told import Told
 
 if TYPE_CHECKING:
     import _socket
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ketch.api.application import Application
     from ketch.engine.containers.execs import Exec
     from ketch.engine.records.rows import Container
+    from ketch.engine.settings import Settings
 
     class Stream(Protocol):
         """What a client's end looks like: a raw connection, or a websocket."""
@@ -41,9 +43,18 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class Session:
-    """A connection to a process that starts or watches a program."""
+    """A connection to a process that starts or watches a program.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Args:
+        reader: what comes from it.
+        writer: what goes to it.
+        settings: the engine's, and who is told of steps.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, settings: "Settings"
+    ) -> None:
+        self._settings = settings
         self._reader = reader
         self._writer = writer
         self._decoder = wire.Decoder()
@@ -59,6 +70,11 @@ class Session:
                 return None
             if not data:
                 return None
+            for kind, payload in self._frames:
+                if kind == wire.STEP:
+                    told = payload.decode("utf-8", "surrogateescape")
+                    self._settings.tell(Told.decode, told)
+            self._frames = [frame for frame in self._frames if frame[0] != wire.STEP]
         return self._frames.pop(0)
 
     async def send(self, kind: int, payload: bytes = b"") -> None:
@@ -86,18 +102,20 @@ class Session:
         self._writer.close()
 
 
-async def _open(connection: "_socket.socket") -> Session:
+async def _open(connection: "_socket.socket", settings: "Settings") -> Session:
     own = socket.socket(fileno=connection.detach())
     own.setblocking(False)
-    return Session(*await asyncio.open_unix_connection(sock=own))
+    return Session(*await asyncio.open_unix_connection(sock=own), settings)
 
 
 async def ask_starter(application: "Application", fields: "Mapping[str, wire.Value]") -> Session:
     """Ask a process that serves one request, forked by the zygote."""
     settings = application.settings
-    session = await _open(await application.run(lambda engine: launch.connect(engine.settings)))
+    connection = await application.run(lambda engine: launch.connect(engine.settings))
+    session = await _open(connection, settings)
     about: dict[str, wire.Value] = {
         **settings.fields, "directory": "/", "environment": [],
+        "--explain": settings.say is not None,
     }  # fmt: skip
     await session.send(wire.REQUEST, wire.encode({**fields, **about}))
     return session
@@ -114,7 +132,7 @@ async def ask_monitor(
     connection = await application.run(
         lambda engine: launch.reach_monitor(engine.settings, container_id)
     )
-    session = await _open(connection)
+    session = await _open(connection, application.settings)
     await session.send(wire.REQUEST, wire.encode(dict(fields)))
     return session
 
@@ -131,7 +149,7 @@ async def ask_exec(
     connection = await application.run(
         lambda engine: launch.reach_monitor(engine.settings, session.container_id, name)
     )
-    asked = await _open(connection)
+    asked = await _open(connection, application.settings)
     await asked.send(wire.REQUEST, wire.encode(dict(fields)))
     return asked
 

@@ -36,6 +36,18 @@ def of_limits(written: "Sequence[tuple[str, str]]") -> Told:
     return Told("limits", "limits of the control group · write(2)", written, outside=by_hand)
 
 
+def of_freezing(cgroup: "Manager", *, frozen: bool) -> Told:
+    """All processes of a control group are held, or let go on."""
+    path = cgroup.freezer_file()
+    is_old = os.path.basename(path) == "freezer.state"
+    value = ("FROZEN" if frozen else "THAWED") if is_old else str(int(frozen))
+    words = "hold all processes of the control group" if frozen else "let all processes go on"
+    pids = " ".join(map(str, cgroup.processes()))
+    values = [(path, value), ("processes", pids or "none")]
+    return Told("limits", f"{words} · cgroups(7), write(2)", values,
+                outside=[f"echo {value} > {path}"])  # fmt: skip
+
+
 def of_removal(cgroup: "Manager") -> Told:
     """A control group whose processes have ended goes."""
     words = f"remove the control group {cgroup.path} · rmdir(2)"

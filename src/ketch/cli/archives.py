@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.progress import shown_on
 from ketch.engine.files.appearing import output, write
@@ -15,6 +16,8 @@ from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.images import archive
 from ketch.images.registry.progress import Progress
 from ketch.linux.scopes import owned
+from ketch.spec.flag import EXPLAIN
+from ketch.spec.told import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ _LOAD = Command(
     "ketch load [OPTIONS]",
     "Load an image from a tar archive or STDIN",
     [
+        EXPLAIN,
         Flag("input", "i", "string", "Read from a tar archive or OCI directory, instead of STDIN"),
         Flag("platform", "", "string", "Load only this platform variant (os[/arch[/variant]])"),
         Flag("quiet", "q", "bool", "Suppress the load output"),
@@ -97,13 +101,25 @@ def load(settings: "Settings", arguments: list[str]) -> int:
             lines.say("", line)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(explained(settings, parsed))
         source: archive.Source
         if name and os.path.isdir(name):
             source = archive.DirectorySource(name)
         else:
             source = stack.enter_context(images.opened_archive(stack.enter_context(_input(name))))
-        image_archive.load(images, source, platform=platform, done=tell, progress=progress)
+        image_archive.load(
+            images, source, platform=platform, done=tell, progress=progress,
+            by_hand=lambda member: _by_hand(name, member),
+        )  # fmt: skip
     return 0
+
+
+def _by_hand(name: str, member: str) -> str:
+    """A command that writes a member of the archive; one from standard input is named to it."""
+    if name and os.path.isdir(name):
+        return f"cat {quote(f'{name}/{member}')}"
+    archive_name = quote(name) if name else '"${1:?which archive?}"'
+    return f"tar -xOf {archive_name} {quote(member)}"
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from ketch.cli import session
 from ketch.cli.caller import (
-    EXPLAIN,
     client_configuration,
     detach_keys,
+    explained,
     explainer,
     require_terminal,
 )
@@ -18,11 +18,10 @@ from ketch.engine.records import states
 from ketch.engine.records.store import Store
 from ketch.engine.requests import launch, starts
 from ketch.errors import ConflictError, KetchError, NotModifiedError
+from ketch.spec.flag import EXPLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.cli.flags import Parsed
     from ketch.engine.records.rows import Container
     from ketch.engine.requests.wire import Value
@@ -67,19 +66,23 @@ def start(settings: "Settings", arguments: list[str]) -> int:
     if parsed.text("checkpoint"):
         if len(parsed.arguments) > 1:
             raise UsageError("you cannot restore multiple containers at once", "", exit_status=1)
-        with suppress(NotModifiedError):
+        with explained(settings, parsed), suppress(NotModifiedError):
             starts.start(
                 settings,
                 parsed.arguments[0],
                 parsed.text("checkpoint"),
                 checkpoint_directory(parsed),
-                _hearer(parsed),
             )
         return 0
+    with explained(settings, parsed):
+        return _start_each(settings, parsed.arguments)
+
+
+def _start_each(settings: "Settings", references: list[str]) -> int:
     failed = []
-    for reference in parsed.arguments:
+    for reference in references:
         try:
-            starts.start(settings, reference, hear=_hearer(parsed))
+            starts.start(settings, reference)
         except NotModifiedError:
             pass
         except KetchError as error:
@@ -120,18 +123,6 @@ def _start_attached(settings: "Settings", parsed: "Parsed") -> int:
         forward_signals=not terminal,
         detach_keys=detach_keys(parsed, client_configuration()),
     )
-
-
-def _hearer(parsed: "Parsed") -> "Callable[[bytes], None] | None":
-    """Who writes what is told of steps as ``--explain`` asks for it."""
-    explain = explainer(parsed)
-    if explain is None:
-        return None
-
-    def hear(step: bytes) -> None:
-        os.write(2, explain(step))
-
-    return hear
 
 
 def checkpoint_directory(parsed: "Parsed") -> str:

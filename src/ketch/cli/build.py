@@ -7,7 +7,7 @@ import sys
 
 from ketch.build import asking
 from ketch.cli import build_progress
-from ketch.cli.caller import client_configuration
+from ketch.cli.caller import client_configuration, explained
 from ketch.cli.flags import Command, Parsed, parse
 from ketch.engine.files import appearing
 from ketch.errors import InvalidArgumentError, spelt_out
@@ -15,6 +15,7 @@ from ketch.spec import values
 from ketch.spec.build_flags import FLAGS
 from ketch.spec.dockerfile.errors import report
 from ketch.spec.flag import Flag
+from ketch.spec.told import Told
 
 _RESULT_MODE = 0o644
 
@@ -61,7 +62,8 @@ def build(settings: "Settings", arguments: list[str]) -> int:
         question, form = _question(parsed)
         if question:
             return _answer(settings, request, display, question, form)
-        result = _run(settings, request, display, explain=parsed.enabled("explain"))
+        with explained(settings, parsed):
+            result = _run(settings, request, display)
     if mode not in {"quiet", "rawjson"}:
         sys.stderr.write(build_progress.summary(display.trace.warnings))
         sys.stderr.write(spelt_out(result.warning))
@@ -71,16 +73,18 @@ def build(settings: "Settings", arguments: list[str]) -> int:
     return 0
 
 
-def _run(
-    settings: "Settings", request: "Request", display: build_progress.Display, *, explain: bool
-) -> "Result":
+def _run(settings: "Settings", request: "Request", display: build_progress.Display) -> "Result":
     """Build, and show it."""
     from ketch.build import builder  # noqa: PLC0415 - after what the command line has wrong
     from ketch.engine.engine import Engine  # noqa: PLC0415
 
-    say = (lambda line: sys.stderr.write(f"{line}\n")) if explain else None
+    def explain(line: str) -> None:
+        settings.tell(Told, "plan", line)
+
     with _shown(display):
-        return builder.build(Engine(settings), request, display.take, explain=say)
+        return builder.build(
+            Engine(settings), request, display.take, explain=explain if settings.say else None
+        )
 
 
 @contextlib.contextmanager

@@ -2,24 +2,19 @@
 
 import os
 
-from ketch.cli.flags import Flag, UsageError, client_file
+from ketch.cli.flags import UsageError, client_file
 from ketch.errors import InvalidArgumentError
-from ketch.spec.flag import later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from ketch.cli.client_configuration import ClientConfiguration
     from ketch.cli.flags import Parsed
     from ketch.engine.requests.wire import Value
     from ketch.engine.settings import Settings
 
-EXPLAIN = Flag(
-    "explain", "", "bool",
-    "Say on standard error what is done, step by step (text|json|commands)",
-    default="", metavar='form[="text"]', convert=later("told", "form"),
-)  # fmt: skip
 # ctrl-p,ctrl-q: ``detach_keys.DEFAULT``, which few starts have to load.
 USUAL_KEYS = b"\x10\x11"
 
@@ -89,3 +84,15 @@ def explainer(parsed: "Parsed") -> "Callable[[bytes], bytes] | None":
     from ketch.cli.explaining import Explainer  # noqa: PLC0415 - seldom wanted
 
     return Explainer(parsed.text("explain")).take
+
+
+def explained(settings: "Settings", parsed: "Parsed") -> "AbstractContextManager[object]":
+    """Have the steps that are taken in a block told as ``--explain`` asks for it, if it does."""
+    form = parsed.text("explain")
+    if not form:
+        from contextlib import nullcontext  # noqa: PLC0415 - no start comes by here
+
+        return nullcontext()
+    from ketch.cli import explaining  # noqa: PLC0415 - seldom wanted
+
+    return explaining.explained(settings, form)

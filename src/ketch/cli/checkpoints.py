@@ -1,12 +1,14 @@
 """``ketch checkpoint``: save running containers, and look at what is saved."""
 
 from ketch.cli.attach import checkpoint_directory
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.tables import table
 from ketch.engine.containers import checkpoints
 from ketch.engine.containers.containers import Containers
 from ketch.engine.records.store import Store
 from ketch.engine.requests import starts
+from ketch.spec.flag import EXPLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ CREATE = Command(
     "Create a checkpoint from a running container",
     (
         _DIRECTORY,
+        EXPLAIN,
         Flag("leave-running", "", "bool", "Leave the container running after checkpoint"),
     ),
     minimum_arguments=2,
@@ -34,7 +37,7 @@ LS = Command(
 RM = Command(
     "ketch checkpoint rm [OPTIONS] CONTAINER CHECKPOINT",
     "Remove a checkpoint",
-    (_DIRECTORY,),
+    (_DIRECTORY, EXPLAIN),
     minimum_arguments=2,
     maximum_arguments=2,
 )
@@ -45,9 +48,10 @@ def create(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(CREATE, arguments)
     reference, name = parsed.arguments
     leave_running = parsed.enabled("leave-running")
-    starts.checkpoint(
-        settings, reference, name, checkpoint_directory(parsed), leave_running=leave_running
-    )
+    with explained(settings, parsed):
+        starts.checkpoint(
+            settings, reference, name, checkpoint_directory(parsed), leave_running=leave_running
+        )
     print(name)
     return 0
 
@@ -65,7 +69,9 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch checkpoint rm``."""
     parsed = parse(RM, arguments)
     reference, name = parsed.arguments
-    checkpoints.remove(settings, _find(settings, reference), name, checkpoint_directory(parsed))
+    with explained(settings, parsed):
+        container = _find(settings, reference)
+        checkpoints.remove(settings, container, name, checkpoint_directory(parsed))
     return 0
 
 

@@ -12,13 +12,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 from ketch.api import application, listeners, server
-from ketch.cli.flags import Command, HelpRequested
+from ketch.cli.caller import explained
+from ketch.cli.flags import Command, HelpRequested, parse
 from ketch.engine.processes import await_readable
 from ketch.errors import UnavailableError
 from ketch.linux import process
 from ketch.linux.scopes import owned
+from ketch.spec.flag import EXPLAIN
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +31,13 @@ if TYPE_CHECKING:
 
     from ketch.api.listeners import Listener
     from ketch.engine.settings import Settings
+    from ketch.spec.told import Say
 
 _COMPOSE = Command(
     "ketch compose [OPTIONS] COMMAND",
     "Run a Compose project, by docker's Compose",
+    (EXPLAIN,),
+    interspersed=False,
 )
 # Where docker's command line looks for it as well.
 _PLUGINS = (
@@ -42,16 +49,33 @@ _NAME = "docker-compose"
 # What would lead it to another engine.
 _LEADING = ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CERT_PATH")
 _ENDING_MS = 10_000
+_LENGTH_BYTES = 4
 
 
 def compose(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch compose``: its exit status is Compose's."""
     if arguments in (["--help"], ["-h"]):
         raise HelpRequested(_COMPOSE)
+    own = 1 if arguments and arguments[0].partition("=")[0] == f"--{EXPLAIN.name}" else 0
+    parsed, words = parse(_COMPOSE, arguments[:own]), arguments[own:]
     program = _found()
-    with _serving(settings) as address:
+    with explained(settings, parsed), _serving(settings) as address:
         environment = {name: value for name, value in os.environ.items() if name not in _LEADING}
-        return _run([*program, *arguments], {**environment, "DOCKER_HOST": address})
+        settings.tell(_describe, [*program, *words], address)
+        return _run([*program, *words], {**environment, "DOCKER_HOST": address})
+
+
+def _describe(words: list[str], address: str) -> Told:
+    """Compose, run on a server of ketch's, to be told."""
+    by_hand = [
+        f"ketch serve -H {address} &",
+        f"until test -S {quote(address.removeprefix('unix://'))}; do sleep 0.1; done",
+        f"DOCKER_HOST={quote(address)} {' '.join(map(quote, words))}",
+        "kill $!",
+    ]
+    values = [("program", words[0]), ("DOCKER_HOST", address)]
+    told = "run Compose, which asks a server that ends with it · fork(2), execve(2)"
+    return Told("program", told, values, outside=by_hand)
 
 
 def _found() -> list[str]:
@@ -91,20 +115,52 @@ def _serving(settings: "Settings") -> "Iterator[str]":
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
-        _serve(settings, listener, parent)
+        ours.close()
+        _serve(settings, listener, parent, theirs)
+    theirs.close()
+    hearing = threading.Thread(target=_hear, args=(settings, ours))
+    hearing.start()
     try:
         listener.socket.close()
         yield address
     finally:
         _end(child)
+        ours.shutdown(socket.SHUT_RD)  # what it has forked may have the other end as well
+        hearing.join()
+        ours.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
 
-def _serve(settings: "Settings", listener: "Listener", parent: int) -> "NoReturn":
+def _hear(settings: "Settings", connection: socket.socket) -> None:
+    """Tell what the server tells of steps, until it ends."""
+    with connection.makefile("rb") as steps:
+        while head := steps.read(_LENGTH_BYTES):
+            payload = steps.read(int.from_bytes(head, "big"))
+            settings.tell(Told.decode, payload.decode("utf-8", "surrogateescape"))
+
+
+def _say_to(connection: socket.socket) -> "Say":
+    """Who tells the process that hears of steps at the other end."""
+    turn = threading.Lock()
+
+    def say(step: Told) -> None:
+        payload = step.encode().encode("utf-8", "surrogateescape")
+        with turn, contextlib.suppress(OSError):
+            connection.sendall(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
+
+    return say
+
+
+def _serve(
+    settings: "Settings", listener: "Listener", parent: int, steps: socket.socket
+) -> "NoReturn":
     """The server's process. A key at the terminal is Compose's, which still has things to ask."""
+    if settings.say is not None:
+        settings.say = _say_to(steps)
     try:
         process.set_name("ketch-serve")
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,9 +1,11 @@
 """The commands about containers that exist: rm, stop, restart, kill, pause, unpause, wait."""
 
+from ketch.cli.caller import explained
 from ketch.cli.each import for_each, tell_each
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.containers.containers import Containers
 from ketch.engine.records.store import Store
+from ketch.spec.flag import EXPLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ RM = Command(
     "ketch rm [OPTIONS] CONTAINER [CONTAINER...]",
     "Remove one or more containers",
     (
+        EXPLAIN,
         Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),
         Flag("link", "l", "bool", "Remove the specified link (CONTAINER/ALIAS)"),
         Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
@@ -23,6 +26,7 @@ STOP = Command(
     "ketch stop [OPTIONS] CONTAINER [CONTAINER...]",
     "Stop one or more running containers",
     (
+        EXPLAIN,
         Flag("signal", "s", help="Signal to send to the container"),
         Flag(
             "timeout", "t", "int", "Seconds to wait before killing the container", aliases=("time",)
@@ -37,19 +41,21 @@ RESTART = Command(
     minimum_arguments=1,
 )
 PAUSE = Command(
-    "ketch pause CONTAINER [CONTAINER...]",
+    "ketch pause [OPTIONS] CONTAINER [CONTAINER...]",
     "Pause all processes within one or more containers",
+    (EXPLAIN,),
     minimum_arguments=1,
 )
 UNPAUSE = Command(
-    "ketch unpause CONTAINER [CONTAINER...]",
+    "ketch unpause [OPTIONS] CONTAINER [CONTAINER...]",
     "Unpause all processes within one or more containers",
+    (EXPLAIN,),
     minimum_arguments=1,
 )
 KILL = Command(
     "ketch kill [OPTIONS] CONTAINER [CONTAINER...]",
     "Kill one or more running containers",
-    (Flag("signal", "s", help="Signal to send to the container"),),
+    (EXPLAIN, Flag("signal", "s", help="Signal to send to the container")),
     minimum_arguments=1,
 )
 WAIT = Command(
@@ -73,12 +79,14 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
             unlink(Engine(settings), reference)
             return reference
 
-        return for_each(parsed.arguments, remove_link, absent_is_fine=force)
-    # By force, what is not there is as good as removed.
-    return tell_each(
-        containers.remove_each(parsed.arguments, force=force, volumes=parsed.enabled("volumes")),
-        absent_is_fine=force,
+        with explained(settings, parsed):
+            return for_each(parsed.arguments, remove_link, absent_is_fine=force)
+    removed = containers.remove_each(
+        parsed.arguments, force=force, volumes=parsed.enabled("volumes")
     )
+    # By force, what is not there is as good as removed.
+    with explained(settings, parsed):
+        return tell_each(removed, absent_is_fine=force)
 
 
 def stop(settings: "Settings", arguments: list[str]) -> int:
@@ -92,7 +100,8 @@ def stop(settings: "Settings", arguments: list[str]) -> int:
         containers.stop(reference, timeout_seconds, signal)
         return reference
 
-    return for_each(parsed.arguments, stop_one)
+    with explained(settings, parsed):
+        return for_each(parsed.arguments, stop_one)
 
 
 def restart(settings: "Settings", arguments: list[str]) -> int:
@@ -107,29 +116,34 @@ def restart(settings: "Settings", arguments: list[str]) -> int:
         restarting.restart(settings, containers, reference, timeout_seconds, parsed.text("signal"))
         return reference
 
-    return for_each(parsed.arguments, restart_one)
+    with explained(settings, parsed):
+        return for_each(parsed.arguments, restart_one)
 
 
 def pause(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch pause``."""
+    parsed = parse(PAUSE, arguments)
     containers = _containers(settings)
 
     def pause_one(reference: str) -> str:
         containers.pause(reference)
         return reference
 
-    return for_each(parse(PAUSE, arguments).arguments, pause_one)
+    with explained(settings, parsed):
+        return for_each(parsed.arguments, pause_one)
 
 
 def unpause(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch unpause``."""
+    parsed = parse(UNPAUSE, arguments)
     containers = _containers(settings)
 
     def unpause_one(reference: str) -> str:
         containers.unpause(reference)
         return reference
 
-    return for_each(parse(UNPAUSE, arguments).arguments, unpause_one)
+    with explained(settings, parsed):
+        return for_each(parsed.arguments, unpause_one)
 
 
 def kill(settings: "Settings", arguments: list[str]) -> int:
@@ -141,7 +155,8 @@ def kill(settings: "Settings", arguments: list[str]) -> int:
         containers.kill(reference, parsed.text("signal") or "KILL")
         return reference
 
-    return for_each(parsed.arguments, kill_one)
+    with explained(settings, parsed):
+        return for_each(parsed.arguments, kill_one)
 
 
 def wait(settings: "Settings", arguments: list[str]) -> int:

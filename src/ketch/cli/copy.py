@@ -3,12 +3,14 @@
 import os
 import sys
 
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.engine import Engine
 from ketch.engine.files import copying, files
 from ketch.engine.files.appearing import write
 from ketch.errors import InvalidArgumentError, on_one_line
 from ketch.spec import copy_paths
+from ketch.spec.flag import EXPLAIN
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -26,6 +28,7 @@ _CP = Command(
     "container source to stdout.",
     [
         Flag("archive", "a", "bool", "Archive mode (copy all uid/gid information)"),
+        EXPLAIN,
         Flag("follow-link", "L", "bool", "Always follow symbol link in SRC_PATH"),
         Flag("quiet", "q", "bool", "Suppress progress output during copy"),
     ],
@@ -47,10 +50,11 @@ def cp(settings: "Settings", arguments: list[str]) -> int:
         if not text:
             raise InvalidArgumentError("source or destination can not be empty")
     engine = Engine(settings)
-    if source_container:
-        _out(engine, source_container, source, target, parsed)
-    else:
-        _into(engine, target_container, source, target, parsed)
+    with explained(settings, parsed):
+        if source_container:
+            _out(engine, source_container, source, target, parsed)
+        else:
+            _into(engine, target_container, source, target, parsed)
     return 0
 
 
@@ -60,7 +64,7 @@ def _out(engine: Engine, container: str, source: str, target: str, parsed: "Pars
         if follow and (found := files.stat_path(engine, container, source)).link_target:
             source = copy_paths.followed(source, found.link_target)[0]
         with files.reading(engine, container, source) as (_, pieces):
-            for piece in pieces:
+            for piece in files.told_archive(engine, container, source, pieces):
                 write(1, piece)
         return
     archive = parsed.enabled("archive")

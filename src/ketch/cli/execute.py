@@ -2,7 +2,6 @@
 
 from ketch.cli import session
 from ketch.cli.caller import (
-    EXPLAIN,
     about_caller,
     client_configuration,
     detach_keys,
@@ -11,7 +10,7 @@ from ketch.cli.caller import (
 )
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.requests import launch
-from ketch.spec.flag import later
+from ketch.spec.flag import EXPLAIN, later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

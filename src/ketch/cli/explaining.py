@@ -1,7 +1,9 @@
 """What ``--explain`` writes: steps in words, as JSON, or as the commands of a shell script."""
 
+import contextlib
 import json
 import os
+import threading
 
 from ketch.errors import on_one_line
 from ketch.spec.told import Told
@@ -10,11 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ketch.engine.settings import Settings
+
     _Write = Callable[[Told | None, Told | None], Iterator[str]]
 
 _COLOURS = {
     "namespaces": 36, "network": 34, "files": 32, "limits": 33, "privileges": 31, "program": 35,
-    "record": 37,
+    "image": 96, "plan": 95, "record": 37,
 }  # fmt: skip
 _FAINT, _RESET = "\x1b[2m", "\x1b[0m"
 _WRAPPERS = ("nsenter ", "unshare ")
@@ -23,6 +27,9 @@ _HEAD = """\
 # What ketch did, by hand. It takes ip(8), nft(8), mount(8), unshare(1), nsenter(1), setpriv(1).
 set -eu
 """
+_NOTHING = f"{_HEAD}\n# Nothing was done.\n".encode()
+_NO_COMMANDS = "# There are no commands with which a person does this. What was done:"
+_WITHOUT = " (no command does that)"
 
 
 class Explainer:
@@ -55,6 +62,36 @@ class Explainer:
         lines = self._write(self._last, step)
         self._last = step
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+@contextlib.contextmanager
+def explained(settings: "Settings", form: str) -> "Iterator[None]":
+    """Have the steps that an engine takes in a block told on standard error.
+
+    Whoever does not listen any more keeps nothing from being done.
+
+    Args:
+        settings: the engine's.
+        form: one of ``told.FORMS``.
+    """
+    explainer, turn = Explainer(form), threading.Lock()
+    count = 0
+
+    def write(payload: bytes) -> None:
+        nonlocal count
+        with turn, contextlib.suppress(OSError):
+            count += bool(payload)
+            text = explainer.take(payload)
+            left = memoryview(text if count or form != "commands" else _NOTHING)
+            while left:
+                left = left[os.write(2, left) :]
+
+    settings.say = lambda step: write(step.encode().encode("utf-8", "surrogateescape"))
+    try:
+        yield
+    finally:
+        settings.say = None
+        write(b"")
 
 
 def _plain(_last: Told | None, step: Told | None) -> "Iterator[str]":
@@ -109,7 +146,7 @@ class _Script:
     def __init__(self) -> None:
         self._outside: list[str] = []
         self._inside: list[str] = []
-        self._begun = self._started = False
+        self._begun = self._started = self._helps = False
 
     def take(self, last: Told | None, step: Told | None) -> "Iterator[str]":
         if last is None:
@@ -122,7 +159,13 @@ class _Script:
             self._outside += [f"# {words}", *last.outside]
         if last.inside:
             self._inside += [f"# {words}", *last.inside]
+        if last.outside or last.inside:
+            self._helps = True
+        else:
+            self._outside.append(f"# {words}{_WITHOUT}")
         if step is None:
+            if not self._helps:
+                yield _NO_COMMANDS
             yield from self._all()
             if self._started:
                 yield 'exit "$status"'

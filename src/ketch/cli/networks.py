@@ -4,6 +4,7 @@ import sys
 from ipaddress import ip_address, ip_network
 
 from ketch.cli import client_configuration, formats, usual_flags
+from ketch.cli.caller import explained
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
@@ -13,6 +14,7 @@ from ketch.engine.networks import connecting, listing
 from ketch.engine.networks import settings as network_settings
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.spec import environment
+from ketch.spec.flag import EXPLAIN
 from ketch.spec.template_functions import Struct
 
 TYPE_CHECKING = False
@@ -33,6 +35,7 @@ CREATE = Command(
         Flag("config-from", help="The network from which to copy the configuration"),
         Flag("config-only", "", "bool", "Create a configuration only network"),
         Flag("driver", "d", help="Driver: bridge, macvlan or ipvlan", default="bridge"),
+        EXPLAIN,
         Flag("gateway", "", "list", "The gateway of each subnet", metavar="strings"),
         Flag("ingress", "", "bool", "Create swarm routing-mesh network"),
         Flag("internal", "", "bool", "Restrict external access to the network"),
@@ -77,6 +80,7 @@ CONNECT = Command(
         Flag("alias", "", "list", "Add network-scoped alias for the container",
              metavar="strings"),
         Flag("driver-opt", "", "list", "driver options for the network", metavar="strings"),
+        EXPLAIN,
         Flag("gw-priority", "", "int", "Highest gw-priority provides the default gateway"),
         Flag("ip", help='IPv4 address (e.g., "172.30.100.104")'),
         Flag("ip6", help='IPv6 address (e.g., "2001:db8::33")'),
@@ -90,14 +94,14 @@ CONNECT = Command(
 DISCONNECT = Command(
     "ketch network disconnect [OPTIONS] NETWORK CONTAINER",
     "Disconnect a container from a network",
-    (Flag("force", "f", "bool", "Force the container to disconnect from a network"),),
+    (EXPLAIN, Flag("force", "f", "bool", "Force the container to disconnect from a network")),
     minimum_arguments=2,
     maximum_arguments=2,
 )
 RM = Command(
     "ketch network rm NETWORK [NETWORK...]",
     "Remove one or more networks",
-    (Flag("force", "f", "bool", "Do not error if the network does not exist"),),
+    (EXPLAIN, Flag("force", "f", "bool", "Do not error if the network does not exist")),
     minimum_arguments=1,
 )
 PRUNE = Command(
@@ -141,7 +145,8 @@ def create(settings: "Settings", arguments: list[str]) -> int:
     }
     if parsed.text("config-from"):
         document["ConfigFrom"] = {"Network": parsed.text("config-from")}
-    network, warnings = Engine(settings).networks.create(document)
+    with explained(settings, parsed):
+        network, warnings = Engine(settings).networks.create(document)
     for warning in warnings:
         print(f"WARNING: {warning}", file=sys.stderr)
     print(network.id)
@@ -203,7 +208,8 @@ def connect(settings: "Settings", arguments: list[str]) -> int:
     }
     network, container = parsed.arguments
     given = {key: value for key, value in asked.items() if value}
-    connecting.connect(Engine(settings), network, container, given)
+    with explained(settings, parsed):
+        connecting.connect(Engine(settings), network, container, given)
     return 0
 
 
@@ -211,7 +217,8 @@ def disconnect(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch network disconnect``."""
     parsed = parse(DISCONNECT, arguments)
     network, container = parsed.arguments
-    connecting.disconnect(Engine(settings), network, container, force=parsed.enabled("force"))
+    with explained(settings, parsed):
+        connecting.disconnect(Engine(settings), network, container, force=parsed.enabled("force"))
     return 0
 
 
@@ -220,17 +227,18 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(RM, arguments)
     networks = Engine(settings).networks
     status = 0
-    for name in parsed.arguments:
-        try:
-            networks.remove(name)
-        except KetchError as error:
-            if parsed.enabled("force") and isinstance(error, NotFoundError):
-                continue
-            sys.stdout.flush()
-            print(f"ketch: {error.message}", file=sys.stderr)
-            status = 1
-        else:
-            print(name, flush=True)
+    with explained(settings, parsed):
+        for name in parsed.arguments:
+            try:
+                networks.remove(name)
+            except KetchError as error:
+                if parsed.enabled("force") and isinstance(error, NotFoundError):
+                    continue
+                sys.stdout.flush()
+                print(f"ketch: {error.message}", file=sys.stderr)
+                status = 1
+            else:
+                print(name, flush=True)
     return status
 
 

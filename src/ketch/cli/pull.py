@@ -3,6 +3,7 @@
 import os
 import sys
 
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, Flag, Parsed, parse
 from ketch.cli.progress import shown_on
 from ketch.engine.images.images import Images
@@ -11,6 +12,7 @@ from ketch.errors import ImageNotFoundError, InvalidArgumentError, UnsupportedEr
 from ketch.images.registry.progress import Progress
 from ketch.images.registry.registries import Registries
 from ketch.spec import reference as references
+from ketch.spec.flag import EXPLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ _PULL = Command(
     [
         Flag("all-tags", "a", "bool", "Download all tagged images in the repository"),
         _TRUST,
+        EXPLAIN,
         Flag("platform", "", "string", "Set platform if server is multi-platform capable"),
         Flag("quiet", "q", "bool", "Suppress verbose output"),
     ],
@@ -65,7 +68,7 @@ def pull(settings: "Settings", arguments: list[str]) -> int:
         raise InvalidArgumentError("tag can't be used with --all-tags/-a")
     if not everything and not quiet and not name.tag and not name.digest:
         print(f"Using default tag: {references.DEFAULT_TAG}")
-    with Registries(os.environ) as registries:
+    with Registries(os.environ) as registries, explained(settings, parsed):
         puller = Puller(
             Images(settings, Store(settings.root)),
             registries,

@@ -4,6 +4,7 @@ import re
 import sys
 
 from ketch.cli import client_configuration, usual_flags
+from ketch.cli.caller import explained
 from ketch.cli.documents import show
 from ketch.cli.each import for_each
 from ketch.cli.flags import Command, Flag, parse
@@ -14,6 +15,7 @@ from ketch.engine.volumes import listing
 from ketch.errors import InvalidArgumentError
 from ketch.spec import environment
 from ketch.spec.digits import decimal
+from ketch.spec.flag import EXPLAIN
 from ketch.spec.sizes import size
 from ketch.spec.template_functions import Struct
 
@@ -27,6 +29,7 @@ CREATE = Command(
     "Create a volume",
     (
         Flag("driver", "d", help="Volume driver", default="local"),
+        EXPLAIN,
         Flag("label", "", "list", "Set metadata on the volume", convert=environment.label),
         Flag("name", help="Volume name"),
         Flag("opt", "o", "list", "Set options of the driver (type=, device=, o=)", metavar="map"),
@@ -52,7 +55,7 @@ INSPECT = Command(
 RM = Command(
     "ketch volume rm [OPTIONS] VOLUME [VOLUME...]",
     "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
-    (Flag("force", "f", "bool", "Force the removal of one or more volumes"),),
+    (EXPLAIN, Flag("force", "f", "bool", "Force the removal of one or more volumes")),
     minimum_arguments=1,
 )
 PRUNE = Command(
@@ -85,12 +88,13 @@ def create(settings: "Settings", arguments: list[str]) -> int:
                 "positional arg"
             )
         name = parsed.arguments[0]
-    volume = Engine(settings).volumes.create(
-        name,
-        driver=parsed.text("driver"),
-        options=environment.mapping(parsed.items("opt")),
-        labels=environment.mapping(parsed.items("label")),
-    )
+    with explained(settings, parsed):
+        volume = Engine(settings).volumes.create(
+            name,
+            driver=parsed.text("driver"),
+            options=environment.mapping(parsed.items("opt")),
+            labels=environment.mapping(parsed.items("label")),
+        )
     print(volume.name)
     return 0
 
@@ -157,7 +161,8 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
         volumes.remove(name, force=parsed.enabled("force"))
         return name
 
-    return for_each(parsed.arguments, remove)
+    with explained(settings, parsed):
+        return for_each(parsed.arguments, remove)
 
 
 def prune(settings: "Settings", arguments: list[str]) -> int:

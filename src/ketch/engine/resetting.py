@@ -206,7 +206,7 @@ def _remove_networks(engine: "Engine") -> None:
         networks = records.every(connection)
     for network in networks:
         if network.driver not in {"host", "null"}:
-            kernel.unmake(engine.store, network)
+            kernel.unmake(engine.settings, engine.store, network)
     with rtnetlink.Socket() as host:
         for name in reclaiming.made_by(engine.settings):
             known = bridges.read(host, name)

@@ -4,7 +4,12 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import ParamSpec
+
+    from ketch.spec.told import Say, Told
+
+    P = ParamSpec("P")
 
 
 UNSHARED = "KETCH_UNSHARED"
@@ -25,9 +30,12 @@ class Settings:
         zygote: whether starts may be asked of a warm zygote process.
         storage_driver: how layers are stacked; empty for what the engine uses, or works best.
         home: directory of an ordinary user's configuration; empty for root's engine.
+
+    Attributes:
+        say: takes what is told of each step; None where nobody asks what is done.
     """
 
-    __slots__ = ("home", "root", "state", "storage_driver", "zygote")
+    __slots__ = ("home", "root", "say", "state", "storage_driver", "zygote")
 
     def __init__(
         self,
@@ -43,6 +51,18 @@ class Settings:
         self.zygote = zygote
         self.storage_driver = storage_driver
         self.home = home
+        self.say: Say | None = None
+
+    def tell(self, describe: "Callable[P, Told]", *args: "P.args", **kwargs: "P.kwargs") -> None:
+        """Tell of a step, where somebody asks what is done.
+
+        Args:
+            describe: returns the step, in the words of who takes it; it is called only then.
+            args: what it is called with.
+            kwargs: likewise.
+        """
+        if self.say is not None:
+            self.say(describe(*args, **kwargs))
 
     @classmethod
     def told(cls, fields: "Mapping[str, object]") -> "Settings":

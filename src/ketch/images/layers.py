@@ -28,10 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _METADATA = b".wh..wh."  # of aufs, which no reader of layers wants
+_HIDDEN_MAX = 1000  # paths that are told of
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 
 
-def apply(directory: int, stream: "tar.Stream", lower: "Sequence[str]" = ()) -> int:
+def apply(
+    directory: int,
+    stream: "tar.Stream",
+    lower: "Sequence[str]" = (),
+    hidden: "list[bytes] | None" = None,
+) -> int:
     """Unpack a layer into an empty directory.
 
     Args:
@@ -39,6 +45,8 @@ def apply(directory: int, stream: "tar.Stream", lower: "Sequence[str]" = ()) -> 
         stream: the uncompressed archive; it is read to its very end, as its digest needs.
         lower: paths of the trees below this layer, topmost first. A directory that the archive
             needs and does not describe takes its owner, mode and times from there.
+        hidden: takes the paths that its whiteouts hide, a slash behind directories of which
+            all that is below is hidden; the first thousand. None where nobody asks.
 
     Returns:
         Bytes of all files' content.
@@ -48,18 +56,21 @@ def apply(directory: int, stream: "tar.Stream", lower: "Sequence[str]" = ()) -> 
         UnavailableError: the disk is full or failing.
         PermissionDeniedError: the caller may not make what the archive has.
     """
-    tree = _Layer(directory, lower)
+    tree = _Layer(directory, lower, hidden)
     tree.fill(stream)
     return tree.size_bytes
 
 
 class _Layer(Tree):
-    __slots__ = ("_hides_root", "_lower")
+    __slots__ = ("_hidden", "_hides_root", "_lower")
 
     what = "layer"
 
-    def __init__(self, directory: int, lower: "Sequence[str]") -> None:
+    def __init__(
+        self, directory: int, lower: "Sequence[str]", hidden: "list[bytes] | None"
+    ) -> None:
         super().__init__(directory)
+        self._hidden = hidden
         self._lower = lower
         self._hides_root = False
 
@@ -100,6 +111,11 @@ class _Layer(Tree):
             self._make_directory(parent, name)
 
     def _add_whiteout(self, path: bytes, name: bytes) -> None:
+        if self._hidden is not None and len(self._hidden) < _HIDDEN_MAX:
+            shown = path[: -len(name)]
+            if not name.startswith(_METADATA):
+                shown += name[len(WHITEOUT_PREFIX) :]
+            self._hidden.append(shown)
         if name == OPAQUE_MARKER:
             if b"/" in path:
                 make_opaque(proc_path(self._parent(path)))

@@ -88,6 +88,19 @@ class OverlaySnapshotter(Snapshotter):
         """See ``Snapshotter.over``."""
         return self._mount(directory, trees, redirects=redirects)
 
+    def describe_root(self, directory: str, chain_ids: Sequence[str]) -> Told:
+        """See ``Snapshotter.describe_root``."""
+        trees, place = self._trees(directory), quote(directory)
+        values = [("layer", tree) for tree in reversed(trees)]
+        values += [("upperdir", f"{directory}/upper"), ("workdir", f"{directory}/work")]
+        likeness = [
+            f"{program} --reference={quote(trees[0])} {place}/upper"
+            for program in ("chown", "chmod", "touch")
+        ]
+        words = f"make the layer that the container writes to, on {len(chain_ids)} of the image"
+        by_hand = [f"mkdir -p {place}/upper {place}/work", *likeness]
+        return Told("files", f"{words} · mkdir(2)", values, outside=by_hand)
+
     def describe(self, directory: str, image: str) -> Told:
         """See ``Snapshotter.describe``."""
         places = [
@@ -102,6 +115,21 @@ class OverlaySnapshotter(Snapshotter):
         ]
         words = f"stack a writable layer on those of {image} · fsopen(2) overlay"
         return Told("files", words, places, outside=by_hand)
+
+    def describe_view(self, directory: str) -> Told:
+        """See ``Snapshotter.describe_view``."""
+        lower = ":".join([f"{directory}/upper", *self._trees(directory)])
+        place = f"{quote(directory)}/rootfs"
+        by_hand = [
+            f"mkdir -p {place}",
+            f"mount -t overlay overlay -o ro,{quote(f'lowerdir={lower}')} {place}",
+        ]
+        told = super().describe_view(directory)
+        return Told("files", told.words, [("lowerdir", lower)], outside=by_hand)
+
+    def trees_of(self, directory: str) -> tuple[str, list[str]]:
+        """See ``Snapshotter.trees_of``."""
+        return f"{directory}/upper", self._trees(directory)
 
     def view(self, directory: str) -> int:
         """See ``Snapshotter.view``."""

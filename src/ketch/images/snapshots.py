@@ -67,9 +67,10 @@ class Ingest:
     Attributes:
         directory: descriptor of the empty directory to unpack into; it lives as long as the block.
         lower: paths of the trees below it, topmost first.
+        hidden: takes the paths that its whiteouts hide, where somebody asks for them.
     """
 
-    __slots__ = ("_path", "_snapshotter", "directory", "lower")
+    __slots__ = ("_path", "_snapshotter", "directory", "hidden", "lower")
 
     def __init__(
         self, snapshotter: "Snapshotter", path: str, directory: int, lower: Sequence[str]
@@ -78,6 +79,7 @@ class Ingest:
         self._path = path
         self.directory = directory
         self.lower = lower
+        self.hidden: list[bytes] | None = None
 
     def commit(self, chain_id: str, size_bytes: int) -> None:
         """Give the snapshot its name; where one of that name exists already, that one stays.
@@ -270,6 +272,12 @@ class Snapshotter(ABC):
             UnavailableError: the disk is full or failing.
         """
 
+    def describe_root(self, directory: str, chain_ids: Sequence[str]) -> Told:
+        """What ``prepare`` has done, to be told; the arguments are its own."""
+        words = f"copy {len(chain_ids)} layers of the image, the lowest first · copy_file_range(2)"
+        values = [("layer", self.path(chain_id)) for chain_id in chain_ids]
+        return Told("files", words, [*values, ("directory", f"{directory}/merged")])
+
     def describe(self, directory: str, image: str) -> Told:
         """What ``mount`` does with a prepared root, to be told.
 
@@ -333,6 +341,15 @@ class Snapshotter(ABC):
         The block gets a descriptor of its tree, the stack below it, and whether the tree is a
         whole one.
         """
+
+    def describe_view(self, directory: str) -> Told:
+        """What ``view`` does, to be told; by hand it is mounted at ``rootfs`` there."""
+        words = "take the container's own files, without what is mounted in them · open_tree(2)"
+        return Told("files", words, [("directory", f"{directory}/merged")])
+
+    @abstractmethod
+    def trees_of(self, directory: str) -> tuple[str, list[str]]:
+        """Returns the tree that a container writes to, and those below it, topmost first."""
 
     def prepared_on(self, directory: str) -> list[str]:
         """Returns the chain IDs that a container's root was prepared on; none if it never was."""

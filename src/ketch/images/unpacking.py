@@ -56,7 +56,7 @@ def unpack(
     if blob_digest is None:
         content = compression.Tee(content, whole.update)
     with ReadAhead(content) as ahead:
-        size_bytes = layers.apply(ingest.directory, ahead, ingest.lower)
+        size_bytes = layers.apply(ingest.directory, ahead, ingest.lower, ingest.hidden)
     return blob_digest() if blob_digest else f"sha256:{whole.hexdigest()}", size_bytes
 
 

@@ -72,6 +72,10 @@ class CopySnapshotter(Snapshotter):
         except OSError as error:
             raise UnsupportedError(f"cannot mount {merged}: {error.strerror}") from error
 
+    def trees_of(self, directory: str) -> tuple[str, list[str]]:
+        """See ``Snapshotter.trees_of``."""
+        return f"{directory}/merged", self._trees(directory)
+
     def view(self, directory: str) -> int:
         """See ``Snapshotter.view``."""
         descriptor = self.mount(directory)

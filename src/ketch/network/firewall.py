@@ -50,7 +50,7 @@ from contextlib import ExitStack
 from ketch.errors import SyscallError
 from ketch.linux import nftables
 from ketch.linux.nftables import Element, Transaction, ifname, padded
-from ketch.network import forward_policy, pinning
+from ketch.network import forward_policy, pinning, telling
 from ketch.network.bridge import Bridge
 
 TYPE_CHECKING = False
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from ketch.network.bridge import Address
     from ketch.network.ports import Port
+    from ketch.spec.told import Say
 
 # To be raised with every change to _TABLE, so that the first start after an upgrade installs it.
 REVISION = 6
@@ -164,6 +165,8 @@ add rule inet ketch postrouting meta nfproto . iifname @masquerading oifname != 
 # Longer than a grace period takes on a busy machine.
 _GRACE_SECONDS = 0.1
 
+_TOLD_AT_ONCE = 100  # elements in a step
+
 _NFPROTO = {4: 2, 6: 10}
 _NFPROTO_NAMES = {4: "ipv4", 6: "ipv6"}
 
@@ -238,6 +241,7 @@ def ensure(
     *,
     closing: "Collection[int]" = (),
     closed: "Collection[int]" = (),
+    say: "Say | None" = None,
 ) -> Transaction | None:
     """Have rules, published ports and pins in the network namespace of the caller.
 
@@ -246,6 +250,7 @@ def ensure(
         others: tells what else there is to be, for a table that has to be made anew.
         closing: IP versions in which the host is not to forward what is not a container's.
         closed: those in which that was so before, and is to be again where the chain has gone.
+        say: takes what is told of each step.
 
     Returns:
         None, in a fraction of a millisecond, when all is there; else the transaction that
@@ -279,6 +284,11 @@ def ensure(
         # gone. In a map it has to go first; in a set it may as well stay.
         maps = [one for one in passing if one.data]
         stale = [one for one, there in zip(maps, kernel.there("ketch", maps), strict=True) if there]
+        if say:
+            there = kernel.there("ketch", passing)
+            new = [one for one, is_there in zip(passing, there, strict=True) if not is_there]
+            if missing or new or stale:
+                say(telling.of_elements([*missing, *stale, *new], stale, anew=not current))
         if current and not missing and not blocked and not closing:
             # No rule is to change, so nft is not needed, which takes 5 ms and more.
             kernel.change("ketch", add=passing, delete=stale)
@@ -315,6 +325,7 @@ def withdraw(
     pins: "Iterable[Element]" = (),
     *,
     late: "ExitStack | None" = None,
+    say: "Say | None" = None,
 ) -> None:
     """Stop publishing ports, forget pins; those that are not there will do.
 
@@ -322,6 +333,7 @@ def withdraw(
         ports: the ports.
         pins: the pins.
         late: takes what may wait for a while, to be closed when nobody waits any more.
+        say: takes what is told of each step.
 
     Raises:
         SyscallError: the kernel refused.
@@ -333,20 +345,22 @@ def withdraw(
             elements.append(port.itself())
         if port.is_near:
             elements.append(port.near(port.host_address))
-    _remove(elements, late)
+    _remove(elements, late, say)
 
 
-def forget(name: str, bridge: Bridge | None = None) -> None:
+def forget(name: str, bridge: Bridge | None = None, say: "Say | None" = None) -> None:
     """Remove what the tables have of a bridge whose network is no more; nothing will do.
 
     Args:
         name: the bridge's.
         bridge: what it was, as far as that is known.
+        say: takes what is told of each step.
 
     Raises:
         UnavailableError: nft is not installed, or failed.
     """
-    _remove([*_every_element(name), *(_of_bridge(bridge) if bridge is not None else ())])
+    known = _of_bridge(bridge) if bridge is not None else ()
+    _remove([*_every_element(name), *known], say=say)
     forward_policy.forget(name)
 
 
@@ -368,7 +382,9 @@ def leave() -> None:
     Transaction("".join(lines), "leave").wait()
 
 
-def _remove(elements: "Iterable[Element]", late: "ExitStack | None" = None) -> None:
+def _remove(
+    elements: "Iterable[Element]", late: "ExitStack | None" = None, say: "Say | None" = None
+) -> None:
     """Remove elements; those that are not there will do.
 
     Nobody sees them from then on. What they took up the kernel frees after a grace period, and
@@ -391,7 +407,10 @@ def _remove(elements: "Iterable[Element]", late: "ExitStack | None" = None) -> N
                 if error.errno != errno.ENOENT:
                     raise
             else:
-                return
+                break
+    for first in range(0, len(there) if say else 0, _TOLD_AT_ONCE):
+        assert say is not None
+        say(telling.of_elements(remove=there[first : first + _TOLD_AT_ONCE]))
 
 
 def _without_pins(elements: list[Element]) -> list[Element]:

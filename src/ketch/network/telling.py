@@ -5,6 +5,10 @@ from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ketch.linux.nftables import Element
+    from ketch.network.parent import Parent
     from ketch.network.ports import Port
     from ketch.network.sandbox import Endpoint
 
@@ -60,15 +64,24 @@ def of_link(endpoint: "Endpoint", namespace: str) -> Told:
         values.append(("mac", endpoint.mac))
         by_hand.append(f"ip -n {namespace} link set {inside} address {endpoint.mac}")
     by_hand += [
-        f"ip -n {namespace} address add {one} dev {inside}{' nodad' if one.version == 6 else ''}"
+        f"ip -n {namespace} address add {one} {'broadcast +' if one.version == 4 else 'nodad'}"
+        f" dev {inside}"
         for one in endpoint.addresses
     ]
     by_hand.append(f"ip -n {namespace} link set {inside} up")
-    for gateway in endpoint.routes.values():
-        way = f"via {gateway} dev {inside}" if gateway else f"dev {inside}"
+    for way in ways(endpoint):
         values.append(("route", f"default {way}"))
         by_hand.append(f"ip -n {namespace} route add default {way}")
     return Told("network", words, values, outside=by_hand)
+
+
+def ways(endpoint: "Endpoint") -> list[str]:
+    """By where a link leads out, as ip(8) has it."""
+    inside = endpoint.interface
+    return [
+        f"via {gateway} dev {inside}" if gateway else f"dev {inside}"
+        for gateway in endpoint.routes.values()
+    ]
 
 
 def of_way_out(bridge: Bridge) -> Told:
@@ -133,3 +146,87 @@ def of_withdrawal(port: "Port") -> Told:
     element = port.element()
     words = f"publish {port.protocol} port {port.host_port} no longer · nft(8), conntrack(8)"
     return Told("network", words, [("element", element.words)])
+
+
+def of_elements(
+    add: "Sequence[Element]" = (), remove: "Sequence[Element]" = (), *, anew: bool = False
+) -> Told:
+    """What changes in the packet filter's sets and maps.
+
+    Args:
+        add: elements that it gets.
+        remove: elements that it loses.
+        anew: whether its tables are made as well, with all their rules.
+    """
+    values = [("add", one.spoken("ketch")) for one in add]
+    values += [("delete", f"{one.family} ketch {one.name} {{ {one.words} }}") for one in remove]
+    words = "change sets and maps of the packet filter"
+    if anew:
+        words = "make the packet filter's tables, and fill their sets and maps"
+    return Told("network", f"{words} · nft(8)", values)
+
+
+def of_bridge(bridge: Bridge, alias: str) -> Told:
+    """A network's bridge, which the host has the gateway's address on."""
+    values = [("address", str(address)) for address in bridge.addresses]
+    values += [("mac", bridge.mac), ("mtu", str(bridge.mtu_bytes))]
+    name = bridge.name
+    by_hand = []
+    if bridge.kept:
+        words = f"use the bridge {name}, which is there"
+    else:
+        words = f"make the bridge {name}"
+        values.append(("alias", alias))
+        by_hand = [f"ip link add {name} address {bridge.mac} mtu {bridge.mtu_bytes} type bridge"]
+    by_hand += [f"ip address add {address} dev {name}" for address in bridge.addresses]
+    by_hand.append(f"ip link set {name} up")
+    return Told("network", f"{words} · rtnetlink(7)", values, outside=by_hand)
+
+
+def of_bridge_removal(name: str) -> Told:
+    """A network's bridge goes with it."""
+    words = f"delete the bridge {name} · rtnetlink(7)"
+    by_hand = [f"ip link delete {name}", "nft delete table inet by-hand 2> /dev/null || true"]
+    return Told("network", words, outside=by_hand)
+
+
+def of_parent(parent: "Parent", *, made: bool) -> Told:
+    """The link that a network's links are made on."""
+    what = "make" if made else "use"
+    return Told("network", f"{what} the link {parent.name}, for links of kind {parent.kind}")
+
+
+def of_entrance(pid: int, name: str) -> Told:
+    """A container's network namespace is entered.
+
+    Args:
+        pid: its first process.
+        name: by what name it is found by hand.
+    """
+    words = f"enter the network namespace of process {pid} · setns(2)"
+    return Told("namespaces", words, outside=[f"ip netns attach {name} {pid}"])
+
+
+def of_exit(name: str) -> Told:
+    """It is left again."""
+    by_hand = [f"ip netns delete {name}"]
+    return Told("namespaces", "leave the network namespace · setns(2)", outside=by_hand)
+
+
+def of_unplugging(interface: str, network: str, name: str) -> Told:
+    """A running container's link goes, and the end at the bridge with it."""
+    words = f"delete link {interface}, by which the container is on {network} · rtnetlink(7)"
+    return Told("network", words, outside=[f"ip -n {name} link delete {interface}"])
+
+
+def of_routes(ways: "Sequence[str]", name: str) -> Told:
+    """A container's ways out are on other networks now.
+
+    Args:
+        ways: by where, as ip(8) has it.
+        name: by what name the namespace is found by hand.
+    """
+    by_hand = [f"ip -n {name} route flush default"]
+    by_hand += [f"ip -n {name} route add default {way}" for way in ways]
+    words = "change the container's default routes · rtnetlink(7)"
+    return Told("network", words, [("route", f"default {way}") for way in ways], outside=by_hand)

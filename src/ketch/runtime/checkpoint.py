@@ -18,6 +18,7 @@ from ketch.runtime.create import Container
 from ketch.runtime.criu import Criu
 from ketch.runtime.handshake import Channel
 from ketch.spec import criu, json_text
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ketch.cgroups import Manager
     from ketch.spec.runtime import Config
+    from ketch.spec.told import Say
 
 _STREAMS = "descriptors.json"
 _FACTS = "ketch.json"
@@ -103,8 +105,40 @@ class Options:
         return told
 
 
+def describe(options: Options, told: "Mapping[str, Any]") -> Told:
+    """What criu is asked to save, to be told; by hand it has flags for most of that."""
+    pid, images, work = told["pid"], options.image_path, options.work_path or options.image_path
+    values = [("process", pid), ("images", images), ("log", f"{work}/{told['log_file']}")]
+    words = ["criu", "pre-dump" if options.pre_dump else "dump", "--tree", str(pid)]
+    words += ["--images-dir", images, "--work-dir", work, "--root", told["root"]]
+    words += ["--log-file", told["log_file"], "-v4", "--manage-cgroups", "--empty-ns", "net"]
+    words += ["--ext-mount-map", "auto", "--enable-external-sharing", "--orphan-pts-master"]
+    for flag in sorted(options.flags):
+        words.append(_FLAGS.get(flag, f"--{flag.replace('_', '-')}"))
+    if "freeze_cgroup" in told:
+        values.append(("frozen-by", told["freeze_cgroup"]))
+        words += ["--freeze-cgroup", told["freeze_cgroup"]]
+    for one in told["external"]:
+        values.append(("external", one))
+        words += ["--external", one]
+    for one in told.get("ext_mnt", ()):
+        values.append(("external-mount", one["key"]))
+        words += ["--external", f"mnt[{one['key']}]:{one['val']}"]
+    stays = "they run on" if "leave_running" in options.flags else "they end with that"
+    return Told("program", f"save the processes, {stays} · criu(8), ptrace(2)", values,
+                outside=[" ".join(map(quote, words))])  # fmt: skip
+
+
+_FLAGS = {"leave_running": "--leave-running", "ext_unix_sk": "--ext-unix-sk"}
+
+
 def checkpoint(
-    config: "Config", pid: int, rootfs: str, cgroup: "Manager | None", options: Options
+    config: "Config",
+    pid: int,
+    rootfs: str,
+    cgroup: "Manager | None",
+    options: Options,
+    say: "Say | None" = None,
 ) -> None:
     """Save a running container; unless it is to run on, its processes have ended then.
 
@@ -114,6 +148,7 @@ def checkpoint(
         rootfs: absolute path of its root filesystem.
         cgroup: its control groups.
         options: what is asked for.
+        say: takes what is told of the step, when it begins.
 
     Raises:
         UnavailableError: criu is not there, or failed; the container runs on.
@@ -152,6 +187,8 @@ def checkpoint(
             options.status_fd = -1
 
     run = Criu(options.program, images=options.image_path, work=options.work_path)
+    if say is not None:
+        say(describe(options, told))
     _ask(options, run, criu.PRE_DUMP if options.pre_dump else criu.DUMP, told, notified)
 
 

@@ -2,7 +2,7 @@
 
 from ketch.errors import InvalidArgumentError
 from ketch.spec import hosts, values
-from ketch.spec.flag import Flag
+from ketch.spec.flag import EXPLAIN, Flag
 
 ENTITLEMENTS = {"network.host", "security.insecure", "device"}
 
@@ -52,7 +52,7 @@ FLAGS = (
     Flag("cpu-shares", "c", "int", "CPU shares of RUN (relative weight)"),
     Flag("cpuset-cpus", "", "string", "CPUs on which to run (0-3, 0,1)"),
     Flag("cpuset-mems", "", "string", "Memory nodes from which to allocate (0-3, 0,1)"),
-    Flag("explain", "", "bool", "Say the plan, and why each step was or was not cached"),
+    EXPLAIN,
     Flag("file", "f", "string", 'Name of the Dockerfile ("PATH/Dockerfile" if empty)'),
     Flag("force-rm", "", "bool", "Accepted as docker has it: nothing is ever left"),
     Flag("iidfile", "", "string", "Write the image ID to the file"),

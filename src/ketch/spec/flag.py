@@ -107,3 +107,12 @@ def later(module: str, name: str) -> "Callable[..., Any]":
         return getattr(__import__(f"ketch.spec.{module}", fromlist=[name]), name)(*values)
 
     return call
+
+
+EXPLAIN = Flag(
+    "explain", "", "bool",
+    "Say on standard error what is done, step by step, and with which values"
+    " (text|json|commands: for people, for programs, for a shell)",
+    default="", metavar='form[="text"]', convert=later("told", "form"),
+)  # fmt: skip
+"""What every command has that does something to the kernel or to what is kept."""

@@ -9,7 +9,7 @@ import os.path
 
 from ketch.errors import InvalidArgumentError, UnsupportedError
 from ketch.spec import values
-from ketch.spec.flag import Flag, later
+from ketch.spec.flag import EXPLAIN, Flag, later
 from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
@@ -232,10 +232,8 @@ OPTIONS = (
     Option("env", "e", "list", convert=later("environment", "variable"),
            help="Set environment variables"),
     Option("env-file", kind="list", help="Read environment variables from a file"),
-    Option("explain", kind="bool", default="", metavar='form[="text"]',
-           convert=later("told", "form"),
-           help="Say on standard error what is done, step by step, and with which values"
-                " (text|json|commands: for people, for programs, for a shell)"),
+    Option(EXPLAIN.name, kind=EXPLAIN.kind, default=EXPLAIN.default, metavar=EXPLAIN.metavar,
+           convert=EXPLAIN.convert, help=EXPLAIN.help),
     Option("expose", kind="list", help="Expose a port or a range of ports"),
     Option("gidmap", kind="list", metavar="ids",
            help="Group ids of its own: [+ug]inside:[@]outside[:count] (also of users, without "
@@ -380,7 +378,7 @@ OPTIONS = (
 )  # fmt: skip
 """Sorted by name."""
 
-_OF_RUN = ("detach", "detach-keys", "explain", "sig-proxy")
+_OF_RUN = ("detach", "detach-keys", "sig-proxy")
 CREATE_OPTIONS = tuple(option for option in OPTIONS if option.name not in _OF_RUN)
 """What ``create`` has of them: not what concerns a start."""
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     Value = tuple[str, object]
     Say = Callable[["Told"], None]
 
-TOPICS = ("namespaces", "network", "files", "limits", "privileges", "program", "record")
+TOPICS = (
+    "namespaces", "network", "files", "limits", "privileges", "program", "image", "plan", "record",
+)  # fmt: skip
 """What steps are about."""
 
 FORMS = ("text", "json", "commands")
@@ -36,7 +38,7 @@ _LINES_APART = {10: "\\n", 13: "\\r"}
 
 
 class Told:
-    """A step, made at the moment when it begins.
+    """A step.
 
     Args:
         topic: what it is about, one of TOPICS.
@@ -44,6 +46,7 @@ class Told:
         values: what it sets: names, without blanks, and values.
         outside: commands that do it on the host.
         inside: commands that do it in the container's namespaces, in its root's directory.
+        began_ns: when it began, where it is described once it is done; now where None.
 
     Attributes:
         began_ns: when it began, by the clock since the machine's start (CLOCK_MONOTONIC).
@@ -59,8 +62,9 @@ class Told:
         *,
         outside: "Sequence[str]" = (),
         inside: "Sequence[str]" = (),
+        began_ns: int | None = None,
     ) -> None:
-        self.began_ns = time.monotonic_ns()
+        self.began_ns = time.monotonic_ns() if began_ns is None else began_ns
         self.topic = topic
         self.words = words
         self.values = values

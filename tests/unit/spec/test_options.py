@@ -170,7 +170,7 @@ def test_refusals_of_the_flags_have_dockers_words(flag: str, value: str, reason:
 
 def test_what_concerns_a_start_is_none_of_creates() -> None:
     names = {option.name for option in OPTIONS} - {option.name for option in CREATE_OPTIONS}
-    assert names == {"detach", "detach-keys", "explain", "sig-proxy"}
+    assert names == {"detach", "detach-keys", "sig-proxy"}
 
 
 def test_what_there_is_no_way_to_do_is_refused() -> None:

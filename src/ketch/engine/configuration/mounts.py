@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from ketch.engine.configuration import selinux
 from ketch.engine.configuration.bundle_mounts import Source
 from ketch.engine.records import events
-from ketch.engine.volumes import mounts, records, sources, uses, volumes
+from ketch.engine.volumes import mounts, records, sources, telling, uses, volumes
 from ketch.engine.volumes.population import populate
 from ketch.errors import (
     InvalidArgumentError,
@@ -107,6 +107,7 @@ def acquire(
     own = [point for point in points if point["Type"] == "volume"]
     if not own:
         return
+    new = []
     with engine.store.transaction() as connection:
         for point in own:
             options = point["Spec"].get("VolumeOptions", {})
@@ -114,11 +115,17 @@ def acquire(
             if not point["Spec"].get("Source"):
                 labels[records.ANONYMOUS_LABEL] = ""
             driver = options.get("DriverConfig", {})
-            volumes.add(connection, point["Name"], driver.get("Options") or {}, labels)
+            if volumes.add(connection, point["Name"], driver.get("Options") or {}, labels):
+                new.append(point["Name"])
             connection.execute(
                 "INSERT OR IGNORE INTO volume_use (volume, container_id) VALUES (?, ?)",
                 (point["Name"], container_id),
             )
+    if engine.settings.say:
+        for name in new:
+            volume = engine.volumes.find(name)
+            engine.settings.tell(telling.of_record, volume)
+            engine.settings.tell(telling.of_directory, volume)
     populate(engine, container_id, own)
 
 
@@ -279,7 +286,7 @@ def _mount_volumes(engine: "Engine", container_id: str, points: "Sequence[MountP
                 }  # fmt: skip
                 events.record(connection, "volume", "mount", point["Name"], attributes)
         for name in names:
-            mounts.mount_(engine.volumes.find(name))
+            mounts.mount_(engine.settings, engine.volumes.find(name))
 
 
 def _hold(tree: int, held: "ExitStack", shown: str) -> Source:

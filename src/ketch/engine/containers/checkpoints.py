@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 
+from ketch.engine.containers import telling
 from ketch.engine.processes import open_process
 from ketch.engine.records import names, states
 from ketch.errors import (
@@ -70,12 +71,14 @@ def create(
         if pidfd is None:
             raise ConflictError(f"Container {reference} not running")
         _make(images, container, name)
+        engine.settings.tell(telling.of_checkpoint, container, images)
         try:
             _save(engine, container, images, leave_running=leave_running)
         except BaseException:
             removetree.remove_tree(images)
             raise
     engine.containers.note(container.id, "checkpoint")
+    engine.settings.tell(telling.of_note, container, "checkpoint", {})
     if not leave_running:
         engine.containers.wait(container.id)
 
@@ -111,7 +114,9 @@ def locate(settings: "Settings", container: "Container", name: str, directory: s
 
 def remove(settings: "Settings", container: "Container", name: str, directory: str = "") -> None:
     """Remove a checkpoint; the arguments and failures are those of ``locate``."""
-    removetree.remove_tree(locate(settings, container, name, directory))
+    images = locate(settings, container, name, directory)
+    settings.tell(telling.of_checkpoint_removal, container, images)
+    removetree.remove_tree(images)
 
 
 def require_support(container: "Container") -> None:
@@ -184,6 +189,7 @@ def _save(engine: "Engine", container: "Container", images: str, *, leave_runnin
             f"/proc/{container.init_pid}/root",
             engine.containers.cgroup(container),
             asked,
+            engine.settings.say,
         )
     except BaseException:
         engine.containers.note(container.id, columns={"on_end": container.on_end})

@@ -6,10 +6,12 @@ the monitor has recorded the rest. Nothing here needs the monitor to be alive.
 
 import json
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from signal import SIGKILL, SIGTERM, pidfd_send_signal
 
+from ketch.cgroups import telling as cgroup_telling
+from ketch.engine.containers import telling
 from ketch.engine.containers.ledger import (
     RECORD_TIMEOUT_SECONDS,
     Ledger,
@@ -31,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Generator, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from ketch import cgroups
     from ketch.engine.records.rows import Columns, Container
@@ -68,14 +71,15 @@ class Containers(Ledger):
         config = container.record.get("Config", {})
         ends = number == SIGKILL or number == signals.number(config.get("StopSignal") or "KILL")
         ends |= not config.get("StopSignal")
-        if container.status not in {states.RUNNING, states.PAUSED} or not self._signal(
-            container, number, on_end="stay" if ends else "", thaw=ends
-        ):
-            raise ConflictError(
-                f"cannot kill container: {reference}: container {container.id} is not running"
-            )
-        if number == SIGKILL:
-            self._await_end(container, RECORD_TIMEOUT_SECONDS)
+        with self._ends_told([container] if number == SIGKILL else []):
+            if container.status not in {states.RUNNING, states.PAUSED} or not self._signal(
+                container, number, on_end="stay" if ends else "", thaw=ends
+            ):
+                raise ConflictError(
+                    f"cannot kill container: {reference}: container {container.id} is not running"
+                )
+            if number == SIGKILL:
+                self._await_end(container, RECORD_TIMEOUT_SECONDS)
 
     def stop(
         self,
@@ -111,13 +115,15 @@ class Containers(Ledger):
         if container.status == states.RESTARTING:
             container = self.find(container.id)  # it runs by now
         limit = None if timeout_seconds < 0 else float(timeout_seconds)
-        if self._signal(container, number, on_end=on_end, thaw=True) and not self._await_init(
-            container, limit
-        ):
-            self._signal(container, SIGKILL, on_end=on_end, thaw=True)
-        self._await_end(container, RECORD_TIMEOUT_SECONDS, on_end)
+        with self._ends_told([container]):
+            if self._signal(container, number, on_end=on_end, thaw=True):
+                self._settings.tell(telling.of_waiting, container, timeout_seconds)
+                if not self._await_init(container, limit):
+                    self._signal(container, SIGKILL, on_end=on_end, thaw=True)
+            self._await_end(container, RECORD_TIMEOUT_SECONDS, on_end)
         with suppress(NotFoundError):
             self.note(container.id, "stop")
+            self._settings.tell(telling.of_note, container, "stop", {})
 
     def pause(self, reference: str) -> None:
         """Hold all processes of a running container.
@@ -133,8 +139,11 @@ class Containers(Ledger):
             raise ConflictError(f"Container {container.id} is restarting, wait until it is running")
         if container.status != states.RUNNING:
             raise ConflictError(f"Container {container.id} is not running")
-        self.cgroup(container).freeze()
+        cgroup = self.cgroup(container)
+        cgroup.freeze()
+        self._settings.tell(cgroup_telling.of_freezing, cgroup, frozen=True)
         self.note(container.id, "pause")
+        self._settings.tell(telling.of_note, container, "pause", {})
 
     def unpause(self, reference: str) -> None:
         """Let the processes of a paused container go on.
@@ -146,8 +155,11 @@ class Containers(Ledger):
         container = self.find(reference)
         if container.status != states.PAUSED:
             raise ConflictError(f"Container {container.id} is not paused")
-        self.cgroup(container).thaw()
+        cgroup = self.cgroup(container)
+        cgroup.thaw()
+        self._settings.tell(cgroup_telling.of_freezing, cgroup, frozen=False)
         self.note(container.id, "unpause")
+        self._settings.tell(telling.of_note, container, "unpause", {})
 
     def wait(self, reference: str, condition: str = "not-running") -> int:
         """Wait for a container; returns its exit status.
@@ -257,12 +269,14 @@ class Containers(Ledger):
                 if plain and all(container.id != other.id for other in chosen.values()):
                     chosen[reference] = container
         outcomes: dict[str, KetchError | None] = {}
-        self._kill_all([container for container in chosen.values() if container.is_active])
-        for reference, container in list(chosen.items()):
-            if container.is_active:
-                with _told_in(outcomes, reference):
-                    if self._await_forced_end(container):
-                        outcomes[reference] = None
+        running = [container for container in chosen.values() if container.is_active]
+        with self._ends_told(running):
+            self._kill_all(running)
+            for reference, container in list(chosen.items()):
+                if container.is_active:
+                    with _told_in(outcomes, reference):
+                        if self._await_forced_end(container):
+                            outcomes[reference] = None
         left = {name: each for name, each in chosen.items() if name not in outcomes}
         with self._store.transaction() as connection:
             claimed = [name for name, each in left.items() if self._claims(connection, each.id)]
@@ -304,17 +318,19 @@ class Containers(Ledger):
             for container, pidfd in targets:
                 with suppress(ProcessLookupError):
                     pidfd_send_signal(pidfd, SIGKILL)
-                if container.status == states.PAUSED:
-                    with suppress(KetchError, OSError):
-                        self.cgroup(container).thaw()
+                self._settings.tell(telling.of_note, container, "kill", columns)
+                self._settings.tell(telling.of_signal, container, int(SIGKILL))
+                self._thaw_if_paused(container)
 
     def _end_by_force(self, container: "Container") -> bool:
         """Kill a container, and wait until it has ended; returns whether it is gone with that."""
-        if not self._call_off(container):
-            if container.status == states.RESTARTING:
-                container = self.find(container.id)  # it runs by now
+        if self._call_off(container):
+            return self._await_forced_end(container)
+        if container.status == states.RESTARTING:
+            container = self.find(container.id)  # it runs by now
+        with self._ends_told([container]):
             self._signal(container, SIGKILL, on_end="stay", thaw=True)
-        return self._await_forced_end(container)
+            return self._await_forced_end(container)
 
     def _await_forced_end(self, container: "Container") -> bool:
         """Wait for the end of a container that was killed; returns whether it is gone with that."""
@@ -342,13 +358,29 @@ class Containers(Ledger):
                 columns["on_end"] = on_end
             try:
                 self.note(container.id, "kill", columns=columns, signal=str(number))
+                self._settings.tell(telling.of_note, container, "kill", columns)
                 pidfd_send_signal(pidfd, number)
             except (ProcessLookupError, NotFoundError):
                 return False
-            if thaw and container.status == states.PAUSED:
-                with suppress(KetchError, OSError):
-                    self.cgroup(container).thaw()
+            self._settings.tell(telling.of_signal, container, number)
+            if thaw:
+                self._thaw_if_paused(container)
             return True
+
+    def _thaw_if_paused(self, container: "Container") -> None:
+        if container.status == states.PAUSED:
+            with suppress(KetchError, OSError):
+                cgroup = self.cgroup(container)
+                cgroup.thaw()
+                self._settings.tell(cgroup_telling.of_freezing, cgroup, frozen=False)
+
+    def _ends_told(self, running: "Iterable[Container]") -> "AbstractContextManager[None]":
+        """Have the ends that a block gives to containers told to who asks for that."""
+        if not self._settings.say:
+            return nullcontext()
+        from ketch.engine.containers import ends  # noqa: PLC0415 - seldom wanted
+
+        return ends.heard(self._settings, running)
 
     def _call_off(self, container: "Container") -> bool:
         """Keep a container that waits for its restart from it; returns whether it was waiting."""
@@ -368,6 +400,7 @@ class Containers(Ledger):
             if pidfd is not None:
                 with suppress(ProcessLookupError):
                     pidfd_send_signal(pidfd, SIGTERM)
+                self._settings.tell(telling.of_calling_off, container)
                 await_readable(pidfd, 1000 * RECORD_TIMEOUT_SECONDS)
         release(self._settings, self._store, container)
         return True

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from ketch.engine import configuration_file, host, user_namespaces
 from ketch.engine.configuration import configuration, devices, mounts, sharing, storage
+from ketch.engine.containers import telling
 from ketch.engine.networks import linking
 from ketch.engine.records import names
 from ketch.errors import ConflictError, InvalidArgumentError, KetchError, NotFoundError
@@ -87,18 +88,24 @@ def create(
             auto_remove=complete["HostConfig"].get("AutoRemove", False),
             ids=user_ids.count(complete["HostConfig"].get("UsernsMode", "")),
         )
+        engine.settings.tell(telling.of_creation, container, image.id)
         try:
             engine.endpoints.declare(container_id, complete, linked)
             directory = engine.settings.container_directory(container_id)
             os.mkdir(f"{directory}/rootfs", 0o700)
             ids = user_namespaces.shift_of(engine, container)
-            engine.images.snapshotter.prepare(directory, image.chain_ids, ids=ids)
+            snapshotter = engine.images.snapshotter
+            snapshotter.prepare(directory, image.chain_ids, ids=ids)
+            engine.settings.tell(snapshotter.describe_root, directory, image.chain_ids)
             if keeps_user:
                 from ketch.engine.containers import accounts  # noqa: PLC0415 wanted by few
 
                 own = user_namespaces.of_process("self")
-                accounts.add_caller(engine.images.snapshotter, directory, complete, own)
-            storage.limit(directory, container_id, complete["HostConfig"])
+                accounts.add_caller(snapshotter, directory, complete, own)
+            if storage.limit(directory, container_id, complete["HostConfig"]):
+                engine.settings.tell(
+                    storage.describe, directory, container_id, complete["HostConfig"]
+                )
             mounts.acquire(engine, container_id, points)
             return engine.containers.mark_created(container_id, keep=keep, attached=attached)
         except BaseException:

@@ -12,7 +12,7 @@ import sqlite3
 import time
 
 from ketch.engine import user_namespaces
-from ketch.engine.containers import unrecorded
+from ketch.engine.containers import telling, unrecorded
 from ketch.engine.containers.releasing import release
 from ketch.engine.processes import ENDLESS, Patience
 from ketch.engine.records import events, links, names, rows, states
@@ -535,8 +535,12 @@ class Ledger:
         Its record goes last, so that whatever remains when this is interrupted is found again.
         """
         directory = self._settings.container_directory(container_id)
+        mounted = os.path.exists(f"{directory}/mounted")
+        if self._settings.say:
+            container = self.read(container_id)
+            self._settings.tell(telling.of_removal, container, directory, mounted=mounted)
         try:
-            if os.path.exists(f"{directory}/mounted"):
+            if mounted:
                 from ketch.engine.files import mounting  # noqa: PLC0415 wanted by few
 
                 mounting.take_away(directory)

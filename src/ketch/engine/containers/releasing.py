@@ -6,6 +6,7 @@ step takes what is there, so that it can be done again where it was interrupted.
 
 from contextlib import ExitStack
 
+from ketch.cgroups import telling
 from ketch.errors import UnavailableError
 from ketch.linux.removetree import remove_tree
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ketch.engine.records.rows import Container
     from ketch.engine.records.store import Store
     from ketch.engine.settings import Settings
-    from ketch.spec.told import Say
 
 
 def release(
@@ -27,7 +27,6 @@ def release(
     keep_socket: bool = False,
     left_behind: bool = False,
     late: "ExitStack | None" = None,
-    say: "Say | None" = None,
     cgroup: "cgroups.Manager | None" = None,
 ) -> None:
     """Release what a container held while it ran.
@@ -40,7 +39,6 @@ def release(
         keep_socket: whether its monitor goes on listening.
         left_behind: whether its monitor is gone, and nobody has its network namespace.
         late: takes what may wait for a while, to be closed when nobody waits any more.
-        say: takes what is told of each step, when it begins.
         cgroup: its cgroup; the one that its configuration names where None.
 
     Raises:
@@ -62,15 +60,13 @@ def release(
             namespace,
             left_behind=left_behind,
             late=late,
-            say=say,
         )
-        steps.callback(_end_cgroup, settings, container, say, cgroup)
+        steps.callback(_end_cgroup, settings, container, cgroup)
 
 
 def _end_cgroup(
     settings: "Settings",
     container: "Container",
-    say: "Say | None",
     cgroup: "cgroups.Manager | None",
 ) -> None:
     """Take away a container's cgroup, by its configuration if need be, and what lives on there."""
@@ -81,10 +77,8 @@ def _end_cgroup(
             cgroup = cgroup_paths.manager(settings, container)
         except UnavailableError:
             return  # written before the cgroup is made
-    if say and cgroup.directories:
-        from ketch.cgroups import telling  # noqa: PLC0415 - seldom wanted
-
-        say(telling.of_removal(cgroup))
+    if cgroup.directories:
+        settings.tell(telling.of_removal, cgroup)
     remove_cgroup(cgroup)
 
 

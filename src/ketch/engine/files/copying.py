@@ -7,8 +7,9 @@ at, on both sides, and the archive goes from one to the other.
 import contextlib
 import os
 import stat
+import time
 
-from ketch.engine.files import files
+from ketch.engine.files import files, telling
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import extraction, tree
 from ketch.images.pieces import Pieces
@@ -19,6 +20,8 @@ from ketch.spec.copy_paths import CopyInfo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
+    from ketch.engine.records.rows import Container
+    from ketch.spec.told import Told
 
 _LINKS_MAX = 10
 
@@ -47,7 +50,7 @@ def out_of(
         InvalidArgumentError: the copy cannot be there.
         UnavailableError: something cannot be read or written.
     """
-    rebase_name = ""
+    rebase_name, asked, began_ns = "", source, time.monotonic_ns()
     if follow_link:
         found = files.stat_path(engine, container, source)
         if found.link_target:
@@ -68,6 +71,13 @@ def out_of(
             extraction.extract(
                 root, b"", stream, owned=None if archive else lambda *_: owner,
                 rename=lambda name: copy_paths.renamed(copy_paths.renamed(name, renames), change),
+            )  # fmt: skip
+        if engine.settings.say:
+            known = engine.containers.find(container)
+            engine.settings.tell(
+                telling.of_copying_out, known, engine.settings.container_directory(known.id), asked,
+                target, size_bytes=stream.read_bytes, owner=None if archive else owner,
+                follow=follow_link, began_ns=began_ns,
             )  # fmt: skip
     return stream.read_bytes
 
@@ -112,7 +122,18 @@ def into(
             parent, os.fsencode(last), copy_paths.renamed(shown, change), whole_seconds=True
         )
         stream = Pieces(pieces)
-        files.write_archive(engine, container, directory, stream, keep_kinds=True, chown=archive)
+
+        def describe(
+            known: "Container", place: str, owner: tuple[int, int] | None, began_ns: int
+        ) -> "Told":
+            return telling.of_copying_in(
+                known, place, absolute(source), info.path, size_bytes=stream.read_bytes,
+                owner=owner, follow=follow_link, began_ns=began_ns,
+            )  # fmt: skip
+
+        files.write_archive(
+            engine, container, directory, stream, keep_kinds=True, chown=archive, describe=describe
+        )
     return stream.read_bytes
 
 

@@ -8,12 +8,14 @@ import errno
 import os
 import posixpath
 import stat
+import time
 
-from ketch.engine.files import filesystem
+from ketch.engine.files import filesystem, telling
 from ketch.engine.records import events
 from ketch.engine.user_namespaces import of_process as ids_of_process
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
-from ketch.images import compression, extraction, shifted, tree
+from ketch.images import compression, extraction, layered, shifted, tree
+from ketch.images.opaque import is_opaque
 from ketch.linux import fsuid
 from ketch.linux.openat2 import openat2
 from ketch.linux.scopes import owned
@@ -21,14 +23,17 @@ from ketch.spec import passwd, user_namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ketch.engine.engine import Engine
     from ketch.engine.records.rows import Container
     from ketch.images.layered import Change
     from ketch.images.tar import Stream
     from ketch.images.tree import Owned
+    from ketch.spec.told import Told
     from ketch.spec.user_namespaces import IdMap
+
+    Describe = Callable[[Container, str, tuple[int, int] | None, int], Told]
 
 _LINKS_MAX = 40  # as many as the kernel follows in one path: path_resolution(7)
 
@@ -132,6 +137,23 @@ def reading(
         )
 
 
+def told_archive(
+    engine: "Engine", reference: str, path: str, pieces: "Iterator[bytes]"
+) -> "Iterator[bytes]":
+    """Yield the pieces of an archive of ``reading``, and tell of it to who asks what is done."""
+    began_ns, size_bytes = time.monotonic_ns(), 0
+    for piece in pieces:
+        size_bytes += len(piece)
+        yield piece
+    if engine.settings.say:
+        container = engine.containers.find(reference)
+        directory = engine.settings.container_directory(container.id)
+        engine.settings.tell(
+            telling.of_archive, container, directory, path, size_bytes=size_bytes,
+            began_ns=began_ns,
+        )  # fmt: skip
+
+
 def write_archive(
     engine: "Engine",
     reference: str,
@@ -140,6 +162,7 @@ def write_archive(
     *,
     keep_kinds: bool = False,
     chown: bool = False,
+    describe: "Describe | None" = None,
 ) -> None:
     """Unpack a tar archive in a container.
 
@@ -150,12 +173,15 @@ def write_archive(
         stream: the archive, plain or compressed.
         keep_kinds: whether a directory may not replace, or be replaced by, something else.
         chown: whether all of it is to belong to the container's user, where that is a number.
+        describe: tells what was done, given the container, its directory, whose all of it is now,
+            and when that was begun; as for somebody else's archive where None.
 
     Raises:
         NotFoundError: there is no such container or path.
         InvalidArgumentError: the path is no directory or read-only, or the archive is malformed.
         UnavailableError: the disk is full or failing.
     """
+    began_ns = time.monotonic_ns()
     container = engine.containers.find(reference)
     with filesystem.opened(engine, container) as root:
         absolute = _absolute(path)
@@ -179,7 +205,8 @@ def write_archive(
         kind, stream = compression.sniffed(stream)
         limit_bytes = room.f_bavail * room.f_frsize
         content = compression.decompressed(stream, kind, limit_bytes)
-        owned = _owned_outside(engine, container, _owner(container) if chown else None)
+        owner = _owner(container) if chown else None
+        owned = _owned_outside(engine, container, owner)
         with contextlib.ExitStack() as acting:
             if ids := _ids(engine, container):
                 # Where ids are mapped, who has none there can make no files.
@@ -188,6 +215,13 @@ def write_archive(
                 root, os.fsencode(inside), content, keep_kinds=keep_kinds, owned=owned
             )
         _record(engine, container, "extract-to-dir")
+        directory = engine.settings.container_directory(container.id)
+        if describe is not None:
+            engine.settings.tell(describe, container, directory, owner, began_ns)
+        else:
+            engine.settings.tell(
+                telling.of_unpacking, container, directory, inside, began_ns=began_ns
+            )
 
 
 @contextlib.contextmanager
@@ -205,7 +239,21 @@ def exported(engine: "Engine", reference: str) -> "Iterator[Iterator[bytes]]":
     with filesystem.own_layer(engine, container) as (root, container):
         _record(engine, container, "export")
         owned_inside = _owned_inside(engine, container)
-        yield tree.archive(root, b".", b"", crosses=lambda _: False, owned=owned_inside)
+        pieces = tree.archive(root, b".", b"", crosses=lambda _: False, owned=owned_inside)
+        yield _told_export(engine, container, pieces)
+
+
+def _told_export(
+    engine: "Engine", container: "Container", pieces: "Iterator[bytes]"
+) -> "Iterator[bytes]":
+    began_ns, size_bytes = time.monotonic_ns(), 0
+    for piece in pieces:
+        size_bytes += len(piece)
+        yield piece
+    engine.settings.tell(
+        telling.of_export, engine.settings.container_directory(container.id),
+        size_bytes=size_bytes, began_ns=began_ns,
+    )  # fmt: skip
 
 
 def changes(engine: "Engine", reference: str) -> "Iterator[Change]":
@@ -217,7 +265,36 @@ def changes(engine: "Engine", reference: str) -> "Iterator[Change]":
     """
     container = engine.containers.find(reference)
     directory = engine.settings.container_directory(container.id)
-    return engine.images.snapshotter.changes(directory)
+    found = engine.images.snapshotter.changes(directory)
+    return _told_changes(engine, directory, found) if engine.settings.say else found
+
+
+def _told_changes(
+    engine: "Engine", directory: str, found: "Iterator[Change]"
+) -> "Iterator[Change]":
+    """Yield changes, and tell in the end what they come to."""
+    began_ns = time.monotonic_ns()
+    counts = [0, 0, 0]
+    hidden, opaque = [], []
+    for change in found:
+        counts[change.kind] += 1
+        if change.kind == layered.DELETED:
+            hidden.append(change.path)
+        elif _is_opaque(change):
+            opaque.append(change.path)
+        yield change
+    upper, lower = engine.images.snapshotter.trees_of(directory)
+    engine.settings.tell(
+        telling.of_changes, upper, lower, counts=counts, hidden=hidden, opaque=opaque,
+        began_ns=began_ns,
+    )  # fmt: skip
+
+
+def _is_opaque(change: "Change") -> bool:
+    """Whether this is a directory that hides all that lower layers have in it."""
+    if change.status is None or not stat.S_ISDIR(change.status.st_mode):
+        return False
+    return is_opaque(b"/proc/self/fd/%d/%s" % (change.parent, change.name))
 
 
 def evaluated(root: int, path: str) -> str:

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 
-from ketch.engine.files import at_rest, shared_root
+from ketch.engine.files import at_rest, shared_root, telling
 from ketch.engine.processes import open_process
 from ketch.engine.volumes import mounts, sources
 from ketch.errors import ConflictError, KetchError, NotFoundError, UnavailableError, in_words
@@ -55,6 +55,7 @@ def opened(engine: "Engine", container: "Container") -> "Iterator[int]":
         held.close()
         root = _root_of_process(container)
         held.callback(os.close, root)
+        engine.settings.tell(telling.of_process, container)
         yield root
 
 
@@ -84,7 +85,9 @@ def own_layer(engine: "Engine", container: "Container") -> "Iterator[tuple[int, 
                 yield root, container
             return
         with owned(_copy_of_root(container)) as root:
+            engine.settings.tell(engine.images.snapshotter.describe_view, directory)
             yield root, container
+            engine.settings.tell(telling.of_unmounting, directory)
 
 
 def tree_of(engine: "Engine", container: "Container") -> int:
@@ -190,6 +193,7 @@ class _Mounted:
         self._points = [] if bare else container.record.get("Mounts", [])
         self._images: dict[int, str] = {}
         self._volumes: dict[int, Volume] = {}
+        self._bound: list[int] = []
         self._root = -1
         self._error: BaseException | None = None
         self._ready = threading.Event()
@@ -213,12 +217,24 @@ class _Mounted:
         if self._error is not None:
             self._thread.join()
             raise self._error
+        self._tell()
         return self._root
+
+    def _tell(self) -> None:
+        """Tell what has been mounted, to who asks for that."""
+        settings, container = self._engine.settings, self._container
+        directory = settings.container_directory(container.id)
+        snapshotter = self._engine.images.snapshotter
+        settings.tell(snapshotter.describe, directory, container.image_reference)
+        for number in self._bound:
+            settings.tell(telling.of_mount, self._points[number], directory)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._root)
         self._done.set()
         self._thread.join()
+        settings = self._engine.settings
+        settings.tell(telling.of_unmounting, settings.container_directory(self._container.id))
 
     def _run(self) -> None:
         try:
@@ -264,6 +280,7 @@ class _Mounted:
                         tree, set_attributes=mount.MOUNT_ATTR_RDONLY, recursive=True
                     )
                 mount.move_mount(tree, target)
+        self._bound.append(number)
 
     def _source(self, number: int, point: "MountPoint") -> int | None:
         """Returns a detached tree of what is mounted, None where there is no such thing."""
@@ -271,7 +288,7 @@ class _Mounted:
             return sources.of_image(self._engine.images.snapshotter, self._images[number], point)
         if point["Type"] == "volume":
             if number in self._volumes:
-                mounts.mount_(self._volumes[number])
+                mounts.mount_(self._engine.settings, self._volumes[number])
             if sources.subpath(point):
                 return sources.part_of_volume(point)
         elif point["Type"] != "bind":

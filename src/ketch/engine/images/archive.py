@@ -53,6 +53,7 @@ def load(
     platform: str = "",
     done: "Callable[[Loaded | PassedOver], object]" = lambda _: None,
     progress: Progress | None = None,
+    by_hand: "Callable[[str], str] | None" = None,
 ) -> list[Loaded]:
     """Take images from an archive; those before one that is damaged stay.
 
@@ -62,6 +63,8 @@ def load(
         platform: which of an image's platforms is taken; this machine's where empty.
         done: is told of each image once it is there, and of what was passed over.
         progress: is told how far each layer is that the store lacks.
+        by_hand: returns a command that writes a member of the archive, by its name, for who asks
+            how it is done by hand.
 
     Raises:
         InvalidArgumentError: the archive, or a document in it, is malformed.
@@ -89,7 +92,8 @@ def load(
                     raise NotFoundError(
                         f"requested platform ({platform}) not found: image might not be loaded"
                     )
-                loaded.append(candidate.store(images, source, progress or Progress(), known))
+                stored = candidate.store(images, source, progress or Progress(), known, by_hand)
+                loaded.append(stored)
                 done(loaded[-1])
             _link(images, source, {one.id for one in loaded})
     finally:

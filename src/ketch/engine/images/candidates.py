@@ -21,6 +21,8 @@ from ketch.spec import image as documents
 from ketch.spec import reference as references
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ketch.engine.images.images import Images
     from ketch.engine.images.layer import Layer
     from ketch.images.archive import Source
@@ -96,9 +98,17 @@ class Candidate:
         return len(self.config) + len(self.manifest or b"")
 
     def store(
-        self, images: "Images", source: "Source", progress: Progress, known: set[tuple[str, str]]
+        self,
+        images: "Images",
+        source: "Source",
+        progress: Progress,
+        known: set[tuple[str, str]],
+        by_hand: "Callable[[str], str] | None" = None,
     ) -> Loaded:
-        """Store and record the image; adds to ``known``, of ``Images.pairs``, what it found."""
+        """Store and record the image; adds to ``known``, of ``Images.pairs``, what it found.
+
+        Args: as ``add_layers``.
+        """
         document = self.document
         image_id = images.content.write(self.config)
         existing = images.known(image_id)
@@ -106,7 +116,7 @@ class Candidate:
             # Its layers may have come compressed; those are as good.
             manifest_digest, size_bytes = existing.manifest_digest, existing.size_bytes
         else:
-            layers = self.add_layers(images, source, progress, known)
+            layers = self.add_layers(images, source, progress, known, by_hand)
             known |= {(layer.descriptor["digest"], layer.diff_id) for layer in layers}
             size_bytes = sum(layer.size_bytes for layer in layers)
             manifest_digest = images.content.write(self._manifest(image_id, layers))
@@ -129,6 +139,7 @@ class Candidate:
         source: "Source",
         progress: Progress,
         known: set[tuple[str, str]],
+        by_hand: "Callable[[str], str] | None" = None,
     ) -> "list[Layer]":
         """Store the layers that are not there yet, within ``Images.adding``.
 
@@ -137,6 +148,7 @@ class Candidate:
             source: where they are read from.
             progress: is told how far each is.
             known: layers of the store, of ``Images.pairs``.
+            by_hand: returns a command that writes a member of the source, by its name.
 
         Raises:
             KetchError: as ``ingest.add_layer`` raises.
@@ -155,8 +167,9 @@ class Candidate:
                 stream = Watched(part, part.size_bytes, tell)
                 try:
                     layer = ingest.add_layer(
-                        images, stream, below, expected=expected, diff_id=diff_id
-                    )
+                        images, stream, below, expected=expected, diff_id=diff_id,
+                        source=by_hand(name) if by_hand else "",
+                    )  # fmt: skip
                 finally:
                     part.close()
             layers.append(layer)

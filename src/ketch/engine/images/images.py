@@ -52,13 +52,15 @@ class Images:
         store: the engine's database.
 
     Attributes:
+        settings: the engine's places.
         content: the blobs.
         root: the engine's directory.
     """
 
-    __slots__ = ("_driver", "_snapshotter", "_store", "content", "root")
+    __slots__ = ("_driver", "_snapshotter", "_store", "content", "root", "settings")
 
     def __init__(self, settings: "Settings", store: "Store") -> None:
+        self.settings = settings
         self.root = settings.root
         self._store = store
         self.content = ContentStore(settings.root)
@@ -218,7 +220,7 @@ class Images:
         manifest_digest: str,
         created_ns: int,
         size_bytes: int,
-        names: "Iterable[Reference]" = (),
+        names: "Sequence[Reference]" = (),
         told: "Iterable[tuple[str, str, dict[str, str]]]" = (),
         *,
         parent_id: str = "",
@@ -250,6 +252,10 @@ class Images:
                 _name(connection, name, image_id, now_ns)
             for action, actor, attributes in told:
                 events.record(connection, "image", action, actor, attributes)
+        if self.settings.say:
+            from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+            self.settings.tell(telling.of_record, image_id, manifest_digest, size_bytes, names)
 
     def set_parent(self, image_id: str, parent_id: str) -> None:
         """Record which image another was committed on; both are whole IDs."""

@@ -31,6 +31,7 @@ def add_layer(
     *,
     expected: "Descriptor | None" = None,
     diff_id: str = "",
+    source: str = "",
 ) -> Layer:
     """Store a layer's blob and unpack it, in one pass, within ``Images.adding``.
 
@@ -42,6 +43,7 @@ def add_layer(
         expected: what the blob was promised to be; nothing is kept that has another digest or
             size, and no more is read than that size and one byte.
         diff_id: the digest that its content was promised to have, or empty.
+        source: a command that writes the blob, for who asks how it is done by hand; or empty.
 
     Raises:
         DigestMismatchError: it is not what was promised.
@@ -54,11 +56,13 @@ def add_layer(
             f"max depth exceeded: an image has at most {documents.LAYERS_MAX} layers",
             "make one layer of all: export a container of it, and import that",
         )
+    began_ns = time.monotonic_ns()
     algorithm = expected["digest"].partition(":")[0] if expected else "sha256"
     if expected is not None:
         stream = _Limited(stream, expected["size"], expected["digest"])
     kind, stream = compression.sniffed(stream)
     with images.snapshotter.ingest(below) as ingest, images.content.writer(algorithm) as writer:
+        ingest.hidden = [] if images.settings.say else None
         kept = expected is not None or kind in {compression.GZIP, compression.ZSTD}
         if not kept:
             stream = compression.decompressed(stream, kind, unpacking.room(ingest))
@@ -81,7 +85,15 @@ def add_layer(
         ingest.commit(chain_id, size_bytes)
     suffix = f"+{kind}" if kept and kind != compression.PLAIN else ""
     descriptor = documents.descriptor(f"{documents.OCI_LAYER}{suffix}", digest, writer.size_bytes)
-    return Layer(descriptor, found, chain_id, size_bytes)
+    layer = Layer(descriptor, found, chain_id, size_bytes)
+    if images.settings.say:
+        from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+        images.settings.tell(
+            telling.of_layer, images, len(below) + 1, layer, began_ns=began_ns,
+            hidden=ingest.hidden or (), source=source, kind=kind,
+        )  # fmt: skip
+    return layer
 
 
 def check_held(

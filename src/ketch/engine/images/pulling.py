@@ -5,9 +5,12 @@ refers to any of it before all is there: a pull that fails, or is killed, leaves
 collection of garbage deletes.
 """
 
+import time
 from contextlib import suppress
 
+from ketch.engine.images import telling
 from ketch.engine.images.ingest import check_held
+from ketch.engine.images.layer import Layer
 from ketch.errors import DigestMismatchError, InvalidArgumentError, KetchError, NotFoundError
 from ketch.images import compression, unpacking
 from ketch.images.registry import resolve
@@ -122,6 +125,7 @@ class Puller:
     def _pull_from(self, repository: "Repository", name: Reference) -> bool:
         known = self._known(name)
         if known is not None and not name.digest and (digest := self._unchanged(repository, name)):
+            self._images.settings.tell(telling.of_unchanged, repository, name, digest)
             digested = Reference(name.domain, name.path, digest=digest)
             if self._record_again(known, [digested, name]):
                 self._tell_begin(name)
@@ -129,6 +133,7 @@ class Puller:
                 return False
             known = None
         target = resolve.resolve(repository, name.digest or name.tag, self._platform)
+        self._images.settings.tell(telling.of_target, repository, name.familiar, target)
         self._tell_begin(name)
         digested = Reference(name.domain, name.path, digest=target.digest)
         names = [digested] if name.digest else [digested, name]
@@ -258,17 +263,31 @@ class Puller:
             for number, layer in enumerate(layers):
                 if not missing[number]:
                     continue
+                began_ns, hidden = time.monotonic_ns(), None
                 download = downloads.of(layer["digest"])
                 kind = resolve.layer_format(layer)
                 if snapshotter.exists(chain_ids[number]):
                     download.wait()  # unpacked for another image, from another blob
                     check_held(self._images, layer, diff_ids[number], known)
                 else:
-                    self._unpack(download, kind, chain_ids[: number + 1], diff_ids[number])
+                    hidden = self._unpack(download, kind, chain_ids[: number + 1], diff_ids[number])
+                if self._images.settings.say:
+                    size_bytes = snapshotter.size_bytes(chain_ids[number])
+                    arrived = Layer(layer, diff_ids[number], chain_ids[number], size_bytes)
+                    self._images.settings.tell(
+                        telling.of_download, repository, number + 1, arrived, images=self._images,
+                        kind=kind, began_ns=began_ns, hidden=hidden or (),
+                    )  # fmt: skip
                 self._progress.say(names[number], "Pull complete")
 
-    def _unpack(self, download: "Download", kind: str, chain_ids: list[str], diff_id: str) -> None:
-        """Unpack a layer while it arrives; its snapshot gets its name once all of it is right."""
+    def _unpack(
+        self, download: "Download", kind: str, chain_ids: list[str], diff_id: str
+    ) -> list[bytes] | None:
+        """Unpack a layer while it arrives; its snapshot gets its name once all of it is right.
+
+        Returns:
+            The paths that its whiteouts hide, where somebody asks what is done.
+        """
         total_bytes = download.descriptor["size"]
 
         def tell(done_bytes: int) -> None:
@@ -279,6 +298,7 @@ class Puller:
             download.follow() as follower,
             self._images.snapshotter.ingest(chain_ids[:-1]) as ingest,
         ):
+            ingest.hidden = [] if self._images.settings.say else None
             watched = Watched(follower, total_bytes, tell)
             found_kind, stream = compression.sniffed(watched)
             if found_kind != kind:
@@ -296,6 +316,7 @@ class Puller:
                     f" configuration promises {diff_id}"
                 )
             ingest.commit(chain_ids[-1], size_bytes)
+            return ingest.hidden
 
     def _warn_of_platform(self, name: Reference, target: "Target") -> None:
         found = documents.platform_of(target.config)

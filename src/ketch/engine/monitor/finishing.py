@@ -4,7 +4,7 @@ Done by a process that the monitor forks for it.
 """
 
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from ketch import cgroups
 from ketch.engine import mishaps
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
     from ketch.spec.container import HostConfig
-    from ketch.spec.told import Say
+    from ketch.spec.told import Say, Told
 
     Fields = Mapping[str, wire.Value]
 
@@ -52,19 +52,16 @@ def finish(
         namespace: descriptor of its network namespace, -1 where it had none of its own.
     """
     engine = Engine(Settings.told(fields), Keeper.parent())
-    told: list[str] | None = [] if fields.get("explain") else None
     cgroup = _cgroup(str(fields["cgroup"]))
     ended = unrecorded.End(status, time.time_ns(), oom_killed=_oom_killed(cgroup))
     with _kept(engine.settings, str(fields["container"]), ended), ExitStack() as late:
         entering.enter_network(engine.settings)
         container = engine.containers.read(str(fields["container"]))
         restarting = _is_restarted(container, status, ran_ns, orphaned=orphaned)
-        say = _tell_into(told)
+        engine.settings.say = say = _teller(channel) if fields.get("explain") else None
         if say:
             say(telling.of_end(status, namespace, container.id[:12]))
-        release(
-            engine, container, namespace, restarting=restarting, late=late, say=say, cgroup=cgroup
-        )
+        release(engine, container, namespace, restarting=restarting, late=late, cgroup=cgroup)
         if say:
             say(telling.of_record(status, oom_killed=ended.oom_killed, restarting=restarting))
         engine.containers.mark_exited(
@@ -75,22 +72,21 @@ def finish(
             restarting=restarting,
         )
         if not restarting and (orphaned or (container.auto_remove and container.on_end != "keep")):
-            if say:
-                say(telling.of_removal(engine.settings.container_directory(container.id)))
             _remove(engine, container.id)
-        answer: dict[str, wire.Value] = {
-            "restart_ms": restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER
-        }
-        if told is not None:
-            answer["told"] = told
-        channel.tell(answer)
+        again_ms = restarts.delay_ms(delay_ms, ran_ns) if restarting else restarts.NEVER
+        channel.tell({"restart_ms": again_ms})
         if namespace >= 0:
             sandbox.bury(namespace)
 
 
-def _tell_into(told: list[str] | None) -> "Say | None":
-    """Who collects what is told of steps, if somebody wants to hear of them."""
-    return None if told is None else lambda step: told.append(step.encode())
+def _teller(channel: "Channel") -> "Say":
+    """Who passes on to the monitor what is told of steps."""
+
+    def say(step: "Told") -> None:
+        with suppress(OSError):  # it was killed, and all the more is this to come to its end
+            channel.tell({"told": step.encode()})
+
+    return say
 
 
 @contextmanager
@@ -125,7 +121,6 @@ def release(
     *,
     restarting: bool = False,
     late: ExitStack | None = None,
-    say: "Say | None" = None,
     cgroup: cgroups.Manager | None = None,
 ) -> None:
     """Release what a container held while it ran; what cannot be is noted and left.
@@ -136,7 +131,6 @@ def release(
         namespace: descriptor of its network namespace, if somebody has it.
         restarting: whether its monitor keeps its socket for the next run.
         late: takes what may wait for a while, to be closed when nobody waits any more.
-        say: takes what is told of each step, when it begins.
         cgroup: its cgroup, where the caller has found it.
     """
     try:
@@ -147,7 +141,6 @@ def release(
             namespace=namespace,
             keep_socket=restarting,
             late=late,
-            say=say,
             cgroup=cgroup,
         )
     except (KetchError, OSError) as error:

@@ -11,6 +11,7 @@ held and records its end; a **prober** runs a health check; a **scribe** writes 
       │  {"at": "started"} [+ the client] ────────▶ │  watches over it
       ▼                                             │  ... init ends
     finisher                                        │
+      │  {"told": step} ──────────────────────────▶ │  any number, where somebody asks for steps
       │  {"restart_ms": n} ───────────────────────▶ │  starts it again after n ms, ends where -1
       ▼
 

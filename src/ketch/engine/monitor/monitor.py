@@ -108,10 +108,8 @@ class Monitor:
         finisher = 0
         while self._await_start(pid, channel):
             status = self._watch()
-            finisher, restart_ms, told = self._finish(status)
+            finisher, restart_ms = self._finish(status)
             for client in self._clients:
-                for step in told:
-                    client.tell(step)
                 client.ended(status)
             if restart_ms < 0:
                 break
@@ -220,6 +218,8 @@ class Monitor:
         client = Client(_socket.socket(fileno=descriptor))
         client.asked = client.starter = True
         client.takes = (wire.OUTPUT, wire.ERRORS)
+        if fields.get("explain"):
+            client.takes = (wire.OUTPUT, wire.ERRORS, wire.STEP)
         client.gives = bool(fields["gives"])
         self._clients.append(client)
 
@@ -388,30 +388,34 @@ class Monitor:
         self._orphaned = True
         self._made.kill()
 
-    def _finish(self, status: int) -> tuple[int, int, list[str]]:
-        """Have the end recorded.
+    def _finish(self, status: int) -> tuple[int, int]:
+        """Have the end recorded, and tell the steps of that to who wants to hear of them.
 
         Returns:
             The pid of the finisher, which may still be tidying up; in how many milliseconds to
-            start again, or -1; and what it has to tell of its steps, if the start was told as well.
+            start again, or -1.
         """
         ran_ns = int((time.monotonic() - self._started_at) * 1e9)
         pid, channel = handover.fork(lambda channel: self._end(channel, status, ran_ns))
         if self._network >= 0:
             os.close(self._network)
             self._network = -1
-        heard = channel.hear()
+        while (heard := channel.hear()) is not None and "told" in heard[0]:
+            for client in self._hearers():
+                client.tell(str(heard[0]["told"]))
         channel.close()
-        if heard is None:
-            return pid, -1, []
-        restart_ms, told = heard[0]["restart_ms"], heard[0].get("told", [])
-        return pid, int(restart_ms), told  # type: ignore[arg-type, return-value]
+        restart_ms = -1 if heard is None else heard[0]["restart_ms"]
+        return pid, int(restart_ms)  # type: ignore[arg-type]
+
+    def _hearers(self) -> list[Client]:
+        """Who wants to hear what is done."""
+        return [client for client in self._clients if wire.STEP in client.takes]
 
     def _end(self, channel: handover.Channel, status: int, ran_ns: int) -> None:
         process.set_name("ketch-finisher")
         self._finish_with(
             channel,
-            self._fields,
+            {**self._fields, "explain": True} if self._hearers() else self._fields,
             status,
             ran_ns=ran_ns,
             delay_ms=self._delay_ms,

@@ -146,6 +146,7 @@ def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields]
 
 def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
     engine = _engine(fields, Keeper.parent())
+    engine.settings.say = _explain(client, fields)
     detached = bool(fields["--detach"])
     container = _made(engine, client, fields, keep=True, attached=not detached)
     if detached and not fields.get("hold"):
@@ -191,6 +192,7 @@ def _begin(
 
 def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
     engine = _engine(fields, Keeper.parent())
+    engine.settings.say = _explain(client, fields)
     reference, attached = _text(fields, "container"), bool(fields.get("attach"))
     checkpoint = _find_checkpoint(engine, reference, fields)
     container = engine.containers.claim(reference, attached=attached)
@@ -225,8 +227,10 @@ def _checkpoint(client: Client, fields: "Fields") -> None:
     """Save a running container: by criu, so in a process of one thread."""
     from ketch.engine.containers import checkpoints  # noqa: PLC0415 wanted by few
 
+    engine = _engine(fields)
+    engine.settings.say = _explain(client, fields)
     checkpoints.create(
-        _engine(fields),
+        engine,
         _text(fields, "container"),
         _text(fields, "checkpoint"),
         _text(fields, "checkpoint-dir"),
@@ -236,7 +240,9 @@ def _checkpoint(client: Client, fields: "Fields") -> None:
 
 
 def _create(client: Client, fields: "Fields") -> None:
-    container = _made(_engine(fields), client, fields)
+    engine = _engine(fields)
+    engine.settings.say = _explain(client, fields)
+    container = _made(engine, client, fields)
     client.created(container.id)
 
 

@@ -191,6 +191,8 @@ def _start(
     client.started(container.id)
     client.drain()
     fields: dict[str, wire.Value] = {"at": "started", "gives": manner.gives}
+    if manner.explain:
+        fields["explain"] = True  # the end as well
     channel.tell(fields, [client.fileno()] if manner.attached and not client.gone else [])
 
 
@@ -244,8 +246,6 @@ def _hand_over(
         "descriptors": [name for name, _ in watched + kept],
         **about_log,
     }
-    if manner.explain:
-        fields["explain"] = True  # the end as well
     at_once = bool(schedule or ends_after or parts.init.between or about_log["record"])
     head = bytes((at_once, len(watched), len(outputs)))
     channel.tell(fields, [descriptor for _, descriptor in watched + kept], head)

@@ -363,6 +363,9 @@ class Supervisor:
         elif action == "resize":
             self._resize(int(fields["rows"]), int(fields["columns"]))  # type: ignore[arg-type]
             client.ended(0)
+        elif action == "end":
+            client.takes = (wire.STEP,)
+            client.started(self._identifier)
         elif action == "names" and self.on_names is not None:
             self.on_names(client)
         elif action == "times" and self.on_times is not None:

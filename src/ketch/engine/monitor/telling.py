@@ -71,13 +71,6 @@ def of_record(status: int, *, oom_killed: bool, restarting: bool) -> Told:
     return Told("record", "record the end", values)
 
 
-def of_removal(directory: str) -> Told:
-    """A container with ``--rm`` goes: its record, its log, its writable layer."""
-    by_hand = [f"umount {quote(directory)}/rootfs", f"rm -r {quote(directory)}"]
-    words = f"remove the container and {directory} · unlinkat(2)"
-    return Told("record", words, outside=by_hand)
-
-
 def of_filter(section: "Seccomp") -> Told:
     """Which system calls a filter refuses."""
     found = summary(section)

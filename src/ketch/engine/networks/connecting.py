@@ -16,6 +16,7 @@ from ketch.engine.networks import (
     publishing,
     reclaiming,
     resolution,
+    telling,
     uplinks,
 )
 from ketch.engine.networks.members import Member, member_of
@@ -24,6 +25,7 @@ from ketch.engine.networks.records import BRIDGE
 from ketch.engine.networks.releasing import withdraw
 from ketch.engine.processes import await_readable, open_process
 from ketch.errors import ConflictError, NotFoundError, UnavailableError
+from ketch.network import telling as network_telling
 from ketch.network.sandbox import Sandbox
 from ketch.spec.endpoints import is_container, is_private
 
@@ -86,7 +88,9 @@ def connect(
                 if transaction is not None:
                     transaction.wait()
                 reclaiming.make(engine.settings, [network.link()])
-                sandbox.connect(endpoint(member, network))
+                place = endpoint(member, network)
+                engine.settings.tell(network_telling.of_link, place, container.id[:12])
+                sandbox.connect(place)
             rewired = _rewire(engine, container, sandbox)
             first = member.addresses and not any(
                 one.addresses for one in engine.endpoints.of(container.id) if one.id != member.id
@@ -99,8 +103,7 @@ def connect(
             with ExitStack() as undo:
                 undo.callback(engine.endpoints.leave, member, None)
                 undo.callback(_unpin, engine, container, member)
-                if member.interface:
-                    sandbox.disconnect(member.interface)
+                undo.callback(_unplug, engine, sandbox, member)
             raise
         if first and named:
             _change_resolv_conf(engine, container)
@@ -142,8 +145,7 @@ def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bo
         return
     try:
         with _running(engine, container) as (sandbox, _):
-            if member.interface:
-                sandbox.disconnect(member.interface)
+            _unplug(engine, sandbox, member)
             _unpin(engine, container, member)
             engine.endpoints.leave(member, network)
             if _rewire(engine, container, sandbox):
@@ -156,13 +158,24 @@ def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bo
         engine.endpoints.leave(member, network)
 
 
+def _unplug(engine: "Engine", sandbox: Sandbox, member: Member) -> None:
+    """Take a link off a running container, if the membership has one."""
+    if member.interface:
+        engine.settings.tell(
+            network_telling.of_unplugging, member.interface, member.network_name,
+            member.container_id[:12],
+        )  # fmt: skip
+        sandbox.disconnect(member.interface)
+
+
 def _unpin(engine: "Engine", container: "Container", member: Member) -> None:
     """Forget what pinned a link that has been cut off, while it is still on record."""
     plan = engine.endpoints.current(container.id)
     every = pins.of(plan.members, plan.networks, free=True)
     rest = [one for one in plan.members if one.id != member.id]
     kept = {one.place for one in pins.of(rest, plan.networks, free=True)}
-    withdraw((), [one for one in every if one.place not in kept])
+    gone = [one for one in every if one.place not in kept]
+    withdraw((), gone, say=engine.settings.say)
 
 
 def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> bool:
@@ -183,7 +196,7 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> bool:
     if ways == before and (plan.ports == [] or any(ways.values())):
         return False
     former, plan.ports = plan.ports, []
-    withdraw(former)
+    withdraw(former, say=engine.settings.say)
     try:
         engine.endpoints.republish(
             container.id, container.record, plan, uplinks.within(engine.settings)
@@ -197,10 +210,16 @@ def _rewire(engine: "Engine", container: "Container", sandbox: Sandbox) -> bool:
             transaction.wait()
         raise
     try:
+        leading = [
+            endpoint(member, plan.networks[member.network_id])
+            for member in plan.members
+            if member.gateway
+        ]
+        led = [way for one in leading for way in network_telling.ways(one)]
+        engine.settings.tell(network_telling.of_routes, led, container.id[:12])
         sandbox.remove_routes()
-        for member in plan.members:
-            if member.gateway:
-                sandbox.add_routes(endpoint(member, plan.networks[member.network_id]))
+        for one in leading:
+            sandbox.add_routes(one)
         if plan.ports:
             transaction = kernel.let_through(
                 engine.settings, engine.store, plan.links(), plan.ports
@@ -236,6 +255,9 @@ def _running(
         held.enter_context(hosts_file.locked(engine.settings, container.id))
         path = f"/proc/{container.init_pid}/ns/net"
         sandbox = held.enter_context(Sandbox(existing=path))
+        name = container.id[:12]
+        engine.settings.tell(network_telling.of_entrance, container.init_pid, name)
+        held.callback(engine.settings.tell, network_telling.of_exit, name)
         check()  # else the pid may have been another process's by the time
         yield sandbox, check
 
@@ -254,6 +276,9 @@ def _change_hosts(
         config = container.record["Config"]
         names = hostnames(config.get("Hostname", ""), config.get("Domainname", ""))
         added = "".join(f"{one.ip}\t{names}\n" for one in add.addresses)
+    if gone or added:
+        path = f"{engine.settings.container_directory(container.id)}/hosts"
+        engine.settings.tell(telling.of_hosts, path, sorted(gone), added)
     hosts_file.change(engine.settings, container.id, lambda address, _: address in gone, added)
 
 
@@ -264,8 +289,10 @@ def _change_resolv_conf(engine: "Engine", container: "Container") -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return  # the container has ended meanwhile
+    text = resolution.resolv_conf(container.record["HostConfig"], named=True)
+    engine.settings.tell(telling.of_resolv_conf, path, text)
     with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(resolution.resolv_conf(container.record["HostConfig"], named=True))
+        file.write(text)
         file.truncate()
 
 

@@ -22,6 +22,7 @@ from ketch.engine.networks import (
     membership,
     publishing,
     records,
+    telling,
 )
 from ketch.engine.networks.members import Member
 from ketch.engine.networks.plan import Plan, choose_gateways
@@ -358,6 +359,7 @@ class Endpoints:
                 self._lease(connection, member, network, record, others, interfaces)
                 members.save(connection, member)
                 members.record_event(connection, "connect", member, network)
+        self._settings.tell(telling.of_joining, member, network, running=running)
         return member
 
     def leave(self, member: Member, network: Network | None) -> None:
@@ -373,6 +375,7 @@ class Endpoints:
             )
             if network is not None:
                 members.record_event(connection, "disconnect", member, network)
+        self._settings.tell(telling.of_leaving, member)
 
     # Pieces
 

@@ -8,7 +8,7 @@ from ketch.engine.networks import pins, publishing, reclaiming, records
 from ketch.engine.networks.default import default_bridge
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
-from ketch.network import firewall, ip_forward, parent
+from ketch.network import firewall, ip_forward, parent, telling
 from ketch.network.bridge import Bridge
 
 TYPE_CHECKING = False
@@ -40,8 +40,10 @@ def make(settings: "Settings", store: "Store", network: "Network", host: rtnetli
     link = network.link()
     if isinstance(link, Bridge):
         transaction = let_through(settings, store, [link])
+        alias = "" if link.kept else reclaiming.alias(settings)
+        settings.tell(telling.of_bridge, link, alias)
         try:
-            bridges.ensure(host, link, "" if link.kept else reclaiming.alias(settings))
+            bridges.ensure(host, link, alias)
         except BaseException:
             if not network.record["kept"]:
                 bridges.delete(host, link.name)
@@ -49,16 +51,24 @@ def make(settings: "Settings", store: "Store", network: "Network", host: rtnetli
         finally:
             if transaction is not None:
                 transaction.wait()
+        if link.forwarded:
+            settings.tell(telling.of_way_out, link)
         return
     _, made = link.ensure(host)
+    settings.tell(telling.of_parent, link, made=made)
     if made:
         network.record["made"] = True
         with store.transaction() as connection:
             records.save(connection, network)
 
 
-def unmake(store: "Store", network: "Network") -> None:
+def unmake(settings: "Settings", store: "Store", network: "Network") -> None:
     """Take away what the kernel has of a network that is no longer recorded.
+
+    Args:
+        settings: the engine's places.
+        store: its database.
+        network: as it was recorded.
 
     Raises:
         OSError: the kernel refused.
@@ -68,9 +78,11 @@ def unmake(store: "Store", network: "Network") -> None:
     with rtnetlink.Socket() as host:
         if network.driver == "bridge":
             if not network.record.get("kept"):
+                settings.tell(telling.of_bridge_removal, network.bridge)
                 bridges.delete(host, network.bridge)
             link = network.link() if network.subnets else None
-            firewall.forget(network.bridge, link if isinstance(link, Bridge) else None)
+            known = link if isinstance(link, Bridge) else None
+            firewall.forget(network.bridge, known, settings.say)
         elif network.record.get("made"):
             with store.reading() as connection:
                 if not records.users(connection, network.bridge):
@@ -115,6 +127,7 @@ def let_through(
         lambda: _passing(settings, store),
         closing=closing,
         closed=ip_forward.remembered(settings.state) & versions,
+        say=settings.say,
     )
     if closing:
         if transaction is not None:

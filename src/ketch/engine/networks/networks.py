@@ -12,7 +12,7 @@ import sqlite3
 import time
 from ipaddress import ip_address, ip_network
 
-from ketch.engine.networks import kernel, pools, reclaiming, records
+from ketch.engine.networks import kernel, pools, reclaiming, records, telling
 from ketch.engine.networks.default import built_in, mtu_bytes
 from ketch.engine.networks.records import BRIDGE, BUILT_IN, Network, not_found, select
 from ketch.engine.records import events
@@ -99,6 +99,7 @@ class Networks:
                 # It has the first choice of subnets, whenever it is first used.
                 built_in(connection, self._settings, BRIDGE)
                 network = self._insert(connection, document, host)
+            self._settings.tell(telling.of_record, network)
             if not document.get("ConfigOnly"):
                 try:
                     kernel.make(self._settings, self._store, network, host)
@@ -151,7 +152,8 @@ class Networks:
                 )
             records.delete(connection, network)
             _event(connection, "destroy", network)
-        kernel.unmake(self._store, network)
+        self._settings.tell(telling.of_removal, network)
+        kernel.unmake(self._settings, self._store, network)
         return network
 
     def _resolved(self, document: "Mapping[str, Any]") -> "Mapping[str, Any]":

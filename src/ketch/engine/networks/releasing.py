@@ -11,7 +11,7 @@ from ketch.engine.networks import pins
 from ketch.engine.networks.endpoints import Endpoints
 from ketch.errors import UnsupportedError
 from ketch.linux import conntrack, rtnetlink
-from ketch.network import firewall
+from ketch.network import firewall, telling
 from ketch.network.bridge import Bridge
 from ketch.network.sandbox import cut, delete
 
@@ -37,7 +37,6 @@ def release(
     left_behind: bool = False,
     late: "ExitStack | None" = None,
     told: bool = True,
-    say: "Say | None" = None,
 ) -> None:
     """Give back what a container that no longer runs had of networks; nothing will do.
 
@@ -49,7 +48,6 @@ def release(
         left_behind: whether nobody is left who could delete its links later, see ``sandbox.bury``.
         late: takes what may wait for a while, to be closed when nobody waits any more.
         told: whether there are events of it.
-        say: takes what is told of each step, when it begins.
 
     Raises:
         OSError: the kernel refused.
@@ -62,18 +60,16 @@ def release(
     def cut_off() -> None:
         try:
             cut(ends, namespace)
-            withdraw([one for one in plan.ports if not one.is_private], freed, late)
+            public = [one for one in plan.ports if not one.is_private]
+            withdraw(public, freed, late, settings.say)
         except (UnsupportedError, OSError) as error:
             if not _was_never_there(ends, error):
                 raise
 
-    if say:
-        from ketch.network import telling  # noqa: PLC0415 - seldom wanted
-
-        for one in ends:
-            say(telling.of_cut(one))
-        for port in plan.ports:
-            say(telling.of_withdrawal(port))
+    for one in ends:
+        settings.tell(telling.of_cut, one)
+    for port in plan.ports:
+        settings.tell(telling.of_withdrawal, port)
     entering.in_network(settings, cut_off)
     endpoints.release(container_id, told=told)
     if left_behind:
@@ -104,6 +100,7 @@ def withdraw(
     ports: "Sequence[Port]",
     pinned: "Sequence[Element]" = (),
     late: "ExitStack | None" = None,
+    say: "Say | None" = None,
 ) -> None:
     """Stop publishing ports, for connections that have been made by them as well.
 
@@ -111,11 +108,12 @@ def withdraw(
         ports: the ports.
         pinned: what pinned links that have been cut off, and is to go as well.
         late: takes what may wait for a while, to be closed when nobody waits any more.
+        say: takes what is told of each step.
 
     Raises:
         OSError: the kernel refused.
     """
     if ports or pinned:
-        firewall.withdraw(ports, pinned, late=late)
+        firewall.withdraw(ports, pinned, late=late, say=say)
     for address in {port.address for port in ports if not port.routed}:
         conntrack.forget(address)

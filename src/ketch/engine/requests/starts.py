@@ -5,11 +5,10 @@ For those who do not attach; see ``wire`` for those who do.
 
 from ketch.engine.requests import launch, wire
 from ketch.errors import UnavailableError
+from ketch.spec.told import Told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ketch.engine.settings import Settings
 
 _CHUNK_BYTES = 64 * 1024
@@ -20,7 +19,6 @@ def start(
     reference: str,
     checkpoint: str = "",
     directory: str = "",
-    hear: "Callable[[bytes], object] | None" = None,
 ) -> str:
     """Start a container that exists; returns its identifier once its program runs.
 
@@ -29,7 +27,6 @@ def start(
         reference: the container.
         checkpoint: name of the checkpoint that it is to go on from, or empty.
         directory: where that is, empty for the container's own.
-        hear: takes what is told of each step, as ``told.Told`` encodes it, and nothing at the end.
 
     Raises:
         NotFoundError: no such container.
@@ -40,9 +37,9 @@ def start(
     """
     fields: dict[str, wire.Value] = {
         "action": "start", "container": reference,
-        "checkpoint": checkpoint, "checkpoint-dir": directory, "--explain": hear is not None,
+        "checkpoint": checkpoint, "checkpoint-dir": directory,
     }  # fmt: skip
-    return _ask(settings, fields, wire.STARTED, hear)
+    return _ask(settings, fields, wire.STARTED)
 
 
 def checkpoint(
@@ -56,14 +53,12 @@ def checkpoint(
     _ask(settings, fields, wire.EXIT)
 
 
-def _ask(
-    settings: "Settings",
-    fields: "dict[str, wire.Value]",
-    awaited: int,
-    hear: "Callable[[bytes], object] | None" = None,
-) -> str:
-    """Ask a process for something; returns what comes with the frame that says that it is done."""
-    fields |= settings.fields
+def _ask(settings: "Settings", fields: "dict[str, wire.Value]", awaited: int) -> str:
+    """Ask a process for something; returns what comes with the frame that says that it is done.
+
+    What it tells of its steps is told to who asks what is done.
+    """
+    fields |= {**settings.fields, "--explain": settings.say is not None}
     connection = launch.connect(settings)
     try:
         connection.sendall(wire.frame(wire.REQUEST, wire.encode(fields)))
@@ -72,8 +67,8 @@ def _ask(
             for kind, payload in decoder.feed(data):
                 if kind == wire.FAILED:
                     raise wire.error(payload)
-                if hear is not None and kind in {wire.STEP, awaited}:
-                    hear(payload if kind == wire.STEP else b"")
+                if kind == wire.STEP:
+                    settings.tell(Told.decode, payload.decode("utf-8", "surrogateescape"))
                 if kind == awaited:
                     return payload.decode()
     except ConnectionError:

@@ -51,6 +51,8 @@ its monitor takes any number of connections, each with one REQUEST (``launch.rea
 ==========  =================================================  =================================
 ``attach``  ``stdin``, ``stdout``, ``stderr``: what is wanted  STARTED, then as above from INPUT on
 ``resize``  ``rows``, ``columns``                              EXIT, or FAILED
+``end``                                                        STARTED; when the program has
+                                                               ended, any number of STEP, and EXIT
 ``names``                                                      STARTED, EXIT where they are already
 ``times``                                                      EXIT, once it has looked
 ==========  =================================================  =================================

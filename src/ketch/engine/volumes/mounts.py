@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 
+from ketch.engine.volumes import telling
 from ketch.engine.volumes.records import make_data_directory
 from ketch.errors import InvalidArgumentError, KetchError, in_words
 from ketch.linux import locks, mount, procfs
@@ -59,14 +60,19 @@ def is_mounted(volume: "Volume") -> bool:
     return procfs.is_mount_point(volume.mountpoint)
 
 
-def mount_(volume: "Volume") -> None:
+def mount_(settings: "Settings", volume: "Volume") -> None:
     """Mount what a volume's options name, unless it is mounted; the volume must be locked.
+
+    Args:
+        settings: the engine's places, and who is told.
+        volume: the volume.
 
     Raises:
         InvalidArgumentError: the kernel refuses.
     """
     if not volume.options or is_mounted(volume):
         return
+    settings.tell(telling.of_mounting, volume)
     from ketch.runtime.mounts import MountOperation  # noqa: PLC0415 - few volumes have options
 
     options = volume.options
@@ -97,10 +103,16 @@ def mount_(volume: "Volume") -> None:
             ) from error
 
 
-def unmount(volume: "Volume") -> None:
-    """Take away what is mounted where a volume's data is; the volume must be locked."""
-    if volume.options and is_mounted(volume):
+def unmount(volume: "Volume") -> bool:
+    """Take away what is mounted where a volume's data is; the volume must be locked.
+
+    Returns:
+        Whether anything was.
+    """
+    was_mounted = bool(volume.options) and is_mounted(volume)
+    if was_mounted:
         mount.umount2(volume.mountpoint, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+    return was_mounted
 
 
 def _resolved(word: str) -> str:

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 
-from ketch.engine.volumes import mounts, sources, uses
+from ketch.engine.volumes import mounts, sources, telling, uses
 from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.linux import beneath
 from ketch.linux.openat2 import RESOLVE_BENEATH, openat2
@@ -53,6 +53,7 @@ def populate(engine: "Engine", container_id: str, points: "Sequence[MountPoint]"
             if place is None:
                 continue
             with owned(place):
+                engine.settings.tell(telling.of_filling, volume, point["Destination"], "the image")
                 try:
                     _fill(engine, place, volume, point)
                 except OSError as error:
@@ -71,12 +72,12 @@ def _fill(engine: "Engine", place: int, volume: "Volume", point: "MountPoint") -
             _fill_at_once(place, volume)
             return
         was_mounted = not volume.options or mounts.is_mounted(volume)
-        mounts.mount_(volume)
+        mounts.mount_(engine.settings, volume)
         try:
             _copy(place, volume, point)
         finally:
-            if not was_mounted:
-                mounts.unmount(volume)
+            if not was_mounted and mounts.unmount(volume):
+                engine.settings.tell(telling.of_unmounting, volume)
 
 
 def _fill_at_once(place: int, volume: "Volume") -> None:

@@ -1,7 +1,7 @@
 """Containers' uses of volumes: mounted while they run, on record until they are removed."""
 
 from ketch.engine.records import events
-from ketch.engine.volumes import volumes
+from ketch.engine.volumes import telling, volumes
 from ketch.errors import ConflictError, NotFoundError
 
 TYPE_CHECKING = False
@@ -46,8 +46,8 @@ def detach(settings: "Settings", store: "Store", container_id: str) -> None:
             continue
         if volume.options:
             with mounts.locked(settings, volume):
-                if not is_in_use(store, name):
-                    mounts.unmount(volume)
+                if not is_in_use(store, name) and mounts.unmount(volume):
+                    settings.tell(telling.of_unmounting, volume)
 
 
 def forget_container(

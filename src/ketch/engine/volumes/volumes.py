@@ -10,7 +10,7 @@ import os
 import time
 
 from ketch.engine.records import events
-from ketch.engine.volumes import records
+from ketch.engine.volumes import records, telling
 from ketch.engine.volumes.records import ANONYMOUS_LABEL, Volume, make_data_directory
 from ketch.errors import (
     ConflictError,
@@ -96,9 +96,12 @@ class Volumes:
         check_name(name)
         check_driver(name, driver, options or {})
         with self._store.transaction(begins=True) as connection:
-            add(connection, name, options or {}, labels)
+            is_new = add(connection, name, options or {}, labels)
         volume = self.find(name)
         make_data_directory(self._settings, name)
+        if is_new:
+            self._settings.tell(telling.of_record, volume)
+            self._settings.tell(telling.of_directory, volume)
         return volume
 
     def find(self, name: str) -> Volume:
@@ -153,12 +156,15 @@ class Volumes:
                         f"remove {name}: volume is in use - [{', '.join(users)}]",
                         "remove the containers first",
                     )
-                mounts.unmount(volume)
+                was_mounted = mounts.unmount(volume)
                 aside = _put_aside(self._settings, name)
                 query = "DELETE FROM volume WHERE name = ?"
                 removed = connection.execute(query, (name,)).rowcount > 0
                 if removed:
                     events.record(connection, "volume", "destroy", name, {"driver": LOCAL})
+            if was_mounted:
+                self._settings.tell(telling.of_unmounting, volume)
+            self._settings.tell(telling.of_removal, volume)
             _remove_data(name, aside)
         if not removed and not force:
             raise _no_such(name)  # somebody was quicker

@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from ketch.errors import RegistryError, UnauthenticatedError
 from ketch.images.registry import answers
+from ketch.spec.told import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,11 @@ _LIFETIME_SECONDS = 60  # where an authority does not say, and the least that is
 _SPARE_SECONDS = 10
 
 
+_USER_BY_HAND = '-u "$REGISTRY_USER"'
+_TOKEN_BY_HAND = r"""sed -n 's/.*"\(access_\)*token" *: *"\([^"]*\)".*/\2/p'"""
+_SHOWN = ("user", "identity_token", "registry_token")
+
+
 class Method(ABC):
     """One way to show who asks."""
 
@@ -42,6 +48,13 @@ class Method(ABC):
     @abstractmethod
     def header(self, scopes: "Sequence[str]") -> str:
         """Returns the ``Authorization`` field of a request that needs some scopes, or nothing."""
+
+    def by_hand(self, scopes: "Sequence[str]") -> str:  # noqa: ARG002
+        """Returns the words with which curl(1) shows the same, as a shell reads them.
+
+        No password is said: it is looked for in ``$REGISTRY_USER``, as ``NAME:PASSWORD``.
+        """
+        return ""
 
     @abstractmethod
     def escalate(self, challenges: "Sequence[Challenge]", scopes: "Sequence[str]") -> "Method":
@@ -113,6 +126,10 @@ class Basic(Method):
     def header(self, scopes: "Sequence[str]") -> str:  # noqa: ARG002
         """See ``Method.header``."""
         return basic(self._credentials)
+
+    def by_hand(self, scopes: "Sequence[str]") -> str:  # noqa: ARG002
+        """See ``Method.by_hand``."""
+        return _USER_BY_HAND
 
     def escalate(
         self,
@@ -195,6 +212,18 @@ class Bearer(Method):
         """Returns a refresh token for the password, where the authority gives any; else nothing."""
         answer = self._get((), ("offline_token", "true"), ("client_id", CLIENT_ID))
         return _token(answer, self._realm)[2]
+
+    def by_hand(self, scopes: "Sequence[str]") -> str:
+        """See ``Method.by_hand``: a token is asked for first."""
+        service = [("service", self._service)] if self._service else []
+        query = urlencode([*service, *(("scope", scope) for scope in scopes)])
+        mark = "&" if "?" in self._realm else "?"
+        known = any(getattr(self._credentials, name) for name in _SHOWN)
+        asking = f"curl -fsSL{f' {_USER_BY_HAND}' if known else ''}"
+        return (
+            f'-H "Authorization: Bearer $({asking} {quote(f"{self._realm}{mark}{query}")}'
+            f' | {_TOKEN_BY_HAND})"'
+        )
 
     def _get(self, scopes: "Sequence[str]", *options: tuple[str, str]) -> "dict[str, Any]":
         fields = [("service", self._service)] if self._service else []

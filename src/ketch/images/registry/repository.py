@@ -23,6 +23,7 @@ from ketch.images.registry.headers import content_range, next_page, received_byt
 from ketch.images.registry.session import redirected
 from ketch.images.registry.transport import BrokenOffError, origin
 from ketch.spec import digest as digests
+from ketch.spec import told
 from ketch.spec.digits import decimal
 from ketch.spec.image import (
     DOCKER_INDEX,
@@ -89,7 +90,7 @@ class Repository:
         actions: what a token must allow: ``pull``, or ``pull,push``.
     """
 
-    __slots__ = ("_scopes", "_sessions", "path", "shown")
+    __slots__ = ("_answered", "_scopes", "_sessions", "path", "shown")
 
     def __init__(
         self, sessions: "Sequence[Session]", path: str, shown: str, actions: str = "pull"
@@ -97,6 +98,7 @@ class Repository:
         self.path = path
         self.shown = shown
         self._sessions = list(sessions)
+        self._answered = self._sessions[-1]
         self._scopes = [f"repository:{path}:{actions}"]
 
     def without_mirrors(self) -> "Repository":
@@ -105,7 +107,30 @@ class Repository:
             return self
         home = copy.copy(self)
         home._sessions = [self._home]
+        home._answered = self._home
         return home
+
+    @property
+    def address(self) -> str:
+        """Where it was had from when it was last asked."""
+        return self._answered.url(f"/v2/{self.path}/")
+
+    def by_hand(self, path: str, options: str = "") -> str:
+        """Returns the curl(1) command that asks for the same, as a shell reads it.
+
+        Args:
+            path: below the endpoint that answered last.
+            options: further words.
+        """
+        method = self._answered.method
+        shown = method.by_hand(self._scopes) if method is not None else ""
+        words = ("curl -fsSL", shown, options, told.quote(self._answered.url(path)))
+        return " ".join(word for word in words if word)
+
+    @property
+    def accepted(self) -> str:
+        """The types of manifests and indexes that are asked for, as a field of a request."""
+        return _ACCEPT
 
     # Reading
 
@@ -346,9 +371,12 @@ class Repository:
         """Ask one endpoint after the other, until one has an answer."""
         for session in self._sessions[:-1]:
             try:
-                return ask(session)
+                found = ask(session)
             except KetchError:
                 continue  # a mirror's failure is no failure while there is the registry itself
+            self._answered = session
+            return found
+        self._answered = self._home
         return ask(self._home)
 
     def _manifest(self, session: "Session", reference: str) -> Document:
