@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.images import attributes, tar, tar_writer, tree
 from ketch.images.opaque import is_opaque
+from ketch.linux import contested
 from ketch.linux.descent import Descent
 from ketch.linux.long_paths import within_reach
+from ketch.linux.scopes import owned
 from ketch.spec.standing_in import APT_FILE
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ _MOUNT_POINTS = {
     b"etc/hostname": stat.S_IFREG, b"etc/hosts": stat.S_IFREG, b"etc/resolv.conf": stat.S_IFREG,
     os.fsencode(APT_FILE[1:]): stat.S_IFREG,
 }  # fmt: skip
+
+_PIECE_BYTES = 1 << 18
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 # What stands for these in an archive.
 WHITEOUT_PREFIX = b".wh."
@@ -161,9 +166,14 @@ class Account:
 
 
 class _Frame:
-    """A directory that is being compared."""
+    """A directory that is being compared.
 
-    __slots__ = ("is_told", "lower", "name", "names", "status")
+    Attributes:
+        hides: whether all that is below it and not in it is gone, as it is in all that it has: in
+            an opaque directory, those that it has are not said to be opaque.
+    """
+
+    __slots__ = ("hides", "is_told", "lower", "name", "names", "status")
 
     def __init__(
         self,
@@ -185,8 +195,8 @@ class _Frame:
         names = {name for name in found if not name.startswith(WHITEOUT_PREFIX)}
         if account is not None and len(names) < len(found):
             account.is_exact = False
-        hides = complete or is_opaque(upper) or (markers and OPAQUE_MARKER in found)
-        if lower.parts and hides:
+        self.hides = complete or is_opaque(upper) or (markers and OPAQUE_MARKER in found)
+        if lower.parts and self.hides:
             names.update(lower.names())
         self.names = iter(sorted(names))
 
@@ -229,7 +239,9 @@ def changes(
                 while stack and not way.leave():  # moved away meanwhile
                     prefix = prefix[: -len(stack.pop().name) - 1]
                 continue
-            change, below = _compare(frame.lower, prefix + name, way.directory, name)
+            change, below = _compare(
+                frame.lower, prefix + name, way.directory, name, complete=complete
+            )
             if change is None:
                 continue
             if _is_mount_point(change):
@@ -249,7 +261,7 @@ def changes(
                     continue  # gone meanwhile
                 stack.append(
                     _Frame(
-                        inner, below, change, complete=complete, markers=markers, account=account
+                        inner, below, change, complete=frame.hides, markers=markers, account=account
                     )
                 )
                 prefix = change.path + b"/"
@@ -278,7 +290,7 @@ def _is_mount_point(change: Change) -> bool:
 
 
 def _compare(
-    lower: Directory, path: bytes, upper: int, name: bytes
+    lower: Directory, path: bytes, upper: int, name: bytes, *, complete: bool
 ) -> tuple[Change | None, Directory]:
     """Returns what is to be said of a name, if anything, and the directory below it.
 
@@ -294,7 +306,7 @@ def _compare(
         return gone, Directory()
     if found is None:
         return Change(ADDED, path, upper, name, status), Directory()
-    kind = MODIFIED if _differs(status, found, upper, name) else SAME
+    kind = MODIFIED if _differs(status, found, upper, name, complete=complete) else SAME
     is_directory = stat.S_ISDIR(status.st_mode)
     if kind == SAME and not is_directory and not _is_linked(status):
         return None, Directory()
@@ -339,7 +351,10 @@ def diff(
     same: dict[tuple[int, int], list[tuple[bytes, os.stat_result]]] = {}
     root = os.fstat(upper)
     if tells_root and (
-        not lower.parts or _differs(root, (lower.parts[0], os.lstat(lower.parts[0])), upper, b".")
+        not lower.parts
+        or _differs(
+            root, (lower.parts[0], os.lstat(lower.parts[0])), upper, b".", complete=complete
+        )
     ):
         yield from archiver.member(upper, b".", b"./", root)
     for change in changes(
@@ -366,8 +381,9 @@ def diff(
 
 
 def _differs(
-    status: os.stat_result, found: tuple[bytes, os.stat_result], upper: int, name: bytes
-) -> bool:
+    status: os.stat_result, found: tuple[bytes, os.stat_result], upper: int, name: bytes,
+    *, complete: bool,
+) -> bool:  # fmt: skip
     path, below = found
     if (status.st_mode, status.st_uid, status.st_gid, status.st_rdev) != (
         below.st_mode, below.st_uid, below.st_gid, below.st_rdev,
@@ -379,4 +395,26 @@ def _differs(
     ):  # fmt: skip
         return True
     with within_reach(path) as short:
-        return attributes.read(b"/proc/self/fd/%d/%s" % (upper, name)) != attributes.read(short)
+        if attributes.read(b"/proc/self/fd/%d/%s" % (upper, name)) != attributes.read(short):
+            return True
+        # Whoever wants the same bytes each time gives all files one time, whatever is in them.
+        if stat.S_ISLNK(status.st_mode):
+            return os.readlink(name, dir_fd=upper) != os.readlink(short)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False
+        # Of a whole tree most files are the layers' very own, which overlayfs shows.
+        return not (complete and status.st_ino == below.st_ino) and _holds_else(upper, name, short)
+
+
+def _holds_else(upper: int, name: bytes, path: bytes) -> bool:
+    """Whether a regular file's content is not that of another one of its size."""
+    try:
+        with owned(contested.open_file(name, upper)) as one, owned(os.open(path, _READ)) as other:
+            position = 0
+            while piece := os.pread(one, _PIECE_BYTES, position):
+                if piece != os.pread(other, len(piece), position):
+                    return True
+                position += len(piece)
+    except OSError:
+        return True  # gone meanwhile, exchanged, or not to be read: who archives it says which
+    return False

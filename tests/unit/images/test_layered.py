@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ketch.images import layered
+from ketch.images.opaque import make_opaque
 from ketch.linux.scopes import owned
 
 
@@ -99,6 +100,61 @@ def test_a_directory_is_told_of_once_before_the_first_change_in_it(tmp_path: Pat
         (layered.ADDED, b"a/c/new"),
         (layered.ADDED, b"z"),
     ]
+
+
+@pytest.mark.root
+def test_what_an_opaque_directory_hides_is_gone_however_deep(tmp_path: Path) -> None:
+    """overlayfs marks the directory that was made anew, and none of those that are made in it."""
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for name in ("d/e/f/same", "d/e/gone", "d/e/f/both/gone", "d/other", "kept/e/f"):
+        (lower / name).mkdir(parents=True)
+    for name in ("d/e/f/both", "kept/e"):
+        (upper / name).mkdir(parents=True)
+    make_opaque(str(upper / "d"))
+    assert told(upper, lower) == [
+        (layered.MODIFIED, b"d"),
+        (layered.MODIFIED, b"d/e"),
+        (layered.MODIFIED, b"d/e/f"),
+        (layered.MODIFIED, b"d/e/f/both"),
+        (layered.DELETED, b"d/e/f/both/gone"),
+        (layered.DELETED, b"d/e/f/same"),
+        (layered.DELETED, b"d/e/gone"),
+        (layered.DELETED, b"d/other"),
+    ]
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_files_of_one_time_and_size_may_be_others(tmp_path: Path, complete: bool) -> None:
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    large = b"x" * 300_000
+    for place, number in ((upper, b"2"), (lower, b"1")):
+        place.mkdir()
+        for name, content in (
+            ("same", b"same"), ("other", number), ("large", large + number), ("empty", b""),
+        ):  # fmt: skip
+            (place / name).write_bytes(content)
+        (place / "link").symlink_to(number.decode())
+        (place / "same-link").symlink_to("a")
+        for file in place.iterdir():
+            os.utime(file, (0, 0), follow_symlinks=False)
+        os.utime(place, (0, 0))
+    with owned(os.open(upper, os.O_RDONLY)) as top:
+        stack = layered.Directory([os.fsencode(lower)])
+        found = [change.path for change in layered.changes(top, stack, complete=complete)]
+    assert found == [b"large", b"link", b"other"]
+
+
+def test_of_a_whole_tree_what_is_the_layers_own_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lower").mkdir()
+    (tmp_path / "lower" / "file").write_text("read by nobody")
+    (tmp_path / "upper").mkdir()
+    os.link(tmp_path / "lower" / "file", tmp_path / "upper" / "file")
+    monkeypatch.setattr(os, "pread", None)
+    with owned(os.open(tmp_path / "upper", os.O_RDONLY)) as top:
+        stack = layered.Directory([os.fsencode(tmp_path / "lower")])
+        assert list(layered.changes(top, stack, complete=True)) == []
 
 
 def test_files_at_rest_are_opened_once_and_archived_alike(tmp_path: Path) -> None:
