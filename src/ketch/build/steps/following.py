@@ -77,7 +77,10 @@ class Following:
         """
         talking = True
         while self._pipes or talking:
-            wanted = [(descriptor, select.POLLIN) for descriptor in self._pipes]
+            # What a program writes can be whose that waits for an answer of an agent's: so before
+            # anything of it agents are led to, which its process sends before it starts.
+            waits = talking and self._agents and self._relay is None
+            wanted = [] if waits else [(descriptor, select.POLLIN) for descriptor in self._pipes]
             if talking:
                 wanted.append((self._connection.fileno(), select.POLLIN))
             for descriptor, _ in patience.poll(None, *wanted):
