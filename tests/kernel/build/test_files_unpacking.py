@@ -26,7 +26,8 @@ _PLAIN = archive(
     member(b".wh.kept", data=b"x"),
     member(b"implied/below", data=b"y", mtime=8),
     member(b"null", tar.CHARACTER, device=(1, 3)),
-    member(b"fifo", tar.FIFO),
+    member(b"fifo", tar.FIFO, mode=0o640),
+    member(b"no-whiteout", tar.CHARACTER, device=(0, 0)),
 )
 
 
@@ -71,7 +72,10 @@ def test_what_an_archive_has(source: Path, root: Path, compress: Callable[[bytes
     (root / "x" / "soft" / "gone").touch()
     add(source, root, "/x")
     there = sorted(os.listdir(root / "x"))
-    assert there == [".wh.kept", "d", "hard", "implied", "soft"]
+    assert there == [".wh.kept", "d", "fifo", "hard", "implied", "null", "soft"]
+    null, fifo = (root / "x" / "null").stat(), (root / "x" / "fifo").stat()
+    assert (stat.S_ISCHR(null.st_mode), null.st_rdev) == (True, os.makedev(1, 3))
+    assert fifo.st_mode == stat.S_IFIFO | 0o640
     assert stat.S_IMODE((root / "x").stat().st_mode) == 0o755
     d, f = (root / "x" / "d").stat(), (root / "x" / "d" / "f").stat()
     assert (d.st_uid, d.st_gid, stat.S_IMODE(d.st_mode)) == (3, 4, 0o710)

@@ -3,8 +3,8 @@
 An archive is taken for one where its first member can be read, plain or compressed (gzip, bzip2,
 xz, zstd). It is unpacked with the destination as root: its links, and those that the destination
 has, lead nowhere outside of that. Owners are the archive's unless somebody else is named, modes
-and times the archive's; devices and fifos are left out, as BuildKit does. Source: moby/buildkit,
-solver/llbsolver/file/unpack.go.
+and times the archive's. Devices and fifos are made, as in layers, but for the one device that
+would hide a file of the layers below. Source: moby/buildkit, solver/llbsolver/file/unpack.go.
 """
 
 import contextlib
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # What may be uncompressed to see whether something is an archive; zstd gives much at once.
 _HEAD_BYTES_MAX = 1 << 27
-_LEFT_OUT = {tar.CHARACTER, tar.BLOCK_DEVICE, tar.FIFO}
 
 
 def add(
@@ -113,6 +112,11 @@ def _content(file: int, limit_bytes: int) -> "Stream":
     return compression.decompressed(stream, kind, limit_bytes)
 
 
+def _is_whiteout(entry: tar.Entry) -> bool:
+    """Whether overlayfs would take a member for the mark that a name is gone, which it is not."""
+    return entry.kind == tar.CHARACTER and not (entry.major or entry.minor)
+
+
 class _Unpacked(filling.Tree):
     """The directory that an archive is unpacked into.
 
@@ -130,7 +134,7 @@ class _Unpacked(filling.Tree):
     def _add(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one member; whiteouts are names as any other, the directory itself stays."""
         parts = self._clean(entry.name)
-        if not parts or entry.kind in _LEFT_OUT:
+        if not parts or _is_whiteout(entry):
             return
         if self._owner is not None:
             entry.uid, entry.gid = self._owner
