@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 import tarfile
 from typing import Any
 
@@ -120,3 +121,13 @@ def files(found: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
             }  # fmt: skip
         merged |= {name: what for name, what in layer.items() if "/.wh." not in f"/{name}"}
     return merged
+
+
+def of_any_version(created_by: str) -> str:
+    """Return a line of history without what BuildKit has written in several ways."""
+    word, _, rest = created_by.partition(" ")
+    if word == "ARG":  # its default, what it was given, or neither
+        return f"ARG {rest.partition('=')[0]}"
+    if word == "EXPOSE":  # a map, or a list
+        return " ".join(["EXPOSE", *re.findall(r"\d+/\w+", rest)])
+    return word if word == "HEALTHCHECK" else created_by  # Go's form of a struct or a pointer

@@ -6,6 +6,8 @@ import concurrent.futures
 import io
 import json
 import pathlib
+import re
+import shutil
 import socket
 import tarfile
 import time
@@ -109,6 +111,84 @@ def test_docker_py_builds(client: "docker.DockerClient", tmp_path: pathlib.Path)
     with pytest.raises(docker.errors.BuildError, match="exit code: 7"):
         client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN exit 7\n"))
     client.images.remove("py", force=True)
+
+
+def test_docker_py_prunes(client: "docker.DockerClient", ketch_engine: Engine) -> None:
+    context = b"FROM busybox\nRUN head -c 300000 /dev/urandom > /pruned\n"
+    client.images.build(fileobj=io.BytesIO(context), tag="pruned")
+    listed = client.api.df()["BuildCache"]
+    (step,) = [one for one in listed if "/pruned" in one["Description"]]
+    assert (step["Size"], step["InUse"], step["Shared"]) == (300000, False, True)
+    client.images.remove("pruned")
+    assert client.api.prune_builds(filters={"until": "24h"})["CachesDeleted"] is None
+    pruned = client.api.prune_builds(all=True)
+    assert step["ID"] in pruned["CachesDeleted"]
+    assert pruned["SpaceReclaimed"] >= 300000
+    assert client.api.df()["BuildCache"] == []
+    assert re.search(r"^Total:\s+0B$", ketch_engine.ok("builder", "du"), re.MULTILINE)
+
+
+def test_testcontainers_builds(
+    served_engine: Engine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from testcontainers.core.image import DockerImage
+
+    host = served_engine.prefix[served_engine.prefix.index("--host") + 1]
+    monkeypatch.setenv("DOCKER_HOST", host)
+    (tmp_path / "Other").write_text(TEXT)
+    asked: dict[str, Any] = {"dockerfile_path": "Other", "buildargs": {"WHO": "testcontainers"}}
+    with DockerImage(path=tmp_path, tag="contained", **asked) as image:
+        assert served_engine.ok("run", "--rm", "contained") == "made for testcontainers"
+        logs = [line.get("stream", "") for line in image.get_logs()]
+        assert any("RUN echo made for" in line for line in logs)
+    assert served_engine("image", "inspect", "contained").status == 1
+
+
+def test_docker_without_buildkit(served_engine: Engine, tmp_path: pathlib.Path) -> None:
+    older = Engine("older", served_engine.prefix, {**served_engine.environment,
+                                                   "DOCKER_BUILDKIT": "0"})  # fmt: skip
+    (tmp_path / "Dockerfile").write_text(f"{TEXT}COPY file /\n")
+    (tmp_path / "file").write_text("x")
+    options = ["--build-arg", "WHO=older", "--label", "a=b", "--no-cache", "-t", "older"]
+    done = older("build", *options, str(tmp_path))
+    assert done.status == 0, str(done)
+    assert re.search(r"^Step \d+/\d+ : RUN echo made for older > /made$", done.out, re.MULTILINE)
+    assert re.search(r"^Successfully built [0-9a-f]{12}$", done.out, re.MULTILINE)
+    assert "Successfully tagged older:latest" in done.out
+    assert older.ok("run", "--rm", "older") == "made for older"
+    failed = older("build", "-", stdin="FROM busybox\nRUN exit 7\n")
+    assert failed.status != 0
+    assert "exit code: 7" in failed.err
+    older.ok("rmi", "older")
+
+
+OLD_COMPOSE = """
+version: "2.4"
+services:
+  made:
+    build:
+      context: .
+      args: {WHO: compose}
+      labels: {a: b}
+    image: composed
+"""
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose is not installed")
+def test_the_older_compose_builds(served_engine: Engine, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "Dockerfile").write_text(TEXT)
+    (tmp_path / "docker-compose.yml").write_text(OLD_COMPOSE)
+    host = served_engine.prefix[served_engine.prefix.index("--host") + 1]
+    for buildkit in ("0", "1"):
+        variables = {**served_engine.environment, "DOCKER_HOST": host,
+                     "DOCKER_BUILDKIT": buildkit, "COMPOSE_DOCKER_CLI_BUILD": buildkit}  # fmt: skip
+        program = shutil.which("docker-compose") or ""
+        compose = Engine("compose", [program, "-f", f"{tmp_path}/docker-compose.yml"], variables)
+        done = compose("build", timeout=100)
+        assert done.status == 0, str(done)
+        assert served_engine.ok("run", "--rm", "composed") == "made for compose"
+        assert served_engine.ok("inspect", "-f", "{{.Config.Labels.a}}", "composed") == "b"
+        served_engine.ok("rmi", "composed")
 
 
 def packed(dockerfile: str) -> bytes:

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import tarfile
 from collections.abc import Callable
 
@@ -165,16 +164,6 @@ def ignored(directory: pathlib.Path) -> None:
     )
 
 
-def _of_any_version(created_by: str) -> str:
-    """Return a line of history without what BuildKit has written in several ways."""
-    word, _, rest = created_by.partition(" ")
-    if word == "ARG":  # its default, what it was given, or neither
-        return f"ARG {rest.partition('=')[0]}"
-    if word == "EXPOSE":  # a map, or a list
-        return " ".join(["EXPOSE", *re.findall(r"\d+/\w+", rest)])
-    return word if word == "HEALTHCHECK" else created_by  # Go's form of a struct or a pointer
-
-
 @pytest.mark.parametrize("make", [instructions, copies, stages, ignored])
 def test_the_image_is_the_same(
     ketch: Engine, docker_engine: Engine, make: Make, tmp_path: pathlib.Path
@@ -201,7 +190,7 @@ def test_the_image_is_the_same(
     ours, theirs = found
     for image in found:
         for entry in image["history"]:
-            entry["created_by"] = _of_any_version(entry.get("created_by", ""))
+            entry["created_by"] = built.of_any_version(entry.get("created_by", ""))
     assert ours["config"] == theirs["config"]
     assert ours["history"] == theirs["history"]
     assert len(ours["layers"]) == len(theirs["layers"])
