@@ -23,12 +23,13 @@ AWAITED = SOURCE / "aio.pyi"
 _MODULES = (
     "library/resources", "library/archives", "library/sessions", "library/images",
     "library/container", "library/containers", "library/networks", "library/volumes",
-    "library/engine", "sandbox/files", "sandbox/sandbox", "sandbox/awaited_pool",
+    "library/engine", "sandbox/files", "sandbox/programs", "sandbox/sandbox",
+    "sandbox/awaited_pool",
 )  # fmt: skip
 # The library's classes that have a counterpart for asyncio.
 _CLASSES = (
     "Archive", "Session", "Image", "Images", "Container", "Containers", "Network", "Networks",
-    "Volume", "Volumes", "Engine", "Files", "Sandbox", "Pool",
+    "Volume", "Volumes", "Engine", "Files", "Process", "Sandbox", "Pool",
 )  # fmt: skip
 
 # The names that change their spelling with their meaning; others with an underscore are left out.
@@ -55,7 +56,7 @@ _FORMS = {
 }  # fmt: skip
 _PLAIN = {
     **dict.fromkeys(("Change", "LogEntry", "Result"), "library.container"),
-    "Entry": "sandbox.files", "ProjectChange": "sandbox.changes", "RunResult": "sandbox.sandbox",
+    "Entry": "sandbox.files", "ProjectChange": "sandbox.changes", "RunResult": "sandbox.programs",
 }  # fmt: skip
 
 _KEYWORDS_HEAD = '''"""The keywords of ``run``, ``create`` and ``update``, for type checkers.

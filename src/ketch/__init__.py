@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from ketch.sandbox.egress.secret import Secret
     from ketch.sandbox.files import Entry, Files
     from ketch.sandbox.pool import Pool
-    from ketch.sandbox.sandbox import RunResult, Sandbox
+    from ketch.sandbox.programs import Process, RunResult
+    from ketch.sandbox.sandbox import Sandbox
     from ketch.sandbox.watching import FileEvent
 
 __version__ = "0.1.0"
 __all__ = [
     "Archive", "Change", "CodeError", "CodeResult", "Connection", "Container", "Engine", "Entry",
-    "FileEvent", "Files", "Image", "LogEntry", "Network", "Pool", "ProjectChange", "Result",
-    "RunResult", "Sandbox", "Secret", "Session", "Volume", "__version__", "aio", "errors",
+    "FileEvent", "Files", "Image", "LogEntry", "Network", "Pool", "Process", "ProjectChange",
+    "Result", "RunResult", "Sandbox", "Secret", "Session", "Volume", "__version__", "aio", "errors",
 ]  # fmt: skip
 # Where each is.
 _MODULES = {
@@ -43,8 +44,8 @@ _MODULES = {
     "Entry": "sandbox.files", "FileEvent": "sandbox.watching", "Files": "sandbox.files",
     "Image": "library.images",
     "LogEntry": "library.container", "Network": "library.networks", "Pool": "sandbox.pool",
-    "ProjectChange": "sandbox.changes",
-    "Result": "library.container", "RunResult": "sandbox.sandbox", "Sandbox": "sandbox.sandbox",
+    "Process": "sandbox.programs", "ProjectChange": "sandbox.changes",
+    "Result": "library.container", "RunResult": "sandbox.programs", "Sandbox": "sandbox.sandbox",
     "Secret": "sandbox.egress.secret", "Session": "library.sessions", "Volume": "library.volumes",
 }  # fmt: skip
 

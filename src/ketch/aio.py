@@ -24,9 +24,9 @@ from ketch.library.awaiting import (
     Volumes,
 )
 from ketch.sandbox.awaited_pool import Pool
-from ketch.sandbox.awaiting import Files, Sandbox
+from ketch.sandbox.awaiting import Files, Process, Sandbox
 
 __all__ = [
     "Archive", "Container", "Containers", "Engine", "Files", "Image", "Images", "Network",
-    "Networks", "Pool", "Sandbox", "Session", "Volume", "Volumes",
+    "Networks", "Pool", "Process", "Sandbox", "Session", "Volume", "Volumes",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from ketch.sandbox.code import CodeResult
 from ketch.sandbox.egress.record import Connection
 from ketch.sandbox.egress.secret import Secret
 from ketch.sandbox.files import Entry
-from ketch.sandbox.sandbox import RunResult
+from ketch.sandbox.programs import RunResult
 from ketch.sandbox.watching import FileEvent
 
 Command = str | Iterable[str] | None
@@ -999,6 +999,76 @@ class Files:
     async def make_directory(self, path: Path) -> None:
         """Make a directory, and those above it; it may be there already."""
 
+class Process:
+    """A program that runs in a sandbox: iterate over it for its output, until it ends.
+
+    Each item is a stream's name, ``stdout`` or ``stderr``, and bytes. As a context manager it lets
+    go of the program at the end, which goes on as long as the sandbox does. One thread may write
+    while another reads.
+    """
+    async def __aenter__(self) -> Process:
+        """Nothing more than itself."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the program."""
+    def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield output as it comes, until the program ends."""
+    @property
+    def id(self) -> str:
+        """The ID under which the engine has it."""
+    @property
+    def exit_status(self) -> int | None:
+        """What it ended with, 128 + n for signal n; None until its end has been read."""
+    def stream(self, *, timeout: float | None = None) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield output as it comes, until the program ends.
+
+        Args:
+            timeout: how many seconds that may take; then the program is killed. None for ever.
+
+        Raises:
+            ProgramTimeoutError: it had not ended in time.
+        """
+    async def read(self) -> tuple[bytes, bytes]:
+        """Returns all of the program's output, on stdout and on stderr, once it has ended."""
+    async def communicate(self, data: bytes = b"") -> tuple[bytes, bytes]:
+        """Give the program input, and the end of it, while its output is read.
+
+        Returns:
+            All of its output, on stdout and on stderr, once it has ended.
+        """
+    async def wait(self, *, timeout: float | None = None) -> int:
+        """Wait for the program's end, whatever it writes; returns its exit status.
+
+        Args:
+            timeout: how many seconds that may take; then the program is killed. None for ever.
+
+        Raises:
+            ProgramTimeoutError: it had not ended in time.
+        """
+    async def write(self, data: bytes) -> None:
+        """Give the program input; waits for as long as it takes none."""
+    async def end_input(self) -> None:
+        """Tell the program that no more input will come."""
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell the program's terminal its size."""
+    async def signal(self, signal: str) -> None:
+        """Send the program a signal; how it ends is told to whoever reads or waits.
+
+        Args:
+            signal: its name, with or without ``SIG``, or its number as text.
+
+        Raises:
+            InvalidArgumentError: there is no such signal.
+        """
+    async def kill(self) -> None:
+        """Kill the program, and what it has started unless that leads a session of its own."""
+    async def close(self) -> None:
+        """Let go of the program, which goes on."""
+
 class Sandbox:
     """A container for programs that nobody has read. As a context manager, it is killed at the end.
 
@@ -1210,8 +1280,8 @@ class Sandbox:
         cwd: str = "",
         tty: bool = False,
         stdin: bool = False,
-    ) -> Session:
-        """Run a program and return its streams: to iterate over, write to, resize, kill, wait for.
+    ) -> Process:
+        """Run a program and return it: to iterate over, write to, resize, signal, wait for.
 
         Args:
             command: as for ``run``, like all that is not named here.
@@ -1266,20 +1336,23 @@ class Sandbox:
             ConflictError: it has ended, and its changes with it.
             InvalidArgumentError: it has no project.
         """
-    async def apply(self, *paths: str) -> builtins.list[ProjectChange]:
+    async def apply(self, *paths: str, overwrite: bool = False) -> builtins.list[ProjectChange]:
         """Take over what it did to its project: all of it, or what is at or below some paths.
 
-        What is refused (``ProjectChange.refused``), and what Git keeps in ``.git`` unless that is
-        named, is left. A file of the project that was changed in both is the sandbox's then.
+        What is refused (``ProjectChange.refused``), what somebody else has changed in the project
+        since the sandbox began (``conflict``), and what Git keeps in ``.git`` unless that is named,
+        is left.
 
         Args:
             paths: from the project on.
+            overwrite: whether the sandbox's takes the place of what was changed in the project.
 
         Returns:
             What was taken over.
 
         Raises:
-            ConflictError: it has ended, and its changes with it.
+            ConflictError: it has ended, and its changes with it; or what was named was changed in
+                the project as well.
             NotFoundError: nothing was changed at one of the paths.
             PermissionDeniedError: what was named is refused, or cannot be written.
         """

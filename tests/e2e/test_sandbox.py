@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
     NotFoundError,
+    ProgramTimeoutError,
     StartError,
 )
 from tests.support.commands import Engine as Command
@@ -300,6 +302,64 @@ def test_it_stands_still_and_goes_on(sandbox: Sandbox) -> None:
     session.kill()
     assert session.wait() == 137
     assert sandbox.stats()["pids_stats"]["limit"] == 128
+
+
+def test_a_program_s_streams_are_its_caller_s(sandbox: Sandbox) -> None:
+    script = "trap 'echo heard' USR1; echo $$; while read line; do echo got $line; done; exit 5"
+    with sandbox.start(script, stdin=True) as process:
+        assert isinstance(process, ketch.Process)
+        output = iter(process)
+        assert next(output)[0] == "stdout"
+        process.signal("USR1")
+        process.write(b"a\n")
+        process.end_input()
+        said = b"".join(data for _, data in output)
+        assert (b"heard\n" in said, b"got a\n" in said) == (True, True), said
+        assert process.wait() == process.exit_status == 5
+    shown = sandbox.start(["sh", "-c", "read x; stty size"], tty=True, stdin=True)
+    shown.resize(11, 77)
+    shown.write(b"\n")
+    assert b"11 77" in shown.read()[0]
+    late = sandbox.start("trap '' TERM; sleep 1000 & echo begun; sleep 1000")
+    with pytest.raises(ProgramTimeoutError, match=r"0\.5 s"):
+        late.wait(timeout=0.5)
+    assert (late.exit_status, late.wait()) == (137, 137)
+    assert "sleep 1000" not in sandbox.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").text
+    loud = sandbox.start("yes")
+    with pytest.raises(ProgramTimeoutError):
+        loud.wait(timeout=0.5)
+    with pytest.raises(InvalidArgumentError, match="timeout=nan"):
+        loud.wait(timeout=float("nan"))
+
+
+_NO_NUMBERS = [float("nan"), float("inf"), -1.0, 1e300, "1", True]
+
+
+@pytest.mark.parametrize("wrong", _NO_NUMBERS, ids=repr)
+def test_what_is_no_number_of_seconds_is_said(
+    sandbox: Sandbox, library: ketch.Engine, wrong: Any
+) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: sandbox.run("true", timeout=wrong),
+        lambda: sandbox.run_code("1", timeout=wrong),
+        lambda: sandbox.set_timeout(wrong),
+        lambda: Sandbox.create("busybox", engine=library, timeout=wrong),
+        lambda: Sandbox.create("busybox", engine=library, idle_timeout=wrong),
+        lambda: Sandbox.create("busybox", engine=library, cpus=wrong),
+        lambda: library.containers.run("busybox", ["true"], timeout=wrong),
+        lambda: library.containers.run("busybox", ["true"], max_output=wrong),
+        lambda: library.containers.run("busybox", ["true"], cpus=wrong),
+        lambda: library.containers.create("busybox", ["true"], timeout=wrong),
+        lambda: sandbox._container.wait(timeout=wrong),
+        lambda: sandbox._container.wait_healthy(timeout=wrong),
+        lambda: sandbox._container.exec_run(["true"], timeout=wrong),
+    ]
+    for number, call in enumerate(calls):
+        if wrong == "1" and number in {5, 8}:
+            continue  # the command line's text
+        said = r"=(nan|inf|-1\.0|1e\+300|'1'|True): |^Range of CPUs is"
+        with pytest.raises(InvalidArgumentError, match=said):
+            call()
 
 
 def test_forks_have_its_files_and_leave_nothing(sandbox: Sandbox, library: ketch.Engine) -> None:

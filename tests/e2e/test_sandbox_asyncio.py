@@ -180,7 +180,7 @@ if TYPE_CHECKING:
         assert_type(await ketch.aio.Sandbox.list(), list[ketch.aio.Sandbox])
         assert_type(await sandbox.run("true"), ketch.RunResult)
         assert_type(await sandbox.run_code("1"), ketch.CodeResult)
-        assert_type(await sandbox.start("true"), ketch.aio.Session)
+        assert_type(await sandbox.start("true"), ketch.aio.Process)
         assert_type(await sandbox.files.list(), list[ketch.Entry])
         assert_type(await sandbox.fork(2), list[ketch.aio.Sandbox])
         assert_type(await sandbox.snapshot(), ketch.aio.Image)

@@ -1,5 +1,7 @@
 """``ketch sandbox``: a program at work on a project, whose changes are looked at and taken over."""
 
+import contextlib
+import dataclasses
 import os
 import pathlib
 
@@ -78,9 +80,73 @@ def test_a_sandbox_without_changes_goes_with_its_program(
         (["--memory", "lots"], "memory='lots'"), (["--cpus", "x"], "--cpus x"),
         (["--publish", "80:80"], "--publish 80:80"), (["--project", "/"], "project='/'"),
         (["--volume", "a:b:c:d"], "--volume a:b:c:d"), (["--timeout", "soon"], "--timeout soon"),
+        *(([f"--{option}", wrong], f"--{option} {wrong}")
+          for option in ("cpus", "timeout", "idle-timeout", "pids-limit")
+          for wrong in ("nan", "inf", "-1", "1e400", "1e99")),
+        (["--pids-limit", "1.5"], "--pids-limit 1.5"), (["--memory", "nan"], "memory='nan'"),
+        (["--secret", "KEY,host=a.example"], "no variable KEY"),
+        (["--secret", "KEY,env=KEY2,host=a.example"], "no variable KEY2"),
+        (["--secret", "KEY,file=/nosuch,host=a.example"], "--secret KEY: /nosuch: "),
+        (["--secret", "KEY=value"], "--secret KEY: for whom?"),
+        (["--secret", "KEY=value,env=PATH,host=a.example"], "--secret KEY: one of"),
+        (["--secret", "KEY=value,more,host=a.example"], "--secret KEY: what stands"),
+        (["--secret", "K-Y=value,host=a.example"], "secret 'K-Y'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said(ketch_engine: Engine, flags: list[str], why: str) -> None:
     told = ketch_engine("sandbox", "run", *flags, "true")
     assert told.status != 0
     assert why in told.err
+    assert "Traceback" not in told.err
+    assert "value" not in told.err.replace("a value with", "").replace("say where the value", "")
+
+
+@pytest.mark.parametrize("way", ["env", "name", "file", "line"])
+def test_a_secret_is_used_and_not_shown(
+    ketch_engine: Engine, tmp_path: pathlib.Path, project: pathlib.Path, way: str
+) -> None:
+    """Its value is in nobody's arguments, but where it was given there."""
+    pytest.importorskip("cryptography")
+    value = "the-very-value"
+    (tmp_path / "key").write_text(f"{value}\n")
+    said = {"env": "API_KEY,env=OTHER", "name": "API_KEY", "file": f"API_KEY,file={tmp_path}/key",
+            "line": f"API_KEY={value}"}[way]  # fmt: skip
+    variables = {"env": {"OTHER": value}, "name": {"API_KEY": value}}.get(way, {})
+    script = "echo $API_KEY; grep -c . $SSL_CERT_FILE; touch made"
+    told = dataclasses.replace(ketch_engine, environment={**ketch_engine.environment, **variables})
+    ran = told(
+        "sandbox", "run", "--name", f"secret-{way}", "--project", str(project),
+        "--secret", f"{said},host=api.example", "--", "sh", "-c", script,
+    )  # fmt: skip
+    try:
+        assert ran.status == 0, ran
+        assert ran.out.startswith("ketch-secret-")
+        shown = ketch_engine("inspect", f"secret-{way}").out
+        assert value not in ran.out + ran.err + shown
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                assert value.encode() not in (process / "cmdline").read_bytes()
+                if b"ketch" in (process / "cmdline").read_bytes():
+                    assert value.encode() not in (process / "environ").read_bytes()
+    finally:
+        ketch_engine("sandbox", "rm", f"secret-{way}")
+
+
+def test_apply_leaves_what_both_have_changed(ketch_engine: Engine, project: pathlib.Path) -> None:
+    ketch = ketch_engine
+    script = "echo guest > file; echo guest > new"
+    assert ketch("sandbox", "run", "--project", str(project), "--name", "both", "--", "sh", "-c",
+                 script).status == 0  # fmt: skip
+    try:
+        (project / "file").write_text("caller's\n")
+        assert "conflict: file: it was changed" in ketch("sandbox", "diff", "both").err
+        left = ketch("sandbox", "apply", "both")
+        assert (left.status, left.out) == (1, "A new\n")
+        assert "left: file: it was changed in the project meanwhile: --overwrite" in left.err
+        named = ketch("sandbox", "apply", "both", "file")
+        assert (named.status, "--overwrite" in named.err) == (1, True)
+        assert (project / "file").read_text() == "caller's\n"
+        assert ketch("sandbox", "apply", "--overwrite", "both").out == "M file\n"
+        assert (project / "file").read_text() == "guest\n"
+    finally:
+        ketch("sandbox", "rm", "both")

@@ -98,6 +98,33 @@ def test_a_project_is_changed_when_its_owner_takes_it_over(
     assert sorted(os.listdir(project)) == [".git", "binary", "kept", "moved", "same"]
 
 
+def test_what_both_have_changed_is_left_unless_it_is_to_be_overwritten(
+    sandbox: Sandbox, project: pathlib.Path
+) -> None:
+    sandbox.run("echo guest > same; echo guest > new; echo guest >> kept/text; rm -r gone")
+    sandbox.apply("kept", "new")  # which makes them newer, by our own hand
+    sandbox.run("echo again >> kept/text; echo again >> new; echo x > kept/more")
+    (project / "same").write_text("caller's\n")
+    (project / "gone" / "file").write_text("caller's\n")
+    found = {change.path: change.conflict for change in sandbox.changes()}
+    assert {path for path, conflict in found.items() if conflict} == {"same", "gone"}
+    assert "gone/file was changed" in found["gone"]
+    with pytest.raises(ConflictError, match="same: it was changed in the project meanwhile"):
+        sandbox.apply("same", "kept")
+    assert (project / "kept" / "text").read_text() == "one\ntwo\nguest\n", "nothing was taken"
+    assert [change.path for change in sandbox.apply()] == ["kept/more", "kept/text", "new"]
+    assert (project / "same").read_text() == "caller's\n"
+    assert (project / "gone" / "file").exists()
+    assert [change.path for change in sandbox.apply(overwrite=True)] == ["gone", "same"]
+    assert (project / "same").read_text() == "guest\n"
+    assert not (project / "gone").exists()
+    (fork,) = sandbox.fork()
+    with fork:
+        fork.run("echo fork > same; echo fork > kept/text")
+        (project / "same").write_text("caller's\n")
+        assert [change.path for change in fork.apply()] == ["kept/text"]
+
+
 def test_what_would_hurt_the_caller_is_refused(
     sandbox: Sandbox, project: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -115,7 +142,9 @@ def test_what_would_hurt_the_caller_is_refused(
     assert (project / "a\nb").read_text() == "x"
     with pytest.raises(PermissionDeniedError, match="leads out"):
         sandbox.apply("through")
-    sandbox.apply("out")
+    with pytest.raises(ConflictError, match="out: it was changed in the project meanwhile"):
+        sandbox.apply("out")
+    sandbox.apply("out", overwrite=True)
     assert (project / "out" / "outside").read_text() == "x\n"
     assert not (tmp_path / "outside").exists()
 

@@ -10,8 +10,10 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.session import Failure
 from ketch.cli.tables import table
 from ketch.engine.engine import Engine as Listing
-from ketch.errors import InvalidArgumentError, on_one_line
+from ketch.errors import InvalidArgumentError, in_words, on_one_line
 from ketch.library.engine import Engine
+from ketch.library.given import SECONDS_MAX
+from ketch.sandbox.egress.secret import Secret
 from ketch.sandbox.sandbox import Sandbox
 from ketch.spec import environment, timestamps
 from ketch.spec.digits import decimal
@@ -31,6 +33,14 @@ _LIMITS = (
     Flag("egress", "", "list", "Hosts that may be reached, or 'all' (default none)"),
     Flag("memory", "m", help="Memory limit (default 2g, of an image 512m; 0 for no limit)"),
     Flag("pids-limit", help="Process limit (default 512, of an image 128; 0 for no limit)"),
+    Flag(
+        "secret",
+        "",
+        "list",
+        "Value that programs use for a host and never see: "
+        "NAME,host=HOST of the variable NAME, or NAME,env=VARIABLE,host=HOST, or "
+        "NAME,file=PATH,host=HOST; NAME=VALUE,host=HOST shows it to all who list processes",
+    ),
 )
 RUN = Command(
     "ketch sandbox run [OPTIONS] COMMAND [ARG...]",
@@ -76,11 +86,12 @@ DIFF = Command(
     maximum_arguments=1,
 )
 APPLY = Command(
-    "ketch sandbox apply SANDBOX [PATH...]",
+    "ketch sandbox apply [OPTIONS] SANDBOX [PATH...]",
     "Take over what a sandbox did to its project, all of it or what is at or below the paths\n\n"
     "What Git keeps in .git is taken over when it is named. Links that lead out of the project, "
-    "and what is no file, are not.",
-    (),
+    "and what is no file, are not. What was changed in the project as well, since the sandbox "
+    "began, is left, unless --overwrite says that the sandbox's takes its place.",
+    (Flag("overwrite", "", "bool", "Take the sandbox's of what was changed in both"),),
     minimum_arguments=1,
 )
 RM = Command(
@@ -90,6 +101,7 @@ RM = Command(
     minimum_arguments=1,
 )
 
+_SECRET_MAX = 1 << 20
 _MARKS = {"added": "A", "changed": "M", "deleted": "D"}
 _NO_LIMIT = ("memory", "cpus", "pids")
 
@@ -159,6 +171,10 @@ def diff(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(DIFF, arguments)
     sandbox = Sandbox.connect(parsed.arguments[0], engine=engine_of(settings))
     for change in sandbox.changes():
+        if change.conflict:
+            sys.stderr.write(
+                f"conflict: {on_one_line(change.path)}: {on_one_line(change.conflict)}\n"
+            )
         if change.text and not parsed.enabled("name-only"):
             sys.stdout.write(_harmless(change.text))
         else:
@@ -168,15 +184,19 @@ def diff(settings: "Settings", arguments: list[str]) -> int:
 
 def apply(settings: "Settings", arguments: list[str]) -> int:
     """Answer ``ketch sandbox apply``."""
-    name, *paths = parse(APPLY, arguments).arguments
+    parsed = parse(APPLY, arguments)
+    name, *paths = parsed.arguments
     sandbox = Sandbox.connect(name, engine=engine_of(settings))
-    for change in sandbox.apply(*paths):
+    for change in sandbox.apply(*paths, overwrite=parsed.enabled("overwrite")):
         print(f"{_MARKS[change.kind]} {on_one_line(change.path)}")
     left = [] if paths else sandbox.changes()
     for change in left:
-        why = change.refused or "Git keeps it: name it to take it over"
+        why = change.refused or (
+            f"{change.conflict}: --overwrite takes the sandbox's" if change.conflict
+            else "Git keeps it: name it to take it over"
+        )  # fmt: skip
         sys.stderr.write(f"left: {on_one_line(change.path)}: {on_one_line(why)}\n")
-    return 0
+    return 1 if any(change.conflict for change in left) else 0
 
 
 def rm(settings: "Settings", arguments: list[str]) -> int:
@@ -218,28 +238,83 @@ def limits(parsed: "Parsed") -> "dict[str, Any]":
     """What ``_LIMITS`` say, as ``Sandbox.create`` takes it."""
     said: dict[str, Any] = {
         "memory": parsed.text("memory"), "disk": parsed.text("disk"),
-        "cpus": _number(parsed, "cpus"), "pids": _number(parsed, "pids-limit"),
+        "cpus": _number(parsed, "cpus"), "pids": _number(parsed, "pids-limit", whole=True),
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value not in {"", None}}
     said |= {name: None for name in _NO_LIMIT if said.get(name) in {"0", 0}}
     if said.get("pids"):
         said["pids"] = int(said["pids"])
     egress = parsed.items("egress")
-    return {**said, "egress": None if egress == ["all"] else tuple(egress)}
+    return {
+        **said, "egress": None if egress == ["all"] else tuple(egress),
+        "secrets": [_secret(text) for text in parsed.items("secret")],
+    }  # fmt: skip
 
 
-def _number(parsed: "Parsed", name: str) -> float | None:
+def _number(parsed: "Parsed", name: str, *, whole: bool = False) -> float | None:
+    """What an option says, a number from 0 on; None where it says nothing."""
     text = parsed.text(name)
     if not text:
         return None
+    kind = "whole number" if whole else "number"
     try:
-        return float(text)
+        found = float(text)
     except ValueError as error:
-        raise InvalidArgumentError(f"--{name} {text}: it is no number") from error
+        raise InvalidArgumentError(f"--{name} {text}: it is no {kind}") from error
+    # A word such as "nan" is a number to Python, and "1e400" one without end.
+    if not 0 <= found <= SECONDS_MAX or (whole and not found.is_integer()):
+        raise InvalidArgumentError(f"--{name} {text}: a {kind} from 0 to {SECONDS_MAX} is wanted")
+    return found
 
 
 def _seconds(parsed: "Parsed", name: str) -> float | None:
     return _number(parsed, name) or None
+
+
+def _secret(text: str) -> Secret:
+    """Reads ``--secret``. What it says is nobody's to repeat, in an error either."""
+    head, *rest = text.split(",")
+    name, given, value = head.partition("=")
+    shown = f"--secret {name}"
+    hosts = []
+    sources = [given]
+    for part in rest:
+        key, _, said = part.partition("=")
+        if key == "host" and said:
+            hosts.append(said)
+        elif key in {"env", "file"} and said:
+            sources.append(key)
+            value = said
+        else:
+            raise InvalidArgumentError(
+                f"{shown}: what stands behind a comma is host=HOST, env=VARIABLE or file=PATH",
+                "a value with a comma in it comes by env or file",
+            )
+    sources = [source for source in sources if source]
+    if len(sources) > 1:
+        raise InvalidArgumentError(f"{shown}: one of =VALUE, env=VARIABLE and file=PATH is wanted")
+    if sources == ["file"]:
+        value = _first_line(shown, value)
+    elif sources != ["="]:
+        variable = value or name
+        if variable not in os.environ:
+            raise InvalidArgumentError(
+                f"{shown}: your environment has no variable {variable}",
+                "set it, or say where the value is: env=VARIABLE, file=PATH",
+            )
+        value = os.environ[variable]
+    if not hosts:
+        raise InvalidArgumentError(f"{shown}: for whom? host=HOST is wanted")
+    return Secret(name, value, hosts=hosts)
+
+
+def _first_line(shown: str, path: str) -> str:
+    """A file's only line."""
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read(_SECRET_MAX).removesuffix("\n")
+    except OSError as error:
+        raise InvalidArgumentError(f"{shown}: {path}: {in_words(error)}") from error
 
 
 def _port(text: str) -> int:

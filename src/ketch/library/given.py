@@ -11,6 +11,9 @@ from ketch.spec import timestamps
 if TYPE_CHECKING:
     from typing import IO
 
+SECONDS_MAX = 10**9
+"""More than thirty years: who means for ever says None."""
+
 _PATH = (str, os.PathLike)
 
 
@@ -38,10 +41,36 @@ def limits(timeout: float | None, max_output: int | None) -> None:
     Raises:
         InvalidArgumentError: one of them is no number, or below zero.
     """
-    for keyword, value in (("timeout", timeout), ("max_output", max_output)):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (is_number and value >= 0):
-            raise InvalidArgumentError(f"{keyword}={value!r}: a number from 0 on is wanted")
+    if timeout is not None:
+        seconds("timeout", timeout)
+    is_number = isinstance(max_output, int) and not isinstance(max_output, bool)
+    if max_output is not None and not (is_number and max_output >= 0):
+        raise InvalidArgumentError(
+            f"max_output={max_output!r}: a whole number of bytes from 0 on is wanted",
+            "None is any number",
+        )
+
+
+def seconds(keyword: str, value: object, *, some: bool = False) -> float:
+    """Returns how long something may take, in seconds.
+
+    Args:
+        keyword: as what it was given.
+        value: what was given.
+        some: whether it must be more than none.
+
+    Raises:
+        InvalidArgumentError: it is no number, below zero, or beyond all bounds.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # nan is not in between either.
+    if is_number and 0 <= value <= SECONDS_MAX and not (some and value == 0):  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    raise InvalidArgumentError(
+        f"{keyword}={value!r}: a number of seconds {'above' if some else 'from'} 0 is wanted, of"
+        f" {SECONDS_MAX} at most",
+        "None is for ever",
+    )
 
 
 def moment(keyword: str, value: "str | datetime | timedelta", now_ns: int) -> int | None:

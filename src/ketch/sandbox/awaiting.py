@@ -4,7 +4,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from ketch.library.awaiting import Engine, Proxy, in_thread, plain, stand_in
-from ketch.sandbox import files, sandbox
+from ketch.sandbox import files, programs, sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 @stand_in(files.Files)
 class Files(Proxy):
     """The files of a sandbox."""
+
+
+@stand_in(programs.Process)
+class Process(Proxy):
+    """A program that runs in a sandbox."""
 
 
 @stand_in(sandbox.Sandbox)

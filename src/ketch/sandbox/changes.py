@@ -1,23 +1,18 @@
-"""What a sandbox did to a project, and how the caller takes that over.
+"""What a sandbox did to a project: found, and told as differences.
 
 Both sides are looked at beneath descriptors, without following a link: what was changed is the
-guest's, who may go on changing it, and the project may be anybody's. Nothing is written but plain
-files, directories and links that stay in the project; what Git would run stays where it is unless
-it is named.
+guest's, who may go on changing it, and the project may be anybody's. How the caller takes it over:
+``applying``.
 """
 
-import contextlib
 import difflib
-import errno
 import os
-import secrets as randomness
 import stat
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ketch.errors import InvalidArgumentError, PermissionDeniedError
+from ketch.errors import InvalidArgumentError
 from ketch.images.opaque import is_opaque
-from ketch.linux import openat2, procfs
-from ketch.linux.removetree import remove_tree
+from ketch.linux import openat2
 from ketch.linux.scopes import owned
 
 if TYPE_CHECKING:
@@ -31,9 +26,9 @@ TEXT_BYTES_MAX = 1 << 20
 _LINES_MAX = 1000  # of both sides, to be compared line by line: that takes their square
 _BESIDE = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS
 _LOOK = os.O_PATH | os.O_NOFOLLOW
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_CHUNK_BYTES = 1 << 20
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+CHUNK_BYTES = 1 << 20
 
 
 class ProjectChange(NamedTuple):
@@ -48,6 +43,8 @@ class ProjectChange(NamedTuple):
         text: of text files, the difference in the unified format; empty for others, and for those
             larger than a mebibyte.
         refused: why ``apply`` does not take it over; empty where it does.
+        conflict: what somebody else did meanwhile to what is in the project, for which ``apply``
+            leaves it, unless it is told to overwrite; empty where nobody did anything.
     """
 
     kind: "Kind"
@@ -57,6 +54,7 @@ class ProjectChange(NamedTuple):
     target: str
     text: str
     refused: str
+    conflict: str = ""
 
 
 def found(upper: int, project: int) -> "Iterator[ProjectChange]":
@@ -74,12 +72,12 @@ def found(upper: int, project: int) -> "Iterator[ProjectChange]":
     while waiting:
         directory = waiting.pop()
         try:
-            opened = _opened(upper, directory, _LIST)
+            descriptor = opened(upper, directory, LIST)
         except OSError:  # gone meanwhile
             continue
-        with owned(opened):
-            names = sorted(os.listdir(opened), reverse=True)
-            hiding = bool(directory) and is_opaque(opened)
+        with owned(descriptor):
+            names = sorted(os.listdir(descriptor), reverse=True)
+            hiding = bool(directory) and is_opaque(descriptor)
         below = [f"{directory}/{name}" if directory else name for name in names]
         hidden = sorted(_names(project, directory) - {*names}, reverse=True) if hiding else []
         hidden_paths = {f"{directory}/{name}" for name in hidden}
@@ -93,43 +91,10 @@ def found(upper: int, project: int) -> "Iterator[ProjectChange]":
         waiting += [path for path in below if path not in hidden_paths and _is(upper, path)]
 
 
-def apply(upper: int, project: int, change: ProjectChange) -> None:
-    """Take one change over.
-
-    Files and links are written beside and renamed; they belong to whoever the project belongs to,
-    with the guest's permissions less the caller's umask, and never set a user or a group.
-
-    Raises:
-        PermissionDeniedError: it is refused.
-    """
-    if change.refused:
-        raise PermissionDeniedError(f"{change.path}: {change.refused}")
-    try:
-        _take(upper, project, change)
-    except OSError as error:
-        raise PermissionDeniedError(
-            f"{change.path}: {os.strerror(error.errno or 0).lower()}",
-            "the project was changed meanwhile, or a link of it leads there",
-        ) from error
-
-
-def _take(upper: int, project: int, change: ProjectChange) -> None:
-    directory, _, name = change.path.rpartition("/")
-    with owned(_made(project, directory)) as parent:
-        if change.kind == "deleted":
-            _removed(parent, name)
-        elif change.what == "directory":
-            _make_directory(parent, name, change.mode)
-        elif change.what == "link":
-            _link(project, parent, name, change)
-        else:
-            _copy(upper, parent, name, change)
-
-
 def _told(upper: int, project: int, path: str) -> ProjectChange | None:
     """What became of a path; None where nothing did."""
     try:
-        with owned(_opened(upper, path, _LOOK)) as now:
+        with owned(opened(upper, path, _LOOK)) as now:
             status = os.fstat(now)
             target = _target(now) if stat.S_ISLNK(status.st_mode) else ""
     except OSError:
@@ -137,7 +102,7 @@ def _told(upper: int, project: int, path: str) -> ProjectChange | None:
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
         return _gone(project, path)
     what, mode = _what(status.st_mode), stat.S_IMODE(status.st_mode)
-    before = _status(project, path)
+    before = status_of(project, path)
     kind: Kind = "added" if before is None else "changed"
     old = b"" if before is None or what != "file" else _content(project, path)
     new = _content(upper, path) if what == "file" else b""
@@ -154,7 +119,7 @@ def _told(upper: int, project: int, path: str) -> ProjectChange | None:
 
 
 def _gone(project: int, path: str) -> ProjectChange | None:
-    before = _status(project, path)
+    before = status_of(project, path)
     if before is None:
         return None
     what = _what(before.st_mode)
@@ -185,108 +150,8 @@ def _stays(path: str, target: str) -> bool:
     return bool(target) and target[0] != "/" and up <= path.count("/") and ".." not in parts[up:]
 
 
-def _copy(upper: int, parent: int, name: str, change: ProjectChange) -> None:
-    with owned(_opened(upper, change.path, _READ)) as source:
-        if not stat.S_ISREG(os.fstat(source).st_mode):
-            raise PermissionDeniedError(f"{change.path}: it is no file any more")
-        beside = f".{randomness.token_hex(8)}.ketch"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            with owned(os.open(beside, flags, 0o600, dir_fd=parent)) as copy:
-                while data := os.read(source, _CHUNK_BYTES):
-                    view = memoryview(data)
-                    while view:
-                        view = view[os.write(copy, view) :]
-                _give(copy, parent)
-                os.fchmod(copy, change.mode & 0o777 & ~_umask())
-            _put(parent, beside, name)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(beside, dir_fd=parent)
-            raise
-
-
-def _link(project: int, parent: int, name: str, change: ProjectChange) -> None:
-    directory = change.path.rpartition("/")[0]
-    try:  # through links that were there before
-        where = os.path.join(directory, change.target)
-        os.close(openat2.openat2(project, where, os.O_PATH, resolve=openat2.RESOLVE_BENEATH))
-    except OSError as error:
-        if error.errno in {errno.EXDEV, errno.ELOOP}:
-            raise PermissionDeniedError(
-                f"{change.path}: the link leads out of the project: {change.target!r}"
-            ) from error
-    beside = f".{randomness.token_hex(8)}.ketch"
-    os.symlink(change.target, beside, dir_fd=parent)
-    try:
-        owner = os.fstat(parent)
-        if os.geteuid() == 0:
-            os.chown(beside, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
-        _put(parent, beside, name)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside, dir_fd=parent)
-        raise
-
-
-def _put(parent: int, beside: str, name: str) -> None:
-    try:
-        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
-    except IsADirectoryError:
-        _removed(parent, name)
-        os.rename(beside, name, src_dir_fd=parent, dst_dir_fd=parent)
-
-
-def _make_directory(parent: int, name: str, mode: int) -> None:
-    try:
-        os.mkdir(name, 0o700, dir_fd=parent)
-    except FileExistsError:
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            return
-        os.unlink(name, dir_fd=parent)
-        os.mkdir(name, 0o700, dir_fd=parent)
-    with owned(os.open(name, _LIST | os.O_CLOEXEC, dir_fd=parent)) as made:
-        _give(made, parent)
-        os.fchmod(made, (mode & 0o777 & ~_umask()) | 0o700)
-
-
-def _made(project: int, directory: str) -> int:
-    """Returns a descriptor of a directory of the project, which is made where it is missing."""
-    at = os.open(".", _LIST | os.O_CLOEXEC, dir_fd=project)
-    for name in filter(None, directory.split("/")):
-        with owned(at):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=at)
-                with owned(os.open(name, _LIST | os.O_CLOEXEC, dir_fd=at)) as made:
-                    _give(made, at)
-                    os.fchmod(made, 0o777 & ~_umask())
-            at = os.open(name, _LIST | os.O_CLOEXEC, dir_fd=at)
-    return at
-
-
-def _give(descriptor: int, parent: int) -> None:
-    """Have what root makes belong to whoever what it is in belongs to."""
-    if os.geteuid() == 0:
-        owner = os.fstat(parent)
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _removed(parent: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=parent)
-    except FileNotFoundError:
-        pass
-    except IsADirectoryError:
-        remove_tree(f"/proc/self/fd/{parent}/{name}")
-
-
-def _umask() -> int:
-    found = procfs.umask("/proc/self")
-    return 0o077 if found is None else found
-
-
-def _opened(root: int, path: str, flags: int) -> int:
+def opened(root: int, path: str, flags: int) -> int:
+    """Open something beneath a directory, without following a link; "" is the directory."""
     if not path:
         return os.open(".", flags | os.O_CLOEXEC, dir_fd=root)
     return openat2.openat2(root, path, flags, resolve=_BESIDE)
@@ -294,20 +159,21 @@ def _opened(root: int, path: str, flags: int) -> int:
 
 def _names(root: int, path: str) -> set[str]:
     try:
-        with owned(_opened(root, path, _LIST)) as directory:
+        with owned(opened(root, path, LIST)) as directory:
             return {*os.listdir(directory)}
     except OSError:
         return set()
 
 
 def _is(root: int, path: str) -> bool:
-    status = _status(root, path)
+    status = status_of(root, path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def _status(root: int, path: str) -> os.stat_result | None:
+def status_of(root: int, path: str) -> os.stat_result | None:
+    """What is at a path beneath a directory; None for nothing."""
     try:
-        with owned(_opened(root, path, _LOOK)) as entry:
+        with owned(opened(root, path, _LOOK)) as entry:
             return os.fstat(entry)
     except OSError:
         return None
@@ -319,7 +185,7 @@ def _target(link: int) -> str:
 
 def _target_at(root: int, path: str) -> str:
     try:
-        with owned(_opened(root, path, _LOOK)) as link:
+        with owned(opened(root, path, _LOOK)) as link:
             return _target(link)
     except OSError:
         return ""
@@ -336,7 +202,7 @@ def _what(mode: int) -> "What":
 def _content(root: int, path: str) -> bytes:
     """A file's beginning: a byte more than what is shown, at most."""
     try:
-        with owned(_opened(root, path, _READ)) as file:
+        with owned(opened(root, path, READ)) as file:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 return b""
             return os.pread(file, TEXT_BYTES_MAX + 1, 0)
@@ -349,13 +215,13 @@ def _same(upper: int, project: int, path: str, now: os.stat_result, before: os.s
         return False
     try:
         with (
-            open(_opened(upper, path, _READ), "rb") as one,
-            open(_opened(project, path, _READ), "rb") as other,
+            open(opened(upper, path, READ), "rb") as one,
+            open(opened(project, path, READ), "rb") as other,
         ):
             left = now.st_size
             while left > 0:
-                piece = one.read(_CHUNK_BYTES)
-                if piece != other.read(_CHUNK_BYTES) or not piece:
+                piece = one.read(CHUNK_BYTES)
+                if piece != other.read(CHUNK_BYTES) or not piece:
                     return False
                 left -= len(piece)
             return True

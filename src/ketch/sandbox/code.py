@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ketch.engine.volumes import branches
 from ketch.errors import InvalidArgumentError
+from ketch.library import given
 from ketch.library.sessions import OutOfTimeError
 from ketch.sandbox.ending import end
 
@@ -97,6 +98,7 @@ class Interpreters:
         data = code.encode()
         if len(data) > _CODE_BYTES_MAX:
             raise InvalidArgumentError(f"code: more than {_CODE_BYTES_MAX} bytes")
+        given.limits(timeout, max_output)
         key = (language, context)
         with self._lock:
             interpreter = self._running.get(key)

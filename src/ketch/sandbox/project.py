@@ -5,10 +5,16 @@ import os
 from typing import TYPE_CHECKING
 
 from ketch.engine.volumes import copy_on_write
-from ketch.errors import ConflictError, InvalidArgumentError, KetchError, NotFoundError
+from ketch.errors import (
+    ConflictError,
+    InvalidArgumentError,
+    KetchError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from ketch.linux import openat2
 from ketch.linux.scopes import owned
-from ketch.sandbox import changes, host
+from ketch.sandbox import applying, changes, host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,24 +33,36 @@ def directory(container: "Container") -> str:
 def changed(container: "Container") -> "list[ProjectChange]":
     """Returns what a sandbox did to its project; see ``Sandbox.changes``."""
     with _both(container) as (upper, project):
-        return sorted(changes.found(upper, project), key=lambda change: change.path)
+        return _found(upper, project, _base(container, upper))
 
 
-def apply(container: "Container", paths: tuple[str, ...]) -> "list[ProjectChange]":
+def apply(
+    container: "Container", paths: tuple[str, ...], *, overwrite: bool
+) -> "list[ProjectChange]":
     """Take over what a sandbox did to its project; see ``Sandbox.apply``."""
     named = [os.path.normpath(path) for path in paths]
     taken = []
     with _both(container) as (upper, project):
-        found = sorted(changes.found(upper, project), key=lambda change: change.path)
+        base = _base(container, upper)
+        found = _found(upper, project, base)
         for path in named:
             if not any(_lies(change.path, path) for change in found):
                 raise NotFoundError(f"nothing was changed at {path}")
-        for change in found:
-            if named and not any(_lies(change.path, path) for path in named):
-                continue
-            if not named and (change.refused or changes.is_of_git(change.path)):
-                continue
-            changes.apply(upper, project, change)
+        if named:
+            chosen = [one for one in found if any(_lies(one.path, path) for path in named)]
+            _check(chosen, overwrite=overwrite)
+        else:
+            chosen = [
+                one for one in found
+                if not (one.refused or changes.is_of_git(one.path))
+                and (overwrite or not one.conflict)
+            ]  # fmt: skip
+        for change in chosen:
+            kept = [path for path in _above(change.path) if _is_known(project, path, base)]
+            applying.apply(upper, project, change, None if overwrite else base)
+            for path in (change.path, *kept):
+                base.remember(path, changes.status_of(project, path))
+            base.save()
             taken.append(change)
     return taken
 
@@ -58,6 +76,7 @@ def repeat(origin: "Container", container: "Container") -> None:
         return
     pid = container._places.engine.containers.find(container.id).init_pid
     with _both(origin) as (upper, project):
+        _base(origin, upper).save(_remembered(container))
         found = sorted(changes.found(upper, project), key=lambda change: change.path)
         if not found:
             return
@@ -67,7 +86,46 @@ def repeat(origin: "Container", container: "Container") -> None:
         ):
             for change in found:
                 with contextlib.suppress(KetchError):
-                    changes.apply(upper, target, change)
+                    applying.apply(upper, target, change)
+
+
+def _found(upper: int, project: int, base: applying.Base) -> "list[ProjectChange]":
+    found = sorted(changes.found(upper, project), key=lambda change: change.path)
+    return [
+        change._replace(conflict=applying.conflict(upper, project, change, base))
+        for change in found
+    ]
+
+
+def _check(chosen: "list[ProjectChange]", *, overwrite: bool) -> None:
+    """See that what was named can be taken over, before any of it is."""
+    for change in chosen:
+        if change.refused:
+            raise PermissionDeniedError(f"{change.path}: {change.refused}")
+        if change.conflict and not overwrite:
+            raise applying.refusal(change.path, change.conflict)
+
+
+def _above(path: str) -> "list[str]":
+    """The directories that a path is in, but for the project."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _is_known(project: int, path: str, base: applying.Base) -> bool:
+    status = changes.status_of(project, path)
+    return status is None or base.has(path, status)
+
+
+def _base(container: "Container", upper: int) -> applying.Base:
+    # What holds the changes was made when the sandbox began, and nobody has written to it since.
+    began = os.stat("..", dir_fd=upper).st_ctime_ns
+    return applying.Base(began, _remembered(container))
+
+
+def _remembered(container: "Container") -> str:
+    places = container._places
+    return f"{places.settings.container_directory(container.id)}/applied.json"
 
 
 @contextlib.contextmanager

@@ -5,28 +5,16 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
-from ketch.engine.volumes import branches
-from ketch.errors import (
-    ConflictError,
-    InvalidArgumentError,
-    KetchError,
-    NotFoundError,
-    ProgramOutputError,
-    ProgramTimeoutError,
-)
-from ketch.library import given, sessions
+from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
+from ketch.library import given
 from ketch.library.engine import Engine
-from ketch.linux import namespaces
-from ketch.runtime.pid_one import PATH as INIT
-from ketch.sandbox import forking, host, project
+from ketch.sandbox import creation, forking, host, programs, project
 from ketch.sandbox.code import Interpreters
 from ketch.sandbox.egress import attachment
-from ketch.sandbox.ending import end
 from ketch.sandbox.files import Files
-from ketch.spec.digits import decimal
-from ketch.spec.values import size as size_in_bytes
+from ketch.sandbox.programs import OUTPUT_BYTES_MAX, Process, RunResult
 
 if TYPE_CHECKING:
     import builtins
@@ -35,50 +23,10 @@ if TYPE_CHECKING:
 
     from ketch.library.container import Container, Lifetime
     from ketch.library.images import Image
-    from ketch.library.sessions import Session
     from ketch.sandbox.changes import ProjectChange
     from ketch.sandbox.code import CodeResult
     from ketch.sandbox.egress.record import Connection
     from ketch.sandbox.egress.secret import Secret
-
-OUTPUT_BYTES_MAX = 8 << 20
-"""How much a program may write where nobody says otherwise."""
-
-_LABEL = "org.ketch.sandbox"
-_USER, _USER_OF_FEW = "65534", "1000"
-_NETWORK = "ketch-sandbox"
-_NETWORK_CLOSED = "ketch-sandbox-closed"
-# Neither do sandboxes reach each other, nor what listens on this machine.
-_APART = {"com.docker.network.bridge.enable_icc": "false", "ketch.bridge.host_access": "false"}
-_FILE_BYTES_LEAST = 16 << 10  # of a file system's size for each file that it may hold
-_OPEN_FILES = "1024:4096"
-
-
-class RunResult(NamedTuple):
-    """What came of a program.
-
-    Attributes:
-        status: what it ended with; 128 + n for signal n.
-        stdout: what it wrote there.
-        stderr: likewise.
-        timed_out: whether it was killed because its time was up.
-        oom_killed: whether the kernel killed a process meanwhile for want of memory.
-        truncated: whether it was killed because it wrote too much; the rest is not there.
-        duration: how many seconds it took.
-    """
-
-    status: int
-    stdout: bytes
-    stderr: bytes
-    timed_out: bool
-    oom_killed: bool
-    truncated: bool
-    duration: float
-
-    @property
-    def text(self) -> str:
-        """What it wrote to its standard output, as text."""
-        return self.stdout.decode(errors="replace")
 
 
 class Sandbox:
@@ -167,33 +115,17 @@ class Sandbox:
         if reached.rules:
             options.pop("dns", None)
         engine = engine or Engine()
-        places = [_absolute("writable", place) for place in writable]
-        labels = {**(options.pop("label", None) or {}), _LABEL: "1"}
-        disk_bytes = _bytes("disk", disk)
-        memory_bytes = None if memory is None else _bytes("memory", memory)
-        if user is None:
-            user = _USER if namespaces.in_initial_user_namespace() else _USER_OF_FEW
-        numbers = user.partition(":")
-        own = "mode=1777,exec,nosuid,nodev"
-        if decimal(numbers[0]) is not None:
-            own = f"mode=0700,exec,nosuid,nodev,uid={numbers[0]},gid={numbers[2] or numbers[0]}"
-        files_max = max(1, disk_bytes // _FILE_BYTES_LEAST)
-        locked: dict[str, Any] = {
-            "name": name or forking.new_name(),
-            "entrypoint": INIT, "init": True, "rm": True, "user": user, "workdir": workdir,
-            "memory": memory_bytes, "memory_swap": memory_bytes, "cpus": cpus, "pids_limit": pids,
-            "read_only": read_only, "cap_drop": ["ALL"], "userns": userns, "hostname": "sandbox",
-            "security_opt": ["no-new-privileges", "seccomp=sandbox"], "no_healthcheck": True,
-            "tmpfs": {**dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
-                      **reached.tmpfs},
-            "shm_size": disk_bytes, "log_driver": "none", "stop_signal": "SIGKILL",
-            "ulimit": {"core": "0", "nofile": _OPEN_FILES},
-            "label": {**labels, **reached.labels},
-            "env": {**reached.env, **(env or {})},
-            "network": _network(engine, tuple(ports), is_open=egress is None),
-            "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
-                       for source, target in (mounts or {}).items()],
-            "idle_timeout": math.ceil(idle_timeout or 0),
+        if timeout is not None:
+            given.seconds("timeout", timeout, some=True)
+        locked = {
+            **creation.locked(
+                reached, name=name, user=user, memory=memory, disk=disk, writable=writable,
+                mounts=mounts, env=env, idle_timeout=idle_timeout,
+                labels=options.pop("label", None) or {},
+            ),
+            "workdir": workdir, "cpus": cpus, "pids_limit": pids, "read_only": read_only,
+            "userns": userns,
+            "network": creation.network(engine, tuple(ports), is_open=egress is None),
         }  # fmt: skip
         container = engine.containers.run(
             image, [], detach=True, lifetime=lifetime, timeout=timeout, **{**locked, **options}
@@ -239,7 +171,7 @@ class Sandbox:
             UnsupportedError: the project's file system can have no overlay, or no ids mapped.
         """
         engine = engine or Engine()
-        image, options = host.view(engine, project, _bytes("disk", disk))
+        image, options = host.view(engine, project, creation.bytes_of("disk", disk))
         options["env"] |= env or {}
         options["mounts"] |= mounts or {}
         limits = {"memory": memory, "cpus": cpus, "pids": pids, "disk": disk}
@@ -257,7 +189,7 @@ class Sandbox:
             container = engine.containers.get(name)
         except NotFoundError as error:
             raise NotFoundError(f"No such sandbox: {name}") from error
-        if _LABEL not in container.labels:
+        if creation.LABEL not in container.labels:
             raise NotFoundError(f"No such sandbox: {name}", "it is a container of another kind")
         return cls(engine, container)
 
@@ -265,7 +197,9 @@ class Sandbox:
     def list(cls, *, engine: Engine | None = None) -> "list[Self]":
         """Returns the sandboxes that there are, of whatever process."""
         engine = engine or Engine()
-        return [cls(engine, one) for one in engine.containers.list(filters={"label": _LABEL})]
+        return [
+            cls(engine, one) for one in engine.containers.list(filters={"label": creation.LABEL})
+        ]
 
     def __repr__(self) -> str:
         """Its name."""
@@ -383,25 +317,10 @@ class Sandbox:
             ConflictError: the sandbox has ended.
             StartError: there is no such program.
         """
-        given.limits(timeout, max_output)
-        data = given.content("stdin", stdin)
-        begun, kills = time.monotonic(), self._oom_kills()
-        timed_out = truncated = False
-        with self.start(command, env=env, user=user, cwd=cwd, stdin=bool(data)) as session:
-            try:
-                pieces = sessions.gather(
-                    session, data, timeout=timeout, max_output=max_output,
-                    end=lambda: end(self._container._places, session),
-                )  # fmt: skip
-                status = session.exit_status or 0
-                stdout, stderr = (sessions.joined(pieces, one) for one in ("stdout", "stderr"))
-            except (ProgramTimeoutError, ProgramOutputError) as error:
-                status, stdout, stderr = error.exit_status, error.stdout, error.stderr
-                timed_out = isinstance(error, ProgramTimeoutError)
-                truncated = not timed_out
-        duration = time.monotonic() - begun
-        oom_killed = self._oom_kills() > kills
-        return RunResult(status, stdout, stderr, timed_out, oom_killed, truncated, duration)
+        return programs.run(
+            self._container, command, stdin, timeout=timeout, max_output=max_output, env=env,
+            user=user, cwd=cwd,
+        )  # fmt: skip
 
     def start(
         self,
@@ -412,8 +331,8 @@ class Sandbox:
         cwd: str = "",
         tty: bool = False,
         stdin: bool = False,
-    ) -> "Session":
-        """Run a program and return its streams: to iterate over, write to, resize, kill, wait for.
+    ) -> Process:
+        """Run a program and return it: to iterate over, write to, resize, signal, wait for.
 
         Args:
             command: as for ``run``, like all that is not named here.
@@ -423,10 +342,10 @@ class Sandbox:
             tty: whether it gets a terminal.
             stdin: whether input will be written to it.
         """
-        with branches.undisturbed(self._container._places.settings, self.id):
-            return self._container.exec(
-                _argv(command), env=env or {}, user=user, workdir=cwd, tty=tty, stdin=stdin
-            )
+        session = programs.start(
+            self._container, command, env=env, user=user, cwd=cwd, tty=tty, stdin=stdin
+        )
+        return Process(self._container._places, session)
 
     def run_code(
         self,
@@ -475,6 +394,7 @@ class Sandbox:
         """Have it live so many seconds from now on, whole ones; None for ever."""
         limit = 0
         if seconds is not None:
+            given.seconds("seconds", seconds)
             record = self._container._places.engine.containers.find(self.id)
             lived = (time.time_ns() - record.started_ns) / 1e9
             limit = max(1, math.ceil(lived + seconds))
@@ -507,24 +427,27 @@ class Sandbox:
         """
         return project.changed(self._container)
 
-    def apply(self, *paths: str) -> "builtins.list[ProjectChange]":
+    def apply(self, *paths: str, overwrite: bool = False) -> "builtins.list[ProjectChange]":
         """Take over what it did to its project: all of it, or what is at or below some paths.
 
-        What is refused (``ProjectChange.refused``), and what Git keeps in ``.git`` unless that is
-        named, is left. A file of the project that was changed in both is the sandbox's then.
+        What is refused (``ProjectChange.refused``), what somebody else has changed in the project
+        since the sandbox began (``conflict``), and what Git keeps in ``.git`` unless that is named,
+        is left.
 
         Args:
             paths: from the project on.
+            overwrite: whether the sandbox's takes the place of what was changed in the project.
 
         Returns:
             What was taken over.
 
         Raises:
-            ConflictError: it has ended, and its changes with it.
+            ConflictError: it has ended, and its changes with it; or what was named was changed in
+                the project as well.
             NotFoundError: nothing was changed at one of the paths.
             PermissionDeniedError: what was named is refused, or cannot be written.
         """
-        return project.apply(self._container, paths)
+        return project.apply(self._container, paths, overwrite=overwrite)
 
     # Others like it
 
@@ -572,43 +495,3 @@ class Sandbox:
         except BaseException:
             self.kill()
             raise
-
-    def _oom_kills(self) -> int:
-        engine = self._container._places.engine
-        try:
-            return engine.containers.cgroup(engine.containers.find(self.id)).oom_kills()
-        except (KetchError, OSError):
-            return 0
-
-
-def _argv(command: "str | Iterable[str]") -> list[str]:
-    return ["/bin/sh", "-c", command] if isinstance(command, str) else [*command]
-
-
-def _bytes(keyword: str, value: str | int) -> int:
-    try:
-        found = size_in_bytes(str(value))
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{keyword}={value!r}: {error.message}") from error
-    if found <= 0:
-        raise InvalidArgumentError(f"{keyword}={value!r}: more than nothing is wanted")
-    return found
-
-
-def _absolute(keyword: str, path: str) -> str:
-    if not os.path.isabs(path) or ":" in path:
-        raise InvalidArgumentError(f"{keyword}: {path!r}: an absolute path without a colon")
-    return path
-
-
-def _network(engine: Engine, ports: tuple[int, ...], *, is_open: bool) -> str:
-    """The network that a sandbox is on: none, one that this machine alone reaches, an open one."""
-    if not is_open and not ports:
-        return "none"
-    name, internal = (_NETWORK, False) if is_open else (_NETWORK_CLOSED, True)
-    try:
-        engine.networks.get(name)
-    except NotFoundError:
-        with contextlib.suppress(ConflictError):  # somebody else has just made it
-            engine.networks.create(name, internal=internal, options=_APART)
-    return name

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ketch.errors import PermissionDeniedError
-from ketch.sandbox import changes
+from ketch.sandbox import applying, changes
 
 
 class Trees:
@@ -31,7 +31,7 @@ class Trees:
         self.take(self.found()[path])
 
     def take(self, change: changes.ProjectChange) -> None:
-        changes.apply(self.descriptors[0], self.descriptors[1], change)
+        applying.apply(self.descriptors[0], self.descriptors[1], change)
 
 
 @pytest.fixture

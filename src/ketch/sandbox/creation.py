@@ -1,0 +1,117 @@
+"""What a sandbox is made with: all that is closed and bounded unless its maker asks otherwise."""
+
+import contextlib
+import math
+import os
+from typing import TYPE_CHECKING
+
+from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
+from ketch.library import given
+from ketch.linux import namespaces
+from ketch.runtime.pid_one import PATH as INIT
+from ketch.sandbox.forking import new_name
+from ketch.spec.digits import decimal
+from ketch.spec.values import size as size_in_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from ketch.library.engine import Engine
+    from ketch.sandbox.egress.attachment import Wanted
+
+LABEL = "org.ketch.sandbox"
+"""What tells a sandbox from other containers."""
+
+_USER, _USER_OF_FEW = "65534", "1000"
+_NETWORK = "ketch-sandbox"
+_NETWORK_CLOSED = "ketch-sandbox-closed"
+# Neither do sandboxes reach each other, nor what listens on this machine.
+_APART = {"com.docker.network.bridge.enable_icc": "false", "ketch.bridge.host_access": "false"}
+_FILE_BYTES_LEAST = 16 << 10  # of a file system's size for each file that it may hold
+_OPEN_FILES = "1024:4096"
+
+
+def locked(
+    reached: "Wanted", *, name: str | None, user: str | None, memory: str | int | None,
+    disk: str | int, writable: "Iterable[str]", mounts: "Mapping[str, str] | None",
+    env: "Mapping[str, str] | None", idle_timeout: float | None, labels: "Mapping[str, str]",
+) -> "dict[str, Any]":  # fmt: skip
+    """Returns a sandbox's options, as ``ketch.Engine`` has them; arguments as for ``create``.
+
+    Args:
+        reached: what it reaches.
+        name: as there.
+        user: as there.
+        memory: as there.
+        disk: as there.
+        writable: as there.
+        mounts: as there.
+        env: as there.
+        idle_timeout: as there.
+        labels: what its maker writes on it.
+
+    Raises:
+        InvalidArgumentError: a value cannot be.
+    """
+    places = [_absolute("writable", place) for place in writable]
+    disk_bytes = bytes_of("disk", disk)
+    memory_bytes = None if memory is None else bytes_of("memory", memory)
+    idle = None if idle_timeout is None else given.seconds("idle_timeout", idle_timeout, some=True)
+    if user is None:
+        user = _USER if namespaces.in_initial_user_namespace() else _USER_OF_FEW
+    numbers = user.partition(":")
+    own = "mode=1777,exec,nosuid,nodev"
+    if decimal(numbers[0]) is not None:
+        own = f"mode=0700,exec,nosuid,nodev,uid={numbers[0]},gid={numbers[2] or numbers[0]}"
+    files_max = max(1, disk_bytes // _FILE_BYTES_LEAST)
+    return {
+        "name": name or new_name(),
+        "entrypoint": INIT, "init": True, "rm": True, "user": user,
+        "memory": memory_bytes, "memory_swap": memory_bytes,
+        "cap_drop": ["ALL"], "hostname": "sandbox",
+        "security_opt": ["no-new-privileges", "seccomp=sandbox"], "no_healthcheck": True,
+        "tmpfs": {**dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
+                  **reached.tmpfs},
+        "shm_size": disk_bytes, "log_driver": "none", "stop_signal": "SIGKILL",
+        "ulimit": {"core": "0", "nofile": _OPEN_FILES},
+        "label": {**labels, LABEL: "1", **reached.labels},
+        "env": {**reached.env, **(env or {})},
+        "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
+                   for source, target in (mounts or {}).items()],
+        "idle_timeout": math.ceil(idle or 0),
+    }  # fmt: skip
+
+
+def network(engine: "Engine", ports: tuple[int, ...], *, is_open: bool) -> str:
+    """The network that a sandbox is on: none, one that this machine alone reaches, an open one."""
+    if not is_open and not ports:
+        return "none"
+    name, internal = (_NETWORK, False) if is_open else (_NETWORK_CLOSED, True)
+    try:
+        engine.networks.get(name)
+    except NotFoundError:
+        with contextlib.suppress(ConflictError):  # somebody else has just made it
+            engine.networks.create(name, internal=internal, options=_APART)
+    return name
+
+
+def bytes_of(keyword: str, value: str | int) -> int:
+    """Reads a size that is more than nothing.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
+    try:
+        found = size_in_bytes(str(value))
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{keyword}={value!r}: {error.message}") from error
+    if found <= 0:
+        raise InvalidArgumentError(f"{keyword}={value!r}: more than nothing is wanted")
+    return found
+
+
+def _absolute(keyword: str, path: str) -> str:
+    if not os.path.isabs(path) or ":" in path:
+        raise InvalidArgumentError(f"{keyword}: {path!r}: an absolute path without a colon")
+    return path
