@@ -21,6 +21,9 @@ SOCKET = {"x86_64": 41, "x32": 41, "x86": 359}
 CLONE = {"x86_64": 56, "x32": 56, "x86": 120}
 PERSONALITY = {"x86_64": 135, "x32": 135, "x86": 136}
 SOCKETCALL = 102
+# The kernel takes an int of a register of 64 bits; a filter is shown all of them.
+HIGH = (1, 0x80000000, 0xFFFFFFFF)
+FAMILIES = (2, 37, AF_ALG, 39, AF_VSOCK, 41)
 NAMESPACES = [0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000]
 
 pytestmark = pytest.mark.skipif(
@@ -44,6 +47,7 @@ def answers(ketch_engine: Engine, attacker: str) -> dict[str, dict[str, str]]:
         (abi, numbers[abi], name, values)
         for numbers, name, values in (
             (SOCKET, "socket", list(range(64))),
+            (SOCKET, "wide socket", [high << 32 | family for high in HIGH for family in FAMILIES]),
             (CLONE, "clone", [17, *NAMESPACES, sum(NAMESPACES)]),
             (PERSONALITY, "personality", [0, 8, 0x20000, 0x20008, 0x40000, 0xFFFFFFFF]),
         )
@@ -96,6 +100,14 @@ def test_calls_by_their_argument(answers: dict[str, dict[str, str]], abi: str) -
     personality = answers[f"{abi} personality"]
     assert personality.pop(str(0x40000)) == "EPERM"
     assert set(personality.values()) == {"allowed"}
+
+
+@pytest.mark.parametrize("abi", ["x86_64", "x32"])
+def test_address_families_have_32_bits(answers: dict[str, dict[str, str]], abi: str) -> None:
+    """2**32 + AF_VSOCK is AF_VSOCK to the kernel, and a larger number to who compares it whole."""
+    wide = answers[f"{abi} wide socket"]
+    refused = {int(family) & 0xFFFFFFFF for family, how in wide.items() if how == "EPERM"}
+    assert (refused, len(wide)) == ({AF_ALG, AF_VSOCK}, len(HIGH) * len(FAMILIES))
 
 
 def test_no_way_around_the_address_families(answers: dict[str, dict[str, str]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 _EPERM = 1
@@ -16,8 +17,11 @@ _ENOSYS = 38
 
 _AF_ALG = 38
 _AF_VSOCK = 40
+_FAMILIES = 64  # Linux 6.18 knows of 46
 
 _S390 = ["s390", "s390x"]
+
+_INT = 0xFFFFFFFF  # what a 64-bit kernel takes of an argument that is an int
 
 # Every CLONE_NEW* flag but CLONE_NEWTIME, which clone(2) cannot express.
 _CLONE_NAMESPACES = 0x7E020000
@@ -169,14 +173,12 @@ def default_profile() -> "dict[str, Any]":
             _allow(always),
             # Before Linux 4.8 a tracer could dodge the tracee's filter.
             _allow("process_vm_readv process_vm_writev ptrace", includes={"minKernel": "4.8"}),
-            # All address families but AF_ALG and AF_VSOCK, which reach beyond the container.
+            # All address families but AF_ALG and AF_VSOCK, which reach beyond the container. By the
+            # lower half of the argument, which is all that the kernel takes of it: a comparison of
+            # the whole, as Docker's, lets 2**32 + AF_VSOCK through for a larger number.
             *(
-                _allow("socket", [_argument(0, *condition)])
-                for condition in (
-                    ("LT", _AF_ALG),
-                    ("EQ", _AF_ALG + 1),
-                    ("GT", _AF_VSOCK),
-                )
+                _allow("socket", [{**_argument(0, "MASKED_EQ", mask), "valueTwo": value}])
+                for mask, value in _ranges_without({_AF_ALG, _AF_VSOCK}, 0, _FAMILIES)
             ),
             *(_allow("personality", [_argument(0, "EQ", value)]) for value in _PERSONALITIES),
             *(
@@ -208,6 +210,21 @@ def default_profile() -> "dict[str, Any]":
             },
         ],
     }
+
+
+def _ranges_without(refused: set[int], first: int, size: int) -> "Iterator[tuple[int, int]]":
+    """Masks of 32 bits, and what is left under each, that all numbers have but some.
+
+    Args:
+        refused: the numbers that are not to have any.
+        first: the first number, a multiple of their count.
+        size: how many numbers there are, a power of two.
+    """
+    if refused.isdisjoint(range(first, first + size)):
+        yield _INT & ~(size - 1), first
+    elif size > 1:
+        for half in (first, first + size // 2):
+            yield from _ranges_without(refused, half, size // 2)
 
 
 def _allow(

@@ -61,7 +61,7 @@ def caller(code: bytes) -> "ctypes._FuncPointer":
     """Return a function of a call's number and first argument; its result is the kernel's."""
     page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     page.write(code)
-    function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint, ctypes.c_uint)(
+    function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint, ctypes.c_uint64)(
         ctypes.addressof(ctypes.c_char.from_buffer(page))
     )
     pages.append(page)
@@ -69,7 +69,7 @@ def caller(code: bytes) -> "ctypes._FuncPointer":
 
 
 BY_SYSCALL = caller(
-    b"\x89\xf8\x89\xf7\x31\xf6\x31\xd2"  # mov eax, edi; mov edi, esi; esi and edx are 0
+    b"\x89\xf8\x48\x89\xf7\x31\xf6\x31\xd2"  # mov eax, edi; mov rdi, rsi; esi and edx are 0
     b"\x45\x31\xd2\x45\x31\xc0"  # r10 and r8 are 0
     b"\x41\xb9" + struct.pack("=I", MARK)  # mov r9d, MARK
     + b"\x0f\x05\x45\x31\xc9\xc3"  # syscall; xor r9d, r9d, so that no later call has it; ret
