@@ -26,6 +26,7 @@ _AT_EMPTY_PATH = 0x1000
 # What these mean to the caller is hidden from whoever is in another PID namespace.
 _STREAMS = (b"/dev/std", b"/dev/fd/", b"/proc/self/", b"/proc/thread-self/")
 _KEEP = (1 << 32) - 1
+_CAPABILITIES = b"security.capability"
 _PATH = os.O_PATH | os.O_CLOEXEC
 
 # <asm/unistd.h>, <linux/audit.h>. What another architecture's programs ask for is said to be done.
@@ -116,17 +117,21 @@ class _Caller:
             raise OSError(errno.EBADF, "no descriptor") from error
         return self._sure(found)
 
+    def directory(self, number: int) -> int:
+        """Open what a call is to begin at: one of its descriptors, or its working directory."""
+        if _signed(number) == _AT_FDCWD:
+            return self._sure(os.open(f"{self._place}/cwd", _PATH))
+        return self.descriptor(number & _KEEP)
+
     def file(self, directory: int, path: bytes, *, follow: bool) -> int:
         """Open what a path of its means, without acting on it."""
         if not path:
             raise OSError(errno.ENOENT, "an empty path")
         if path.startswith(_STREAMS):
             raise OSError(errno.ELOOP, "leads to an open file of the caller's")
-        number = _signed(directory)
         root = os.open(f"{self._place}/root", _PATH | os.O_DIRECTORY)
         with owned(root):
-            place = "cwd" if number == _AT_FDCWD else f"fd/{number}"
-            start = root if path.startswith(b"/") else os.open(f"{self._place}/{place}", _PATH)
+            start = root if path.startswith(b"/") else self.directory(directory)
             try:
                 os.fchdir(root)
                 os.chroot(".")
@@ -175,10 +180,11 @@ def _fchown(caller: _Caller, arguments: list[int]) -> tuple[int, int]:
 def _fchownat(caller: _Caller, arguments: list[int]) -> tuple[int, int]:
     directory, address, uid, gid, flags, _ = arguments
     path = caller.text(address)
-    if not path and flags & _AT_EMPTY_PATH and _signed(directory) != _AT_FDCWD:
-        return _fchown(caller, [directory, uid, gid])
-    follow = not flags & _AT_SYMLINK_NOFOLLOW
-    with owned(caller.file(directory, path, follow=follow)) as file:
+    if not path and flags & _AT_EMPTY_PATH:
+        found = caller.directory(directory)
+    else:
+        found = caller.file(directory, path, follow=not flags & _AT_SYMLINK_NOFOLLOW)
+    with owned(found) as file:
         _give(file, uid, gid)
     return 0, 0
 
@@ -192,12 +198,14 @@ def _give(file: int, uid: int, gid: int) -> None:
     before = owners.seen(path) or owners.Remembered(0, 0)
     uid, gid = uid & _KEEP, gid & _KEEP
     owners.remember(path, before.uid if uid == _KEEP else uid, before.gid if gid == _KEEP else gid)
-    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
+    if stat.S_ISREG(status.st_mode):
         bits = status.st_mode & 0o7777 & ~stat.S_ISUID
         if bits & stat.S_IXGRP:
             bits &= ~stat.S_ISGID
         if bits != status.st_mode & 0o7777:
             os.chmod(path, bits)
+        with suppress(OSError):  # it mostly has none
+            os.removexattr(path, _CAPABILITIES)
 
 
 def _mknod(caller: _Caller, arguments: list[int]) -> tuple[int, int]:
@@ -209,7 +217,9 @@ def _mknodat(caller: _Caller, arguments: list[int]) -> tuple[int, int]:
     mode &= 0xFFFF
     if stat.S_IFMT(mode) not in {stat.S_IFCHR, stat.S_IFBLK} or not device:
         return 0, notifications.FLAG_CONTINUE
-    head, slash, name = caller.text(address).rstrip(b"/").rpartition(b"/")
+    head, slash, name = caller.text(address).rpartition(b"/")
+    if not name:  # a directory is meant, which a device is not
+        return errno.ENOENT, 0
     with owned(caller.file(directory, head or slash or b".", follow=True)) as parent:
         os.close(owners.stand_in(name, mode & ~caller.umask(), device & _KEEP, parent))
     return 0, 0
