@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+# Unicode's separators of words beside the blank, which draw nothing and move nothing.
+_SPACES = (
+    "\t\n\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
+    "\u3000"
+)
+
 ENGINE_FAILED = 125
 """Exit status for a failure of ketch itself, as distinct from the program's (Docker's)."""
 
@@ -38,19 +44,20 @@ def in_words(error: BaseException, named: str = "") -> str:
 
 
 def spelt_out(text: str) -> str:
-    """Returns text for people with control characters, but for tab and newline, as escapes.
+    """Returns text for people in which nothing speaks to a terminal, nor hides from its reader.
 
-    Those that turn the direction of writing around are among them.
+    All that is neither a letter, a sign nor a space stands as an escape, but for tab and newline:
+    controls, what turns the direction of writing around or is not seen, bytes that are no UTF-8
+    (surrogateescape), and what Python's table of characters does not know.
     """
     if text.isprintable():
         return text
-    controls = (*range(9), *range(11, 32), *range(127, 160))
-    table = {number: f"\\x{number:02x}" for number in controls}
-    # The same as bytes that are no UTF-8: surrogateescape.
-    table |= {0xDC00 + number: f"\\x{number:02x}" for number in range(128, 160)}
-    for number in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)):
-        table[number] = f"\\u{number:04x}"
-    return text.translate(table)
+    return "".join(one if one.isprintable() or one in _SPACES else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else ascii(character)[1:-1]
 
 
 def on_one_line(text: str) -> str:

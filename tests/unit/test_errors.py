@@ -97,3 +97,24 @@ def test_what_an_error_says_at_the_end_of_a_message() -> None:
     assert in_words(call) == "mount(/A on /B): Operation not permitted"
     assert in_words(TimeoutError("it took too long")) == "it took too long"
     assert in_words(ValueError("no number: 'x'")) == "no number: 'x'"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 字 👩\tand\nnext", "plain é 字 👩\tand\nnext"),
+        ("a\xa0b\u3000c", "a\xa0b\u3000c"),  # blanks of other scripts
+        ("\x1b[2J\x9b31m\x07\r\x7f\0", r"\x1b[2J\x9b31m\x07\r\x7f\x00"),
+        (b"raw\x9b\xe9".decode(errors="surrogateescape"), r"raw\x9b\xe9"),
+        ("\ud800", r"\ud800"),
+        # What turns the direction of writing around, and what nobody sees.
+        ("\u202egnp.exe\u2066\u200e\u200f\u061c", r"\u202egnp.exe\u2066\u200e\u200f\u061c"),
+        ("a\u200bb\ufeff\xad\u2060", r"a\u200bb\ufeff\xad\u2060"),
+        ("hidden\U000e0041", r"hidden\U000e0041"),
+        ("one\u2028two\u2029\x85\v\f", r"one\u2028two\u2029\x85\x0b\x0c"),
+    ],
+)
+def test_what_a_stranger_says_is_shown_and_not_obeyed(text: str, shown: str) -> None:
+    assert errors.spelt_out(text) == shown
+    assert errors.KetchError(text).message == shown
+    assert errors.on_one_line(text) == shown.replace("\t", r"\t").replace("\n", r"\n")

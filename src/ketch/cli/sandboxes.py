@@ -10,7 +10,7 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.session import Failure
 from ketch.cli.tables import table
 from ketch.engine.engine import Engine as Listing
-from ketch.errors import InvalidArgumentError, in_words, on_one_line
+from ketch.errors import InvalidArgumentError, in_words, on_one_line, spelt_out
 from ketch.library.engine import Engine
 from ketch.library.given import SECONDS_MAX
 from ketch.sandbox.egress.secret import Secret
@@ -176,7 +176,7 @@ def diff(settings: "Settings", arguments: list[str]) -> int:
                 f"conflict: {on_one_line(change.path)}: {on_one_line(change.conflict)}\n"
             )
         if change.text and not parsed.enabled("name-only"):
-            sys.stdout.write(_harmless(change.text))
+            sys.stdout.write(_shown(change.text))
         else:
             print(_line(change))
     return 0
@@ -343,11 +343,8 @@ def _line(change: "ProjectChange") -> str:
     return f"{shown}  ({on_one_line(change.refused)})" if change.refused else shown
 
 
-def _harmless(text: str) -> str:
-    """A difference as a terminal may be shown it: what would move the cursor is spelt out."""
-    if not sys.stdout.isatty():
-        return text.encode(errors="surrogateescape").decode(errors="replace")
-    return "".join(
-        letter if letter in "\n\t" or letter.isprintable() else ascii(letter)[1:-1]
-        for letter in text
-    )
+def _shown(text: str) -> str:
+    """A difference: spelt out for a terminal, and for a program as it is."""
+    if sys.stdout.isatty():
+        return spelt_out(text)
+    return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -5,6 +5,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from ketch.errors import on_one_line
+
 if TYPE_CHECKING:
     from ketch.sandbox.egress.passing import Direction
 
@@ -105,6 +107,5 @@ class Record:
 
 
 def printable(text: str) -> str:
-    """Text of a hostile program's, fit to be shown: bounded, and nothing that moves a cursor."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in shown[:_TEXT_MAX])
+    """Text of a hostile program's, fit to be shown: on one line, and bounded."""
+    return on_one_line(text[:_TEXT_MAX])
