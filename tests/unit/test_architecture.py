@@ -1,8 +1,10 @@
 """The house's rules, held by tools: form, types, import contracts, names."""
 
+import ast
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -51,3 +53,53 @@ def test_types_are_named_in_one_way_on_the_start_path_and_in_one_off_it() -> Non
         if (spare if is_off else usual) or "from __future__" in text:
             wrong.append(str(path))
     assert wrong == []
+
+
+# What a client of run and exec, a zygote, a monitor and ketch-oci load, and all that these import.
+START = (
+    "cgroups/*", "cli/execute", "cli/main", "cli/run", "engine/containers/containers",
+    "engine/home/*", "engine/logs/*", "engine/monitor/*", "engine/networks/networks",
+    "images/drivers", "runtime/*", "runtime/cli/*",
+)  # fmt: skip
+
+
+def test_records_have_their_fields_in_one_way_on_the_start_path_and_in_one_off_it() -> None:
+    """Written out, with slots, where a class more takes a start's time; else as dataclasses."""
+    source = CHECKOUT / "src" / "ketch"
+    trees = {path: ast.parse(path.read_text()) for path in source.rglob("*.py")}
+    on = {path for pattern in START for path in source.glob(f"{pattern}.py")}
+    ahead = list(on)
+    while ahead:
+        new = set(_loaded(source, trees[ahead.pop()])) & trees.keys() - on
+        on |= new
+        ahead += new
+    wrong = []
+    for path, tree in trees.items():
+        for record, has_slots in _records(tree):
+            if path not in on or not has_slots:
+                wrong.append(f"{path.relative_to(source)}: {record}")
+    assert wrong == []
+    assert len(on) > 150
+
+
+def _loaded(source: pathlib.Path, tree: ast.Module) -> Iterator[pathlib.Path]:
+    """What a module imports when it is loaded."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ketch"):
+            place = source.joinpath(*node.module.split(".")[1:])
+            yield from (place / f"{alias.name}.py" for alias in node.names)
+            yield place.with_suffix(".py")
+
+
+def _records(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """Classes that are written out to keep what they are given, and whether they have slots."""
+    for one in ast.walk(tree):
+        if not isinstance(one, ast.ClassDef):
+            continue
+        slots = any(ast.unparse(part).startswith("__slots__ =") for part in one.body)
+        for part in one.body:
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                given = [each.arg for each in part.args.args[1:] + part.args.kwonlyargs]
+                kept = [ast.unparse(each) for each in part.body]
+                if len(given) > 1 and sorted(kept) == sorted(f"self.{n} = {n}" for n in given):
+                    yield one.name, slots

@@ -6,6 +6,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.spec import certificates
 from ketch.spec.digits import decimal
@@ -20,6 +21,7 @@ _OWNERS_MODE = 0o600
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
 
 
+@dataclass
 class Tls:
     """The files of mutual TLS; all three, or none.
 
@@ -29,12 +31,9 @@ class Tls:
         key: its private key.
     """
 
-    __slots__ = ("authority", "certificate", "key")
-
-    def __init__(self, authority: str = "", certificate: str = "", key: str = "") -> None:
-        self.authority = authority
-        self.certificate = certificate
-        self.key = key
+    authority: str = ""
+    certificate: str = ""
+    key: str = ""
 
     def context(self) -> "ssl.SSLContext":
         """Returns what makes a connection prove who it is.

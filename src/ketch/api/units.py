@@ -5,6 +5,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from ketch.api.listeners import group_id
+from ketch.dataclass import dataclass
 from ketch.engine.home import offers, places
 from ketch.errors import PermissionDeniedError, UnavailableError
 
@@ -61,6 +62,7 @@ WantedBy={target}
 """
 
 
+@dataclass
 class Manager:
     """Which systemd the units are for: the machine's, or an ordinary user's own.
 
@@ -73,21 +75,12 @@ class Manager:
         command: how it is told of new units.
     """
 
-    def __init__(
-        self,
-        directory: str,
-        usual: tuple[str, str],
-        socket: str,
-        ordering: str,
-        target: str,
-        command: str,
-    ) -> None:
-        self.directory = directory
-        self.usual = usual
-        self.socket = socket
-        self.ordering = ordering
-        self.target = target
-        self.command = command
+    directory: str
+    usual: tuple[str, str]
+    socket: str
+    ordering: str
+    target: str
+    command: str
 
 
 def manager(settings: "Settings", group: str) -> Manager:

@@ -5,6 +5,7 @@ A table that another module has is named here, and loaded when it is asked for: 
 
 import os
 
+from ketch.dataclass import dataclass
 from ketch.engine.records import states
 from ketch.spec import endpoints, restart
 from ketch.spec import reference as references
@@ -23,6 +24,7 @@ NO_FILES = 4
 DIRECTORIES = 16
 
 
+@dataclass
 class Place:
     """Where the cursor is on a command line.
 
@@ -34,21 +36,11 @@ class Place:
         word: what is already there of the flag's value, or of the argument.
     """
 
-    __slots__ = ("arguments", "command", "given", "settings", "word")
-
-    def __init__(
-        self,
-        settings: "Settings",
-        command: "Command",
-        given: dict[str, str],
-        arguments: list[str],
-        word: str,
-    ) -> None:
-        self.settings = settings
-        self.command = command
-        self.given = given
-        self.arguments = arguments
-        self.word = word
+    settings: "Settings"
+    command: "Command"
+    given: dict[str, str]
+    arguments: list[str]
+    word: str
 
     @property
     def name(self) -> str:

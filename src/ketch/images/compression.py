@@ -4,6 +4,7 @@ The libraries are loaded with the first stream of their format, because a contai
 ``ketch.images`` and unpacks nothing.
 """
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError
 
 TYPE_CHECKING = False
@@ -254,6 +255,7 @@ def _too_large(limit_bytes: int) -> InvalidArgumentError:
     )
 
 
+@dataclass
 class _Format:
     """How one format is decoded.
 
@@ -263,17 +265,9 @@ class _Format:
         input_bytes: how much input it may be given at once.
     """
 
-    __slots__ = ("decoder", "errors", "input_bytes")
-
-    def __init__(
-        self,
-        decoder: "Callable[[], _Decoder]",
-        errors: type[Exception],
-        input_bytes: int = 1 << 16,
-    ) -> None:
-        self.decoder = decoder
-        self.errors = errors
-        self.input_bytes = input_bytes
+    decoder: "Callable[[], _Decoder]"
+    errors: type[Exception]
+    input_bytes: int = 1 << 16
 
 
 class _ZstdMember:

@@ -15,6 +15,8 @@ CLONE_PIDFD = 0x00001000
 CLONE_PARENT = 0x00008000
 CLONE_INTO_CGROUP = 0x200000000
 
+_CREDENTIALS = struct.Struct("iII")  # struct ucred
+
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
@@ -179,6 +181,13 @@ def exec_descriptor(descriptor: int, arguments: list[str], environment: dict[str
     libc.syscall(
         "execveat", arguments[0], descriptor, b"", argv, envp, ctypes.c_int(libc.AT_EMPTY_PATH)
     )
+
+
+def peer(connection: "_socket.socket") -> tuple[int, int, int]:
+    """Who made, or listened for, a connection: pid, user and group, by SO_PEERCRED of unix(7)."""
+    credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, group = _CREDENTIALS.unpack(credentials)
+    return pid, user, group
 
 
 def rights(*descriptors: int) -> list[tuple[int, int, bytes]]:

@@ -16,11 +16,12 @@ import contextlib
 import os
 import resource
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
+from ketch.dataclass import dataclass
+from ketch.linux import process
 from ketch.network import dns, dns_message, nameserver
 from ketch.network.forwarding import (
     SERVERS_MAX,
@@ -50,6 +51,7 @@ _ANSWERS_MAX = 256
 _KEPT_BYTES_MAX = 512
 
 
+@dataclass
 class Directories:
     """What the engine knows and this process asks it for at each question.
 
@@ -58,13 +60,8 @@ class Directories:
         servers: the addresses that ``--dns`` named for a container's id.
     """
 
-    __slots__ = ("names", "servers")
-
-    def __init__(
-        self, names: Callable[[], dns.Directory], servers: Callable[[str], Sequence[str]]
-    ) -> None:
-        self.names = names
-        self.servers = servers
+    names: Callable[[], dns.Directory]
+    servers: Callable[[str], Sequence[str]]
 
 
 class HostServers:
@@ -209,9 +206,7 @@ class Resolver:
         except OSError:  # it has left again
             return
         connection.setblocking(False)
-        _pid, user, _group = struct.unpack(
-            "iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        )
+        _pid, user, _group = process.peer(connection)
         if user != os.getuid():
             connection.close()
             return

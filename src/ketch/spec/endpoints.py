@@ -22,6 +22,8 @@ _MAC_DIGITS = 12
 class _Attachment:
     """One ``--network``: a network, and what the container wants to be there."""
 
+    __slots__ = ("endpoint", "ipam", "network")
+
     def __init__(self, network: str) -> None:
         self.network = network
         self.endpoint: EndpointSettings = {}

@@ -42,6 +42,8 @@ def mount(text: str, directory: str = "") -> "Mount":
 class _Reader:
     """Takes the fields of one ``--mount``."""
 
+    __slots__ = ("bind", "directory", "given", "id_map", "image", "mount", "tmpfs", "volume")
+
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.mount: Mount = {"Type": "volume"}

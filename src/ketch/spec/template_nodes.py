@@ -3,6 +3,7 @@
 Each node knows the text that it came from, since Go's errors quote it.
 """
 
+from ketch.dataclass import dataclass, field
 from ketch.errors import InvalidArgumentError
 from ketch.spec.template_functions import (
     FUNCTIONS,
@@ -230,22 +231,22 @@ class Pipeline(Node):
             state.assign(name, value)
 
 
+@dataclass
 class Text:
     """What stands outside of actions."""
 
-    def __init__(self, content: str) -> None:
-        self.content = content
+    content: str
 
     def run(self, state: State, _dot: object) -> None:
         """Execute."""
         state.output.append(self.content)
 
 
+@dataclass
 class Print:
     """``{{pipeline}}``."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    pipeline: Pipeline
 
     def run(self, state: State, dot: object) -> None:
         """Execute."""
@@ -254,22 +255,22 @@ class Print:
             state.output.append(text(value))
 
 
+@dataclass
 class Jump:
     """``{{break}}`` and ``{{continue}}``."""
 
-    def __init__(self, kind: type[Exception]) -> None:
-        self.kind = kind
+    kind: type[Exception]
 
     def run(self, _state: State, _dot: object) -> None:
         """Execute."""
         raise self.kind
 
 
+@dataclass
 class Sequence:
     """Nodes, one after the other."""
 
-    def __init__(self, parts: "list[Any]") -> None:
-        self.parts = parts
+    parts: "list[Any]"
 
     def run(self, state: State, dot: object) -> None:
         """Execute."""
@@ -277,14 +278,14 @@ class Sequence:
             part.run(state, dot)
 
 
+@dataclass
 class Branch:
     """``if`` and ``with``: the latter also moves the dot."""
 
-    def __init__(self, pipeline: Pipeline, body: Sequence, other: Sequence, *, moves: bool) -> None:
-        self.pipeline = pipeline
-        self.body = body
-        self.other = other
-        self.moves = moves
+    pipeline: Pipeline
+    body: Sequence
+    other: Sequence
+    moves: bool = field(kw_only=True)
 
     def run(self, state: State, dot: object) -> None:
         """Execute."""
@@ -297,13 +298,13 @@ class Branch:
         del state.variables[depth:]
 
 
+@dataclass
 class Range:
     """``{{range pipeline}}``."""
 
-    def __init__(self, pipeline: Pipeline, body: Sequence, other: Sequence) -> None:
-        self.pipeline = pipeline
-        self.body = body
-        self.other = other
+    pipeline: Pipeline
+    body: Sequence
+    other: Sequence
 
     def run(self, state: State, dot: object) -> None:
         """Execute."""

@@ -22,6 +22,8 @@ class Part:
             part is the ``(.*/)?`` that Docker makes of ``**/``.
     """
 
+    __slots__ = ("ending", "kind", "repeated")
+
     def __init__(self, kind: "Kind", *, repeated: bool = False, ending: str = "") -> None:
         self.kind = kind
         self.repeated = repeated
@@ -30,6 +32,8 @@ class Part:
 
 class Text:
     """A text, and where patterns match in it. Bit n stands for the place before character n."""
+
+    __slots__ = ("_marks", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text

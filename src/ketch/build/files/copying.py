@@ -112,6 +112,7 @@ def copy_source(
         raise failure(error, "copy to", destination.path) from error
 
 
+@dataclass
 class _Place:
     """A directory that is being copied, below the one that the copy began in.
 
@@ -120,11 +121,8 @@ class _Place:
         above: the one that it is in; None for the first.
     """
 
-    __slots__ = ("above", "name")
-
-    def __init__(self, name: str, above: "_Place | None") -> None:
-        self.name = name
-        self.above = above
+    name: str
+    above: "_Place | None"
 
     def names(self) -> list[str]:
         """Returns the way here."""

@@ -10,6 +10,7 @@ import posixpath
 import stat
 import time
 
+from ketch.dataclass import dataclass
 from ketch.engine.files import filesystem, telling
 from ketch.engine.records import events
 from ketch.engine.user_namespaces import of_process as ids_of_process
@@ -45,6 +46,7 @@ _GO_KINDS = {
 _GO_BITS = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
 
 
+@dataclass
 class PathStat:
     """What is at a path in a container.
 
@@ -54,12 +56,9 @@ class PathStat:
         link_target: where a symlink leads in the end, from the root on; else empty.
     """
 
-    __slots__ = ("link_target", "name", "status")
-
-    def __init__(self, name: str, status: os.stat_result, link_target: str = "") -> None:
-        self.name = name
-        self.status = status
-        self.link_target = link_target
+    name: str
+    status: os.stat_result
+    link_target: str = ""
 
     @property
     def is_directory(self) -> bool:

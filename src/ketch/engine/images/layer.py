@@ -1,10 +1,13 @@
 """A layer of the store."""
 
+from ketch.dataclass import dataclass
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.spec.image import Descriptor
 
 
+@dataclass
 class Layer:
     """A layer that is in the store, as a blob and unpacked.
 
@@ -15,12 +18,7 @@ class Layer:
         size_bytes: bytes of its files' content.
     """
 
-    __slots__ = ("chain_id", "descriptor", "diff_id", "size_bytes")
-
-    def __init__(
-        self, descriptor: "Descriptor", diff_id: str, chain_id: str, size_bytes: int
-    ) -> None:
-        self.descriptor = descriptor
-        self.diff_id = diff_id
-        self.chain_id = chain_id
-        self.size_bytes = size_bytes
+    descriptor: "Descriptor"
+    diff_id: str
+    chain_id: str
+    size_bytes: int

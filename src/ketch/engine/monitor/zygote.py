@@ -11,7 +11,6 @@ import errno
 import gc
 import os
 import select
-import struct
 import sys
 from contextlib import suppress
 
@@ -131,8 +130,7 @@ def _fork_for(listener: _socket.socket, serve: "Serve") -> None:
         return
     connection = _socket.socket(fileno=descriptor)
     try:
-        credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        _pid, user, _group = struct.unpack("iii", credentials)
+        _pid, user, _group = process.peer(connection)
         if user == os.getuid() and os.fork() == 0:
             _become_monitor(connection, listener, serve)
     except OSError as error:

@@ -9,6 +9,7 @@ import time
 
 from ketch.engine.requests import wire
 from ketch.errors import KetchError, StartError
+from ketch.linux import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ class Client:
         Raises:
             StartError: it has ended.
         """
-        credentials = self._connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        pid, _user, _group = struct.unpack("iii", credentials)
+        pid, _user, _group = process.peer(self._connection)
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:

@@ -16,6 +16,7 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING
 
+from ketch.dataclass import dataclass
 from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.linux.scopes import owned
 from ketch.spec.reference import DEFAULT_DOMAIN
@@ -34,6 +35,7 @@ _TOKEN_USER = "<token>"  # the helpers' word for: the secret is an identity toke
 _NOT_FOUND = "credentials not found in native keychain"
 
 
+@dataclass
 class Credentials:
     """What a user can show to a registry; all empty for somebody unknown.
 
@@ -44,15 +46,10 @@ class Credentials:
         registry_token: a token to be shown as it is.
     """
 
-    __slots__ = ("identity_token", "password", "registry_token", "user")
-
-    def __init__(
-        self, user: str = "", password: str = "", identity_token: str = "", registry_token: str = ""
-    ) -> None:
-        self.user = user
-        self.password = password
-        self.identity_token = identity_token
-        self.registry_token = registry_token
+    user: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
 
     def __bool__(self) -> bool:
         """Whether there is anything to show."""

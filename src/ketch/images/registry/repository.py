@@ -11,6 +11,7 @@ from hashlib import new as new_hash
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
+from ketch.dataclass import dataclass
 from ketch.errors import (
     DigestMismatchError,
     KetchError,
@@ -65,6 +66,7 @@ class Document(NamedTuple):
     content: bytes
 
 
+@dataclass
 class Upload:
     """A place for a blob on its way to a registry.
 
@@ -73,11 +75,8 @@ class Upload:
         minimum_bytes: the least that a chunk may hold; 0 where the registry does not say.
     """
 
-    __slots__ = ("minimum_bytes", "url")
-
-    def __init__(self, url: str, minimum_bytes: int) -> None:
-        self.url = url
-        self.minimum_bytes = minimum_bytes
+    url: str
+    minimum_bytes: int
 
 
 class Repository:

@@ -10,7 +10,6 @@ import errno
 import os
 import select
 import signal
-import struct
 import sys
 import time
 from ipaddress import ip_address
@@ -104,8 +103,8 @@ class Service:
         with suppress(OSError):  # it has left again
             descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
             client = _socket.socket(fileno=descriptor)
-            credentials = client.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-            if struct.unpack("iii", credentials)[1] != os.getuid():
+            _pid, user, _group = process.peer(client)
+            if user != os.getuid():
                 client.close()
                 return
             client.setblocking(False)

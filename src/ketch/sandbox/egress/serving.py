@@ -11,7 +11,6 @@ import json
 import os
 import select
 import socket
-import struct
 import sys
 import threading
 from typing import TYPE_CHECKING, TypedDict
@@ -122,8 +121,8 @@ def _converse(relay: Relay, listener: socket.socket, told: Told) -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.settimeout(_SECONDS)
-                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-                if struct.unpack("iii", credentials)[1] != os.getuid():
+                _pid, user, _group = process.peer(connection)
+                if user != os.getuid():
                     continue
                 data = b""
                 while piece := connection.recv(_QUESTION_BYTES_MAX):
