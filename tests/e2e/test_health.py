@@ -92,6 +92,33 @@ def test_an_image_alone_cannot_have_many_checks(
         ketch("rmi", "-f", "hostile:1")
 
 
+@pytest.mark.root_engine("an ordinary user has a control group only where one is delegated")
+def test_what_checks_and_execs_take_is_charged_to_the_container(
+    ketch: Engine, run_name: str
+) -> None:
+    """Processor, disk and memory: they are in all of its control groups from their first step on.
+
+    A group that is not the container's would not be the root of what it sees.
+    """
+    usage = ("sh", "-c", "cd /sys/fs/cgroup; cat cpuacct/cpuacct.usage 2>/dev/null ||"
+             " sed -n 's/usage_usec \\(.*\\)/\\1000/p' cpu.stat")  # fmt: skip
+    burn = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; cat /proc/self/cgroup"
+    ketch.ok("run", "-d", "--name", run_name, "--health-cmd", burn, "--health-interval", "1s",
+             "--health-start-interval", "1s", "busybox", "sleep", "1000")  # fmt: skip
+    try:
+        (first, *_) = checked(ketch, run_name, 1, 60)
+        seen = str(first["Output"]).split()
+        assert seen
+        assert all(line.endswith(":/") for line in seen), seen
+        after_check = int(ketch.ok("exec", run_name, *usage))
+        assert after_check > 50_000_000  # nanoseconds; the program itself sleeps
+        seen = ketch.ok("exec", run_name, "sh", "-c", burn).split()
+        assert all(line.endswith(":/") for line in seen), seen
+        assert int(ketch.ok("exec", run_name, *usage)) > after_check + 50_000_000
+    finally:
+        ketch.ok("rm", "-f", run_name)
+
+
 @pytest.mark.ketch_only("of ketch's own bounds")
 @pytest.mark.parametrize(
     ("config", "words"),

@@ -58,6 +58,38 @@ def test_ambient_capabilities_are_the_configurations(
     assert fields(ambient.ok("exec", "c", *STATUS), "CapAmb") == {"CapAmb": 0}
 
 
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+@pytest.mark.parametrize("user", [{"uid": 0, "gid": 0}, {"uid": 1000, "gid": 7}])
+def test_the_callers_groups_are_not_the_containers(
+    runtime: Engine, bundle: Bundle, user: dict[str, int]
+) -> None:
+    """Where the configuration adds none, there are none: what the caller has opens files."""
+    belonging = Engine(runtime.name, ["setpriv", "--groups", "5,6", *runtime.prefix])
+    words = ("grep", "Groups", "/proc/self/status")
+    assert belonging.ok("run", "-b", bundle(*words, user=user), "c").split() == ["Groups:"]
+    assert oci.quietly(belonging, "run", "-d", "-b", bundle("sleep", "100", user=user), "c") == 0
+    assert belonging.ok("exec", "c", *words).split() == ["Groups:"]
+
+
+@pytest.mark.parametrize("call", ["setresuid", "setresgid"])
+def test_a_filter_that_says_that_ids_were_changed_is_not_believed(
+    ketch_oci: str, bundle: Bundle, tmp_path: pathlib.Path, call: str
+) -> None:
+    """Charliecloud's and mmdebstrap's say so to the programs beneath them, which stay root."""
+    from ketch.linux import seccomp
+    from ketch.runtime.libseccomp import Libseccomp
+
+    rule: Any = {"names": [call], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}
+    lying = Libseccomp().compile({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+    done = subprocess.run(
+        [ketch_oci, "--root", str(tmp_path / "state"), "run", "-b",
+         bundle("id", user={"uid": 1000, "gid": 1000}), "c"],
+        check=False, capture_output=True, text=True, preexec_fn=lambda: seccomp.load(lying),
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert (done.stdout, "process.user" in done.stderr) == ("", True)
+
+
 def test_a_working_directory_outside_of_the_root(runtime: Engine, bundle: Bundle) -> None:
     """CVE-2024-21626, by a directory that was even given to the process on purpose."""
     assert oci.quietly(runtime, "run", "-d", "-b", bundle("sleep", "100"), "c") == 0

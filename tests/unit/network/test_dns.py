@@ -49,6 +49,26 @@ def test_a_link_is_known_to_its_owner_alone() -> None:
     assert told(DB, "database") is None
 
 
+def test_a_link_tells_of_no_other_network() -> None:
+    """Not even of one that both are on, but by another one's link: links are a network's own."""
+    both = dns.Directory([
+        dns.Endpoint(WEB, "back", ["web"], [IPv4Address("10.1.0.2")], links={"database": DB}),
+        dns.Endpoint(DB, "back", ["db"], [IPv4Address("10.1.0.3")]),
+        dns.Endpoint(DB, "secret", ["db"], [IPv4Address("10.9.0.3")]),
+    ])  # fmt: skip
+    assert both.addresses(WEB, "database") == [IPv4Address("10.1.0.3")]
+
+
+def test_questions_of_another_class_or_with_odd_labels_are_no_containers() -> None:
+    question = dnslib.DNSRecord.question("db", "A").pack()
+    assert dns.Query(question).answer(directory(), WEB) is not None
+    chaos = question[:-1] + b"\3"  # version.bind and the like: RFC 4892
+    assert dns.Query(chaos).answer(directory(), WEB) is None
+    # One label "db.back", which is no name of two.
+    one = question.replace(b"\2db\0", b"\7db.back\0")
+    assert dns.Query(one).answer(directory(), WEB) is None
+
+
 def test_a_container_finds_itself_on_its_first_network() -> None:
     assert told(WEB, "web") == ["10.0.0.2"]
     assert told(WEB, "web.back") == ["10.1.0.2"]
