@@ -52,10 +52,21 @@ def open_unchangeable() -> int:
     Returns:
         A descriptor, close-on-exec, which the caller owns; -1 where the caller may not mount, and
         so is not the device's owner either.
+
+    Raises:
+        UnavailableError: the host's ``/dev/null`` is closed to the caller.
     """
     try:
         tree = clone()
     except PermissionError:
         return -1
     with owned(tree):
-        return os.open(f"/proc/self/fd/{tree}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return os.open(f"/proc/self/fd/{tree}", os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError as error:
+            # Root itself is refused nothing; so this is root of a user namespace, or nobody's.
+            mode = os.fstat(tree).st_mode & 0o7777
+            raise UnavailableError(
+                f"/dev/null has mode {mode:04o}, by which not everybody can use it",
+                "open it again: chmod 666 /dev/null",
+            ) from error

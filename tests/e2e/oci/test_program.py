@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -200,3 +201,18 @@ def test_what_a_debug_log_says(
     for line in (*words, "setns_init: about to exec"):
         assert any(level in said and line in said for said in err.splitlines()), line
     assert runtime("exec", "c", "true").err == ""
+
+
+def test_a_null_device_that_is_closed(
+    ketch_oci: str, bundle: Bundle, tmp_path: pathlib.Path
+) -> None:
+    """Which root does not notice, and root of a user namespace does."""
+    closed = tmp_path / "null"
+    os.mknod(closed, stat.S_IFCHR, os.makedev(1, 3))
+
+    prefix = ["unshare", "--mount", "sh", "-c", f'mount --bind {closed} /dev/null && exec "$@"',
+              "sh", ketch_oci, "--root", str(tmp_path / "state")]  # fmt: skip
+    result = Engine("ketch-oci", prefix)("run", "-b", bundle("true", change=in_user_namespace), "c")
+    assert result.status == 1
+    assert "/dev/null has mode 0000, by which not everybody can use it" in result.err
+    assert "chmod 666 /dev/null" in result.err
