@@ -1,6 +1,7 @@
 """A disk that is full: what frees it works while others fill it, and what it says is true."""
 
 import contextlib
+import json
 import os
 import pathlib
 import sqlite3
@@ -110,6 +111,38 @@ def test_what_frees_the_disk_works(small: tuple[Engine, pathlib.Path]) -> None:
     for file in (disk / "taken").iterdir():
         file.unlink()
     assert engine.ok("run", "--rm", "--network", "none", "busybox", "echo", "room") == "room"
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_entries_that_a_log_loses_are_counted(
+    small: tuple[Engine, pathlib.Path], driver: str
+) -> None:
+    engine, disk = small
+    script = "until [ -e /dev/shm/go ]; do sleep 0.1; done; seq 30000; exec sleep 1000"
+    engine.ok("run", "-d", "--network", "none", "--name", "talks", "--log-driver", driver,
+              "busybox", "sh", "-c", script)  # fmt: skip
+    shown = ["inspect", "-f", "{{.State.LogEntriesLost}}", "talks"]
+    assert engine.ok(*shown) in {"", "0"}
+    with full(disk):
+        engine.ok("exec", "talks", "touch", "/dev/shm/go")
+        deadline = time.monotonic() + 60
+        while "sleep 1000" not in engine.ok("top", "talks"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        while not (lost := engine.ok(*shown)).isdecimal() or lost == "0":  # while it is full
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    subprocess.run(["rm", "-r", disk / "taken"], check=True)
+    engine.ok("stop", "-t", "0", "talks")
+    lost = engine.ok(*shown)
+    (ended,) = engine.ok("events", "--since", "0", "--until", str(int(time.time()) + 1),
+                         "--filter", "event=die", "--format", "{{json .Actor.Attributes}}",
+                         ).splitlines()  # fmt: skip
+    assert json.loads(ended)["logEntriesLost"] == lost
+    told = [line for line in engine("logs", "talks").err.splitlines() if "were lost here" in line]
+    kept = engine.ok("logs", "talks").splitlines()
+    assert sum(int(line.split()[1]) for line in told) == int(lost)
+    assert len(kept) + int(lost) == 30000
 
 
 def test_an_end_that_cannot_be_recorded_is_told_all_the_same(

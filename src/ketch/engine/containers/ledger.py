@@ -331,6 +331,7 @@ class Ledger:
         oom_killed: bool,
         finished_ns: int,
         restarting: bool = False,
+        log_entries_lost: int = 0,
     ) -> None:
         """Record that the program ended.
 
@@ -344,6 +345,7 @@ class Ledger:
             oom_killed: whether the kernel killed one of its processes for want of memory.
             finished_ns: when it ended, in nanoseconds since the epoch.
             restarting: whether the keeper is going to start it again.
+            log_entries_lost: how many its log has lost for want of room, told where there are any.
 
         Raises:
             NotFoundError: the container is gone.
@@ -364,9 +366,10 @@ class Ledger:
             rows.update(connection, container_id, columns)
             rows.end_sessions(connection, container_id)
             ran_seconds = max(0, finished_ns - container.started_ns) // 10**9
+            losses = {"logEntriesLost": str(log_entries_lost)} if log_entries_lost else {}
             rows.record_event(
                 connection, "die", container,
-                exitCode=str(exit_status), execDuration=str(ran_seconds),
+                exitCode=str(exit_status), execDuration=str(ran_seconds), **losses,
             )  # fmt: skip
 
     def note_health(

@@ -10,7 +10,7 @@ loaded here, in the process that monitors are forked from, and so are there once
 
 import os
 
-from ketch.engine.logs import json_file, local, remote, tags
+from ketch.engine.logs import files, json_file, local, remote, tags
 from ketch.spec import log_drivers
 
 TYPE_CHECKING = False
@@ -103,6 +103,12 @@ def reader(container: "Container", directory: str) -> "Reader":
     if driver == log_drivers.NONE or options.get("cache-disabled", "") in {"true", "1"}:
         raise UnsupportedError("configured logging driver does not support reading")
     return reading.Reader(_local_path(directory), reading.Local())
+
+
+def lost(container: "Container", directory: str) -> int:
+    """Returns how many entries a container's log has lost for want of room on its disk."""
+    is_json = config(container)["Type"] == log_drivers.JSON_FILE
+    return files.lost(directory if is_json else os.path.dirname(_local_path(directory)))
 
 
 def details(attributes: "Mapping[str, str]") -> str:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _LOST = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOENT}
 _LOST_TEXT = b"ketch: %d entries of this log were lost here, for want of room on its disk"
+# An attribute of the log's directory: it takes no block of a full disk, and lasts as the log does.
+_LOST_ATTRIBUTE = "user.ketch.lost"
 _COPY_BYTES = 64 * 1024
 _GZIP = 31  # zlib's window bits for a gzip header and trailer
 _NICE = 10
@@ -52,8 +54,8 @@ class Files:
     """
 
     __slots__ = (
-        "_compressor", "_descriptor", "_form", "_path", "_rotation", "_size_bytes", "last", "lost",
-        "lost_bytes",
+        "_compressor", "_descriptor", "_form", "_path", "_rotation", "_size_bytes", "_uncounted",
+        "last", "lost", "lost_bytes",
     )  # fmt: skip
 
     def __init__(self, path: str, rotation: "Rotation", form: "Form") -> None:
@@ -62,6 +64,7 @@ class Files:
         self.lost = 0
         self._rotation = rotation
         self._compressor = 0
+        self._uncounted = 0
         self.lost_bytes = 0
         self._descriptor = _open(path)
         self._size_bytes = os.fstat(self._descriptor).st_size
@@ -93,11 +96,24 @@ class Files:
             # what does not fit is lost, whole entries.
             os.ftruncate(self._descriptor, self._size_bytes)
             pieces = pieces[1:] if told else pieces
-            self.lost += self._form.count(pieces)
+            entries = self._form.count(pieces)
+            self.lost += entries
+            self._count(entries)
             self.lost_bytes += sum(map(len, pieces))
         else:
             self._size_bytes += size_bytes
             self.lost -= told
+            if self._uncounted:
+                self._count(0)
+
+    def _count(self, entries: int) -> None:
+        """Count entries that were lost where others look; later, where that cannot be now."""
+        self._uncounted += entries
+        directory = os.path.dirname(self._path)
+        with contextlib.suppress(OSError):
+            count = lost(directory) + self._uncounted
+            os.setxattr(directory, _LOST_ATTRIBUTE, b"%d" % count)
+            self._uncounted = 0
 
     def truncate(self, size_bytes: int) -> None:
         """Take away what a writer that was killed left unfinished at the end."""
@@ -176,6 +192,14 @@ class Files:
             pass  # somebody else has waited for it
         self._compressor = 0
         return True
+
+
+def lost(directory: str) -> int:
+    """Returns how many entries of the log in a directory were ever lost for want of room."""
+    try:
+        return int(os.getxattr(directory, _LOST_ATTRIBUTE))
+    except (OSError, ValueError):  # none, or a file system without attributes
+        return 0
 
 
 def compress(path: str) -> None:

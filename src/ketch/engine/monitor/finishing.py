@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 
 from ketch import cgroups
-from ketch.engine import mishaps
+from ketch.engine import logs, mishaps
 from ketch.engine.containers import releasing, restarts, unrecorded
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
@@ -70,6 +70,9 @@ def finish(
             oom_killed=ended.oom_killed,
             finished_ns=ended.finished_ns,
             restarting=restarting,
+            log_entries_lost=logs.lost(
+                container, engine.settings.container_directory(container.id)
+            ),
         )
         if not restarting and (orphaned or (container.auto_remove and container.on_end != "keep")):
             _remove(engine, container.id)

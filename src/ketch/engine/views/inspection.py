@@ -3,9 +3,8 @@
 import json
 import time
 
-from ketch.engine import user_namespaces
+from ketch.engine import logs, user_namespaces
 from ketch.engine.configuration import sharing
-from ketch.engine.logs import log_path
 from ketch.engine.networks import settings
 from ketch.engine.records import links, states
 from ketch.engine.views import listing, sizes, summary
@@ -104,12 +103,12 @@ def document(engine: "Engine", container: "Container", *, sized: bool = False) -
             "Created": rfc3339(container.created_ns),
             "Path": record.get("Path", ""),
             "Args": record.get("Args", []),
-            "State": _state(container),
+            "State": _state(engine, container),
             "Image": container.image_id,
             "ResolvConfPath": f"{named}/resolv.conf",
             "HostnamePath": f"{named}/hostname",
             "HostsPath": f"{named}/hosts",
-            "LogPath": log_path(container, directory),
+            "LogPath": logs.log_path(container, directory),
             "Name": f"/{container.name}",
             "RestartCount": container.restart_count,
             "Driver": snapshotter.name,
@@ -145,8 +144,9 @@ def _sizes(engine: "Engine", container: "Container") -> dict[str, int]:
     return {"SizeRw": own, "SizeRootFs": whole}
 
 
-def _state(container: "Container") -> Struct:
+def _state(engine: "Engine", container: "Container") -> Struct:
     status = container.status
+    lost = logs.lost(container, engine.settings.container_directory(container.id))
     return Struct(
         {
             "Status": status,
@@ -161,8 +161,10 @@ def _state(container: "Container") -> Struct:
             "StartedAt": _moment(container.started_ns),
             "FinishedAt": _moment(container.finished_ns),
             **({"Health": _health(container.health)} if container.health else {}),
+            # Not of Docker's.
+            **({"LogEntriesLost": lost} if lost else {}),
         },
-        optional={"Health": None},
+        optional={"Health": None, "LogEntriesLost": 0},
     )
 
 
