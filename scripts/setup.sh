@@ -94,7 +94,7 @@ run_packages() {
 make_peers_tree() {
     tree=.cache/peers-trixie
     packages=docker.io,docker-cli,docker-buildx,docker-compose,podman,buildah,runc,crun,criu,passt
-    packages=$packages,containerd,skopeo,umoci,iptables,nftables,iproute2,conntrack,uidmap
+    packages=$packages,containerd,containernetworking-plugins,skopeo,umoci,iptables,nftables,iproute2,conntrack,uidmap
     packages=$packages,netavark,aardvark-dns,procps,kmod,fuse-overlayfs,ca-certificates,python3,libseccomp2
     [ "$(cat "$tree.packages" 2>/dev/null)" != "$packages" ] || return 0
     say "making a tree of Debian 13 with docker, podman and others of today (once, two minutes)"

@@ -16,6 +16,7 @@ LONG = (
     "tests/e2e/test_supervision.py",
     "tests/e2e/test_debian.py",
     "tests/e2e/test_registry.py",
+    "tests/e2e/oci/test_cri.py",
     "tests/e2e/test_images.py",
     "tests/e2e/test_watching.py",
     "tests/e2e/api/test_testcontainers.py",

@@ -194,7 +194,7 @@ def docker(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 daemon.wait(30)
             daemon.kill()
-            _remove_cgroups(CGROUP)
+            remove_cgroups(CGROUP)
 
 
 @contextlib.contextmanager
@@ -236,8 +236,8 @@ def podman(
             yield engine
             engine("rm", "--force", "--all")
         finally:
-            _remove_cgroups("libpod_parent")
-            _remove_cgroups(CGROUP)
+            remove_cgroups("libpod_parent")
+            remove_cgroups(CGROUP)
 
 
 def _await_docker(engine: Engine, daemon: "subprocess.Popen[bytes]", log: pathlib.Path) -> None:
@@ -249,7 +249,8 @@ def _await_docker(engine: Engine, daemon: "subprocess.Popen[bytes]", log: pathli
         time.sleep(0.2)
 
 
-def _remove_cgroups(name: str) -> None:
+def remove_cgroups(name: str) -> None:
+    """Remove a cgroup that a peer's containers were in, and those below, once they are empty."""
     for parent in ["/sys/fs/cgroup", *map(str, pathlib.Path("/sys/fs/cgroup").iterdir())]:
         top = os.path.join(parent, name)
         for directory, _, _ in os.walk(top, topdown=False):
