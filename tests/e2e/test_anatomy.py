@@ -6,10 +6,13 @@ import pathlib
 import subprocess
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.support.commands import Engine
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
@@ -121,3 +124,25 @@ def test_what_does_not_run_is_told(ketch: Engine) -> None:
         assert document(ketch) == []
     finally:
         ketch.ok("rm", "still")
+
+
+def test_a_drawing_says_what_is_there(ketch: Engine, web: str) -> None:
+    (found,) = document(ketch, "web")
+    drawn = ketch.ok("ns", "--svg", "web")
+    words = [one.text for one in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
+    assert f"container web ({web[:12]})" in words
+    assert f"process {found['pid']} of the host" in words
+    for one in found["namespaces"]:
+        assert f"{one['kind']} namespace" in words
+        assert f"{one['inode']}: {one['whose']}" in words
+    (link,) = found["links"]
+    assert {link["interface"], link["peer"], link["bridge"]} <= {*words}
+    assert "127.0.0.1:18471/tcp" in words
+    assert f"to {found['ports'][0]['container']}" in words
+    assert words.count("/ lower: only read") == len(found["root"]["lower"])
+    assert any(word.startswith("memory: ") and word.endswith(" of 64MiB") for word in words if word)
+    for wrong in (["ns", "--svg"], ["ns", "--svg", "web", "web"], ["ns", "--svg", "--format=json"]):
+        refused = ketch(*wrong)
+        assert refused.status == 1
+        assert "--svg draws one container" in refused.err
+    assert "No such container" in ketch("ns", "--svg", "nobody").err

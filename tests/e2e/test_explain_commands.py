@@ -18,6 +18,8 @@ import pytest
 from tests.support.commands import Engine
 from tests.support.told import run_script, steps, values_of
 
+pytestmark = pytest.mark.root_engine("scripts do the same by hand, on the host")
+
 LIVES = "trap 'echo got' USR1; trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"
 
 

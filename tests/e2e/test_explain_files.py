@@ -21,6 +21,8 @@ from tests.support.commands import Engine
 from tests.support.registry import FakeRegistry, fake, require_token
 from tests.support.told import run_script, steps, values_of
 
+pytestmark = pytest.mark.root_engine("scripts do the same by hand, on the host")
+
 CHANGES = (
     "mkdir -p /made/deep; echo new > /made/deep/file; echo more >> /etc/passwd; rm /bin/vi;"
     " rm -r /home; mkdir /home; echo back > /home/again; ln -s file /made/link"

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ketch.cli.flags import Parsed
     from ketch.engine.settings import Settings
 
     Document = dict[str, Any]
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 NS = Command(
     "ketch ns [OPTIONS] [CONTAINER...]",
     "Show the namespaces, control groups, mounts and links that containers are made of",
-    (Flag("format", help="How to print it: 'text' or 'json'", default="text"),),
+    (
+        Flag("format", help="How to print it: 'text' or 'json'", default="text"),
+        Flag("svg", "", "bool", "Draw it instead: one container, as SVG"),
+    ),
 )
 _INDENT = "  "
 _WIDTH = 11
@@ -33,6 +37,8 @@ def ns(settings: "Settings", arguments: list[str]) -> int:
     form = parsed.text("format")
     if form not in {"text", "json"}:
         raise InvalidArgumentError(f"invalid --format: {form}", "text and json are known")
+    if parsed.enabled("svg"):
+        return _draw(settings, parsed)
     engine = Engine(settings)
     found, failed = [], False
     wanted = parsed.arguments or [one.id for one in engine.containers.list() if one.init_pid]
@@ -48,6 +54,25 @@ def ns(settings: "Settings", arguments: list[str]) -> int:
     else:
         print("\n\n".join(map(text, found)), end="\n" if found else "")
     return 1 if failed else 0
+
+
+def _draw(settings: "Settings", parsed: "Parsed") -> int:
+    """Write the drawing of one container.
+
+    Raises:
+        InvalidArgumentError: another number of containers is named, or --format as well.
+    """
+    if len(parsed.arguments) != 1 or "format" in parsed.given:
+        raise InvalidArgumentError(
+            "--svg draws one container, and has no other format",
+            "ketch ns --svg CONTAINER > container.svg",
+        )
+    from ketch.cli import drawing  # noqa: PLC0415 - seldom wanted
+
+    engine = Engine(settings)
+    found = anatomy.document(engine, engine.containers.find(parsed.arguments[0]))
+    sys.stdout.write(drawing.svg(found).encode("utf-8", "replace").decode())
+    return 0
 
 
 def text(found: "Document") -> str:
