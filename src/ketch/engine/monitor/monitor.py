@@ -91,7 +91,8 @@ class Monitor:
         self._made: _Made | None = None
         self._supervisor: Supervisor | None = None
         self._clients: list[Client] = []
-        self._await_names: list[Client] = []
+        # Who waits, each with whether the container's names were answered before.
+        self._await_names: list[tuple[Client, bool]] = []
         self._registering = self._missed = False
         self._failures = 0
         self._delay_ms = 0
@@ -323,13 +324,14 @@ class Monitor:
         assert self._made is not None
         assert self._supervisor is not None
         services = self._made.services
+        had_names = "resolver" in services
         if "uplink" in services:  # what it was for is no more
             del self._supervisor.watched[services["uplink"]]
             os.close(services.pop("uplink"))
-        elif "resolver" in services and not self._fields["home"]:
+        elif had_names and not self._fields["home"]:
             client.ended(0)
             return
-        self._await_names.append(client)
+        self._await_names.append((client, had_names))
         if not self._registering:
             self._begin_registering(self._supervisor)
 
@@ -339,7 +341,7 @@ class Monitor:
         except OSError as error:  # no memory, no process: until somebody asks again
             mishaps.note(f"have the names of {self._fields['container']} answered", error)
             while self._await_names:
-                self._await_names.pop().ended(1)
+                self._await_names.pop()[0].ended(1)
             return
         self._registering = True
         supervisor.watched[channel.fileno()] = lambda: self._registered(pid, channel)
@@ -373,9 +375,11 @@ class Monitor:
         if again:
             self._begin_registering(supervisor)
         while self._await_names and not (again and told is None):
-            client = self._await_names.pop()
+            client, had_names = self._await_names.pop()
             if told is None:
                 client.ended(1)
+            elif had_names:
+                client.ended(0)
             else:
                 client.started(str(self._fields["container"]))
 
