@@ -239,10 +239,16 @@ def test_without_it_containers_start_and_it_is_said_why(user: User) -> None:
     device.chmod(0o600)
     try:
         told = user.ketch("run", "--rm", "busybox", "echo", "here")
+        dockerfile = "FROM busybox\nRUN true\nRUN echo again"
+        built = user.ketch("build", "--no-cache", "-", stdin=dockerfile)
+        alone = user.ketch("build", "--no-cache", "--network", "none", "-", stdin=dockerfile)
     finally:
         device.chmod(0o666)
     assert (told.status, told.out) == (0, "here\n")
-    assert "/dev/net/tun is not this user's to open" in told.err
+    reason = "/dev/net/tun is not this user's to open"
+    assert reason in told.err
+    assert (built.status, built.err.count(reason)) == (0, 1), str(built)
+    assert (alone.status, reason in alone.err) == (0, False), str(alone)
 
 
 def _leading(user: User) -> dict[int, str]:

@@ -29,6 +29,7 @@ class Sandbox:
         named: whether the engine's name server answers in it.
         gateways: the host's addresses as they are reached from it.
         connections: how many TCP sockets are there while no step is.
+        warning: what it does without; empty mostly.
         is_used: whether a step has left more of them.
     """
 
@@ -37,6 +38,7 @@ class Sandbox:
     named: bool
     gateways: Sequence[str]
     connections: int
+    warning: str
     is_used: bool = False
 
     def close(self) -> None:

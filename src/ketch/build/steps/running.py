@@ -45,6 +45,7 @@ class Steps:
         self._forker = Forker(self._settings)
         self._networks = Networks(self._settings, request.network, request.add_hosts)
         self._lock = threading.Lock()
+        self._has_warned = False
         self._ending: list[socket.socket] = []
 
     def __enter__(self) -> "Steps":
@@ -92,6 +93,7 @@ class Steps:
         if self._network(step) != _OWN_NETWORK:
             return self._run(step, root, output, sources or {}, None, patience)
         sandbox = self._networks.take()
+        self._warn(sandbox, output)
         clean = False
         try:
             outcome = self._run(step, root, output, sources or {}, sandbox, patience)
@@ -99,6 +101,14 @@ class Steps:
         finally:
             self._networks.give_back(sandbox, clean=clean)
         return outcome
+
+    def _warn(self, sandbox: Sandbox, output: Output) -> None:
+        """Tell once what the build's network does without: a step may fail by that."""
+        with self._lock:
+            warning = sandbox.warning if not self._has_warned else ""
+            self._has_warned = self._has_warned or bool(warning)
+        if warning:
+            output(2, f"WARNING: {warning}\n".encode())
 
     def _network(self, step: graph.Run) -> graph.Network:
         """What a step reaches: what its instruction says, else what the build does."""

@@ -3,7 +3,8 @@
 The request is a JSON object: ``network``, a name or ``default``; ``hosts``, the ``--add-host``
 entries. The answer is the namespace's descriptor, and what is written to /etc/hosts and
 /etc/resolv.conf by: ``gateways``, the host's addresses for ``host-gateway``; ``named``, whether the
-engine's name server answers there; ``connections``, how many TCP sockets are ours.
+engine's name server answers there; ``connections``, how many TCP sockets are ours; ``warning``,
+what it does without, empty mostly.
 
 Who asked keeps the connection as long as anything is to run in the namespace. When it closes, by
 whatever end of its process, the links are cut off and the addresses given back.
@@ -88,6 +89,7 @@ def hold(client: "Client", engine: "Engine", asked: "Mapping[str, Any]") -> None
             "named": bool(wires.addresses),
             "gateways": wires.gateways,
             "connections": connections(sandbox.descriptor),
+            "warning": wires.warning,
         }
         client.hand_over(json.dumps(told).encode(), sandbox.descriptor)
         if way is not None and uplink.connection is not None:
