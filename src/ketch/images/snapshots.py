@@ -427,6 +427,31 @@ class Snapshotter(ABC):
                 if digests.valid(f"{algorithm}:{digits}"):
                     yield f"{algorithm}:{digits}"
 
+    def copies(self, chain_id: str) -> list[str]:
+        """Returns where a committed layer is with other owners: see ``shifted``."""
+        directory = self.path(chain_id)
+        return [f"{directory}/{name}" for name in _names(directory) if name.startswith("diff-")]
+
+    def unused_copies(self, directories: Iterable[str]) -> dict[str, list[str]]:
+        """Returns such copies that no root lies on, by chain ID.
+
+        Args:
+            directories: of all that was prepared, as given to ``prepare``.
+        """
+        used = {tree for directory in directories for tree in self._trees(directory)}
+        found: dict[str, list[str]] = {}
+        for chain_id in self.chain_ids():
+            if unused := [path for path in self.copies(chain_id) if path not in used]:
+                found[chain_id] = unused
+        return found
+
+    def remove_copy(self, path: str) -> None:
+        """Remove one of ``unused_copies``; ``lock.exclusive`` must be held."""
+        aside = self._new_path()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, aside)
+            remove_tree(aside)
+
     def remove(self, chain_id: str) -> None:
         """Remove a committed snapshot, if it is there; ``lock.exclusive`` must be held.
 
@@ -479,11 +504,14 @@ class Snapshotter(ABC):
         trees = [self._tree(chain_id) for chain_id in chain_ids]
         record_layers(directory, chain_ids)
         trees.insert(0, self._make_lowest(directory, bare=bare))
-        if ids is not None:
+        if ids is None:
+            return trees[-1]
+        from ketch.images import lock  # noqa: PLC0415 - few starts want it
+
+        with lock.shared(self.root):  # what nobody has yet must not be taken for unused
             shifted.make(trees, ids)
             shifted.record(directory, ids)
-            return shifted.path(trees[-1], ids)
-        return trees[-1]
+        return shifted.path(trees[-1], ids)
 
     def _make_lowest(self, directory: str, *, bare: bool) -> str:
         """Make what lies below all layers of a root that is prepared; returns where it is."""

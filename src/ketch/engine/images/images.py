@@ -28,7 +28,7 @@ from ketch.spec import reference as references
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from ketch.engine.images.removal import Events, Removal
@@ -429,10 +429,37 @@ class Images:
             blobs |= {image.id, image.manifest_digest}
             blobs |= {layer["digest"] for layer in manifest["layers"]}
             layers.update(image.chain_ids)
+        for directory in self._prepared():
+            layers.update(self.snapshotter.prepared_on(directory))
+        return blobs, layers
+
+    def unused_copies(self) -> "Mapping[str, Sequence[str]]":
+        """Returns layers' copies with other owners that no container has, by chain ID: paths."""
+        every = []
+        for directory in self._prepared():
+            mounted = [name for name in os.listdir(directory) if name.startswith("image-")]
+            every += [directory, *(f"{directory}/{name}" for name in mounted)]
+        return self.snapshotter.unused_copies(every)
+
+    def remove_unused_copies(self) -> int:
+        """Remove these; returns the bytes of the files in them.
+
+        While another process adds something nothing is removed.
+        """
+        freed = 0
+        with lock.exclusive(self.root) as alone:
+            if alone:
+                for chain_id, paths in self.unused_copies().items():
+                    for path in paths:
+                        self.snapshotter.remove_copy(path)
+                        freed += self.snapshotter.size_bytes(chain_id)
+        return freed
+
+    def _prepared(self) -> "Iterator[str]":
+        """Yield the directories of all containers, and of images that are mounted."""
         for place in (f"{self.root}/containers", f"{self.root}/mounts"):
             for name in os.listdir(place) if os.path.isdir(place) else ():
-                layers.update(self.snapshotter.prepared_on(f"{place}/{name}"))
-        return blobs, layers
+                yield f"{place}/{name}"
 
     def cached(self) -> set[str]:
         """Returns the chain IDs of the layers that the build cache keeps."""

@@ -72,7 +72,8 @@ def prune(
         every: whether named ones go too if no container uses them; else only dangling ones.
 
     Returns:
-        What happened, in order, as ``Images.remove`` tells it, and bytes of the deleted layers.
+        What happened, in order, as ``Images.remove`` tells it, and bytes of the deleted layers and
+        of copies of layers that no container has.
 
     Raises:
         InvalidArgumentError: a filter is unknown or malformed.
@@ -82,8 +83,10 @@ def prune(
     if dangling_only is None:
         dangling_only = not every
     until = _until(chosen)
+    snapshotter = images.snapshotter
     sizes = {
-        chain: images.snapshotter.size_bytes(chain) for chain in images.snapshotter.chain_ids()
+        chain: snapshotter.size_bytes(chain) * (1 + len(snapshotter.copies(chain)))
+        for chain in snapshotter.chain_ids()
     }
     users, found = images.users(), images.list()
     with images.removing() as removal:
@@ -97,6 +100,7 @@ def prune(
                 with contextlib.suppress(ConflictError, NotFoundError):
                     removal.remove(text)
     reclaimed = sum(sizes.get(name, 0) for what, name in removal.events if what == "Deleted")
+    reclaimed += images.remove_unused_copies()
     images.record_prune(reclaimed)
     return removal.events, reclaimed
 

@@ -30,7 +30,7 @@ def store(images: "Images") -> int:
     root = images.root
     places = [f"{root}/blobs", f"{root}/snapshots"]
     found = [entry for place in places for entry in _entries(place)]
-    kinds = [entry for entry in found if os.path.basename(entry) != BASE]
+    kinds = [entry for entry in found if os.path.basename(entry).partition("-")[0] != BASE]
     left_out: set[str] = set()
     if cached := images.cached():
         with contextlib.suppress(KetchError):  # a damaged image does not tell what it has
@@ -43,7 +43,7 @@ def in_use(engine: "Engine") -> int:
     """Returns how much of ``store`` would be left if all images were removed that can be.
 
     That is what containers need: their images, those these were committed on, and the layers of
-    images that are gone.
+    images that are gone; not the copies of layers that no container has, which are pruned as well.
     """
     images = engine.images
     every = {image.id: image for image in images.list()}
@@ -55,7 +55,9 @@ def in_use(engine: "Engine") -> int:
             image = every.get(image.parent_id)
     blobs, layers = images.referred(used.values())
     paths = [*map(images.content.path, blobs), *map(images.snapshotter.path, layers)]
-    return _on_disk(paths)
+    idle = [path for chain, copies in images.unused_copies().items() if chain in layers
+            for path in copies]  # fmt: skip
+    return _on_disk(paths) - _on_disk(idle)
 
 
 def _on_disk(paths: list[str]) -> int:
