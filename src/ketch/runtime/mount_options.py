@@ -187,14 +187,20 @@ class MountOptions:
         else:
             self.clear_attributes |= mount.MOUNT_ATTR_NODIRATIME
 
-    def keep_locked(self) -> None:
+    def keep_locked(self) -> bool:
         """Leave a bind the attributes that its source has, as the kernel would in a namespace.
 
         In a user namespace nobody may take them from a mount that comes from outside. The parent,
         who opens the sources, could, and must not.
+
+        Returns:
+            Whether some were to be taken.
         """
-        if self.bind and not self.remount:
-            self.clear_attributes &= ~_LOCKED
+        if not self.bind or self.remount:
+            return False
+        before = self.clear_attributes
+        self.clear_attributes &= ~_LOCKED
+        return self.clear_attributes != before
 
 
 def _merge(to_set: int, to_clear: int, change: tuple[int, int]) -> tuple[int, int]:

@@ -392,11 +392,19 @@ class MountOperation:
     def _change_attributes(self, tree: int) -> None:
         options = self.options
         if options.set_attributes or options.clear_attributes:
-            mount.mount_setattr(
-                tree,
-                set_attributes=options.set_attributes,
-                clear_attributes=options.clear_attributes,
-            )
+            try:
+                mount.mount_setattr(
+                    tree,
+                    set_attributes=options.set_attributes,
+                    clear_attributes=options.clear_attributes,
+                )
+            except SyscallError as error:
+                # Where the runtime itself is in a user namespace, what mounts from outside have is
+                # theirs for good. With nothing to be taken away it was something else.
+                if error.errno != errno.EPERM or not options.keep_locked():
+                    raise
+                self._change_attributes(tree)
+                return
         if options.set_recursive or options.clear_recursive:
             mount.mount_setattr(
                 tree,

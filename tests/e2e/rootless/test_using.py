@@ -1,5 +1,11 @@
 """What an ordinary user does with containers, images and networks, as root would."""
 
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
 from tests.support.users import User
 
 
@@ -42,6 +48,55 @@ def test_the_hosts_network_is_the_machines(user: User) -> None:
     inside = user.ketch.ok("run", "--rm", "--network", "host", "busybox", "readlink",
                            "/proc/self/ns/net")  # fmt: skip
     assert inside == own.strip()
+
+
+@contextlib.contextmanager
+def mounted(user: User, *options: str) -> Iterator[None]:
+    """Have root mount something where the user is, whose next command has namespaces of its own."""
+    inside = ["nsenter", f"--target={user.mounts}", "--mount"]
+    user.end()
+    subprocess.run([*inside, "mount", *options], check=True)
+    try:
+        yield
+    finally:
+        user.end()
+        subprocess.run([*inside, "umount", options[-1]], check=True)
+
+
+@pytest.mark.parametrize("mode", ["host", "keep-id"])
+def test_what_roots_mounts_forbid_stays_forbidden(user: User, mode: str) -> None:
+    """In a user namespace the kernel lets nobody take that from a bind."""
+    directory = str(user.home / "closed")
+    user.run("mkdir", "-p", directory)
+    strict = "ro,nosuid,nodev,noexec,nosymfollow,noatime,mode=777"
+    run = ("run", "--rm", "--network", "none", "--userns", mode)
+    with mounted(user, "-t", "tmpfs", "-o", strict, "tmpfs", directory):
+        for option in ("", ":ro", ":rw"):
+            script = "grep ' /c ' /proc/mounts; ! touch /c/x"
+            told = user.ketch(*run, "-v", f"{directory}:/c{option}", "busybox", "sh", "-c", script)
+            assert told.status == 0, str(told)
+            assert {"ro", "nosuid", "nodev", "noexec"} <= {*told.out.split()[3].split(",")}
+            assert "Read-only file system" in told.err
+        device = user.ketch(*run, "--device", "/dev/null:/dev/nothing", "busybox", "sh", "-c",
+                            "echo x > /dev/nothing")  # fmt: skip
+        assert device.status == 0, str(device)
+
+
+def test_the_hosts_network_where_sysfs_is_read_only(user: User) -> None:
+    """As it is in a container."""
+    remount = ["nsenter", f"--target={user.mounts}", "--mount", "mount", "-o"]
+    user.end()  # the next command has namespaces of its own
+    subprocess.run([*remount, "remount,bind,ro", "/sys"], check=True)
+    try:
+        ketch = user.ketch
+        told = ketch.ok("run", "--rm", "--network", "host", "busybox", "ls", "/sys/class/net")
+        assert "lo" in told.split()
+        told = ketch.ok("run", "--rm", "--network", "host", "--privileged", "busybox", "grep",
+                        " /sys ", "/proc/mounts")  # fmt: skip
+        assert told.split()[3].startswith("ro,")
+    finally:
+        user.end()
+        subprocess.run([*remount, "remount,bind,rw", "/sys"], check=True)
 
 
 def test_killed_holder_and_zygote_cost_no_container_anything(user: User) -> None:
