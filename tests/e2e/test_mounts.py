@@ -101,10 +101,19 @@ def test_shm_size(engine: Engine) -> None:
     assert out.split()[-5] == "2048"
 
 
+@pytest.mark.user
 def test_device(engine: Engine) -> None:
     out = engine.ok("run", "--rm", "--device", "/dev/null:/dev/nothing", "busybox", "stat", "-c",
                     "%F %t:%T", "/dev/nothing")  # fmt: skip
     assert out == "character special file 1:3"
+
+
+@pytest.mark.user
+def test_a_device_under_the_name_of_another(engine: Engine) -> None:
+    out = engine.ok("run", "--rm", "--device", "/dev/zero:/dev/kmsg", "--device",
+                    "/dev/null:/dev/zero", "--device", "/dev/full:/new/place/full", "busybox",
+                    "stat", "-c", "%t:%T", "/dev/kmsg", "/dev/zero", "/new/place/full")  # fmt: skip
+    assert out.split() == ["1:5", "1:3", "1:7"]
 
 
 @pytest.mark.root_engine("a device's own mode keeps an ordinary user from it first")

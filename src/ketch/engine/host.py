@@ -20,6 +20,7 @@ class Host:
         cpus: the CPUs that there are, as the kernel lists them: ``0-3``.
         memory_nodes: the memory nodes, likewise.
         capabilities: the set that a container can be given, bit n for capability n.
+        makes_devices: whether device nodes can be made: mknod(2).
         maps_ids: whether files can be mounted with other owners than they have.
         machine: the architecture as uname(2) has it.
         release: the kernel's release as uname(2) has it.
@@ -48,6 +49,7 @@ class Host:
         "hostname",
         "last_group",
         "machine",
+        "makes_devices",
         "maps_ids",
         "memory_nodes",
         "owns_network",
@@ -69,6 +71,7 @@ class Host:
         release: str = "",
         hostname: str = "",
         last_group: int = _LAST_GROUP,
+        makes_devices: bool = True,
         maps_ids: bool = True,
         owns_network: bool = True,
         sets_groups: bool = True,
@@ -87,6 +90,7 @@ class Host:
         self.release = release
         self.hostname = hostname
         self.last_group = last_group
+        self.makes_devices = makes_devices
         self.maps_ids = maps_ids
         self.owns_network = owns_network
         self.unified_cgroups = unified_cgroups
@@ -117,6 +121,7 @@ DEFAULT_SYSCTLS = {
 def examine() -> Host:
     """Reads the facts from /proc and /sys."""
     name = os.uname()
+    initial = namespaces.in_initial_user_namespace()
     cpus = _line(f"{_CPU}/online") or "0"
     thermal = (f"{_CPU}/{entry}/thermal_throttle" for entry in _directory(_CPU))
     return Host(
@@ -127,7 +132,9 @@ def examine() -> Host:
         release=name.release,
         hostname=name.nodename,
         last_group=_last_group(),
-        maps_ids=namespaces.in_initial_user_namespace(),
+        # Both take privileges over what the machine's root has mounted and made.
+        makes_devices=initial,
+        maps_ids=initial,
         owns_network=namespaces.owns("net"),
         sets_groups=_line("/proc/self/setgroups") != "deny",
         unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),

@@ -6,6 +6,7 @@ beneath the descriptor of the container's root, before the root becomes ``/``. S
 (CVE-2025-31133).
 """
 
+import errno
 import os
 import stat
 
@@ -89,7 +90,7 @@ class MakeDevices:
                 with owned(beneath.make_directories(root, parent_path)) as parent:
                     # A fifo is no device: everyone may make one.
                     if self.bind and device["type"] != "p":
-                        _bind_device(root, device["path"])
+                        _bind_device(root, device)
                     else:
                         _make_device(root, parent, name, device)
             except OSError as error:
@@ -110,7 +111,7 @@ def _make_device(root: int, parent: int, name: str, device: "Device") -> None:
         return
     except PermissionError:
         # So it is where the runtime itself is in a user namespace.
-        _bind_device(root, device["path"])
+        _bind_device(root, device)
         return
     with owned(made):
         owner, group = device.get("uid") or 0, device.get("gid") or 0
@@ -122,13 +123,47 @@ def _make_device(root: int, parent: int, name: str, device: "Device") -> None:
             os.chmod(contested.path(made), mode)
 
 
-def _bind_device(root: int, path: str) -> None:
+def _bind_device(root: int, device: "Device") -> None:
     with (
-        owned(mount.open_tree(AT_FDCWD, path, mount.OPEN_TREE_CLONE)) as source,
-        owned(beneath.make_file(root, path)) as target,
+        owned(_of_host(device)) as source,
+        owned(beneath.make_file(root, device["path"])) as target,
     ):
         mount.mount_setattr(source, propagation=mount.MS_PRIVATE)
         mount.move_mount(source, target)
+
+
+def _of_host(device: "Device") -> int:
+    """A detached mount of the host's node of a device: what has its path may be another one.
+
+    Raises:
+        FileNotFoundError: the host has none, or none that can be found by its number.
+    """
+    number = device.get("major", 0), device.get("minor", 0)
+    wanted = _NODE_TYPES[device["type"]], os.makedev(*number)
+    for path in (device["path"], *_named(wanted[0], *number)):
+        try:
+            found = mount.open_tree(AT_FDCWD, path, mount.OPEN_TREE_CLONE)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
+                raise
+            continue
+        status = os.fstat(found)
+        if (stat.S_IFMT(status.st_mode), status.st_rdev) == wanted:
+            return found
+        os.close(found)
+    shown = f"{device['type']} {number[0]}:{number[1]}"
+    raise FileNotFoundError(errno.ENOENT, f"the host has no node of the device {shown}")
+
+
+def _named(kind: int, major: int, minor: int) -> "list[str]":
+    """Where a device is, as the kernel calls it: sysfs(5)."""
+    directory = "block" if kind == stat.S_IFBLK else "char"
+    try:
+        with open(f"/sys/dev/{directory}/{major}:{minor}/uevent", encoding="utf-8") as file:
+            found = [line.removeprefix("DEVNAME=").strip() for line in file if "DEVNAME=" in line]
+    except OSError:
+        return []
+    return [f"/dev/{name}" for name in found]
 
 
 class MakeDeviceLinks:

@@ -106,7 +106,7 @@ def build(
     """
     config, resources = request["Config"], request["HostConfig"]
     security = security_options(resources)
-    if (resources.get("UsernsMode") or "host") != "host":
+    if (resources.get("UsernsMode") or "host") != "host" or not host.makes_devices:
         devices.bind_renamed()
     bundle: Config = {
         "ociVersion": OCI_VERSION,
@@ -119,6 +119,7 @@ def build(
             files,
             security,
             sources or {},
+            user=user,
             sysfs=sysfs and (host.owns_network or _has_own_network(resources)),
             maps_ids=host.maps_ids,
             last_group=host.last_group,

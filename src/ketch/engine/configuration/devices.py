@@ -67,8 +67,8 @@ class Devices:
     def bind_renamed(self) -> None:
         """Has what is at another path than on the host bound there instead of made.
 
-        Whoever has ids of its own may make no devices: those at the same path the runtime binds,
-        which is told of no other.
+        In a user namespace nobody may make devices: those at the same path the runtime binds, which
+        is told of no other.
         """
         for node in self.nodes:
             if source := self.renamed.get(node["path"]):
