@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import pexpect
 import pytest
 
 from tests.support.commands import Engine
+from tests.support.users import UsersEngine
 
 COUNT = 65536
 
@@ -23,10 +25,15 @@ def run(engine: Engine, *arguments: str, mode: str = "auto") -> str:
 
 def first_id(engine: Engine, container: str) -> int:
     """Return what root of a running container is on the host, by the kernel."""
+    return ids(engine, container)[0]
+
+
+def ids(engine: Engine, container: str) -> tuple[int, int]:
+    """Return that, and how many ids a running container has."""
     pid = engine.ok("inspect", "--format", "{{.State.Pid}}", container)
-    inside, outside, _ = pathlib.Path(f"/proc/{pid}/uid_map").read_text().split()
+    inside, outside, count = pathlib.Path(f"/proc/{pid}/uid_map").read_text().split()
     assert inside == "0"
-    return int(outside)
+    return int(outside), int(count)
 
 
 @pytest.fixture
@@ -36,6 +43,7 @@ def apart(ketch: Engine) -> str:
                     "sleep", "1000")  # fmt: skip
 
 
+@pytest.mark.root_engine("a user counts in ids of its own: rootless/test_user_namespaces.py")
 def test_root_inside_is_nobody_outside(ketch: Engine, apart: str) -> None:
     pid = ketch.ok("inspect", "--format", "{{.State.Pid}}", apart)
     first = first_id(ketch, apart)
@@ -67,9 +75,9 @@ def test_all_capabilities_count_for_nothing_outside(ketch: Engine, tmp_path: pat
     pattern = pathlib.Path("/proc/sys/kernel/core_pattern").read_text()
     out = run(ketch, "--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--security-opt",
               "systempaths=unconfined", "-v", f"{tmp_path}:/h", script)  # fmt: skip
-    own = re.search(
-        r"^CapPrm:\s+(\w+)$", pathlib.Path("/proc/self/status").read_text(), re.MULTILINE
-    )
+    show = [*ketch.python, "-c", "print(open('/proc/self/status').read())"]
+    status = subprocess.run(show, check=True, capture_output=True, text=True).stdout
+    own = re.search(r"^CapPrm:\s+(\w+)$", status, re.MULTILINE)
     assert own is not None
     assert out.split() == ["CapEff:", own[1]]
     assert time.localtime().tm_year > 2020
@@ -78,11 +86,11 @@ def test_all_capabilities_count_for_nothing_outside(ketch: Engine, tmp_path: pat
 
 def test_no_two_have_the_same_ids(ketch: Engine, apart: str) -> None:
     other = ketch.ok("run", "-d", "--userns", "auto", "busybox", "sleep", "1000")
-    firsts = sorted([first_id(ketch, apart), first_id(ketch, other)])
-    assert firsts[1] - firsts[0] >= COUNT
+    (first, count), (second, _) = sorted([ids(ketch, apart), ids(ketch, other)])
+    assert second - first >= count
     ketch.ok("rm", "-f", apart, other)
     third = ketch.ok("run", "-d", "--userns", "auto", "busybox", "sleep", "1000")
-    assert first_id(ketch, third) == firsts[0]
+    assert first_id(ketch, third) == first
     ketch.ok("rm", "-f", third)
 
 
@@ -141,12 +149,12 @@ def test_a_terminal(ketch: Engine, apart: str) -> None:
 def test_copies_have_the_ids_inside(ketch: Engine, apart: str, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "file"
     file.write_text("content")
-    os.chown(file, 3, 4)
+    os.chown(file, ketch.outside(3), ketch.outside(4))
     for step in ("stop", "start"):  # running, and stopped
         ketch.ok("cp", "-a", str(file), f"{apart}:/in")
         ketch.ok("cp", "-a", f"{apart}:/in", str(tmp_path / "out"))
         status = os.stat(tmp_path / "out")
-        assert (status.st_uid, status.st_gid) == (3, 4)
+        assert (status.st_uid, status.st_gid) == (ketch.outside(3), ketch.outside(4))
         ketch.ok(step, *(["-t", "0"] if step == "stop" else []), apart)
     assert ketch.ok("exec", apart, "stat", "-c", "%u:%g", "/in") == "3:4"
     ketch.ok("rm", "-f", apart)
@@ -158,7 +166,7 @@ def test_a_copy_cannot_bring_ids_that_the_container_lacks(
     container = ketch.ok("run", "-d", "--userns", "auto:size=100", "busybox", "sleep", "1000")
     file = tmp_path / "file"
     file.touch()
-    os.chown(file, 5000, 0)
+    os.chown(file, ketch.outside(5000), ketch.outside(0))
     result = ketch("cp", "-a", str(file), f"{container}:/in")
     assert (result.status, "id 5000 is not among those" in result.err) == (1, True)
     ketch.ok("rm", "-f", container)
@@ -181,6 +189,7 @@ def test_what_is_committed_is_the_same_for_everybody(ketch: Engine, apart: str) 
         ketch.ok("rmi", "committed")
 
 
+@pytest.mark.root_engine("the kernel lets nobody else map ids in mounts")
 @pytest.mark.vm
 def test_a_volume_is_shared_by_those_with_other_ids(ketch: Engine) -> None:
     ketch.ok("volume", "create", "shared-ids")
@@ -193,6 +202,7 @@ def test_a_volume_is_shared_by_those_with_other_ids(ketch: Engine) -> None:
         ketch.ok("volume", "rm", "shared-ids")
 
 
+@pytest.mark.root_engine("the kernel lets nobody else map ids in mounts")
 def test_the_host_s_files_stay_the_host_s(ketch: Engine, tmp_path: pathlib.Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "file").touch(0o644)
@@ -201,6 +211,13 @@ def test_the_host_s_files_stay_the_host_s(ketch: Engine, tmp_path: pathlib.Path)
     mount = f"type=bind,src={tmp_path},dst=/h,idmap"
     assert run(ketch, "--mount", mount, "stat -c %u /h/file; touch /h/new") == "0"
     assert (tmp_path / "new").stat().st_uid == 0
+    # As podman has it: without @ by the machine's ids, which nobody inside has.
+    for word, owner in (("@", "5"), ("", "65534")):
+        mount = f"type=bind,src={tmp_path},dst=/h,idmap=uids={word}0-5-1;gids={word}0-5-1"
+        assert run(ketch, "--mount", mount, "stat -c %u /h/file") == owner
+    mount = f"type=bind,src={tmp_path},dst=/h,idmap=uids=@0-1000000-1;gids=@0-0-1"
+    refused = ketch("run", "--rm", "--userns", "auto", "--mount", mount, "busybox", "true")
+    assert (refused.status, "does not have the ids from 1000000" in refused.err) == (125, True)
 
 
 def test_another_one_s_namespaces_come_with_its_ids(ketch: Engine, apart: str) -> None:
@@ -208,7 +225,8 @@ def test_another_one_s_namespaces_come_with_its_ids(ketch: Engine, apart: str) -
     joined = ("--network", name, "--pid", name, "--ipc", name)
     script = "cat /proc/self/uid_map /proc/1/cmdline; ip -o -4 address show eth0 | wc -l"
     first, *rest = run(ketch, *joined, script, mode=name).splitlines()
-    assert first.split() == ["0", str(first_id(ketch, apart)), str(COUNT)]
+    inside = ketch.ok("exec", apart, "cat", "/proc/self/uid_map")
+    assert first.split() == inside.split()
     assert rest == ["sleep\x001000\x001"]
     for option in ("--network", "--pid", "--ipc"):
         result = ketch("run", "--rm", "--userns", "auto", option, name, "busybox", "true")
@@ -277,10 +295,20 @@ def test_it_says_what_it_does(ketch: Engine) -> None:
     assert not [line for line in numbered if not line.startswith("  /dev/")]
 
 
+def all_ids(engine: Engine) -> list[str]:
+    """Return how many ids there are in the ranges of the engine's own user namespace."""
+    show = [*engine.python, "-c", "print(open('/proc/self/uid_map').read())"]
+    return subprocess.run(show, check=True, capture_output=True, text=True).stdout.split()[2::3]
+
+
 @pytest.fixture
-def by_default(ketch: Engine, scratch: pathlib.Path) -> Iterator[pathlib.Path]:
+def by_default(ketch: Engine) -> Iterator[pathlib.Path]:
     """Have the engine's configuration file give every container ids of its own."""
-    path = scratch / "root" / "config.json"
+    directory = pathlib.Path(ketch.prefix[2])
+    if isinstance(ketch, UsersEngine):
+        directory = ketch.user.home / ".config" / "ketch"
+        directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "config.json"
     path.write_text('{"userns": "auto:size=2000"}')
     yield path
     path.unlink()
@@ -291,7 +319,8 @@ def test_the_configuration_file_makes_it_the_default(
 ) -> None:
     script = ("sh", "-c", "cut -c23- /proc/self/uid_map")
     assert ketch.ok("run", "--rm", "busybox", *script).strip() == "2000"
-    assert ketch.ok("run", "--rm", "--userns", "host", "busybox", *script).strip() == "4294967295"
+    out = ketch.ok("run", "--rm", "--userns", "host", "busybox", *script)
+    assert out.split() == all_ids(ketch)
     result = ketch("run", "--rm", "--privileged", "busybox", "true")
     assert (result.status, "say --userns host" in result.err) == (125, True)
     ketch.ok("run", "--rm", "--privileged", "--userns", "host", "busybox", "true")
@@ -300,10 +329,10 @@ def test_the_configuration_file_makes_it_the_default(
 def test_by_default_namespaces_come_with_their_ids(ketch: Engine, by_default: pathlib.Path) -> None:
     apart = ketch.ok("run", "-d", "busybox", "sleep", "1000")
     plain = ketch.ok("run", "-d", "--userns", "host", "busybox", "sleep", "1000")
-    for other, count in ((apart, "2000"), (plain, "4294967295")):
+    for other, count in ((apart, ["2000"]), (plain, all_ids(ketch))):
         found = ketch.ok("run", "--rm", "--network", f"container:{other}", "busybox",
                          "sh", "-c", "cut -c23- /proc/self/uid_map")  # fmt: skip
-        assert found.strip() == count
+        assert found.split() == count
     ketch.ok("rm", "-f", apart, plain)
 
 
@@ -321,9 +350,10 @@ def test_docker_s_command_line_gets_the_default_as_well(
     script = ("sh", "-c", "cut -c23- /proc/self/uid_map; echo x > /dev/stdout")
     assert served_engine.ok("run", "--rm", "busybox", *script).split() == ["2000", "x"]
     out = served_engine.ok("run", "--rm", "--userns", "host", "busybox", *script)
-    assert out.split() == ["4294967295", "x"]
+    assert out.split() == [*all_ids(ketch), "x"]
 
 
+@pytest.mark.root_engine("a user counts in ids of its own: rootless/test_user_namespaces.py")
 @pytest.mark.ketch_only("podman's options")
 def test_ids_can_be_named(ketch: Engine, run_name: str) -> None:
     maps = ["--uidmap", "0:100000:1000", "--uidmap", "5000:300000:2", "--gidmap", "0:200000:10"]
@@ -363,6 +393,7 @@ def test_ids_can_be_named(ketch: Engine, run_name: str) -> None:
     ]
 
 
+@pytest.mark.root_engine("keep-id is of a user's own id: rootless/test_user_namespaces.py")
 @pytest.mark.ketch_only("podman's options")
 def test_root_keeps_its_own_id_in_a_namespace_of_its_own(ketch: Engine) -> None:
     script = "readlink /proc/self/ns/user; cat /proc/self/uid_map; id -u; touch /bin/x"
@@ -372,12 +403,15 @@ def test_root_keeps_its_own_id_in_a_namespace_of_its_own(ketch: Engine) -> None:
     assert run(ketch, "id -u; id -g", mode="keep-id:uid=5,gid=6").split() == ["5", "6"]
 
 
+_ROOTS = pytest.mark.root_engine("for a user that can be")
+
+
 @pytest.mark.ketch_only("podman's options")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--uidmap", "1:1000:1"], "root is not among the ids"),
-        (["--userns", "nomap"], "nomap is only supported in rootless mode"),
+        pytest.param(["--uidmap", "1:1000:1"], "root is not among the ids", marks=_ROOTS),
+        pytest.param(["--userns", "nomap"], "only supported in rootless mode", marks=_ROOTS),
         (["--uidmap", "0:1000:5", "--uidmap", "4:1:1"], "overlap"),
         (["--uidmap", "0:1000:5", "--uidmap", "6:1004:1"], "overlap"),
         (["--uidmap", "0:x:1"], "INSIDE:OUTSIDE:COUNT"),

@@ -252,7 +252,7 @@ class MountPoint(TypedDict):
 
 
 class BindOptions(TypedDict, total=False):
-    """How a bind mount behaves; ``IdMap`` and ``CopyOnWrite``, a size, are ketch's own."""
+    """How a bind mount behaves; ``IdMap``, ``Chown`` and ``CopyOnWrite`` are not of Docker."""
 
     Propagation: str
     NonRecursive: bool
@@ -260,6 +260,7 @@ class BindOptions(TypedDict, total=False):
     ReadOnlyNonRecursive: bool
     ReadOnlyForceRecursive: bool
     IdMap: str
+    Chown: bool
     CopyOnWrite: int
 
 
@@ -271,6 +272,7 @@ class VolumeOptions(TypedDict, total=False):
     DriverConfig: "DriverConfig"
     Subpath: str
     IdMap: str
+    Chown: bool
 
 
 class DriverConfig(TypedDict, total=False):
@@ -292,6 +294,7 @@ class TmpfsOptions(TypedDict, total=False):
     SizeBytes: int
     Mode: int
     Options: list[list[str]]
+    Chown: bool
 
 
 class EndpointChange(TypedDict, total=False):

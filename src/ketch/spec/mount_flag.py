@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     )
 
 # Keys that mean true where they stand alone.
-_FLAGS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src")
+_FLAGS = (
+    "readonly", "ro", "volume-nocopy", "bind-nonrecursive", "bind-create-src", "u", "chown",
+)  # fmt: skip
+_GIVEN = ("bind", "tmpfs", "volume")
 _RECURSIVE = ("enabled", "disabled", "writable", "readonly")
 
 
 def mount(text: str, directory: str = "") -> "Mount":
     """Reads ``--mount key=value,...``.
 
-    The keys are Docker's; three are ketch's own: ``bind-create-src`` makes a missing source, as
-    ``-v`` does, ``bind-copy-on-write`` has what is written to a directory go to so much memory,
-    and ``idmap`` maps ids between the source and the container, see ``id_map``.
+    The keys are Docker's; two are ketch's own: ``bind-create-src`` makes a missing source, as
+    ``-v`` does, ``bind-copy-on-write`` has what is written to a directory go to so much memory.
+    Two are podman's: ``idmap`` maps ids between the source and the container, see ``id_map``, and
+    ``U`` or ``chown`` gives what is mounted to the container's user.
 
     Args:
         text: the option's value, a line of comma-separated values.
@@ -52,6 +56,7 @@ class _Reader:
         self.volume: VolumeOptions = {}
         self.image: ImageOptions = {}
         self.id_map = ""
+        self.is_given = False
         self.given: set[str] = set()
 
     def take(self, field: str) -> None:
@@ -59,7 +64,7 @@ class _Reader:
         key, equals, value = field.partition("=")
         key = key.lower()
         if key == "idmap":
-            self.id_map = value or OWNER
+            self.id_map = {"": OWNER, "true": OWNER, "false": ""}.get(value.lower(), value)
             return
         if not equals:
             if key not in _FLAGS:
@@ -76,6 +81,8 @@ class _Reader:
             self.mount["Target"] = value
         elif key in {"readonly", "ro"}:
             self.mount["ReadOnly"] = _truth(key, value)
+        elif key in {"u", "chown"}:
+            self.is_given = _truth(field.partition("=")[0], value)
         elif key == "consistency":
             self.mount["Consistency"] = value.lower()
         else:
@@ -173,6 +180,10 @@ class _Reader:
             id_map(self.id_map)
             section = self.bind if kind == "bind" else self.volume
             section["IdMap"] = self.id_map
+        if self.is_given:
+            if kind not in _GIVEN:
+                raise InvalidArgumentError(f"cannot use 'U' with mount type '{kind}'")
+            {"bind": self.bind, "tmpfs": self.tmpfs, "volume": self.volume}[kind]["Chown"] = True
         if self.bind:
             mount["BindOptions"] = self.bind
         if self.volume:
@@ -195,39 +206,41 @@ OWNER = "owner"
 """An id map that gives the container's user the files of the source's owner."""
 
 
-def id_map(text: str) -> "dict[str, list[tuple[int, int, int]]] | None":
-    """Reads the value of ``idmap``: ``uids=0-1000-1#2-2-5;gids=0-1000-1``.
+def id_map(text: str) -> "dict[str, list[tuple[int, int, int, bool]]] | None":
+    """Reads the value of ``idmap``: ``uids=1000-0-1#@2000-2-5;gids=1000-0-1``.
 
-    A range is the first id inside the container, the first id on the disk, and how many there
-    are, as podman has it. What is on the disk and in no range belongs to nobody inside.
+    A range is the first id on the disk, the first as which it is seen, and how many there are, as
+    podman has it; after ``@`` it is seen so in the container's own user namespace, if it has one.
+    What is on the disk and in no range is nobody's.
 
     Returns:
-        The ranges under ``uids`` and ``gids``, or None for ``owner``.
+        The ranges under ``uids`` and ``gids``, each with whether it has the ``@``, or None for
+        ``owner``.
     """
     if text == OWNER:
         return None
-    found: dict[str, list[tuple[int, int, int]]] = {}
+    found: dict[str, list[tuple[int, int, int, bool]]] = {}
     for part in text.split(";"):
         kind, _, ranges = part.partition("=")
         try:
             found[kind] = [_id_range(each) for each in ranges.split("#")]
         except ValueError as error:
-            raise InvalidArgumentError(f"invalid value for idmap: {text}") from error
+            raise InvalidArgumentError(f"invalid value for idmap: {text}", _ID_MAP_HINT) from error
     if set(found) != {"uids", "gids"}:
-        raise InvalidArgumentError(
-            f"invalid value for idmap: {text}",
-            "write idmap alone, or idmap=uids=INSIDE-OUTSIDE-COUNT;gids=INSIDE-OUTSIDE-COUNT",
-        )
+        raise InvalidArgumentError(f"invalid value for idmap: {text}", _ID_MAP_HINT)
     return found
 
 
-def _id_range(text: str) -> tuple[int, int, int]:
-    inside, outside, count = (decimal(number) for number in text.split("-"))
-    if inside is None or outside is None or not count:
+_ID_MAP_HINT = "write idmap alone, or idmap=uids=[@]ONDISK-SEEN-COUNT;gids=[@]ONDISK-SEEN-COUNT"
+
+
+def _id_range(text: str) -> tuple[int, int, int, bool]:
+    on_disk, seen, count = (decimal(number) for number in text.removeprefix("@").split("-"))
+    if on_disk is None or seen is None or not count:
         raise ValueError(text)
-    if max(inside, outside) + count >= 1 << 32:  # the last of 32 bits is no id
+    if max(on_disk, seen) + count >= 1 << 32:  # the last of 32 bits is no id
         raise ValueError(text)
-    return inside, outside, count
+    return on_disk, seen, count, text.startswith("@")
 
 
 def _set(values: dict[str, str], text: str) -> None:

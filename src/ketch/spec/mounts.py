@@ -159,8 +159,9 @@ def _check_bind(mount: "Mount", source: str) -> None:
         raise _wrong(mount, "CopyOnWrite wants a size")
     if options.get("CopyOnWrite") and mount.get("ReadOnly"):
         raise _wrong(mount, "CopyOnWrite conflicts with ReadOnly")
-    if options.get("CopyOnWrite") and options.get("IdMap"):
-        raise _wrong(mount, "CopyOnWrite conflicts with IdMap")
+    for other in ("IdMap", "Chown"):
+        if options.get("CopyOnWrite") and options.get(other):
+            raise _wrong(mount, f"CopyOnWrite conflicts with {other}")
     if options.get("ReadOnlyForceRecursive") and not mount.get("ReadOnly"):
         raise _wrong(mount, "ReadOnlyForceRecursive conflicts with ReadOnly=false")
 
@@ -317,6 +318,11 @@ def inherit(point: "MountPoint", *, read_only: bool) -> "MountPoint":
     specification: Mount = {**point["Spec"], "ReadOnly": not writable}
     if point["Type"] == "volume":
         specification["Source"] = point.get("Name", "")
+    # What has been given to one container's user is not given to the next one's.
+    if (bind := specification.get("BindOptions", {})).get("Chown"):
+        specification["BindOptions"] = {**bind, "Chown": False}
+    if (volume := specification.get("VolumeOptions", {})).get("Chown"):
+        specification["VolumeOptions"] = {**volume, "Chown": False}
     return {**point, "RW": writable, "Mode": "", "Spec": specification}
 
 

@@ -110,6 +110,11 @@ def test_what_is_mounted_can_be_given_to_the_containers_user(user: User) -> None
     refused = user.ketch("run", "--rm", "-v", "/usr:/u:U", "busybox", "true")
     assert refused.status == 125
     assert 'chowning host path "/usr" is not allowed' in refused.err
+    mount = "type=bind,src=./given,dst=/w,idmap"
+    for mode in ("host", "keep-id"):
+        refused = user.ketch("create", "--userns", mode, "--mount", mount, "busybox", "true")
+        assert (refused.status, "idmap is for root of the machine" in refused.err) == (1, True)
+        assert "U=true" in refused.err
 
 
 def test_labels_are_passed_over_where_nothing_is_labelled(user: User) -> None:
@@ -164,3 +169,39 @@ def test_the_callers_groups_stay_where_that_is_asked_for(
     finally:
         subprocess.run(["rm", "-rf", shared], check=True)
         subprocess.run(["groupdel", group], check=True)
+
+
+def test_copies_of_layers_are_told_of_and_pruned(user: User) -> None:
+    ketch = user.ketch
+
+    def told() -> tuple[float, float]:
+        """What images take, and how much of that could be got back, in megabytes."""
+        row = ketch.ok("system", "df", "--format", "{{.Size}} {{.Reclaimable}}").splitlines()[0]
+        size, reclaimable = (float(one.strip("kMB")) for one in row.split()[:2])
+        return size, reclaimable
+
+    ketch.ok("rm", "-f", *ketch.ok("ps", "-aq").split(), "nobody")
+    ketch.ok("image", "prune", "-f")
+    whole, _ = told()
+    run = ("--network", "none", "--userns", "keep-id", "busybox")
+    ketch.ok("create", "--name", "keeper", *run, "true")
+    try:
+        one = told()[0] - whole
+        assert one > 1
+        for count in (300, 400):
+            inside(user, f"auto:size={count}", "true")
+        size, reclaimable = told()
+        assert size == pytest.approx(whole + 3 * one, rel=0.05)
+        assert reclaimable == pytest.approx(2 * one, rel=0.05)
+        pruned = ketch.ok("image", "prune", "-f").splitlines()[-1]
+        assert pruned.startswith("Total reclaimed space: ")
+        freed = float(pruned.split()[-1].removesuffix("MB"))
+        assert freed == pytest.approx(2 * one, rel=0.1)
+        size, reclaimable = told()
+        assert size == pytest.approx(whole + one, rel=0.05)
+        assert reclaimable == 0
+        assert ketch.ok("start", "-a", "keeper") == ""
+    finally:
+        ketch.ok("rm", "-f", "keeper")
+    ketch.ok("image", "prune", "-f")
+    assert told()[0] == pytest.approx(whole, rel=0.05)

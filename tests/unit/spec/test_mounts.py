@@ -148,16 +148,19 @@ def test_what_does_not_fit_a_mounts_type(mount: Mount, reason: str) -> None:
 def test_id_maps() -> None:
     mount = mount_flag.mount("type=bind,src=/s,dst=/x,idmap")
     assert mount["BindOptions"] == {"IdMap": "owner"}
-    text = "uids=0-1000-1#1-2000-9;gids=0-1000-1"
+    text = "uids=0-1000-1#@1-2000-9;gids=0-1000-1"
     mount = mount_flag.mount(f"type=volume,src=v,dst=/x,idmap={text}")
     assert mount["VolumeOptions"] == {"IdMap": text}
     assert mount_flag.id_map(text) == {
-        "uids": [(0, 1000, 1), (1, 2000, 9)],
-        "gids": [(0, 1000, 1)],
+        "uids": [(0, 1000, 1, False), (1, 2000, 9, True)],
+        "gids": [(0, 1000, 1, False)],
     }
+    assert "BindOptions" not in mount_flag.mount("type=bind,src=/s,dst=/x,idmap=false")
+    mount = mount_flag.mount("type=bind,src=/s,dst=/x,idmap=true")
+    assert mount["BindOptions"] == {"IdMap": "owner"}
     assert mount_flag.id_map("uids=0-4294967294-1;gids=4294967294-0-1")
     for wrong in ("0-x-1", "0-0-0", "0-4294967295-1", "4294967295-0-1", "0-4294967294-2", "0-1_0-1",
-                  "²-0-1", f"{'9' * 5000}-0-1", "-1-0-1", "0-0"):  # fmt: skip
+                  "²-0-1", f"{'9' * 5000}-0-1", "-1-0-1", "0-0", "@@0-0-1", "@"):  # fmt: skip
         with pytest.raises(InvalidArgumentError, match="invalid value for idmap"):
             mount_flag.mount(f"type=bind,src=/s,dst=/x,idmap=uids={wrong};gids=0-0-1")
     with pytest.raises(InvalidArgumentError, match="cannot use 'idmap' with mount type 'tmpfs'"):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ketch.engine.configuration.security import SecurityOptions
     from ketch.spec.container import HostConfig, MountPoint, Request
     from ketch.spec.container import Mount as MountRequest
+    from ketch.spec.passwd import User
     from ketch.spec.runtime import IdMapping, Mount
 
 TERMINALS = 5  # group tty, in every distribution
@@ -86,6 +87,7 @@ def build(
     security: "SecurityOptions",
     sources: "Mapping[str, Source]",
     *,
+    user: "User",
     sysfs: bool = True,
     maps_ids: bool = True,
     last_group: int = TERMINALS,
@@ -98,6 +100,7 @@ def build(
         security: what its security options come to.
         sources: where mounts come from that do not lie at a path that the request names, by
             destination: volumes, images, and /dev/shm where another container's is shared.
+        user: whom the program runs as, and whose a tmpfs is that is given to it.
         sysfs: whether the container's network namespace has one for it; else it sees the host's.
         last_group: the last of the groups that there are from 0 on.
         maps_ids: whether mounts show files with the ids of a container that has its own.
@@ -136,7 +139,7 @@ def build(
     return [
         *own,
         *(
-            _asked_mount(target, asked[target], resources, sources.get(target))
+            _asked_mount(target, asked[target], resources, sources.get(target), user)
             for target in sorted(asked, key=lambda target: target.count("/"))
         ),
         *(
@@ -212,14 +215,18 @@ def _default_mounts(
 
 
 def _asked_mount(
-    target: str, mount: "MountRequest", resources: "HostConfig", source: Source | None
+    target: str,
+    mount: "MountRequest",
+    resources: "HostConfig",
+    source: Source | None,
+    user: "User",
 ) -> "Mount":
     if mount["Type"] == "tmpfs":
         return {
             "destination": target,
             "type": "tmpfs",
             "source": "tmpfs",
-            "options": mount_options.tmpfs_options(_tmpfs_data(mount, resources)),
+            "options": mount_options.tmpfs_options(_tmpfs_data(mount, resources, user)),
         }
     if source is None:
         source = Source(os.path.normpath(mount["Source"]))
@@ -245,7 +252,7 @@ def _asked_mount(
     return made
 
 
-def _tmpfs_data(mount: "MountRequest", resources: "HostConfig") -> str:
+def _tmpfs_data(mount: "MountRequest", resources: "HostConfig", user: "User") -> str:
     """The options of a tmpfs, from ``--tmpfs`` or from ``--mount type=tmpfs``."""
     given = resources.get("Tmpfs", {}).get(mount["Target"])
     if given is not None:
@@ -257,4 +264,6 @@ def _tmpfs_data(mount: "MountRequest", resources: "HostConfig") -> str:
     if options.get("SizeBytes"):
         words.append(f"size={options['SizeBytes']}")
     words += ["=".join(each) for each in options.get("Options") or ()]
+    if options.get("Chown"):
+        words += [f"uid={user.uid}", f"gid={user.gid}"]
     return ",".join(words)

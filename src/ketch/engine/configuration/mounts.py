@@ -17,8 +17,9 @@ from ketch.errors import (
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
+    UnsupportedError,
 )
-from ketch.linux import contested, owners, procfs
+from ketch.linux import contested, namespaces, owners, procfs
 from ketch.linux.scopes import owned
 from ketch.spec import mount_flag
 from ketch.spec import mounts as requests
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ketch.spec.container import Mount, MountPoint, Request
     from ketch.spec.passwd import User
     from ketch.spec.runtime import IdMapping
+    from ketch.spec.user_namespaces import IdMap
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -49,6 +51,7 @@ def resolve(engine: "Engine", request: "Request") -> "list[MountPoint]":
     Raises:
         InvalidArgumentError: a mount cannot be.
         NotFoundError: a container, an image or a driver is not there.
+        UnsupportedError: ids are to be mapped, and the kernel does not let this user.
     """
     host = request["HostConfig"]
     inherited: list[MountPoint] = []
@@ -61,6 +64,12 @@ def resolve(engine: "Engine", request: "Request") -> "list[MountPoint]":
     points = requests.of_container(host, request["Config"].get("Volumes") or {}, inherited)
     check_sources(point["Spec"] for point in points)
     for point in points:
+        section = point["Spec"].get("BindOptions") or point["Spec"].get("VolumeOptions") or {}
+        if section.get("IdMap") and not namespaces.in_initial_user_namespace():
+            raise UnsupportedError(
+                "idmap is for root of the machine: the kernel lets nobody else map ids in mounts",
+                "say U=true, which changes the owners, or --userns keep-id",
+            )
         if point["Type"] == "volume":
             _resolve_volume(engine, point)
         elif point["Type"] == "image":
@@ -163,9 +172,6 @@ def attach(
         _mount_volumes(engine, container.id, named)
         if apart is not None and apart.mapping is None:
             _hand_over_empty(engine, named, apart)
-    for point in points:
-        if "U" in point["Mode"].split(","):
-            _give(point, user, apart)
     found: dict[str, Source] = {}
     for number, point in enumerate(points):
         source = None
@@ -184,13 +190,12 @@ def attach(
         elif size_bytes := point["Spec"].get("BindOptions", {}).get("CopyOnWrite"):
             source = _copied(engine, container, number, size_bytes, held, apart)
         section = point["Spec"].get("BindOptions") or point["Spec"].get("VolumeOptions") or {}
+        if "U" in point["Mode"].split(",") or section.get("Chown"):
+            _give(point, source.path if source else point["Source"], user, apart)
         if id_map := section.get("IdMap"):
             source = source or Source(point["Source"])
-            source.uids, source.gids = _id_maps(str(id_map), source.path, user)
-            if apart is not None:
-                source.mapped = True
-                source.uids = list(apart.uids.composed(source.uids))
-                source.gids = list(apart.gids.composed(source.gids))
+            source.uids, source.gids = _id_maps(str(id_map), source.path, user, apart)
+            source.mapped = apart is not None
         if source is not None:
             found[point["Destination"]] = source
     return found
@@ -213,14 +218,14 @@ def _copied(
     return source
 
 
-def _give(point: "MountPoint", user: "User", apart: "UserNamespace | None") -> None:
-    """Give what is mounted to the container's user: ``U`` of ``-v``, podman's."""
+def _give(point: "MountPoint", source: str, user: "User", apart: "UserNamespace | None") -> None:
+    """Give what is mounted to the container's user: ``U`` of ``-v`` and ``--mount``, podman's."""
     from ketch.linux.chowntree import chown_tree  # noqa: PLC0415 - wanted by few
 
-    source, uid, gid = point["Source"], user.uid, user.gid
+    uid, gid = user.uid, user.gid
     if apart is not None and (apart.mapping is None or point["Type"] == "bind"):
         uid, gid = apart.uids.outside(uid), apart.gids.outside(gid)
-    place = os.path.realpath(source)
+    place = os.path.realpath(point["Source"])
     if place in _NOBODYS or place == os.path.realpath(os.environ.get("HOME") or "/root"):
         raise InvalidArgumentError(
             f'chowning host path "{place}" is not allowed', f"do it by hand: chown -R {uid}:{gid}"
@@ -303,22 +308,39 @@ _NOBODYS = {
 _IDS = (1 << 32) - 1
 
 
-def _id_maps(text: str, source: str, user: "User") -> "tuple[list[IdMapping], list[IdMapping]]":
-    """How ids on the disk appear inside, for users and groups; empty where they stay."""
+def _id_maps(
+    text: str, source: str, user: "User", apart: "UserNamespace | None"
+) -> "tuple[list[IdMapping], list[IdMapping]]":
+    """How ids on the disk appear on the machine, for users and groups; empty where they stay."""
     ranges = mount_flag.id_map(text)
+    uids, gids = (apart.uids, apart.gids) if apart is not None else (None, None)
     if ranges is not None:
-        uids, gids = (
-            [
-                {"containerID": outside, "hostID": inside, "size": count}
-                for inside, outside, count in ranges[kind]
-            ]
-            for kind in ("uids", "gids")
-        )
-        return uids, gids  # type: ignore[return-value]
+        return [*_asked(ranges["uids"], uids)], [*_asked(ranges["gids"], gids)]
     owner = os.stat(source)
     if (owner.st_uid, owner.st_gid) == (user.uid, user.gid):
         return [], []
-    return list(_swapped(owner.st_uid, user.uid)), list(_swapped(owner.st_gid, user.gid))
+    maps = _swapped(owner.st_uid, user.uid), _swapped(owner.st_gid, user.gid)
+    if apart is None:
+        return list(maps[0]), list(maps[1])
+    return list(apart.uids.composed(maps[0])), list(apart.gids.composed(maps[1]))
+
+
+def _asked(
+    ranges: "Iterable[tuple[int, int, int, bool]]", own: "IdMap | None"
+) -> "Iterator[IdMapping]":
+    """The ranges of ``idmap=``, by the machine's ids."""
+    for on_disk, seen, count, is_relative in ranges:
+        asked: IdMapping = {"containerID": on_disk, "hostID": seen, "size": count}
+        if own is None or not is_relative:
+            yield asked
+            continue
+        found = list(own.composed([asked]))
+        if sum(one["size"] for one in found) != count:
+            raise InvalidArgumentError(
+                f"idmap: the container does not have the ids from {seen} to {seen + count - 1}",
+                "leave out the @ to name ids of the machine",
+            )
+        yield from found
 
 
 def _swapped(outside: int, inside: int) -> "Iterator[IdMapping]":
