@@ -151,6 +151,7 @@ def test_errors_are_one_line_and_a_hint(ketch: Engine) -> None:
         assert len(result.err.strip().splitlines()) <= 4
 
 
+@pytest.mark.root_engine("takes what the test needs to become the user")
 def test_not_root(ketch: Engine, tmp_path: pathlib.Path) -> None:
     """As nobody, with directories that nobody may write."""
     command = [*ketch.prefix, "run", "--rm", "busybox", "true"]
@@ -163,6 +164,7 @@ def test_not_root(ketch: Engine, tmp_path: pathlib.Path) -> None:
     assert "root" in done.stderr
 
 
+@pytest.mark.root_engine("takes what the test needs to become the user")
 @pytest.mark.parametrize("option", [[], ["--no-zygote"]])
 def test_who_may_not_start_containers_is_told_so(
     ketch: Engine, tmp_path: pathlib.Path, option: list[str]
@@ -192,6 +194,7 @@ def test_what_modes_there_are_is_told(ketch: Engine) -> None:
     assert "host, container:NAME" in ketch("run", "--pid", "nonsense", "busybox", "true").err
 
 
+@pytest.mark.root_engine("takes what the test needs to become the user")
 def test_no_nft(ketch: Engine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nft is missing the network says so, and containers without one run."""
     if os.environ.get("PATH", "").count("nft"):

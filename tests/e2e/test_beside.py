@@ -71,6 +71,7 @@ def get(namespace: str, port: int) -> str:
         time.sleep(0.2)
 
 
+@pytest.mark.root_engine("the other engine's bridges are in the network of root's")
 def test_two_engines_work_side_by_side(peer: tuple[Engine, str], beside: Engine) -> None:
     theirs, namespace = peer
     engines = {theirs.name: (theirs, 18081), "ketch": (beside, 18082)}
