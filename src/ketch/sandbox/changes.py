@@ -68,16 +68,18 @@ def found(upper: int, project: int) -> "Iterator[ProjectChange]":
         InvalidArgumentError: there are too many changes to be told.
     """
     count = 0
-    waiting = [""]  # directories, and what hides some: the last one is next
+    # Directories, the last one next, and whether one above hides what the project has in it: those
+    # in an opaque one are not opaque themselves.
+    waiting = [("", False)]
     while waiting:
-        directory = waiting.pop()
+        directory, hiding = waiting.pop()
         try:
             descriptor = opened(upper, directory, LIST)
         except OSError:  # gone meanwhile
             continue
         with owned(descriptor):
             names = sorted(os.listdir(descriptor), reverse=True)
-            hiding = bool(directory) and is_opaque(descriptor)
+            hiding = hiding or (bool(directory) and is_opaque(descriptor))
         below = [f"{directory}/{name}" if directory else name for name in names]
         hidden = sorted(_names(project, directory) - {*names}, reverse=True) if hiding else []
         hidden_paths = {f"{directory}/{name}" for name in hidden}
@@ -88,7 +90,9 @@ def found(upper: int, project: int) -> "Iterator[ProjectChange]":
                 if count > CHANGES_MAX:
                     raise InvalidArgumentError(f"more than {CHANGES_MAX} files were changed")
                 yield change
-        waiting += [path for path in below if path not in hidden_paths and _is(upper, path)]
+        waiting += [
+            (path, hiding) for path in below if path not in hidden_paths and _is(upper, path)
+        ]
 
 
 def _told(upper: int, project: int, path: str) -> ProjectChange | None:

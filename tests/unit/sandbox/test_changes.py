@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ketch.errors import PermissionDeniedError
+from ketch.images.opaque import make_opaque
 from ketch.sandbox import applying, changes
 
 
@@ -142,6 +143,23 @@ def test_kinds_that_change_take_the_place_of_what_was_there(trees: Trees) -> Non
         trees.take(change)
     assert (trees.project / "one").read_text() == "now a file"
     assert (trees.project / "two" / "inside").read_text() == "x"
+    assert trees.found() == {}
+
+
+@pytest.mark.root
+def test_of_a_directory_made_anew_all_is_gone_however_deep(trees: Trees) -> None:
+    for name in ("d/e/kept", "d/e/gone", "d/e/f/deep", "d/other"):
+        (trees.project / name).parent.mkdir(parents=True, exist_ok=True)
+        (trees.project / name).write_text("x")
+    (trees.upper / "d" / "e" / "f").mkdir(parents=True)
+    (trees.upper / "d" / "e" / "kept").write_text("x")
+    make_opaque(str(trees.upper / "d"))
+    found = trees.found()
+    assert {path: change.kind for path, change in found.items()} == {
+        "d/e/f/deep": "deleted", "d/e/gone": "deleted", "d/other": "deleted",
+    }  # fmt: skip
+    for change in found.values():
+        trees.take(change)
     assert trees.found() == {}
 
 
