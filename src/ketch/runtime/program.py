@@ -167,7 +167,8 @@ def _format_error(path: str, head: bytes) -> StartError:
         if built_for != here:
             return StartError(
                 f'"{path}" is built for {built_for}, this machine is {here} (exec format error)',
-                "use an image of this machine's architecture",
+                "use an image of this machine's architecture, or register an emulator with"
+                " binfmt_misc",
                 exit_status=NOT_FOUND,
             )
     if not head:

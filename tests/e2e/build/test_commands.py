@@ -6,12 +6,15 @@ import os
 import pathlib
 import re
 import socket
+import struct
+import subprocess
 import tarfile
 from collections.abc import Iterator
 
 import pytest
 
 from ketch.linux.inotify import Inotify
+from tests.support import images
 from tests.support.archives import archive, member
 from tests.support.commands import Engine, finish
 from tests.support.registry import FakeRegistry, fake
@@ -242,9 +245,8 @@ def test_nothing_is_read_but_what_is_used(
         engine.ok("build", "-q", str(context))
         told = queue.read()
         assert told
-        assert {
-            int.from_bytes(told[place : place + 4], "little") for place in range(0, len(told), 16)
-        } == {watch}
+        # Of files there are no names in the events: all are of one size.
+        assert {one[0] for one in struct.iter_unpack("iIII", told)} == {watch}
     finally:
         os.close(queue.fileno())
 
@@ -263,3 +265,46 @@ def test_the_same_files_are_the_same_archive(
         )  # fmt: skip
         made.append(place.read_bytes())
     assert made[0] == made[1]
+
+
+def test_steps_of_other_machines_want_an_emulator(ketch: Engine, context: pathlib.Path) -> None:
+    if any(one.name.startswith("qemu-") for one in pathlib.Path(_EMULATORS).glob("*")):
+        pytest.skip("this machine has emulators")
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header += struct.pack("<HHIQQQIHHHHHH", 2, _S390X, 1, 1 << 22, 64, 0, 0, 64, 56, 0, 0, 0, 0)
+    (context / "sh").write_bytes(header)
+    (context / "sh").chmod(0o755)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY sh /bin/\nRUN true\n")
+    done = ketch("build", "--platform", "linux/s390x", str(context))
+    assert done.status == 1
+    assert '"/bin/sh" is built for s390x, this machine is ' in done.err
+    assert done.err.endswith("or register an emulator with binfmt_misc\n")
+    # What needs no program can be made for any machine.
+    ketch.ok("build", "--platform", "linux/s390x,linux/arm64", "-f", "-", str(context),
+             stdin="FROM scratch\nCOPY sh /\n")  # fmt: skip
+
+
+_EMULATORS = "/proc/sys/fs/binfmt_misc"
+_S390X = 22  # elf(5)'s EM_S390
+
+
+def test_the_cache_is_bounded_without_anybody_asking(
+    ketch: Engine, context: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """At a tenth of the disk, or 2 GB where that is less; looked at once an hour."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500m", "disk", str(place)], check=True)
+    own = Engine("ketch", [ketch.prefix[0], "--root", f"{place}/root", "--state", f"{place}/state"])
+    try:
+        own.ok("import", str(images.busybox_archive()), "busybox")
+        for name in ("older", "newer"):
+            (context / "Dockerfile").write_text(f"FROM busybox\nRUN truncate -s 1200M /{name}\n")
+            for stamp in pathlib.Path(f"{place}/root/build-cache").glob("collected"):
+                os.utime(stamp, (1, 1))
+            own.ok("build", "-o", "type=cacheonly", str(context))
+        listed = own.ok("builder", "du", "--verbose")
+        assert ("/newer" in listed, "/older" in listed) == (True, False)
+    finally:
+        own("system", "reset", "--force")
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -45,6 +45,23 @@ def test_what_is_asked_is_answered_and_nothing_is_built(
     assert ketch.ok("images", "-q") == images
 
 
+def test_broken_rules_fail_a_build_where_that_is_wanted(
+    ketch: Engine, tmp_path: pathlib.Path
+) -> None:
+    dockerfile = tmp_path / "Dockerfile"
+    words = ("build", "--progress=plain", "--output=type=cacheonly")
+    for first, status in (
+        ("# check=error=true\n", 1), ("# check=skip=WorkdirRelativePath;error=true\n", 0), ("", 0),
+    ):  # fmt: skip
+        dockerfile.write_text(f"{first}{_TEXT}")
+        done = ketch(*words, str(tmp_path))
+        assert done.status == status, str(done)
+        assert ("WorkdirRelativePath" in done.err) is ("skip" not in first)
+        # Who is asked otherwise is not asked by the file.
+        asked = ketch(*words, "--build-arg", "BUILDKIT_DOCKERFILE_CHECK=error=false", str(tmp_path))
+        assert asked.status == 0
+
+
 def test_a_plan_is_explained(ketch: Engine, tmp_path: pathlib.Path) -> None:
     (tmp_path / "Dockerfile").write_text(_TEXT)
     done = ketch("build", "--explain", "--build-arg", "TYPO=1", str(tmp_path))
