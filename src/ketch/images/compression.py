@@ -116,9 +116,14 @@ def compressed(pieces: "Iterator[bytes]", kind: str, level: int) -> "Iterator[by
 
         packer = ZstdCompressor(level=level).compressobj()
     else:
-        from isal import isal_zlib  # noqa: PLC0415 - twice as fast as zlib, and rarely needed
+        try:
+            from isal import isal_zlib  # noqa: PLC0415 - twice as fast, and rarely needed
 
-        packer = isal_zlib.compressobj(level, wbits=31)
+            packer = isal_zlib.compressobj(level, wbits=31)
+        except ImportError:  # Debian has no package of it
+            import zlib  # noqa: PLC0415
+
+            packer = zlib.compressobj(level, wbits=31)
     for piece in pieces:
         if content := packer.compress(piece):
             yield content
@@ -292,9 +297,44 @@ class _ZstdMember:
         return self._decoder.unused_data
 
 
-def _gzip() -> _Format:
-    from isal import igzip_lib  # noqa: PLC0415
+class _ZlibMember:
+    """A decoder of one gzip member, by the standard library."""
 
+    __slots__ = ("_decoder", "_held")
+
+    def __init__(self) -> None:
+        import zlib  # noqa: PLC0415
+
+        self._decoder = zlib.decompressobj(31)
+        self._held = False
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._held
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        pending = self._decoder.unconsumed_tail
+        content = self._decoder.decompress(pending + data, max(max_length, 0))
+        # As much as was wanted: there may be more of it in there, though all input is taken.
+        self._held = len(content) == max_length
+        return content
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+
+def _gzip() -> _Format:
+    try:
+        from isal import igzip_lib  # noqa: PLC0415
+    except ImportError:
+        import zlib  # noqa: PLC0415
+
+        return _Format(_ZlibMember, zlib.error)
     return _Format(
         lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
         igzip_lib.IsalError,  # type: ignore[arg-type] # its stub says: an instance

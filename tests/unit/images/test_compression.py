@@ -145,3 +145,17 @@ def test_nothing_is_loaded_before_it_is_needed() -> None:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout == "[]\n"
+
+
+def test_gzip_without_isal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian has no package of it, and what comes of a stream is the same."""
+    monkeypatch.setitem(sys.modules, "isal", None)
+    for step in (7, 1 << 16, 1 << 22):
+        test_each_format_is_told_and_decompressed(compression.GZIP, step)
+    test_members_are_joined_and_zeros_after_them_ignored(compression.GZIP)
+    test_a_stream_that_is_cut_short_anywhere_is_refused(compression.GZIP)
+    test_a_damaged_stream_is_refused(compression.GZIP)
+    test_what_follows_the_last_member_must_be_one(compression.GZIP)
+    test_content_beyond_the_limit_is_refused_before_it_is_all_there(compression.GZIP)
+    packed = b"".join(compression.compressed(iter([CONTENT, b"end"]), compression.GZIP, 2))
+    assert gzip.decompress(packed) == CONTENT + b"end"
