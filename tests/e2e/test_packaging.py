@@ -97,6 +97,12 @@ def test_what_is_in_the_wheel_and_in_the_source_archive(
     assert {name for name in names if name.startswith("ketch/")} == files
     pages = {path.name for path in (CHECKOUT / "docs/man").iterdir()}
     assert {name.rsplit("/", 1)[1] for name in names if "/share/man/man1/" in name} == pages
+    course = {
+        str(path.relative_to(CHECKOUT / "docs")) for path in (CHECKOUT / "docs/course").rglob("*.*")
+    }
+    assert {
+        name.partition("/share/ketch/")[2] for name in names if "/share/ketch/" in name
+    } == course
     assert f"Version: {ketch.__version__}\n" in facts
     assert "License-File: LICENSE\n" in facts
     with tarfile.open(built[1]) as source:
@@ -131,6 +137,7 @@ def test_for_one_user_by_pip(
         "--no-index", built[0], HOME=home, PYTHONPATH=pip)  # fmt: skip
     places = home / ".local"
     assert (places / "share/man/man1/ketch-run.1").exists()
+    assert (places / "share/ketch/course/mini.py").exists()
     runtime_works(places / "bin/ketch-oci")
     assert (places / "bin/ketch").read_text(encoding="utf-8").startswith(f"#!{PYTHON}\n")
     works(["env", f"HOME={home}", str(places / "bin/ketch")], engine_places)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import urllib.request
 
+from ketch.cli import lab
+
 CHECKOUT = pathlib.Path(__file__).parents[2]
 CACHE = CHECKOUT / ".cache"
 _ROOTFS_SCRIPT = CHECKOUT / "scripts" / "busybox_rootfs.py"
@@ -63,6 +65,31 @@ def systemd_archive() -> pathlib.Path:
                    *("bin", "sbin", "lib", "lib64", "etc", "usr")])  # fmt: skip
         else:
             raise CannotMakeError("mmdebstrap is not installed")
+    return archive
+
+
+def lab_archive() -> pathlib.Path:
+    """Return the tar archive of the root file system of ``ketch lab``, made as that makes it."""
+    archive = CACHE / f"{lab.image().replace(':', '-')}-{platform.machine()}.tar"
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "debian.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            if not shutil.which("mmdebstrap"):
+                raise CannotMakeError("mmdebstrap is not installed")
+            partial = archive.with_suffix(f".{os.getpid()}")
+            try:
+                with partial.open("wb") as file:
+                    done = subprocess.run(lab.recipe(""), check=False, stdin=subprocess.DEVNULL,
+                                          stdout=file, stderr=subprocess.PIPE)  # fmt: skip
+                if done.returncode:
+                    said = done.stderr.decode(errors="replace").strip()
+                    raise CannotMakeError(f"mmdebstrap failed: {said[-400:]}")
+                for stale in CACHE.glob(f"{lab.NAME}-*.tar"):
+                    stale.unlink()
+                partial.rename(archive)
+            finally:
+                partial.unlink(missing_ok=True)
     return archive
 
 

@@ -52,6 +52,7 @@ COMMANDS = {
         "Return low-level information on containers, images, networks and volumes",
     ),
     "kill": ("containers", "kill", "Kill one or more running containers"),
+    "lab": ("lab", "lab", "Enter the lab, a container in which to try out how containers work"),
     "load": ("archives", "load", "Load an image from a tar archive or STDIN"),
     "login": ("login", "login", "Authenticate to a registry"),
     "logout": ("login", "logout", "Log out from a registry"),
@@ -168,7 +169,7 @@ _HIDDEN = {
 # What talks to other machines, or asks the zygote for a process that may: for an ordinary user
 # these stay in the host's network, from which others leave for the one of the user's containers.
 _OUTSIDE = {
-    "build", "builder", "create", "checkpoint", "exec", "import", "load", "login", "logout",
+    "build", "builder", "create", "checkpoint", "exec", "import", "lab", "load", "login", "logout",
     "manifest", "mcp", "pull", "push", "restart", "run", "sandbox", "save", "search", "serve",
     "start", "unshare",
 }  # fmt: skip
