@@ -46,7 +46,9 @@ def mount(text: str, directory: str = "") -> "Mount":
 class _Reader:
     """Takes the fields of one ``--mount``."""
 
-    __slots__ = ("bind", "directory", "given", "id_map", "image", "mount", "tmpfs", "volume")
+    __slots__ = (
+        "bind", "directory", "given", "id_map", "image", "is_given", "mount", "tmpfs", "volume",
+    )  # fmt: skip
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
