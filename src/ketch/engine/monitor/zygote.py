@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ketch.engine.requests import launch
 from ketch.errors import ENGINE_FAILED, PermissionDeniedError, UnavailableError, in_words
-from ketch.linux import libc, malloc, mount, process, signals
+from ketch.linux import filesystems, inotify, libc, malloc, mount, process, signals
 
 IDLE_SECONDS = 60
 _REFUSAL_MS = 500
@@ -26,6 +26,11 @@ _REQUEST_BYTES = 64 * 1024
 _KEPT_HEAP_BYTES = 64 * 1024
 # A caller that looked the socket up before it was unlinked may still be about to queue up.
 _LATECOMER_SECONDS = 0.2
+
+_CHANGES = (
+    inotify.IN_MODIFY | inotify.IN_ATTRIB | inotify.IN_CREATE | inotify.IN_DELETE
+    | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO | inotify.IN_DELETE_SELF | inotify.IN_ONLYDIR
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,23 +111,27 @@ def serve_until_idle(
     """
     listener.setblocking(False)
     signals.signal(signals.SIGCHLD, signals.SIG_IGN)
-    files = _code_files()
-    changes = _changes(files)
+    code = _Code()
+    callers = listener.fileno()
+    awaited = (callers, *code.descriptors)
     place = launch.place(path)
-    while select.select((listener,), (), (), idle_seconds)[0]:
-        if _changes(files) != changes:
-            return "changed"
-        _fork_for(listener, serve)
+    while ready := select.select(awaited, (), (), idle_seconds)[0]:
+        if ready != [callers]:
+            code.look_later()
+        if callers in ready:
+            if code.has_changed():
+                return "changed"
+            _fork_for(listener, code, serve)
     # First nobody new can come, then those who came in the meantime are served.
     if place == launch.place(path):
         with suppress(FileNotFoundError):
             os.unlink(path)
     while select.select((listener,), (), (), _LATECOMER_SECONDS)[0]:
-        _fork_for(listener, serve)
+        _fork_for(listener, code, serve)
     return "idle"
 
 
-def _fork_for(listener: _socket.socket, serve: "Serve") -> None:
+def _fork_for(listener: _socket.socket, code: "_Code", serve: "Serve") -> None:
     """Fork a monitor that serves the next caller, if it is of the same user."""
     try:
         descriptor, _ = listener._accept()  # type: ignore[attr-defined]
@@ -132,6 +141,7 @@ def _fork_for(listener: _socket.socket, serve: "Serve") -> None:
     try:
         _pid, user, _group = process.peer(connection)
         if user == os.getuid() and os.fork() == 0:
+            code.close()
             _become_monitor(connection, listener, serve)
     except OSError as error:
         from ketch.engine.requests.client import Client  # noqa: PLC0415 - loaded; a cycle at the top
@@ -159,25 +169,87 @@ def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve:
     os._exit(0)
 
 
-def _code_files() -> list[str]:
-    """The files of all modules of ketch that are loaded.
+class _Code:
+    """The files of all modules of ketch that are loaded, and whether they are still the same.
+
+    Where the kernel tells of changes, nothing is looked at for each caller but where the package
+    is: it may have been moved as a whole. Not of what another machine does on a network's file
+    system; there, and where nothing can be watched, each file is.
 
     They are copied side by side: a page of memory that the zygote touches after a fork is no longer
     shared with that monitor, so what it does for each caller keeps to few pages.
+
+    Attributes:
+        descriptors: of what is readable when the kernel has told; none where it does not.
     """
-    modules = (module for name, module in sorted(sys.modules.items()) if name.startswith("ketch"))
-    return "\0".join(module.__file__ for module in modules if module.__file__).split("\0")
 
+    __slots__ = ("_changes", "_events", "_files", "_place", "_top", "_unsure", "descriptors")
 
-def _changes(files: list[str]) -> int:
-    """A number that is another one when a file has been changed."""
-    known = 0
-    try:
-        for file in files:
-            known = hash((known, os.stat(file).st_mtime_ns))
-    except FileNotFoundError:
-        return 0
-    return known
+    def __init__(self) -> None:
+        files = [module.__file__ for name, module in sorted(sys.modules.items())
+                 if name.startswith("ketch") and module.__file__]  # fmt: skip
+        self._files = "\0".join(files).split("\0")
+        self._top = f"{launch.package_directory()}/ketch"
+        self._place = launch.place(self._top)
+        self._unsure = False
+        self._events: inotify.Inotify | None = None
+        self.descriptors: tuple[int, ...] = ()
+        if not filesystems.is_networked(self._top):
+            self._begin_watching()
+        # After that, so that nothing happens in between.
+        self._changes = self._count()
+
+    def close(self) -> None:
+        """Close what a forked process would hold as long as it lives."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+    def look_later(self) -> None:
+        """Something has happened: files that are being exchanged are looked at with a caller."""
+        assert self._events is not None
+        self._events.forget()
+        self._unsure = True
+
+    def has_changed(self) -> bool:
+        """Whether what is loaded is no longer what is installed."""
+        if self._events is not None:
+            if launch.place(self._top) != self._place:
+                return True
+            if not self._unsure:
+                return False
+            self._unsure = False
+            try:
+                self._watch(self._events)  # directories may have been made anew
+            except OSError:
+                return True
+        return self._count() != self._changes
+
+    def _begin_watching(self) -> None:
+        try:
+            events = inotify.Inotify()
+        except OSError:  # the user has too many
+            return
+        try:
+            self._watch(events)
+        except OSError:
+            events.close()
+            return
+        self._events = events
+        self.descriptors = (events.fileno(),)
+
+    def _watch(self, events: inotify.Inotify) -> None:
+        for directory in sorted({os.path.dirname(file) for file in self._files}):
+            events.watch(directory, _CHANGES)
+
+    def _count(self) -> int:
+        """A number that is another one when a file has been changed."""
+        known = 0
+        try:
+            for file in self._files:
+                known = hash((known, os.stat(file).st_mtime_ns))
+        except FileNotFoundError:
+            return 0
+        return known
 
 
 def _refuse(error: Exception, *, alone: bool) -> None:

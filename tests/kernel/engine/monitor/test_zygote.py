@@ -197,6 +197,8 @@ def test_nothing_of_the_first_caller_is_kept(state: pathlib.Path, tmp_path: path
     opened = {entry.name: str(entry.readlink()) for entry in process.joinpath("fd").iterdir()}
     listener = opened.pop("3")
     assert listener.startswith("socket:")
+    own = [name for name, what in opened.items() if what == "anon_inode:inotify"]
+    assert opened.pop(own[0])
     assert opened == {"0": "/dev/null", "1": "/dev/null", "2": f"{state}/errors.log"}
     assert os.getsid(pid) == pid
 
@@ -225,10 +227,46 @@ def test_the_interpreter_cannot_be_written_from_a_container(state: pathlib.Path)
     assert mode & os.ST_RDONLY
 
 
-def test_new_code_is_used_at_once(state: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    package = tmp_path / "ketch"
+def in_place(package: pathlib.Path, text: str) -> None:
+    (package / CHANGED).write_text(text)
+
+
+def by_name(package: pathlib.Path, text: str) -> None:
+    """As package managers do."""
+    new = package / "new.py"
+    new.write_text(text)
+    new.rename(package / CHANGED)
+
+
+def with_its_directory(package: pathlib.Path, text: str) -> None:
+    directory = (package / CHANGED).parent
+    aside = package / "aside"
+    directory.rename(aside)
+    shutil.copytree(aside, directory)
+    in_place(package, text)
+    shutil.rmtree(aside)
+
+
+def as_a_whole(package: pathlib.Path, text: str) -> None:
+    """Exchange a directory above all that is loaded."""
+    top = package.parent
+    new = top.with_name("new")
+    shutil.copytree(top, new)
+    in_place(new / package.name, text)
+    top.rename(top.with_name("old"))
+    new.rename(top)
+
+
+CHANGED = pathlib.Path("engine", "monitor", "requests.py")
+CHANGES = [in_place, by_name, with_its_directory, as_a_whole]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=[change.__name__ for change in CHANGES])
+def test_new_code_is_used_at_once(
+    state: pathlib.Path, tmp_path: pathlib.Path, change: Callable[[pathlib.Path, str], None]
+) -> None:
+    package = tmp_path / "place" / "ketch"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     program = tmp_path / "ask.py"
     program.write_text(
         "import sys; sys.path.insert(0, sys.argv[2])\n"
@@ -238,19 +276,41 @@ def test_new_code_is_used_at_once(state: pathlib.Path, tmp_path: pathlib.Path) -
         "s.sendall(wire.frame(wire.REQUEST, wire.encode({'action': 'exec', 'state': '/'})))\n"
         "print(s.recv(1000))\n"
     )
-    command = [sys.executable, str(program), str(state), str(tmp_path)]
-    first = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+    command = [sys.executable, str(program), str(state), str(package.parent)]
+
+    def said() -> bytes:
+        environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+        return subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+
+    text = (package / CHANGED).read_text()
+    assert b"new code" not in said()
     pid = alone(state)
-    monitor = package / "engine" / "monitor" / "requests.py"
-    monitor.write_text(
-        monitor.read_text().replace(
-            "def _exec(", "def _exec(*_):\n    raise KetchError('new code')\n\n\ndef _old_exec("
-        )
-    )
-    second = subprocess.run(command, check=True, capture_output=True, env=environment).stdout
-    assert b"new code" not in first
-    assert b"new code" in second
-    assert alone(state) == pid, "it is the same process with other code"
+    for number in range(2):  # what has been made anew is watched too
+        words = f"new code {number}"
+        failing = f"def _exec(*_):\n    raise KetchError({words!r})\n\n\ndef _old_exec("
+        change(package, text.replace("def _exec(", failing))
+        assert words.encode() in said()
+        assert alone(state) == pid, "it is the same process with other code"
+        shutil.rmtree(tmp_path / "old", ignore_errors=True)
+
+
+def test_nothing_is_looked_at_for_each_caller(state: pathlib.Path) -> None:
+    ask(state)
+    pid = alone(state)
+    calls = state / "calls"
+    with subprocess.Popen(
+        ["strace", "-q", "-o", calls, "-e", "trace=file", "-p", str(pid)], stderr=subprocess.PIPE
+    ) as tracer:
+        traced = pathlib.Path(f"/proc/{pid}/status")
+        deadline = time.monotonic() + 20
+        while "TracerPid:\t0" in traced.read_text(encoding="ascii"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for _ in range(3):
+            ask(state)
+        tracer.terminate()
+    lines = [line for line in calls.read_text().splitlines() if "stat" in line]
+    assert len(lines) == 3, lines  # where the package is, once each
 
 
 # Its loop, with a stub for a monitor and an idle time that suits a test.
