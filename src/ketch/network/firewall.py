@@ -391,21 +391,26 @@ def _remove(
     whoever closes such a socket before waits for that, and others with him.
     """
     every = list({element.place: element for element in elements}.values())
+    # Mostly all are there but for what few containers have. Where one is missing, nothing changes,
+    # and then all are asked for.
+    doubtful = [*every[:1], *(one for one in every[1:] if one.name == "free")]
     with ExitStack() as now:
         kernel = (late or now).enter_context(nftables.Socket())
         if late is not None:
             late.callback(time.sleep, _GRACE_SECONDS)
         while True:
-            there = [
-                one for one, is_there in zip(every, kernel.there("ketch", every), strict=True)
-                if is_there
-            ]  # fmt: skip
+            missing = {
+                one.place for one, is_there in
+                zip(doubtful, kernel.there("ketch", doubtful), strict=True) if not is_there
+            }  # fmt: skip
+            there = [one for one in every if one.place not in missing]
             try:
                 kernel.change("ketch", delete=there)
             except SyscallError as error:
-                # Somebody else has removed one meanwhile, with the whole table perhaps.
+                # Somebody else has removed one, with the whole table perhaps.
                 if error.errno != errno.ENOENT:
                     raise
+                doubtful = every
             else:
                 break
     for first in range(0, len(there) if say else 0, _TOLD_AT_ONCE):

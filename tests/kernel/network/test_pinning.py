@@ -420,6 +420,35 @@ def test_what_bridges_have_is_there_and_goes(host: int, kernel: rtnetlink.Socket
     assert GATEWAY not in ruleset()
 
 
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_end_asks_for_little_of_what_it_takes_away(
+    host: int, kernel: rtnetlink.Socket, monkeypatch: pytest.MonkeyPatch, *, free: bool, gone: bool
+) -> None:
+    """But for what is seldom there it is taken for there, until the kernel says otherwise."""
+    place = machines.endpoint(network(), WEB, WEB6)
+    pins = pinning.of_container([place], free=free)
+    transaction = firewall.ensure(firewall.Wanted([network()], (), pins))
+    if transaction is not None:
+        transaction.wait()
+    if gone:
+        one = next(each for each in pins if each.name == "macs")
+        firewall.withdraw((), [one])
+    asked: list[int] = []
+    there = nftables.Socket.there
+
+    def counted(self: nftables.Socket, table: str, elements: list[nftables.Element]) -> list[bool]:
+        asked.append(len(elements))
+        return there(self, table, elements)
+
+    monkeypatch.setattr(nftables.Socket, "there", counted)
+    every = pinning.of_container([place], free=True)
+    firewall.withdraw((), every)
+    assert asked == ([2, len(every)] if gone else [2])
+    assert place.port not in ruleset()
+    assert WEB not in ruleset()
+
+
 def ruleset() -> str:
     return subprocess.run(
         ["nft", "list", "ruleset"], check=True, capture_output=True, text=True
