@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
 
 import pytest
 
+from ketch.network import ipam
 from tests.support import images, peers
 from tests.support.commands import Engine
 
@@ -96,3 +98,61 @@ def test_two_engines_work_side_by_side(peer: tuple[Engine, str], beside: Engine)
     assert get(namespace, 18081) == f"b'{theirs.name}\\n'"
     theirs.ok("kill", "side")  # podman would wait for its end by itself
     theirs.ok("rm", "-f", "side")
+
+
+# Every other subnet of the pools is taken; and a device's link leads nowhere, as where the kernel
+# shows no memory.
+CROWD = """
+set -e
+number=0
+for subnet in "$@"; do
+    number=$((number + 1))
+    ip link add "other$number" type bridge
+    ip address add "$subnet" dev "other$number"
+    ip link set "other$number" up
+done
+mkdir "$PLACE"; mount -t tmpfs dev "$PLACE"
+for name in null zero full random urandom tty; do cp -a "/dev/$name" "$PLACE"; done
+mkdir "$PLACE/pts" "$PLACE/shm"; mount --rbind /dev/pts "$PLACE/pts"
+ln -s pts/ptmx "$PLACE/ptmx"; ln -s /proc/nothing "$PLACE/core"
+mount --move "$PLACE" /dev
+"""
+
+
+@pytest.fixture
+def crowded(
+    ketch_engine: Engine, tmp_path: pathlib.Path, run_name: str
+) -> Iterator[tuple[Engine, list[str]]]:
+    """Return a ketch of its own on a host that others crowd, and the subnets that are left."""
+    subnets = [str(one) for pool in ipam.DEFAULT_POOLS for one in pool.networks()]
+    taken = [f"{one.network_address + 1}/{one.prefixlen}" for one in map(ip_network, subnets[::2])]
+    root = tmp_path / run_name
+    root.mkdir()
+    with peers.namespaces(root) as enter:
+        prefix = [*enter, ketch_engine.prefix[0], "--root", f"{root}/root", "--state",
+                  f"{root}/state"]  # fmt: skip
+        place = {"PLACE": f"{root}/dev"}
+        crowd = [*enter, "sh", "-c", CROWD, "sh", *taken]
+        subprocess.run(crowd, check=True, env={**os.environ, **place})
+        engine = Engine("ketch", prefix)
+        engine.ok("import", str(images.busybox_archive()), "busybox")
+        yield engine, subnets[1::2]
+        engine.ok("system", "reset", "--force")
+
+
+def test_a_host_that_others_crowd(crowded: tuple[Engine, list[str]]) -> None:
+    ketch, left = crowded
+    form = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
+    for number in range(1, len(left)):
+        ketch.ok("network", "create", f"net{number}")
+    out = ketch.ok("run", "--rm", "busybox", "ip", "-4", "address", "show", "eth0")
+    names = ["bridge", *(f"net{number}" for number in range(1, len(left)))]
+    assert sorted(ketch.ok("network", "inspect", "-f", form, *names).split()) == sorted(left)
+    own = ip_network(ketch.ok("network", "inspect", "-f", form, "bridge"))
+    assert ip_interface(out.split("inet ")[1].split()[0]).network == own
+    result = ketch("network", "create", "more")
+    assert result.status == 1
+    assert "every subnet of the address pools is in use" in result.err
+    shown = ketch.ok("run", "--rm", "--privileged", "busybox", "ls", "/dev").split()
+    assert {"null", "zero"} <= set(shown)
+    assert "core" not in shown
