@@ -11,7 +11,10 @@ from ketch.cli import lab as lab_command
 from tests.support import course, images
 from tests.support.commands import Engine, finish
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [
+    pytest.mark.timeout(900),  # where the lab's image is made
+    pytest.mark.root_engine("the lab is root's"),
+]
 
 
 MAKER = """#!/bin/sh

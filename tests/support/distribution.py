@@ -9,6 +9,7 @@ workers has one test after the other anyway.
 LONG = (
     "tests/vm/test_vm.py",
     "tests/e2e/test_demonstrations.py",  # makes the Debian that the others wait for
+    "tests/e2e/test_course.py",  # makes another one
     "tests/e2e/test_run_basic.py",
     "tests/e2e/test_inside.py",
     "tests/e2e/test_faults.py",
