@@ -1,6 +1,7 @@
 """The house's rules, held by tools: form, types, import contracts, names."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -65,8 +66,7 @@ START = (
 
 def test_records_have_their_fields_in_one_way_on_the_start_path_and_in_one_off_it() -> None:
     """Written out, with slots, where a class more takes a start's time; else as dataclasses."""
-    source = CHECKOUT / "src" / "ketch"
-    trees = {path: ast.parse(path.read_text()) for path in source.rglob("*.py")}
+    source, trees = CHECKOUT / "src" / "ketch", _trees()
     on = {path for pattern in START for path in source.glob(f"{pattern}.py")}
     ahead = list(on)
     while ahead:
@@ -80,6 +80,19 @@ def test_records_have_their_fields_in_one_way_on_the_start_path_and_in_one_off_i
                 wrong.append(f"{path.relative_to(source)}: {record}")
     assert wrong == []
     assert len(on) > 150
+
+
+def test_no_modules_load_each_other_in_a_circle() -> None:
+    source, trees = CHECKOUT / "src" / "ketch", _trees()
+    below = {path: set(_loaded(source, tree)) & trees.keys() for path, tree in trees.items()}
+    while lowest := {path for path, loaded in below.items() if not loaded}:
+        below = {path: loaded - lowest for path, loaded in below.items() if path not in lowest}
+    assert sorted(str(path.relative_to(source)) for path in below) == []
+
+
+@functools.cache
+def _trees() -> dict[pathlib.Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in (CHECKOUT / "src/ketch").rglob("*.py")}
 
 
 def _loaded(source: pathlib.Path, tree: ast.Module) -> Iterator[pathlib.Path]:

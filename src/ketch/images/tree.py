@@ -89,7 +89,9 @@ class Archiver:
             UnavailableError: it cannot be read.
         """
         if len(shown) > _PATH_MAX:
-            raise InvalidArgumentError(f"{shown[:100]!r}...: file name too long for an archive")
+            raise InvalidArgumentError(
+                f"{os.fsdecode(shown[:100])}...: file name too long for an archive"
+            )
         entry = _entry(shown, status)
         if self._owned is not None:
             entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
@@ -250,7 +252,8 @@ def _walk(
 def _check_vanished(error: OSError, shown: bytes) -> None:
     """Raise unless the error says that the container was quicker."""
     if error.errno not in _VANISHED:
-        raise UnavailableError(f"cannot read {shown[:200]!r}: {error.strerror}") from error
+        text = os.fsdecode(shown[:200])
+        raise UnavailableError(f"cannot read {text}: {error.strerror}") from error
 
 
 def _names(directory: int) -> list[bytes]:

@@ -193,8 +193,6 @@ def _give(file: int, uid: int, gid: int) -> None:
     """Remember an owner, and take privileges of the file away, as a change of owner does."""
     path = b"/proc/self/fd/%d" % file
     status = os.fstat(file)
-    if stat.S_IFMT(status.st_mode) not in {stat.S_IFREG, stat.S_IFDIR}:
-        return
     before = owners.seen(path) or owners.Remembered(0, 0)
     uid, gid = uid & _KEEP, gid & _KEEP
     owners.remember(path, before.uid if uid == _KEEP else uid, before.gid if gid == _KEEP else gid)

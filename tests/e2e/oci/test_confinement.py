@@ -121,6 +121,25 @@ def test_a_masked_directory_is_empty_and_cannot_be_written_to(
     assert "Read-only file system" in result.err
 
 
+@pytest.mark.parametrize("field", ["maskedPaths", "readonlyPaths"])
+def test_what_cannot_be_covered_is_not_left_open(
+    ketch_oci: str, bundle: Bundle, tmp_path: pathlib.Path, field: str
+) -> None:
+    """A path that is not there needs no cover; one that cannot be looked at is another matter."""
+    engine = Engine("ketch-oci", [ketch_oci, "--root", str(tmp_path / "state")])
+
+    def change(config: Any, *paths: str) -> None:
+        config["linux"][field] = [*paths]
+
+    missing = ("/missing", "/etc/passwd/below")
+    path = bundle("echo", "ran", change=lambda config: change(config, *missing))
+    assert engine.ok("run", "-b", path, "c") == "ran"
+    path = bundle("echo", "ran", change=lambda config: change(config, "/proc/self/root/etc"))
+    refused = engine("run", "-b", path, "c")
+    assert refused.status != 0
+    assert (refused.out, "too many levels of symbolic links" in refused.err.lower()) == ("", True)
+
+
 def test_every_default_of_masked_and_read_only_paths_counts(
     ketch_oci: str, bundle: Bundle, tmp_path: pathlib.Path
 ) -> None:
@@ -216,6 +235,25 @@ def test_the_callers_umask_counts_for_nothing(
     ).stdout.split()  # fmt: skip
     assert ran == ["0022", "755", "755", "604", "755", "622", "1777"]
     assert oct((own / "made" / "below").stat().st_mode & 0o777) == "0o755"
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="unshare is not installed")
+def test_bound_devices_hear_nothing_of_the_machine(
+    ketch_oci: str, bundle: Bundle, tmp_path: pathlib.Path
+) -> None:
+    """In a user namespace they are the host's nodes: what it mounts on one stays its own."""
+    shared = ["unshare", "--mount", "--propagation", "shared", ketch_oci]
+    engine = Engine("ketch-oci", [*shared, "--root", str(tmp_path / "state")])
+
+    def change(config: Any) -> None:
+        ids = [{"containerID": 0, "hostID": 200_000, "size": 65_536}]
+        config["linux"]["namespaces"].append({"type": "user"})
+        config["linux"] |= {"uidMappings": ids, "gidMappings": ids}
+
+    text = engine.ok("run", "-b", bundle("cat", "/proc/self/mountinfo", change=change), "c")
+    nodes = [line for line in text.splitlines() if re.search(r" /dev/(null|zero|tty) ", line)]
+    assert len(nodes) == 3
+    assert [line for line in nodes if re.search(r" (shared|master):", line)] == []
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="unshare is not installed")

@@ -112,6 +112,45 @@ def test_a_member_of_an_archive(place: Path, exchange: Callable[..., None], kind
         extraction.extract(root, b"", stream(entry))
 
 
+@pytest.mark.parametrize(
+    ("kind", "how"), [("fifo", "linked"), ("character", "linked"), ("character", "moved")]
+)
+def test_a_node_is_not_taken_for_another_one(
+    place: Path, tmp_path: Path, exchange: Callable[..., None], kind: str, how: str
+) -> None:
+    """One more name of the host's own, or one of another number: their modes are theirs."""
+    letter, more = KINDS[kind]
+    other = tmp_path / "other"
+    number = 5 if how == "moved" else 3
+    os.mknod(other, (stat.S_IFIFO if kind == "fifo" else stat.S_IFCHR) | 0o600,
+             0 if kind == "fifo" else os.makedev(1, number))  # fmt: skip
+    exchange("mknod", "mkfifo", by=lambda path: (os.link if how == "linked" else os.rename)(
+        other, path))  # fmt: skip
+    entry = member(_NAME.encode(), letter, mode=0o4777, uid=5, gid=6, mtime=_LATE, **more)
+    with (
+        owned(os.open(place, _PATH)) as root,
+        pytest.raises(KetchError, match="exchanged"),
+    ):
+        extraction.extract(root, b"", stream(entry))
+    status = (place / _NAME).lstat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o600, 0)
+
+
+def test_what_an_archive_replaces_leads_nowhere_any_more(place: Path) -> None:
+    """A directory that was open, and then is a symlink: what follows goes where that leads."""
+    entries = (
+        member(b"one/", DIRECTORY, mode=0o755), member(b"one/two/", DIRECTORY, mode=0o755),
+        member(b"one/two/first", REGULAR), member(b"other/two/", DIRECTORY, mode=0o755),
+        member(b"one", SYMLINK, link=b"other"), member(b"one/two/second", REGULAR),
+        member(b"one/third", REGULAR),
+    )  # fmt: skip
+    with owned(os.open(place, _PATH)) as root:
+        extraction.extract(root, b"", stream(*entries), keep_kinds=False)
+    assert sorted(os.listdir(place)) == ["one", "other"]
+    assert sorted(os.listdir(place / "other")) == ["third", "two"]
+    assert os.listdir(place / "other/two") == ["second"]
+
+
 def test_a_directory_is_not_taken_for_another(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
