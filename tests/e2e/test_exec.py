@@ -32,13 +32,34 @@ def test_what_cannot_be_run_is_126(engine: Engine, running: str) -> None:
     assert engine("exec", running, "/etc").status == 126
 
 
-def test_what_is_missing_is_127(ketch: Engine, run_name: str) -> None:
+def test_what_is_missing_is_127(ketch: Engine, served_engine: Engine, run_name: str) -> None:
+    """As with podman, and with dockerd since 28: before, it wrote 126 over the status that it had
+    found (moby 45795, 48552).
+    """
     ketch.ok("run", "-d", "--name", run_name, "busybox", "sleep", "1000")
     assert ketch("exec", run_name, "no-such-program").status == 127
     assert ketch("exec", run_name, "").status == 127
+    assert served_engine("exec", run_name, "/no/such/program").status == 127
     assert ketch("exec", "nobody", "true").status == 1
     ketch.ok("pause", run_name)
     assert ketch("exec", run_name, "true").status == 1
+    ketch.ok("rm", "-f", run_name)
+
+
+@pytest.mark.ketch_only("docker's command line puts others in the place of such bytes")
+def test_arguments_are_bytes(ketch: Engine, run_name: str) -> None:
+    """Names of files need not be UTF-8."""
+    name = "caf\udce9"
+    ketch.ok("run", "-d", "--name", run_name, "-h", name, "--dns-opt", name, "busybox", "sleep",
+             "1000")  # fmt: skip
+    ketch.ok("exec", run_name, "touch", f"/tmp/{name}")
+    assert ketch.ok("exec", run_name, "find", "/tmp", "-name", "caf*") == f"/tmp/{name}"
+    assert ketch.ok("exec", run_name, "hostname") == name
+    assert name in ketch.ok("exec", run_name, "cat", "/etc/hosts")
+    assert name in ketch.ok("exec", run_name, "cat", "/etc/resolv.conf")
+    told = ketch.ok("events", "--since", "1m", "--until", "0s", "--filter", f"container={run_name}",
+                    "--format", "{{.Action}}")  # fmt: skip
+    assert "exec_create: touch /tmp/caf\ufffd" in told
     ketch.ok("rm", "-f", run_name)
 
 

@@ -48,7 +48,7 @@ def write(
     if say:
         say(telling.of_files(written))
     for path, text in written:
-        with open(path, "w", encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         if apart is not None and apart.mapping is None:
             os.chown(path, apart.uids.first_outside(), apart.gids.first_outside())

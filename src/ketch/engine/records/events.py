@@ -42,7 +42,7 @@ class Event:
         id: number of the event; later events have higher ones.
         time_ns: when, in nanoseconds since the epoch.
         type: ``container``, ``image``, ``network`` or ``volume``.
-        action: Docker's word for it, such as ``start``.
+        action: Docker's word for it, such as ``start``; what an exec runs is no Unicode at times.
         actor_id: identifier of what it happened to.
         attributes: what else there is to tell.
         exit_status: what a container had ended with that is removed, None of anything else.
@@ -90,16 +90,17 @@ def record(
     Args:
         connection: of the store, in a transaction.
         kind: ``container``, ``image``, ``network`` or ``volume``.
-        action: Docker's word for it, such as ``start``.
+        action: Docker's word for it, such as ``start``; what an exec runs is no Unicode at times.
         actor_id: identifier of what it happened to.
         attributes: what else there is to tell. Of more than there is room for, the first go first.
     """
     text = json.dumps(attributes)
     if len(text) > _ATTRIBUTES_MAX:
         text = json.dumps(_fitting(attributes))
+    readable = action.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     cursor = connection.execute(
         "INSERT INTO event (time_ns, type, action, actor_id, attributes) VALUES (?, ?, ?, ?, ?)",
-        (time.time_ns(), kind, action, actor_id, text),
+        (time.time_ns(), kind, readable, actor_id, text),
     )
     connection.execute("DELETE FROM event WHERE id <= ?", ((cursor.lastrowid or 0) - KEPT,))
 
