@@ -377,7 +377,7 @@ class Container:
             lifetime: ``process`` has it end, and go, when this Python program does, even by
                 SIGKILL.
         """
-    async def stop(self, *, timeout: int | None = None, signal: str = "") -> None:
+    async def stop(self, *, timeout: int | None = None, signal: str | int = "") -> None:
         """Ask its program to end, kill it when it does not, wait for its end.
 
         Args:
@@ -385,10 +385,10 @@ class Container:
                 ten, where None.
             signal: what to ask with; the container's own, or SIGTERM, where empty.
         """
-    async def restart(self, *, timeout: int | None = None, signal: str = "") -> None:
+    async def restart(self, *, timeout: int | None = None, signal: str | int = "") -> None:
         """Stop it, and start it again; one that goes once it ends does not go in between."""
-    async def kill(self, signal: str = "KILL") -> None:
-        """Send a signal to its first process; with SIGKILL, wait for its end."""
+    async def kill(self, signal: str | int = "KILL") -> None:
+        """Send its first process a signal, by name or number; with SIGKILL, wait for its end."""
     async def wait(
         self,
         condition: Literal["not-running", "next-exit", "removed"] = "not-running",
@@ -538,9 +538,9 @@ class Container:
         self,
         command: Command,
         *,
-        env: Mapping[str, str] | Iterable[str] = (),
-        user: str = "",
-        workdir: str = "",
+        env: Mapping[str, str] | Iterable[str] | None = (),
+        user: str | int | None = "",
+        workdir: str | os.PathLike[str] | None = "",
         tty: bool = False,
         privileged: bool = False,
         stdin: bool = False,
@@ -550,7 +550,7 @@ class Container:
         Args:
             command: the program and its arguments; one text is split at its blanks.
             env: variables besides the container's, ``NAME=VALUE`` or by name.
-            user: who runs it, ``NAME|UID[:GROUP|GID]``.
+            user: who runs it, ``NAME|UID[:GROUP|GID]``; whom the container has where it is empty.
             workdir: where it starts.
             tty: whether it gets a terminal.
             privileged: whether it gets all capabilities.
@@ -560,12 +560,12 @@ class Container:
         self,
         command: Command,
         *,
-        env: Mapping[str, str] | Iterable[str] = (),
-        user: str = "",
-        workdir: str = "",
+        env: Mapping[str, str] | Iterable[str] | None = (),
+        user: str | int | None = "",
+        workdir: str | os.PathLike[str] | None = "",
         tty: bool = False,
         privileged: bool = False,
-        stdin: bytes = b"",
+        stdin: bytes | None = b"",
         timeout: float | None = None,
         max_output: int | None = None,
     ) -> Result:

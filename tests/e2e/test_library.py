@@ -130,6 +130,33 @@ def test_options_in_docker_pys_forms(library: "ketch.Engine", tmp_path: pathlib.
         assert result.stdout == b"two  words\n"
 
 
+def test_what_is_asked_of_programs_is_understood_or_refused(library: "ketch.Engine") -> None:
+    with library.containers.run("busybox", ["sleep", "1000"], detach=True) as container:
+        script = ["sh", "-c", "id -u; pwd"]
+        place = pathlib.Path("/tmp")
+        result = container.exec_run(script, user=33, workdir=place, env=None, stdin=None)
+        assert result.stdout == b"33\n/tmp\n"
+        assert container.exec_run(script, user=None, workdir=None).stdout == b"0\n/\n"
+        assert container.exec_run(["echo", "\udcff"]).stdout == b"\xff\n"
+        # What comes after a NUL is no field of a request.
+        with pytest.raises(InvalidArgumentError, match="NUL"):
+            container.exec_run(["cat", "/proc/self/status\0--privileged\0b1"])
+        with pytest.raises(InvalidArgumentError, match="no bytes stand for"):
+            container.exec_run(["echo", "\ud800"])
+        with pytest.raises(InvalidArgumentError, match=r"user=1\.5: a text is wanted"):
+            container.exec_run(script, user=1.5)  # type: ignore[arg-type]
+        container.kill(signal.SIGKILL)
+        assert container.wait() == 137
+    for options, words in (
+        ({"detach": True, "stdin": b"x"}, "detach=True"),
+        ({"detach": True, "max_output": 5}, "detach=True"),
+        ({"lifetime": "for ever"}, "'container' or 'process' is wanted"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=words):
+            library.containers.run("busybox", ["true"], **options)
+    assert library.containers.list(all=True) == []
+
+
 def test_an_engine_serves_many_threads(library: "ketch.Engine") -> None:
     outputs: list[bytes] = []
 

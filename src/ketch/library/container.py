@@ -180,12 +180,12 @@ class Container(Resource):
                 SIGKILL.
         """
         fields: dict[str, wire.Value] = {
-            "action": "start", "container": self.id, "lifetime": lifetime,
+            "action": "start", "container": self.id, "lifetime": given.lifetime(lifetime),
         }  # fmt: skip
         sessions.start(self._places, fields, Session.close).close()
         self.reload()
 
-    def stop(self, *, timeout: int | None = None, signal: str = "") -> None:
+    def stop(self, *, timeout: int | None = None, signal: str | int = "") -> None:
         """Ask its program to end, kill it when it does not, wait for its end.
 
         Args:
@@ -193,18 +193,18 @@ class Container(Resource):
                 ten, where None.
             signal: what to ask with; the container's own, or SIGTERM, where empty.
         """
-        self._places.engine.containers.stop(self.id, timeout, signal)
+        self._places.engine.containers.stop(self.id, timeout, given.text("signal", signal))
         self._reread()
 
-    def restart(self, *, timeout: int | None = None, signal: str = "") -> None:
+    def restart(self, *, timeout: int | None = None, signal: str | int = "") -> None:
         """Stop it, and start it again; one that goes once it ends does not go in between."""
-        places = self._places
-        restarting.restart(places.settings, places.engine.containers, self.id, timeout, signal)
+        places, name = self._places, given.text("signal", signal)
+        restarting.restart(places.settings, places.engine.containers, self.id, timeout, name)
         self._reread()
 
-    def kill(self, signal: str = "KILL") -> None:
-        """Send a signal to its first process; with SIGKILL, wait for its end."""
-        self._places.engine.containers.kill(self.id, signal)
+    def kill(self, signal: str | int = "KILL") -> None:
+        """Send its first process a signal, by name or number; with SIGKILL, wait for its end."""
+        self._places.engine.containers.kill(self.id, given.text("signal", signal) or "KILL")
         self._reread()
 
     def wait(
@@ -498,9 +498,9 @@ class Container(Resource):
         self,
         command: "Command",
         *,
-        env: "Mapping[str, str] | Iterable[str]" = (),
-        user: str = "",
-        workdir: str = "",
+        env: "Mapping[str, str] | Iterable[str] | None" = (),
+        user: str | int | None = "",
+        workdir: "str | os.PathLike[str] | None" = "",
         tty: bool = False,
         privileged: bool = False,
         stdin: bool = False,
@@ -510,16 +510,17 @@ class Container(Resource):
         Args:
             command: the program and its arguments; one text is split at its blanks.
             env: variables besides the container's, ``NAME=VALUE`` or by name.
-            user: who runs it, ``NAME|UID[:GROUP|GID]``.
+            user: who runs it, ``NAME|UID[:GROUP|GID]``; whom the container has where it is empty.
             workdir: where it starts.
             tty: whether it gets a terminal.
             privileged: whether it gets all capabilities.
             stdin: whether input will be written to it.
         """
         fields: dict[str, wire.Value] = {
-            "action": "exec", "arguments": [self.id, *words(command)], "--env": paired(env, "="),
-            "--env-file": [], "--user": user, "--workdir": workdir, "--tty": tty,
-            "--interactive": stdin, "--detach": False, "--privileged": privileged,
+            "action": "exec", "arguments": [self.id, *words(command)],
+            "--env": paired(() if env is None else env, "="), "--env-file": [],
+            "--user": given.text("user", user), "--workdir": given.text("workdir", workdir),
+            "--tty": tty, "--interactive": stdin, "--detach": False, "--privileged": privileged,
         }  # fmt: skip
         return sessions.start(self._places, fields, Session._kill)
 
@@ -527,12 +528,12 @@ class Container(Resource):
         self,
         command: "Command",
         *,
-        env: "Mapping[str, str] | Iterable[str]" = (),
-        user: str = "",
-        workdir: str = "",
+        env: "Mapping[str, str] | Iterable[str] | None" = (),
+        user: str | int | None = "",
+        workdir: "str | os.PathLike[str] | None" = "",
         tty: bool = False,
         privileged: bool = False,
-        stdin: bytes = b"",
+        stdin: bytes | None = b"",
         timeout: float | None = None,
         max_output: int | None = None,
     ) -> Result:
@@ -556,7 +557,7 @@ class Container(Resource):
             ProgramOutputError: it wrote more than it was to.
         """
         given.limits(timeout, max_output)
-        data = given.content("stdin", stdin)
+        data = given.content("stdin", b"" if stdin is None else stdin)
         session = self.exec(
             command, env=env, user=user, workdir=workdir, tty=tty, privileged=privileged,
             stdin=bool(data),

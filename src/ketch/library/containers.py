@@ -8,7 +8,13 @@ from ketch.engine import pruning
 from ketch.engine.containers import creation
 from ketch.engine.requests import wire
 from ketch.engine.views import listing
-from ketch.errors import ImageNotFoundError, KetchError, ProgramFailedError, on_one_line
+from ketch.errors import (
+    ImageNotFoundError,
+    InvalidArgumentError,
+    KetchError,
+    ProgramFailedError,
+    on_one_line,
+)
 from ketch.library import given, sessions
 from ketch.library.container import Container
 from ketch.library.options import as_filters, make_request
@@ -104,6 +110,12 @@ class Containers(Collection):
         """
         given.limits(timeout, max_output)
         if detach:
+            if stdin is not None or max_output is not None:
+                raise InvalidArgumentError(
+                    "stdin and max_output are for a program that is waited for, and not with"
+                    " detach=True",
+                    "start() gives a session to write to and to read from",
+                )
             session = self._run(
                 image, command, options, lifetime or "container", detach=True, timeout=timeout
             )
@@ -168,8 +180,8 @@ class Containers(Collection):
     ) -> "Session":
         """Create a container as the API's document says, and start it."""
         fields: dict[str, wire.Value] = {
-            "action": "run", "request": json.dumps(request), "--name": name, "lifetime": lifetime,
-            "--detach": detach, "forget": True,
+            "action": "run", "request": json.dumps(request), "--name": name,
+            "lifetime": given.lifetime(lifetime), "--detach": detach, "forget": True,
         }  # fmt: skip
         return sessions.start(self._places, fields, self._end)
 

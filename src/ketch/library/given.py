@@ -35,6 +35,37 @@ def content(keyword: str, value: object) -> bytes:
     )
 
 
+def text(keyword: str, value: object) -> str:
+    """Returns a text that was given; a number stands for its digits, a path and None for theirs.
+
+    Args:
+        keyword: as what.
+        value: what was given.
+
+    Raises:
+        InvalidArgumentError: it is something else.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))  # a signal.Signals too
+    found = path(value)
+    if found is None:
+        raise InvalidArgumentError(f"{keyword}={value!r}: a text is wanted")
+    return found
+
+
+def lifetime(value: object) -> str:
+    """Returns whose end is a container's as well: ``container`` or ``process``.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    if value not in {"container", "process"}:
+        raise InvalidArgumentError(f"lifetime={value!r}: 'container' or 'process' is wanted")
+    return str(value)
+
+
 def limits(timeout: float | None, max_output: int | None) -> None:
     """Check what a program may take: seconds, and bytes of output.
 

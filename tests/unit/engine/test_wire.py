@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ketch import errors
 from ketch.engine.requests import wire
 
 FRAMES = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=8)
@@ -112,3 +113,13 @@ def test_a_failure_of_no_class_that_is_meant_is_still_one_of_ours(name: str) -> 
 def test_what_is_no_failure_is_refused(data: bytes) -> None:
     with pytest.raises(wire.ProtocolError):
         wire.decode_failure(data)
+
+
+@pytest.mark.parametrize("text", ["a\0--privileged\0b1", "\0", "\ud800"])
+def test_what_would_be_read_otherwise_is_not_sent(text: str) -> None:
+    fields: tuple[dict[str, wire.Value], ...] = (
+        {"name": text}, {text: "value"}, {"arguments": ["one", text], "--user": ""}
+    )  # fmt: skip
+    for asked in fields:
+        with pytest.raises(errors.InvalidArgumentError):
+            wire.encode(asked)

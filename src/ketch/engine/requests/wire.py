@@ -144,8 +144,12 @@ def encode(fields: "dict[str, Value]") -> bytes:
     """Encode a request's fields.
 
     Args:
-        fields: names and values; no string in them may hold a NUL, which none from a command line
-            or an environment can.
+        fields: names and values.
+
+    Raises:
+        InvalidArgumentError: a text holds a NUL, which none from a command line or an environment
+            can, or half a character: both come from callers in Python alone. What came after a NUL
+            would be read as another field.
     """
     parts: list[str] = []
     for name, value in fields.items():
@@ -157,7 +161,15 @@ def encode(fields: "dict[str, Value]") -> bytes:
             parts += (name, "s" + value)
         else:
             parts += (name, f"l{len(value)}", *value)
-    return os.fsencode("\0".join(parts))  # the very bytes that the caller was given
+    text = "\0".join(parts)
+    if text.count("\0") >= len(parts) > 0:
+        raise errors.InvalidArgumentError("a NUL character cannot be in what is asked for")
+    try:
+        return os.fsencode(text)  # the very bytes that the caller was given
+    except UnicodeEncodeError as error:
+        raise errors.InvalidArgumentError(
+            f"no bytes stand for the character {error.object[error.start]!a}"
+        ) from error
 
 
 def decode(payload: bytes) -> "dict[str, Value]":
