@@ -26,10 +26,11 @@ def test_death_by_a_signal_is_128_and_its_number(engine: Engine, name: str) -> N
     assert result.status == 128 + signal.Signals[f"SIG{name}"]
 
 
-def test_a_missing_command_is_127(engine: Engine) -> None:
-    result = engine(*RUN, "no-such-program")
+@pytest.mark.parametrize("program", ["no-such-program", ""])
+def test_a_missing_command_is_127(engine: Engine, program: str) -> None:
+    result = engine(*RUN, program)
     assert result.status == 127
-    assert "no-such-program" in result.err
+    assert f'"{program}": executable file not found in $PATH' in result.err
     assert result.out == ""
 
 

@@ -138,7 +138,7 @@ def _check_process(config: "Config") -> None:
         raise _fault("process", "is required")
     process = config["process"]
     _require_absolute("process.cwd", process["cwd"])
-    if not process.get("args") or not process["args"][0]:
+    if not process.get("args"):
         raise _fault("process.args", "must name a program")
     for index, variable in enumerate(process.get("env", ())):
         if variable.find("=") < 1:

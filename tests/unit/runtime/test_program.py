@@ -114,6 +114,7 @@ def test_finding_along_the_path(tmp_path: pathlib.Path) -> None:
     ("name", "status", "message"),
     [
         ("missing", 127, "executable file not found in $PATH"),
+        ("", 127, "executable file not found in $PATH"),
         ("/nowhere/missing", 127, "no such file or directory"),
         ("/", 126, "is a directory"),
         ("/etc/passwd", 126, "permission denied"),

@@ -195,7 +195,6 @@ def test_what_is_right_passes() -> None:
         ("process", ..., "process: is required"),
         ("process/cwd", "tmp", "process.cwd: must be an absolute path, not 'tmp'"),
         ("process/args", [], "process.args: must name a program"),
-        ("process/args", [""], "process.args: must name a program"),
         ("process/args/1", 5, "process.args[1]: must be a string, not 5"),
         ("process/env/1", "TERM", "process.env[1]: must be NAME=value"),
         ("process/env/1", "=x", "process.env[1]: must be NAME=value"),

@@ -210,8 +210,6 @@ def _specify(
     process: Process = {**config["process"], "args": asked["Cmd"], "terminal": terminal}
     if size := asked.get("ConsoleSize"):
         process["consoleSize"] = {"height": size[0], "width": size[1]}
-    if not asked["Cmd"][0]:
-        raise StartError('exec: "": executable file not found in $PATH', exit_status=127)
     if asked.get("WorkingDir") and not os.path.isabs(asked["WorkingDir"]):
         raise InvalidArgumentError(
             f"the working directory {asked['WorkingDir']} is invalid: it must be an absolute path"
