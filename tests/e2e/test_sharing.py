@@ -71,6 +71,10 @@ def test_who_cannot_be_joined(engine: Engine) -> None:
                 "port publishing and the container type",
             ),
             (["--network", "container:alone", "--dns", "1.1.1.1"], "dns and the network mode"),
+            (
+                ["--network", "container:alone", "--ip", "172.17.0.9"],
+                "user specified IP address is supported on user defined networks only",
+            ),
         ):
             refused = engine("run", "--rm", *words, "busybox", "true")
             assert refused.status == 125, str(refused)

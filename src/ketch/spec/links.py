@@ -3,6 +3,7 @@
 Docker's legacy links, see docs.docker.com/engine/network/links, "Environment variables".
 """
 
+from ketch.errors import InvalidArgumentError
 from ketch.spec import ports
 
 TYPE_CHECKING = False
@@ -17,9 +18,17 @@ _RUN_MINIMUM = 3  # ports one after the other that are told of as one range as w
 def split(text: str) -> tuple[str, str]:
     """Reads a ``--link``, ``name[:alias]``: the other container, and what it is called if that is
     said. Docker's inspect writes ``/name:/own-name/alias``, which is taken too.
+
+    Raises:
+        InvalidArgumentError: in Docker's words.
     """
+    if not text:
+        raise InvalidArgumentError("empty string specified for links")
     reference, _, alias = text.partition(":")
-    return reference.removeprefix("/"), alias.rpartition("/")[2]
+    if not reference or ":" in alias:
+        raise InvalidArgumentError(f"bad format for links: {text}")
+    shown = reference.startswith("/")
+    return reference.removeprefix("/"), alias.rpartition("/")[2] if shown else alias
 
 
 def variables(

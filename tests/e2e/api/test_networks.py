@@ -164,3 +164,52 @@ def test_links_in_paths_and_lists(api: Api) -> None:
         assert api("GET", "/containers/l2/al/json")[0] == 404
     finally:
         api.engine.ok("rm", "-f", "l1", "l2")
+
+
+def test_networks_that_exclude_each_other(api: Api, network: str) -> None:
+    """Refused as what was asked for wrongly, not as a conflict that may pass."""
+    made = {
+        mode: api.engine.ok("run", "-d", "--network", mode, "busybox", "sleep", "60")
+        for mode in ("host", "none", "bridge")
+    }
+    made["shared"] = api.engine.ok(
+        "run", "-d", "--network", f"container:{made['bridge']}", "busybox", "sleep", "60"
+    )
+    shared = "container sharing network namespace with another container or host cannot be"
+    try:
+        for mode, name, words in (
+            ("shared", "mixed", shared),
+            ("shared", "host", shared),
+            ("none", "mixed", "with one of the networks in private (none) mode"),
+            ("bridge", "host", "container cannot be disconnected from host network or connected"),
+            ("bridge", "none", "with one of the networks in private (none) mode"),
+        ):
+            status, answer = api("POST", f"/networks/{name}/connect", Container=made[mode])
+            assert (status, words in answer["message"]) == (400, True), (mode, name, answer)
+        status, answer = api("POST", "/networks/host/disconnect", Container=made["host"])
+        assert (status, "disconnected from host network" in answer["message"]) == (400, True)
+        status, answer = api("POST", "/networks/mixed/disconnect", Container=made["bridge"])
+        assert status in {404, 500}  # what is not there is not the server's failure
+        assert "is not connected to" in answer["message"]
+        assert "network mixed" in answer["message"]
+    finally:
+        api.engine.ok("rm", "-f", *reversed(made.values()))
+
+
+def test_links_that_are_none(api: Api, network: str) -> None:
+    """dockerd gives its own failure for some, and finds others out when the container starts."""
+    db = api.engine.ok("create", "--name", "l1", "busybox", "true")
+    try:
+        for text in ("", "l1::x", "l1:a:b", ":x"):
+            status, answer = api("POST", "/containers/create", Image="busybox", Cmd=["true"],
+                                 HostConfig={"Links": [text]})  # fmt: skip
+            assert status in {400, 500}, (text, answer)
+            if api.engine.name == "served":
+                assert status == 400
+                status, answer = api(
+                    "POST", f"/networks/{network}/connect", Container=db,
+                    EndpointConfig={"Links": [text]},
+                )  # fmt: skip
+                assert status == 400, (text, answer)
+    finally:
+        api.engine.ok("rm", "-f", db)

@@ -21,10 +21,10 @@ from ketch.engine.networks import (
 )
 from ketch.engine.networks.members import Member, member_of
 from ketch.engine.networks.plan import choose_gateways, endpoint
-from ketch.engine.networks.records import BRIDGE
+from ketch.engine.networks.records import BRIDGE, HOST
 from ketch.engine.networks.releasing import withdraw
 from ketch.engine.processes import await_readable, open_process
-from ketch.errors import ConflictError, NotFoundError, UnavailableError
+from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from ketch.network import telling as network_telling
 from ketch.network.sandbox import Sandbox
 from ketch.spec.endpoints import is_container, is_private
@@ -52,18 +52,19 @@ def connect(
     Raises:
         NotFoundError: there is no such network or container.
         PermissionDeniedError: it runs and is connected.
-        ConflictError: its other networks exclude this one; an address is taken.
+        InvalidArgumentError: its own network, or another one, excludes this one.
+        ConflictError: an address is taken.
         KetchError, OSError: the kernel refused a step.
     """
     container, network = engine.containers.find(reference), engine.networks.find(network_name)
     record = container.record
     mode = record["HostConfig"].get("NetworkMode", "")
     if is_private(mode):
-        raise ConflictError(
+        raise InvalidArgumentError(
             f"container {container.name} has the network {mode}, which excludes all others"
         )
-    if is_container(mode):
-        raise ConflictError(
+    if is_container(mode) or (mode == HOST and network.driver != "host"):
+        raise InvalidArgumentError(
             "container sharing network namespace with another container or host cannot be "
             "connected to any other network"
         )
@@ -123,7 +124,7 @@ def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bo
 
     Raises:
         NotFoundError: there is no such network or container, or it is not connected.
-        ConflictError: it is the host's network.
+        InvalidArgumentError: it is the host's network.
         KetchError, OSError: the kernel refused a step.
     """
     container = engine.containers.find(reference)
@@ -136,10 +137,10 @@ def disconnect(engine: "Engine", network_name: str, reference: str, *, force: bo
         engine.endpoints.leave(member, None)
         return
     if network.driver == "host":
-        raise ConflictError(
+        raise InvalidArgumentError(
             "container cannot be disconnected from host network or connected to host network"
         )
-    member = member_of(members, network.id, container.id)
+    member = member_of(members, network.id, container.id, network.name)
     if not container.is_active or not container.init_pid:
         engine.endpoints.leave(member, network)
         return

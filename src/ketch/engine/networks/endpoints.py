@@ -36,7 +36,7 @@ from ketch.errors import (
 )
 from ketch.linux import procfs
 from ketch.network import definition, ipam
-from ketch.spec.endpoints import is_container, is_private, mac_address
+from ketch.spec.endpoints import is_container, is_private, is_user_defined, mac_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,11 +136,14 @@ class Endpoints:
         """
         host: Mapping[str, Any] = request["HostConfig"]
         mode = host.get("NetworkMode") or records.BRIDGE
-        if is_container(mode) or request["Config"].get("NetworkDisabled"):
-            return
         asked: Mapping[str, Any] = (request.get("NetworkingConfig") or {}).get(
             "EndpointsConfig"
         ) or {}
+        if is_container(mode) or request["Config"].get("NetworkDisabled"):
+            for name, settings in asked.items():
+                if not is_user_defined(name):
+                    members.check_settings(name, settings or {})
+            return
         if is_private(mode):
             if any(any((one or {}).values()) for one in asked.values()) or set(asked) - {mode}:
                 raise InvalidArgumentError(
@@ -169,7 +172,7 @@ class Endpoints:
             members.check_together(mode, networks)
             for position, (name, network, settings) in enumerate(places):
                 if network is not None:
-                    members.check_settings(network, settings)
+                    members.check_settings(network.name, settings, network.subnets)
                 members.declare(connection, container_id, name, network, settings, position)
 
     # Start and end
@@ -323,10 +326,11 @@ class Endpoints:
 
         Raises:
             PermissionDeniedError: it is a member, and runs.
-            ConflictError: its other networks exclude this one; an address is taken.
+            InvalidArgumentError: its other networks exclude this one.
+            ConflictError: an address is taken.
             UnavailableError: no address is free.
         """
-        members.check_settings(network, settings)
+        members.check_settings(network.name, settings, network.subnets)
         with self._store.transaction() as connection:
             leases.notice_reboot(connection, self._boot_id)
             found = connection.execute(
@@ -389,7 +393,7 @@ class Endpoints:
                 f"network {network.name} is a configuration network and cannot be used"
             )
         if member.network_id != network.id:
-            members.check_settings(network, member.settings)
+            members.check_settings(network.name, member.settings, network.subnets)
             connection.execute(
                 "UPDATE OR REPLACE endpoint SET network_id = ?, network_name = ? "
                 "WHERE container_id = ? AND network_id = ?",

@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_interface
 
 from ketch.engine.networks.records import HOST, Network
 from ketch.engine.records import events
-from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
+from ketch.errors import InvalidArgumentError, NotFoundError
+from ketch.spec import links
 from ketch.spec.endpoints import is_user_defined, mac_address
 
 TYPE_CHECKING = False
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from ketch.engine.networks.records import Subnet
     from ketch.network import ipam
 
 
@@ -61,8 +63,10 @@ def of(connection: sqlite3.Connection, container_id: str) -> list[Member]:
     return [Member(row) for row in connection.execute(query, (container_id,))]
 
 
-def member_of(members: "Iterable[Member]", network: str, container: str) -> Member:
-    """One of a container's memberships, by the network's name or id.
+def member_of(
+    members: "Iterable[Member]", network: str, container: str, called: str = ""
+) -> Member:
+    """One of a container's memberships, by the network's name or id; ``called`` is for messages.
 
     Raises:
         NotFoundError: it is not on that network.
@@ -70,7 +74,8 @@ def member_of(members: "Iterable[Member]", network: str, container: str) -> Memb
     for member in members:
         if network in {member.network_name, member.network_id}:
             return member
-    raise NotFoundError(f"container {container} is not connected to network {network}")
+    name = called or network
+    raise NotFoundError(f"container {container} is not connected to the network {name}")
 
 
 def declare(
@@ -109,27 +114,39 @@ def record_event(
     events.record(connection, "network", action, network.id, attributes)
 
 
-def check_settings(network: Network, settings: "Mapping[str, Any]") -> None:
+def check_settings(
+    name: str, settings: "Mapping[str, Any]", subnets: "Sequence[Subnet]" = ()
+) -> None:
     """Check what a container asks of a network.
+
+    Args:
+        name: the network's, or the mode that stands in its place.
+        settings: what is asked for.
+        subnets: what the network has.
 
     Raises:
         InvalidArgumentError: in Docker's words.
     """
     ipam_asked = settings.get("IPAMConfig") or {}
     errors = []
+    for text in settings.get("Links") or ():
+        try:
+            links.split(text)
+        except InvalidArgumentError as error:
+            errors.append(error.message)
     if address := settings.get("MacAddress"):
         try:
             mac_address(address)
         except InvalidArgumentError:
             errors.append(f"invalid MAC address {address}")
-    if not is_user_defined(network.name):
+    if not is_user_defined(name):
         if settings.get("Aliases"):
             errors.append("network-scoped aliases are only supported for user-defined networks")
         if ipam_asked.get("IPv4Address") or ipam_asked.get("IPv6Address"):
             errors.append("user specified IP address is supported on user defined networks only")
     for key in ("IPv4Address", "IPv6Address"):
         text = ipam_asked.get(key)
-        if not text or not is_user_defined(network.name):
+        if not text or not is_user_defined(name):
             continue
         try:
             asked = ip_address(text)
@@ -138,28 +155,27 @@ def check_settings(network: Network, settings: "Mapping[str, Any]") -> None:
             continue
         if asked.version != int(key[3]):
             errors.append(f"invalid {key[:4]} address: {text}")
-        elif not any(asked in subnet.subnet for subnet in network.subnets):
+        elif not any(asked in subnet.subnet for subnet in subnets):
             errors.append(f"no configured subnet contains IP address {text}")
-        elif all(one.chosen for one in network.subnets if asked in one.subnet):
+        elif all(one.chosen for one in subnets if asked in one.subnet):
             errors.append(
                 "user specified IP address is supported only when connecting to networks with "
                 "user configured subnets"
             )
     if errors:
         raise InvalidArgumentError(
-            f"invalid config for network {network.name}: invalid endpoint settings:\n"
-            + "\n".join(errors)
+            f"invalid config for network {name}: invalid endpoint settings:\n" + "\n".join(errors)
         )
 
 
 def check_company(drivers: set[str], network: Network) -> None:
     """Refuse networks that a container cannot be on together."""
     if "host" in drivers or network.driver == "host":
-        raise ConflictError(
+        raise InvalidArgumentError(
             "container cannot be disconnected from host network or connected to host network"
         )
     if "null" in drivers or (network.driver == "null" and drivers):
-        raise ConflictError(
+        raise InvalidArgumentError(
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )

@@ -14,6 +14,7 @@ from ipaddress import ip_interface
 
 from ketch.engine.records.store import Store
 from ketch.engine.requests import launch
+from ketch.errors import InvalidArgumentError
 from ketch.linux import process
 from ketch.network import names, resolver
 from ketch.network.dns import Directory, Endpoint
@@ -109,8 +110,9 @@ class Known:
             ]
             links = {}
             for link in json.loads(row["links"] or "[]"):
-                reference, alias = split(link)
-                links[alias or reference] = by_name.get(reference, reference)
+                with contextlib.suppress(InvalidArgumentError):  # recorded when nobody looked at it
+                    reference, alias = split(link)
+                    links[alias or reference] = by_name.get(reference, reference)
             if addresses:
                 yield Endpoint(
                     row["container_id"], row["network_name"],

@@ -166,11 +166,11 @@ def test_networks_that_are_listed_are_all_that_there_are(engine: Endpoints, mode
     create(engine, "inner", "10.3.0.0/24", Internal=True)
     plan = start(engine, "one", request(mode, {"inner": {}}))
     assert [member.network_name for member in plan.members] == ["inner"]
-    with pytest.raises(ConflictError, match="host network"):
+    with pytest.raises(InvalidArgumentError, match="host network"):
         engine.declare("two", request("host", {"inner": {}}))
-    with pytest.raises(ConflictError, match="host network"):
+    with pytest.raises(InvalidArgumentError, match="host network"):
         engine.declare("two", request(mode, {"host": {}}))
-    with pytest.raises(ConflictError, match="multiple networks"):
+    with pytest.raises(InvalidArgumentError, match="multiple networks"):
         engine.declare("two", request(mode, {"inner": {}, "none": {}}))
     engine.declare("two", request("host", {"host": {}}))
 
@@ -218,7 +218,7 @@ def test_no_network_is_no_company(engine: Endpoints) -> None:
     start(engine, "one")
     start(engine, "two", request("none"))
     for container_id, other in (("one", "none"), ("two", "bridge")):
-        with pytest.raises(ConflictError, match=r"one of the networks in private \(none\) mode"):
+        with pytest.raises(InvalidArgumentError, match=r"in private \(none\) mode"):
             engine.join(container_id, networks.find(other), {}, record=request(), running=False)
 
 
@@ -262,7 +262,7 @@ def test_joining_and_leaving(engine: Endpoints) -> None:
     with pytest.raises(PermissionDeniedError, match="endpoint with name web already exists in"):
         engine.join("one", own, {}, record=record, running=True)
     host = Networks(engine._settings, engine._store).find("host")
-    with pytest.raises(ConflictError, match="connected to host network"):
+    with pytest.raises(InvalidArgumentError, match="connected to host network"):
         engine.join("one", host, {}, record=record, running=True)
     # For one that does not run nothing changes.
     again = engine.join("one", own, {"Aliases": ["else"]}, record=record, running=False)
