@@ -44,8 +44,9 @@ class Healthcheck(typing.TypedDict, total=False):
 # What documents name that is there for type checkers alone.
 _ELSEWHERE: dict[str, Any] = {"Healthcheck": Healthcheck}
 
-# A single text stands for a list with it: Docker's strslice.
+# Of what a container is made with, a single text stands for a list with it: Docker's strslice.
 _TEXT_OR_LIST = ("Cmd", "Entrypoint", "Shell")
+_WITH_THEM = ("Config", "Creation")
 
 
 def conform(value: object, wanted: Any, where: str = "", module: str = "") -> Any:
@@ -71,8 +72,6 @@ def conform(value: object, wanted: Any, where: str = "", module: str = "") -> An
     if typing.is_typeddict(wanted):
         return _document(value, wanted, where)
     if origin is list:
-        if isinstance(value, str) and where.rpartition(".")[2] in _TEXT_OR_LIST:
-            return [value]
         if not isinstance(value, list):
             raise _wrong(value, "list", where)
         (inside,) = typing.get_args(wanted)
@@ -111,6 +110,8 @@ def _document(value: object, wanted: Any, where: str) -> dict[str, Any]:
         name = given if given in kinds else folded.get(_folded(given))
         if name is None or item is None:
             continue
+        if name in _TEXT_OR_LIST and isinstance(item, str) and wanted.__name__ in _WITH_THEM:
+            item = [item]  # noqa: PLW2901
         brought = conform(item, kinds[name], prefix + name, wanted.__module__)
         before = found.get(name)
         # An object that comes in two parts is one, as Go fills in what is there already.

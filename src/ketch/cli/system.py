@@ -236,9 +236,7 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
         freed_bytes += pruned.freed_bytes
     events, image_bytes = image_listing.prune(engine.images, pairs, every=every)
     _tell("Deleted Images:", [f"{what.lower()}: {name}" for what, name in events])
-    cache = build_pruning.prune(
-        engine, [text for text in pairs if text.startswith("until=")], all=every
-    )
+    cache = build_pruning.prune(engine, pairs, all=every)
     _tell("Deleted build cache objects:", cache.ids)
     freed_bytes += image_bytes + cache.freed_bytes
     print(f"Total reclaimed space: {size(freed_bytes, 4)}")

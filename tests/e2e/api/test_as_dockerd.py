@@ -169,6 +169,8 @@ def test_filters(asked: Asked) -> None:
         twice = urllib.parse.quote('{"until":["1h","2h"]}')
         status, answer = asked("POST", f"/{kind}/prune?filters={twice}")
         assert (status in {400, 500}, "more than one until" in answer["message"]) == (True, True)
+    # What docker's command line asks of all that ``system prune`` is about.
+    got("/build/prune", '{"label":["odd"],"label!":["odder"]}', "POST")
     for values in ("[]", "{}", "null", '{"x":false}', '["x"]'):
         odd = urllib.parse.quote(f'{{"odd":{values}}}')
         for kind, list_ in (

@@ -41,6 +41,12 @@ def test_documents(text: str, expected: object) -> None:
     assert read(text) == expected
 
 
+def test_a_command_is_a_text_only_where_a_container_is_made() -> None:
+    assert conform({"cmd": "one"}, container.Config) == {"Cmd": ["one"]}
+    with pytest.raises(InvalidArgumentError, match="string into field Cmd of type list"):
+        conform({"cmd": "one"}, container.ExecConfig)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -39,6 +39,8 @@ def one(name: str, **fields: Any) -> Usage:
         (["shared=true"], {"shared": True}, True),
         (["private="], {"shared": True}, False),
         (["type=regular", "until=3h"], {}, False),
+        (["label=a"], {}, False),
+        (["label!=a", "label!=b=c", "until=1h"], {}, True),
     ],
     ids=str,
 )
