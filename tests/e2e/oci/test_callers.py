@@ -6,6 +6,7 @@ Each caller has directories, namespaces and processes of its own.
 import contextlib
 import json
 import pathlib
+import re
 import shutil
 import tempfile
 import time
@@ -79,6 +80,8 @@ class TestPodman:
         assert (result.status, result.out) == (7, "hi\n"), result.err
         shown = podman.ok("info", "--format", "{{.Host.OCIRuntime.Path}}")
         assert pathlib.Path(shown).name == pathlib.Path(program).name
+        shown = podman.ok("info", "--format", "{{.Host.OCIRuntime.Version}}")
+        assert re.match(rf"{pathlib.Path(program).name} version \d+\.\d+\.\d+", shown)
 
     @pytest.mark.parametrize(
         ("command", "status", "words"),
@@ -294,6 +297,14 @@ class TestDocker:
         assert docker.ok("info", "--format", "{{.DefaultRuntime}}") == "other"
         result = docker("run", "--rm", "-i", "busybox", "sh", "-c", "cat; exit 7", stdin="hi\n")
         assert (result.status, result.out) == (7, "hi\n"), result.err
+
+    def test_its_version(self, docker: Engine) -> None:
+        """What dockerd reads of ``--version`` is shown, as the release and the commit."""
+        assert docker.ok("info", "--format", "{{.RuncCommit.ID}}") not in {"", "N/A", "<nil>"}
+        assert re.search(r"^ runc version: \S+$", docker.ok("info"), re.MULTILINE)
+        form = "{{range .Server.Components}}{{.Name}} {{.Version}} {{.Details.GitCommit}}\n{{end}}"
+        told = docker.ok("version", "--format", form)
+        assert re.search(r"^(runc|other) \d+\.\d+\.\d+\S* \S+$", told, re.MULTILINE), told
 
     @pytest.mark.parametrize(
         ("command", "status"), [("nosuch", 127), ("/nosuch", 127), ("/etc/passwd", 126)]
