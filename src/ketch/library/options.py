@@ -6,9 +6,10 @@ request, so that ``memory="64m"`` here and ``--memory 64m`` there are one thing.
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ketch.engine.requests import wire
 from ketch.errors import InvalidArgumentError
 from ketch.library import docker_names
 from ketch.spec.options import OPTIONS, Caller, request
@@ -73,7 +74,21 @@ def make_request(
     made = request(values, given, [image, *docker_names.words(command)], caller)
     for field in fields:
         _add(made, field)
+    wire.joined([*_all_text(made)])
     return made, str(values["name"])
+
+
+def _all_text(value: object) -> Iterator[str]:
+    """Yield all text of a document."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _all_text(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _all_text(inner)
 
 
 def _add(made: "Request", fields: "dict[str, Any]") -> None:

@@ -355,4 +355,4 @@ def sysctl_path(name: str) -> str:
 def write_text(path: str, text: str) -> None:
     """Write a kernel file in one write(2), as such files want it."""
     with owned(os.open(path, os.O_WRONLY | os.O_CLOEXEC)) as descriptor:
-        os.write(descriptor, text.encode())
+        os.write(descriptor, os.fsencode(text))

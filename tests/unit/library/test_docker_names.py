@@ -208,6 +208,16 @@ def test_what_is_neither_is_an_error_that_names_the_keyword(options: dict[str, A
         make_request("image", None, options)
 
 
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"], ids=ascii)
+@pytest.mark.parametrize("keyword", ["user", "volume", "health_cmd", "add_host", "hostname"])
+def test_no_text_holds_what_bytes_cannot(keyword: str, text: str) -> None:
+    given = {"add_host": f"{text}:1.2.3.4", "volume": f"/{text}:/x"}.get(keyword, text)
+    with pytest.raises(InvalidArgumentError, match=r"NUL|no bytes stand for"):
+        make_request("image", None, {keyword: given})
+    with pytest.raises(InvalidArgumentError, match=r"NUL|no bytes stand for"):
+        make_request("image", None, {"labels": {text: "x"}})
+
+
 def test_one_thing_may_be_said_twice_alike() -> None:
     request, _ = make_request("image", None, {"remove": True, "auto_remove": True})
     assert request["HostConfig"]["AutoRemove"] is True

@@ -147,9 +147,7 @@ def encode(fields: "dict[str, Value]") -> bytes:
         fields: names and values.
 
     Raises:
-        InvalidArgumentError: a text holds a NUL, which none from a command line or an environment
-            can, or half a character: both come from callers in Python alone. What came after a NUL
-            would be read as another field.
+        InvalidArgumentError: there is no sending it, as ``joined`` has it.
     """
     parts: list[str] = []
     for name, value in fields.items():
@@ -161,11 +159,22 @@ def encode(fields: "dict[str, Value]") -> bytes:
             parts += (name, "s" + value)
         else:
             parts += (name, f"l{len(value)}", *value)
+    return joined(parts)
+
+
+def joined(parts: list[str]) -> bytes:
+    """Join texts by NULs, as the very bytes that the caller was given.
+
+    Raises:
+        InvalidArgumentError: one holds a NUL, which none from a command line or an environment
+            can, or half a character: both come from callers in Python alone. What came after a NUL
+            would be read as another field.
+    """
     text = "\0".join(parts)
     if text.count("\0") >= len(parts) > 0:
         raise errors.InvalidArgumentError("a NUL character cannot be in what is asked for")
     try:
-        return os.fsencode(text)  # the very bytes that the caller was given
+        return os.fsencode(text)
     except UnicodeEncodeError as error:
         raise errors.InvalidArgumentError(
             f"no bytes stand for the character {error.object[error.start]!a}"
