@@ -48,6 +48,7 @@ def test_it_is_made_once_and_gone_on_with(maker: Engine, tmp_path: pathlib.Path)
     maker.ok("stop", "ketch-lab")
     assert maker.ok("lab", "ls", "/lab") == "mine"
     maker.ok("pause", "ketch-lab")
+    assert maker.ok("lab", "ls", "/lab") == "mine"
     assert maker.ok("lab", "--fresh", "ls", "/lab") == ""
     assert (tmp_path / "asked").read_text() == asked, "the image was made again"
     maker.ok("lab", "--rm")

@@ -71,3 +71,37 @@ def test_pictures_are_those_of_their_texts() -> None:
 def test_what_cannot_be_drawn_is_told(text: str) -> None:
     with pytest.raises(drawings.DrawingError, match=r"^line "):
         drawings.draw(text)
+
+
+def _is_as_told(page: pathlib.Path, text: str, *printed: str) -> bool:
+    page.write_text(text)
+    (block,) = course.blocks(page)
+    ended = "".join(f"{one}{course._END}0\n" for one in printed)
+    return course.expected(block).fullmatch(ended) is not None
+
+
+def test_what_is_printed_is_compared(tmp_path: pathlib.Path) -> None:
+    page = tmp_path / "page.md"
+    text = "   ```console\n   # first\n   a (b)\n   inside# second\n   > and more\n   ```\n"
+    assert _is_as_told(page, text, "a (b)\n", "")
+    assert not _is_as_told(page, text, "a b\n", "")
+    assert not _is_as_told(page, text, "a (b)\n", "c\n")
+    assert not _is_as_told(page, text, "", "a (b)\n")
+    assert [step.typed for step in course.blocks(page)[0].steps] == ["first", "second\nand more"]
+
+
+def test_what_varies_is_the_same_where_it_is_said_twice(tmp_path: pathlib.Path) -> None:
+    page = tmp_path / "page.md"
+    text = "<!-- varies: \\b\\d+\\b -->\n```console\n# one\npid 17 of 18, 17\n```\n"
+    assert _is_as_told(page, text, "pid 4 of 5, 4\n")
+    assert not _is_as_told(page, text, "pid 4 of 5, 5\n")
+    assert not _is_as_told(page, text, "pid x of 5, x\n")
+
+
+def test_what_is_left_out_may_be_anything(tmp_path: pathlib.Path) -> None:
+    page = tmp_path / "page.md"
+    text = "```console v2\n# one\nsize ... of 3\n...\nlast\n```\n"
+    assert _is_as_told(page, text, "size 1, 2 of 3\nand\nmore\nlast\n")
+    assert _is_as_told(page, text, "size  of 3\nlast\n")
+    assert not _is_as_told(page, text, "size 1\nof 3\nlast\n")
+    assert course.blocks(page)[0].only == "v2"
