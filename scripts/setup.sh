@@ -127,7 +127,7 @@ case $goal in
         install_missing curl=curl ip=iproute2 iptables-nft=iptables skopeo=skopeo mmdebstrap=mmdebstrap \
             docker-registry=docker-registry openssl=openssl fuse-overlayfs=fuse-overlayfs \
             qemu-system-x86_64=qemu-system-x86 mke2fs=e2fsprogs depmod=kmod strace=strace \
-            newuidmap=uidmap git=git pasta=passt slirp4netns=slirp4netns
+            newuidmap=uidmap git=git pasta=passt slirp4netns=slirp4netns patch=patch
         make_development_venv
         ;;
     bench)

@@ -1,6 +1,7 @@
 """The house's rules, held by tools: form, types, import contracts, names."""
 
 import ast
+import builtins
 import functools
 import pathlib
 import subprocess
@@ -116,3 +117,31 @@ def _records(tree: ast.Module) -> Iterator[tuple[str, bool]]:
                 kept = [ast.unparse(each) for each in part.body]
                 if len(given) > 1 and sorted(kept) == sorted(f"self.{n} = {n}" for n in given):
                     yield one.name, slots
+
+
+def test_no_annotation_says_a_method_where_it_means_a_type() -> None:
+    """From Python 3.14 on it is read when somebody asks, and then ``list`` is the class's own."""
+    wrong = []
+    for path in (CHECKOUT / "src").rglob("*.py"):
+        for owner in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(owner, ast.ClassDef):
+                continue
+            methods = [one for one in owner.body if isinstance(one, ast.FunctionDef)]
+            names = {one.name for one in methods} & set(dir(builtins))
+            wrong += [
+                f"{path.relative_to(CHECKOUT)}: {owner.name}.{method.name}: {ast.unparse(said)}"
+                for method in methods
+                for said in _annotations(method)
+                for part in ast.walk(said)
+                if isinstance(part, ast.Name) and part.id in names
+            ]
+    assert wrong == []
+
+
+def _annotations(method: ast.FunctionDef) -> Iterator[ast.expr]:
+    arguments = method.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    every += [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
+    yield from (one.annotation for one in every if one.annotation is not None)
+    if method.returns is not None:
+        yield method.returns

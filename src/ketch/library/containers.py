@@ -246,7 +246,7 @@ class Containers(Collection):
         all: bool = False,  # noqa: A002 - Docker's word
         limit: int = 0,
         filters: "Mapping[str, Any] | None" = None,
-    ) -> list[Container]:
+    ) -> "list[Container]":
         """Returns the containers, newest first.
 
         Args:

@@ -129,7 +129,7 @@ class Records:
                 [(now_ns, key) for key in keys],
             )
 
-    def list(self) -> list[Record]:
+    def list(self) -> "list[Record]":
         """Returns all of them, the one that was used last first."""
         with self._store.reading() as connection:
             rows = connection.execute("SELECT * FROM build_record ORDER BY used_ns DESC, id")

@@ -119,7 +119,7 @@ class Ledger:
         with self._store.reading() as connection:
             return rows.select(connection, container_id, self._boot_id)
 
-    def list(self, *, all: bool = False) -> list[Container]:  # noqa: A002 - Docker's word
+    def list(self, *, all: bool = False) -> "list[Container]":  # noqa: A002 - Docker's word
         """Returns the containers, newest first: all, or those that are active."""
         with self._store.reading() as connection:
             found = rows.every(connection, self._boot_id)

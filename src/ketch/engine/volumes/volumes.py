@@ -116,7 +116,7 @@ class Volumes:
                 raise _no_such(name)
             return Volume(row, self._settings, records.users(connection, name))
 
-    def list(self) -> list[Volume]:
+    def list(self) -> "list[Volume]":
         """Returns all volumes, by name."""
         with self._store.reading() as connection:
             users: dict[str, list[str]] = {}

@@ -149,6 +149,8 @@ def dribbling(registry: FakeRegistry, first: bytes, piece: bytes, seconds: float
     registry.hooks.append(hook)
 
 
+# By us, or by http.client where that counts them too: since Python 3.14.
+WITHOUT_END = "more head or trailer than any answer needs|got more than 100"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -159,8 +161,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"HTTP/1.1 200 O", b"K", 0.05, "stalls"),
         (HEAD, b" ", 0.05, "stalls"),
         (CHUNKED, b"1\r\n \r\n", 0.05, "stalls"),
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 5000, 0.0, "head or trailer"),
-        (CHUNKED + b"0\r\n", b"t: x\r\n" * 5000, 0.0, "head or trailer"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 5000, 0.0, WITHOUT_END),
+        (CHUNKED + b"0\r\n", b"t: x\r\n" * 5000, 0.0, WITHOUT_END),
         (CHUNKED + b"1", b";x" * 5000, 0.0, "broke"),
     ],
     ids=["head", "body", "chunks", "interim answers", "trailers", "chunk extension"],
