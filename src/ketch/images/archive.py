@@ -12,11 +12,17 @@ a name here: nothing is ever unpacked to a path that an archive gives.
 """
 
 import contextlib
+import errno
 import os
 import posixpath
 import stat
 
-from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from ketch.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnavailableError,
+)
 from ketch.images import compression, tar
 from ketch.images.tar_writer import Writer
 from ketch.linux import sparse
@@ -167,7 +173,11 @@ class DirectorySource:
         self._path = path
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether there is a file of that name.
+
+        Raises:
+            PermissionDeniedError: the caller may not look.
+        """
         try:
             descriptor = self._open(name, os.O_PATH)
         except (OSError, ValueError):
@@ -176,7 +186,11 @@ class DirectorySource:
             return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
     def document(self, name: str) -> bytes | None:
-        """Return a small file's content, None where there is none of that name."""
+        """Return a small file's content, None where there is none of that name.
+
+        Raises:
+            PermissionDeniedError: the caller may not look.
+        """
         return _document(self, name)
 
     def open(self, name: str) -> Range:
@@ -184,6 +198,7 @@ class DirectorySource:
 
         Raises:
             NotFoundError: there is none of that name.
+            PermissionDeniedError: the caller may not look.
         """
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a fifo must not make us wait
         try:
@@ -198,8 +213,13 @@ class DirectorySource:
 
     def _open(self, name: str, flags: int) -> int:
         """Open a file beneath the directory: its author's symlinks lead nowhere else."""
-        with owned(os.open(self._path, _PLACE)) as top:
-            return openat2(top, os.fsencode(_clean(name)), flags, resolve=RESOLVE_BENEATH)
+        try:
+            with owned(os.open(self._path, _PLACE)) as top:
+                return openat2(top, os.fsencode(_clean(name)), flags, resolve=RESOLVE_BENEATH)
+        except OSError as error:
+            if error.errno != errno.EACCES:
+                raise
+            raise PermissionDeniedError(f"open {self._path}/{name}: permission denied") from error
 
 
 def seekable(descriptor: int, directory: str, limit_bytes: int) -> int:
