@@ -1,11 +1,14 @@
 """What an ordinary user does with containers, images and networks, as root would."""
 
 import contextlib
+import pathlib
+import re
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.commands import Engine
 from tests.support.users import User
 
 
@@ -118,6 +121,32 @@ def test_an_image_is_built(user: User) -> None:
     assert user.run("sh", "-c", f"{script} && ketch build -q -t built .").status == 0
     assert user.ketch.ok("run", "--rm", "--network", "none", "built", "cat", "/built") == "0"
     user.ketch.ok("rmi", "built")
+
+
+def test_what_others_have_built_is_theirs(
+    user: User, root_engine: Engine, tmp_path: pathlib.Path
+) -> None:
+    """Neither steps nor cache mounts of the same names are another user's, root's least of all."""
+    text = "FROM busybox\nRUN --mount=type=cache,id=shared,target=/c ls /c > /seen; touch /c/left\n"
+    kept = tmp_path / "kept"
+    root_engine.ok(
+        "build", "-t", "theirs", "--cache-to", f"type=local,dest={kept}", "-", stdin=text
+    )
+    kept.chmod(0o700)
+    given = f"type=local,src={kept}"
+    done = user.ketch("build", "--progress=plain", "-t", "mine", "--cache-from", given, "-",
+                      stdin=text)  # fmt: skip
+    assert done.status == 0, str(done)
+    assert re.search(r"^#\d+ ERROR: .*ermission denied", done.err, re.MULTILINE), str(done)
+    assert not re.search(r"\] RUN .*\n#\d+ CACHED", done.err)
+    seen = ("run", "--rm", "--network", "none", "mine", "cat", "/seen")
+    assert user.ketch.ok(*seen) == ""
+    user.ketch.ok("build", "--no-cache", "-q", "-t", "mine", "-", stdin=text)
+    assert user.ketch.ok(*seen) == "left"
+    root = root_engine.ok("info", "--format", "{{.DockerRootDir}}")
+    assert "Permission denied" in user.run("ls", f"{root}/build-cache").err
+    user.ketch.ok("rmi", "mine")
+    root_engine.ok("rmi", "theirs")
 
 
 def test_what_needs_root_is_refused_by_name(user: User) -> None:
