@@ -57,8 +57,10 @@ def test_bridges_of_a_root_that_is_gone_are_deleted(
     choose(ketch)
     assert all(map(exists, bridges)), "there is the root"
     shutil.rmtree(root)
-    choose(ketch)
+    told = ketch("network", "create", "--explain", "chosen").err
+    ketch.ok("network", "rm", "chosen")
     assert not any(map(exists, bridges))
+    assert all(f"delete the bridge {name} · " in told for name in bridges)
     rules = subprocess.run(["nft", "list", "table", "inet", "ketch"], capture_output=True,
                            text=True, check=True).stdout  # fmt: skip
     assert not any(name in rules for name in bridges)

@@ -30,6 +30,8 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
     name = "fuse-overlayfs"
     markers = True
     adopts = False  # it hides with files of its own as well
+    call = "fuse-overlayfs(1)"
+    by_hand = PROGRAM
 
     def mount(
         self, directory: str, user_namespace: int | None = None, *, passing: bool = False

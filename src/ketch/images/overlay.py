@@ -48,6 +48,8 @@ class OverlaySnapshotter(Snapshotter):
 
     name = "overlay2"
     adopts = True
+    call = "fsopen(2) overlay"  # for who asks what is done, and by which program a person does it
+    by_hand = "mount -t overlay overlay"
 
     def __init__(self, root: str, *, appends: bool | None = None) -> None:
         super().__init__(root)
@@ -111,9 +113,9 @@ class OverlaySnapshotter(Snapshotter):
         options = ",".join(f"{name}={place}" for name, place in places)
         by_hand = [
             f"mkdir -p {quote(directory)}/upper {quote(directory)}/work {quote(directory)}/rootfs",
-            f"mount -t overlay overlay -o {quote(options)} {quote(directory)}/rootfs",
+            f"{self.by_hand} -o {quote(options)} {quote(directory)}/rootfs",
         ]
-        words = f"stack a writable layer on those of {image} · fsopen(2) overlay"
+        words = f"stack a writable layer on those of {image} · {self.call}"
         return Told("files", words, places, outside=by_hand)
 
     def describe_view(self, directory: str) -> Told:
@@ -122,7 +124,7 @@ class OverlaySnapshotter(Snapshotter):
         place = f"{quote(directory)}/rootfs"
         by_hand = [
             f"mkdir -p {place}",
-            f"mount -t overlay overlay -o ro,{quote(f'lowerdir={lower}')} {place}",
+            f"{self.by_hand} -o ro,{quote(f'lowerdir={lower}')} {place}",
         ]
         told = super().describe_view(directory)
         return Told("files", told.words, [("lowerdir", lower)], outside=by_hand)

@@ -26,6 +26,7 @@ from ketch.errors import (
 )
 from ketch.linux import rtnetlink
 from ketch.network import definition, forward_policy, ipam, turns
+from ketch.network import telling as network_telling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,10 +96,12 @@ class Networks:
         with rtnetlink.Socket() as host, contextlib.ExitStack() as turn:
             with self._store.transaction(begins=True) as connection:
                 turn.enter_context(turns.turn())  # after the database's, as in ``in_place``
-                reclaiming.reclaim()
+                gone = reclaiming.reclaim()
                 # It has the first choice of subnets, whenever it is first used.
                 built_in(connection, self._settings, BRIDGE)
                 network = self._insert(connection, document, host)
+            for name in gone:
+                self._settings.tell(network_telling.of_bridge_removal, name)
             self._settings.tell(telling.of_record, network)
             if not document.get("ConfigOnly"):
                 try:

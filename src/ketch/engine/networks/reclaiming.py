@@ -55,8 +55,13 @@ def alias(settings: "Settings") -> str:
     return said if len(os.fsencode(said)) <= _ALIAS_BYTES_MAX else ""
 
 
-def reclaim() -> None:
-    """Delete bridges of engines that are gone; to be called by whose turn it is to choose."""
+def reclaim() -> list[str]:
+    """Delete bridges of engines that are gone; to be called by whose turn it is to choose.
+
+    Returns:
+        Their names.
+    """
+    gone = []
     with rtnetlink.Socket() as host:
         links = host.links()
         busy = {link.master for link in links}
@@ -64,8 +69,10 @@ def reclaim() -> None:
             if link.kind == "bridge" and link.index not in busy and _is_gone(link.alias):
                 known = bridges.read(host, link.name)
                 host.attempt(rtnetlink.delete_link(link.index))
+                gone.append(link.name)
                 with contextlib.suppress(KetchError):  # what is left of it there harms nobody
                     firewall.forget(link.name, known)
+    return gone
 
 
 def made_by(settings: "Settings") -> list[str]:
