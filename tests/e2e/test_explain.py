@@ -234,3 +234,29 @@ def test_exec_and_start_tell_as_well(ketch: Engine) -> None:
     told = ketch("exec", "--explain=json", container, "true").err.splitlines()
     assert all(json.loads(line)["topic"] for line in told)
     ketch.ok("rm", "-f", container)
+
+
+@pytest.mark.user
+def test_whose_engine_it_is_hears_of_its_own(ketch: Engine, run_name: str) -> None:
+    """A user's commands are told of the same, and say in which namespaces they are done by hand."""
+    container = ketch.ok("run", "-d", "busybox", "sh", "-c", "trap 'exit 4' TERM; sleep 60 & wait")
+    stopped = ketch("stop", "--explain", container)
+    assert "send SIGTERM to the container's first process" in stopped.err
+    assert "take eth0 off network bridge" in stopped.err
+    assert "record the end" in stopped.err
+    ketch.ok("rm", container)
+    script = ketch("volume", "create", "--explain=commands", run_name).err
+    end = ketch("volume", "rm", "--explain=commands", run_name).err
+    assert ("ketch unshare --rootless-netns" in script) is _is_users(ketch)
+    again = ketch("volume", "create", "--explain", run_name).err
+    place = re.search("mountpoint = (.*)", again)
+    assert place is not None
+    ketch.ok("volume", "rm", run_name)
+    enter = [*ketch.prefix, "unshare", "--rootless-netns"] if _is_users(ketch) else []
+    for text, there in ((script, 0), (end, 1)):
+        done = subprocess.run([*enter, "sh", "-c", f"({text}); test -d {place[1]}"], check=False)
+        assert done.returncode == there
+
+
+def _is_users(ketch: Engine) -> bool:
+    return ketch("unshare", "true").status == 0

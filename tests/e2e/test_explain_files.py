@@ -208,6 +208,17 @@ def test_load_tells_layers_and_by_hand_they_are_the_same(
         ketch("rmi", "-f", run_name + ":v1")
 
 
+def test_import_tells_its_layer(ketch: Engine, tmp_path: Path, run_name: str) -> None:
+    content = archive(member(b"one", data=b"1" * 5000))
+    (tmp_path / "root.tar").write_bytes(content)
+    done = ketch("import", "--explain=json", str(tmp_path / "root.tar"), run_name)
+    layer = values_of(done.err, "store layer 1 and unpack it")
+    assert layer["diff-id"] == layer["blob"] == [f"sha256:{hashlib.sha256(content).hexdigest()}"]
+    assert layer["files-bytes"] == ["5000"]
+    assert values_of(done.err, "record the image")["id"] == [done.out.strip()]
+    ketch.ok("rmi", run_name)
+
+
 # pull
 
 
@@ -259,7 +270,8 @@ def test_pull_tells_documents_and_blobs_and_curl_gets_the_same(
             content = (tmp_path / one["digest"].partition(":")[2]).read_bytes()
             assert content == registry.blobs[one["digest"]]
         damaged = manifest["layers"][0]["digest"]
-        registry.blobs[damaged] = gzip.compress(b"other")
+        same = gzip.decompress(registry.blobs[damaged])
+        registry.blobs[damaged] = gzip.compress(same, mtime=1)
         other = tmp_path / "damaged"
         other.mkdir()
         assert run_script(script, cwd=other).returncode != 0, "a digest that differs is no layer"
@@ -283,6 +295,24 @@ def test_no_password_is_told(ketch: Engine, registry: FakeRegistry, tmp_path: Pa
         done = run_script(f"REGISTRY_USER=alice:s3cret\n{script}", cwd=given)
         assert done.returncode == 0, done.stderr
     finally:
+        ketch("rmi", "-f", name)
+
+
+def test_a_missing_image_is_told_of_before_its_container(
+    ketch: Engine, registry: FakeRegistry
+) -> None:
+    name = f"{registry.host}/project/app:v1"
+    done = ketch("create", "-q", "--explain=json", name, "program")
+    try:
+        words = [said for said, _ in steps(done.err)]
+        assert (
+            words.index(f"find out which image {name} is")
+            < words.index("fetch layer 2 and unpack it as it arrives")
+            < words.index("record the image")
+            < words.index("record the container")
+        )
+    finally:
+        ketch("rm", done.out.strip())
         ketch("rmi", "-f", name)
 
 

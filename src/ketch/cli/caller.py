@@ -88,7 +88,11 @@ def explainer(parsed: "Parsed") -> "Callable[[bytes], bytes] | None":
 
 def explained(settings: "Settings", parsed: "Parsed") -> "AbstractContextManager[object]":
     """Have the steps that are taken in a block told as ``--explain`` asks for it, if it does."""
-    form = parsed.text("explain")
+    return told(settings, parsed.text("explain"))
+
+
+def told(settings: "Settings", form: str) -> "AbstractContextManager[object]":
+    """Have the steps that are taken in a block told in a form, empty for not at all."""
     if not form:
         from contextlib import nullcontext  # noqa: PLC0415 - no start comes by here
 

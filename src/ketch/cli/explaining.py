@@ -5,6 +5,7 @@ import json
 import os
 import threading
 
+from ketch.engine.settings import is_ordinary
 from ketch.errors import on_one_line
 from ketch.spec.told import Told
 
@@ -27,7 +28,8 @@ _HEAD = """\
 # What ketch did, by hand. It takes ip(8), nft(8), mount(8), unshare(1), nsenter(1), setpriv(1).
 set -eu
 """
-_NOTHING = f"{_HEAD}\n# Nothing was done.\n".encode()
+_USERS = "# It is for the namespaces of your engine: ketch unshare --rootless-netns sh SCRIPT\n"
+_NOTHING = "# Nothing was done.\n"
 _NO_COMMANDS = "# There are no commands with which a person does this. What was done:"
 _WITHOUT = " (no command does that)"
 
@@ -82,7 +84,9 @@ def explained(settings: "Settings", form: str) -> "Iterator[None]":
         with turn, contextlib.suppress(OSError):
             count += bool(payload)
             text = explainer.take(payload)
-            left = memoryview(text if count or form != "commands" else _NOTHING)
+            if not count and form == "commands":
+                text = f"{_head()}\n{_NOTHING}".encode()
+            left = memoryview(text)
             while left:
                 left = left[os.write(2, left) :]
 
@@ -92,6 +96,10 @@ def explained(settings: "Settings", form: str) -> "Iterator[None]":
     finally:
         settings.say = None
         write(b"")
+
+
+def _head() -> str:
+    return _HEAD + _USERS if is_ordinary() else _HEAD
 
 
 def _plain(_last: Told | None, step: Told | None) -> "Iterator[str]":
@@ -153,7 +161,7 @@ class _Script:
             return
         if not self._begun:
             self._begun = True
-            yield _HEAD
+            yield _head()
         words = on_one_line(last.words.partition(" · ")[0])
         if last.outside:
             self._outside += [f"# {words}", *last.outside]

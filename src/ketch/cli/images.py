@@ -3,6 +3,7 @@
 import sys
 
 from ketch.cli import usual_flags
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.engine.images import ingest, listing
@@ -11,6 +12,7 @@ from ketch.engine.records.store import Store
 from ketch.engine.views.sources import Source
 from ketch.errors import KetchError, NotFoundError
 from ketch.spec import image as documents
+from ketch.spec.flag import EXPLAIN
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -23,6 +25,7 @@ _IMPORT = Command(
     "Import the contents from a tarball to create a filesystem image",
     [
         Flag("change", "c", "list", "Apply Dockerfile instruction to the created image"),
+        EXPLAIN,
         Flag("message", "m", "string", "Set commit message for imported image"),
         Flag("platform", "", "string", "Set platform of the image"),
     ],
@@ -71,7 +74,7 @@ def import_(settings: "Settings", arguments: list[str]) -> int:
     # An image goes to others: where a file was on this machine is none of their business.
     origin = source if source.startswith(("http://", "https://")) else "-"
     reference = parsed.arguments[1] if len(parsed.arguments) > 1 else ""
-    with Source(source) as stream:
+    with explained(settings, parsed), Source(source) as stream:
         image_id = ingest.import_image(
             _images(settings),
             stream,

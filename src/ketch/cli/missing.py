@@ -25,6 +25,7 @@ def pull(
     platform: str,
     quiet: bool,
     missing: bool,
+    explain: str,
 ) -> None:
     """Pull an image in a child process, which says on standard error how it goes.
 
@@ -36,6 +37,7 @@ def pull(
         platform: what the image is to run on, or empty.
         quiet: whether nothing is to be said but what goes wrong.
         missing: whether it was looked for here.
+        explain: in which form is told what is done, or empty.
 
     Raises:
         SystemExit: that failed, as the child has said.
@@ -47,7 +49,7 @@ def pull(
         try:
             signals.release()
             os.dup2(2, 1)
-            status = _pull(settings, image, command, platform, quiet, missing)
+            status = _pull(settings, image, command, platform, quiet, missing, explain)
         finally:
             os._exit(status)
     ended = _await(child, signals)
@@ -71,14 +73,22 @@ def _await(child: int, signals: "Signals") -> int:
 
 
 def _pull(
-    settings: "Settings", image: str, command: str, platform: str, quiet: bool, missing: bool
+    settings: "Settings",
+    image: str,
+    command: str,
+    platform: str,
+    quiet: bool,
+    missing: bool,
+    explain: str,
 ) -> int:
     """The child's part; returns its exit status."""
     from ketch.cli.main import guarded  # noqa: PLC0415 - a cycle at the top
     from ketch.cli.pull import pull_for_start  # noqa: PLC0415 - the child's alone
 
     def do() -> int:
-        pull_for_start(settings, image, platform=platform, quiet=quiet, missing=missing)
+        pull_for_start(
+            settings, image, platform=platform, quiet=quiet, missing=missing, explain=explain
+        )
         return 0
 
     return guarded(lambda: command, do)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ketch.cli.caller import explained
+from ketch.cli.caller import explained, told
 from ketch.cli.flags import Command, Flag, Parsed, parse
 from ketch.cli.progress import shown_on
 from ketch.engine.images.images import Images
@@ -80,7 +80,7 @@ def pull(settings: "Settings", arguments: list[str]) -> int:
 
 
 def pull_for_start(
-    settings: "Settings", image: str, *, platform: str, quiet: bool, missing: bool
+    settings: "Settings", image: str, *, platform: str, quiet: bool, missing: bool, explain: str
 ) -> None:
     """Pull the image that a container is to be made of.
 
@@ -90,6 +90,7 @@ def pull_for_start(
         platform: what it is to run on, or empty.
         quiet: whether to say nothing.
         missing: whether it was looked for here.
+        explain: in which form is told what is done, or empty.
 
     Raises:
         ImageNotFoundError: what it is called is an identifier, which no registry knows.
@@ -101,7 +102,7 @@ def pull_for_start(
         raise ImageNotFoundError(f"No such image: {name}")
     if missing and not quiet:
         sys.stderr.write(f"Unable to find image '{name.tagged().familiar}' locally\n")
-    with Registries(os.environ) as registries:
+    with Registries(os.environ) as registries, told(settings, explain):
         progress = Progress() if quiet else shown_on(sys.stderr)
         images = Images(settings, Store(settings.root))
         Puller(images, registries, progress, platform=platform).pull(image)

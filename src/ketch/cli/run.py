@@ -115,6 +115,7 @@ def _ask(
         images.pull(
             settings, parsed.arguments[0], signals, command=action,
             platform=parsed.text("platform"), quiet=parsed.enabled("quiet"), missing=missing,
+            explain=parsed.text("explain"),
         )  # fmt: skip
 
     def ask() -> session.Session:

@@ -2,19 +2,22 @@
 
 import sys
 
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine.containers import updating
 from ketch.engine.engine import Engine
 from ketch.errors import KetchError
+from ketch.spec.flag import EXPLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.settings import Settings
+    from ketch.spec.container import HostConfig
 
 UPDATE = Command(
     "ketch update [OPTIONS] CONTAINER [CONTAINER...]",
     "Update configuration of one or more containers",
-    updating.OPTIONS,
+    (EXPLAIN, *updating.OPTIONS),
     minimum_arguments=1,
 )
 
@@ -29,9 +32,13 @@ def update(settings: "Settings", arguments: list[str]) -> int:
             f"Usage:  {UPDATE.usage}",
             exit_status=1,
         )
-    engine = Engine(settings)
+    with explained(settings, parsed):
+        return _update_each(Engine(settings), parsed.arguments, changes)
+
+
+def _update_each(engine: Engine, references: list[str], changes: "HostConfig") -> int:
     status = 0
-    for reference in parsed.arguments:
+    for reference in references:
         try:
             warnings = updating.update(engine, reference, changes)
         except KetchError as error:

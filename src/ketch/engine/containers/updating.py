@@ -3,8 +3,10 @@
 import json
 from contextlib import suppress
 
+from ketch.cgroups import telling as cgroup_telling
 from ketch.engine import host
 from ketch.engine.configuration import admission, configuration, devices, limits
+from ketch.engine.containers import telling
 from ketch.engine.records import states
 from ketch.engine.records.rows import record_event, select
 from ketch.engine.records.rows import update as update_row
@@ -108,6 +110,7 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
         text = json.dumps(record, separators=(",", ":"))
         update_row(connection, container.id, {"record": text})
         record_event(connection, "update", container)
+    engine.settings.tell(telling.of_note, container, "update", asked)
     if container.is_active and asked.keys() & {"IdleTimeout", "Timeout"}:
         with suppress(ConflictError):  # it ends just now
             launch.ask_monitor(engine.settings, container.id, {"action": "times"})
@@ -142,7 +145,14 @@ def _apply(
         found.setdefault("memory", {})["swap"] = -1
     if asked.keys() <= {"IdleTimeout", "RestartPolicy", "Timeout"}:
         return
+    written: list[tuple[str, str]] = []
+
+    def hear(path: str, value: str) -> None:
+        written.append((path, value))
+
     try:
-        engine.containers.cgroup(container).set(found)
+        engine.containers.cgroup(container).set(found, hear if engine.settings.say else None)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"Cannot update container {container.id}: {error}") from error
+    if written:
+        engine.settings.tell(cgroup_telling.of_limits, written)
