@@ -491,13 +491,16 @@ def test_conflicts(asked: Asked) -> None:
 class Attached:
     """A client attached to a container with a terminal, by the raw protocol."""
 
-    def __init__(self, path: pathlib.Path, query: str) -> None:
+    def __init__(self, path: pathlib.Path, query: str, exec_: str = "") -> None:
         self.socket = sockets.socket(sockets.AF_UNIX)
         self.socket.settimeout(15)
         self.socket.connect(str(path))
+        target, body = f"/containers/odd/attach?stream=1&stdin=1&stdout=1&{query}", ""
+        if exec_:
+            target, body = f"/exec/{exec_}/start", '{"Tty": true}'
         self.socket.sendall(
-            f"POST /containers/odd/attach?stream=1&stdin=1&stdout=1&{query} HTTP/1.1\r\n"
-            "Host: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+            f"POST {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         self.await_text(b"\r\n\r\n")
 
@@ -546,6 +549,28 @@ def test_keys_that_detach(asked: Asked) -> None:
     attached.socket.close()
     status, answer = asked("POST", "/containers/odd/attach?stream=1&detachKeys=nothing")
     assert (status, "detach keys" in answer["message"]) == (400, True)
+
+
+def test_keys_that_detach_from_an_exec_are_those_that_it_was_made_with(asked: Asked) -> None:
+    asked.made("odd", {"Image": "busybox", "Cmd": ["sleep", "1000"]})
+    asked("POST", "/containers/odd/start")
+    script = "while read line; do echo got $line; done"
+    for keys, sent in (("", b"\x10\x11"), ("ctrl-a,z", b"\x01z")):
+        document = {"Cmd": ["sh", "-c", script], "AttachStdin": True, "AttachStdout": True,
+                    "Tty": True, "DetachKeys": keys}  # fmt: skip
+        status, made = asked("POST", "/containers/odd/exec", document)
+        assert status == 201, made
+        attached = Attached(asked.path, "", made["Id"])
+        attached.socket.sendall(b"one\n")
+        attached.await_text(b"got one")
+        attached.socket.sendall(sent[:-1] + b"Z\n")  # not the whole sequence
+        attached.await_text(b"Z")
+        attached.socket.sendall(sent)
+        assert attached.has_ended(), keys
+        attached.socket.close()
+    document = {"Cmd": ["true"], "Tty": True, "DetachKeys": "nothing"}
+    status, _ = asked("POST", "/containers/odd/exec", document)
+    assert status in {400, 500}  # dockerd takes it for a mistake of its own
 
 
 def test_keys_that_detach_mean_nothing_without_a_terminal(asked: Asked) -> None:

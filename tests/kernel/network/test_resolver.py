@@ -371,3 +371,30 @@ def test_strangers_are_not_registered(service: Service) -> None:
         connection.connect(service.path)
         connection.send(b"no descriptors")
         assert connection.recv(16) == b""
+
+
+def test_another_user_is_not_registered(service: Service) -> None:
+    """Who has got to the socket would be told of every network of a container that it names."""
+    directory, name = os.path.split(service.path)
+    os.chmod(directory, 0o755)
+    os.chmod(service.path, 0o666)
+    before = os.getcwd()
+    os.chdir(directory)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        open("/proc/self/ns/net", "rb") as namespace,
+    ):
+        connection.settimeout(machines.TIMEOUT_SECONDS)
+        os.seteuid(65534)
+        try:
+            connection.connect(name)
+        finally:
+            os.seteuid(0)
+            os.chdir(before)
+        with contextlib.suppress(BrokenPipeError):
+            descriptors = [one.fileno() for one in (namespace, udp, tcp)]
+            socket.send_fds(connection, [b"a" * 64], descriptors)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(16) == b""
