@@ -222,7 +222,7 @@ def test_much_input_and_output_at_once_arrive_whole(ketch: Engine, size: int) ->
             left -= len(part)
         process.stdin.close()  # type: ignore[union-attr]
 
-    feeder = threading.Thread(target=feed)
+    feeder = threading.Thread(target=feed, daemon=True)  # else a failure would not end
     feeder.start()
     while data := process.stdout.read(1 << 16):
         got.update(data)

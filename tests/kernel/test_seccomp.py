@@ -134,7 +134,8 @@ def test_sys_admin_opens_mount_unshare_and_clone3(tmp_path: pathlib.Path) -> Non
     def attempt() -> dict[str, str]:
         return {
             # No type is given: allowed, the call looks for the directory and has an empty path.
-            "mount": call("mount", 0, ctypes.addressof(EMPTY)),
+            # What is not passed is whatever a register has, which libffi's version decides.
+            "mount": call("mount", 0, ctypes.addressof(EMPTY), 0, 0, 0),
             "unshare": call("unshare", 0),
             "clone3": call("clone3", 0, 0),
             "keyctl": call("keyctl", 0, -3, 0),
@@ -168,7 +169,8 @@ def test_ordinary_programs_run_under_the_default_profile(tmp_path: pathlib.Path)
 
 def test_calls_newer_than_the_profile_are_unknown_not_refused(tmp_path: pathlib.Path) -> None:
     def attempt() -> list[str]:
-        return [call(460), call(999), call(0x3FFFFFFF), call(0x40000000 | 999), call("keyctl")]
+        # No libseccomp knows these; what else is newer than the profile its version decides.
+        return [call(500), call(999), call(0x3FFFFFFF), call(0x40000000 | 999), call("keyctl")]
 
     assert confined(default_filter(tmp_path), attempt)[0] == ["ENOSYS"] * 4 + ["EPERM"]
 
@@ -338,11 +340,13 @@ def test_every_architecture_compiles_or_says_why_not(name: str) -> None:
         "S390X",
         "PARISC",
         "PARISC64",
+        "M68K",
+        "SHEB",
     )
-    if name.removeprefix("SCMP_ARCH_") in big_endian:
-        reason = "the other byte order"
-    elif not Libseccomp().architecture(name):
+    if not Libseccomp().architecture(name):
         reason = r"libseccomp [0-9.]+ does not know it"
+    elif name.removeprefix("SCMP_ARCH_") in big_endian:
+        reason = "the other byte order"
     else:
         compiled(section)
         return
