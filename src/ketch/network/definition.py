@@ -68,6 +68,8 @@ def check(document: "Mapping[str, Any]") -> None:
     name = document.get("Name", "")
     if not name.strip():
         raise InvalidArgumentError("invalid network name: name is empty")
+    if "\0" in name:  # which no command line could say again
+        raise InvalidArgumentError(f"invalid network name {name!r}: a NUL is in it")
     if name in PREDEFINED:
         raise PermissionDeniedError(
             f"operation is not permitted on predefined {name} network", "choose another name"

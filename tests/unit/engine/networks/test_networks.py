@@ -131,6 +131,7 @@ def test_ranges_are_numbers_not_texts(engine: Networks, subnet: str, ip_range: s
     ("document", "message"),
     [
         ({"Name": " "}, "invalid network name: name is empty"),
+        ({"Name": "a\0b"}, "a NUL is in it"),
         ({"Name": "bridge"}, "not permitted on predefined bridge network"),
         ({"Name": "x", "Driver": "weave"}, 'plugin "weave" not found'),
         ({"Name": "x", "Driver": "host"}, 'only one instance of "host" network is allowed'),
