@@ -11,6 +11,8 @@ import pytest
 from tests.support.commands import Engine
 from tests.support.users import User
 
+CHECKOUT = pathlib.Path(__file__).parents[3]
+
 
 def test_the_working_directory_stays(user: User) -> None:
     user.run("mkdir", "-p", "work")
@@ -30,6 +32,24 @@ def test_a_directory_made_anew_hides_what_the_image_has_there(user: User) -> Non
         == "new"
     )
     ketch.ok("rmi", "emptied")
+
+
+def test_what_the_readme_types_first(user: User) -> None:
+    """Less the terminal, for which a pipe stands, and limits, which cgroup v1 does not give."""
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    session = text.partition("```console\n")[2].partition("```")[0]
+    told = {}
+    subprocess.run(["cp", "-r", CHECKOUT / "docs", user.home], check=True)
+    for line in re.findall("^# (ketch .*)$", session, re.MULTILINE):
+        command = line.replace("-it ", "-i ").replace("-m 64m --cpus 0.5 ", "")
+        script = f"printf 'hostname; ip -4 address show eth0 | grep inet' | {command}"
+        result = user.run("sh", "-c", script)
+        assert (result.status, result.err) == (0, ""), str(result)
+        told[command.split()[1:][0]] = result.out
+    assert told["exec"] == "# How ketch is built\n"
+    assert "web" in told["ps"]
+    assert told["rm"] == "web\n"
+    assert len(told) == 4
 
 
 def test_containers_of_a_network_know_each_other_by_name(user: User) -> None:
