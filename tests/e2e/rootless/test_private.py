@@ -91,8 +91,13 @@ def test_it_has_the_machines_addresses_and_options_count(someone: Engine) -> Non
     assert "nameserver 169.254.1.1\n" in told.out
 
 
-# The pasta of 2023 does not tell of others' ends: the program is not waited for.
-_HEAR = "nc $0 $1 > /o & until [ -s /o ] || ! kill -0 $! 2>/dev/null; do sleep 0.05; done; cat /o"
+# The pasta of 2023 does not tell of others' ends: the program is not waited for. To one that has
+# shut down its sending side it sends what it has once more for each acknowledgement, as further
+# data, until the other end's reset: the program keeps that side open.
+_HEAR = (
+    "sleep 9 | nc $0 $1 > /o & until [ -s /o ] || ! kill -0 $! 2>/dev/null; do sleep 0.05; done;"
+    " cat /o"
+)
 
 
 def test_it_reaches_what_its_options_lead_to(someone: Engine) -> None:
