@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 PROGRAM = "ketch-oci"
 _NO_COMMAND = 3  # exit status, runc's
 _EXEC_FAILED = 255
+# Go's words, strconv.ParseBool.
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _HELP = Flag("help", "h", "bool", "show this")
 _DESCRIPTION = f"""\
 {PROGRAM} runs containers as the Open Container Initiative's specifications have them: a bundle is a
@@ -164,9 +167,9 @@ def _settings(parsed: grammar.Parsed, log: Log) -> Settings:
     from ketch.errors import InvalidArgumentError  # noqa: PLC0415
 
     asked = parsed.text("rootless")
-    if asked not in {"true", "false", "auto", ""}:
+    if asked not in {*_TRUE, *_FALSE} and asked.lower() not in {"auto", ""}:
         raise InvalidArgumentError(f'invalid value "{asked}" for --rootless: true, false or auto')
-    rootless = asked == "true" or (asked != "false" and _is_rootless())
+    rootless = asked in _TRUE or (asked not in _FALSE and _is_rootless())
     return Settings(
         os.path.abspath(parsed.text("root") or _default_root()), log,
         is_default_root=not parsed.text("root"), rootless=rootless,
