@@ -14,9 +14,10 @@ pytestmark = pytest.mark.ketch_only("it is ketch's database")
 
 
 @pytest.fixture
-def used(ketch: Engine, scratch: pathlib.Path) -> Iterator[tuple[Engine, pathlib.Path]]:
+def used(ketch: Engine) -> Iterator[tuple[Engine, pathlib.Path]]:
     """Return an engine of its own that has been used, and its root."""
-    root, state = scratch / "used-root", scratch / "used-state"
+    beside = pathlib.Path(ketch.prefix[2]).parent
+    root, state = beside / "used-root", beside / "used-state"
     engine = Engine("ketch", [ketch.prefix[0], "--root", str(root), "--state", str(state)])
     engine.ok("import", str(busybox_archive()), "busybox")
     engine.ok("tag", "busybox", "other/name:1")

@@ -24,6 +24,7 @@ from tests.support.commands import Engine
 Ask = Callable[..., tuple[int, bytes]]
 
 
+@pytest.mark.root_engine("cgroup v1 gives ordinary users none")
 def test_docker_py(client: docker.DockerClient, tmp_path: pathlib.Path) -> None:
     assert client.ping()
     assert client.containers.run("busybox", ["echo", "hi"], remove=True) == b"hi\n"
@@ -230,6 +231,7 @@ def test_checkpoints_of_a_container_that_does_not_run(ketch: Engine, ask: Ask) -
         ketch.ok("rm", "api-saved")
 
 
+@pytest.mark.root_engine("a user's socket is its own alone: rootless/test_faces.py")
 def test_who_may_use_the_socket(
     socket: pathlib.Path, ketch: Engine, tmp_path: pathlib.Path
 ) -> None:
