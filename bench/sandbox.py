@@ -126,15 +126,21 @@ def _memory(library: Engine, many: int) -> None:
         sandboxes[-1].start(["sleep", "1000"]).close()
     took = time.perf_counter() - begun
     engine = library._places.engine
-    used = 0
+    parts: dict[str, set[int]] = {}
     for sandbox in sandboxes:
         record = engine.containers.find(sandbox.id)
-        processes = {record.monitor_pid, *engine.containers.cgroup(record).processes()}
-        processes |= {pid for pid in map(_parent, processes) if pid != 1}
-        used += sum(map(_proportional_kib, processes))
+        inside = {*engine.containers.cgroup(record).processes()}
+        parts.setdefault("its monitor", set()).add(record.monitor_pid)
+        parts.setdefault("its programs", set()).update(inside)
+        parents = {*map(_parent, inside)} - {record.monitor_pid, *inside}
+        parts.setdefault("what watches a program of its own", set()).update(parents)
+        parts.setdefault("the zygote, one for all", set()).add(_parent(record.monitor_pid))
+    parts["the zygote, one for all"].discard(1)
+    used = {name: sum(map(_proportional_kib, found)) / many for name, found in parts.items()}
     for sandbox in sandboxes:
         sandbox.kill()
-    print(f"{many} at once: {used / many:.0f} KiB each with its program, made in {took:.1f} s")
+    print(f"{many} at once: {sum(used.values()):.0f} KiB each, made in {took:.1f} s")
+    print("".join(f"    {name:36} {kib:8.0f} KiB\n" for name, kib in used.items()), end="")
 
 
 def _parent(pid: int) -> int:
