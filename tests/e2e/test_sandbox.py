@@ -21,6 +21,7 @@ from ketch.errors import (
     ProgramTimeoutError,
     StartError,
 )
+from ketch.linux import procfs
 from tests.support.commands import Engine as Command
 
 # The interpreters of this machine, seen in a busybox.
@@ -310,11 +311,12 @@ def test_a_program_s_streams_are_its_caller_s(sandbox: Sandbox) -> None:
         assert isinstance(process, ketch.Process)
         output = iter(process)
         assert next(output)[0] == "stdout"
-        process.signal("USR1")
         process.write(b"a\n")
+        assert next(output) == ("stdout", b"got a\n")
+        process.signal("USR1")  # which may end the shell's read as well
+        assert next(output) == ("stdout", b"heard\n")
         process.end_input()
-        said = b"".join(data for _, data in output)
-        assert (b"heard\n" in said, b"got a\n" in said) == (True, True), said
+        assert list(output) == []
         assert process.wait() == process.exit_status == 5
     shown = sandbox.start(["sh", "-c", "read x; stty size"], tty=True, stdin=True)
     shown.resize(11, 77)
@@ -330,6 +332,28 @@ def test_a_program_s_streams_are_its_caller_s(sandbox: Sandbox) -> None:
         loud.wait(timeout=0.5)
     with pytest.raises(InvalidArgumentError, match="timeout=nan"):
         loud.wait(timeout=float("nan"))
+
+
+def test_what_watches_a_program_that_lasts_is_small(
+    sandbox: Sandbox, library: ketch.Engine
+) -> None:
+    engine = library._places.engine
+    process = sandbox.start(["sleep", "1000"])
+    pid = engine.execs.find(process.id).pid
+    watcher = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    lines = pathlib.Path(f"/proc/{watcher}/smaps_rollup").read_text().splitlines()
+    private = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    began = procfs.process_start_time(watcher) or 0
+    assert private < 3000, "in KiB; one that does all by itself has more than 5000"
+    assert engine.execs.find(process.id).is_running
+    process.kill()
+    assert process.exit_status == 137
+    ended = engine.execs.find(process.id)
+    assert (ended.is_running, ended.exit_status) == (False, 137)
+    deadline = time.monotonic() + 30
+    while procfs.is_running(watcher, began):  # it lets go of its client, and ends
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 _NO_NUMBERS = [float("nan"), float("inf"), -1.0, 1e300, "1", True]

@@ -516,8 +516,29 @@ class Container(Resource):
             privileged: whether it gets all capabilities.
             stdin: whether input will be written to it.
         """
+        return self._exec("exec", command, env, user, workdir, tty=tty, stdin=stdin,
+                          privileged=privileged)  # fmt: skip
+
+    def _exec(
+        self, action: str, command: "Command", env: "Mapping[str, str] | Iterable[str] | None",
+        user: str | int | None, workdir: "str | os.PathLike[str] | None", *, tty: bool = False,
+        stdin: bool = False, privileged: bool = False,
+    ) -> Session:  # fmt: skip
+        """Run another program in it.
+
+        Args:
+            action: ``exec``, or ``exec-lasting`` for one that is expected to run for long: what
+                watches over it is made smaller, which takes a moment more.
+            command: as for ``exec``, like all that follows.
+            env: as for ``exec``.
+            user: as for ``exec``.
+            workdir: as for ``exec``.
+            tty: as for ``exec``.
+            stdin: as for ``exec``.
+            privileged: as for ``exec``.
+        """
         fields: dict[str, wire.Value] = {
-            "action": "exec", "arguments": [self.id, *words(command)],
+            "action": action, "arguments": [self.id, *words(command)],
             "--env": paired(() if env is None else env, "="), "--env-file": [],
             "--user": given.text("user", user), "--workdir": given.text("workdir", workdir),
             "--tty": tty, "--interactive": stdin, "--detach": False, "--privileged": privileged,

@@ -99,6 +99,7 @@ def enter(
     new_keyring: bool = True,
     explain: "Say | None" = None,
     notified: "Callable[[int], None] | None" = None,
+    sibling: bool = False,
 ) -> Container:
     """Make a process in a running container, up to the moment before its program runs.
 
@@ -118,9 +119,11 @@ def enter(
         new_keyring: whether the container has a session keyring of its own.
         explain: takes what is told of each step, when it begins.
         notified: takes its filter's listener; None for the supervisor that the configuration names.
+        sibling: whether it becomes a child of the caller's parent, which has also to reap
+            ``Container.between``.
 
     Returns:
-        The new process, a child of the caller.
+        The new process, a child of the caller, or of its parent.
 
     Raises:
         KetchError: why it could not be made.
@@ -154,8 +157,9 @@ def enter(
         entry.into = into = cgroup.descriptor(near=init_pid)
         if into is not None:
             stack.callback(os.close, into)
-        pid = _fork_across(entry, ours)
-    entered = Container(pid, process.pidfd_open(pid), ours)
+        pid, between = _fork_across(entry, ours, sibling=sibling)
+    entered = Container(pid, process.pidfd_open(pid), ours, sibling=sibling)
+    entered.between = between
 
     def serve(word: str, rest: str) -> None:
         if word == "listener" and config is not None:
@@ -177,16 +181,25 @@ def enter(
     return entered
 
 
-def _fork_across(entry: _Entry, ours: Channel) -> int:
-    """Fork the process in between and reap it; returns the pid of the one that it left inside."""
+def _fork_across(entry: _Entry, ours: Channel, *, sibling: bool) -> tuple[int, int]:
+    """Fork the process in between, and reap it unless the caller's parent is its parent.
+
+    Returns:
+        The pid of the one that it left inside, and its own where it is still to be reaped, else 0.
+    """
+    parent = process.CLONE_PARENT if sibling else 0
     reader, writer = os.pipe2(os.O_CLOEXEC)
     with owned(reader):
         if entry.into is not None and entry.flags & namespaces.CLONE_NEWUSER:
             # Whoever has entered a user namespace may be nobody to the cgroup's owner.
-            between, pidfd = _clone(0, entry.into)
+            between, pidfd = _clone(parent, entry.into)
             if pidfd >= 0:
                 os.close(pidfd)
             entry.into = None
+        elif sibling:
+            between, pidfd = _clone(parent, None)
+            if pidfd >= 0:
+                os.close(pidfd)
         else:
             between = os.fork()
         if between == 0:
@@ -194,7 +207,8 @@ def _fork_across(entry: _Entry, ours: Channel) -> int:
             run_child(entry.channel, lambda: _cross(entry, writer))
         os.close(writer)
         told = os.read(reader, 4)
-        os.waitpid(between, 0)
+        if not sibling:
+            os.waitpid(between, 0)
     if not told:
         entry.channel.close()
         try:
@@ -202,7 +216,7 @@ def _fork_across(entry: _Entry, ours: Channel) -> int:
         finally:
             ours.close()
         raise UnavailableError("the process that enters the container ended before it was inside")
-    return int(struct.unpack("i", told)[0])
+    return int(struct.unpack("i", told)[0]), between if sibling else 0
 
 
 def _open_container(pid: int, pidfd: int) -> tuple[int, int]:

@@ -130,7 +130,9 @@ class _Interpreter:
         self.ended = False
         self._places = container._places
         with branches.undisturbed(self._places.settings, container.id):
-            self.session: Session = container.exec(self.command, env=_ENVIRONMENT, stdin=True)
+            self.session: Session = container._exec(
+                "exec-lasting", self.command, _ENVIRONMENT, "", "", stdin=True
+            )
         self._busy = threading.Lock()
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
         self._left = 0

@@ -172,12 +172,24 @@ class Process:
 
 def start(
     container: "Container", command: "str | Iterable[str]", *, env: "Mapping[str, str] | None",
-    user: str, cwd: str, tty: bool = False, stdin: bool = False,
+    user: str, cwd: str, tty: bool = False, stdin: bool = False, lasts: bool = True,
 ) -> "Session":  # fmt: skip
-    """Run a program in a sandbox's container; see ``Sandbox.start``."""
+    """Run a program in a sandbox's container; see ``Sandbox.start``.
+
+    Args:
+        container: the sandbox's.
+        command: as there, like all that is not named here.
+        env: as there.
+        user: as there.
+        cwd: as there.
+        tty: as there.
+        stdin: as there.
+        lasts: whether it is expected to run for long.
+    """
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else [*command]
     with branches.undisturbed(container._places.settings, container.id):
-        return container.exec(words, env=env or {}, user=user, workdir=cwd, tty=tty, stdin=stdin)
+        action = "exec-lasting" if lasts else "exec"
+        return container._exec(action, words, env or {}, user, cwd, tty=tty, stdin=stdin)
 
 
 def run(
@@ -190,7 +202,9 @@ def run(
     data = given.content("stdin", stdin)
     begun, kills = time.monotonic(), _oom_kills(container)
     timed_out = truncated = False
-    with start(container, command, env=env, user=user, cwd=cwd, stdin=bool(data)) as session:
+    with start(
+        container, command, env=env, user=user, cwd=cwd, stdin=bool(data), lasts=False
+    ) as session:
         try:
             pieces = sessions.gather(
                 session, data, timeout=timeout, max_output=max_output,

@@ -181,15 +181,19 @@ class Execs:
                     if _belongs(pid, found._last_pid):  # and is not another one's pid by now
                         process.pidfd_send_signal(descriptor, signal.SIGKILL)
 
-    def claim(self, reference: str) -> Exec:
+    def claim(self, reference: str, keeper: Keeper | None = None) -> Exec:
         """Become the one who starts a session.
+
+        Args:
+            reference: the session.
+            keeper: who watches over its program; the caller where None.
 
         Raises:
             NotFoundError: there is none.
             ConflictError: it was started already.
         """
         found = self.find(reference)
-        keeper = Keeper()
+        keeper = keeper or Keeper()
         with self._store.transaction() as connection:
             changed = connection.execute(
                 "UPDATE exec SET monitor_pid = ?, monitor_start_time = ?, boot_id = ?"

@@ -1,5 +1,6 @@
 """``exec``: another program in a running container, watched over by a monitor of its own."""
 
+import _socket
 import json
 import os
 from contextlib import ExitStack, suppress
@@ -7,13 +8,17 @@ from contextlib import ExitStack, suppress
 from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import cgroup_paths
 from ketch.engine.containers.execs import check_running
-from ketch.engine.monitor import filtering
+from ketch.engine.engine import Engine
+from ketch.engine.monitor import filtering, handover
 from ketch.engine.monitor.running import read_beneath
 from ketch.engine.monitor.supervision import Streams, Supervisor
 from ketch.engine.networks import linking
 from ketch.engine.processes import await_readable, open_process
 from ketch.engine.requests import launch, wire
+from ketch.engine.requests.client import Client
+from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, ConflictError, InvalidArgumentError, KetchError, StartError
+from ketch.linux import process
 from ketch.linux.scopes import owned
 from ketch.runtime import enter
 from ketch.runtime.process import ProcessSetup
@@ -22,14 +27,12 @@ from ketch.spec.user_namespaces import is_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
+    from collections.abc import Callable, Mapping
 
     from ketch.engine.containers.execs import Exec
-    from ketch.engine.engine import Engine
     from ketch.engine.monitor.supervision import Log
     from ketch.engine.records.rows import Container
-    from ketch.engine.requests.client import Client
-    from ketch.engine.settings import Settings
+    from ketch.runtime.create import Container as Entered
     from ketch.spec.container import ExecConfig, Request
     from ketch.spec.runtime import Config, Process
     from ketch.spec.told import Say
@@ -83,6 +86,102 @@ def execute(
     return status
 
 
+def last(
+    connection: "_socket.socket", serve: "Callable[[_socket.socket, handover.Channel], None]"
+) -> None:
+    """Watch over a program that may last, and have all else done by processes that end.
+
+    As a container's monitor does, and for the same reason: see ``handover``.
+
+    Args:
+        connection: to the client; its request has not been read yet.
+        serve: what is done by the process that begins it: in the end, ``begin``.
+    """
+    pid, channel = handover.fork(lambda channel: serve(connection, channel))
+    heard = channel.hear()
+    channel.close()
+    os.waitpid(pid, 0)
+    if heard is None:  # the client has been told why
+        connection.close()
+        return
+    fields, (program, *descriptors) = heard
+    if between := int(fields["between"]):  # type: ignore[arg-type]
+        with suppress(ChildProcessError):
+            os.waitpid(between, 0)
+    streams = Streams()
+    listener = None
+    names = fields["descriptors"]
+    assert isinstance(names, list)
+    for name, descriptor in zip(names, descriptors, strict=True):
+        if name == "listener":
+            listener = _socket.socket(fileno=descriptor)
+            listener.setblocking(False)
+        else:
+            streams.adopt(name, descriptor)
+    connection.setblocking(False)
+    client = Client(connection)
+    client.asked = client.starter = True
+    identifier = str(fields["session"])
+    supervisor = Supervisor(program, streams, listener=listener, identifier=identifier)
+    takes = fields["takes"]
+    assert isinstance(takes, list)
+    kinds = tuple(kind for name, kind in _KINDS.items() if name in takes)
+    supervisor.attach(client, gives=bool(fields["gives"]), takes=kinds)
+    status = ENGINE_FAILED
+    try:
+        status = supervisor.run()
+    finally:
+        pid, channel = handover.fork(lambda _channel: _end(fields, status))
+        channel.hear()
+        channel.close()
+        os.waitpid(pid, 0)
+    client.ended(status)
+    client.close()
+
+
+def begin(engine: "Engine", session: "Exec", client: "Client", channel: handover.Channel) -> None:
+    """Run a session's program, and hand it over to the process that forked the caller: ``last``.
+
+    Raises:
+        KetchError: it cannot be run.
+    """
+    container = engine.containers.find(session.container_id)
+    try:
+        with ExitStack() as held:
+            pidfd = _opened(container, held)
+            made = _checked(engine, container, session, held, client, pidfd, None, sibling=True)
+            client.drain()
+            asked = session.config
+            watched = made.streams.outputs_by_name()
+            if made.streams.input is not None and made.streams.console is None:
+                watched.append(("input", made.streams.input))
+            if made.listener is not None:
+                watched.append(("listener", made.listener.fileno()))
+            fields: dict[str, wire.Value] = {
+                **engine.settings.fields, "session": session.id, "container": container.id,
+                "between": made.entered.between, "gives": bool(asked.get("AttachStdin")),
+                "takes": [name for name in _KINDS if asked.get(name)],
+                "descriptors": [name for name, _ in watched],
+            }  # fmt: skip
+            channel.tell(fields, [made.entered.pidfd, *(number for _, number in watched)])
+            os._exit(0)  # what is held is another one's now
+    except BaseException as error:
+        engine.execs.mark_ended(session, container, getattr(error, "exit_status", ENGINE_FAILED))
+        raise
+
+
+def _end(fields: "Mapping[str, wire.Value]", status: int) -> None:
+    """Record what a session's program ended with."""
+    process.set_name("ketch-finisher")
+    settings = Settings.told(fields)
+    engine = Engine(settings)
+    container, session = str(fields["container"]), engine.execs.find(str(fields["session"]))
+    engine.execs.mark_ended(session, engine.containers.find(container), status)
+    path = f"{settings.runtime_directory(container)}/{launch.exec_socket(session.id)}.socket"
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def start(
     engine: "Engine",
     container: "Container",
@@ -111,12 +210,36 @@ def start(
         ConflictError: the container does not run.
         KetchError: the program cannot be run; ``exit_status`` says what a shell would.
     """
+    pidfd = _opened(container, held)
+    made = _checked(engine, container, session, held, client, pidfd, explain)
+    return Supervisor(
+        made.entered.pidfd, made.streams, log, listener=made.listener, identifier=session.id
+    )
+
+
+def _opened(container: "Container", held: ExitStack) -> int:
+    """Open the first process of a container that runs."""
     check_running(container)
     pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
     if pidfd is None:
         raise ConflictError(f"container {container.id} is not running")
+    return pidfd
+
+
+def _checked(
+    engine: "Engine",
+    container: "Container",
+    session: "Exec",
+    held: ExitStack,
+    client: "Client | None",
+    pidfd: int,
+    explain: "Say | None",
+    *,
+    sibling: bool = False,
+) -> "_Begun":
+    """Run a session's program; what goes wrong is told as what it means."""
     try:
-        return _start(engine, container, session, held, client, log, pidfd, explain)
+        return _start(engine, container, session, held, client, pidfd, explain, sibling=sibling)
     except (FileNotFoundError, ProcessLookupError) as error:
         if await_readable(pidfd, 0):  # it has ended meanwhile
             raise ConflictError(f"container {container.id} is not running") from error
@@ -133,10 +256,11 @@ def _start(
     session: "Exec",
     held: ExitStack,
     client: "Client | None",
-    log: "Log | None",
     pidfd: int,
     explain: "Say | None",
-) -> Supervisor:
+    *,
+    sibling: bool,
+) -> "_Begun":
     asked = session.config
     directory = engine.settings.container_directory(container.id)
     with open(f"{directory}/config.json", encoding="utf-8") as file:
@@ -165,6 +289,7 @@ def _start(
         container_id=container.id,
         explain=explain,
         notified=notified,
+        sibling=sibling,
     )
     held.callback(entered.close)
     listener = _listen(engine.settings, session, held) if terminal else None
@@ -175,7 +300,20 @@ def _start(
     streams.started(entered.console)
     if client is not None:
         client.started(session.id)
-    return Supervisor(entered.pidfd, streams, log, listener=listener, identifier=session.id)
+    return _Begun(entered, streams, listener)
+
+
+class _Begun:
+    """A program that has begun, and what there is of it outside."""
+
+    __slots__ = ("entered", "listener", "streams")
+
+    def __init__(
+        self, entered: "Entered", streams: Streams, listener: "_socket.socket | None"
+    ) -> None:
+        self.entered = entered
+        self.streams = streams
+        self.listener = listener
 
 
 def _listen(settings: "Settings", session: "Exec", held: ExitStack) -> "_socket.socket | None":

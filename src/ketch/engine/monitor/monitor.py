@@ -16,6 +16,7 @@ from ketch.engine import logs, mishaps
 from ketch.engine.logs import json_file
 from ketch.engine.monitor import (
     deadlines,
+    execution,
     finishing,
     handover,
     probing,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # What a request for a container's start begins with: see wire.encode.
 _STARTS = (b"action\0srun\0", b"action\0sstart\0")
+_LASTING = b"action\0sexec-lasting\0"
 _PEEK_BYTES = 32
 SERVICES = ("resolver", "uplink")
 _TRIES = 5  # to have a container registered, one after the other
@@ -59,6 +61,8 @@ def serve(connection: "_socket.socket") -> None:
         seen = b""
     if seen[8:].startswith(_STARTS):
         Monitor().run(connection)
+    elif seen[8:].startswith(_LASTING):
+        execution.last(connection, requests.serve)
     else:
         requests.serve(connection)
 

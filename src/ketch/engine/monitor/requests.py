@@ -141,6 +141,8 @@ def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields]
         return lambda client, fields: _run(client, fields, channel)
     if action == "start":
         return lambda client, fields: _start(client, fields, channel)
+    if action == "exec-lasting":
+        return lambda client, fields: _exec(client, fields, channel)
     raise KeyError(action)
 
 
@@ -293,8 +295,14 @@ def _request(fields: "Fields") -> "Request":
     return request
 
 
-def _exec(client: Client, fields: "Fields") -> None:
-    """Create a session from a command line's flags, and start it."""
+def _exec(client: Client, fields: "Fields", channel: "Channel | None" = None) -> None:
+    """Create a session from a command line's flags, and start it.
+
+    Args:
+        client: who asks.
+        fields: the request.
+        channel: to who is going to watch over it, None where that is the caller.
+    """
     caller = _caller(fields)
     variables: list[str] = []
     for name in _list(fields, "--env-file"):
@@ -316,7 +324,11 @@ def _exec(client: Client, fields: "Fields") -> None:
     if window := _window(fields):
         asked["ConsoleSize"] = window
     engine = _engine(fields)
-    session = engine.execs.claim(engine.execs.create(reference, asked).id)
+    session = engine.execs.create(reference, asked)
+    if channel is not None:
+        execution.begin(engine, engine.execs.claim(session.id, Keeper.parent()), client, channel)
+        return
+    session = engine.execs.claim(session.id)
     explain = _explain(client, fields)
     client.ended(execution.execute(engine, session, client, detached=detached, explain=explain))
 
