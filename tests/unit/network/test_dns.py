@@ -59,6 +59,16 @@ def test_a_link_tells_of_no_other_network() -> None:
     assert both.addresses(WEB, "database") == [IPv4Address("10.1.0.3")]
 
 
+@pytest.mark.parametrize("length", [64, 128, 192, 200])
+def test_a_label_of_more_than_63_bytes_is_none(length: int) -> None:
+    """The upper two bits say that a pointer follows, or something that is not defined."""
+    header = dnslib.DNSRecord.question("db", "A").pack()[:12]
+    data = header + bytes([length]) + b"a" * length + b"\0\0\1\0\1"
+    with pytest.raises(ValueError, match="compressed"):
+        dns.Query(data)
+    assert dns.Query(data.replace(bytes([length]) + b"a" * length, b"\x3f" + b"a" * 63))
+
+
 def test_questions_of_another_class_or_with_odd_labels_are_no_containers() -> None:
     question = dnslib.DNSRecord.question("db", "A").pack()
     assert dns.Query(question).answer(directory(), WEB) is not None
