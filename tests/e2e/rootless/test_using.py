@@ -105,6 +105,16 @@ def test_what_roots_mounts_forbid_stays_forbidden(user: User, mode: str) -> None
         assert device.status == 0, str(device)
 
 
+def test_a_device_is_the_one_that_is_named(user: User) -> None:
+    """Not another node of its number: this one's mode is its own."""
+    path = f"{user.session.removesuffix('/session')}/odd"
+    inside = ["nsenter", f"--target={user.mounts}", "--mount"]
+    subprocess.run([*inside, "mknod", "-m", "604", path, "c", "1", "5"], check=True)
+    told = user.ketch.ok("run", "--rm", "--network", "none", "--device", f"{path}:/dev/odd",
+                         "busybox", "stat", "-c", "%a %t:%T", "/dev/odd")  # fmt: skip
+    assert told == "604 1:5"
+
+
 def test_the_hosts_network_where_sysfs_is_read_only(user: User) -> None:
     """As it is in a container."""
     remount = ["nsenter", f"--target={user.mounts}", "--mount", "mount", "-o"]

@@ -322,6 +322,19 @@ def test_devices_with_their_owners_and_modes(bundle: Bundle) -> None:
     assert bundle.output(mapped).splitlines()[0] == "fifo"
 
 
+def test_in_a_user_namespace_the_device_is_meant_not_its_path(bundle: Bundle) -> None:
+    """Where none can be made the host's is bound, which may be elsewhere."""
+    config = in_user_namespace(configuration("stat", "-c", "%t:%T", "/dev/mine", "/dev/random"))
+    config["linux"]["devices"] = [
+        {"path": "/dev/mine", "type": "c", "major": 1, "minor": 5},
+        {"path": "/dev/random", "type": "c", "major": 1, "minor": 7},
+    ]
+    assert bundle.output(config).split() == ["1:5", "1:7"]
+    config["linux"]["devices"] = [{"path": "/dev/null", "type": "c", "major": 250, "minor": 250}]
+    with pytest.raises(InvalidArgumentError, match="the host has no node of the device c 250:250"):
+        bundle.run(config)
+
+
 def test_the_root_is_read_only_where_asked(bundle: Bundle) -> None:
     config = configuration("sh", "-c", "touch /x || touch /tmp/x")
     config["root"]["readonly"] = True
