@@ -226,6 +226,16 @@ def test_an_empty_profile_confines_nothing() -> None:
         ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [1]}', "syscalls[0]"),
         ('{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["X86"]}', "architectures[0]"),
         ('{"defaultAction": "SCMP_ACT_ALLOW", "archMap": [{}]}', "archMap[0].architecture"),
+        (
+            '{"defaultAction": "SCMP_ACT_ALLOW",'
+            ' "syscalls": [{"names": ["read", ""], "action": "SCMP_ACT_ERRNO"}]}',
+            "syscalls[0].names",
+        ),
+        (
+            '{"defaultAction": "SCMP_ACT_ALLOW",'
+            ' "syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}',
+            "syscalls[0].names",
+        ),
     ],
 )
 def test_malformed_profiles_name_the_field(text: str, field: str) -> None:
