@@ -17,7 +17,7 @@ from ketch.engine.containers.containers import Containers
 from ketch.engine.records import states
 from ketch.engine.records.store import Store
 from ketch.engine.requests import launch, starts
-from ketch.errors import ConflictError, KetchError, NotModifiedError
+from ketch.errors import ConflictError, KetchError, NotModifiedError, spelt_out
 from ketch.spec.flag import EXPLAIN
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ def _start_each(settings: "Settings", references: list[str]) -> int:
             continue
         print(reference, flush=True)
     if failed:
-        print(f"ketch: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+        print(f"ketch: failed to start containers: {spelt_out(', '.join(failed))}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -372,7 +372,7 @@ class Store:
             raise self._unavailable(error) from error
         except UnicodeEncodeError as error:
             # Half a character, as a command line's bytes that are no UTF-8 become, is in no name.
-            raise NotFoundError(f"nothing is called {error.object!a}: it is no UTF-8") from error
+            raise NotFoundError(f"nothing is called '{error.object}': it is no UTF-8") from error
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:
                 raise
