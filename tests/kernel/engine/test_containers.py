@@ -485,7 +485,7 @@ def test_no_row_of_a_removed_container_is_left(engine: Engine) -> None:
     for one, target in ((gone, other), (other, gone)):
         request = {"Config": {}, "HostConfig": {"NetworkMode": "bridge"}}
         endpoints.declare(one, request, [(target, "al")])
-        endpoints.acquire(one, request, uplinks.Direct())
+        endpoints.acquire(one, request, uplinks.Direct()).turn.close()
         endpoints.release(one)
         with store.transaction() as connection:
             connection.execute(

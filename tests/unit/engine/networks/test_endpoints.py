@@ -51,6 +51,7 @@ def start(engine: Endpoints, container_id: str, asked: dict[str, Any] | None = N
         engine.declare(container_id, record)
     plan = engine.acquire(container_id, record, uplinks.Direct())
     publishing.let_go(plan.taken)
+    plan.turn.close()  # or who chooses a subnet next, in whatever test, waits for it
     return plan
 
 
@@ -107,6 +108,7 @@ def test_a_full_network_takes_back_what_the_dead_hold(engine: Endpoints) -> None
         engine.acquire("more", request("small"), uplinks.Direct())
     alive = ["c0", "c1", "c2", "c4"]
     plan = engine.acquire("more", request("small"), uplinks.Direct(), alive)
+    plan.turn.close()
     assert str(plan.members[0].addresses[0]) == "10.9.0.5/29"
 
 
