@@ -217,6 +217,18 @@ def subordinate(name: str) -> list[tuple[int, int]]:
 
 
 @contextlib.contextmanager
+def accounts(how: int) -> Iterator[None]:
+    """Have the files of the machine's accounts stay (LOCK_SH), or change them (LOCK_EX).
+
+    useradd(8) puts other files in their place, and with a file goes what somebody has mounted on
+    it, in whatever mount namespace: rename(2).
+    """
+    with open(__file__, "rb") as lock:
+        fcntl.flock(lock, how)
+        yield
+
+
+@contextlib.contextmanager
 def made(run_name: str, *, subordinate_ids: bool = True) -> Iterator[User]:
     """Make a user, and take it away with its processes and files.
 
@@ -227,7 +239,8 @@ def made(run_name: str, *, subordinate_ids: bool = True) -> Iterator[User]:
     name = f"ketch-{secrets.token_hex(4)}"
     # usermod(8) would not take ids away that a process has, be it another test's.
     none = [] if subordinate_ids else ["--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0"]
-    subprocess.run(["useradd", "--create-home", *none, name], check=True)
+    with accounts(fcntl.LOCK_EX):
+        subprocess.run(["useradd", "--create-home", *none, name], check=True)
     place = None
     try:
         entry = pwd.getpwnam(name)
@@ -253,4 +266,5 @@ def made(run_name: str, *, subordinate_ids: bool = True) -> Iterator[User]:
     finally:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
-        subprocess.run(["userdel", "--remove", name], check=True, stderr=subprocess.DEVNULL)
+        with accounts(fcntl.LOCK_EX):
+            subprocess.run(["userdel", "--remove", name], check=True, stderr=subprocess.DEVNULL)

@@ -1,6 +1,7 @@
 """``ketch system check`` says what this machine offers to a user, and a failing start the same."""
 
 import contextlib
+import fcntl
 import json
 import pathlib
 import platform
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support import images
 from tests.support.commands import Engine
-from tests.support.users import User
+from tests.support.users import User, accounts
 
 # Answers unshare(2) as a sandbox does that forbids it.
 _FORBIDDEN = """
@@ -156,12 +157,13 @@ def in_place(user: User, path: str, text: bytes, mode: int = 0o644) -> Iterator[
     file.write_bytes(text)
     file.chmod(mode)
     mounts = ["nsenter", f"--target={user.mounts}", "--mount"]
-    subprocess.run([*mounts, "mount", "--bind", str(file), path], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([*mounts, "umount", path], check=True)
-        file.unlink()
+    with accounts(fcntl.LOCK_SH):
+        subprocess.run([*mounts, "mount", "--bind", str(file), path], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*mounts, "umount", path], check=True)
+            file.unlink()
 
 
 def test_without_the_programs_privilege_the_users_own_id_is_left(user: User) -> None:

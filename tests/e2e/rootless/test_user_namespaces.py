@@ -186,20 +186,21 @@ def test_copies_of_layers_are_told_of_and_pruned(user: User) -> None:
     run = ("--network", "none", "--userns", "keep-id", "busybox")
     ketch.ok("create", "--name", "keeper", *run, "true")
     try:
-        one = told()[0] - whole
+        size, unused = told()  # images of other tests too
+        one = size - whole
         assert one > 1
         for count in (300, 400):
             inside(user, f"auto:size={count}", "true")
         size, reclaimable = told()
         assert size == pytest.approx(whole + 3 * one, rel=0.05)
-        assert reclaimable == pytest.approx(2 * one, rel=0.05)
+        assert reclaimable == pytest.approx(unused + 2 * one, rel=0.05)
         pruned = ketch.ok("image", "prune", "-f").splitlines()[-1]
         assert pruned.startswith("Total reclaimed space: ")
         freed = float(pruned.split()[-1].removesuffix("MB"))
         assert freed == pytest.approx(2 * one, rel=0.1)
         size, reclaimable = told()
         assert size == pytest.approx(whole + one, rel=0.05)
-        assert reclaimable == 0
+        assert reclaimable == unused
         assert ketch.ok("start", "-a", "keeper") == ""
     finally:
         ketch.ok("rm", "-f", "keeper")
