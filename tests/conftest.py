@@ -103,6 +103,7 @@ class _Machine:
         before = leftovers.state(self._run_name)
         self._at_the_end.callback(self._compare, before)
         self._at_the_end.enter_context(leftovers.packet_filter_as_before())
+        self._at_the_end.enter_context(leftovers.interpreter_as_before())
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

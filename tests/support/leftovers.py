@@ -112,6 +112,18 @@ def packet_filter_as_before() -> Iterator[None]:
         subprocess.run(["nft", "delete", "table", *table.split()], check=False)
 
 
+@contextlib.contextmanager
+def interpreter_as_before() -> Iterator[None]:
+    """Take away the mount of the interpreter that ketch-oci keeps, when nobody had it before."""
+    kept = pathlib.Path("/run/ketch-oci")
+    had = kept.exists()
+    yield
+    if not had and kept.exists():
+        for mounted in kept.glob(".python/bin/*"):
+            subprocess.run(["umount", mounted], check=False, capture_output=True)
+        shutil.rmtree(kept)
+
+
 def _tables() -> set[str]:
     """Name the tables of engines, and those with iptables' rules about forwarded packets."""
     chains = [entry["chain"] for entry in nftables.listing("chains") if "chain" in entry]

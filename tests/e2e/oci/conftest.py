@@ -14,19 +14,13 @@ from tests.support import images, oci
 from tests.support.commands import Engine
 
 KETCH_OCI = pathlib.Path(sys.executable).with_name("ketch-oci")
-_KEPT = pathlib.Path("/run/ketch-oci")
 Bundle = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def ketch_oci() -> Iterator[str]:
-    """Return the installed runtime; take away the mount of the interpreter that it keeps."""
-    had = _KEPT.exists()
-    yield str(KETCH_OCI)
-    if not had and _KEPT.exists():
-        for mounted in _KEPT.glob(".python/bin/*"):
-            subprocess.run(["umount", mounted], check=False, capture_output=True)
-        shutil.rmtree(_KEPT)
+def ketch_oci() -> str:
+    """Return the installed runtime."""
+    return str(KETCH_OCI)
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def talk():
         for number in itertools.count():
             asking.sendall(framed)
             if number == 4:
-                print("loud", flush=True)
+                os.write(1, b"loud\\n")  # whole, whoever else writes
 threads = [threading.Thread(target=talk) for _ in range(4)]
 for one in threads: one.start()
 for one in threads: one.join()
