@@ -141,9 +141,9 @@ def test_a_joined_mount_namespace_s_peers_hear_nothing(
         (bundle.rootfs / "mnt").mkdir()
         bind(config, shared, "rbind")
         config["mounts"].append({"destination": "/mnt/empty", "type": "tmpfs"})
-        before = mounts(os.getpid())
+        before = hosts(bundle)
         bundle.output(config)
-        assert mounts(os.getpid()) == before
+        assert hosts(bundle) == before
 
 
 @pytest.mark.parametrize("destination", ["/", "/..", "/to-root", "/tmp/../..", "ROOTFS"])
