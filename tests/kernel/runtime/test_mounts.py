@@ -4,6 +4,7 @@ import os
 import pathlib
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,16 @@ def mounts(pid: int) -> dict[str, str]:
     """What is mounted in a process's root: the whole line by the mount point."""
     with open(f"/proc/{pid}/mountinfo") as stream:
         return {unescape(line.split()[4]): line for line in stream}
+
+
+def hosts(bundle: Bundle) -> dict[str, str]:
+    """The host's mounts, less what tests beside this one mount and unmount meanwhile."""
+    own, temporary = str(bundle.directory), f"{tempfile.gettempdir()}/"
+    return {
+        place: line
+        for place, line in mounts(os.getpid()).items()
+        if place.startswith(own) or not place.startswith(temporary)
+    }
 
 
 @pytest.fixture
@@ -363,10 +374,10 @@ def test_a_root_that_is_no_directory(bundle: Bundle, path: str) -> None:
 
 
 def test_nothing_is_left_in_the_host_s_mount_table(bundle: Bundle) -> None:
-    before = mounts(os.getpid()).keys()
+    before = hosts(bundle).keys()
     with bundle.container(configuration("sleep", "60")) as container:
         container.start()
-        assert mounts(os.getpid()).keys() == before
+        assert hosts(bundle).keys() == before
 
 
 def attributes(bundle: Bundle, config: Config, path: str = "/mnt") -> str:

@@ -1,8 +1,6 @@
 """What is mounted for a container, or in it, stays in it, whatever it was built from."""
 
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,7 +15,7 @@ from tests.kernel.runtime.bundles import (
     in_user_namespace,
     join,
 )
-from tests.kernel.runtime.test_mounts import ON_TMPFS, bind, mounts
+from tests.kernel.runtime.test_mounts import ON_TMPFS, bind, hosts, mounts
 
 pytestmark = pytest.mark.root
 
@@ -79,16 +77,6 @@ WAYS = (
     _asked_by_the_mount_alone,
     pytest.param(_mapped, marks=ON_TMPFS), pytest.param(_mapped_in_namespace, marks=ON_TMPFS),
 )  # fmt: skip
-
-
-def hosts(bundle: Bundle) -> dict[str, str]:
-    """The host's mounts, less what tests beside this one mount and unmount meanwhile."""
-    own, temporary = str(bundle.directory), f"{tempfile.gettempdir()}/"
-    return {
-        place: line
-        for place, line in mounts(os.getpid()).items()
-        if place.startswith(own) or not place.startswith(temporary)
-    }
 
 
 @pytest.mark.parametrize("way", WAYS)
