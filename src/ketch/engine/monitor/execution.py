@@ -3,7 +3,7 @@
 import _socket
 import json
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from ketch.engine import host, user_namespaces
 from ketch.engine.configuration import cgroup_paths
@@ -27,7 +27,7 @@ from ketch.spec.user_namespaces import is_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ketch.engine.containers.execs import Exec
     from ketch.engine.monitor.supervision import Log
@@ -149,7 +149,8 @@ def begin(engine: "Engine", session: "Exec", client: "Client", channel: handover
     try:
         with ExitStack() as held:
             pidfd = _opened(container, held)
-            made = _checked(engine, container, session, held, client, pidfd, None, sibling=True)
+            with _checked(container, pidfd):
+                made = _start(engine, container, session, held, client, pidfd, sibling=True)
             client.drain()
             asked = session.config
             watched = made.streams.outputs_by_name()
@@ -211,7 +212,8 @@ def start(
         KetchError: the program cannot be run; ``exit_status`` says what a shell would.
     """
     pidfd = _opened(container, held)
-    made = _checked(engine, container, session, held, client, pidfd, explain)
+    with _checked(container, pidfd):
+        made = _start(engine, container, session, held, client, pidfd, explain)
     return Supervisor(
         made.entered.pidfd, made.streams, log, listener=made.listener, identifier=session.id
     )
@@ -226,20 +228,11 @@ def _opened(container: "Container", held: ExitStack) -> int:
     return pidfd
 
 
-def _checked(
-    engine: "Engine",
-    container: "Container",
-    session: "Exec",
-    held: ExitStack,
-    client: "Client | None",
-    pidfd: int,
-    explain: "Say | None",
-    *,
-    sibling: bool = False,
-) -> "_Begun":
-    """Run a session's program; what goes wrong is told as what it means."""
+@contextmanager
+def _checked(container: "Container", pidfd: int) -> "Iterator[None]":
+    """What goes wrong with running a program is told as what it means."""
     try:
-        return _start(engine, container, session, held, client, pidfd, explain, sibling=sibling)
+        yield
     except (FileNotFoundError, ProcessLookupError) as error:
         if await_readable(pidfd, 0):  # it has ended meanwhile
             raise ConflictError(f"container {container.id} is not running") from error
@@ -257,9 +250,9 @@ def _start(
     held: ExitStack,
     client: "Client | None",
     pidfd: int,
-    explain: "Say | None",
+    explain: "Say | None" = None,
     *,
-    sibling: bool,
+    sibling: bool = False,
 ) -> "_Begun":
     asked = session.config
     directory = engine.settings.container_directory(container.id)
