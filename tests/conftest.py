@@ -5,6 +5,8 @@ import os
 import re
 import secrets
 import signal
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     from tests.support.scheduler import Files
 
     return Files(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Show bytes that are no UTF-8: a report that has some would end its worker, and the run."""
+    return _encodable((yield))
+
+
+def _encodable(data: Any) -> Any:
+    match data:
+        case str():
+            return data.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_encodable(key): _encodable(value) for key, value in data.items()}
+        case list() | tuple():
+            return type(data)(map(_encodable, data))
+    return data
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,11 @@
 """What the suite is to its tests: the same, however it was started."""
 
+import os
+import pathlib
 import subprocess
 import sys
 
+from tests.support import leftovers
 from tests.support.images import CHECKOUT
 
 _TELL = """
@@ -22,3 +25,17 @@ def test_signals_are_heeded_that_a_shell_had_ignored() -> None:
     ).stdout.split()  # fmt: skip
     assert told[0] == "['default_int_handler']"
     assert int(told[1], 16) & 0b111 == 0
+
+
+def test_a_failure_may_show_any_bytes(tmp_path: pathlib.Path) -> None:
+    """A worker could not tell of it, and the run ended."""
+    test = tmp_path / "test_it.py"
+    test.write_text("def test_it():\n    assert chr(0xdcff) == 'x', 'told ' + chr(0xdcff)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider",
+         "-n", "1", "--rootdir", str(tmp_path), str(test)],
+        cwd=CHECKOUT, env=os.environ | {leftovers.SHARED_VARIABLE: "1"}, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "told \\udcff" in done.stdout, done
+    assert "1 failed" in done.stdout
