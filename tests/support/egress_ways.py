@@ -12,9 +12,9 @@ def say(host, port, *data, family=0, wait=4, pause=0, close=True):
     with socket.socket(*info[:2]) as made:
         made.settimeout(wait)
         made.connect(info[4])
-        for one in data:
+        for number, one in enumerate(data):
+            time.sleep(pause if number else 0)
             made.sendall(one)
-            time.sleep(pause)
         return heard(made, wait)
 
 def heard(made, wait):
@@ -184,6 +184,10 @@ OUT = {
     "Host of another": Way("get('evil.example', '/MARK', at='good.example')", "request for another host"),
     "Host of a sharer": Way("get('shared.example', '/MARK', at='good.example')", "request for another host"),
     "Host with another port": Way("get('good.example:8080', '/MARK', at='good.example')", "request for another host"),
+    "a method of any name on an odd port": Way("say('raw.example', {raw}, b'PROPFIND /MARK HTTP/1.1\\r\\nHost: evil.example\\r\\n\\r\\n')", "request for another host"),
+    "blanks of other kinds on an odd port": Way("say('raw.example', {raw}, b' GET\\t/MARK\\tHTTP/1.1\\r\\nHost: evil.example\\r\\n\\r\\n')", "no request"),
+    "a request in pieces on an odd port": Way("say('raw.example', {raw}, b'GE', b'T /MARK HTTP/1.1\\r\\nHost: evil.example\\r\\n\\r\\n', pause=12)", "came in pieces"),
+    "silence before it on an odd port": Way("say('raw.example', {raw}, b'', b'GET /MARK HTTP/1.1\\r\\nHost: evil.example\\r\\n\\r\\n', pause=12)", "request for another host"),
     "Host of another on an odd port": Way("get('evil.example', '/MARK', at='raw.example', port={raw})", "request for another host"),
     "no Host": Way("get(None, '/MARK', at='good.example', version='1.0')", "0 fields Host"),
     "two Hosts": Way("get('good.example', '/MARK', 'Host: evil.example')", "2 fields Host"),

@@ -228,7 +228,8 @@ def test_what_can_be_read_in_two_ways_is_refused(said: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "chunk", [b"x\r\n", b"-1\r\n", b"\r\n", b"1\nx", b"f" * 16 + b"\r\n", b"1" * 300]
+    "chunk",
+    [b"x\r\n", b"-1\r\n", b"\r\n", b"1\nx", b"f" * 16 + b"\r\n", b"1" * 300, b"2\r\nabcd\r\n"],
 )
 def test_a_chunk_that_is_none_is_refused(chunk: bytes) -> None:
     requests = Requests(checked)
@@ -248,8 +249,17 @@ def test_what_looks_like_a_request() -> None:
     assert looks_like(b"GE") is None
     assert looks_like(b"\r\nget /") is True
     assert looks_like(b"PRI * HTTP/2.0") is True
-    assert looks_like(b"EHLO x") is False
+    assert looks_like(b"EHLO x\r\n") is False
     assert looks_like(b"\0\1") is False
+    assert looks_like(b"PROP") is looks_like(b"PROPFIND / HT") is looks_like(b"\r\n" * 99) is None
+    for line in (
+        b"PROPFIND / HTTP/1.1\r\n",
+        b" x\t/\thttp/1.1\n",
+        b"GET\x0c/",
+        b"X \0 HTTP/1.0\r\n",
+    ):
+        assert looks_like(line) is looks_like(b"\r\n" * 40 + line) is True
+    assert looks_like(b"*1\r\n$4\r\nPING\r\n") is looks_like(b"a" * 65) is False
 
 
 def question(name: str, kind: str = "A") -> bytes:

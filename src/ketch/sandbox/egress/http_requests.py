@@ -55,6 +55,7 @@ class Requests:
         self._held = bytearray()
         self._left = 0  # of a body, or of a chunk with its line end
         self._chunked = False
+        self._data = False  # a chunk's, whose line end is to come
         self._trailer = False
 
     def feed(self, data: bytes) -> bytes:
@@ -114,7 +115,9 @@ class Requests:
             self._left = int(lengths[0])
 
     def _chunk(self) -> bytes | None:
-        """A chunk's head, or a line of what follows the last one."""
+        """A chunk's head, the line end of its data, or a line of what follows the last one."""
+        if self._data:
+            return self._end_of_data()
         end = self._held.find(b"\r\n")
         limit = HEAD_BYTES_MAX if self._trailer else _LINE_BYTES_MAX
         if end < 0 or end > limit:
@@ -134,19 +137,43 @@ class Requests:
                 raise ValueError("a chunk's length that is none")
             length = int(size, 16)
             self._trailer = length == 0
-            self._left = length + 2 if length else 0
+            self._data = length > 0
+            self._left = length
         del self._held[: end + 2]
         return line + b"\r\n"
 
+    def _end_of_data(self) -> bytes | None:
+        if len(self._held) < 2:
+            return None
+        # Who takes other bytes for it may take what follows for another request.
+        if self._held[:2] != b"\r\n":
+            raise ValueError("a chunk that is longer than it says")
+        del self._held[:2]
+        self._data = False
+        return b"\r\n"
+
 
 def looks_like(data: bytes) -> bool | None:
-    """Whether what a client begins with is a request; None where more has to come to tell."""
-    method, space, _ = data.lstrip(b"\r\n").partition(b" ")
-    if space:
-        return method.upper() in _METHODS
-    return None if any(one.startswith(method.upper()) for one in _METHODS) else False
+    """Whether what a client begins with is a request; None where more has to come to tell.
+
+    Methods can have any name, and servers take more than one kind of blanks around them. So what
+    tells is the first line, but where its first word is none that a method could be.
+    """
+    line, end, _ = data.lstrip(_BLANKS).partition(b"\n")
+    words = line.split(maxsplit=1)
+    if not words:
+        return None if len(data) <= HEAD_BYTES_MAX else True
+    if not _is_token(words[0]) or len(words[0]) > _METHOD_BYTES_MAX:
+        return False
+    if words[0].upper() in _METHODS and (end or len(words) > 1 or line[-1:].isspace()):
+        return True
+    if end or len(line) > HEAD_BYTES_MAX:
+        return b"HTTP/" in line.upper()
+    return None
 
 
+_BLANKS = b" \t\r\n\x0b\x0c"
+_METHOD_BYTES_MAX = 64
 _METHODS = {
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI",
 }  # fmt: skip

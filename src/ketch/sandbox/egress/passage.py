@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ketch.sandbox.egress import http_requests, policy
 from ketch.sandbox.egress.client_hello import ClientHello
-from ketch.sandbox.egress.passing import Read, Spliced, pass_on
+from ketch.sandbox.egress.passing import IDLE_SECONDS, Read, Spliced, pass_on
 from ketch.sandbox.egress.reaching import RefusedError, place
 
 if TYPE_CHECKING:
@@ -220,7 +220,8 @@ class Passage:
         first = b""
         looks: bool | None = None
         while looks is None:
-            data = _first_of(self._client, server)
+            # Whoever connects early may say nothing for as long as any connection may.
+            data = _first_of(self._client, server, _BEGINNING_SECONDS if first else IDLE_SECONDS)
             if data is None:
                 break
             first += data
@@ -233,8 +234,32 @@ class Passage:
             server.close()
             self._server = None
             self._pass_http(first, rules)
+        elif first and looks is None:
+            self._watch(first)
         else:
             self._splice(first)
+
+    def _watch(self, first: bytes) -> None:
+        """Pass on what may still become a request, whose server might be asked for another host."""
+        server = self._server
+        assert server is not None
+        begun: bytearray | None = bytearray()
+
+        def checked(data: bytes) -> bytes:
+            nonlocal begun
+            if begun is not None:
+                begun += data
+                looks = http_requests.looks_like(bytes(begun))
+                if looks:
+                    raise ValueError("a request of which the first line came in pieces")
+                if looks is False:
+                    begun = None
+            return data
+
+        self._client.setblocking(False)
+        self._run(
+            Read(self._client, server, checked, checked(first)), Spliced(server, self._client)
+        )
 
     # Passing on
 
@@ -298,12 +323,12 @@ def _words(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
-def _first_of(client: socket.socket, server: socket.socket) -> bytes | None:
-    """What the client says next; None where the server speaks first, or nobody."""
+def _first_of(client: socket.socket, server: socket.socket, seconds: float) -> bytes | None:
+    """What the client says next; None where the server speaks first, or nobody for so long."""
     poll = select.poll()
     poll.register(client, select.POLLIN)
     poll.register(server, select.POLLIN)
-    ready = dict(poll.poll(_BEGINNING_SECONDS * 1000))
+    ready = dict(poll.poll(seconds * 1000))
     if client.fileno() in ready:
         return client.recv(_PIECE_BYTES)
     return None
