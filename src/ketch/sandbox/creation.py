@@ -5,11 +5,13 @@ import math
 import os
 from typing import TYPE_CHECKING
 
+from ketch.cgroups import delegation
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.library import given
 from ketch.linux import namespaces
 from ketch.runtime.pid_one import PATH as INIT
 from ketch.sandbox.forking import new_name
+from ketch.spec import user_namespaces
 from ketch.spec.digits import decimal
 from ketch.spec.values import size as size_in_bytes
 
@@ -36,6 +38,7 @@ def locked(
     reached: "Wanted", *, name: str | None, user: str | None, memory: str | int | None,
     disk: str | int, writable: "Iterable[str]", mounts: "Mapping[str, str] | None",
     env: "Mapping[str, str] | None", idle_timeout: float | None, labels: "Mapping[str, str]",
+    pids: int | None, userns: str,
 ) -> "dict[str, Any]":  # fmt: skip
     """Returns a sandbox's options, as ``ketch.Engine`` has them; arguments as for ``create``.
 
@@ -50,6 +53,8 @@ def locked(
         env: as there.
         idle_timeout: as there.
         labels: what its maker writes on it.
+        pids: as there.
+        userns: as there.
 
     Raises:
         InvalidArgumentError: a value cannot be.
@@ -65,6 +70,7 @@ def locked(
     if decimal(numbers[0]) is not None:
         own = f"mode=0700,exec,nosuid,nodev,uid={numbers[0]},gid={numbers[2] or numbers[0]}"
     files_max = max(1, disk_bytes // _FILE_BYTES_LEAST)
+    alone = pids is not None and _counts_alone(userns)
     return {
         "name": name or new_name(),
         "entrypoint": INIT, "init": True, "rm": True, "user": user,
@@ -74,13 +80,25 @@ def locked(
         "tmpfs": {**dict.fromkeys(places, f"size={disk_bytes},nr_inodes={files_max},{own}"),
                   **reached.tmpfs},
         "shm_size": disk_bytes, "log_driver": "none", "stop_signal": "SIGKILL",
-        "ulimit": {"core": "0", "nofile": _OPEN_FILES},
+        "pids_limit": None if alone else pids,
+        "ulimit": {"core": "0", "nofile": _OPEN_FILES, **({"nproc": str(pids)} if alone else {})},
         "label": {**labels, LABEL: "1", **reached.labels},
         "env": {**reached.env, **(env or {})},
         "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
                    for source, target in (mounts or {}).items()],
         "idle_timeout": math.ceil(idle or 0),
     }  # fmt: skip
+
+
+def _counts_alone(userns: str) -> bool:
+    """Whether setrlimit(2) has to bound the number of processes, since no cgroup can.
+
+    It can where ids are the sandbox's own: each user namespace counts a user's processes apart
+    (Linux 5.14), and a sandbox's programs cannot become another user.
+    """
+    if namespaces.in_initial_user_namespace() or not user_namespaces.is_apart(userns):
+        return False
+    return "pids" not in delegation.controllers()
 
 
 def network(engine: "Engine", ports: tuple[int, ...], *, is_open: bool) -> str:

@@ -121,10 +121,9 @@ class Sandbox:
             **creation.locked(
                 reached, name=name, user=user, memory=memory, disk=disk, writable=writable,
                 mounts=mounts, env=env, idle_timeout=idle_timeout,
-                labels=options.pop("label", None) or {},
+                labels=options.pop("label", None) or {}, pids=pids, userns=userns,
             ),
-            "workdir": workdir, "cpus": cpus, "pids_limit": pids, "read_only": read_only,
-            "userns": userns,
+            "workdir": workdir, "cpus": cpus, "read_only": read_only, "userns": userns,
             "network": creation.network(engine, tuple(ports), is_open=egress is None),
         }  # fmt: skip
         container = engine.containers.run(

@@ -7,7 +7,7 @@ import os, ketch
 os.makedirs("project/sub")
 open("project/file", "w").write("one\\n")
 open("secret", "w").write("secret")
-limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus", "pids"))
+limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus"))
 with ketch.Sandbox.host("project", **limits) as sandbox:
     done = sandbox.run("id -u; pwd; echo two >> file; rmdir sub; echo x > new; ls -A $HOME; env")
     assert done.status == 0, done
@@ -49,6 +49,27 @@ def test_its_project_is_changed_when_it_takes_that_over(user: User) -> None:
     assert set(owners.out.split()) == {user.name}
 
 
+_BOUNDED = """
+import os, ketch
+limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus"))
+bomb = "for i in $(seq 60); do sleep 60 > /dev/null 2>&1 & done; echo all"
+with (
+    ketch.Sandbox.create("busybox", pids=20, **limits) as one,
+    ketch.Sandbox.create("busybox", pids=20, **limits) as other,
+):
+    done = one.run(bomb)
+    assert (done.stdout, b"can't fork" in done.stderr) == (b"", True), done
+    assert other.run("for i in $(seq 9); do true & done; wait; echo free").text == "free\\n"
+print("done")
+"""
+
+
+def test_its_processes_are_bounded_with_or_without_a_cgroup(user: User) -> None:
+    limits = user.ketch("run", "--rm", "--pids-limit=9", "busybox", "true").status == 0
+    done = user.run("sh", "-c", f'LIMITS={"x" * limits} python3 -c "$0"', _BOUNDED)
+    assert (done.status, done.out) == (0, "done\n"), str(done)
+
+
 _REACHES = """
 import http.server, os, threading, ketch
 engine = ketch.Engine()
@@ -62,7 +83,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 port = server.server_address[1]
-limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus", "pids"))
+limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus"))
 rule = f"host.docker.internal@127.0.0.1:{port}"
 with ketch.Sandbox.create("busybox", engine=engine, egress=[rule], **limits) as sandbox:
     said = sandbox.run(f"wget -q -O - http://host.docker.internal:{port}/")
