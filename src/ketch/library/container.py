@@ -522,7 +522,7 @@ class Container(Resource):
     def _exec(
         self, action: str, command: "Command", env: "Mapping[str, str] | Iterable[str] | None",
         user: str | int | None, workdir: "str | os.PathLike[str] | None", *, tty: bool = False,
-        stdin: bool = False, privileged: bool = False,
+        stdin: bool = False, privileged: bool = False, ask: "sessions.Ask | None" = None,
     ) -> Session:  # fmt: skip
         """Run another program in it.
 
@@ -536,6 +536,7 @@ class Container(Resource):
             tty: as for ``exec``.
             stdin: as for ``exec``.
             privileged: as for ``exec``.
+            ask: who is asked first; what it returns None for is asked of the zygote.
         """
         fields: dict[str, wire.Value] = {
             "action": action, "arguments": [self.id, *words(command)],
@@ -543,6 +544,8 @@ class Container(Resource):
             "--user": given.text("user", user), "--workdir": given.text("workdir", workdir),
             "--tty": tty, "--interactive": stdin, "--detach": False, "--privileged": privileged,
         }  # fmt: skip
+        if ask is not None and (session := ask(fields)) is not None:
+            return session
         return sessions.start(self._places, fields, Session._kill)
 
     def exec_run(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from ketch.library.places import Places
 
+    Ask = Callable[[Mapping[str, wire.Value]], "Session | None"]
+
 _CHUNK_BYTES = 64 * 1024
 # What says how the program stands: it runs, it has ended, there will be none.
 _STANDS = {wire.STARTED, wire.EXIT, wire.FAILED}
@@ -391,8 +393,25 @@ def start(
         **places.settings.fields, "directory": os.getcwd(),
         "environment": [f"{name}={value}" for name, value in os.environ.items()],
     }  # fmt: skip
+    ask(session, {**fields, **about}, undo)
+    return session
+
+
+def ask(
+    session: Session, fields: "Mapping[str, wire.Value]", undo: "Callable[[Session], object]"
+) -> None:
+    """Ask whoever is at the other end of a new session; returns when it has started.
+
+    Args:
+        session: it is closed where that fails.
+        fields: the request's.
+        undo: as for ``start``.
+
+    Raises:
+        KetchError: it cannot be done.
+    """
     try:
-        session._send(wire.REQUEST, wire.encode({**fields, **about}))
+        session._send(wire.REQUEST, wire.encode({**fields}))
         session.id = session.expect(wire.STARTED).decode()
     except KetchError:
         session.close()
@@ -402,8 +421,7 @@ def start(
             undo(session)
         session.close()
         raise
-    places.unless_delivered(lambda: undo(session))
-    return session
+    session._places.unless_delivered(lambda: undo(session))
 
 
 def attach(

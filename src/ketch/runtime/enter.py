@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from ketch.spec.told import Say
 
 
-class _Entry:
-    """What the two processes that enter are made with."""
+class Entry:
+    """What the processes that enter are made with."""
 
     __slots__ = (
         "affinity",
+        "belongs",
         "channel",
         "entrances",
         "flags",
@@ -71,6 +72,7 @@ class _Entry:
         self.entrances: list[int] = []
         self.into: int | None = None
         self.preserved = 0
+        self.belongs = False
         self.keyring: JoinKeyring | None = None
         self.affinity: ExecCpuAffinity = setup.specification.get("execCPUAffinity") or {}
         self.say: Say | None = None
@@ -130,7 +132,7 @@ def enter(
     """
     linux: Linux = config.get("linux", {}) if config else {}
     with ExitStack() as stack:
-        root, flags = _open_container(init_pid, init_pidfd)
+        root, flags = open_container(init_pid, init_pidfd)
         stack.callback(os.close, root)
         in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
         setup.settle(
@@ -140,7 +142,7 @@ def enter(
         )
         ours, theirs = Channel.pair()
         stack.callback(theirs.close)
-        entry = _Entry(setup, theirs, streams, init_pidfd, root, flags)
+        entry = Entry(setup, theirs, streams, init_pidfd, root, flags)
         entry.preserved = preserved
         if explain is not None:
             explain(_tell_entrance(init_pid, flags, setup))
@@ -161,27 +163,56 @@ def enter(
     entered = Container(pid, process.pidfd_open(pid), ours, sibling=sibling)
     entered.between = between
 
-    def serve(word: str, rest: str) -> None:
-        if word == "listener" and config is not None:
+    def hand_over(listener: int) -> None:
+        if config is not None:
             from ketch.runtime import hooks  # noqa: PLC0415 wanted by few
 
             state = hooks.state(config, container_id, bundle, "running", init_pid)
-            create.hand_over(entered, int(rest), linux, state, notified)
-        elif word == "limits":
-            set_limits(pid, specification)
+            create.hand_over(entered, listener, linux, state, notified)
 
-    try:
-        cgroup.adopt(pid)
-        entered.begin()
-        entered.await_created(serve)
-        create.tune(pid, specification, explain)
-    except BaseException:
-        entered.abandon()
-        raise
+    see_in(entered, specification, cgroup, hand_over, explain=explain)
     return entered
 
 
-def _fork_across(entry: _Entry, ours: Channel, *, sibling: bool) -> tuple[int, int]:
+def see_in(
+    entered: Container,
+    specification: "Process",
+    cgroup: "cgroups.Manager",
+    hand_over: "Callable[[int], None] | None" = None,
+    *,
+    explain: "Say | None" = None,
+) -> None:
+    """Bring a process that has just been cloned inside to where its program can be started.
+
+    Args:
+        entered: the process; killed where that fails.
+        specification: what it is to become.
+        cgroup: the container's cgroup.
+        hand_over: hands its filter's listener over, given its number in the process; None where
+            it has none.
+        explain: takes what is told of each step.
+
+    Raises:
+        KetchError: why it gave up.
+    """
+
+    def serve(word: str, rest: str) -> None:
+        if word == "listener" and hand_over is not None:
+            hand_over(int(rest))
+        elif word == "limits":
+            set_limits(entered.pid, specification)
+
+    try:
+        cgroup.adopt(entered.pid)
+        entered.begin()
+        entered.await_created(serve)
+        create.tune(entered.pid, specification, explain)
+    except BaseException:
+        entered.abandon()
+        raise
+
+
+def _fork_across(entry: Entry, ours: Channel, *, sibling: bool) -> tuple[int, int]:
     """Fork the process in between, and reap it unless the caller's parent is its parent.
 
     Returns:
@@ -192,12 +223,12 @@ def _fork_across(entry: _Entry, ours: Channel, *, sibling: bool) -> tuple[int, i
     with owned(reader):
         if entry.into is not None and entry.flags & namespaces.CLONE_NEWUSER:
             # Whoever has entered a user namespace may be nobody to the cgroup's owner.
-            between, pidfd = _clone(parent, entry.into)
+            between, pidfd = clone(parent, entry.into)
             if pidfd >= 0:
                 os.close(pidfd)
             entry.into = None
         elif sibling:
-            between, pidfd = _clone(parent, None)
+            between, pidfd = clone(parent, None)
             if pidfd >= 0:
                 os.close(pidfd)
         else:
@@ -219,7 +250,7 @@ def _fork_across(entry: _Entry, ours: Channel, *, sibling: bool) -> tuple[int, i
     return int(struct.unpack("i", told)[0]), between if sibling else 0
 
 
-def _open_container(pid: int, pidfd: int) -> tuple[int, int]:
+def open_container(pid: int, pidfd: int) -> tuple[int, int]:
     """Open a container's root directory and see which of its namespaces are not the caller's.
 
     Returns:
@@ -241,8 +272,26 @@ def _open_container(pid: int, pidfd: int) -> tuple[int, int]:
     return root, flags
 
 
-def _cross(entry: _Entry, writer: int) -> None:
+def _cross(entry: Entry, writer: int) -> None:
     """In the process between: enter, and clone the one that stays."""
+    go_inside(entry, entry.needed() | {writer})
+    pid, _ = clone(process.CLONE_PARENT, entry.into)
+    if pid:
+        os.write(writer, struct.pack("i", pid))
+        os._exit(0)
+    os.close(writer)
+    if entry.into is not None:
+        os.close(entry.into)
+    run_child(entry.channel, lambda: become(entry))
+
+
+def go_inside(entry: Entry, kept: set[int]) -> None:
+    """Take the calling process into the container, but for what counts for its children alone.
+
+    Args:
+        entry: how.
+        kept: the descriptors that it keeps.
+    """
     process.prctl(process.PR_SET_DUMPABLE, 0)
     init.hide_command_line()
     init.forbid_imports()
@@ -252,8 +301,10 @@ def _cross(entry: _Entry, writer: int) -> None:
     _set_affinity(entry, "initial")
     cgroups.enter(entry.entrances)
     setup.look_back()
+    if setup.null >= 0:
+        kept = kept | {setup.null}
     # A container with CAP_SYS_PTRACE can take descriptors out of even this process.
-    process.close_all_but(entry.needed() | {writer})
+    process.close_all_but(kept | setup.held())
     # Not yet the cgroup namespace: from inside, no one may be cloned into a cgroup while still in
     # one that lies outside (ENOENT under nsdelegate, cgroups(7)).
     namespaces.setns(entry.init_pidfd, entry.flags & ~namespaces.CLONE_NEWCGROUP)
@@ -261,14 +312,6 @@ def _cross(entry: _Entry, writer: int) -> None:
     # host's, where the container was made in a chroot: pivot_root(2) moved only what lay there.
     os.fchdir(entry.root)
     os.chroot(".")
-    pid, _ = _clone(process.CLONE_PARENT, entry.into)
-    if pid:
-        os.write(writer, struct.pack("i", pid))
-        os._exit(0)
-    os.close(writer)
-    if entry.into is not None:
-        os.close(entry.into)
-    run_child(entry.channel, lambda: _become(entry))
 
 
 def _tell_entrance(init_pid: int, flags: int, setup: ProcessSetup) -> Told:
@@ -285,7 +328,13 @@ def _tell_entrance(init_pid: int, flags: int, setup: ProcessSetup) -> Told:
     return Told("namespaces", words, values, outside=by_hand)
 
 
-def _clone(flags: int, into: int | None) -> tuple[int, int]:
+def clone(flags: int, into: int | None) -> tuple[int, int]:
+    """Clone a process that counts to a container: ``process.clone3``.
+
+    Raises:
+        UnavailableError: there are as many processes as there may be.
+        SyscallError: the kernel refused.
+    """
     try:
         return process.clone3(flags, cgroup=into)
     except SyscallError as error:
@@ -294,19 +343,28 @@ def _clone(flags: int, into: int | None) -> tuple[int, int]:
         raise too_many_processes() from error
 
 
-def _become(entry: _Entry) -> None:
-    channel, setup = entry.channel, entry.setup
-    channel.await_go("begin")
+def belong(entry: Entry) -> None:
+    """Take on what those inherit whom the calling process clones."""
+    setup = entry.setup
     process.allow_all_processors()
     if entry.flags & namespaces.CLONE_NEWUSER:
         become_root(setup.uid, setup.gid, keeps_groups=setup.keeps_groups)
         process.prctl(process.PR_SET_DUMPABLE, 0)
+    if entry.keyring is not None:
+        entry.keyring.execute()
+    entry.belongs = True
+
+
+def become(entry: Entry) -> None:
+    """In the new process: take on all that is the container's, and become the program."""
+    channel, setup = entry.channel, entry.setup
+    channel.await_go("begin")
+    if not entry.belongs:
+        belong(entry)
     if entry.flags & namespaces.CLONE_NEWCGROUP:
         namespaces.setns(entry.init_pidfd, namespaces.CLONE_NEWCGROUP)
     _set_affinity(entry, "final")
     os.setsid()
-    if entry.keyring is not None:
-        entry.keyring.execute()
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     setup.find_home(root)
     terminal = None
@@ -327,7 +385,7 @@ def _become(entry: _Entry) -> None:
     setup.execute(path)
 
 
-def _set_affinity(entry: _Entry, field: "Literal['initial', 'final']") -> None:
+def _set_affinity(entry: Entry, field: "Literal['initial', 'final']") -> None:
     """Bind to processors: before the container's cgroup is entered, and again after."""
     if cpus := entry.affinity.get(field):
         from ketch.runtime import tuning  # noqa: PLC0415 loaded by enter

@@ -6,7 +6,8 @@ import functools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ketch.errors import ConflictError, InvalidArgumentError
+from ketch.errors import ConflictError, InvalidArgumentError, KetchError
+from ketch.library.awaiting import in_thread
 from ketch.sandbox.awaiting import Sandbox
 
 if TYPE_CHECKING:
@@ -124,6 +125,19 @@ class Pool:
         while True:
             await self._wanted.acquire()
             try:
-                self._ready.put_nowait(await self._make())
+                made = await self._make()
+                await _attended(made)
+                self._ready.put_nowait(made)
             except Exception as error:  # noqa: BLE001 - who acquires hears of it
                 self._ready.put_nowait(error)
+
+
+async def _attended(made: "Sandbox") -> None:
+    """Have a sandbox's programs run quickly from the first one on."""
+    begin = made._inner._attendance.begin
+    try:
+        with contextlib.suppress(KetchError):  # they then begin in the usual way
+            await in_thread(begin, made._threads)
+    except asyncio.CancelledError:
+        await made.kill()
+        raise

@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from ketch.errors import ConflictError, InvalidArgumentError
+from ketch.errors import ConflictError, InvalidArgumentError, KetchError
 from ketch.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ class Pool:
             if self._closed.is_set():
                 return
             try:
-                self._ready.put(self._make())
+                made = self._make()
+                with contextlib.suppress(KetchError):  # its programs then begin in the usual way
+                    made._attendance.begin()
+                self._ready.put(made)
             except BaseException as error:  # noqa: BLE001 - who acquires hears of it
                 self._ready.put(error)

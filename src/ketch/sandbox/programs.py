@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ketch.engine.volumes import branches
-from ketch.errors import KetchError, ProgramOutputError, ProgramTimeoutError
+from ketch.errors import ProgramOutputError, ProgramTimeoutError
 from ketch.library import given, sessions
 from ketch.sandbox.ending import end
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from ketch.library.container import Container
     from ketch.library.places import Places
-    from ketch.library.sessions import Session
+    from ketch.library.sessions import Ask, Session
+    from ketch.sandbox.attendance import Attendance
 
 OUTPUT_BYTES_MAX = 8 << 20
 """How much a program may write where nobody says otherwise."""
@@ -173,6 +174,7 @@ class Process:
 def start(
     container: "Container", command: "str | Iterable[str]", *, env: "Mapping[str, str] | None",
     user: str, cwd: str, tty: bool = False, stdin: bool = False, lasts: bool = True,
+    ask: "Ask | None" = None,
 ) -> "Session":  # fmt: skip
     """Run a program in a sandbox's container; see ``Sandbox.start``.
 
@@ -185,26 +187,31 @@ def start(
         tty: as there.
         stdin: as there.
         lasts: whether it is expected to run for long.
+        ask: who is asked first; what it returns None for is asked of the zygote.
     """
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else [*command]
     with branches.undisturbed(container._places.settings, container.id):
         action = "exec-lasting" if lasts else "exec"
-        return container._exec(action, words, env or {}, user, cwd, tty=tty, stdin=stdin)
+        return container._exec(action, words, env or {}, user, cwd, tty=tty, stdin=stdin, ask=ask)
 
 
 def run(
-    container: "Container", command: "str | Iterable[str]", stdin: bytes, *,
+    attendance: "Attendance", command: "str | Iterable[str]", stdin: bytes, *,
     timeout: float | None, max_output: int | None, env: "Mapping[str, str] | None", user: str,
     cwd: str,
 ) -> RunResult:  # fmt: skip
     """Run a program to its end; see ``Sandbox.run``."""
     given.limits(timeout, max_output)
     data = given.content("stdin", stdin)
-    begun, kills = time.monotonic(), _oom_kills(container)
+    container = attendance.container
+    begun, kills = time.monotonic(), attendance.oom_kills()
     timed_out = truncated = False
-    with start(
-        container, command, env=env, user=user, cwd=cwd, stdin=bool(data), lasts=False
-    ) as session:
+    with (
+        attendance.turn() as ask,
+        start(
+            container, command, env=env, user=user, cwd=cwd, stdin=bool(data), lasts=False, ask=ask
+        ) as session,
+    ):
         try:
             pieces = sessions.gather(
                 session, data, timeout=timeout, max_output=max_output,
@@ -217,13 +224,5 @@ def run(
             timed_out = isinstance(error, ProgramTimeoutError)
             truncated = not timed_out
     duration = time.monotonic() - begun
-    oom_killed = _oom_kills(container) > kills
+    oom_killed = attendance.oom_kills() > kills
     return RunResult(status, stdout, stderr, timed_out, oom_killed, truncated, duration)
-
-
-def _oom_kills(container: "Container") -> int:
-    engine = container._places.engine
-    try:
-        return engine.containers.cgroup(engine.containers.find(container.id)).oom_kills()
-    except (KetchError, OSError):
-        return 0

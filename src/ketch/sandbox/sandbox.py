@@ -11,6 +11,7 @@ from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from ketch.library import given
 from ketch.library.engine import Engine
 from ketch.sandbox import creation, forking, host, programs, project
+from ketch.sandbox.attendance import Attendance
 from ketch.sandbox.code import Interpreters
 from ketch.sandbox.egress import attachment
 from ketch.sandbox.files import Files
@@ -44,6 +45,7 @@ class Sandbox:
     def __init__(self, engine: Engine, container: "Container") -> None:
         self._engine = engine
         self._container = container
+        self._attendance = Attendance(container)
         self._interpreters = Interpreters(container)
         self.files = Files(container)
 
@@ -317,7 +319,7 @@ class Sandbox:
             StartError: there is no such program.
         """
         return programs.run(
-            self._container, command, stdin, timeout=timeout, max_output=max_output, env=env,
+            self._attendance, command, stdin, timeout=timeout, max_output=max_output, env=env,
             user=user, cwd=cwd,
         )  # fmt: skip
 
@@ -403,6 +405,7 @@ class Sandbox:
         """End it: its programs are killed, and its files go with it."""
         with self._container._places.uninterrupted():
             self._interpreters.close()
+            self._attendance.close()
             with contextlib.suppress(NotFoundError):
                 self._container.remove(force=True, volumes=True)
             image = forking.image_of(self._container)
@@ -468,6 +471,7 @@ class Sandbox:
             count: how many.
             lifetime: as for ``create``.
         """
+        self._attendance.end()
         fork = forking.Fork(self._engine, self._container, lifetime)
         made: list[Self] = []
 

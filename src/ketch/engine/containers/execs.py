@@ -108,12 +108,14 @@ class Execs:
         self._containers = containers
         self._boot_id = procfs.boot_id()
 
-    def create(self, reference: str, config: "ExecConfig") -> Exec:
+    def create(self, reference: str, config: "ExecConfig", keeper: Keeper | None = None) -> Exec:
         """Record what is to be run in a container.
 
         Args:
             reference: the container.
             config: what to run.
+            keeper: who starts it and watches over its program, as by ``claim``; None where that is
+                not known yet.
 
         Raises:
             NotFoundError: no such container.
@@ -136,6 +138,8 @@ class Execs:
                 "INSERT INTO exec (id, container_id, created_ns, record) VALUES (?, ?, ?, ?)",
                 (exec_id, container.id, now_ns, json.dumps(config, separators=(",", ":"))),
             )
+            if keeper is not None:
+                self._claim(connection, exec_id, keeper)
             record_event(connection, _action("exec_create", config), container, execID=exec_id)
         return self.find(exec_id)
 
@@ -195,14 +199,17 @@ class Execs:
         found = self.find(reference)
         keeper = keeper or Keeper()
         with self._store.transaction() as connection:
-            changed = connection.execute(
-                "UPDATE exec SET monitor_pid = ?, monitor_start_time = ?, boot_id = ?"
-                " WHERE id = ? AND monitor_pid = 0",
-                (keeper.pid, keeper.start_time, self._boot_id, found.id),
-            ).rowcount
-        if not changed:
-            raise ConflictError(f"Error: Exec command {found.id} has already run")
+            if not self._claim(connection, found.id, keeper):
+                raise ConflictError(f"Error: Exec command {found.id} has already run")
         return found
+
+    def _claim(self, connection: "sqlite3.Connection", exec_id: str, keeper: Keeper) -> bool:
+        changed = connection.execute(
+            "UPDATE exec SET monitor_pid = ?, monitor_start_time = ?, boot_id = ?"
+            " WHERE id = ? AND monitor_pid = 0",
+            (keeper.pid, keeper.start_time, self._boot_id, exec_id),
+        ).rowcount
+        return bool(changed)
 
     def mark_started(self, session: Exec, container: Container, pid: int) -> None:
         """Record that a session's program runs."""

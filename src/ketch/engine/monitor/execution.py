@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ketch.engine.containers.execs import Exec
+    from ketch.engine.monitor.attending import Gatekeeper
     from ketch.engine.monitor.supervision import Log
     from ketch.engine.records.rows import Container
     from ketch.runtime.create import Container as Entered
@@ -49,6 +50,7 @@ def execute(
     *,
     detached: bool,
     explain: "Say | None" = None,
+    gate: "Gatekeeper | None" = None,
 ) -> int:
     """Run a session's program in its container until it ends.
 
@@ -58,6 +60,8 @@ def execute(
         client: who asked; is told when the program runs, and stays attached unless detached.
         detached: whether that is all the client wants.
         explain: takes what is told of each step, when it begins.
+        gate: by which the program comes into the container, where it suits; None for a way of its
+            own.
 
     Returns:
         The program's exit status.
@@ -70,7 +74,7 @@ def execute(
     container = engine.containers.find(session.container_id)
     try:
         with ExitStack() as held:
-            supervisor = start(engine, container, session, held, client, explain=explain)
+            supervisor = start(engine, container, session, held, client, explain=explain, gate=gate)
             if detached:
                 client.close()
             else:
@@ -192,6 +196,7 @@ def start(
     *,
     log: "Log | None" = None,
     explain: "Say | None" = None,
+    gate: "Gatekeeper | None" = None,
 ) -> Supervisor:
     """Run a session's program.
 
@@ -203,6 +208,7 @@ def start(
         client: who is told, or None.
         log: where its output goes, or None.
         explain: takes what is told of each step, when it begins.
+        gate: as for ``execute``.
 
     Returns:
         Who watches over it, to be run.
@@ -213,7 +219,7 @@ def start(
     """
     pidfd = _opened(container, held)
     with _checked(container, pidfd):
-        made = _start(engine, container, session, held, client, pidfd, explain)
+        made = _start(engine, container, session, held, client, pidfd, explain, gate=gate)
     return Supervisor(
         made.entered.pidfd, made.streams, log, listener=made.listener, identifier=session.id
     )
@@ -253,37 +259,39 @@ def _start(
     explain: "Say | None" = None,
     *,
     sibling: bool = False,
+    gate: "Gatekeeper | None" = None,
 ) -> "_Begun":
     asked = session.config
-    directory = engine.settings.container_directory(container.id)
-    with open(f"{directory}/config.json", encoding="utf-8") as file:
-        config: Config = json.load(file)
+    config = gate.config if gate is not None else configuration(engine, container)
     linked = [
         variable
         for link in linking.links_of(engine, container, running=True)
         for variable in link.variables
     ]
-    specification = _specify(container, config, asked, linked)
-    section = None if asked.get("Privileged") else config["linux"].get("seccomp")
-    filter_, notified = filtering.prepare(engine.settings, section, specification)
+    specification = specify(container, config, asked, linked)
     terminal = asked.get("Tty", False)
     streams = Streams.make(interactive=asked.get("AttachStdin", False), terminal=terminal)
     held.callback(streams.close)
     if is_apart(container.record["HostConfig"].get("UsernsMode", "")):
         user_namespaces.give(streams.given, user_namespaces.of_process(container.init_pid))
-    entered = enter.enter(
-        container.init_pid,
-        pidfd,
-        specification,
-        ProcessSetup(specification, filter_),
-        cgroup_paths.manager(engine.settings, container),
-        streams.given,
-        config=config,
-        container_id=container.id,
-        explain=explain,
-        notified=notified,
-        sibling=sibling,
-    )
+    if gate is not None and gate.suits(specification):
+        entered = gate.enter(specification, streams.given)
+    else:
+        section = None if asked.get("Privileged") else config["linux"].get("seccomp")
+        filter_, notified = filtering.prepare(engine.settings, section, specification)
+        entered = enter.enter(
+            container.init_pid,
+            pidfd,
+            specification,
+            ProcessSetup(specification, filter_),
+            cgroup_paths.manager(engine.settings, container),
+            streams.given,
+            config=config,
+            container_id=container.id,
+            explain=explain,
+            notified=notified,
+            sibling=sibling,
+        )
     held.callback(entered.close)
     listener = _listen(engine.settings, session, held) if terminal else None
     if client is not None:
@@ -332,7 +340,15 @@ def _unlink(name: str, directory: int) -> None:
         os.unlink(name, dir_fd=directory)
 
 
-def _specify(
+def configuration(engine: "Engine", container: "Container") -> "Config":
+    """Read a container's configuration."""
+    directory = engine.settings.container_directory(container.id)
+    with open(f"{directory}/config.json", encoding="utf-8") as file:
+        config: Config = json.load(file)
+    return config
+
+
+def specify(
     container: "Container", config: "Config", asked: "ExecConfig", linked: list[str]
 ) -> "Process":
     """The container's process, changed as asked, with the variables of links as they are now."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from ketch.engine.monitor.attending import Gatekeeper
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
     from ketch.spec.container import ExecConfig, Request
@@ -295,13 +296,19 @@ def _request(fields: "Fields") -> "Request":
     return request
 
 
-def _exec(client: Client, fields: "Fields", channel: "Channel | None" = None) -> None:
+def _exec(
+    client: Client,
+    fields: "Fields",
+    channel: "Channel | None" = None,
+    gate: "Gatekeeper | None" = None,
+) -> None:
     """Create a session from a command line's flags, and start it.
 
     Args:
         client: who asks.
         fields: the request.
         channel: to who is going to watch over it, None where that is the caller.
+        gate: by which it comes into its container, None for a way of its own.
     """
     caller = _caller(fields)
     variables: list[str] = []
@@ -323,14 +330,27 @@ def _exec(client: Client, fields: "Fields", channel: "Channel | None" = None) ->
     }
     if window := _window(fields):
         asked["ConsoleSize"] = window
-    engine = _engine(fields)
-    session = engine.execs.create(reference, asked)
+    engine = _engine(fields) if gate is None else gate.engine
+    keeper = Keeper() if channel is None else Keeper.parent()
+    session = engine.execs.create(reference, asked, keeper)
     if channel is not None:
-        execution.begin(engine, engine.execs.claim(session.id, Keeper.parent()), client, channel)
+        execution.begin(engine, session, client, channel)
         return
-    session = engine.execs.claim(session.id)
     explain = _explain(client, fields)
-    client.ended(execution.execute(engine, session, client, detached=detached, explain=explain))
+    client.ended(
+        execution.execute(engine, session, client, detached=detached, explain=explain, gate=gate)
+    )
+
+
+def _attend(client: Client, fields: "Fields") -> None:
+    """Run programs in one container, one after the other, for whoever asks."""
+    from ketch.engine.monitor import attending  # noqa: PLC0415 not for a container's start
+
+    def run(connection: "_socket.socket", gate: "Gatekeeper") -> None:
+        serve(connection, alone={"exec": lambda client, fields: _exec(client, fields, gate=gate)})
+
+    idle_seconds = int(fields["idle"])  # type: ignore[arg-type]
+    attending.attend(client, _engine(fields), _text(fields, "container"), run, idle_seconds)
 
 
 def _exec_start(client: Client, fields: "Fields") -> None:
@@ -404,6 +424,7 @@ def _steps(client: Client, _fields: "Fields") -> None:
 
 
 _ALONE: "dict[str, Work]" = {
+    "attend": _attend,
     "checkpoint": _checkpoint,
     "create": _create,
     "exec": _exec,

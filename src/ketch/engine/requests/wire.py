@@ -29,6 +29,10 @@ connect to. ``launch.connect`` reaches a process that serves one request::
                 EXIT
 ``exec``        a command line, as above, ``rows``, ``columns``
 ``exec-start``  ``exec``, the session's id (``Execs.create``), ``detach``, ``rows``, ``columns``
+``attend``      ``container``, ``idle``, after how many seconds it leaves; answered by STARTED; then
+                any number of DESCRIPTORS, with a socket each, on which ``exec`` is asked for, one
+                after the other; EXIT says that what has not been answered by then has not been
+                begun: see ``monitor.attending``
 ``steps``       nothing; then any number of DESCRIPTORS, with a socket each, on which a process of
                 its own takes a request ``step``: ``request``, as ``monitor.stepping`` has it; then
                 DESCRIPTORS, with those that the request names by number; answered by STARTED and
