@@ -337,6 +337,28 @@ def set_bridge_port(name: str, *, isolated: bool = False, hairpin: bool = False)
     )
 
 
+def set_ipv4_sysctls(name: str, values: "dict[str, int]") -> Request:
+    """Set what a link has below ``net/ipv4/conf``, without a file for each.
+
+    Args:
+        name: the link's.
+        values: of those that ``Link.sysctls`` tells.
+
+    Source: inet_set_link_af() in net/ipv4/devinet.c; it takes no more of IPv6's than two.
+    """
+    family, kind = _CONFIGURATIONS[4]
+    numbers = [u32(_PLACES[4][one] + 1, value) for one, value in values.items()]
+    return Request(
+        "RTM_NEWLINK",
+        RTM_NEWLINK,
+        0,
+        _LINK.pack(0, 0, 0, 0, 0)
+        + _name(name)
+        + nested(IFLA_AF_SPEC, nested(family, nested(kind, *numbers))),
+        f"set sysctls net.ipv4.conf of link {name}: {', '.join(values)}",
+    )
+
+
 def set_dormant(name: str) -> Request:
     """Have a link wait for something outside; one that is gone will do.
 

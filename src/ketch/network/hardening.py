@@ -10,6 +10,10 @@ links; see Documentation/networking/ip-sysctl.rst.
 from ketch.errors import UnavailableError
 from ketch.linux import rtnetlink
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ketch.linux.netlink import Request
+
 _WANTED = {
     4: {
         "accept_redirects": 0,
@@ -54,6 +58,15 @@ def harden(link: rtnetlink.Link) -> None:
         for name, value in wanted.items():
             if present.get(name, value) != value:
                 _write(f"/proc/sys/net/ipv{version}/conf/{link.name}/{name}", value)
+
+
+def of_port(name: str) -> "Request":
+    """What hardens a bridge's port, whose IPv6 is off: one request, whatever is so already.
+
+    A port passes on what it gets, but for frames to addresses that no bridge forwards (IEEE 802.1D,
+    7.12.6): these the host takes as come by the port itself, not by the bridge.
+    """
+    return rtnetlink.set_ipv4_sysctls(name, _WANTED[4])
 
 
 def _write(path: str, value: int) -> None:

@@ -27,6 +27,7 @@ from ketch.errors import (
 )
 from ketch.linux import namespaces, process, rtnetlink
 from ketch.network import bridge as bridges
+from ketch.network import hardening
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -238,7 +239,8 @@ class Sandbox:
                     bridge=index,
                     mac=endpoint.mac,
                     mtu_bytes=bridge.mtu_bytes,
-                )
+                ),
+                hardening.of_port(endpoint.port),
             )
         except SyscallError as error:
             if error.errno != errno.EXFULL:

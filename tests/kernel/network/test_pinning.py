@@ -4,6 +4,7 @@ Each attack is tried on a network whose ports are not pinned as well, where it s
 """
 
 import errno
+import pathlib
 import socket
 import subprocess
 import time
@@ -165,7 +166,12 @@ def test_a_source_is_the_senders_own(host: int, pinned: bool) -> None:
                         GATEWAY_MAC, THIEF_MAC, (source, 7), (GATEWAY, 7000), told, tags=tags
                     ),
                 )
-        # The host's end of the link would take these for itself, as no bridge forwards them.
+        # The host's end of the link would take these for itself, as no bridge forwards them. It is
+        # told not to, whoever is pinned; the rule is looked at where it is not.
+        kept = frames.udp(frames.LINK_LOCAL, THIEF_MAC, (THIEF, 7), (GATEWAY, 7000), b"hardened")
+        frames.send(thief, kept)
+        sysctls = pathlib.Path("/proc/sys/net/ipv4/conf", behind(THIEF_MAC))
+        (sysctls / "drop_unicast_in_l2_multicast").write_text("0")
         for source in (WEB, "198.51.100.9", THIEF):
             for to in (frames.LINK_LOCAL, "01:80:c2:00:00:03"):
                 told = f"{source} kept".encode()
@@ -178,6 +184,7 @@ def test_a_source_is_the_senders_own(host: int, pinned: bool) -> None:
             )
         came = {told.decode() for told in hears(heard) + hears(heard6)}
         own = {f"{THIEF} 0", THIEF6}
+        assert "hardened" not in came
         assert own <= came
         if pinned:
             assert came == own
