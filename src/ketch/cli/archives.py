@@ -40,6 +40,7 @@ _SAVE = Command(
     "ketch save [OPTIONS] IMAGE [IMAGE...]",
     "Save one or more images to a tar archive (streamed to STDOUT by default)",
     [
+        EXPLAIN,
         Flag("format", "", "string",
              "Write docker-archive (an OCI archive as well), oci-archive or oci-dir",
              default="docker-archive", convert=_format),
@@ -66,12 +67,16 @@ def save(settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(_SAVE, arguments)
     images = Images(settings, Store(settings.root))
     target, form = parsed.text("output"), parsed.text("format")
+    # By hand it is collected in a directory, and what that has is in no archive of the other form.
+    place, ending = "saved", [f"tar -C saved -cf {quote(target or '-')} $(ls saved)"]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(explained(settings, parsed))
         sink: saving.Sink
         if form == "oci-dir":
             if not target:
                 raise InvalidArgumentError("a directory needs a name: use the -o flag")
             sink = archive.DirectorySink(target)
+            place, ending = target, []
         else:
             descriptor = stack.enter_context(output(target, "save image"))
             sink = archive.TarSink(lambda content: write(descriptor, content), descriptor)
@@ -81,6 +86,7 @@ def save(settings: "Settings", arguments: list[str]) -> int:
             sink,
             platform=parsed.text("platform"),
             docker=form == "docker-archive",
+            by_hand=(place, ending),
         )
     return 0
 

@@ -4,11 +4,13 @@ import sys
 import time
 
 from ketch.cli import usual_flags
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.tables import table
 from ketch.engine.engine import Engine
 from ketch.spec import timestamps, values
+from ketch.spec.flag import EXPLAIN
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -32,6 +34,7 @@ PRUNE = Command(
     "Remove build cache",
     (
         Flag("all", "a", "bool", "Remove all unused build cache, not just dangling ones"),
+        EXPLAIN,
         usual_flags.filters("until=24h", ""),
         usual_flags.UNASKED,
         Flag("keep-storage", "", "string", "Amount of disk space to keep for cache",
@@ -70,10 +73,11 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     warning = f"WARNING! This will remove {which} build cache."
     if not parsed.enabled("force") and not confirmed(warning):
         return 0
-    pruned = pruning.prune(
-        Engine(settings), parsed.items("filter"), all=every,
-        keep_bytes=parsed.number("keep-storage"),
-    )  # fmt: skip
+    with explained(settings, parsed):
+        pruned = pruning.prune(
+            Engine(settings), parsed.items("filter"), all=every,
+            keep_bytes=parsed.number("keep-storage"),
+        )  # fmt: skip
     if pruned.ids and parsed.enabled("verbose"):
         sys.stdout.write(_blocks(pruned.removed, time.time_ns()))
     elif pruned.ids:

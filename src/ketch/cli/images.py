@@ -36,6 +36,7 @@ _RMI = Command(
     "ketch rmi [OPTIONS] IMAGE [IMAGE...]",
     "Remove one or more images",
     [
+        EXPLAIN,
         Flag("force", "f", "bool", "Force removal of the image"),
         Flag("no-prune", "", "bool", "Do not delete untagged parents"),
         Flag(
@@ -51,6 +52,7 @@ _RMI = Command(
 _TAG = Command(
     "ketch tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    [EXPLAIN],
     minimum_arguments=2,
     maximum_arguments=2,
 )
@@ -60,6 +62,7 @@ _PRUNE = Command(
     "Remove unused images",
     [
         Flag("all", "a", "bool", "Remove all unused images, not just dangling ones"),
+        EXPLAIN,
         usual_flags.filters("until=<timestamp>", ""),
         usual_flags.UNASKED,
     ],
@@ -101,7 +104,7 @@ def rmi(settings: "Settings", arguments: list[str]) -> int:
             engine.check_platform(image, platforms)
 
     prunes = not parsed.enabled("no-prune")
-    with engine.removing() as removal:
+    with explained(settings, parsed), engine.removing() as removal:
         for text in parsed.arguments:
             try:
                 removal.remove(text, force=force, prune=prunes, check=check)
@@ -127,7 +130,10 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
         "dangling images")  # fmt: skip
     if not parsed.enabled("force") and not confirmed(f"WARNING! This will remove all {which}."):
         return 0
-    events, reclaimed_bytes = listing.prune(_images(settings), parsed.items("filter"), every=every)
+    with explained(settings, parsed):
+        events, reclaimed_bytes = listing.prune(
+            _images(settings), parsed.items("filter"), every=every
+        )
     if events:
         lines = "".join(f"{what.lower()}: {name}\n" for what, name in events)
         sys.stdout.write(f"Deleted Images:\n{lines}\n")
@@ -138,7 +144,8 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
 def tag(settings: "Settings", arguments: list[str]) -> int:
     """Give an image one more name."""
     parsed = parse(_TAG, arguments)
-    _images(settings).tag(*parsed.arguments)
+    with explained(settings, parsed):
+        _images(settings).tag(*parsed.arguments)
     return 0
 
 

@@ -2,11 +2,13 @@
 
 import json
 
+from ketch.cli.caller import explained
 from ketch.cli.each import for_each
 from ketch.cli.flags import Command, Flag, UsageError, parse
 from ketch.engine.engine import Engine
 from ketch.engine.files import filesystem, image_mounts, mounting
 from ketch.errors import ENGINE_FAILED
+from ketch.spec.flag import EXPLAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,26 +25,28 @@ MOUNT = Command(
     "ketch mount [OPTIONS] [CONTAINER...]",
     "Mount the root filesystems of containers, or list those mounted\n\n"
     "Prints where each one is. Mounted twice, it is unmounted by the second umount.",
-    (Flag("all", "a", "bool", "Mount all containers"), _FORMAT, _NO_TRUNC),
+    (Flag("all", "a", "bool", "Mount all containers"), EXPLAIN, _FORMAT, _NO_TRUNC),
 )
 UMOUNT = Command(
     "ketch umount [OPTIONS] CONTAINER [CONTAINER...]",
     "Unmount the root filesystems of containers",
     (
         Flag("all", "a", "bool", "Unmount all containers that are mounted"),
+        EXPLAIN,
         Flag("force", "f", "bool", "Unmount however often it was mounted"),
     ),
 )
 IMAGE_MOUNT = Command(
     "ketch image mount [OPTIONS] [IMAGE...]",
     "Mount the root filesystems of images, to be read only, or list those mounted",
-    (Flag("all", "a", "bool", "Mount all images"), _FORMAT),
+    (Flag("all", "a", "bool", "Mount all images"), EXPLAIN, _FORMAT),
 )
 IMAGE_UMOUNT = Command(
     "ketch image umount [OPTIONS] IMAGE [IMAGE...]",
     "Unmount the root filesystems of images",
     (
         Flag("all", "a", "bool", "Unmount all images that are mounted"),
+        EXPLAIN,
         Flag("force", "f", "bool", "Unmount however often it was mounted"),
     ),
 )
@@ -60,9 +64,12 @@ def mount(settings: "Settings", arguments: list[str]) -> int:
         def attach(name: str) -> str:
             container = engine.containers.find(name)
             directory = settings.container_directory(container.id)
-            return mounting.attach(directory, lambda: filesystem.tree_of(engine, container))
+            return mounting.attach(
+                settings, directory, lambda: filesystem.tree_of(engine, container)
+            )
 
-        return _each(names, attach)
+        with explained(settings, parsed):
+            return _each(names, attach)
     rows = []
     for container in _every(engine):
         if place := mounting.place_of(settings.container_directory(container.id)):
@@ -85,10 +92,12 @@ def umount(settings: "Settings", arguments: list[str]) -> int:
     def detach(name: str) -> str:
         container = engine.containers.find(name)
         directory = settings.container_directory(container.id)
-        mounting.detach(directory, f"container {name}", force=parsed.enabled("force"))
+        what, force = f"container {name}", parsed.enabled("force")
+        mounting.detach(settings, directory, what, force=force)
         return container.id
 
-    return _each(names, detach)
+    with explained(settings, parsed):
+        return _each(names, detach)
 
 
 def mount_images(settings: "Settings", arguments: list[str]) -> int:
@@ -99,7 +108,8 @@ def mount_images(settings: "Settings", arguments: list[str]) -> int:
         parsed.arguments, parsed.enabled("all"), lambda: [one.id for one in engine.images.list()]
     )
     if names or parsed.enabled("all"):
-        return _each(names, lambda name: image_mounts.mount(engine, name))
+        with explained(settings, parsed):
+            return _each(names, lambda name: image_mounts.mount(engine, name))
     known = {image.id: list(image.names) for image in engine.images.list()}
     rows = []
     for image_id, place in image_mounts.mounted(engine).items():
@@ -117,10 +127,11 @@ def umount_images(settings: "Settings", arguments: list[str]) -> int:
         parsed.arguments, parsed.enabled("all"), lambda: list(image_mounts.mounted(engine))
     )
     force = parsed.enabled("force")
-    return _each(
-        names,
-        lambda name: image_mounts.unmount(engine, name, force=force).removeprefix("sha256:"),
-    )
+    with explained(settings, parsed):
+        return _each(
+            names,
+            lambda name: image_mounts.unmount(engine, name, force=force).removeprefix("sha256:"),
+        )
 
 
 def _every(engine: Engine) -> "list[Container]":

@@ -108,6 +108,7 @@ PRUNE = Command(
     "ketch network prune [OPTIONS]",
     "Remove all unused networks",
     (
+        EXPLAIN,
         usual_flags.filters("until=<timestamp>", ""),
         usual_flags.UNASKED,
     ),
@@ -251,7 +252,8 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     engine = Engine(settings)
     # Those whose end nobody saw are on no network any more.
     engine.containers.list()
-    removed = listing.prune(engine.networks, engine.endpoints, parsed.items("filter"))
+    with explained(settings, parsed):
+        removed = listing.prune(engine.networks, engine.endpoints, parsed.items("filter"))
     if removed:
         print("Deleted Networks:\n" + "".join(f"{name}\n" for name in removed))
     return 0

@@ -39,6 +39,7 @@ _PUSH = Command(
     [
         Flag("all-tags", "a", "bool", "Push all tags of an image to the repository"),
         Flag("disable-content-trust", "", "bool", "Skip image signing", default=True),
+        EXPLAIN,
         Flag(
             "platform",
             "",
@@ -122,7 +123,7 @@ def push(settings: "Settings", arguments: list[str]) -> int:
     if not everything and not quiet and not name.tag and not name.digest:
         print(f"Using default tag: {references.DEFAULT_TAG}")
     store = Store(settings.root)
-    with Registries(os.environ) as registries:
+    with Registries(os.environ) as registries, explained(settings, parsed):
         progress = Progress() if quiet else shown_on(sys.stdout)
         images = Images(settings, store)
         pusher = Pusher(images, store, registries, progress, platform=parsed.text("platform"))

@@ -4,6 +4,7 @@ import sys
 import time
 
 from ketch.cli import image_list, usual_flags
+from ketch.cli.caller import explained
 from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.prompts import confirmed
 from ketch.cli.ps import columns as container_columns
@@ -16,6 +17,7 @@ from ketch.engine.views import sizes
 from ketch.engine.volumes import listing as volume_listing
 from ketch.errors import InvalidArgumentError
 from ketch.spec import timestamps
+from ketch.spec.flag import EXPLAIN
 from ketch.spec.sizes import size
 
 TYPE_CHECKING = False
@@ -39,6 +41,7 @@ PRUNE = Command(
     "Remove unused data",
     (
         Flag("all", "a", "bool", "Remove all unused images not just dangling ones"),
+        EXPLAIN,
         usual_flags.filters("label=<key>=<value>", ""),
         usual_flags.UNASKED,
         Flag("volumes", "", "bool", "Prune anonymous volumes"),
@@ -48,7 +51,7 @@ PRUNE = Command(
 CONTAINER_PRUNE = Command(
     "ketch container prune [OPTIONS]",
     "Remove all stopped containers",
-    (usual_flags.filters("until=<timestamp>", ""), usual_flags.UNASKED),
+    (EXPLAIN, usual_flags.filters("until=<timestamp>", ""), usual_flags.UNASKED),
     maximum_arguments=0,
 )
 
@@ -223,9 +226,14 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
         raise InvalidArgumentError('The "until" filter is not supported with "--volumes"')
     if not parsed.enabled("force") and not confirmed(_warning(pairs, every=every, volumes=volumes)):
         return 0
+    with explained(settings, parsed):
+        _prune(Engine(settings), pairs, every=every, volumes=volumes)
+    return 0
+
+
+def _prune(engine: Engine, pairs: list[str], *, every: bool, volumes: bool) -> None:
     from ketch.build.cache import pruning as build_pruning  # noqa: PLC0415 - as above
 
-    engine = Engine(settings)
     removed, freed_bytes = pruning.containers(engine, pairs)
     _tell("Deleted Containers:", removed)
     networks = network_listing.prune(engine.networks, engine.endpoints, pairs)
@@ -240,7 +248,6 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     _tell("Deleted build cache objects:", cache.ids)
     freed_bytes += image_bytes + cache.freed_bytes
     print(f"Total reclaimed space: {size(freed_bytes, 4)}")
-    return 0
 
 
 def _warning(pairs: list[str], *, every: bool, volumes: bool) -> str:
@@ -265,7 +272,8 @@ def prune_containers(settings: "Settings", arguments: list[str]) -> int:
     warning = "WARNING! This will remove all stopped containers."
     if not parsed.enabled("force") and not confirmed(warning):
         return 0
-    removed, freed_bytes = pruning.containers(Engine(settings), parsed.items("filter"))
+    with explained(settings, parsed):
+        removed, freed_bytes = pruning.containers(Engine(settings), parsed.items("filter"))
     _tell("Deleted Containers:", removed)
     print(f"Total reclaimed space: {size(freed_bytes, 4)}")
     return 0

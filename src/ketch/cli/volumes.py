@@ -63,6 +63,7 @@ PRUNE = Command(
     "Remove unused local volumes",
     (
         Flag("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
+        EXPLAIN,
         usual_flags.filters("label=<label>", ""),
         usual_flags.UNASKED,
     ),
@@ -177,7 +178,8 @@ def prune(settings: "Settings", arguments: list[str]) -> int:
     warning = f"WARNING! This will remove {which} local volumes not used by at least one container."
     if not parsed.enabled("force") and not confirmed(warning):
         return 0
-    pruned = listing.prune(Engine(settings), pairs, everything=everything)
+    with explained(settings, parsed):
+        pruned = listing.prune(Engine(settings), pairs, everything=everything)
     if pruned.names:
         sys.stdout.write(
             "Deleted Volumes:\n" + "".join(f"{name}\n" for name in pruned.names) + "\n"

@@ -21,6 +21,7 @@ from ketch.engine import pruning
 from ketch.errors import InvalidArgumentError, KetchError
 from ketch.spec import timestamps
 from ketch.spec.filters import Filters
+from ketch.spec.told import Told
 
 if TYPE_CHECKING:
     from ketch.engine.engine import Engine
@@ -194,11 +195,22 @@ def _remove(engine: "Engine", chosen: Sequence[Usage], keep_bytes: int) -> Prune
         removed.append(one)
         total -= 0 if one.shared else one.size_bytes
     records = [one.id for one in removed if one.remove is None]
+    if removed:
+        engine.settings.tell(_told, removed)
     if records:
         Records(engine.store, engine.images.snapshotter).remove(records)
         engine.images.collect_garbage()
     freed = sum(one.size_bytes for one in removed if not one.shared)
     return Pruned([one.id for one in removed], freed, removed)
+
+
+def _told(removed: Sequence[Usage]) -> Told:
+    """What was forgotten; the layers that nobody has any more are told of when they go."""
+    values = [
+        (one.id, f"{one.type}, {one.size_bytes} bytes: {one.description}".rstrip(": "))
+        for one in removed
+    ]
+    return Told("record", "forget what builds have kept", values)
 
 
 def _in_order(chosen: Sequence[Usage]) -> list[Usage]:

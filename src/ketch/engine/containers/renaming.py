@@ -1,5 +1,6 @@
 """Giving a container another name."""
 
+from ketch.engine.containers import telling
 from ketch.engine.records import events, names
 from ketch.engine.records.rows import no_such
 from ketch.errors import AlreadyExistsError, InvalidArgumentError
@@ -8,11 +9,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ketch.engine.containers.containers import Containers
     from ketch.engine.records.store import Store
+    from ketch.spec.told import Say
 
 _ALLOCATING = "Error when allocating new name: "
 
 
-def rename(store: "Store", containers: "Containers", reference: str, new_name: str) -> None:
+def rename(
+    store: "Store", containers: "Containers", reference: str, new_name: str,
+    say: "Say | None" = None,
+) -> None:  # fmt: skip
     """Give a container another name; whatever it is doing goes on.
 
     Args:
@@ -20,6 +25,7 @@ def rename(store: "Store", containers: "Containers", reference: str, new_name: s
         containers: where the container is looked up.
         reference: its identifier, or its name so far.
         new_name: its name from now on; a slash in front of it means nothing.
+        say: takes what is told of it.
 
     Raises:
         InvalidArgumentError: that is not a name, or the one that it has already.
@@ -52,3 +58,5 @@ def rename(store: "Store", containers: "Containers", reference: str, new_name: s
         labels = container.record.get("Config", {}).get("Labels") or {}
         told = {"image": container.image_reference, "name": name, "oldName": f"/{old['name']}"}
         events.record(connection, "container", "rename", container.id, {**labels, **told})
+    if say is not None:
+        say(telling.of_renaming(container, old["name"], name))

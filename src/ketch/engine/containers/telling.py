@@ -58,6 +58,12 @@ def of_creation(container: "Container", image: str) -> Told:
     return Told("record", "record the container", values)
 
 
+def of_renaming(container: "Container", old: str, new: str) -> Told:
+    """A container has another name from now on; its processes do not hear of it."""
+    values = [("container", container.id), ("old-name", old), ("name", new)]
+    return Told("record", f"record that container {old} is called {new}", values)
+
+
 def of_removal(container: "Container", directory: str, *, mounted: bool) -> Told:
     """A container goes: its record, its log, its writable layer.
 

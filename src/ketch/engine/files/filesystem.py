@@ -99,8 +99,13 @@ def tree_of(engine: "Engine", container: "Container") -> int:
     with at_rest.kept(directory):
         container = engine.containers.read(container.id)
         if _has_process(container):
-            return _copy_of_root(container)
-        return shared_root.copy_or_mount(engine.images.snapshotter, directory)
+            tree = _copy_of_root(container)
+            engine.settings.tell(telling.of_copied_root, container)
+            return tree
+        snapshotter = engine.images.snapshotter
+        tree = shared_root.copy_or_mount(snapshotter, directory)
+        engine.settings.tell(snapshotter.describe, directory, f"container {container.name}'s image")
+        return tree
 
 
 def _copy_of_root(container: "Container") -> int:

@@ -32,7 +32,13 @@ def mount(engine: "Engine", text: str) -> str:
             remove_tree(directory)
         os.makedirs(directory, 0o700)
         engine.images.snapshotter.prepare(directory, image.chain_ids)
-    return mounting.attach(directory, lambda: engine.images.snapshotter.view(directory))
+
+    def view() -> int:
+        tree = engine.images.snapshotter.view(directory)
+        engine.settings.tell(engine.images.snapshotter.describe_view, directory)
+        return tree
+
+    return mounting.attach(engine.settings, directory, view)
 
 
 def unmount(engine: "Engine", text: str, *, force: bool = False) -> str:
@@ -50,7 +56,7 @@ def unmount(engine: "Engine", text: str, *, force: bool = False) -> str:
     gone = f"sha256:{text.removeprefix('sha256:')}"
     image_id = gone if gone in _prepared(engine) else engine.images.resolve(text).id
     directory = _directory(engine, image_id)
-    mounting.detach(directory, f"image {text}", force=force)
+    mounting.detach(engine.settings, directory, f"image {text}", force=force)
     if not os.path.exists(f"{directory}/{mounting.RECORD}"):
         remove_tree(directory)
         engine.images.expect_garbage()

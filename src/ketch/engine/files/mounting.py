@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 
+from ketch.engine.files import telling
 from ketch.errors import ConflictError
 from ketch.linux import libc, locks, mount, procfs
 from ketch.linux.scopes import owned
@@ -19,16 +20,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ketch.engine.settings import Settings
+
 RECORD = "mounted"
 PLACE = "merged"
 _LOCK_SECONDS = 30
 _RECORD_BYTES_MAX = 256
 
 
-def attach(directory: str, make: "Callable[[], int]") -> str:
+def attach(settings: "Settings", directory: str, make: "Callable[[], int]") -> str:
     """Have a root mounted, once more where it is.
 
     Args:
+        settings: the engine's, which may be told of it.
         directory: of the container, or the image.
         make: returns a detached tree of it, which is this function's then.
 
@@ -48,14 +52,17 @@ def attach(directory: str, make: "Callable[[], int]") -> str:
             with owned(make()) as tree:
                 os.makedirs(place, 0o700, exist_ok=True)
                 mount.move_mount(tree, libc.AT_FDCWD, place)
+                settings.tell(telling.of_attaching, directory, place)
         record.count += 1
+        settings.tell(telling.of_claims, directory, place, record.count)
     return place
 
 
-def detach(directory: str, what: str, *, force: bool = False) -> None:
+def detach(settings: "Settings", directory: str, what: str, *, force: bool = False) -> None:
     """Undo one ``attach``; the last one unmounts.
 
     Args:
+        settings: the engine's, which may be told of it.
         directory: as given to ``attach``.
         what: its name, for errors.
         force: whether all of them are undone, the record of one in another namespace too.
@@ -72,7 +79,9 @@ def detach(directory: str, what: str, *, force: bool = False) -> None:
             record.check_elsewhere(directory)
         if here and (force or record.count <= 1):
             mount.umount2(place, mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW)
+            settings.tell(telling.of_detaching, place)
         record.count = record.count - 1 if here and not force else 0
+        settings.tell(telling.of_claims, directory, place, record.count)
         if not record.count:
             os.unlink(f"{directory}/{RECORD}")
     if not here and not force:

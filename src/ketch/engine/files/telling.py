@@ -41,6 +41,39 @@ def of_unmounting(directory: str) -> Told:
     return Told("files", words, outside=[f"umount -R {quote(directory)}/rootfs"])
 
 
+def of_copied_root(container: "Container") -> Told:
+    """The root of a running container is copied in its mount namespace; no command does that."""
+    words = "take a copy of the root mount that the container has · setns(2), open_tree(2)"
+    return Told("files", words, [("root", root_of(container, ""))])
+
+
+def of_attaching(directory: str, place: str) -> Told:
+    """A root is mounted where everybody finds it.
+
+    Args:
+        directory: of the container, or the image.
+        place: where it is now.
+    """
+    # By hand it is at rootfs, where the step before has mounted it, unless that has no command.
+    made = f"{quote(directory)}/rootfs"
+    by_hand = [
+        f"mkdir -p {quote(place)}",
+        f"if mountpoint -q {made}; then mount --bind {made} {quote(place)}; umount {made}; fi",
+    ]
+    return Told("files", f"mount it on {place} · move_mount(2)", outside=by_hand)
+
+
+def of_detaching(place: str) -> Told:
+    """A root is mounted no longer."""
+    return Told("files", f"unmount {place} · umount2(2)", outside=[f"umount {quote(place)}"])
+
+
+def of_claims(directory: str, place: str, count: int) -> Told:
+    """How often a root was asked for and not given back."""
+    values = [("file", f"{directory}/mounted"), ("times", count)]
+    return Told("record", f"record how often {place} is wanted", values)
+
+
 def of_copying_out(
     container: "Container", directory: str, source: str, target: str, *, size_bytes: int,
     owner: "tuple[int, int] | None", follow: bool, began_ns: int,

@@ -283,12 +283,20 @@ class Images:
                 f" {error.message}",
                 error.hint,
             ) from error
+        former = None
         with self._store.transaction() as connection:
             image = self._find(connection, source)
+            if self.settings.say:
+                query = "SELECT image_id FROM image_name WHERE reference = ?"
+                former = connection.execute(query, (_key(name),)).fetchone()
             _name(connection, name, image.id, time.time_ns())
             events.record(
                 connection, "image", "tag", image.id, {**image.labels, "name": name.familiar}
             )
+        if self.settings.say:
+            from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+            self.settings.tell(telling.of_tag, image.id, name, former["image_id"] if former else "")
         self.publish_index()
 
     def remove(self, text: str, *, force: bool = False, prune: bool = True) -> "Events":
@@ -328,6 +336,10 @@ class Images:
         with self._store.transaction() as connection:
             removal = Removal(connection, self._find)
             yield removal
+        if removal.events and self.settings.say:
+            from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+            self.settings.tell(telling.of_removal, list(removal.events))
         removal.tell(self.collect_garbage())
         if removal.events:
             self._publish_removal()  # where somebody adds images there was nothing collected
@@ -363,12 +375,16 @@ class Images:
             except KetchError:
                 # A damaged image does not tell what it needs, so all has to stay.
                 return set()
-            for digest in list(self.content.digests()):
-                if digest not in blobs:
-                    self.content.delete(digest)
+            unneeded = [one for one in self.content.digests() if one not in blobs]
+            for digest in unneeded:
+                self.content.delete(digest)
             unused = set(self.snapshotter.chain_ids()) - layers - self.cached()
             for chain_id in unused:
                 self.snapshotter.remove(chain_id)
+            if (unneeded or unused) and self.settings.say:
+                from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+                self.settings.tell(telling.of_garbage, self, unneeded, sorted(unused))
             self._publish_removal()
             return unused
 

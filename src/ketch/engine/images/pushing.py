@@ -6,6 +6,7 @@ uncompressed, as imports of plain archives are, travel with gzip; the manifest t
 
 import contextlib
 import functools
+import time
 from typing import NamedTuple
 
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
@@ -36,6 +37,7 @@ _COMPRESSED = {
     documents.DOCKER_LAYER: f"{documents.DOCKER_LAYER}.gzip",
 }
 _REPORT_BYTES = 1 << 19
+_THERE, _SENT = "it was there", "it was sent"
 
 
 class Pushed(NamedTuple):
@@ -152,14 +154,23 @@ class Pusher:
             for layer in manifest["layers"]:
                 self._images.content.size_bytes(layer["digest"])  # or say that it is missing
             layers = self._send_layers(repository, name, image, manifest["layers"], stack)
-            config = manifest["config"]
-            blobs.send_missing(
+            config, began_ns = manifest["config"], time.monotonic_ns()
+            sent = blobs.send_missing(
                 repository, self._images.content, config["digest"],
                 attempts=self._registries.configuration.attempts,
             )  # fmt: skip
+            self._tell(repository, config["digest"], config, _SENT if sent else _THERE,
+                       "the configuration", began_ns)  # fmt: skip
             if layers != manifest["layers"]:
                 content = documents.encode({**manifest, "mediaType": media_type, "layers": layers})
             digest = repository.put_manifest(name.tag, media_type, content)
+            if self._images.settings.say:
+                from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+                path = self._images.content.path(image.manifest_digest)
+                self._images.settings.tell(
+                    telling.of_sent_manifest, repository, name, digest, path, media_type
+                )
             self._record(image, name, digest)
         self._images.publish_index()
         pushed = Pushed(name.tag, digest, len(content))
@@ -207,15 +218,34 @@ class Pusher:
 
     def _send_layer(self, repository: "Repository", upload: "_Upload") -> "Descriptor":
         """Send one layer, from a thread; returns its descriptor as it is there."""
+        layer, began_ns = upload.layer, time.monotonic_ns()
+        sent, outcome = self._sent(repository, upload)
+        shown = f"layer {upload.shown}"
+        self._tell(repository, layer["digest"], sent, outcome, shown, began_ns)
+        return sent
+
+    def _tell(
+        self, repository: "Repository", kept: str, sent: "Descriptor", outcome: str, shown: str,
+        began_ns: int,
+    ) -> None:  # fmt: skip
+        if self._images.settings.say:
+            from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+            self._images.settings.tell(
+                telling.of_sending, self._images, repository, kept, sent, outcome, shown=shown,
+                began_ns=began_ns,
+            )  # fmt: skip
+
+    def _sent(self, repository: "Repository", upload: "_Upload") -> "tuple[Descriptor, str]":
+        """Send one layer; returns its descriptor as it is there, and how it came to be there."""
         content = self._images.content
         layer = upload.layer
         if layer["mediaType"] not in _COMPRESSED:
-            self._send_blob(repository, layer, content.path(layer["digest"]), upload)
-            return layer
+            return layer, self._send_blob(repository, layer, content.path(layer["digest"]), upload)
         known = upload.known
         if known is not None and repository.has_blob(known["digest"]):
             self._progress.say(upload.shown, "Layer already exists")
-            return known
+            return known, _THERE
         with content.writer() as writer:
             plain = sparse.pieces(content.path(layer["digest"]))
             for piece in compression.compressed(plain, compression.GZIP, compression.GZIP_LEVEL):
@@ -225,19 +255,23 @@ class Pusher:
             compressed = documents.descriptor(
                 _COMPRESSED[layer["mediaType"]], writer.digest, writer.size_bytes
             )
-            self._send_blob(repository, compressed, writer.path, upload)
-        return compressed
+            outcome = self._send_blob(repository, compressed, writer.path, upload)
+        return compressed, outcome
 
     def _send_blob(
         self, repository: "Repository", blob: "Descriptor", path: str, upload: "_Upload"
-    ) -> None:
-        """Send a layer's blob, unless the registry has it or takes it from a neighbour."""
+    ) -> str:
+        """Send a layer's blob, unless the registry has it or takes it from a neighbour.
+
+        Returns:
+            How it came to be there.
+        """
         if repository.has_blob(blob["digest"]):
             self._progress.say(upload.shown, "Layer already exists")
-            return
+            return _THERE
         if source := blobs.mount(repository, blob["digest"], upload.sources):
             self._progress.say(upload.shown, f"Mounted from {source}")
-            return
+            return f"the registry has taken it from {source}"
         reported = 0
 
         def sent(position: int) -> None:
@@ -254,6 +288,7 @@ class Pusher:
                 attempts=self._registries.configuration.attempts, sent=sent,
             )  # fmt: skip
         self._progress.say(upload.shown, "Pushed")
+        return _SENT
 
     def _sources(self, name: Reference) -> dict[str, list[str]]:
         """Returns, by blob, the repositories of the same registry that are known to have it.

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 def save(
     images: "Images", texts: "Sequence[str]", sink: "Sink", *, platform: str = "",
-    docker: bool = True,
+    docker: bool = True, by_hand: "tuple[str, Sequence[str]]" = ("saved", ()),
 ) -> None:  # fmt: skip
     """Write images, each once, whatever number of names lead to it.
 
@@ -54,6 +54,8 @@ def save(
         sink: where they go.
         platform: the platform they must be of, or empty.
         docker: whether it is Docker's form, with ``manifest.json``.
+        by_hand: the directory in which a person collects all that, and commands that make of it
+            what the sink writes.
 
     Raises:
         NotFoundError: there is no such image, or not of that platform.
@@ -86,6 +88,11 @@ def save(
             if manifest_digest not in written:
                 written.add(manifest_digest)
                 sink.add(blob_path(manifest_digest), content)
+            if images.settings.say:
+                from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+                images.settings.tell(telling.of_saving, images, by_hand[0], image.id,
+                                     [*blobs, image.id], content, names)  # fmt: skip
             document = image.document
             entry = documents.descriptor(media_type, manifest_digest, len(content))
             entry["platform"] = documents.platform_of(document)
@@ -104,7 +111,12 @@ def save(
                     },
                 }
             )
-        finish(sink, entries, listed if docker else None)
+        files = _ends(entries, listed if docker else None)
+        if images.settings.say:
+            from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+            images.settings.tell(telling.of_saved_index, by_hand[0], files, by_hand[1])
+        _finish(sink, files)
         for image, _ in chosen:
             images.record_event("save", image)
 
@@ -119,13 +131,25 @@ def finish(
         entries: of its index.
         listed: what ``manifest.json`` says, in Docker's form; None for OCI's.
     """
+    _finish(sink, _ends(entries, listed))
+
+
+def _ends(
+    entries: "Sequence[Descriptor]", listed: "list[dict[str, Any]] | None"
+) -> dict[str, bytes]:
+    """Returns the last files of an image layout, by their names."""
     index: documents.Index = {
         "schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": list(entries),
     }  # fmt: skip
-    sink.add("index.json", documents.encode(index))
+    files = {"index.json": documents.encode(index)}
     if listed is not None:
-        sink.add(docker_archive.NAME, json.dumps(listed, separators=(",", ":")).encode())
-    sink.add("oci-layout", documents.OCI_LAYOUT)
+        files[docker_archive.NAME] = json.dumps(listed, separators=(",", ":")).encode()
+    return {**files, "oci-layout": documents.OCI_LAYOUT}
+
+
+def _finish(sink: "Sink", files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        sink.add(name, content)
     sink.finish()
 
 

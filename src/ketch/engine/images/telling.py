@@ -6,20 +6,23 @@ directory; what overlayfs needs of whiteouts no tar does, so they are named.
 
 import os
 
+from ketch.engine.images.layout import blob_path
 from ketch.images import compression
-from ketch.spec.digest import split
+from ketch.spec.digest import of, split
 from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ketch.engine.images.images import Images
     from ketch.engine.images.layer import Layer
     from ketch.images.registry.repository import Repository
     from ketch.images.registry.resolve import Target
+    from ketch.spec.image import Descriptor
     from ketch.spec.reference import Reference
 
+_BYTES = "application/octet-stream"
 _PROGRAMS = {compression.GZIP: "gzip -dc", compression.ZSTD: "zstd -dc"}
 
 
@@ -110,6 +113,144 @@ def of_record(
     ]  # fmt: skip
     values += [("name", name.familiar) for name in names]
     return Told("record", "record the image", values)
+
+
+def of_tag(image_id: str, name: "Reference", former_id: str) -> Told:
+    """An image has one more name.
+
+    Args:
+        image_id: the image.
+        name: its new name.
+        former_id: the image that had it, or empty.
+    """
+    values = [("id", image_id), ("name", name.familiar)]
+    if former_id not in {"", image_id}:
+        values.append(("taken-from", former_id))
+    return Told("record", "record a name of the image", values)
+
+
+def of_removal(events: "Sequence[tuple[str, str]]") -> Told:
+    """Names go from the records, and images with their last one."""
+    values = [(what.lower(), name) for what, name in events]
+    return Told("record", "take names and images out of the records", values)
+
+
+def of_garbage(images: "Images", blobs: "Sequence[str]", chain_ids: "Sequence[str]") -> Told:
+    """Content and layers that no image, container or build needs are deleted.
+
+    Args:
+        images: where they were.
+        blobs: digests.
+        chain_ids: of the layers.
+    """
+    files = [images.content.path(digest) for digest in blobs]
+    trees = [images.snapshotter.path(chain_id) for chain_id in chain_ids]
+    values = [("blob", path) for path in files] + [("layer", path) for path in trees]
+    by_hand = [f"rm {quote(path)}" for path in files] + [f"rm -r {quote(path)}" for path in trees]
+    return Told("image", "delete what nobody needs any more · unlinkat(2)", values,
+                outside=by_hand)  # fmt: skip
+
+
+def of_saving(
+    images: "Images", place: str, image_id: str, blobs: "Sequence[str]", manifest: bytes,
+    names: "Sequence[Reference]",
+) -> Told:  # fmt: skip
+    """An image's content goes into an archive, or a directory.
+
+    Args:
+        images: where it is.
+        place: the directory in which a person collects it.
+        image_id: digest of its configuration.
+        blobs: digests of its layers and its configuration.
+        manifest: what is written as its manifest.
+        names: under which it is saved.
+    """
+    digest = of(manifest)
+    values: list[tuple[str, object]] = [("manifest", digest), ("configuration", image_id)]
+    values += [
+        ("layer", f"{blob}, {images.content.size_bytes(blob)} bytes")
+        for blob in blobs if blob != image_id
+    ]  # fmt: skip
+    algorithms = dict.fromkeys(split(one)[0] for one in (*blobs, digest))
+    by_hand = [f"mkdir -p {quote(f'{place}/blobs/{algorithm}')}" for algorithm in algorithms]
+    by_hand += [
+        f"cp {quote(images.content.path(blob))} {quote(f'{place}/{blob_path(blob)}')}"
+        for blob in dict.fromkeys(blobs)
+    ]
+    by_hand.append(_writing(manifest, f"{place}/{blob_path(digest)}"))
+    shown = " ".join(name.familiar for name in names) or image_id
+    words = f"write what the image {shown} is made of · read(2), write(2)"
+    return Told("image", words, values, outside=by_hand)
+
+
+def of_saved_index(place: str, files: "Mapping[str, bytes]", ending: "Sequence[str]") -> Told:
+    """An archive's list of what is in it, and its end.
+
+    Args:
+        place: see ``of_saving``.
+        files: the names of the files that it ends with, and what is in them.
+        ending: commands that make the archive of that directory.
+    """
+    by_hand = [_writing(content, f"{place}/{name}") for name, content in files.items()]
+    values = [(name, f"{len(content)} bytes") for name, content in files.items()]
+    return Told("image", "write which images these are · write(2)", values,
+                outside=[*by_hand, *ending])  # fmt: skip
+
+
+def of_sending(
+    images: "Images", repository: "Repository", kept: str, blob: "Descriptor", outcome: str, *,
+    shown: str, began_ns: int,
+) -> Told:  # fmt: skip
+    """A blob is at a registry now. By hand it goes as it is kept, compressed or not.
+
+    Args:
+        images: where it is from.
+        repository: where it is.
+        kept: digest of the blob here.
+        blob: what is there, which may be compressed where that is not.
+        outcome: how it came to be there.
+        shown: what it is.
+        began_ns: when that was begun.
+    """
+    address = f"/v2/{repository.path}/blobs/"
+    path = images.content.path(kept)
+    begin = repository.by_hand(f"{address}uploads/", "-X POST -D - -o /dev/null -d ''")
+    sending = repository.by_hand("", f"-H {quote(f'Content-Type: {_BYTES}')} -T {quote(path)}",
+                                 place=f'"${{at}}digest={kept}"')  # fmt: skip
+    by_hand = [
+        f"if ! {repository.by_hand(f'{address}{kept}', '-I -o /dev/null 2> /dev/null')}; then",
+        f"at=$({begin} | tr -d '\\r' | sed -n 's/^[Ll]ocation: //p' | tail -n 1)",
+        f'case $at in /*) at={quote(repository.origin)}"$at" ;; esac',
+        r'case $at in *\?*) at="$at&" ;; *) at="$at?" ;; esac',
+        sending,
+        "fi",
+    ]
+    values = [("blob", blob["digest"]), ("blob-bytes", blob["size"]), ("type", blob["mediaType"]),
+              ("outcome", outcome)]  # fmt: skip
+    words = f"have {shown} at the registry · HTTP HEAD, POST, PUT"
+    return Told("image", words, values, outside=by_hand, began_ns=began_ns)
+
+
+def of_sent_manifest(
+    repository: "Repository", name: "Reference", digest: str, path: str, media_type: str
+) -> Told:
+    """A registry knows an image by a tag.
+
+    Args:
+        repository: where.
+        name: the image's.
+        digest: of its manifest there.
+        path: the manifest's file here, which differs where layers were compressed on their way.
+        media_type: its type.
+    """
+    options = f"-H {quote(f'Content-Type: {media_type}')} -T {quote(path)}"
+    by_hand = repository.by_hand(f"/v2/{repository.path}/manifests/{name.tag}", options)
+    values = [("manifest", digest), ("name", name.familiar), ("type", media_type)]
+    return Told("image", "put the manifest under its tag · HTTP PUT", values, outside=[by_hand])
+
+
+def _writing(content: bytes, path: str) -> str:
+    return f"printf %s {quote(content.decode())} > {quote(path)}"
 
 
 def _of_layer(

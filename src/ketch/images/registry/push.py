@@ -46,8 +46,8 @@ def send_missing(
     *,
     attempts: int,
     sent: "Callable[[int], object]" = lambda _: None,
-) -> None:
-    """Upload a blob of the store unless the registry has it.
+) -> bool:
+    """Upload a blob of the store unless the registry has it; returns whether it was sent.
 
     Args:
         repository: where to.
@@ -60,10 +60,11 @@ def send_missing(
         KetchError: it is not in the store, or the registry refuses it or cannot be reached.
     """
     if repository.has_blob(digest):
-        return
+        return False
     with owned(content.open(digest)) as descriptor:
         size_bytes = os.fstat(descriptor).st_size
         send(repository, digest, descriptor, size_bytes, attempts=attempts, sent=sent)
+    return True
 
 
 def send(

@@ -114,16 +114,24 @@ class Repository:
         """Where it was had from when it was last asked."""
         return self._answered.url(f"/v2/{self.path}/")
 
-    def by_hand(self, path: str, options: str = "") -> str:
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the endpoint that answered last."""
+        parts = self._answered.url("").split("/")
+        return "/".join(parts[:3])
+
+    def by_hand(self, path: str, options: str = "", *, place: str = "") -> str:
         """Returns the curl(1) command that asks for the same, as a shell reads it.
 
         Args:
             path: below the endpoint that answered last.
             options: further words.
+            place: an address in a shell's words, in place of that of the path.
         """
         method = self._answered.method
         shown = method.by_hand(self._scopes) if method is not None else ""
-        words = ("curl -fsSL", shown, options, told.quote(self._answered.url(path)))
+        address = place or told.quote(self._answered.url(path))
+        words = ("curl -fsSL", shown, options, address)
         return " ".join(word for word in words if word)
 
     @property
