@@ -187,8 +187,11 @@ class _Script:
             entered = [line for line in wrappers if line.startswith("nsenter ")]
             made = [line.removeprefix("unshare ") for line in wrappers if line not in entered]
             around = [*entered, *([f"unshare {' '.join(made)} --fork"] if made else [])]
+            end = "INSIDE"
+            while end in "\n".join(self._inside).split("\n"):  # an argument may have such a line
+                end += "_"
             yield "status=0"
-            yield f"{' '.join([*around, 'sh -eu'])} <<'INSIDE' || status=$?"
+            yield f"{' '.join([*around, 'sh -eu'])} <<'{end}' || status=$?"
             yield from self._inside
-            yield "INSIDE"
+            yield end
         self._outside, self._inside = [], []

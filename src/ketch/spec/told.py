@@ -10,7 +10,8 @@ value that it sets, and for each command that does the same::
     $echo 67108864 > /sys/fs/cgroup/memory/ketch/4e5a/memory.limit_in_bytes
 
 A command that begins with ``$`` is for the host, one with ``>`` for a shell within the namespaces
-that are made on the way there, as long as its root is still the host's.
+that are made on the way there, as long as its root is still the host's. A line's end within a
+command, which an argument may hold, is NUL on the way, since no argument holds that.
 """
 
 import time
@@ -77,10 +78,15 @@ class Told:
             f"{self.began_ns} {self.topic}",
             self.words,
             *(f"={name} {value}" for name, value in self.values),
+        )
+        commands = (
             *(f"${command}" for command in self.outside),
             *(f">{command}" for command in self.inside),
         )
-        return "\n".join(line.translate(_LINES_APART) for line in lines)
+        return "\n".join([
+            *(line.translate(_LINES_APART) for line in lines),
+            *(command.replace("\n", "\0") for command in commands),
+        ])  # fmt: skip
 
     @classmethod
     def decode(cls, text: str) -> "Told":
@@ -89,7 +95,8 @@ class Told:
         began, _, topic = head.partition(" ")
         lines: dict[str, list[str]] = {"=": [], "$": [], ">": []}
         for line in rest:
-            lines[line[0]].append(line[1:])
+            kind = line[0]
+            lines[kind].append(line[1:] if kind == "=" else line[1:].replace("\0", "\n"))
         values = [(name, value) for name, _, value in (line.partition(" ") for line in lines["="])]
         step = cls(topic, words, values, outside=lines["$"], inside=lines[">"])
         step.began_ns = int(began)

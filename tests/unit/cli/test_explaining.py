@@ -1,11 +1,12 @@
 """What the client writes of the steps that it is told."""
 
 import json
+import subprocess
 
 import pytest
 
 from ketch.cli.explaining import Explainer
-from ketch.spec.told import Told
+from ketch.spec.told import Told, quote
 
 
 def written(form: str, *steps: Told, terminal: bool = False, ends: int = 1) -> list[str]:
@@ -70,6 +71,16 @@ def test_a_script_enters_once_all_that_is_new() -> None:
         "hostname x",
         "INSIDE",
     ]
+
+
+def test_an_argument_keeps_its_lines_and_ends_no_script() -> None:
+    argument = "one\nINSIDE\ntwo"
+    step = Told(
+        "program", "become", outside=["unshare --uts"], inside=[f"printf %s {quote(argument)}"]
+    )
+    script = "\n".join(written("commands", step)).replace("unshare --uts --fork ", "")
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == argument
 
 
 def test_nothing_told_nothing_written() -> None:

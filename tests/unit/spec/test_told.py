@@ -11,7 +11,7 @@ from ketch.spec.told import TOPICS, Told, form, quote
 
 WORDS = st.text(max_size=30)
 NAMES = st.text(st.characters(exclude_characters=" \n\r"), min_size=1, max_size=9)
-COMMANDS = st.lists(WORDS, max_size=3)
+COMMANDS = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=30), max_size=3)
 
 
 def plain(text: str) -> str:
@@ -26,8 +26,8 @@ def test_a_step_comes_through_whole_and_a_line_break_in_it_parts_nothing(
     heard = Told.decode(told.encode())
     assert (heard.began_ns, heard.topic, heard.words) == (told.began_ns, topic, plain(words))
     assert heard.values == [(name, plain(value)) for name, value in values]
-    assert heard.outside == [*map(plain, outside)]
-    assert heard.inside == [*map(plain, inside)]
+    assert heard.outside == outside, "a program's argument may have lines"
+    assert heard.inside == inside
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
