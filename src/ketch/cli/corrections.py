@@ -7,9 +7,11 @@ import difflib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
 _LIKENESS = 0.6  # of two words, from 0 to 1, from which one may have been meant for the other
+
+_FITTING_MAX = 3  # flags that one letter may be meant for
 
 _SWARM = "ketch has one machine's containers and no cluster; a Compose file goes by ketch compose"
 _CLIENT = (
@@ -52,6 +54,35 @@ _COMMANDS = {
     "swarm": _SWARM,
     "trust": _TRUST,
 }
+# What people say before they know what a command line calls it, alone and behind a group.
+_EXEC = "ketch exec -it CONTAINER sh is a shell in a running container"
+_LISTS = "ketch ps -a lists containers, ketch images images"
+_REMOVALS = "ketch rm removes containers, ketch rmi images"
+_PRUNES = "ketch system prune removes what nobody uses"
+_COMPOSE = "a Compose file goes by ketch compose {}"
+_SAID = {
+    "bash": _EXEC, "console": _EXEC, "enter": _EXEC, "sh": _EXEC, "shell": _EXEC, "ssh": _EXEC,
+    "list": _LISTS, "ls": _LISTS, "show": _LISTS, "status": _LISTS,
+    "del": _REMOVALS, "delete": _REMOVALS, "destroy": _REMOVALS, "remove": _REMOVALS,
+    "clean": _PRUNES, "cleanup": _PRUNES, "gc": _PRUNES, "prune": _PRUNES,
+    "down": _COMPOSE.format("down"), "up": _COMPOSE.format("up"),
+    "download": "ketch pull fetches an image", "install": "ketch pull fetches an image",
+    "upload": "ketch push sends an image",
+    "new": "ketch create makes a container, ketch run starts one as well",
+}  # fmt: skip
+_VERBS = {
+    "add": "create", "clean": "prune", "cleanup": "prune", "del": "rm", "delete": "rm",
+    "destroy": "rm", "gc": "prune", "info": "inspect", "list": "ls", "make": "create",
+    "new": "create", "remove": "rm", "show": "inspect",
+}  # fmt: skip
+_FLAGS = {
+    "background": "detach", "bind": "volume", "cwd": "workdir", "daemon": "detach",
+    "delete": "rm", "dir": "workdir", "directory": "workdir", "environment": "env",
+    "expose-port": "publish", "forward": "publish", "gpu": "gpus", "json": "format json",
+    "lines": "tail", "map": "publish", "mem": "memory", "port": "publish", "ports": "publish",
+    "processors": "cpus", "ram": "memory", "recursive": "force", "remove": "rm",
+    "title": "name", "uid": "user", "var": "env", "variable": "env", "yes": "force",
+}  # fmt: skip
 # Docker's options before a command.
 _OPTIONS = {
     "H": _CLIENT, "host": _CLIENT, "c": _CLIENT, "context": _CLIENT,
@@ -65,7 +96,7 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-def of_command(name: str, group: str, known: "Iterable[str]") -> str:
+def of_command(name: str, group: str, known: "Collection[str]") -> str:
     """Say what may have been meant by a command that there is not.
 
     Args:
@@ -76,13 +107,15 @@ def of_command(name: str, group: str, known: "Iterable[str]") -> str:
     Returns:
         A sentence, or nothing.
     """
-    if not group and name in _COMMANDS:
-        return _COMMANDS[name]
+    if not group and name in (said := {**_COMMANDS, **_SAID}):
+        return said[name]
+    if group and _VERBS.get(name) in known:
+        return _meant([f"ketch {group} {_VERBS[name]}"])
     return _meant([f"ketch {group} {one}" if group else f"ketch {one}"
                    for one in _nearest(name, known)])  # fmt: skip
 
 
-def of_flag(path: str, name: str, known: "Iterable[str]") -> str:
+def of_flag(path: str, name: str, known: "Collection[str]") -> str:
     """Say what may have been meant by a flag that there is not.
 
     Args:
@@ -95,10 +128,26 @@ def of_flag(path: str, name: str, known: "Iterable[str]") -> str:
     """
     if path == "ketch" and name in _OPTIONS:
         return _OPTIONS[name]
-    return _meant([f"--{one}" for one in _nearest(name, known)])
+    said = _FLAGS.get(name.lower(), "")
+    if said.partition(" ")[0] in known:
+        return _meant([f"--{said}"])
+    near = _nearest(name, known)
+    return (
+        _of_letter(name[0], known)
+        if not near and len(name) in {1, 2}
+        else _meant([f"--{one}" for one in near])
+    )
 
 
-def _nearest(name: str, known: "Iterable[str]") -> list[str]:
+def _of_letter(letter: str, known: "Collection[str]") -> str:
+    """What a letter may stand for: few flags that begin with it; behind ``rm`` that of rm(1)."""
+    fits = sorted(one for one in known if one.startswith(letter))
+    if not fits and letter in "rR" and "force" in known:
+        return "what is removed goes with all that is in it; --force is for what is in use"
+    return _meant([f"--{one}" for one in fits]) if len(fits) <= _FITTING_MAX else ""
+
+
+def _nearest(name: str, known: "Collection[str]") -> list[str]:
     if len(name) < 2:
         return []
     return difflib.get_close_matches(name[:64], list(known), n=3, cutoff=_LIKENESS)

@@ -12,7 +12,7 @@ from ketch.errors import ENGINE_FAILED, InvalidArgumentError, KetchError, spelt_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
     from typing import Any, NoReturn
 
     from ketch.cli.flags import Parsed
@@ -398,7 +398,7 @@ def _function(module_name: str, function_name: str) -> "Callable[[Settings, list
     return found
 
 
-def _unknown(name: str, group: str, known: "Iterable[str]") -> UsageError:
+def _unknown(name: str, group: str, known: "Collection[str]") -> UsageError:
     from ketch.cli import corrections  # noqa: PLC0415 - only for who mistyped
 
     path = f"ketch {group}" if group else "ketch"

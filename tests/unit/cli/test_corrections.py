@@ -29,6 +29,19 @@ from ketch.spec import reference
         (["swarm", "init"], "no cluster"),
         (["plugin", "ls"], "built in"),
         (["scan", "busybox"], "ketch save"),
+        (["ls"], "ketch ps -a lists containers"),
+        (["shell", "x"], "ketch exec -it CONTAINER sh"),
+        (["up"], "ketch compose up"),
+        (["delete", "x"], "ketch rm removes containers, ketch rmi images"),
+        (["clean"], "ketch system prune"),
+        (["network", "delete", "x"], "did you mean ketch network rm?"),
+        (["system", "clean"], "did you mean ketch system prune?"),
+        (["run", "--port", "80:80", "busybox"], "did you mean --publish?"),
+        (["run", "--ram", "1g", "busybox"], "did you mean --memory?"),
+        (["rm", "--yes", "x"], "did you mean --force?"),
+        (["ns", "--json"], "did you mean --format json?"),
+        (["volume", "create", "-n", "x"], "did you mean --name?"),
+        (["rm", "-rf", "x"], "goes with all that is in it"),
     ],
 )
 def test_what_was_meant_is_said(
@@ -40,8 +53,9 @@ def test_what_was_meant_is_said(
 
 def test_no_correction_names_a_command_that_there_is_not() -> None:
     known = {*main.COMMANDS, *main.GROUPS}
-    assert not known & set(corrections._COMMANDS)
-    for text in {*corrections._COMMANDS.values(), *corrections._OPTIONS.values()}:
+    others = {**corrections._COMMANDS, **corrections._SAID}
+    assert not known & set(others)
+    for text in {*others.values(), *corrections._OPTIONS.values()}:
         words = text.replace(",", " ").replace(":", " ").split()
         named = [after for word, after in itertools.pairwise(words) if word == "ketch"]
         assert {name for name in named if name.isalpha()} <= known | {
