@@ -10,6 +10,7 @@ from ketch.spec.digits import decimal
 _CPU = "/sys/devices/system/cpu"
 # Controllers by which containers are limited.
 _LIMITING = frozenset({"cpu", "cpuset", "io", "memory", "pids"})
+_SHOWN = ("net", "pid", "ipc")  # kinds of namespaces that sysfs, proc and mqueue show
 _LAST_GROUP = 2147483647  # of those that ping_group_range takes: icmp(7)
 
 
@@ -26,8 +27,8 @@ class Host:
         release: the kernel's release as uname(2) has it.
         hostname: the host's name.
         last_group: the last group id of those that there are from 0 on.
-        owns_network: whether the network namespace is this user namespace's: its sysfs can be
-            mounted.
+        owned: which namespaces are this user namespace's, of ``net``, ``pid`` and ``ipc``: what
+            shows them can be mounted for a container that shares them.
         unified_cgroups: whether there is only cgroup v2.
         sets_groups: whether processes may have supplementary groups: user_namespaces(7).
         cgroups: the cgroup below which containers' are made, as an ordinary user's process or a
@@ -52,7 +53,7 @@ class Host:
         "makes_devices",
         "maps_ids",
         "memory_nodes",
-        "owns_network",
+        "owned",
         "release",
         "selinux",
         "sets_groups",
@@ -73,7 +74,7 @@ class Host:
         last_group: int = _LAST_GROUP,
         makes_devices: bool = True,
         maps_ids: bool = True,
-        owns_network: bool = True,
+        owned: tuple[str, ...] = _SHOWN,
         sets_groups: bool = True,
         unified_cgroups: bool = True,
         cgroups: str = "",
@@ -92,7 +93,7 @@ class Host:
         self.last_group = last_group
         self.makes_devices = makes_devices
         self.maps_ids = maps_ids
-        self.owns_network = owns_network
+        self.owned = owned
         self.unified_cgroups = unified_cgroups
         self.cgroups = cgroups
         self.sysctls = sysctls
@@ -135,7 +136,7 @@ def examine() -> Host:
         # Both take privileges over what the machine's root has mounted and made.
         makes_devices=initial,
         maps_ids=initial,
-        owns_network=namespaces.owns("net"),
+        owned=tuple(kind for kind in _SHOWN if namespaces.owns(kind)),
         sets_groups=_line("/proc/self/setgroups") != "deny",
         unified_cgroups=os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
         cgroups=delegation.subtree(),

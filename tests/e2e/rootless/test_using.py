@@ -73,6 +73,19 @@ def test_the_hosts_network_is_the_machines(user: User) -> None:
     assert inside == own.strip()
 
 
+@pytest.mark.parametrize("kind", ["pid", "ipc"])
+def test_other_namespaces_of_the_machines_are_shared(user: User, kind: str) -> None:
+    """What shows them is another user's to mount."""
+    own = user.run("readlink", f"/proc/self/ns/{kind}").out
+    shown = "readlink /proc/self/ns/$0; grep -c : /proc/$$/mountinfo; ls /proc/keys"
+    for options in ((), ("--read-only",), ("--privileged",)):
+        told = user.ketch.ok("run", "--rm", f"--{kind}=host", *options, "busybox", "sh", "-c",
+                             shown, kind)  # fmt: skip
+        assert told.splitlines()[0] == own.strip(), (options, told)
+    told = user.ketch.ok("run", "--rm", f"--{kind}=host", "busybox", "wc", "-c", "/proc/keys")
+    assert told.split()[0] == "0"  # masked
+
+
 @contextlib.contextmanager
 def mounted(user: User, *options: str) -> Iterator[None]:
     """Have root mount something where the user is, whose next command has namespaces of its own."""

@@ -120,7 +120,7 @@ def build(
             security,
             sources or {},
             user=user,
-            sysfs=sysfs and (host.owns_network or _has_own_network(resources)),
+            elsewhere=_seen_elsewhere(resources, host, sysfs=sysfs),
             maps_ids=host.maps_ids,
             last_group=host.last_group,
         )
@@ -311,6 +311,17 @@ def _namespaces(resources: "HostConfig", joined: "Mapping[str, str]") -> "list[N
         elif mode != "host":
             namespaces.append({"type": kind})  # type: ignore[typeddict-item]
     return namespaces
+
+
+def _seen_elsewhere(resources: "HostConfig", host: "Host", *, sysfs: bool) -> "list[str]":
+    """Which file systems show namespaces that are not the user's to mount them for."""
+    ipc, pid = resources.get("IpcMode"), resources.get("PidMode")
+    can = {
+        "sysfs": sysfs and ("net" in host.owned or _has_own_network(resources)),
+        "proc": "pid" in host.owned or pid != "host",
+        "mqueue": "ipc" in host.owned or ipc != "host",
+    }
+    return [kind for kind, is_mountable in can.items() if not is_mountable]
 
 
 def _has_own_network(resources: "HostConfig") -> bool:

@@ -7,7 +7,7 @@ from ketch.spec import mounts as mount_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ketch.engine.configuration.security import SecurityOptions
     from ketch.spec.container import HostConfig, MountPoint, Request
@@ -88,7 +88,7 @@ def build(
     sources: "Mapping[str, Source]",
     *,
     user: "User",
-    sysfs: bool = True,
+    elsewhere: "Sequence[str]" = (),
     maps_ids: bool = True,
     last_group: int = TERMINALS,
 ) -> "list[Mount]":
@@ -101,7 +101,8 @@ def build(
         sources: where mounts come from that do not lie at a path that the request names, by
             destination: volumes, images, and /dev/shm where another container's is shared.
         user: whom the program runs as, and whose a tmpfs is that is given to it.
-        sysfs: whether the container's network namespace has one for it; else it sees the host's.
+        elsewhere: which of sysfs, proc and mqueue show a namespace that is not the user's to mount
+            them for: the container sees the host's.
         last_group: the last of the groups that there are from 0 on.
         maps_ids: whether mounts show files with the ids of a container that has its own.
     """
@@ -112,7 +113,7 @@ def build(
     taken = asked.keys()
     read_only = resources.get("ReadonlyRootfs", False)
     apart = maps_ids and user_namespaces.is_apart(resources.get("UsernsMode", ""))
-    defaults = _default_mounts(resources, security, sysfs=sysfs, last_group=last_group)
+    defaults = _default_mounts(resources, security, elsewhere, last_group=last_group)
     memory = systemd_mounts() if request["Config"].get("SystemdMode") else []
     own = [
         mount
@@ -176,7 +177,11 @@ def _bind_held(target: str, source: Source, *, read_only: bool = False) -> "Moun
 
 
 def _default_mounts(
-    resources: "HostConfig", security: "SecurityOptions", *, sysfs: bool, last_group: int
+    resources: "HostConfig",
+    security: "SecurityOptions",
+    elsewhere: "Sequence[str]",
+    *,
+    last_group: int,
 ) -> "list[Mount]":
     """What every container has; writable, if privileged, where it would be read-only."""
     privileged = resources.get("Privileged", False)
@@ -199,8 +204,7 @@ def _default_mounts(
             ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620",
              *([f"gid={TERMINALS}"] if terminals else [])),
         ),
-        ("/sys", "sysfs", "sysfs", (*safe, system)) if sysfs
-        else ("/sys", "bind", "/sys", ("rbind", "rprivate", *safe, "rw" if privileged else "rro")),
+        ("/sys", "sysfs", "sysfs", (*safe, system)),
         ("/sys/fs/cgroup", "cgroup", "cgroup", (cgroups, *safe)),
         ("/dev/mqueue", "mqueue", "mqueue", safe),
     )  # fmt: skip
@@ -210,8 +214,17 @@ def _default_mounts(
         table = (*table, ("/dev/shm", "tmpfs", "shm", (*safe, "mode=1777", size)))
     return [
         {"destination": target, "type": kind, "source": source, "options": [*options]}
+        if kind not in elsewhere
+        else _hosts(target, [option if option != "ro" else "rro" for option in options])
         for target, kind, source, options in table
+        if kind not in elsewhere or os.path.isdir(target)  # few hosts mount mqueue
     ]
+
+
+def _hosts(path: str, options: list[str]) -> "Mount":
+    """What the host has mounted there, and below it."""
+    options = ["rbind", "rprivate", *options]
+    return {"destination": path, "type": "bind", "source": path, "options": options}
 
 
 def _asked_mount(
