@@ -110,13 +110,21 @@ def own_id(file: str) -> int:
     Args:
         file: ``uid_map`` or ``gid_map``.
     """
-    with open(f"/proc/self/{file}", encoding="ascii") as lines:
-        first, outside, _ = map(int, lines.readline().split())
+    first, outside, _ = ranges(file)[0]
     own = os.getuid() if file == "uid_map" else os.getgid()
     return outside + own - first
 
 
 def count(file: str) -> int:
     """How many ids the caller's user namespace has; ``file`` as above."""
+    return sum(size for _, _, size in ranges(file))
+
+
+def ranges(file: str) -> list[tuple[int, int, int]]:
+    """The ids of the caller's user namespace: first one, what it is outside, how many.
+
+    Args:
+        file: ``uid_map`` or ``gid_map``.
+    """
     with open(f"/proc/self/{file}", encoding="ascii") as lines:
-        return sum(int(line.split()[2]) for line in lines)
+        return [(int(one), int(other), int(size)) for one, other, size in map(str.split, lines)]

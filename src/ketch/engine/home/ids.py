@@ -4,6 +4,7 @@ import os
 
 from ketch.engine.home import places
 from ketch.errors import UnavailableError
+from ketch.linux import restrictions
 from ketch.runtime import mappings
 from ketch.spec import user_namespaces
 
@@ -41,7 +42,13 @@ class Ids:
 
 
 def choose() -> Ids:
-    """Returns the calling user's ids, by subuid(5) and subgid(5), as far as it can have them."""
+    """Returns the calling user's ids, by subuid(5) and subgid(5), as far as it can have them.
+
+    Who is root in the user's namespaces already, by ``ketch unshare``, and wants an engine
+    elsewhere, has what these have: there no file and no program gives more.
+    """
+    if os.geteuid() == 0:
+        return Ids(_all("uid_map"), _all("gid_map"))
     ids = of(os.getuid(), os.getgid())
     return ids if ids.is_alone or unwritable() is None else ids.alone()
 
@@ -101,6 +108,14 @@ def write(pid: int, ids: Ids) -> None:
         UnavailableError: newuidmap or newgidmap is needed and not installed.
     """
     mappings.write(pid, ids.users, ids.groups)
+
+
+def _all(file: str) -> "list[IdMapping]":
+    """All ids of the caller's user namespace, each as itself."""
+    return [
+        {"containerID": first, "hostID": first, "size": size}
+        for first, _, size in restrictions.ranges(file)
+    ]
 
 
 def _delegated(path: str) -> "list[tuple[str, Range]]":
