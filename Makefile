@@ -24,6 +24,7 @@ test-user: ## run the end-to-end tests on the engine of an ordinary user, then o
 	@$(SETUP) test
 	$(VENV)/bin/pytest -n $(WORKERS) --engine user tests/e2e
 	$(VENV)/bin/pytest -n $(WORKERS) --engine lone tests/e2e -m user
+	$(VENV)/bin/python -m tests.support.inside tests/e2e -m in_process
 
 venv: ## make .venv with ketch in it
 	@$(SETUP) venv

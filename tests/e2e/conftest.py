@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
+import ketch as library
+from ketch.engine.settings import is_ordinary
+from ketch.errors import KetchError
 from tests.support import images, leftovers, peers, serving, users
 from tests.support.commands import Engine
-from tests.support.users import UsersEngine
+from tests.support.users import NO_CGROUP, OrdinaryEngine, UsersEngine
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +31,9 @@ def scratch(run_name: str) -> Iterator[pathlib.Path]:
 def root_engine(scratch: pathlib.Path, run_name: str) -> Iterator[Engine]:
     """Return root's ketch with a root and a state of its own and image ``busybox``."""
     engine = _installed(scratch, pathlib.Path(sys.executable).with_name("ketch"))
+    if is_ordinary():
+        yield from _from_inside(engine)
+        return
     try:
         engine.ok("import", str(images.busybox_archive()), "busybox")
         link = bridge(engine)  # a first start makes it, and it stays
@@ -55,6 +61,20 @@ def ketch_engine(request: pytest.FixtureRequest) -> Engine:
     """Return the ketch of whom the run is for; a user's for tests marked so, too."""
     whose = getattr(request, "param", request.config.getoption("engine"))
     return _engine(request, whose)
+
+
+def _from_inside(engine: Engine) -> Iterator[Engine]:
+    """Return the engine of a user in whose namespaces this process is: tests/support/inside.py.
+
+    The library's is the same user's, in namespaces that this process is in from now on.
+    """
+    engine = OrdinaryEngine(engine.name, engine.prefix)
+    try:
+        engine.ok("import", str(images.busybox_archive()), "busybox")
+        library.Engine(*engine.prefix[2::2]).close()
+        yield engine
+    finally:
+        engine("system", "reset", "--force")
 
 
 def _installed(directory: pathlib.Path, program: pathlib.Path) -> Engine:
@@ -114,6 +134,36 @@ def _engine_of(request: pytest.FixtureRequest) -> Engine | None:
 
 def _engine(request: pytest.FixtureRequest, name: str) -> Engine:
     return request.getfixturevalue(f"{name}_engine")  # type: ignore[no-any-return]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, object, object]:
+    """Leave out what needs a control group, where the library in this process has none to make.
+
+    What would run without its limits might take all that the machine has.
+    """
+    with _limits_or_skip(request):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Likewise."""
+    with _limits_or_skip(pyfuncitem._request):
+        return (yield)
+
+
+@contextlib.contextmanager
+def _limits_or_skip(request: pytest.FixtureRequest) -> Iterator[None]:
+    try:
+        yield
+    except KetchError as error:
+        refused = NO_CGROUP.search(str(error)) if is_ordinary() else None
+        if not refused:
+            raise
+        engine: Engine = request.getfixturevalue("root_engine")
+        _force_remove(engine, engine.ok("ps", "-aq").split())
+        pytest.skip(refused[0])
 
 
 @pytest.fixture
@@ -184,13 +234,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what cannot hold for whom the run is for."""
     marks = {"root": (), "user": ("root_engine",), "lone": ("root_engine", "many_ids")}
+    whose = config.getoption("engine")
     for item in items:
         if pathlib.Path(__file__).parent not in item.path.parents:
             continue
-        for name in marks[config.getoption("engine")]:
+        for name in marks[whose]:
             marker = item.get_closest_marker(name)
             if marker and marker.kwargs.get("of", "") in item.name:
                 item.add_marker(pytest.mark.skip(reason=marker.args[0]))
+        if whose != "root" and item.get_closest_marker("in_process"):
+            why = "the library in this process is root's: tests/support/inside.py plays a user's"
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture

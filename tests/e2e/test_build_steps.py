@@ -26,6 +26,8 @@ from ketch.engine.settings import Settings
 from ketch.errors import InvalidArgumentError, NotFoundError, StartError, UnavailableError
 from tests.support.commands import Engine
 
+pytestmark = pytest.mark.root_engine("the engine in this process is root's")
+
 BASE = graph.Scratch(name="base")
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import tarfile
 import time
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import archives, serving
-from tests.support.commands import Engine
+from tests.support.commands import Engine, heeds
 
 
 @pytest.fixture
@@ -287,6 +288,9 @@ def test_a_start_that_waits_for_a_copy_can_be_called_off(ketch: Engine, run_name
         copy.stdin.write(header.tobuf() + bytes(header.size // 2))
         copy.stdin.flush()
         with subprocess.Popen([*ketch.prefix, "start", "-a", run_name]) as start:
+            while not heeds(start.pid, signal.SIGTERM):
+                assert start.poll() is None
+                time.sleep(0.05)
             with pytest.raises(subprocess.TimeoutExpired):
                 start.wait(1)
             start.terminate()

@@ -18,6 +18,8 @@ import ketch.aio
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError, StartError
 from tests.support.commands import Engine as Command
 
+pytestmark = pytest.mark.in_process
+
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 

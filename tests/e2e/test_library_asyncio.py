@@ -23,6 +23,8 @@ import ketch.aio
 from ketch.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from tests.support.commands import Engine as Command
 
+pytestmark = pytest.mark.in_process
+
 Places = tuple[str, str]
 Main = Callable[["ketch.aio.Engine"], Awaitable[None]]
 

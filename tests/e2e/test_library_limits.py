@@ -24,6 +24,8 @@ from ketch.errors import (
 )
 from tests.support.commands import Engine as Command
 
+pytestmark = pytest.mark.in_process
+
 STUBBORN = ["sh", "-c", "trap '' TERM INT; echo begun; sleep 1000"]
 
 

@@ -37,6 +37,11 @@ async def _by_stdio(ketch: Engine, *flags: str) -> AsyncIterator[Any]:
         yield client
 
 
+def _unlimited(engine: Engine) -> list[str]:
+    """Flags that ask for no limits, where there can be none."""
+    return [] if engine.limits else ["--memory=0", "--cpus=0", "--pids-limit=0"]
+
+
 def test_a_model_works_on_a_project(ketch_engine: Engine, tmp_path: pathlib.Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
@@ -44,8 +49,9 @@ def test_a_model_works_on_a_project(ketch_engine: Engine, tmp_path: pathlib.Path
 
     async def main() -> None:
         async with _by_stdio(
-            ketch_engine, "--project", str(project), "--name", "models", "--max-output", "1000"
-        ) as client:
+            ketch_engine, "--project", str(project), "--name", "models", "--max-output", "1000",
+            *_unlimited(ketch_engine),
+        ) as client:  # fmt: skip
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
             assert set(tools) == {
                 "run", "run_code", "read", "write", "list", "snapshot", "changes",
@@ -80,7 +86,8 @@ def test_a_model_works_on_a_project(ketch_engine: Engine, tmp_path: pathlib.Path
 
 def test_a_model_works_in_an_image_and_leaves_nothing(ketch_engine: Engine) -> None:
     async def main() -> None:
-        async with _by_stdio(ketch_engine, "--image", "busybox", "--memory", "64m") as client:
+        limits = _unlimited(ketch_engine) or ["--memory", "64m"]
+        async with _by_stdio(ketch_engine, "--image", "busybox", *limits) as client:
             assert "changes" not in {tool.name for tool in (await client.list_tools()).tools}
             assert (await _call(client, "run", command="pwd"))["stdout"] == "/workspace\n"
             (name,) = ketch_engine("sandbox", "ls", "-q").out.splitlines()
@@ -96,7 +103,8 @@ def test_a_model_works_in_an_image_and_leaves_nothing(ketch_engine: Engine) -> N
 
 
 def test_many_are_served_on_this_machine_alone(ketch_engine: Engine) -> None:
-    command = [*ketch_engine.prefix, "mcp", "--image", "busybox", "--http", "0"]
+    flags = ("--image", "busybox", "--http", "0", *_unlimited(ketch_engine))
+    command = [*ketch_engine.prefix, "mcp", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None

@@ -118,6 +118,7 @@ def test_nothing_is_left(make: Make) -> None:
     assert again.ok("volume", "ls", "-q") == ""
 
 
+@pytest.mark.root_engine("the engine in this process is root's")
 def test_what_builds_have_goes_as_well(make: Make, tmp_path: pathlib.Path) -> None:
     engine = make()
     library = Library(Settings(str(root_of(engine)), str(state_of(engine))))

@@ -24,6 +24,8 @@ from ketch.errors import (
 from ketch.linux import procfs
 from tests.support.commands import Engine as Command
 
+pytestmark = pytest.mark.in_process
+
 # The interpreters of this machine, seen in a busybox.
 PROGRAMS = {place: place for place in ("/usr", "/lib", "/lib64") if pathlib.Path(place).exists()}
 needs_python = pytest.mark.skipif(

@@ -31,9 +31,12 @@ from tests.support.egress_ways import GUEST, IN, OUT
 from tests.support.outside import Outside, certificate, outside
 
 PROGRAMS = {place: place for place in ("/usr", "/lib", "/lib64") if pathlib.Path(place).exists()}
-pytestmark = pytest.mark.skipif(
-    not pathlib.Path("/usr/bin/python3").exists(), reason="this machine has no /usr/bin/python3"
-)
+pytestmark = [
+    pytest.mark.in_process,
+    pytest.mark.skipif(
+        not pathlib.Path("/usr/bin/python3").exists(), reason="this machine has no /usr/bin/python3"
+    ),
+]
 
 
 class Place(NamedTuple):

@@ -13,6 +13,8 @@ from ketch.engine.volumes import branches
 from ketch.errors import UnsupportedError
 from tests.support.commands import Engine as Command
 
+pytestmark = pytest.mark.in_process
+
 PROGRAMS = {place: place for place in ("/usr", "/lib", "/lib64") if pathlib.Path(place).exists()}
 needs_python = pytest.mark.skipif(
     not pathlib.Path("/usr/bin/python3").exists(), reason="this machine has no /usr/bin/python3"

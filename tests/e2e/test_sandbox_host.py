@@ -19,6 +19,8 @@ from ketch.errors import (
 )
 from tests.support.commands import Engine as Command
 
+pytestmark = pytest.mark.in_process
+
 
 @pytest.fixture(scope="module")
 def library(ketch_engine: Command) -> ketch.Engine:

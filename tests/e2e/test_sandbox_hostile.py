@@ -14,6 +14,8 @@ from ketch import Sandbox
 from ketch.errors import InvalidArgumentError, KetchError
 from tests.support.commands import Engine as Command
 
+pytestmark = pytest.mark.in_process
+
 PROGRAMS = {place: place for place in ("/usr", "/lib", "/lib64") if pathlib.Path(place).exists()}
 needs_python = pytest.mark.skipif(
     not pathlib.Path("/usr/bin/python3").exists(), reason="this machine has no /usr/bin/python3"

@@ -14,7 +14,7 @@ from ketch.engine.containers.containers import Containers
 from ketch.engine.records.rows import Container
 from ketch.engine.records.store import Store
 from ketch.engine.settings import Settings
-from tests.support.commands import Engine, finish
+from tests.support.commands import Engine, finish, heeds
 
 POLITE = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
 
@@ -25,12 +25,6 @@ def until(condition: Callable[[], bool], seconds: float = 15) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
-
-
-def heeds(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal: proc_pid_status(5)."""
-    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
 def state(engine: Engine, name: str, field: str) -> str:
@@ -351,7 +345,7 @@ def test_a_limit_can_be_set_where_none_was(ketch: Engine) -> None:
 
 
 @pytest.mark.ketch_only("the library's and podman's ways are among them")
-@pytest.mark.root_engine("the library in this process is root's")
+@pytest.mark.in_process
 def test_every_restart_is_told(ketch: Engine, served_engine: Engine, run_name: str) -> None:
     import ketch as package
 
@@ -548,7 +542,7 @@ class _Late(Containers):
         return found or super().find(reference)
 
 
-@pytest.mark.root_engine("the engine in this process is root's")
+@pytest.mark.in_process
 @pytest.mark.ketch_only("in process")
 @pytest.mark.parametrize("action", ["remove", "stop"])
 def test_one_that_ends_just_before_it_is_ended_is_not_started_again(

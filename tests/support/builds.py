@@ -12,8 +12,9 @@ from ketch.build import builder
 from ketch.build.progress import Event, Log, Status, VertexState
 from ketch.build.request import LocalDirectory, Request, Result
 from ketch.engine.engine import Engine
+from ketch.engine.home.places import configuration
 from ketch.engine.processes import ENDLESS, Patience
-from ketch.engine.settings import Settings
+from ketch.engine.settings import Settings, is_ordinary
 from tests.support.commands import Engine as Command
 
 _SCRIPT = """
@@ -126,7 +127,8 @@ class Builder:
 def on(command: Command, context: pathlib.Path) -> Iterator[Builder]:
     """Give a builder on the engine of a command line; what it has made goes at the end."""
     places = dict(zip(command.prefix[1::2], command.prefix[2::2], strict=False))
-    made = Builder(Settings(places["--root"], places["--state"]), context)
+    home = configuration() if is_ordinary() else ""
+    made = Builder(Settings(places["--root"], places["--state"], home=home), context)
     before = {image.id for image in made.engine.images.list()}
     try:
         yield made

@@ -1,6 +1,7 @@
 """Run a container engine's command line as its user would, and look at what comes back."""
 
 import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,16 @@ class Engine:
     def python(self) -> Sequence[str]:
         """Words that run this Python as the engine itself runs: as root, wherever that is."""
         return [sys.executable]
+
+    @property
+    def limits(self) -> bool:
+        """Whether it has control groups, by which alone something is limited."""
+        return self.ok("info", "--format", "{{.CgroupDriver}}") != "none"
+
+    @property
+    def mounts(self) -> Sequence[str]:
+        """Words that run a program, as root, where what it mounts is the engine's to see."""
+        return []
 
     def outside(self, number: int) -> int:
         """Return what an id of the engine's containers is on the machine."""
@@ -115,3 +126,9 @@ def finish(terminal: "pexpect.spawn[str]") -> int:
     terminal.wait()
     assert terminal.exitstatus is not None, f"killed by signal {terminal.signalstatus}"
     return terminal.exitstatus
+
+
+def heeds(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal: proc_pid_status(5)."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+from ketch.engine.settings import is_ordinary
 from ketch.linux import nftables, rtnetlink
 from ketch.network import bridge as bridges
 from ketch.network import firewall, ip_forward
@@ -93,7 +94,7 @@ def packet_filter_as_before() -> Iterator[None]:
     The tables that engines keep go after the last of all bridges, where there were none before.
     Where other suites run, packets of theirs are forwarded as well, so that stays as it is.
     """
-    if os.geteuid() != 0 or not shutil.which("nft"):
+    if is_ordinary() or not shutil.which("nft"):
         yield
         return
     forwarded = {version: ip_forward.is_on(version) for version in ip_forward.SWITCHES}

@@ -25,7 +25,7 @@ from ketch.linux import capabilities
 from tests.support import leftovers
 from tests.support.commands import Engine, Result
 
-_NO_CGROUP = re.compile(r".*\bcgroup v1 gives ordinary users none")
+NO_CGROUP = re.compile(r".*\bcgroup v1 gives ordinary users none")
 _NS_GET_OWNER_UID = 0xB704  # linux/nsfs.h
 
 # What the user's mount namespace has of its own: a device that distributions let everybody open,
@@ -91,12 +91,13 @@ class User:
         """
         own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": self.session, "USER": self.name,
                "LOGNAME": self.name}  # fmt: skip
-        # A test that gives a home of its own means that.
+        # A test that gives a home, or a PATH, of its own means that.
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in own.items())
+        enter, become = shutil.which("nsenter"), shutil.which("setpriv")
         path.write_text(f"""#!/bin/sh
 [ "$HOME" = {shlex.quote(os.environ.get("HOME", ""))} ] && export {variables}
-exec nsenter --target={self.mounts} --mount --wdns="$PWD" -- \\
-    setpriv --reuid={self.name} --regid={self.name} --init-groups -- {shlex.join(words)} "$@"
+exec {enter} --target={self.mounts} --mount --wdns="$PWD" -- \\
+    {become} --reuid={self.name} --regid={self.name} --init-groups -- {shlex.join(words)} "$@"
 """, encoding="utf-8")  # fmt: skip
         path.chmod(0o755)
 
@@ -163,8 +164,30 @@ exec nsenter --target={self.mounts} --mount --wdns="$PWD" -- \\
         raise AssertionError(f"{self.name} cannot be ended: {pids}")
 
 
+class OrdinaryEngine(Engine):
+    """The ketch of an ordinary user, whoever runs it."""
+
+    def ok(self, *arguments: str, **options: Any) -> str:
+        """Run a command that must succeed; what needs a control group is left out where is none.
+
+        The virtual machine's systemd delegates one.
+        """
+        result = self(*arguments, **options)
+        if result.status and (refused := NO_CGROUP.search(result.err)):
+            if containers := self("ps", "-aq").out.split():
+                self("rm", "-f", *containers)
+            pytest.skip(refused[0])
+        assert result.status == 0, str(result)
+        return result.out.removesuffix("\n")
+
+    @property
+    def host(self) -> Sequence[str]:
+        """Words that run a program in the network where the engine's bridges are."""
+        return [*self.prefix, "unshare", "--rootless-netns"]
+
+
 @dataclass(frozen=True)
-class UsersEngine(Engine):
+class UsersEngine(OrdinaryEngine):
     """The ketch of an ordinary user, by a program that runs it as this user.
 
     Attributes:
@@ -178,28 +201,15 @@ class UsersEngine(Engine):
         """Words that run this Python as root of the user's namespaces, as the engine runs."""
         return [*self.prefix, "unshare", sys.executable]
 
+    @property
+    def mounts(self) -> Sequence[str]:
+        """Words that run a program, as root, where what it mounts is the engine's to see."""
+        return ["nsenter", f"--target={self.user.mounts}", "--mount"]
+
     def outside(self, number: int) -> int:
         """Return what an id of the engine's containers is on the machine."""
         ranges = subordinate(self.user.name)
         return ranges[0][0] + number - 1 if number and ranges else self.user.uid
-
-    def ok(self, *arguments: str, **options: Any) -> str:
-        """Run a command that must succeed; what needs a control group is left out where is none.
-
-        The virtual machine's systemd delegates one.
-        """
-        result = self(*arguments, **options)
-        if result.status and (refused := _NO_CGROUP.search(result.err)):
-            if containers := self("ps", "-aq").out.split():
-                self("rm", "-f", *containers)
-            pytest.skip(refused[0])
-        assert result.status == 0, str(result)
-        return result.out.removesuffix("\n")
-
-    @property
-    def host(self) -> Sequence[str]:
-        """Words that run a program in the network where the engine's bridges are."""
-        return [*self.prefix, "unshare", "--rootless-netns"]
 
 
 def _maker(process: pathlib.Path) -> int:

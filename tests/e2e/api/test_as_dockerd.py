@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import functools
+import http
 import http.server
 import json
 import pathlib
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import serving
+from tests.support import serving, users
 from tests.support.archives import archive, member
 from tests.support.commands import Engine
 
@@ -35,6 +36,10 @@ class Asked:
         else:
             body = json.dumps(document).encode()
         status, answer = serving.Connection(self.path).ask(method, target, body, **headers)
+        if status == http.HTTPStatus.SERVICE_UNAVAILABLE and (
+            refused := users.NO_CGROUP.search(json.loads(answer)["message"])
+        ):
+            pytest.skip(refused[0])
         try:
             return status, json.loads(answer) if answer else None
         except ValueError:  # dockerd tells of some in plain text

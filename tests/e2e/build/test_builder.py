@@ -22,6 +22,8 @@ from tests.support import builds
 from tests.support.builds import Builder
 from tests.support.commands import Engine
 
+pytestmark = pytest.mark.in_process
+
 
 @pytest.fixture
 def build(ketch: Engine, tmp_path: pathlib.Path) -> Iterator[Builder]:

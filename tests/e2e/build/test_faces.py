@@ -43,6 +43,7 @@ def client(served_engine: Engine) -> Iterator["docker.DockerClient"]:
     found.close()
 
 
+@pytest.mark.in_process
 def test_the_library_builds(ketch_engine: Engine, tmp_path: pathlib.Path) -> None:
     with ketch.Engine(*places(ketch_engine)) as engine:
         (tmp_path / "Dockerfile").write_text(TEXT)
@@ -62,6 +63,7 @@ def test_the_library_builds(ketch_engine: Engine, tmp_path: pathlib.Path) -> Non
         engine.images.remove("faces", force=True)
 
 
+@pytest.mark.in_process
 def test_who_follows_no_further_ends_the_build(
     ketch_engine: Engine, tmp_path: pathlib.Path
 ) -> None:
@@ -76,6 +78,7 @@ def test_who_follows_no_further_ends_the_build(
         assert time.monotonic() - begun < 30
 
 
+@pytest.mark.in_process
 def test_asyncio_builds(ketch_engine: Engine, tmp_path: pathlib.Path) -> None:
     async def build() -> None:
         async with ketch.aio.Engine(*places(ketch_engine)) as engine:

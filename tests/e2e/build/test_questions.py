@@ -63,10 +63,10 @@ def test_broken_rules_fail_a_build_where_that_is_wanted(
 
 
 def test_a_plan_is_explained(ketch: Engine, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "Dockerfile").write_text(_TEXT)
+    (tmp_path / "Dockerfile").write_text(_TEXT.replace("WORKDIR x", "WORKDIR planned"))
     done = ketch("build", "--explain", "--build-arg", "TYPO=1", str(tmp_path))
     assert done.status == 0
-    assert "directory /x\n" in done.err
+    assert "directory /planned\n" in done.err
     assert "image for linux/" in done.err
-    assert "[1/1] WORKDIR x: not cached" in done.err
+    assert "[1/1] WORKDIR planned: not cached" in done.err
     assert done.err.endswith("[Warning] One or more build-args [TYPO] were not consumed\n")

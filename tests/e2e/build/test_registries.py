@@ -17,6 +17,8 @@ from tests.support.builds import Builder
 from tests.support.commands import Engine
 from tests.support.registry import FakeRegistry, fake
 
+pytestmark = pytest.mark.in_process
+
 
 @pytest.fixture
 def build(ketch: Engine, tmp_path: pathlib.Path) -> Iterator[Builder]:
