@@ -88,13 +88,14 @@ class Channel:
         for first in range(0, len(descriptors), DESCRIPTORS_MAX):
             self.tell({"at": "ports"}, descriptors[first : first + DESCRIPTORS_MAX])
 
-    def pass_on(self, data: bytes) -> None:
-        """Say something that is no fields.
+    def pass_on(self, data: bytes, *descriptors: int) -> None:
+        """Say something that is no fields, and hand descriptors over.
 
         Raises:
             OSError: the other end is gone.
         """
-        self._socket.send(data, _socket.MSG_NOSIGNAL)
+        rights = process.rights(*descriptors) if descriptors else []
+        self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
     def take(self) -> tuple[bytes, bytes]:
         """Wait for what the other end says next, and leave it packed; empty where it is gone.
