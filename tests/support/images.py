@@ -14,6 +14,9 @@ from ketch.cli import lab
 CHECKOUT = pathlib.Path(__file__).parents[2]
 CACHE = CHECKOUT / ".cache"
 _ROOTFS_SCRIPT = CHECKOUT / "scripts" / "busybox_rootfs.py"
+IN_MEMORY = ("sh", str(pathlib.Path(__file__).with_name("in_memory.sh")))
+# As in the image of Docker's registry: what is installed later does not wait for the disk either.
+_UNSAFE = "--dpkgopt=force-unsafe-io"
 
 
 class CannotMakeError(Exception):
@@ -80,8 +83,10 @@ def lab_archive() -> pathlib.Path:
             partial = archive.with_suffix(f".{os.getpid()}")
             try:
                 with partial.open("wb") as file:
-                    done = subprocess.run(lab.recipe(""), check=False, stdin=subprocess.DEVNULL,
-                                          stdout=file, stderr=subprocess.PIPE)  # fmt: skip
+                    done = subprocess.run(
+                        [*IN_MEMORY, *lab.recipe("")], check=False, stdin=subprocess.DEVNULL,
+                        stdout=file, stderr=subprocess.PIPE,
+                    )  # fmt: skip
                 if done.returncode:
                     said = done.stderr.decode(errors="replace").strip()
                     raise CannotMakeError(f"mmdebstrap failed: {said[-400:]}")
@@ -102,8 +107,9 @@ def _make_debian(suite: str, archive: pathlib.Path, *more: str) -> None:
     try:
         if shutil.which("mmdebstrap"):
             options = [f"--aptopt={line}" for line in _acquire_options()]
-            _make(["mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", *options,
-                   *more, suite, str(partial), f"deb {mirror} {suite} main"])  # fmt: skip
+            _make([*IN_MEMORY, "mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar",
+                   _UNSAFE, *options, *more, suite, str(partial),
+                   f"deb {mirror} {suite} main"])  # fmt: skip
         elif shutil.which("debootstrap"):
             root = partial.with_suffix(".root")
             try:
@@ -130,7 +136,8 @@ def packages_reachable() -> bool:
 def _make(command: list[str]) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise CannotMakeError(f"{command[0]} failed: {done.stderr.strip()[-400:]}")
+        program = "mmdebstrap" if "mmdebstrap" in command else command[0]
+        raise CannotMakeError(f"{program} failed: {done.stderr.strip()[-400:]}")
 
 
 def _mirror(suite: str) -> str:

@@ -5,7 +5,9 @@ import pathlib
 import subprocess
 import sys
 
-from tests.support import leftovers
+import pytest
+
+from tests.support import images, leftovers
 from tests.support.images import CHECKOUT
 
 _TELL = """
@@ -39,3 +41,18 @@ def test_a_failure_may_show_any_bytes(tmp_path: pathlib.Path) -> None:
     )  # fmt: skip
     assert "told \\udcff" in done.stdout, done
     assert "1 failed" in done.stdout
+
+
+@pytest.mark.root
+def test_what_makes_images_has_its_files_in_memory_and_leaves_none(tmp_path: pathlib.Path) -> None:
+    tell = 'stat -f -c %T "$TMPDIR"; mkdir "$TMPDIR/made"; chmod 0 "$TMPDIR/made"; pwd; exit 3'
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text().count(str(tmp_path))
+    done = subprocess.run(
+        [*images.IN_MEMORY, "sh", "-c", tell],
+        cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.split() == ["tmpfs", str(tmp_path)]
+    assert list(tmp_path.iterdir()) == []
+    assert pathlib.Path("/proc/self/mountinfo").read_text().count(str(tmp_path)) == mounts
