@@ -230,8 +230,7 @@ class _User:
             "elements of sets": _elements(),
             "cgroups": len(_cgroups(self._parent)),
             "processes of containers": sum(
-                name.startswith("ketch-")
-                and name not in {"ketch-zygote", "ketch-spare", "ketch-resolver"}
+                name.startswith("ketch-") and name not in {"ketch-zygote", "ketch-resolver"}
                 for _, name in mine
             ),
             "zygote's descriptors": len(os.listdir(f"/proc/{zygote}/fd")),

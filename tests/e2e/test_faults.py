@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from tests.support import leftovers, spares
+from tests.support import leftovers
 from tests.support.commands import Engine
 
 pytestmark = [
@@ -61,10 +61,10 @@ def die_at(step: int, *target: str) -> "subprocess.Popen[bytes]":
                             stderr=subprocess.DEVNULL)  # fmt: skip
 
 
-def attached(step: int, *pids: int) -> "subprocess.Popen[bytes]":
-    tracer = die_at(step, *(word for pid in pids for word in ("-p", str(pid))))
+def attached(step: int, pid: int) -> "subprocess.Popen[bytes]":
+    tracer = die_at(step, "-p", str(pid))
     deadline = time.monotonic() + 10
-    while any("TracerPid:\t0" in pathlib.Path(f"/proc/{pid}/status").read_text() for pid in pids):
+    while "TracerPid:\t0" in pathlib.Path(f"/proc/{pid}/status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.002)
     return tracer
@@ -94,18 +94,10 @@ def check(ketch: Engine, name: str) -> None:
     ketch.ok("run", "--rm", "--name", name, "busybox", "true")
 
 
-@pytest.mark.parametrize("spare", [False, True], ids=["forked then", "spare"])
 @pytest.mark.parametrize("options", [["-d"], ["--rm"]], ids=["-d", "--rm"])
-def test_a_run_whose_processes_are_killed(
-    ketch: Engine, run_name: str, options: list[str], spare: bool
-) -> None:
+def test_a_run_whose_processes_are_killed(ketch: Engine, run_name: str, options: list[str]) -> None:
     for step in numbers(150, [2, 5, 9, 14, 22, 33, 47, 62, 78, 97]):
-        forks = zygote(ketch)
-        if spare:
-            tracer = attached(step, *spares.awaited(forks))
-        else:
-            spares.kill(forks)
-            tracer = attached(step, forks)
+        tracer = attached(step, zygote(ketch))
         ketch("run", *options, "--name", "victim", "busybox", "sleep", "0.05")
         end(tracer)
         quiet_or_running(ketch, run_name)

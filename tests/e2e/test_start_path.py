@@ -1,6 +1,5 @@
 """From the command to the program and back: whatever happens to the client, nothing is lost."""
 
-import functools
 import hashlib
 import os
 import pathlib
@@ -14,7 +13,6 @@ import time
 
 import pytest
 
-from tests.support import spares
 from tests.support.commands import Engine
 
 PROGRAM = pathlib.Path(sys.executable).with_name("ketch")
@@ -78,7 +76,6 @@ def test_what_a_zygote_forks_loads_nothing(
     (zygote,) = _zygotes(ketch)
     # OpenSSL's pages would be in the tables that each fork copies; nothing that starts needs it.
     assert "libcrypto" not in pathlib.Path(f"/proc/{zygote}/maps").read_text()
-    spares.kill(zygote)  # those after it are traced
     # To a file: who waits on a busy machine looks often, and a pipe that is full stops them all.
     trace = tmp_path / "trace"
     with subprocess.Popen(
@@ -92,7 +89,7 @@ def test_what_a_zygote_forks_loads_nothing(
         ketch.ok("stop", "-t", "0", run_name)
         ketch.ok("start", run_name)
         ketch.ok("rm", "-f", run_name)
-        eventually(lambda: not _working(zygote), "a monitor did not end", 60)
+        eventually(lambda: not _children(zygote), "a monitor did not end", 60)
         tracer.send_signal(signal.SIGINT)
         tracer.wait(20)
     engine = trace.read_text(encoding="utf-8")
@@ -152,35 +149,26 @@ def test_an_output_that_is_full_is_told(ketch: Engine) -> None:
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_warm_start_makes_few_processes(ketch: Engine, run_name: str) -> None:
-    """The client forks nobody; a spare has a monitor and a starter, which clones init, and the
-    monitor forks a finisher: no more. What comes after is the zygote's next spare."""
+    """The client forks nobody; a monitor, a starter, which clones init, and a finisher: no more."""
     ketch.ok("run", "--rm", "busybox", "true")
     (zygote,) = _zygotes(ketch)
-    monitor, _ = spares.awaited(zygote)
     calls = "trace=execve,execveat,clone,clone3,fork,vfork"
     with subprocess.Popen(
-        ["strace", "-f", "-q", "-e", calls, *_processes(spares.awaited(zygote))],
-        stderr=subprocess.PIPE, text=True,
-    ) as tracer:  # fmt: skip
-        for pid in spares.awaited(zygote):
-            eventually(functools.partial(_traced, pid), "strace did not attach")
+        ["strace", "-f", "-q", "-e", calls, "-p", str(zygote)], stderr=subprocess.PIPE, text=True
+    ) as tracer:
+        eventually(lambda: _traced(zygote), "strace did not attach")
         client = subprocess.run(
             ["strace", "-f", "-q", "-e", calls, *ketch.prefix, "run", "--rm", "busybox", "true"],
             check=True, capture_output=True, text=True,
         ).stderr  # fmt: skip
-        eventually(lambda: monitor not in spares.children(zygote), "the monitor did not end")
+        eventually(lambda: not _children(zygote), "the monitor did not end")
         tracer.send_signal(signal.SIGINT)
         _, engine = tracer.communicate(timeout=20)
     assert _count(client) == {"execve": 1}
     counted = _count(engine)
     forks = counted.pop("clone", 0) + counted.pop("fork", 0) + counted.pop("vfork", 0)
-    assert forks == 1, engine
+    assert forks == 3, engine
     assert counted == {"clone3": 1, "execve": 1}, engine
-    assert len(spares.awaited(zygote)) == 2
-
-
-def _processes(pids: list[int]) -> list[str]:
-    return [word for pid in pids for word in ("-p", str(pid))]
 
 
 def _count(trace: str) -> dict[str, int]:
@@ -210,9 +198,8 @@ def _traced(pid: int) -> bool:
     return re.search(r"TracerPid:\s*0$", text, re.MULTILINE) is None
 
 
-def _working(zygote: int) -> list[int]:
-    """Processes that serve somebody: without the spare, which waits for whoever comes next."""
-    return [pid for pid in spares.children(zygote) if pid not in spares.of(zygote)]
+def _children(pid: int) -> str:
+    return pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
 # Streams

@@ -175,8 +175,8 @@ def working(run: str, state: str) -> list[str]:
         state: the engine's state directory, which they have among their arguments.
 
     Returns:
-        Names, as ps(1) shows them. Without zygote, spare, resolver and holder, which wait for work,
-        and without a server, which a fixture may keep for the length of the run.
+        Names, as ps(1) shows them. Without zygote, resolver and holder, which wait for work, and
+        without a server, which a fixture may keep for the length of the run.
     """
     ours = {
         pid: command.partition(":")[0]
@@ -187,7 +187,7 @@ def working(run: str, state: str) -> list[str]:
         name
         for pid, name in ours.items()
         # A monitor has the name of the zygote, its parent, for its first moment.
-        if name not in {"ketch-zygote", "ketch-spare", "ketch-names", "ketch-holder"}
+        if name not in {"ketch-zygote", "ketch-names", "ketch-holder"}
         or (name == "ketch-zygote" and ours.get(_parent(pid)) == name)
     ]
 

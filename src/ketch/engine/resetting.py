@@ -280,7 +280,7 @@ def _is_monitor(name: str) -> bool:
 
     It has the zygote's command line, and another name; a zygote has the interpreter's for a while.
     """
-    return name.startswith("ketch-") and name not in {"ketch-zygote", "ketch-spare"}
+    return name.startswith("ketch-") and name != "ketch-zygote"
 
 
 def _states_of_monitors(engine: "Engine") -> set[str]:

@@ -91,9 +91,7 @@ def execute(
 
 
 def last(
-    connection: "_socket.socket",
-    serve: "Callable[[_socket.socket, handover.Channel], None]",
-    starter: "tuple[int, handover.Channel] | None" = None,
+    connection: "_socket.socket", serve: "Callable[[_socket.socket, handover.Channel], None]"
 ) -> None:
     """Watch over a program that may last, and have all else done by processes that end.
 
@@ -102,9 +100,8 @@ def last(
     Args:
         connection: to the client; its request has not been read yet.
         serve: what is done by the process that begins it: in the end, ``begin``.
-        starter: that process, where it has been forked and handed the client already.
     """
-    pid, channel = starter or handover.fork(lambda channel: serve(connection, channel))
+    pid, channel = handover.fork(lambda channel: serve(connection, channel))
     heard = channel.hear()
     channel.close()
     os.waitpid(pid, 0)

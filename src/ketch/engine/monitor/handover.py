@@ -88,14 +88,13 @@ class Channel:
         for first in range(0, len(descriptors), DESCRIPTORS_MAX):
             self.tell({"at": "ports"}, descriptors[first : first + DESCRIPTORS_MAX])
 
-    def pass_on(self, data: bytes, *descriptors: int) -> None:
-        """Say something that is no fields, and hand descriptors over.
+    def pass_on(self, data: bytes) -> None:
+        """Say something that is no fields.
 
         Raises:
             OSError: the other end is gone.
         """
-        rights = process.rights(*descriptors) if descriptors else []
-        self._socket.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
+        self._socket.send(data, _socket.MSG_NOSIGNAL)
 
     def take(self) -> tuple[bytes, bytes]:
         """Wait for what the other end says next, and leave it packed; empty where it is gone.

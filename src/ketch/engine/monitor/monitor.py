@@ -16,6 +16,7 @@ from ketch.engine import logs, mishaps
 from ketch.engine.logs import json_file
 from ketch.engine.monitor import (
     deadlines,
+    execution,
     finishing,
     handover,
     probing,
@@ -36,14 +37,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from ketch.engine.monitor.spare import Helper
-
     Fields = Mapping[str, wire.Value]
 
+# What a request for a container's start begins with: see wire.encode.
+_STARTS = (b"action\0srun\0", b"action\0sstart\0")
+_LASTING = b"action\0sexec-lasting\0"
+_PEEK_BYTES = 32
 SERVICES = ("resolver", "uplink")
 _TRIES = 5  # to have a container registered, one after the other
 # How long a restart is put off for clients that have not read everything yet.
 _PARTING_SECONDS = 2
+
+
+def serve(connection: "_socket.socket") -> None:
+    """Do what one client asks for.
+
+    Args:
+        connection: to the client; its request has not been read yet.
+    """
+    try:
+        seen = connection.recv(_PEEK_BYTES, _socket.MSG_PEEK)
+    except OSError:
+        seen = b""
+    if seen[8:].startswith(_STARTS):
+        Monitor().run(connection)
+    elif seen[8:].startswith(_LASTING):
+        execution.last(connection, requests.serve)
+    else:
+        requests.serve(connection)
 
 
 class Monitor:
@@ -85,14 +106,9 @@ class Monitor:
         self._told = b""  # by the scribe
         self._orphaned = False  # whether the process has ended whose life the container shares
 
-    def run(self, connection: "_socket.socket", starter: "Helper | None" = None) -> None:
-        """Have a container started as a client asks, and watch over it until it is at rest.
-
-        Args:
-            connection: to the client.
-            starter: who has been handed it already, None for one that is still to be forked.
-        """
-        pid, channel = starter or handover.fork(lambda channel: self._begin(connection, channel))
+    def run(self, connection: "_socket.socket") -> None:
+        """Have a container started as a client asks, and watch over it until it is at rest."""
+        pid, channel = handover.fork(lambda channel: self._begin(connection, channel))
         connection.close()
         finisher = 0
         while self._await_start(pid, channel):

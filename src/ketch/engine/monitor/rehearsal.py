@@ -11,15 +11,14 @@ import functools
 import os
 
 from ketch.engine.logs import json_file
-from ketch.engine.monitor import handover, scribe, serving
+from ketch.engine.monitor import handover, scribe
 from ketch.engine.monitor.monitor import Monitor
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.requests import wire
-from ketch.linux import memory, mount, process
+from ketch.linux import mount, process
 from ketch.spec import log_drivers
 
 _ROUNDS = 24
-_REQUEST = wire.frame(wire.REQUEST, wire.encode({"action": "run", "container": "none"}))
 
 
 def rehearse() -> None:
@@ -28,21 +27,11 @@ def rehearse() -> None:
     place = mount.fsmount(context)  # which nobody else sees, and which goes with its descriptor
     root = f"/proc/self/fd/{place}"
     os.makedirs(f"{root}/containers/none")
-    written = memory.Written(0)
     for number in range(_ROUNDS):
         ours, theirs = _socket.socketpair()
         theirs.setblocking(False)
-        ours.send(_REQUEST)  # which its monitor looks at, and its starter would read
         begin = functools.partial(_begin, root, number % 2)
-        make = functools.partial(Monitor, begin, _finish)
-        if number % 4 < 2:
-            serving.serve(theirs, None, make)
-        else:
-            zygote, monitor = handover.Channel.pair()
-            zygote.pass_on(b"g", theirs.fileno())
-            serving.stand_by(written, monitor, begin, make)
-            zygote.close()
-            theirs.close()
+        Monitor(begin, _finish).run(theirs)
         ours.close()
         _write_log(f"{root}/containers/none")
     os.close(place)
@@ -51,7 +40,6 @@ def rehearse() -> None:
 
 def _begin(root: str, awake: int, connection: _socket.socket, channel: handover.Channel) -> None:
     """Start a program of one word."""
-    connection.recv(len(_REQUEST))
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     listener.bind("")

@@ -8,24 +8,17 @@ container without offering ``/proc/self/exe`` for overwriting (CVE-2019-5736).
 
 import _socket
 import errno
-import functools
 import gc
 import os
 import select
 import sys
 from contextlib import suppress
 
-from ketch.engine.monitor import spare as spares
 from ketch.engine.requests import launch
 from ketch.errors import ENGINE_FAILED, PermissionDeniedError, UnavailableError, in_words
-from ketch.linux import filesystems, inotify, libc, malloc, memory, mount, process, signals
+from ketch.linux import filesystems, inotify, libc, malloc, mount, process, signals
 
 IDLE_SECONDS = 60
-# So long nobody must have come before a spare is made: it is not to be in the way of who has.
-_QUIET_SECONDS = 0.05
-# How many spares see which pages they have come to write to, for those after them: it takes each a
-# millisecond, at its end.
-_LOOKS = 8
 _REFUSAL_MS = 500
 _REQUEST_BYTES = 64 * 1024
 
@@ -42,12 +35,8 @@ _CHANGES = (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
-
-    from ketch.engine.monitor.handover import Channel
 
     Serve = Callable[[_socket.socket], None]
-    StandBy = Callable[[Channel], None]
 
 
 def main() -> None:
@@ -76,7 +65,7 @@ def main() -> None:
         resources,
     )
     from ketch.engine.containers import containers  # noqa: F401, PLC0415
-    from ketch.engine.monitor import rehearsal, serving  # noqa: PLC0415
+    from ketch.engine.monitor import monitor, rehearsal  # noqa: PLC0415
     from ketch.engine.networks import networks  # noqa: F401, PLC0415
     from ketch.images import drivers  # noqa: F401, PLC0415
 
@@ -88,7 +77,7 @@ def main() -> None:
     socket = _socket.socket(fileno=launch.SOCKET)
     if not name:
         process.set_name("ketch-monitor")
-        serving.serve(socket)
+        monitor.serve(socket)
         return
     process.set_name("ketch-zygote")
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # what it was before an exec stays ignored
@@ -100,19 +89,13 @@ def main() -> None:
     gc.enable()
     # A start makes little garbage, and looking for it would only touch pages.
     gc.set_threshold(100_000)
-    path = f"{state}/{name}.socket"
-    stand_by = functools.partial(serving.stand_by, memory.Written(_LOOKS))
-    if serve_until_idle(socket, path, serving.serve, IDLE_SECONDS, stand_by) == "changed":
+    if serve_until_idle(socket, f"{state}/{name}.socket", monitor.serve, IDLE_SECONDS) == "changed":
         os.set_inheritable(launch.SOCKET, True)
         _seal(state, name)
 
 
 def serve_until_idle(
-    listener: _socket.socket,
-    path: str,
-    serve: "Serve",
-    idle_seconds: float,
-    stand_by: "StandBy | None" = None,
+    listener: _socket.socket, path: str, serve: "Serve", idle_seconds: float
 ) -> str:
     """Fork a process for each caller until none has come for a while, or ketch has changed.
 
@@ -121,8 +104,6 @@ def serve_until_idle(
         path: where it is bound; unlinked at the end, unless something else stands there.
         serve: what a forked process does with its connection; it ends when this returns.
         idle_seconds: how long to wait for a caller.
-        stand_by: what a process does that is forked before there is a caller, with where that one
-            will come; None for no such process.
 
     Returns:
         ``idle``, or ``changed`` when the loaded code is no longer what is installed: then callers
@@ -134,38 +115,24 @@ def serve_until_idle(
     callers = listener.fileno()
     awaited = (callers, *code.descriptors)
     place = launch.place(path)
-    spare = spares.Spare()
-    while True:
-        quiet = stand_by is not None and not spare.waits
-        ready = select.select(awaited, (), (), _QUIET_SECONDS if quiet else idle_seconds)[0]
-        if not ready and quiet:
-            assert stand_by is not None
-            _make_spare(spare, listener, code, stand_by)
-            # Once, so that where none can be made it is not tried again until somebody has come.
-            ready = select.select(awaited, (), (), idle_seconds)[0]
-        if not ready:
-            break
+    while ready := select.select(awaited, (), (), idle_seconds)[0]:
         if ready != [callers]:
             code.look_later()
         if callers in ready:
             if code.has_changed():
-                spare.close()
                 return "changed"
-            _serve_next(listener, code, serve, spare)
-    spare.close()
+            _fork_for(listener, code, serve)
     # First nobody new can come, then those who came in the meantime are served.
     if place == launch.place(path):
         with suppress(FileNotFoundError):
             os.unlink(path)
     while select.select((listener,), (), (), _LATECOMER_SECONDS)[0]:
-        _serve_next(listener, code, serve, spare)
+        _fork_for(listener, code, serve)
     return "idle"
 
 
-def _serve_next(
-    listener: _socket.socket, code: "_Code", serve: "Serve", spare: spares.Spare
-) -> None:
-    """Have the next caller, if it is of the same user, served by the spare or a new monitor."""
+def _fork_for(listener: _socket.socket, code: "_Code", serve: "Serve") -> None:
+    """Fork a monitor that serves the next caller, if it is of the same user."""
     try:
         descriptor, _ = listener._accept()  # type: ignore[attr-defined]
     except OSError:  # it has left again
@@ -173,10 +140,9 @@ def _serve_next(
     connection = _socket.socket(fileno=descriptor)
     try:
         _pid, user, _group = process.peer(connection)
-        if user == os.getuid() and not spare.hand(connection) and os.fork() == 0:
+        if user == os.getuid() and os.fork() == 0:
             code.close()
-            connection.setblocking(True)
-            _become_monitor(spares.MONITOR, listener, serve, connection)
+            _become_monitor(connection, listener, serve)
     except OSError as error:
         from ketch.engine.requests.client import Client  # noqa: PLC0415 - loaded; a cycle at the top
 
@@ -185,26 +151,17 @@ def _serve_next(
         connection.close()
 
 
-def _make_spare(
-    spare: spares.Spare, listener: _socket.socket, code: "_Code", stand_by: "StandBy"
-) -> None:
-    def live(channel: "Channel") -> None:
-        code.close()
-        _become_monitor(spares.SPARE, listener, stand_by, channel)
-
-    spare.make(live)
-
-
-def _become_monitor(
-    name: bytes, listener: _socket.socket, live: "Callable[[Any], None]", given: "Any"
-) -> None:
+def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve: "Serve") -> None:
     # By the barest means: each object that is used here is a page of memory of the monitor's own.
     try:
         os.setsid()  # or whoever kills the zygote's group kills every container
         signals.signal(signals.SIGCHLD, signals.SIG_DFL)
         listener.close()
-        spares.set_name(name)
-        live(given)
+        name = os.open("/proc/self/comm", os.O_WRONLY)
+        os.write(name, b"ketch-monitor")
+        os.close(name)
+        connection.setblocking(True)
+        serve(connection)
     except BaseException:  # noqa: BLE001 - no way back into the zygote's loop
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()

@@ -20,7 +20,6 @@ import pytest
 from ketch.engine.monitor import zygote
 from ketch.engine.requests import launch, wire
 from ketch.engine.settings import Settings
-from tests.support import spares
 
 pytestmark = pytest.mark.root
 
@@ -39,13 +38,13 @@ def state(run_name: str) -> Iterator[pathlib.Path]:
 
 
 def zygotes(state: pathlib.Path) -> list[int]:
-    """Processes that serve a state directory: zygote and monitors, but for a spare, which waits."""
+    """Processes that serve a state directory: zygote and monitors."""
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 words = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
-                if os.fsencode(state) in words and spares.name(int(entry)) != spares.NAME:
+                if os.fsencode(state) in words:
                     found.append(int(entry))
     return found
 
@@ -185,7 +184,6 @@ def test_nothing_of_the_first_caller_is_kept(state: pathlib.Path, tmp_path: path
     assert os.read(reader, 1) == b"", "somebody holds the caller's pipe"
     os.close(reader)
     pid = alone(state)
-    spares.awaited(pid)
     process = pathlib.Path("/proc", str(pid))
     assert process.joinpath("cwd").readlink() == pathlib.Path("/")
     assert process.joinpath("environ").read_bytes() == b""
@@ -201,8 +199,6 @@ def test_nothing_of_the_first_caller_is_kept(state: pathlib.Path, tmp_path: path
     assert listener.startswith("socket:")
     own = [name for name, what in opened.items() if what == "anon_inode:inotify"]
     assert opened.pop(own[0])
-    (to_spare,) = (name for name, what in opened.items() if what.startswith("socket:"))
-    del opened[to_spare]
     assert opened == {"0": "/dev/null", "1": "/dev/null", "2": f"{state}/errors.log"}
     assert os.getsid(pid) == pid
 
@@ -271,7 +267,16 @@ def test_new_code_is_used_at_once(
 ) -> None:
     package = tmp_path / "place" / "ketch"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-c", ASK_PLACE, str(state), str(package.parent)]
+    program = tmp_path / "ask.py"
+    program.write_text(
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from ketch.engine.requests import launch, wire\n"
+        "from ketch.engine.settings import Settings\n"
+        "s = launch.connect(Settings('/', sys.argv[1]))\n"
+        "s.sendall(wire.frame(wire.REQUEST, wire.encode({'action': 'exec', 'state': '/'})))\n"
+        "print(s.recv(1000))\n"
+    )
+    command = [sys.executable, str(program), str(state), str(package.parent)]
 
     def said() -> bytes:
         environment = {**os.environ, "PYTHONPATH": str(package.parent)}
@@ -306,113 +311,6 @@ def test_nothing_is_looked_at_for_each_caller(state: pathlib.Path) -> None:
         tracer.terminate()
     lines = [line for line in calls.read_text().splitlines() if "stat" in line]
     assert len(lines) == 3, lines  # where the package is, once each
-
-
-# Its spare
-
-
-def test_a_spare_serves_one_caller(state: pathlib.Path) -> None:
-    ask(state)
-    zygote_pid = alone(state)
-    seen = [spares.awaited(zygote_pid)]
-    for _ in range(3):
-        assert "/dev/null" in ask(state)
-        spares.gone(seen[-1])
-        seen.append(spares.awaited(zygote_pid))
-    assert len({pid for pair in seen for pid in pair}) == 8
-    alone(state)
-
-
-@pytest.mark.parametrize("which", [0, 1], ids=["monitor", "helper"])
-def test_a_spare_that_was_killed_serves_nobody_and_nobody_is_lost(
-    state: pathlib.Path, which: int
-) -> None:
-    ask(state)
-    zygote_pid = alone(state)
-    for _ in range(3):
-        killed = spares.awaited(zygote_pid)
-        os.kill(killed[which], signal.SIGKILL)
-        spares.ended(killed[which])
-        if which == 0:
-            spares.gone(killed)  # a moment later the helper sees that it is alone
-        assert "/dev/null" in ask(state)
-        spares.gone(killed)
-    assert alone(state) == zygote_pid
-
-
-def test_a_spare_goes_with_its_zygote(state: pathlib.Path) -> None:
-    ask(state)
-    zygote_pid = alone(state)
-    spare = spares.awaited(zygote_pid)
-    os.kill(zygote_pid, signal.SIGKILL)
-    spares.gone(spare)
-
-
-def test_callers_who_come_at_once_have_a_process_each(state: pathlib.Path) -> None:
-    ask(state)
-    zygote_pid = alone(state)
-    spares.awaited(zygote_pid)
-    answers: list[str] = []
-    threads = [threading.Thread(target=lambda: answers.append(ask(state))) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 20
-    assert all("/dev/null" in words for words in answers), answers
-    assert alone(state) == zygote_pid
-
-
-def test_a_spare_has_nothing_of_an_earlier_caller(
-    state: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    ask(state)
-    script = 'umask 077; cd "$1"; shift; exec "$@"'
-    ask_apart(
-        state, "sh", "-c", script, "sh", str(tmp_path), "env", "-C", str(PACKAGE.parents[1]),
-        "SECRET=1",
-    )  # fmt: skip
-    zygote_pid = alone(state)
-    monitor, helper = spares.awaited(zygote_pid)
-    # What they say to each other, and, the monitor's alone, where a caller comes from.
-    for pid, known in ((monitor, 2), (helper, 1)):
-        process = pathlib.Path("/proc", str(pid))
-        assert process.joinpath("cwd").readlink() == pathlib.Path("/")
-        assert process.joinpath("environ").read_bytes() == b""
-        assert "Umask:\t0022" in process.joinpath("status").read_text()
-        opened = [str(entry.readlink()) for entry in process.joinpath("fd").iterdir()]
-        others = {"/dev/null", f"{state}/errors.log"}
-        sockets = [what for what in opened if what not in others]
-        assert all(what.startswith("socket:") for what in sockets), opened
-        assert len(sockets) == known, opened
-
-
-def test_old_code_serves_nobody_from_a_spare(state: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    package = tmp_path / "place" / "ketch"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    words = [sys.executable, "-c", ASK_PLACE, str(state), str(package.parent)]
-
-    def said() -> bytes:
-        environment = {**os.environ, "PYTHONPATH": str(package.parent)}
-        return subprocess.run(words, check=True, capture_output=True, env=environment).stdout
-
-    assert b"new code" not in said()
-    spare = spares.awaited(alone(state))
-    text = (package / CHANGED).read_text()
-    failing = "def _exec(*_):\n    raise KetchError('new code')\n\n\ndef _old_exec("
-    in_place(package, text.replace("def _exec(", failing))
-    assert b"new code" in said()
-    spares.gone(spare)
-
-
-ASK_PLACE = """
-import sys; sys.path.insert(0, sys.argv[2])
-from ketch.engine.requests import launch, wire
-from ketch.engine.settings import Settings
-s = launch.connect(Settings('/', sys.argv[1]))
-s.sendall(wire.frame(wire.REQUEST, wire.encode({'action': 'exec', 'state': '/'})))
-print(s.recv(1000))
-"""
 
 
 # Its loop, with a stub for a monitor and an idle time that suits a test.

@@ -10,7 +10,7 @@ import pytest
 
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
-from ketch.engine.monitor import finishing, handover, requests, serving
+from ketch.engine.monitor import finishing, handover, monitor, requests
 from ketch.engine.requests import wire
 from ketch.engine.requests.client import Client
 from ketch.engine.settings import Settings
@@ -25,12 +25,12 @@ def answers(
     ours, theirs = socket.socketpair()
     request = wire.encode({"action": "test", "state": "/run/somewhere"})
     theirs.sendall(wire.frame(wire.REQUEST, request))
-    thread = threading.Thread(target=serving.serve, args=[ours])
-    thread.start()
+    serving = threading.Thread(target=monitor.serve, args=[ours])
+    serving.start()
     data = b""
     while piece := theirs.recv(65536):
         data += piece
-    thread.join()
+    serving.join()
     theirs.close()
     return list(wire.Decoder().feed(data))
 
