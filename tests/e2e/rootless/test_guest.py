@@ -1,5 +1,9 @@
 """Root in a user namespace of somebody else's making: what works there, and what is said."""
 
+import re
+
+import pytest
+
 from tests.support import images
 from tests.support.users import User
 
@@ -43,3 +47,39 @@ def test_without_mounts_of_its_own_it_says_so(user: User) -> None:
     out, err = guest(user, "none", "--map-root-user")
     assert out == []
     assert "this user namespace has no mount namespace of its own" in err
+
+
+# A user namespace may have emulators of its own (Linux 6.7): no other process hears of this one,
+# which says what it is to run. Its file is open from its registration on, so that steps need not
+# have it. The header is a big-endian program's for s390x: elf(5).
+EMULATED = r"""
+set -e
+cd "$HOME"
+mkdir emulated emulated/context emulated/format
+cp "$(command -v busybox)" emulated/echo
+mount -t binfmt_misc none emulated/format || exit 77
+printf '\177ELF\2\2\1\0\0\0\0\0\0\0\0\0\0\2\0\26\0\0\0\1' >emulated/context/sh
+printf 'FROM scratch\nCOPY --chmod=755 sh /bin/\nRUN something for it\n' \
+    >emulated/context/Dockerfile
+build() {
+    ketch --root "$HOME/emulated/root" --state "$HOME/emulated/state" build --progress=plain \
+        --network none --platform linux/s390x -t made emulated/context 2>&1
+}
+build && exit 1
+echo ":qemu-s390x:M:18:\x00\x16:\xff\xff:$HOME/emulated/echo:F" >emulated/format/register
+build
+"""
+
+
+def test_steps_of_other_machines_are_an_emulators(lone_user: User) -> None:
+    within = ["unshare", "--user", "--map-root-user", "--mount"]
+    try:
+        done = lone_user.run(*within, "sh", "-c", EMULATED, timeout=120)
+    finally:
+        lone_user.run(*within, "rm", "-rf", "emulated")
+    if done.status == 77:
+        pytest.skip("this kernel has no binfmt_misc of user namespaces (Linux 6.7)")
+    assert done.status == 0, str(done)
+    refused, _, built = done.out.partition("register an emulator with binfmt_misc")
+    assert '"/bin/sh" is built for s390x, this machine is ' in refused
+    assert re.search(r"^#\d+ [\d.]+ /bin/sh -c something for it$", built, re.MULTILINE), done.out
