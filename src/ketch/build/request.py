@@ -251,6 +251,11 @@ class Result:
     unused_arguments: Sequence[str] = ()
 
     @property
+    def identifier(self) -> str:
+        """What names the image by its content, wherever it went; empty where there is none."""
+        return self.image_id or str(self.metadata.get("containerimage.config.digest", self.digest))
+
+    @property
     def warning(self) -> str:
         """What is to be said of arguments that came to nothing, in Docker's words; may be empty."""
         if not self.unused_arguments:

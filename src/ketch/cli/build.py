@@ -68,8 +68,8 @@ def build(settings: "Settings", arguments: list[str]) -> int:
         sys.stderr.write(build_progress.summary(display.trace.warnings))
         sys.stderr.write(spelt_out(result.warning))
     _write_results(parsed, result)
-    if quiet and result.image_id:
-        print(result.image_id)
+    if quiet and result.identifier:
+        print(result.identifier)
     return 0
 
 
@@ -156,11 +156,8 @@ def _answer(
 def _write_results(parsed: Parsed, result: "Result") -> None:
     """Write the files that were asked for: whole, or not at all."""
     if name := parsed.text("iidfile"):
-        identifier = result.image_id or str(
-            result.metadata.get("containerimage.config.digest", result.digest)
-        )
         with appearing.output(name, "write the image ID", _RESULT_MODE) as descriptor:
-            appearing.write(descriptor, identifier.encode())
+            appearing.write(descriptor, result.identifier.encode())
     if name := parsed.text("metadata-file"):
         document: dict[str, Any] = dict(result.metadata)
         text = json.dumps(document, indent=2, sort_keys=True)

@@ -104,3 +104,64 @@ def test_what_cannot_be_is_refused(
     done = ketch("build", *options, str(tmp_path))
     assert done.status != 0
     assert said in done.err
+
+
+def test_what_a_step_itself_asks_for(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    """What is more than steps have by themselves wants to be allowed."""
+    allowed = ["--allow", "security.insecure", "--allow", "device=vendor.com/none=a"]
+
+    def built(step: str, *words: str) -> str:
+        (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN {step}\n")
+        done = ketch("build", "--progress=plain", "-o", "type=cacheonly", *words, str(tmp_path))
+        assert done.status in {0, 1}
+        said = re.findall(r"^#\d+ \d[\d.]+ (.*)$", done.err, re.MULTILINE)
+        return " ".join(said) if done.status == 0 else done.err
+
+    assert built("--network=none ls /sys/class/net") == "lo"
+    assert built("ls /sys/class/net") != "lo"
+    assert built("grep CapEff /proc/self/status").split() == ["CapEff:", "00000000a80425fb"]
+    privileged = "--security=insecure mount -t tmpfs none /tmp && echo mounted"
+    assert built(privileged, *allowed) == "mounted"
+    assert "security.insecure is not allowed" in built(privileged)
+    device = "--device=vendor.com/none=a{} echo done"
+    assert built(device.format(",required=false"), *allowed) == "done"
+    assert "required device" in built(device.format(",required=true"), *allowed)
+    assert "vendor.com/none=a is requested by the build but not allowed" in built(
+        device.format(",required=false")
+    )
+    short = "head -c 100000000 /dev/zero | tail -c 99999999 >/dev/null; exit 4"
+    assert "cannot allocate memory" in built(short, "--memory=32m")
+    assert "exit code: 4" in built("exit 4", "--memory=32m")
+
+
+def test_one_build_for_several_platforms(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    for machine in ("amd64", "s390x"):
+        (tmp_path / machine).write_text(machine)
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\n")
+    layout, files = tmp_path / "layout", tmp_path / "files"
+    built = ketch.ok(
+        "build", "-q", "--platform", "linux/amd64,linux/s390x", "-o",
+        f"type=oci,tar=false,dest={layout}", "-o", f"type=local,dest={files}",
+        "--iidfile", f"{tmp_path}/id", str(tmp_path),
+    )  # fmt: skip
+    assert built == (tmp_path / "id").read_text()  # of what is in no store as well
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    assert entry["digest"] == built
+    index = json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_text())
+    assert [one["platform"] for one in index["manifests"]] == [
+        {"architecture": machine, "os": "linux"} for machine in ("amd64", "s390x")
+    ]
+    assert {path.parent.name: path.read_text() for path in files.glob("*/arch")} == {
+        "linux_amd64": "amd64", "linux_s390x": "s390x",
+    }  # fmt: skip
+
+
+def test_a_stage_begins_with_a_whole_context(ketch: Engine, tmp_path: pathlib.Path) -> None:
+    context, other, out = (tmp_path / name for name in ("context", "other", "out"))
+    context.mkdir()
+    (other / "d").mkdir(parents=True)
+    (other / "d" / "f").write_text("there")
+    (context / "Dockerfile").write_text("FROM files\nCOPY --from=files d/f /g\n")
+    ketch.ok("build", "-q", "--build-context", f"files={other}", "-o", str(out), str(context))
+    assert {str(path.relative_to(out)) for path in out.rglob("*")} == {"d", "d/f", "g"}
+    assert (out / "g").read_text() == "there"
