@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ketch.build import failures, place
+from ketch.build.contexts import reading
 from ketch.build.contexts.contexts import Contexts
+from ketch.build.graph import HttpSource
 from ketch.build.planning import outline
 from ketch.build.reporting import Reporter
 from ketch.build.resolving import Resolver
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 CHECK, OUTLINE, TARGETS = "check", "outline", "targets"
 QUESTIONS = (CHECK, OUTLINE, TARGETS)
+
+_DOWNLOADED = "download"
 
 
 def answer(
@@ -73,6 +77,21 @@ def text(
     return _Asking(engine, request, Reporter(progress), patience).text()
 
 
+def download(engine: "Engine", request: "Request", url: str, patience: Patience = ENDLESS) -> bytes:
+    """Returns what a URL answers, as it is: an archive is not unpacked.
+
+    Args:
+        engine: where.
+        request: as whom it is asked.
+        url: of the file.
+        patience: as above.
+
+    Raises:
+        BuildError: it cannot be had, or is larger than anybody reads.
+    """
+    return _Asking(engine, request, Reporter(lambda _: None), patience).download(url)
+
+
 class _Asking:
     """One question's circumstances.
 
@@ -111,6 +130,14 @@ class _Asking:
         """Read the Dockerfile; see ``text``."""
         with self._contexts() as contexts:
             return self._dockerfile(contexts).text
+
+    def download(self, url: str) -> bytes:
+        """Read what a URL answers; see ``download``."""
+        with self._contexts() as contexts:
+            tree = contexts.http(HttpSource(name=url, url=url, filename=_DOWNLOADED))
+            found = reading.read(tree.directory, _DOWNLOADED)
+            assert found is not None
+            return found
 
     @contextlib.contextmanager
     def _contexts(self) -> Iterator[Contexts]:

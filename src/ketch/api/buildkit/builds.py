@@ -273,7 +273,11 @@ class Builds:
 
         def work(engine: "Engine", wanted: "Request", _: "Progress", patience: "Patience") -> bytes:
             # Nobody is told: clients ask for many files that may not be there.
-            return answering.text(engine, wanted, patience=patience)
+            if source.scheme == "git":
+                return answering.text(engine, wanted, patience=patience)
+            # As it is: whether it is an archive is what its reader wants to know.
+            url = f"{source.scheme}://{source.path}"
+            return answering.download(engine, wanted, url, patience)
 
         asked = Asked({"filename": path}, inputs={"context": source})
         text, _ = await self._have(build, asked, work)
