@@ -72,6 +72,12 @@ def _from_inside(engine: Engine) -> Iterator[Engine]:
     try:
         engine.ok("import", str(images.busybox_archive()), "busybox")
         library.Engine(*engine.prefix[2::2]).close()
+        if engine.ok("info", "--format", "{{.CgroupDriver}}") == "none":
+            for make in (library.Sandbox.create, library.Sandbox.host):
+                assert make.__kwdefaults__ is not None
+                # Such limits would be refused. That of processes holds without a cgroup, and
+                # without it what is played here would fill the machine.
+                make.__kwdefaults__.update(memory=None, cpus=None)
         yield engine
     finally:
         engine("system", "reset", "--force")
@@ -205,6 +211,8 @@ def ketch(ketch_engine: Engine, run_name: str) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def served_engine(ketch_engine: Engine, scratch: pathlib.Path) -> Iterator[Engine]:
     """Return docker's command line, spoken to by ``ketch serve`` on the same engine as ketch."""
+    if not shutil.which("docker"):
+        pytest.skip("docker's command line is not installed")
     socket = pathlib.Path(ketch_engine.prefix[2]).with_name("api.sock")
     peers.give_plugins(scratch)
     with serving.served([*ketch_engine.prefix], socket, scratch / "serve.log") as _:
