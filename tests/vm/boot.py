@@ -28,6 +28,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).resolve().parent / "guest"
 CACHE = CHECKOUT / ".cache" / "vm"
+IN_MEMORY = ("sh", str(CHECKOUT / "tests" / "support" / "in_memory.sh"))
 
 SUITE = "bookworm"
 GUEST_PACKAGES = (
@@ -239,7 +240,7 @@ def root_image() -> Path:
         # To an archive, not a directory: an interrupted mmdebstrap may leave mounts in a directory,
         # and removing that would follow them.
         archive, tree = work / "root.tar", work / "root"
-        tool(*recipe, str(archive))
+        tool(*IN_MEMORY, *recipe, str(archive))
         tree.mkdir()
         tool("tar", "-x", "--xattrs", "--xattrs-include=*", "-f", str(archive), "-C", str(tree))
         pack(tree, image, 4096, ROOT_SIGNATURE)
@@ -283,15 +284,17 @@ def machine(boot: Path, disks: list[str], console: Path, init: str, memory_mib: 
     started_by = {"tiny": "/ketch-vm.sh", "systemd": "/sbin/init"}[init]
     arguments = (
         f"root=PARTUUID={ROOT_SIGNATURE:08x}-01 rootfstype=ext4 rw console=ttyS0 quiet panic=-1"
-        # These two, and the two features that the processor lacks, cost much under emulation.
-        f" mitigations=off transparent_hugepage=never cgroup_no_v1=all init={started_by}"
+        # These, and the three features that the processor lacks, cost much under emulation: with
+        # erms a page is copied and cleared byte by byte.
+        " mitigations=off transparent_hugepage=never init_on_alloc=0"
+        f" cgroup_no_v1=all init={started_by}"
     )
     name = str(console).replace(",", ",,")
     return [
         # Should this process be killed, the machine goes with it.
         "setpriv", "--pdeathsig", "KILL",
         QEMU, "-accel", "tcg,thread=multi", "-machine", "q35",
-        "-cpu", "max,-la57,-smap", "-smp", "2", "-m", str(memory_mib),
+        "-cpu", "max,-la57,-smap,-erms", "-smp", "2", "-m", str(memory_mib),
         "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(boot / "vmlinuz"), "-append", arguments,
         "-chardev", f"file,id=console,path={name}", "-serial", "chardev:console",
