@@ -150,6 +150,24 @@ def test_what_cannot_be_is_told(
 
 
 @pytest.mark.user
+@pytest.mark.user
+@pytest.mark.ketch_only("an option of ketch's own")
+def test_a_network_that_leads_nowhere_may_publish_ports(ketch: Engine) -> None:
+    """For this machine's programs alone; an ordinary user's reach containers in no other way."""
+    ketch.ok("network", "create", "--internal", "-o", "ketch.bridge.published=true", "told")
+    ketch.ok("network", "create", "--internal", "untold")
+    try:
+        told = serve(ketch, "--network", "told", "-p", "127.0.0.1::80")
+        untold = serve(ketch, "--network", "untold", "-p", "127.0.0.1::80")
+        port = int(ketch.ok("port", told, "80").rpartition(":")[2])
+        assert get(port) == "it works\n"
+        assert ketch.ok("exec", told, "ip", "route").count("default") == 0
+        assert ketch("port", untold, "80").status == 1
+        ketch.ok("rm", "-f", told, untold)
+    finally:
+        ketch.ok("network", "rm", "told", "untold")
+
+
 @pytest.mark.ketch_only("the tests' docker has its host's network in a namespace")
 def test_a_published_port(ketch: Engine) -> None:
     port = free_port()

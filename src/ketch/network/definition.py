@@ -39,14 +39,16 @@ MTU = f"{_DRIVER}mtu"
 PINNED = "ketch.bridge.pinned"
 # Whether its containers may begin conversations with the host.
 HOST_ACCESS = "ketch.bridge.host_access"
+# Whether ports are published, for the host's programs, on a network that leads nowhere.
+PUBLISHED = "ketch.bridge.published"
 
 MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 _BRIDGE_OPTIONS = {
     NAME, ICC, MASQUERADE, HOST_BINDING, DEFAULT_BRIDGE, INHIBIT_IPV4, PREFIX, MTU, PINNED,
-    HOST_ACCESS,     *GATEWAY_MODE.values(), *SOURCE.values(),
+    HOST_ACCESS, PUBLISHED, *GATEWAY_MODE.values(), *SOURCE.values(),
 }  # fmt: skip
-_TRUTHS = (ICC, MASQUERADE, DEFAULT_BRIDGE, INHIBIT_IPV4, PINNED, HOST_ACCESS)
+_TRUTHS = (ICC, MASQUERADE, DEFAULT_BRIDGE, INHIBIT_IPV4, PINNED, HOST_ACCESS, PUBLISHED)
 _PARENT_OPTIONS = {
     "macvlan": {"parent", "macvlan_mode", MTU, PREFIX},
     "ipvlan": {"parent", "ipvlan_mode", "ipvlan_flag", MTU, PREFIX},

@@ -106,12 +106,21 @@ def network(engine: "Engine", ports: tuple[int, ...], *, is_open: bool) -> str:
     if not is_open and not ports:
         return "none"
     name, internal = (_NETWORK, False) if is_open else (_NETWORK_CLOSED, True)
+    options = _APART if is_open else _APART | {"ketch.bridge.published": "true"}
     try:
         engine.networks.get(name)
     except NotFoundError:
         with contextlib.suppress(ConflictError):  # somebody else has just made it
-            engine.networks.create(name, internal=internal, options=_APART)
+            engine.networks.create(name, internal=internal, options=options)
     return name
+
+
+def published(engine: "Engine", ports: "Iterable[int]") -> "list[str]":
+    """What leads to a sandbox's ports from where its address cannot be reached.
+
+    An ordinary user's programs are in the host's network, and the address is in the user's own.
+    """
+    return [f"127.0.0.1::{port}" for port in ports] if engine._places.settings.home else []
 
 
 def bytes_of(keyword: str, value: str | int) -> int:

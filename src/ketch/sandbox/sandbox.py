@@ -127,6 +127,7 @@ class Sandbox:
             ),
             "workdir": workdir, "cpus": cpus, "read_only": read_only, "userns": userns,
             "network": creation.network(engine, tuple(ports), is_open=egress is None),
+            "publish": creation.published(engine, ports),
         }  # fmt: skip
         container = engine.containers.run(
             image, [], detach=True, lifetime=lifetime, timeout=timeout, **{**locked, **options}
@@ -252,6 +253,8 @@ class Sandbox:
             raise InvalidArgumentError(
                 f"{self.name} has no network", "name the port when it is made: ports=[...]"
             )
+        if led := self._container.ports.get(f"{port}/tcp"):
+            return f"http://{led[0]['HostIp']}:{led[0]['HostPort']}"
         return f"http://{self._container.ip}:{port}"
 
     # What it reaches

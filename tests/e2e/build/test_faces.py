@@ -208,7 +208,7 @@ def posted(api: "docker.APIClient", body: bytes, **query: str) -> list[dict[str,
     """Post a build to BuildKit; return what is told."""
     answer = api.post(api._url("/build"), params={"version": "2", **query}, data=body)
     assert answer.status_code == 200, answer.text
-    return [json.loads(line) for line in answer.iter_lines()]
+    return [json.loads(line) for line in answer.content.splitlines()]
 
 
 def traced(lines: list[dict[str, Any]]) -> list[Any]:

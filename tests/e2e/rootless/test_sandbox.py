@@ -70,6 +70,31 @@ def test_its_processes_are_bounded_with_or_without_a_cgroup(user: User) -> None:
     assert (done.status, done.out) == (0, "done\n"), str(done)
 
 
+_SERVES = """
+import os, time, urllib.request, ketch
+limits = {} if os.environ["LIMITS"] else dict.fromkeys(("memory", "cpus"))
+with ketch.Sandbox.create("busybox", ports=[8080], **limits) as sandbox:
+    sandbox.files.write("index.html", "served")
+    sandbox.start(["httpd", "-f", "-p", "8080"])
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            said = urllib.request.urlopen(sandbox.url(8080), timeout=5).read()
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+    assert said == b"served"
+    assert "default" not in sandbox.run("ip route").text
+print("done")
+"""
+
+
+def test_its_user_reaches_a_server_in_it(user: User) -> None:
+    limits = user.ketch("run", "--rm", "--pids-limit=9", "busybox", "true").status == 0
+    done = user.run("sh", "-c", f'LIMITS={"x" * limits} python3 -c "$0"', _SERVES)
+    assert (done.status, done.out) == (0, "done\n"), str(done)
+
+
 _REACHES = """
 import http.server, os, threading, ketch
 engine = ketch.Engine()

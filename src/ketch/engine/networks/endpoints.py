@@ -453,7 +453,7 @@ class Endpoints:
         everywhere: str = configuration_file.read(self._settings).get("ip", "")
         ways = {}
         for version in (4, 6):
-            member = next((one for one in plan.members if version in one.gateway), None)
+            member = _led_to(plan, version)
             network = plan.networks[member.network_id] if member else None
             if member is not None and network is not None and network.driver == "bridge":
                 address = member.address(version)
@@ -467,6 +467,17 @@ class Endpoints:
         publishing.choose(
             connection, container_id, asked, ways, owner, plan.ports, plan.taken, uplink, held
         )
+
+
+def _led_to(plan: Plan, version: int) -> Member | None:
+    """On which network ports lead to a container: its way out, else one that says so."""
+    for member in plan.members:
+        if version in member.gateway:
+            return member
+    for member in plan.members:
+        if plan.networks[member.network_id].publishes and member.address(version) is not None:
+            return member
+    return None
 
 
 def _merge(settings: "dict[str, Any]", more: "Mapping[str, Any]") -> None:

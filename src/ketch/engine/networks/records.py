@@ -127,6 +127,11 @@ class Network:
         """How its containers are reached in an IP version: ``nat``, ``routed``, ..."""
         return self.options.get(definition.GATEWAY_MODE[version], "") or "nat"
 
+    @property
+    def publishes(self) -> bool:
+        """Whether ports lead to its containers though nothing leads out."""
+        return self.internal and definition.truth(self.options, definition.PUBLISHED, False)
+
     def link(self) -> "Bridge | Parent":
         """What its containers' links are made on."""
         options = self.options
