@@ -20,12 +20,12 @@ def test_bash_on_a_terminal(engine: Engine, debian: str) -> None:
     child.expect(r"root@boat:/# ")
     child.send("echo compl\x15echo edited\r")  # ^U: the line editor works
     child.expect("edited\r\n")
-    child.sendline("sleep 100")
-    time.sleep(0.5)
+    child.sendline("sh -c 'echo begun; exec sleep 100'")
+    child.expect("begun\r\n")
     child.send("\x1a")  # ^Z: job control works
     child.expect("Stopped")
     child.sendline("fg")
-    child.expect("sleep 100\r\n")
+    child.expect("sleep 100'\r\n")
     time.sleep(0.5)
     child.sendintr()
     child.expect(r"root@boat:/# ")

@@ -134,8 +134,8 @@ def test_the_callers_terminal_is_as_before_afterwards(engine: Engine) -> None:
 def test_interrupt_on_a_terminal_reaches_the_program(engine: Engine) -> None:
     child = engine.terminal("run", "--rm", "-it", "busybox", "sh")
     child.expect("# ")
-    child.sendline("sleep 1000")
-    time.sleep(0.5)
+    child.sendline("echo begun; sleep 1000")
+    child.expect("begun\r\n")
     child.sendintr()
     child.expect("# ")
     child.sendline("echo status $?")

@@ -1,6 +1,5 @@
 """An index with one odd entry: the right image of it is pulled and loaded all the same."""
 
-import gzip
 import json
 import pathlib
 import tempfile
@@ -22,13 +21,10 @@ from ketch.images.registry.registries import Registries
 from ketch.spec import digest, platforms
 from ketch.spec import image as documents
 from ketch.spec import reference as references
-from tests.support.archives import archive, member
+from tests.support.odd_images import ARTIFACTS, HERE, ODD, Content
 from tests.support.registry import FakeRegistry, fake
 
 pytestmark = pytest.mark.root
-
-OTHER = "sha256:" + "1" * 64
-_HERE = documents.host_platform()
 
 
 @pytest.fixture
@@ -40,78 +36,6 @@ def engine(tmp_path: pathlib.Path) -> Engine:
 def registry() -> Iterator[FakeRegistry]:
     with fake() as running:
         yield running
-
-
-class Content:
-    """Images and what stands beside them, to be put into a registry and into an archive."""
-
-    def __init__(self) -> None:
-        self.blobs: dict[str, bytes] = {}
-        self.manifests: dict[str, tuple[str, bytes]] = {}
-
-    def blob(self, content: bytes, media_type: str) -> dict[str, Any]:
-        self.blobs[digest.of(content)] = content
-        return {"mediaType": media_type, "digest": digest.of(content), "size": len(content)}
-
-    def document(self, kind: str, **document: Any) -> dict[str, Any]:
-        content = json.dumps({"schemaVersion": 2, "mediaType": kind, **document}).encode()
-        self.manifests[digest.of(content)] = (kind, content)
-        return self.blob(content, kind)
-
-    def image(self, text: bytes, architecture: str = "", system: str = "linux") -> dict[str, Any]:
-        layer = archive(member(b"file", data=text))
-        config = {
-            "architecture": architecture or _HERE["architecture"], "os": system, "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [digest.of(layer)]},
-        }  # fmt: skip
-        return self.document(
-            documents.OCI_MANIFEST,
-            config=self.blob(json.dumps(config).encode(), documents.OCI_CONFIG),
-            layers=[self.blob(gzip.compress(layer, mtime=0), documents.OCI_LAYER + "+gzip")],
-        )
-
-    def chart(self) -> dict[str, Any]:
-        return self.document(
-            documents.OCI_MANIFEST,
-            config=self.blob(b'{"name":"chart"}', "application/vnd.cncf.helm.config.v1+json"),
-            layers=[self.blob(b"tgz", "application/vnd.cncf.helm.chart.content.v1.tar+gzip")],
-        )
-
-    def signature(self) -> dict[str, Any]:
-        config = {"architecture": "", "os": "", "config": {},
-                  "rootfs": {"type": "layers", "diff_ids": [OTHER]}}  # fmt: skip
-        return self.document(
-            documents.OCI_MANIFEST,
-            config=self.blob(json.dumps(config).encode(), documents.OCI_CONFIG),
-            layers=[self.blob(b"{}", "application/vnd.dev.cosign.simplesigning.v1+json")],
-        )
-
-    def attestation(self) -> dict[str, Any]:
-        config = {"architecture": "unknown", "os": "unknown", "config": {},
-                  "rootfs": {"type": "layers", "diff_ids": [OTHER]}}  # fmt: skip
-        return self.document(
-            documents.OCI_MANIFEST,
-            config=self.blob(json.dumps(config).encode(), documents.OCI_CONFIG),
-            layers=[self.blob(b"{}", "application/vnd.in-toto+json")],
-        )
-
-    def artifact(self) -> dict[str, Any]:
-        return self.document(
-            documents.OCI_MANIFEST,
-            artifactType="application/spdx+json",
-            config=self.blob(b"{}", "application/vnd.oci.empty.v1+json"),
-            layers=[self.blob(b"{}", "application/spdx+json")],
-        )
-
-    def archive(self, entries: list[dict[str, Any]], **more: bytes) -> bytes:
-        index = {"schemaVersion": 2, "manifests": entries}
-        members = {
-            "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-            "index.json": json.dumps(index).encode(),
-            **{f"blobs/{name.replace(':', '/')}": content for name, content in self.blobs.items()},
-            **{name.replace("_", "."): content for name, content in more.items()},
-        }
-        return archive(*[member(name.encode(), data=data) for name, data in members.items()])
 
 
 def pull(engine: Engine, registry: FakeRegistry, content: Content, entries: list[Any]) -> bytes:
@@ -161,28 +85,11 @@ def _file(engine: Engine, name: str) -> bytes:
     raise AssertionError("it has no file")
 
 
-ODD: dict[str, Any] = {
-    "empty platform": {"platform": {}},
-    "null platform": {"platform": None},
-    "platform of nulls": {"platform": {"os": None, "architecture": None}},
-    "no architecture": {"platform": {"os": "linux"}},
-    "unknown architecture": {"platform": {"os": "linux", "architecture": "cray"}},
-    "architecture that is no text": {"platform": {"os": "linux", "architecture": 5}},
-    "platform that is no object": {"platform": "linux/amd64"},
-    "no digest": {"digest": None},
-    "malformed digest": {"digest": "sha256:xyz"},
-    "negative size": {"size": -1},
-    "size that is no number": {"size": "12"},
-    "type that is no text": {"mediaType": 1},
-    "annotations that are no text": {"annotations": {"a": 1}},
-}
-
-
 @pytest.mark.parametrize("odd", ODD)
 def test_one_odd_entry_refuses_no_other(engine: Engine, registry: FakeRegistry, odd: str) -> None:
     content = Content()
     wrong = {**content.image(b"wrong", "s390x"), **ODD[odd]}
-    right = {**content.image(b"right"), "platform": _HERE}
+    right = {**content.image(b"right"), "platform": HERE}
     assert pull(engine, registry, content, [wrong, right]) == b"right"
     index = content.document(documents.OCI_INDEX, manifests=[wrong, right])
     named = {"annotations": {"org.opencontainers.image.ref.name": "loaded:1"}}
@@ -216,7 +123,7 @@ def test_an_odd_entry_alone_is_refused_for_what_is_odd(
     ],
     ids=str,
 )
-@pytest.mark.skipif(_HERE["architecture"] != "amd64", reason="written down for amd64")
+@pytest.mark.skipif(HERE["architecture"] != "amd64", reason="written down for amd64")
 def test_an_image_is_found_by_a_platform_in_any_words_or_none(
     engine: Engine, registry: FakeRegistry, said: dict[str, Any]
 ) -> None:
@@ -244,20 +151,14 @@ def test_none_for_this_platform_is_not_found(engine: Engine, registry: FakeRegis
             pull(engine, registry, content, entries)
 
 
-@pytest.mark.skipif(_HERE["architecture"] != "amd64", reason="written down for amd64")
+@pytest.mark.skipif(HERE["architecture"] != "amd64", reason="written down for amd64")
 def test_of_what_runs_here_the_best_is_taken(engine: Engine, registry: FakeRegistry) -> None:
     content = Content()
     small = {**content.image(b"small", "386"), "platform": {"os": "linux", "architecture": "386"}}
-    chart = {**content.chart(), "platform": _HERE}
-    best = {**content.image(b"best"), "platform": _HERE}
+    chart = {**content.chart(), "platform": HERE}
+    best = {**content.image(b"best"), "platform": HERE}
     assert pull(engine, registry, content, [small, chart, best]) == b"best"
     assert pull(engine, registry, content, [chart, small]) == b"small"
-
-
-ARTIFACTS = {
-    "chart": "a Helm chart", "signature": "a cosign signature", "attestation": "an attestation",
-    "artifact": "a bill of materials",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ARTIFACTS)
