@@ -2,6 +2,8 @@
 
 - What it adds to ``run --rm busybox true``: each run is paired, in turns, with one that has
   ``--network none``; another one publishes a port as well.
+- What it adds that a port sends from its container's own addresses alone (``ketch.bridge.pinned``):
+  starts on two networks, in turns.
 - Connections a second, and throughput, between two containers of one network, and to a published
   port by the host's loopback address and by its address on the network. Both ends are sockets of
   this program's, opened in the containers' namespaces, a bounded number of bytes and connections.
@@ -45,6 +47,7 @@ def main() -> int:
     with machine("bench.network") as (stack, scratch):
         found, notes = engines(stack, scratch, ("docker",))
         _starts(found, options.rounds, options.seconds)
+        _pinning(found[0], options.rounds, options.seconds)
         _traffic(found, scratch, options.connections, options.megabytes)
         print("".join(f"({note})\n" for note in notes), end="")
     return 0
@@ -68,6 +71,21 @@ def _starts(found: list[Engine], rounds: int, seconds: float) -> None:
             pairs = zip(values, times["none"], strict=True)
             added = statistics.median((one - none) / 1e6 for one, none in pairs)
             print(f"  {engine.name:8}{scene:12}{statistics.median(values) / 1e6:8.1f}{added:+8.1f}")
+
+
+def _pinning(ketch: Engine, rounds: int, seconds: float) -> None:
+    cases = []
+    for name in ("pinned", "free"):
+        ketch.ok("network", "create", "-o", f"ketch.bridge.pinned={name == 'pinned'}".lower(), name)
+        run = [*ketch.prefix, "run", "--rm", "--network", name, "busybox", "true"]
+        cases.append(Case(ketch.name, name, _absolute(run), {**os.environ, **ketch.environment}))
+    done = run_in_turns(cases, rounds=rounds, seconds=seconds)
+    pairs = zip(*(case.times_ns for case in cases), strict=True)
+    added = [(pinned - free) / 1e6 for pinned, free in pairs]
+    low, middle, high = statistics.quantiles(added, n=4)
+    quartiles = f"quartiles {low:+.2f} {high:+.2f}"
+    print(f"pinning adds {middle:+.2f} ms to a start ({done} pairs; {quartiles})")
+    ketch.ok("network", "rm", "pinned", "free")
 
 
 def _absolute(command: list[str]) -> list[str]:

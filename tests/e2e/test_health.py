@@ -37,6 +37,15 @@ def test_a_start_period_does_not_put_checks_off(ketch: Engine, run_name: str) ->
     ketch.ok("rm", "-f", run_name)
 
 
+def test_checks_come_faster_until_the_start_period_ends(ketch: Engine, run_name: str) -> None:
+    ketch.ok("run", "-d", "--name", run_name, "--health-cmd", "false", "--health-interval", "500s",
+             "--health-start-period", "500s", "--health-start-interval", "200ms",
+             "--health-retries", "1", "busybox", "sleep", "1000")  # fmt: skip
+    checked(ketch, run_name, 3)
+    assert ketch.ok("inspect", "-f", "{{.State.Health.Status}}", run_name) == "starting"
+    ketch.ok("rm", "-f", run_name)
+
+
 def test_a_check_of_an_unknown_kind_is_none(
     ketch: Engine, served_engine: Engine, run_name: str
 ) -> None:

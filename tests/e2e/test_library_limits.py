@@ -204,6 +204,20 @@ def test_an_engine_crosses_over_to_another_process(library: "ketch.Engine") -> N
     assert there.images.get("busybox") == library.images.get("busybox")
 
 
+def test_what_is_raised_crosses_over_as_well(library: "ketch.Engine") -> None:
+    for ask in (
+        lambda: library.containers.get("nobody"),
+        lambda: library.containers.run("busybox", ["sh", "-c", "echo said; exit 3"]),
+        lambda: library.containers.run("busybox", memory="much"),
+    ):
+        with pytest.raises(ketch.errors.KetchError) as caught:
+            ask()
+        there = pickle.loads(pickle.dumps(caught.value))
+        assert (type(there), str(there), vars(there)) == (
+            type(caught.value), str(caught.value), vars(caught.value),
+        )  # fmt: skip
+
+
 def test_what_there_is_can_be_seen() -> None:
     names = {"Engine", "Container", "Image", "Network", "Volume", "Session", "Result", "aio"}
     assert names <= set(dir(ketch))

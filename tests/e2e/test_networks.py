@@ -150,6 +150,21 @@ def test_what_cannot_be_is_told(
 
 
 @pytest.mark.user
+@pytest.mark.ketch_only("the tests' docker has no IPv6")
+def test_a_range_is_what_its_numbers_say(ketch: Engine) -> None:
+    made = ("network", "create", "--ipv6", "--subnet", "FD00:51:0:0::/64", "--ip-range")
+    for wrong in ("fd00:51:0:1::/65", "fd00:510::/65", "10.0.0.0/25"):
+        assert ketch(*made, wrong, "ranged").status == 1
+    ketch.ok(*made, "FD00:51::8000:0:0:0/65", "ranged")
+    try:
+        form = "{{.NetworkSettings.Networks.ranged.GlobalIPv6Address}}"
+        container = ketch.ok("run", "-d", "--network", "ranged", "busybox", "sleep", "60")
+        assert ketch.ok("inspect", "-f", form, container).startswith("fd00:51::8000:")
+        ketch.ok("rm", "-f", container)
+    finally:
+        ketch.ok("network", "rm", "ranged")
+
+
 @pytest.mark.user
 @pytest.mark.ketch_only("an option of ketch's own")
 def test_a_network_that_leads_nowhere_may_publish_ports(ketch: Engine) -> None:

@@ -190,3 +190,24 @@ def test_pins_go_with_their_container(ketch: Engine) -> None:
             time.sleep(0.1)
             ketch.ok("ps", "-a")
         ketch.ok("rm", "-f", container)
+
+
+def test_a_flood_of_questions_starves_nobody(ketch: Engine, network: str) -> None:
+    """Many questions, large ones, and such as nobody outside ever answers."""
+    names = ketch.ok("exec", ketch.ok(
+        "run", "-d", "--network", network, "--name", "asked", "busybox", "sleep", "600",
+    ), "cat", "/etc/resolv.conf")  # fmt: skip
+    assert "nameserver 127.0.0.11" in names
+    loops = (
+        "while :; do nslookup x$RANDOM.flood.invalid 127.0.0.11; done",
+        "while :; do head -c 60000 /dev/zero | nc -u -w 1 127.0.0.11 53; done",
+        "while :; do head -c 65000 /dev/urandom | nc -w 1 127.0.0.11 53; done",
+    )
+    script = "".join(f"({loop}) >/dev/null 2>&1 & " * 4 for loop in loops) + "wait"
+    ketch.ok("run", "-d", "--network", network, "--memory", "128m", "--cpus", "1", "busybox", "sh",
+             "-c", script)  # fmt: skip
+    began = time.monotonic()
+    for _ in range(10):
+        found = ketch.ok("exec", "asked", "nslookup", "asked", "127.0.0.11")
+        assert place(ketch, "asked")["IPAddress"] in found
+    assert time.monotonic() - began < 60

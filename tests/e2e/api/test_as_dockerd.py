@@ -105,6 +105,21 @@ def test_names_in_any_case(asked: Asked) -> None:
     asked("DELETE", "/networks/oddnet")
 
 
+def test_a_body_that_a_page_can_send_is_none(asked: Asked) -> None:
+    """A form or a text goes from a browser's page to any server, and nobody asks that."""
+    document = json.dumps({**SLEEP, "HostConfig": {"Privileged": True}}).encode()
+    for kind in (
+        "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+        "application/jsonp", "text/json", ";",
+    ):  # fmt: skip
+        status, answer = asked("POST", "/containers/create?name=odd", document, Content_Type=kind)
+        assert (status, "Content-Type" in answer["message"]) == (400, True), (kind, answer)
+    assert asked("GET", "/containers/odd/json")[0] == 404
+    kind = "Application/JSON; charset=utf-8"
+    status, answer = asked("POST", "/containers/create?name=odd", document, Content_Type=kind)
+    assert status == 201, answer
+
+
 def test_what_inspect_shows_of_what_was_asked(asked: Asked) -> None:
     resources = {"CapAdd": ["NET_ADMIN", "sys_time"], "CapDrop": ["CAP_CHOWN"], "PidsLimit": -2}
     asked.made("odd", {**SLEEP, "HostConfig": resources})
