@@ -96,6 +96,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+@pytest.fixture(autouse=True)
+def _stays_where_it_is() -> Generator[None, None, None]:
+    """Hold that no test leaves its worker in another directory, where the next ones then begin."""
+    before = os.getcwd()
+    yield
+    assert os.getcwd() == before
+
+
 @pytest.fixture(scope="session")
 def run_name() -> str:
     """Return the name by which this run's processes and directories can be told from others."""

@@ -140,6 +140,7 @@ def test_interrupt_on_a_terminal_reaches_the_program(engine: Engine) -> None:
     child.expect("# ")
     child.sendline("echo status $?")
     child.expect("status 130\r\n")
+    child.expect("# ")  # until then the terminal is not the shell's to read an end from
     child.sendeof()
     assert finish(child) == 0
 

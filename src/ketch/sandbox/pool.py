@@ -110,9 +110,17 @@ class Pool:
             if self._closed.is_set():
                 return
             try:
-                made = self._make()
-                with contextlib.suppress(KetchError):  # its programs then begin in the usual way
-                    made._attendance.begin()
-                self._ready.put(made)
+                self._ready.put(_attended(self._make()))
             except BaseException as error:  # noqa: BLE001 - who acquires hears of it
                 self._ready.put(error)
+
+
+def _attended(made: Sandbox) -> Sandbox:
+    """Have a sandbox's programs run quickly from the first one on."""
+    try:
+        with contextlib.suppress(KetchError):  # they then begin in the usual way
+            made._attendance.begin()
+    except BaseException:
+        made.kill()
+        raise
+    return made

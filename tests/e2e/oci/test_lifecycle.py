@@ -232,9 +232,8 @@ class TestCreateAndStart:
         directory.mkdir()
         address = str(directory / "s")
         with socket.socket(socket.AF_UNIX) as listener:
-            os.chdir(directory)
-            listener.bind("s")
-            os.chdir("/")
+            with contextlib.chdir(directory):
+                listener.bind("s")
             listener.listen()
             listener.settimeout(20)
             socket_path = f"/proc/{os.getpid()}/fd/{os.open(directory, os.O_PATH)}/s"

@@ -19,7 +19,11 @@ class Made:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.killed = 0
+        self.killed = self.begun = 0
+        self._attendance = self
+
+    def begin(self) -> None:
+        self.begun += 1
 
     def kill(self) -> None:
         self.killed += 1
@@ -93,6 +97,20 @@ def test_who_acquires_hears_why_there_is_none(maker: type[Maker]) -> None:
         with pytest.raises(UnavailableError, match="no image"):
             pool.acquire()
         pool.acquire()  # the next one is tried all the same
+
+
+@pytest.mark.parametrize("error", [UnavailableError("no attendant"), OSError("odd")])
+def test_one_without_an_attendant_is_handed_out_or_killed(
+    maker: type[Maker], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(Made, "begin", lambda _: (_ for _ in ()).throw(error))
+    with Pool(1, "busybox") as pool:
+        if isinstance(error, UnavailableError):
+            assert pool.acquire().killed == 0  # type: ignore[attr-defined]
+        else:
+            with pytest.raises(OSError, match="odd"):
+                pool.acquire()
+            assert maker.made[0].killed == 1
 
 
 def test_those_who_wait_hear_of_the_end(maker: type[Maker]) -> None:
