@@ -207,7 +207,7 @@ def test_an_engine_crosses_over_to_another_process(library: "ketch.Engine") -> N
 def test_what_is_raised_crosses_over_as_well(library: "ketch.Engine") -> None:
     for ask in (
         lambda: library.containers.get("nobody"),
-        lambda: library.containers.run("busybox", ["sh", "-c", "echo said; exit 3"]),
+        lambda: library.containers.run("busybox", ["sh", "-c", "echo said; exit 3"], rm=True),
         lambda: library.containers.run("busybox", memory="much"),
     ):
         with pytest.raises(ketch.errors.KetchError) as caught:

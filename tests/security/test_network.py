@@ -204,8 +204,7 @@ def test_a_flood_of_questions_starves_nobody(ketch: Engine, network: str) -> Non
         "while :; do head -c 65000 /dev/urandom | nc -w 1 127.0.0.11 53; done",
     )
     script = "".join(f"({loop}) >/dev/null 2>&1 & " * 4 for loop in loops) + "wait"
-    ketch.ok("run", "-d", "--network", network, "--memory", "128m", "--cpus", "1", "busybox", "sh",
-             "-c", script)  # fmt: skip
+    ketch.ok("run", "-d", "--network", network, "busybox", "sh", "-c", script)
     began = time.monotonic()
     for _ in range(10):
         found = ketch.ok("exec", "asked", "nslookup", "asked", "127.0.0.11")

@@ -32,7 +32,7 @@ def test_a_home_without_room(user: User, name: str, options: str, said: str) -> 
         user.run("sh", "-c", f"cat /dev/zero > {user.home}/{name}/zeros")
     start = engine("run", "--rm", "busybox", "true")
     assert start.status == 125
-    assert said in start.err
+    assert said in start.err, f"{start}{user.run('cat', '/proc/self/mountinfo').out}"
     assert "--root or KETCH_ROOT" in start.err
     check = engine("system", "check")
     assert check.status == 1
