@@ -70,6 +70,7 @@ def awaited(condition: Any) -> bool:
     return True
 
 
+@pytest.mark.vm
 def test_one_stays_for_the_programs_that_follow_the_first(library: ketch.Engine) -> None:
     with Sandbox.create("busybox", engine=library, timeout=None) as sandbox:
         sandbox.run(["true"])
@@ -84,6 +85,20 @@ def test_one_stays_for_the_programs_that_follow_the_first(library: ketch.Engine)
     assert awaited(lambda: procfs.process_start_time(first[0]) != start)
 
 
+def test_where_there_can_be_none_programs_run_in_the_usual_way(
+    library: ketch.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise UnavailableError("there can be none")
+
+    with Sandbox.create("busybox", engine=library, timeout=None) as sandbox:
+        monkeypatch.setattr(sandbox._attendance, "_opened", refuse)
+        for number in range(3):
+            assert sandbox.run(["echo", str(number)]).text == f"{number}\n"
+        assert gates(sandbox) == []
+
+
+@pytest.mark.vm
 def test_nobody_inside_sees_it(attended: Sandbox) -> None:
     assert len(gates(attended)) == 1
     listed = attended.run("for one in /proc/[0-9]*; do cat $one/comm; done").text.split()

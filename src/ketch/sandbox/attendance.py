@@ -42,6 +42,7 @@ class Attendance:
         self.container = container
         self._busy = threading.Lock()
         self._is_wanted = False
+        self._is_possible = True
         self._control: Session | None = None
         self._session: Session | None = None  # of the program that it was asked for last
         self._owner = 0
@@ -59,7 +60,7 @@ class Attendance:
             yield None
             return
         try:
-            yield self._ask if self._is_wanted else None
+            yield self._ask if self._is_wanted and self._is_possible else None
         finally:
             self._is_wanted = True
             session, self._session = self._session, None
@@ -116,7 +117,12 @@ class Attendance:
 
     def _ask(self, fields: "Mapping[str, wire.Value]") -> Session | None:
         places = self.container._places
-        control = self._opened()
+        try:
+            control = self._opened()
+        except KetchError:
+            # Whatever is in its way, be it the sandbox's end: the usual way goes, or tells of it.
+            self._is_possible = False
+            return None
         ours, theirs = socket.socketpair()
         session = Session(places, ours)
         with theirs:
