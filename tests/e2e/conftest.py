@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-import ketch as library
+import ketch as package
 from ketch.engine.settings import is_ordinary
 from ketch.errors import KetchError
 from tests.support import images, leftovers, peers, serving, users
@@ -71,9 +71,9 @@ def _from_inside(engine: Engine) -> Iterator[Engine]:
     engine = OrdinaryEngine(engine.name, engine.prefix)
     try:
         engine.ok("import", str(images.busybox_archive()), "busybox")
-        library.Engine(*engine.prefix[2::2]).close()
+        package.Engine(*engine.prefix[2::2]).close()
         if engine.ok("info", "--format", "{{.CgroupDriver}}") == "none":
-            for make in (library.Sandbox.create, library.Sandbox.host):
+            for make in (package.Sandbox.create, package.Sandbox.host):
                 assert make.__kwdefaults__ is not None
                 # Such limits would be refused. That of processes holds without a cgroup, and
                 # without it what is played here would fill the machine.
@@ -206,6 +206,14 @@ def podman_engine(scratch: pathlib.Path) -> Iterator[Engine]:
 def ketch(ketch_engine: Engine, run_name: str) -> Iterator[Engine]:
     """Return ketch alone; the test must take away what it starts."""
     yield from _checked(ketch_engine, run_name)
+
+
+@pytest.fixture(scope="module")
+def library(ketch_engine: Engine) -> package.Engine:
+    """Return the library's engine, which is the same as ketch's."""
+    options = list(ketch_engine.prefix)
+    root, state = (options[options.index(name) + 1] for name in ("--root", "--state"))
+    return package.Engine(root, state)
 
 
 @pytest.fixture(scope="session")

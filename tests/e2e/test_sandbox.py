@@ -38,13 +38,6 @@ needs_node = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def library(ketch_engine: Command) -> ketch.Engine:
-    options = list(ketch_engine.prefix)
-    root, state = (options[options.index(name) + 1] for name in ("--root", "--state"))
-    return ketch.Engine(root, state)
-
-
-@pytest.fixture(scope="module")
 def sandbox(library: ketch.Engine) -> Iterator[Sandbox]:
     with Sandbox.create("busybox", engine=library, mounts=PROGRAMS, timeout=None) as made:
         yield made

@@ -17,16 +17,8 @@ import ketch
 from ketch import Pool, Sandbox
 from ketch.errors import ConflictError, KetchError, StartError, UnavailableError
 from ketch.linux import procfs
-from tests.support.commands import Engine as Command
 
 _TIMEOUT = 60
-
-
-@pytest.fixture(scope="module")
-def library(ketch_engine: Command) -> ketch.Engine:
-    options = list(ketch_engine.prefix)
-    root, state = (options[options.index(name) + 1] for name in ("--root", "--state"))
-    return ketch.Engine(root, state)
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ import ketch
 from ketch import Sandbox, Secret
 from ketch.engine.requests import launch
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
-from tests.support.commands import Engine as Command
 from tests.support.egress_ways import GUEST, IN, OUT
 from tests.support.outside import Outside, certificate, outside
 
@@ -53,13 +52,6 @@ def _own_address() -> str:
     )
     found = [one["local"] for link in shown for one in link["addr_info"] if link["ifname"] != "lo"]
     return next((one for one in found if not one.endswith(".255")), "")
-
-
-@pytest.fixture(scope="module")
-def library(ketch_engine: Command) -> ketch.Engine:
-    options = list(ketch_engine.prefix)
-    root, state = (options[options.index(name) + 1] for name in ("--root", "--state"))
-    return ketch.Engine(root, state)
 
 
 @pytest.fixture(scope="module")

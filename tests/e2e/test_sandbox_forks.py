@@ -11,7 +11,6 @@ import ketch
 from ketch import Sandbox
 from ketch.engine.volumes import branches
 from ketch.errors import UnsupportedError
-from tests.support.commands import Engine as Command
 
 pytestmark = pytest.mark.in_process
 
@@ -19,13 +18,6 @@ PROGRAMS = {place: place for place in ("/usr", "/lib", "/lib64") if pathlib.Path
 needs_python = pytest.mark.skipif(
     not pathlib.Path("/usr/bin/python3").exists(), reason="this machine has no /usr/bin/python3"
 )
-
-
-@pytest.fixture(scope="module")
-def library(ketch_engine: Command) -> ketch.Engine:
-    options = list(ketch_engine.prefix)
-    root, state = (options[options.index(name) + 1] for name in ("--root", "--state"))
-    return ketch.Engine(root, state)
 
 
 @pytest.fixture

@@ -17,16 +17,8 @@ from ketch.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from tests.support.commands import Engine as Command
 
 pytestmark = pytest.mark.in_process
-
-
-@pytest.fixture(scope="module")
-def library(ketch_engine: Command) -> ketch.Engine:
-    options = list(ketch_engine.prefix)
-    root, state = (options[options.index(name) + 1] for name in ("--root", "--state"))
-    return ketch.Engine(root, state)
 
 
 @pytest.fixture

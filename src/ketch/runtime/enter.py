@@ -77,6 +77,24 @@ class Entry:
         self.affinity: ExecCpuAffinity = setup.specification.get("execCPUAffinity") or {}
         self.say: Say | None = None
 
+    def open_cgroups(self, cgroup: "cgroups.Manager", init_pid: int, held: ExitStack) -> None:
+        """Open what leads into the container's control groups, before its namespaces are entered.
+
+        Args:
+            cgroup: the container's.
+            init_pid: its init.
+            held: closes that again in the calling process.
+        """
+        if self.affinity:
+            # The child may import nothing.
+            from ketch.runtime import tuning  # noqa: F401, PLC0415
+        self.entrances = cgroup.entrances()
+        for descriptor in self.entrances:
+            held.callback(os.close, descriptor)
+        self.into = cgroup.descriptor(near=init_pid)
+        if self.into is not None:
+            held.callback(os.close, self.into)
+
     def needed(self) -> set[int]:
         """The descriptors that are needed inside."""
         kept = {*range(3 + self.preserved), *self.streams, *self.setup.held()}
@@ -150,15 +168,7 @@ def enter(
             entry.say = theirs.say
         if new_keyring and container_id:
             entry.keyring = JoinKeyring(container_id, in_user_namespace=in_user_namespace)
-        if entry.affinity:
-            # The child may import nothing.
-            from ketch.runtime import tuning  # noqa: F401, PLC0415
-        entry.entrances = cgroup.entrances()
-        for descriptor in entry.entrances:
-            stack.callback(os.close, descriptor)
-        entry.into = into = cgroup.descriptor(near=init_pid)
-        if into is not None:
-            stack.callback(os.close, into)
+        entry.open_cgroups(cgroup, init_pid, stack)
         pid, between = _fork_across(entry, ours, sibling=sibling)
     entered = Container(pid, process.pidfd_open(pid), ours, sibling=sibling)
     entered.between = between

@@ -93,18 +93,10 @@ class Gate:
             stack.callback(channel.close)
             entry = enter.Entry(setup, channel, (0, 0, 0), init_pidfd, root, flags)
             entry.keyring = JoinKeyring(container_id, in_user_namespace=in_user_namespace)
-            if entry.affinity:
-                # The child may import nothing.
-                from ketch.runtime import tuning  # noqa: F401, PLC0415
-            entry.entrances = cgroup.entrances()
-            for descriptor in entry.entrances:
-                stack.callback(os.close, descriptor)
-            entry.into = into = cgroup.descriptor(near=init_pid)
-            if into is not None:
-                stack.callback(os.close, into)
-            if into is not None and in_user_namespace:
+            entry.open_cgroups(cgroup, init_pid, stack)
+            if entry.into is not None and in_user_namespace:
                 # Whoever has entered a user namespace may be nobody to the cgroup's owner.
-                self._pid, pidfd = enter.clone(0, into)
+                self._pid, pidfd = enter.clone(0, entry.into)
                 entry.into = None
                 if pidfd >= 0:
                     os.close(pidfd)
