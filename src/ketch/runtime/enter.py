@@ -284,7 +284,7 @@ def open_container(pid: int, pidfd: int) -> tuple[int, int]:
 
 def _cross(entry: Entry, writer: int) -> None:
     """In the process between: enter, and clone the one that stays."""
-    go_inside(entry, entry.needed() | {writer})
+    go_inside(entry, writer)
     pid, _ = clone(process.CLONE_PARENT, entry.into)
     if pid:
         os.write(writer, struct.pack("i", pid))
@@ -295,12 +295,12 @@ def _cross(entry: Entry, writer: int) -> None:
     run_child(entry.channel, lambda: become(entry))
 
 
-def go_inside(entry: Entry, kept: set[int]) -> None:
+def go_inside(entry: Entry, kept: int) -> None:
     """Take the calling process into the container, but for what counts for its children alone.
 
     Args:
         entry: how.
-        kept: the descriptors that it keeps.
+        kept: a descriptor that it keeps beside those of the entry.
     """
     process.prctl(process.PR_SET_DUMPABLE, 0)
     init.hide_command_line()
@@ -311,10 +311,8 @@ def go_inside(entry: Entry, kept: set[int]) -> None:
     _set_affinity(entry, "initial")
     cgroups.enter(entry.entrances)
     setup.look_back()
-    if setup.null >= 0:
-        kept = kept | {setup.null}
     # A container with CAP_SYS_PTRACE can take descriptors out of even this process.
-    process.close_all_but(kept | setup.held())
+    process.close_all_but(entry.needed() | {kept})
     # Not yet the cgroup namespace: from inside, no one may be cloned into a cgroup while still in
     # one that lies outside (ENOENT under nsdelegate, cgroups(7)).
     namespaces.setns(entry.init_pidfd, entry.flags & ~namespaces.CLONE_NEWCGROUP)

@@ -62,7 +62,7 @@ class Gate:
         KetchError: it cannot be made.
     """
 
-    __slots__ = ("_cgroup", "_kind", "_pid", "_socket", "_terminal")
+    __slots__ = ("_cgroup", "_kind", "_pid", "_socket")
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ def _kind(specification: "Process") -> "dict[str, object]":
 
 def _keep(entry: enter.Entry, socket: _socket.socket) -> "NoReturn":
     """In the gate: enter, and clone what is asked for until nobody asks any more."""
-    enter.go_inside(entry, entry.needed() | {socket.fileno()})
+    enter.go_inside(entry, socket.fileno())
     os.close(entry.root)
     enter.belong(entry)
     # Not its own capabilities: those that a program could ever have.

@@ -9,6 +9,7 @@ from ketch.cgroups import delegation
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.library import given
 from ketch.linux import namespaces
+from ketch.network import definition
 from ketch.runtime.pid_one import PATH as INIT
 from ketch.sandbox.forking import new_name
 from ketch.spec import user_namespaces
@@ -29,7 +30,7 @@ _USER, _USER_OF_FEW = "65534", "1000"
 _NETWORK = "ketch-sandbox"
 _NETWORK_CLOSED = "ketch-sandbox-closed"
 # Neither do sandboxes reach each other, nor what listens on this machine.
-_APART = {"com.docker.network.bridge.enable_icc": "false", "ketch.bridge.host_access": "false"}
+_APART = {definition.ICC: "false", definition.HOST_ACCESS: "false"}
 _FILE_BYTES_LEAST = 16 << 10  # of a file system's size for each file that it may hold
 _OPEN_FILES = "1024:4096"
 
@@ -106,7 +107,7 @@ def network(engine: "Engine", ports: tuple[int, ...], *, is_open: bool) -> str:
     if not is_open and not ports:
         return "none"
     name, internal = (_NETWORK, False) if is_open else (_NETWORK_CLOSED, True)
-    options = _APART if is_open else _APART | {"ketch.bridge.published": "true"}
+    options = _APART if is_open else _APART | {definition.PUBLISHED: "true"}
     try:
         engine.networks.get(name)
     except NotFoundError:

@@ -2,6 +2,15 @@
 
 from tests.support.users import User
 
+
+def play(user: User, script: str) -> None:
+    """Run a script that is told whether sandboxes can have limits; it ends with a word."""
+    limits = user.ketch("run", "--rm", "--memory=64m", "busybox", "true").status == 0
+    told = f'LIMITS={"x" * limits} IDENTITY=$(id -u) python3 -c "$0"'
+    done = user.run("sh", "-c", told, script)
+    assert (done.status, done.out) == (0, "done\n"), str(done)
+
+
 _USE = """
 import os, ketch
 os.makedirs("project/sub")
@@ -41,10 +50,7 @@ print("done")
 
 
 def test_its_project_is_changed_when_it_takes_that_over(user: User) -> None:
-    limits = user.ketch("run", "--rm", "--memory=64m", "busybox", "true").status == 0
-    script = f'LIMITS={"x" * limits} IDENTITY=$(id -u) python3 -c "$0"'
-    done = user.run("sh", "-c", script, _USE)
-    assert (done.status, done.out) == (0, "done\n"), str(done)
+    play(user, _USE)
     owners = user.run("stat", "-c", "%U", "project/new", "project/file")
     assert set(owners.out.split()) == {user.name}
 
@@ -65,9 +71,7 @@ print("done")
 
 
 def test_its_processes_are_bounded_with_or_without_a_cgroup(user: User) -> None:
-    limits = user.ketch("run", "--rm", "--pids-limit=9", "busybox", "true").status == 0
-    done = user.run("sh", "-c", f'LIMITS={"x" * limits} python3 -c "$0"', _BOUNDED)
-    assert (done.status, done.out) == (0, "done\n"), str(done)
+    play(user, _BOUNDED)
 
 
 _SERVES = """
@@ -90,9 +94,7 @@ print("done")
 
 
 def test_its_user_reaches_a_server_in_it(user: User) -> None:
-    limits = user.ketch("run", "--rm", "--pids-limit=9", "busybox", "true").status == 0
-    done = user.run("sh", "-c", f'LIMITS={"x" * limits} python3 -c "$0"', _SERVES)
-    assert (done.status, done.out) == (0, "done\n"), str(done)
+    play(user, _SERVES)
 
 
 _REACHES = """
