@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import distribution, leftovers
+from ketch.linux import process
+from tests.support import distribution, forking, leftovers
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _WORKER_VARIABLE = "PYTEST_XDIST_WORKER"
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[leftovers.RUN_VARIABLE] += f"-{worker}"
     # The others' are there as well. What is whose the controller need not ask, at the end.
     os.environ[leftovers.SHARED_VARIABLE] = "1"
+    process.clone3 = forking.as_fork_does(process.clone3)
 
 
 def heed_signals() -> None:
