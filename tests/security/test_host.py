@@ -185,6 +185,11 @@ def _link(
             *(("route", "add", "default", "via", one.partition("/")[0]) for one in here),
         ):
             subprocess.run(["ip", *words], check=True)
+    # A question for a neighbour that comes before he listens is asked again after a second.
+    deadline = time.monotonic() + 20
+    for address in here:
+        while _connect(machine, address.partition("/")[0], 9) != errno.ECONNREFUSED:
+            assert time.monotonic() < deadline, f"{address} does not answer"
 
 
 def _soon(address: str) -> list[str]:
