@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import pathlib
+import shlex
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -119,6 +121,83 @@ def lab(ketch_engine: Engine) -> Iterator[course.Shell]:
 def test_page(lab: course.Shell, page: str) -> None:
     unified = lab.type("[ -e /sys/fs/cgroup/cgroup.controllers ] && echo v2").startswith("v2")
     _try(lab, page, "v1" if unified else "v2")
+
+
+LOOK = "hostname; id; pwd; ip -4 address | grep -o 'inet [^ ]*'; grep -e Cap /proc/self/status"
+BY_HAND = {
+    "none": (["--network", "none"], LOOK, "inet 127.0.0.1/8"),
+    "host": (["--network", "host", "-w", "/new/place"], LOOK, "/new/place"),
+    "port": (["-p", "8471:80"], f"{LOOK}; echo pong | timeout 20 nc -l -p 80", "inet 172.17.0."),
+    "memory": (["-m", "64m"], "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes || cat"
+               " memory.max", "67108864"),
+    "volume": (["-v", "kept:/data"], "cat /data/note; date > /data/made; ls /data", "was here"),
+    "user": (["-u", "1000:7", "--cap-drop", "ALL", "--group-add", "5", "--ulimit", "nofile=64",
+              "--security-opt", "no-new-privileges"],
+             f"{LOOK}; ulimit -n; grep NoNew /proc/self/status", "uid=1000 gid=7 groups=5,7"),
+    "read-only": (["--read-only", "--tmpfs", "/tmp"], "touch /new || touch /tmp/new; ls / /tmp",
+                  "new"),
+}  # fmt: skip
+STARTED_BY = {  # each prints what the container's program does, and its status
+    "ketch": "ketch run --rm --explain=commands {options} busybox sh -c {program} 2> /lab/script",
+    "hand": "sh /lab/script 2> /lab/said",
+}
+ASK = """for turn in $(seq 100); do
+  busybox nc -w 5 172.17.0.1 8471 < /dev/null && break
+  sleep 0.1
+done"""
+LEFT = """for turn in $(seq 100); do ip -o link | grep -q veth || break; sleep 0.1; done
+ip netns; ip -o link | grep veth; nft list table inet by-hand 2> /dev/null; grep rootfs /proc/mounts
+find /sys/fs/cgroup -path '*/ketch/*' -type d; ls /var/lib/ketch/containers"""
+
+
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_a_container_by_hand(lab: course.Shell, kind: str) -> None:
+    """The script of ``--explain=commands``, run in the lab, makes a container that works."""
+    options, program, seen = BY_HAND[kind]
+    words = {
+        "options": shlex.join(options),
+        "program": shlex.quote(f"exec 2>&-; {program}; exit 3"),
+    }
+    lab.type("mkdir -p /lab/d; ketch volume create kept; ketch run --rm -v kept:/v busybox sh -c"
+             " 'echo was here > /v/note; touch /v/made'")  # fmt: skip
+    printed = {}
+    for who, start in STARTED_BY.items():
+        started = start.format(**words)
+        if kind == "port":
+            lab.type(f"({started}; echo status $?) > /lab/printed &")
+            asked = lab.type(ASK)
+            assert "pong" in asked, lab.type("cat /lab/printed /lab/said")
+            printed[who] = lab.type("wait; cat /lab/printed")
+        else:
+            printed[who] = lab.type(f"{started}; echo status $?")
+    assert printed["hand"] == printed["ketch"], lab.type("cat /lab/said")
+    assert seen in printed["hand"]
+    assert "status 3" in printed["hand"]
+    assert lab.type(LEFT).startswith(course.END)
+
+
+@pytest.mark.vm
+@pytest.mark.skipif(
+    not os.path.exists("/sys/fs/cgroup/cgroup.controllers"), reason="wants cgroup v2 alone"
+)
+def test_control_groups_of_the_second_version(ketch: Engine) -> None:
+    """As on the page, in a lab of what this machine has: there is no mirror where it is tried."""
+    own = {"/usr": "/usr", "/usr/bin": "/bin", "/usr/sbin": "/sbin", "/usr/lib": "/lib",
+           "/usr/lib64": "/lib64", "/etc": "/etc",
+           str(images.CHECKOUT): str(images.CHECKOUT)}  # fmt: skip
+    shown = [f"--volume={place}:{at}:ro" for place, at in own.items()]
+    path = f"{os.path.dirname(sys.executable)}:/usr/sbin:/usr/bin"
+    name = ketch.ok("run", "-d", "--privileged", "--cgroupns", "private", "--init", "--tmpfs",
+                    "/run", "-v", "/lab", "-v", "/var/lib/ketch", "-w", "/lab", "-e",
+                    f"PATH={path}", "-e", "LC_ALL=C.UTF-8", *shown, "busybox",
+                    "sleep", "infinity")  # fmt: skip
+    shell = course.Shell([*ketch.prefix, "exec", "-i", name, "sh", "-c", "exec bash 2>&1"])
+    try:
+        _try(shell, "README.md", "")
+        _try(shell, "05-control-groups.md", "v1")
+    finally:
+        shell.end()
+        ketch.ok("rm", "-fv", name)
 
 
 def _try(shell: course.Shell, page: str, left_out: str) -> None:

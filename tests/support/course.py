@@ -35,7 +35,7 @@ _BLOCK = re.compile(
 )
 _PATTERN = re.compile(r"^<!-- varies: (.+) -->$", re.MULTILINE)
 _TYPED = re.compile(r"^(?:\w+)?# (.*)$")
-_END = "-- so much for that: "
+END = "-- so much for that: "
 
 
 @dataclass
@@ -102,7 +102,7 @@ def expected(block: Block) -> re.Pattern[str]:
                 pattern += r"(?:.*\n)*?"
             else:
                 pattern += ".*?".join(map(literal, line.split("..."))) + r"\n"
-        pattern += re.escape(_END) + r"\d+\n"
+        pattern += re.escape(END) + r"\d+\n"
     return re.compile(pattern)
 
 
@@ -124,13 +124,13 @@ class Shell:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f"{command}\necho '{_END}'$?\n")
+        process.stdin.write(f"{command}\necho '{END}'$?\n")
         process.stdin.flush()
         printed = ""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            while not re.search(rf"^{_END}\d+\n\Z", printed, re.MULTILINE):
+            while not re.search(rf"^{END}\d+\n\Z", printed, re.MULTILINE):
                 if not selector.select(max(deadline - time.monotonic(), 0)):
                     raise TimeoutError(f"{command}\n{printed}")
                 data = os.read(process.stdout.fileno(), 1 << 16)
@@ -138,7 +138,7 @@ class Shell:
                     raise EOFError(f"the shell has ended: {command}\n{printed}")
                 printed += data.decode(errors="replace")
                 # A command may leave its last line without an end.
-                printed = re.sub(rf"([^\n])({_END})", r"\1\n\2", printed)
+                printed = re.sub(rf"([^\n])({END})", r"\1\n\2", printed)
         return re.sub(r"[ \t]+$", "", printed, flags=re.MULTILINE)
 
     def end(self) -> None:
@@ -154,7 +154,7 @@ def play(shell: Shell, block: Block) -> str:
 
 def shown(block: Block, printed: str) -> str:
     """Return a block as it would stand on a page, with what was printed."""
-    parts = re.split(rf"^{_END}\d+\n", printed, flags=re.MULTILINE)
+    parts = re.split(rf"^{END}\d+\n", printed, flags=re.MULTILINE)
     lines = []
     for step, part in zip(block.steps, parts, strict=False):
         lines.append("# " + step.typed.replace("\n", "\n> ") + "\n" + part)

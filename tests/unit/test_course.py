@@ -76,7 +76,7 @@ def test_what_cannot_be_drawn_is_told(text: str) -> None:
 def _is_as_told(page: pathlib.Path, text: str, *printed: str) -> bool:
     page.write_text(text)
     (block,) = course.blocks(page)
-    ended = "".join(f"{one}{course._END}0\n" for one in printed)
+    ended = "".join(f"{one}{course.END}0\n" for one in printed)
     return course.expected(block).fullmatch(ended) is not None
 
 

@@ -167,9 +167,9 @@ class _Script:
             self._outside += [f"# {words}", *last.outside]
         if last.inside:
             self._inside += [f"# {words}", *last.inside]
-        if last.outside or last.inside:
-            self._helps = True
-        else:
+        commands = (*last.outside, *last.inside)
+        self._helps |= any(not command.startswith("#") for command in commands)
+        if not commands:
             self._outside.append(f"# {words}{_WITHOUT}")
         if step is None:
             if not self._helps:

@@ -32,6 +32,15 @@ def open_path(root: int, path: str, *, follow: bool = True) -> int:
     return openat2(root, path, os.O_PATH, resolve=resolve)
 
 
+def exists(root: int, path: str) -> bool:
+    """Whether there is something at a path that can be reached."""
+    try:
+        os.close(open_path(root, path))
+    except OSError:
+        return False
+    return True
+
+
 def make_directories(root: int, path: str, mode: int = 0o755) -> int:
     """Open a directory, making it and its parents where they are missing.
 

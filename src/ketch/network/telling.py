@@ -1,7 +1,9 @@
 """What ``--explain`` tells of a container's networks, and how they are made by hand."""
 
+import os
+
 from ketch.network.bridge import Bridge
-from ketch.spec.told import Told
+from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,8 +56,12 @@ def of_link(endpoint: "Endpoint", namespace: str) -> Told:
             f"ip link show {link.name} > /dev/null 2>&1 || ip link add {link.name} type bridge",
             *(f"ip address replace {address} dev {link.name}" for address in link.addresses),
             f"ip link set {link.name} up",
+            # What an ended container had goes with its network namespace, a moment later.
+            f"for turn in 1 2 3 4 5 6 7 8 9; do ip link show {port} > /dev/null 2>&1 || break;"
+            " sleep 1; done",
             f"ip link add {port} mtu {link.mtu_bytes} type veth peer name {inside}"
             f" mtu {link.mtu_bytes} netns {namespace}",
+            *_without_ipv6(port),
             f"ip link set {port} master {link.name} up",
         ]
     else:
@@ -63,6 +69,10 @@ def of_link(endpoint: "Endpoint", namespace: str) -> Told:
     if endpoint.mac:
         values.append(("mac", endpoint.mac))
         by_hand.append(f"ip -n {namespace} link set {inside} address {endpoint.mac}")
+    if all(one.version == 4 for one in endpoint.addresses):
+        by_hand += [
+            f"ip netns exec {namespace} sh -c {quote(line)}" for line in _without_ipv6(inside)
+        ]
     by_hand += [
         f"ip -n {namespace} address add {one} {'broadcast +' if one.version == 4 else 'nodad'}"
         f" dev {inside}"
@@ -73,6 +83,12 @@ def of_link(endpoint: "Endpoint", namespace: str) -> Told:
         values.append(("route", f"default {way}"))
         by_hand.append(f"ip -n {namespace} route add default {way}")
     return Told("network", words, values, outside=by_hand)
+
+
+def _without_ipv6(link: str) -> list[str]:
+    """How a link is kept from IPv6, where the machine has that."""
+    settings = "/proc/sys/net/ipv6/conf"
+    return [f"echo 1 > {settings}/{link}/disable_ipv6"] if os.path.isdir(settings) else []
 
 
 def ways(endpoint: "Endpoint") -> list[str]:
@@ -163,7 +179,8 @@ def of_elements(
     words = "change sets and maps of the packet filter"
     if anew:
         words = "make the packet filter's tables, and fill their sets and maps"
-    return Told("network", f"{words} · nft(8)", values)
+    by_hand = ["# by hand rules of the table by-hand stand for what leads to ports and out"]
+    return Told("network", f"{words} · nft(8)", values, outside=by_hand)
 
 
 def of_bridge(bridge: Bridge, alias: str) -> Told:

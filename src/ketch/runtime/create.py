@@ -387,7 +387,9 @@ def _tell_kernel(birth: init.Birth, pid: int) -> None:
     specification = config["process"]
     if (adjustment := specification.get("oomScoreAdj")) is not None:
         words = f"out-of-memory score {adjustment:+} · proc_pid_oom_score_adj(5)"
-        birth.say("limits", words)
+        if birth.explain:
+            by_hand = [f"echo {adjustment} > /proc/self/oom_score_adj"]
+            birth.explain(Told("limits", words, inside=by_hand))
         set_oom_score(adjustment, pid)
     if wanted := config.get("linux", {}).get("intelRdt"):
         from ketch.runtime import resctrl  # noqa: PLC0415 wanted by few

@@ -326,14 +326,12 @@ def _tell_entrance(init_pid: int, flags: int, setup: ProcessSetup) -> Told:
     own = [kind for kind, (flag, _) in namespaces.KINDS.items() if flags & flag]
     values = [("namespaces", " ".join(own)), ("of", f"process {init_pid}")]
     kinds = " ".join(f"--{'net' if kind == 'network' else kind}" for kind in own)
-    by_hand = [
-        f"exec env -i {' '.join(map(quote, setup.environment))}"
-        f" /usr/bin/nsenter --target {init_pid} {kinds} --root --wdns={quote(setup.directory)}"
-        f" --setuid {setup.uid} --setgid {setup.gid} {' '.join(map(quote, setup.arguments))}",
-        "# with all capabilities and all system calls: no tool of a shell's is left to take them",
-    ]
+    setup.entrance = (
+        f"/usr/bin/nsenter --target {init_pid} {kinds} --root --wdns={quote(setup.directory)}"
+        f" --setuid {setup.uid} --setgid {setup.gid}"
+    )
     words = "enter the container's namespaces · setns(2)"
-    return Told("namespaces", words, values, outside=by_hand)
+    return Told("namespaces", words, values, outside=["# by nsenter, below"])
 
 
 def clone(flags: int, into: int | None) -> tuple[int, int]:
@@ -389,7 +387,7 @@ def become(entry: Entry) -> None:
     channel.reached("created")
     channel.await_go("start")
     if entry.say:
-        entry.say(setup.tell_program(path, by_hand=False))
+        entry.say(setup.tell_program(path))
     setup.execute(path)
 
 

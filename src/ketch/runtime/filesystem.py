@@ -62,10 +62,13 @@ class MakeDevices:
     def describe(self) -> Told:
         """What the operation does, in words, with its system call."""
         paths = " ".join(device["path"] for device in self.devices)
+        parents = sorted({os.path.dirname(one["path"]) for one in self.devices} - {"/dev"})
+        make_parents = [f"mkdir -p .{quote(one)}" for one in parents]
         if self.bind:
             by_hand = [f"touch .{one['path']}; mount --bind {one['path']} .{one['path']}"
                        for one in self.devices]  # fmt: skip
-            return Told("files", f"make {paths} · open_tree(2), move_mount(2)", inside=by_hand)
+            return Told("files", f"make {paths} · open_tree(2), move_mount(2)",
+                        inside=[*make_parents, *by_hand])  # fmt: skip
         numbers = [(one, f"{one['type']} {one.get('major', 0)} {one.get('minor', 0)}",
                     f"{0o666 if (mode := one.get('fileMode')) is None else mode & 0o7777:04o}")
                    for one in self.devices]  # fmt: skip
@@ -73,7 +76,13 @@ class MakeDevices:
             "files",
             f"make {paths} · mknod(2)",
             [(one["path"], f"{number} mode {mode}") for one, number, mode in numbers],
-            inside=[f"mknod -m {mode} .{one['path']} {number}" for one, number, mode in numbers],
+            inside=[
+                *make_parents,
+                *(
+                    f"mknod -m {mode} .{quote(one['path'])} {number}"
+                    for one, number, mode in numbers
+                ),
+            ],
         )
 
     def execute(self, root: int) -> None:
@@ -225,11 +234,7 @@ def has_use(operation: object, root: int) -> bool:
     """Whether a step has something to do; what is to be hidden or closed may not be there."""
     if not isinstance(operation, (MaskPath, ReadOnlyPath)):
         return True
-    try:
-        os.close(beneath.open_path(root, operation.path))
-    except OSError:
-        return False
-    return True
+    return beneath.exists(root, operation.path)
 
 
 def _cover(root: int, path: str, make: "Callable[[int], int]") -> None:

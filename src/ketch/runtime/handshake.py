@@ -17,7 +17,8 @@ One SOCK_SEQPACKET pair, one JSON object a message, at most one descriptor besid
       │  {"go": "start"}  (or a byte in the exec fifo) ─▶ │  execve(2)
       │ ◀─────────────────── end of file: that succeeded  │
       │ ◀── {"error": ...} instead of any of the above ── │  exits
-      │ ◀──── {"say": ...} before any of the above ────── │  each step, where it is explained
+      │ ◀──── {"say": ...} before any of the above ────── │  each step, where it is explained, in
+      │                                                   │  as many messages as it takes
 
 Both ends are close-on-exec, which is what turns a successful execve(2) into end of file.
 """
@@ -101,9 +102,9 @@ class Channel:
         """
         with suppress(OSError):
             text = told.encode()
-            if len(text) > _WORDS_MAX:
-                text = text[:_WORDS_MAX].rpartition("\n")[0]  # a value less, none that is cut
-            self._send({"say": text})
+            for start in range(0, len(text), _WORDS_MAX):
+                end = start + _WORDS_MAX
+                self._send({"say": text[start:end], "goes_on": end < len(text)})
 
     def hand_over(self, listener: int) -> None:
         """Init: have its filter's listener given to the supervisor, and wait until it has been."""
@@ -146,9 +147,13 @@ class Channel:
             KetchError: what made init give up, as init raised it.
         """
         message, descriptor = self._receive()
+        said = ""
         while message is not None and "say" in message:
-            if self.hear is not None:
-                self.hear(Told.decode(message["say"]))
+            said += message["say"]
+            if not message["goes_on"]:
+                if self.hear is not None:
+                    self.hear(Told.decode(said))
+                said = ""
             message, descriptor = self._receive()
         if message is None:
             return "executed", None

@@ -36,13 +36,14 @@ if TYPE_CHECKING:
     from ketch.spec.told import Say, Value
 
 # By hand it takes one more program to let go of the host's tree: umount(8), which is in that tree,
-# and is reached by the working directory, with its loader and libraries.
+# and is reached by the working directory, with its loader and libraries. It lies in /dev meanwhile,
+# since the root may be read-only by then.
 _PIVOT_BY_HAND = (
     "loader=$(realpath $(ldd /usr/bin/umount | sed -n 's,^[[:space:]]*\\(/[^ ]*\\) .*,\\1,p'))",
     "libraries=$(ldd /usr/bin/umount | sed -n 's,.*=> \\(/.*\\)/[^/]* .*,.\\1,p' | sort -u)",
     'host=".$loader --library-path $libraries"',
-    "mkdir .host && pivot_root . .host && cd /.host",
-    "$host ./usr/bin/umount --lazy /.host && $host ./usr/bin/rmdir /.host",
+    "mkdir -p dev/.host && pivot_root . dev/.host && cd /dev/.host",
+    "$host ./usr/bin/umount --lazy /dev/.host && $host ./usr/bin/rmdir /dev/.host",
 )
 
 
@@ -190,6 +191,9 @@ def _live(birth: Birth, channel: Channel) -> None:
     if not path:
         birth.say("program", "reap orphans, and nothing else")
         _be_alone(birth)
+    if birth.under_init:
+        words = "stay the first process, which passes signals on and reaps orphans · fork(2)"
+        birth.say("program", words)
     if birth.explain:
         birth.explain(setup.tell_program(path))
     if birth.under_init:
@@ -252,7 +256,7 @@ def _set_up(birth: Birth, channel: Channel, place: int) -> int | None:
         birth.tell(operation)
         operation.execute(root)
     # What runc does: made in the container's own tree, volumes included, and before it is closed.
-    _make_working_directory(root, setup.directory)
+    _make_working_directory(birth, root)
     if plan.hooked:
         channel.reached("hooks")
         channel.await_go("hooks")
@@ -296,7 +300,11 @@ def _tell_root(explain: "Say", path: str) -> None:
     explain(Told("files", words, inside=by_hand))
 
 
-def _make_working_directory(root: int, path: str) -> None:
+def _make_working_directory(birth: Birth, root: int) -> None:
+    path = birth.setup.directory
+    if birth.explain and not beneath.exists(root, path):
+        words = f"make the working directory {path} · mkdirat(2)"
+        birth.explain(Told("files", words, inside=[f"mkdir -p .{quote(path)}"]))
     try:
         os.close(beneath.make_directories(root, path))
     except OSError as error:

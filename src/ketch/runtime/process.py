@@ -19,19 +19,22 @@ from ketch.spec.told import Told, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ketch.runtime.seccomp import Filter
     from ketch.runtime.steps import Step
     from ketch.runtime.tuning import SetLabel
     from ketch.spec.runtime import Config, Linux, Process
-    from ketch.spec.told import Say
+    from ketch.spec.told import Say, Value
 
 DEFAULT_UMASK = 0o022
 KEEP_GROUPS_ANNOTATION = "run.oci.keep_original_groups"
 """``1`` leaves the program the supplementary groups of whoever started the runtime: crun(1)."""
 _RLIMIT_LOCKS = 10  # obsolete since Linux 2.4.25, and not in Python's module; getrlimit(2)
 _PASSWD_BYTES_MAX = 4 * 1024 * 1024
+_BY_SETPRIV = "# by setpriv, below"
+_BY_NSENTER = "# by nsenter, below"
+_NOT_BY_HAND = "# not by hand: behind nsenter no tool is left to do it"
 
 
 class ProcessSetup:
@@ -46,6 +49,7 @@ class ProcessSetup:
         "arguments",
         "capabilities",
         "directory",
+        "entrance",
         "environment",
         "filter",
         "gid",
@@ -86,6 +90,7 @@ class ProcessSetup:
         self.specification = specification
         self.in_user_namespace = self.is_mapped = self.keeps_groups = False
         self.null = -1
+        self.entrance = ""
         self.steps: list[Step] = []
         if specification.get("rlimits"):
             import resource  # noqa: F401, PLC0415 - where they are set, nothing can be imported
@@ -213,7 +218,7 @@ class ProcessSetup:
         if self.no_new_privileges:
             if say:
                 words = "no program gains privileges by execve(2) · prctl(2) PR_SET_NO_NEW_PRIVS"
-                say(Told("privileges", words))
+                say(self._told("privileges", words, by_hand=_BY_SETPRIV, to_enter=_NOT_BY_HAND))
             process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
             self._load_filter(say, report)
 
@@ -230,39 +235,67 @@ class ProcessSetup:
         words = (
             "keep the capabilities of the configuration alone · prctl(2) PR_CAPBSET_DROP, capset(2)"
         )
-        return Told("privileges", words, list(names.items()))
+        return self._told("privileges", words, list(names.items()), by_hand=_BY_SETPRIV,
+                          to_enter=_NOT_BY_HAND)  # fmt: skip
 
     def _tell_user(self) -> Told:
         words = f"become uid {self.uid}, gid {self.gid} · setresuid(2), setresgid(2), setgroups(2)"
         groups = "kept" if self.keeps_groups else " ".join(map(str, self.groups)) or "none"
-        return Told("privileges", words, [("groups", groups), ("umask", f"{self.umask:04o}")])
+        values = [("groups", groups), ("umask", f"{self.umask:04o}")]
+        return self._told("privileges", words, values, by_hand=_BY_SETPRIV, to_enter=_BY_NSENTER)
 
-    def tell_program(self, path: str, *, by_hand: bool = True) -> Told:
+    def tell_program(self, path: str) -> Told:
         """What there is to tell of the program that the process becomes.
 
         Args:
             path: what ``find_program`` found.
-            by_hand: whether to tell how it is done by hand, once the root is the container's.
         """
         values = [("arguments", " ".join(map(quote, self.arguments)))]
         values += [("environment", one) for one in self.environment]
         values += [("directory", self.directory)]
-        commands = self._program_by_hand(path) if by_hand else ()
-        return Told("program", f"become {path} · execve(2)", values, inside=commands)
+        umask = f"umask {self.umask:04o}"
+        environment = f"env -i {' '.join(map(quote, self.environment))}"
+        arguments = " ".join(map(quote, [path, *self.arguments[1:]]))
+        to_enter = f"{umask}\nexec {environment} {self.entrance} {arguments}"
+        environment = environment.replace("-i", f"-i --chdir={quote(self.directory)}", 1)
+        by_hand = (
+            f"{umask}\nexec $host ./usr/bin/setpriv {self._privileges_by_hand()}"
+            f" $host ./usr/bin/{environment} {arguments}"
+        )
+        words = f"become {path} · execve(2)"
+        return self._told("program", words, values, by_hand=by_hand, to_enter=to_enter)
 
-    def _program_by_hand(self, path: str) -> list[str]:
-        kept = ",".join("+" + name.removeprefix("CAP_").lower()
-                        for name in to_names(self.capabilities.bounding))  # fmt: skip
-        groups = ",".join(f"+{group}" for group in self.groups) or "''"
-        return [
-            f"umask {self.umask:04o}",
-            "exec $host ./usr/bin/setpriv"
-            f" --bounding-set={','.join(filter(None, ('-all', kept)))} --inh-caps=-all"
-            f"{' --no-new-privs' if self.no_new_privileges else ''}"
-            f" $host ./usr/bin/env -i {' '.join(map(quote, self.environment))}"
-            f" $host ./usr/sbin/chroot --userspec=+{self.uid}:+{self.gid} --groups={groups} /"
-            f" {' '.join(map(quote, [path, *self.arguments[1:]]))}",
-        ]
+    def _privileges_by_hand(self) -> str:
+        """What setpriv(1) is told."""
+        sets = self.capabilities
+        words = [f"--reuid={self.uid} --regid={self.gid}"]
+        groups = ",".join(map(str, self.groups))
+        words.append(f"--groups={groups}" if groups else "--clear-groups")
+        if self.keeps_groups:
+            words[-1] = "--keep-groups"
+        words += [f"--bounding-set={_capabilities_by_hand(sets.bounding)}",
+                  f"--inh-caps={_capabilities_by_hand(sets.inheritable)}"]  # fmt: skip
+        if sets.ambient:
+            words.append(f"--ambient-caps={_capabilities_by_hand(sets.ambient)}")
+        if self.no_new_privileges:
+            words.append("--no-new-privs")
+        return " ".join(words)
+
+    def _told(
+        self, topic: str, words: str, values: "Sequence[Value]" = (), *, by_hand: str, to_enter: str
+    ) -> Told:
+        """A step with the command that does it: for init, or for who enters a container.
+
+        Args:
+            topic: what it is about.
+            words: what it is.
+            values: what it sets.
+            by_hand: the command for a shell that has become the container's init.
+            to_enter: that for one which is about to enter.
+        """
+        if self.entrance:
+            return Told(topic, words, values, outside=[to_enter])
+        return Told(topic, words, values, inside=[by_hand])
 
     def execute(self, path: str) -> None:
         """Become the program; does not return.
@@ -296,7 +329,8 @@ class ProcessSetup:
             bounds = f"{limit['soft']}:{limit['hard']}"
             name = limit["type"].removeprefix("RLIMIT_").lower()
             words = f"limit {limit['type']} to {bounds} · prlimit(2)"
-            say(Told("limits", words, inside=[f"prlimit --pid $$ --{name}={bounds}"]))
+            by_hand = f"prlimit --pid $$ --{name}={bounds}"
+            say(self._told("limits", words, by_hand=f"$host ./usr/bin/{by_hand}", to_enter=by_hand))
         if self.in_user_namespace:
             from_outside()  # where the privilege is to raise them
         else:
@@ -341,9 +375,9 @@ class ProcessSetup:
         if self.filter is None:
             return
         if say:
-            by_hand = ["# no tool of a shell's loads a system call filter"]
+            by_hand = "# no tool of a shell's loads a system call filter"
             words = "filter system calls · seccomp(2) SECCOMP_SET_MODE_FILTER"
-            say(Told("privileges", words, inside=by_hand))
+            say(self._told("privileges", words, by_hand=by_hand, to_enter=_NOT_BY_HAND))
         listener = seccomp.load(self.filter.program, self.filter.flags)
         if self.filter.flags & seccomp.FILTER_FLAG_NEW_LISTENER:
             if report is not None:
@@ -439,6 +473,11 @@ def restore_signals() -> None:
         signals.signal(ignored, signals.SIG_DFL)
     signals.reset_internal()
     signals.pthread_sigmask(signals.SIG_SETMASK, ())
+
+
+def _capabilities_by_hand(mask: int) -> str:
+    """A set, as setpriv(1) has it."""
+    return ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in to_names(mask))])
 
 
 def _own_standard_streams(uid: int) -> None:

@@ -90,7 +90,7 @@ class Told:
 
     @classmethod
     def decode(cls, text: str) -> "Told":
-        """The step that text tells of; what has been cut off of it is missing."""
+        """The step that text tells of."""
         head, words, *rest = text.split("\n")
         began, _, topic = head.partition(" ")
         lines: dict[str, list[str]] = {"=": [], "$": [], ">": []}

@@ -141,12 +141,12 @@ def test_what_is_said_on_the_way_is_heard_before_the_point(ends: tuple[Channel, 
     init.say(Told("files", "one", [("mode", "0755")]))
     init.say(Told("files", "two"))
     init.reached("created")
-    init.say(Told("program", "three", [("long", "x" * 3000), ("longer", "x" * 3000)]))
+    init.say(Told("program", "three", [("long", "x" * 3000), ("longer", "y" * 9000)]))
     assert parent.await_point() == ("created", None)
     assert heard == ["one\n  mode = 0755", "two"]
     init.close()
     assert parent.await_point() == ("executed", None)
-    assert heard[2:] == ["three\n  long = " + "x" * 3000], "what does not fit is left out whole"
+    assert heard[2:] == [f"three\n  long = {'x' * 3000}\n  longer = {'y' * 9000}"]
 
 
 def test_saying_something_to_nobody_is_no_failure(ends: tuple[Channel, Channel]) -> None:
