@@ -216,7 +216,7 @@ def _stat(pid: int) -> list[str] | None:
     """Fields of ``/proc/PID/stat`` from the third on; None for a zombie, and where it is gone."""
     try:
         text = read(f"/proc/{pid}/stat")
-    except OSError:
+    except (ProcessLookupError, PermissionError):
         return None
     if text is None:
         return None

@@ -12,7 +12,7 @@ import stat
 from ketch.errors import SyscallError
 from ketch.linux.openat2 import RESOLVE_IN_ROOT as IN_ROOT
 from ketch.linux.openat2 import RESOLVE_NO_SYMLINKS, openat2
-from ketch.linux.scopes import owned, suppress, umask
+from ketch.linux.scopes import EXHAUSTED, owned, suppress, umask
 
 _LINKS_MAX = 40  # as many symlinks as the kernel itself follows in one path: path_resolution(7)
 
@@ -111,7 +111,9 @@ def read_file(root: int, path: str, bytes_max: int) -> bytes:
     """
     try:
         place = open_path(root, path)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return b""
     with owned(place):
         if not stat.S_ISREG(os.fstat(place).st_mode):

@@ -9,7 +9,7 @@ from the top, and takes nothing for it but the same directory, by device and ino
 import os
 import stat
 
-from ketch.linux.scopes import owned, suppress
+from ketch.linux.scopes import EXHAUSTED, owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,10 +166,13 @@ def statuses(directory: int) -> "Iterator[tuple[int, bytes, os.stat_result]]":
                 continue
             yield way.directory, name, status
             if stat.S_ISDIR(status.st_mode):
-                with suppress(OSError):
+                try:
                     below = way.enter(name)
                     waiting.append(iter(()))
                     waiting[-1] = iter(_names(below))
+                except OSError as error:
+                    if error.errno in EXHAUSTED:
+                        raise
 
 
 def usage(path: str) -> tuple[int, int]:
@@ -184,7 +187,9 @@ def usage(path: str) -> tuple[int, int]:
     seen: set[tuple[int, int]] = set()
     try:
         top = os.open(path, _DIRECTORY)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return 0, 0
     with owned(top):
         for _, _, status in statuses(top):
@@ -211,7 +216,9 @@ def _same(directory: int, name: bytes, device: int, inode: int) -> int:
     """Open a directory if it is this one; returns -1 where it is another, or cannot be opened."""
     try:
         found = os.open(name, _DIRECTORY, dir_fd=directory)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return -1
     status = os.fstat(found)
     if (status.st_dev, status.st_ino) == (device, inode):

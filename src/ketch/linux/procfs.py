@@ -22,11 +22,16 @@ def process_session(pid: int) -> int | None:
 
 
 def _field(pid: int, number: int) -> int | None:
-    """A number of a process's status, None of one that has ended: proc_pid_stat(5)."""
+    """A number of a process's status, None of one that has ended: proc_pid_stat(5).
+
+    Raises:
+        OSError: there are no more descriptors, or no memory: that says nothing of the process.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read(4096)
-    except OSError:
+    # The last of another user's that has the number now, where /proc hides these (hidepid).
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The program's name, the second, is in parentheses, and may hold spaces and parentheses.
     fields = text[text.rindex(b")") + 2 :].split()

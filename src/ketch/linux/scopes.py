@@ -4,6 +4,7 @@ Importing contextlib brings functools, collections and types along, 5 ms of a ru
 whole life should be 25.
 """
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Any
+
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What says that the caller has no descriptors or memory, and nothing of what it looked for."""
 
 
 class ExitStack:

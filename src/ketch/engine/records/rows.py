@@ -7,7 +7,7 @@ import time
 from ketch.engine.records import events, links, states
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
-from ketch.linux.scopes import owned
+from ketch.linux.scopes import EXHAUSTED, owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -264,5 +264,7 @@ def _is_frozen(file: str) -> bool:
     try:
         with owned(os.open(file, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
             return os.read(descriptor, 16).strip() in {b"FROZEN", b"FREEZING", b"1"}
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return False

@@ -9,7 +9,7 @@ from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.linux import beneath
 from ketch.linux.openat2 import RESOLVE_BENEATH, openat2
 from ketch.linux.removetree import remove_tree
-from ketch.linux.scopes import owned
+from ketch.linux.scopes import EXHAUSTED, owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def _opened(volume: "Volume", point: "MountPoint") -> int | None:
         part = os.path.normpath(sources.subpath(point) or ".")
         try:
             return openat2(data, part, _DIRECTORY, resolve=RESOLVE_BENEATH)
-        except OSError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
             return None  # a start says so
 
 
@@ -131,7 +133,9 @@ def _in_image(root: int, path: str) -> int | None:
     """Open a directory of the image; None where there is nothing."""
     try:
         place = beneath.open_path(root, path)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
     with owned(place):
         if not stat.S_ISDIR(os.fstat(place).st_mode):

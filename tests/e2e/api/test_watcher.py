@@ -1,0 +1,106 @@
+"""Clients that wait at a server that can watch no longer: they hear of that, or of what happens."""
+
+import contextlib
+import http.client
+import json
+import pathlib
+import resource
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import images, leftovers, serving
+from tests.support.commands import Engine
+
+pytestmark = pytest.mark.ketch_only("a server of ketch's own is kept from looking")
+
+
+@pytest.fixture
+def apart(ketch: Engine, tmp_path: pathlib.Path, run_name: str) -> Iterator[Engine]:
+    """Return an engine that nobody else has."""
+    state = tmp_path / run_name  # by which its processes can be told
+    state.mkdir(mode=0o700)
+    places = ["--root", str(tmp_path / "root"), "--state", str(state)]
+    engine = Engine("ketch", [ketch.prefix[0], *places])
+    engine.ok("import", str(images.busybox_archive()), "busybox")
+    yield engine
+    engine("system", "reset", "--force")
+    leftovers.stop_zygotes(run_name)
+
+
+def sleeper(engine: Engine) -> str:
+    return engine.ok("run", "-d", "--network", "none", "busybox", "sleep", "600")
+
+
+def events_of(answer: http.client.HTTPResponse, name: str, *actions: str) -> list[str]:
+    """Read events until there is one of each of some kinds; return the ends' statuses."""
+    missing, statuses = set(actions), []
+    while missing:
+        event = json.loads(answer.readline())
+        if event["Actor"]["ID"] == name:
+            missing.discard(event["Action"])
+            statuses += [event["Actor"]["Attributes"][key] for key in event["Actor"]["Attributes"]
+                         if key == "exitCode"]  # fmt: skip
+    return statuses
+
+
+def test_a_server_without_descriptors(apart: Engine, tmp_path: pathlib.Path) -> None:
+    """It says so, gives up no container that it cannot look at, and tells of what happens."""
+    socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
+    with serving.served(apart.prefix, socket, log) as server, contextlib.ExitStack() as stack:
+        one, early, late = [
+            stack.enter_context(contextlib.closing(serving.Connection(socket))) for _ in range(3)
+        ]
+        # What is loaded for the first request of a kind takes descriptors too.
+        short = apart.ok("run", "-d", "--network", "none", "busybox", "true")
+        until = f"/events?since=0&until={int(time.time()) + 1}"
+        assert one.ask("POST", f"/containers/{short}/wait")[0] == 200
+        assert one.ask("GET", until)[0] == 200
+        for waiting in (early, late):
+            assert waiting.ask("GET", "/_ping")[0] == 200
+        name = sleeper(apart)
+        early.request("GET", "/events")
+        listening = early.getresponse()
+        usual = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+        status, answer = one.ask("POST", f"/containers/{name}/wait")
+        assert (status, b"Too many open files" in answer) == (500, True), answer
+        assert apart.ok("ps", "-q", "--no-trunc") == name
+        apart.ok("rm", "-f", name)
+        assert events_of(listening, name, "die", "destroy") == ["137"]
+        early.close()
+        # Who comes now finds nobody that looks: the kernel has no watch for him.
+        late.request("GET", "/events")
+        listening = late.getresponse()
+        name = sleeper(apart)
+        apart.ok("rm", "-f", name)
+        assert events_of(listening, name, "start", "die", "destroy") == ["137"]
+        assert '"events are looked for"' in log.read_text()
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, usual)
+        name = sleeper(apart)
+        one.request("POST", f"/containers/{name}/wait")
+        waited = one.getresponse()
+        apart.ok("rm", "-f", name)
+        assert json.loads(waited.read()) == {"StatusCode": 137}
+
+
+def test_a_server_whose_database_goes(apart: Engine, tmp_path: pathlib.Path) -> None:
+    socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
+    with serving.served(apart.prefix, socket, log) as server, contextlib.ExitStack() as stack:
+        name = sleeper(apart)
+        clients = [
+            stack.enter_context(contextlib.closing(serving.Connection(socket))) for _ in range(2)
+        ]
+        clients[0].request("POST", f"/containers/{name}/wait")
+        clients[1].request("GET", "/events")
+        answers = [client.getresponse() for client in clients]
+        assert [answer.status for answer in answers] == [200, 200]
+        database = tmp_path / "root" / "ketch.db"
+        database.rename(tmp_path / "ketch.db")
+        for answer in answers:  # each ends; a client of Docker's says that nothing came
+            assert answer.readline() == b""
+        assert server.wait(10) == 0
+        assert "taken away" in log.read_text()
+        assert "looking for events" in log.read_text()
+        (tmp_path / "ketch.db").rename(database)
