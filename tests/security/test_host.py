@@ -20,24 +20,13 @@ from tests.kernel.network.machines import entered
 from tests.kernel.network.test_pinning import hears, listening
 from tests.support import images, leftovers, peers
 from tests.support.commands import Engine
+from tests.support.trusting import TRUSTING, trusted
 
 pytestmark = pytest.mark.root
 
 BEYOND, OUTSIDE = "198.51.100.1", "198.51.100.2"
 BEYOND_MAC, OUTSIDE_MAC = "02:00:00:00:00:02", "02:00:00:00:00:01"
 PREFIX = "2001:db8:666::"
-TRUSTING = {
-    6: {"accept_ra": 2, "accept_redirects": 1, "proxy_ndp": 1},
-    4: {"accept_redirects": 1, "accept_source_route": 1, "arp_accept": 1, "proxy_arp": 1,
-        "route_localnet": 1, "accept_local": 1},
-}  # fmt: skip
-# What of a link's settings has the host learn from those behind it.
-ZEROS = {
-    6: ("accept_ra", "accept_ra_defrtr", "accept_ra_pinfo", "accept_redirects", "autoconf",
-        "proxy_ndp"),
-    4: ("accept_redirects", "secure_redirects", "accept_source_route", "arp_accept", "proxy_arp",
-        "proxy_arp_pvlan", "route_localnet", "accept_local"),
-}  # fmt: skip
 
 
 @dataclass
@@ -69,9 +58,10 @@ class Host:
 
     def trusts(self, link: str) -> list[str]:
         """What has the host learn from those behind a link."""
-        names = [f"ipv{version}/conf/{link}/{name}" for version in ZEROS for name in ZEROS[version]]
-        told = self.run("sh", "-c", 'cd /proc/sys/net; cat "$@"', "sh", *names).split()
-        return [name for name, value in zip(names, told, strict=True) if value != "0"]
+        return trusted(
+            link,
+            lambda names: self.run("sh", "-c", 'cd /proc/sys/net; cat "$@"', "sh", *names).split(),
+        )
 
     def container(self, name: str) -> dict[str, str]:
         """A running container's place in its one network, and its process's number."""
@@ -99,6 +89,17 @@ class Host:
                 found.add(_connect(self.beyond, address, port) == 0)
         assert len(found) == 1
         return found.pop()
+
+    def await_links(self) -> None:
+        """Wait until its neighbours reach it; links look for duplicates of their addresses."""
+        deadline = time.monotonic() + 30
+        for machine, addresses in (
+            (self.beyond, (OUTSIDE, "2001:db8::2")),
+            (self.lan, ("10.99.0.1", "fd00:99::1")),
+        ):
+            for address in addresses:
+                while _connect(machine, address, 9) != errno.ECONNREFUSED:
+                    assert time.monotonic() < deadline
 
 
 def _connect(machine: int, address: str, port: int) -> int:
@@ -141,6 +142,7 @@ def host(store: pathlib.Path, tmp_path: pathlib.Path, run_name: str) -> Iterator
             found.ketch.ok("import", str(images.busybox_archive()), "busybox")
         stack.callback(leftovers.stop_zygotes, run_name)
         stack.callback(_remove_all, found.ketch)
+        found.await_links()
         yield found
 
 

@@ -21,6 +21,7 @@ from ketch.network.bridge import Bridge
 from ketch.network.parent import Parent
 from tests.kernel.network import frames, machines
 from tests.kernel.network.machines import client_of, container, entered, server
+from tests.support import trusting
 
 pytestmark = pytest.mark.root
 
@@ -31,14 +32,11 @@ _CONFIGURATION = Path("/proc/sys/net")
 
 
 @pytest.fixture(autouse=True)
-def trusting(host: int) -> None:
+def trusting_host(host: int) -> None:
     """Have the host trust new links in everything, as far as it can be told to."""
-    for version, name, value in (
-        (6, "accept_ra", "2"), (6, "accept_redirects", "1"), (6, "proxy_ndp", "1"),
-        (4, "accept_redirects", "1"), (4, "accept_source_route", "1"), (4, "arp_accept", "1"),
-        (4, "proxy_arp", "1"), (4, "route_localnet", "1"), (4, "accept_local", "1"),
-    ):  # fmt: skip
-        (_CONFIGURATION / f"ipv{version}/conf/default/{name}").write_text(value)
+    for version, settings in trusting.TRUSTING.items():
+        for name, value in settings.items():
+            (_CONFIGURATION / f"ipv{version}/conf/default/{name}").write_text(str(value))
 
 
 def setting(link: str, version: int, name: str) -> str:
@@ -47,24 +45,9 @@ def setting(link: str, version: int, name: str) -> str:
 
 def trusted(link: str) -> list[str]:
     """What of a link's settings has the host learn from those behind it."""
-    zeros = {
-        6: ("accept_ra", "accept_ra_defrtr", "accept_ra_pinfo", "accept_redirects", "autoconf",
-            "proxy_ndp"),
-        4: ("accept_redirects", "secure_redirects", "accept_source_route", "arp_accept",
-            "proxy_arp", "proxy_arp_pvlan", "route_localnet", "accept_local"),
-    }  # fmt: skip
-    found = [
-        f"ipv{version} {name}"
-        for version, names in zeros.items()
-        for name in names
-        if setting(link, version, name) != "0"
-    ]
-    found += [
-        f"ipv{version} L2 multicast"
-        for version in (4, 6)
-        if setting(link, version, "drop_unicast_in_l2_multicast") != "1"
-    ]
-    return found + ["source route"] * (setting(link, 6, "accept_source_route") != "-1")
+    return trusting.trusted(
+        link, lambda paths: [(_CONFIGURATION / one).read_text() for one in paths]
+    )
 
 
 def learnt(kernel: rtnetlink.Socket) -> list[str]:
@@ -126,7 +109,7 @@ def test_a_bridge_of_an_older_ketch_learns_no_more(kernel: rtnetlink.Socket) -> 
     # Somebody else's bridge is his affair.
     kernel.execute(rtnetlink.add_bridge("theirs", "02:00:00:00:00:09", 1500))
     bridges.ensure(kernel, Bridge("theirs", [IPv4Interface("172.18.0.1/16")], kept=True))
-    assert "ipv6 accept_ra" in trusted("theirs")
+    assert "ipv6/conf/theirs/accept_ra" in trusted("theirs")
 
 
 @pytest.mark.parametrize("kind", ["VLAN", "dummy"])
