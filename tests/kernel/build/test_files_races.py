@@ -143,7 +143,8 @@ def _check(root: Path) -> None:
         for file in files:
             path = Path(directory, file)
             if stat.S_ISREG(path.lstat().st_mode):
-                assert path.read_text() != _SECRET
+                text = path.read_text()  # perhaps cut to the size of what was to be copied
+                assert not text or text not in _SECRET
 
 
 def test_what_is_digested_is_beneath_the_source(

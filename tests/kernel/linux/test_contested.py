@@ -17,7 +17,8 @@ import pytest
 from ketch.engine.configuration import selinux
 from ketch.errors import KetchError
 from ketch.images import extraction, filling
-from ketch.linux import beneath, contested
+from ketch.linux import beneath, contested, inodeflags
+from ketch.linux.chowntree import chown_tree
 from ketch.linux.copytree import copy_tree
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
@@ -76,7 +77,7 @@ def exchange(
             def wrapped(*arguments: object, **options: object) -> object:
                 result = original(*arguments, **options)
                 names = {os.fsdecode(a) for a in arguments if isinstance(a, str | bytes)}
-                if _NAME in names and not done:
+                if _NAME in names and os.path.lexists(place / _NAME) and not done:
                     done.append(True)
                     os.rename(place / _NAME, place / "aside")
                     (by or (lambda path: path.symlink_to(victim)))(place / _NAME)
@@ -149,6 +150,19 @@ def test_what_an_archive_replaces_leads_nowhere_any_more(place: Path) -> None:
     assert sorted(os.listdir(place)) == ["one", "other"]
     assert sorted(os.listdir(place / "other")) == ["third", "two"]
     assert os.listdir(place / "other/two") == ["second"]
+
+
+def test_a_directory_that_is_made_is_no_way_to_another(
+    place: Path, tmp_path: Path, exchange: Callable[..., None]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir(0o700)
+    exchange("mkdir", by=lambda path: path.symlink_to(other))
+    entry = member(b"name/", DIRECTORY, mode=0o4777, uid=7, mtime=_LATE, pax=_PAX)
+    with owned(os.open(place, _PATH)) as root, pytest.raises((KetchError, OSError)):
+        extraction.extract(root, b"", stream(entry))
+    status = other.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o700, 0)
 
 
 def test_a_directory_is_not_taken_for_another(
@@ -249,6 +263,128 @@ def test_a_file_that_is_copied_is_a_file(
     assert os.listdir(target) == []
 
 
+def _copy_or_not(source: Path, target: Path) -> None:
+    with (
+        owned(os.open(source, os.O_RDONLY)) as read,
+        owned(os.open(target, os.O_RDONLY)) as write,
+        suppress(OSError),
+    ):
+        copy_tree(read, write)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A directory outside, empty but for a file, that must be at the end as it was."""
+    directory = tmp_path / "outside"
+    directory.mkdir(0o700)
+    (directory / "inner").touch(0o600)
+    yield directory
+    assert os.listdir(directory) == ["inner"]
+    for path, mode in ((directory, 0o700), (directory / "inner", 0o600)):
+        status = path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, 0, 0)
+        assert os.listxattr(path) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        *(
+            (how, kind)
+            for how in ("archive", "copy")
+            for kind in ("fifo", "character", "symlink", "directory", "file")
+        ),
+        ("device", "character"),
+    ],
+)
+def test_what_is_open_is_meant_whatever_its_name_means(
+    tmp_path: Path, place: Path, outside: Path, exchange: Callable[..., None], kind: str, how: str
+) -> None:
+    """Who comes a call later, when the name has been looked up, has the host's file as little."""
+    exchange(
+        "open", by=lambda path: path.symlink_to(outside / ("" if kind == "directory" else "inner"))
+    )
+    if how == "device":
+        node = {"path": f"/{_NAME}", "type": "c", "major": 1, "minor": 5, "fileMode": 0o4606,
+                "uid": 5}  # fmt: skip
+        with owned(os.open(place, _PATH)) as root:
+            MakeDevices([node], bind=False).execute(root)  # type: ignore[list-item]
+    elif how == "archive":
+        letter, more = {**KINDS, "file": (REGULAR, {})}[kind]
+        entry = member(_NAME.encode(), letter, mode=0o606, uid=5, mtime=_LATE, pax=_PAX, **more)
+        # A directory is looked for once more in the end, and then is no more where it was.
+        with owned(os.open(place, _PATH)) as root, suppress(KetchError):
+            extraction.extract(root, b"", stream(entry))
+    else:
+        source = tmp_path / "source"
+        source.mkdir()
+        _make(source / _NAME, kind)
+        _copy_or_not(source, place)
+    made = (place / "aside").lstat()
+    assert made.st_uid == 5
+    if kind != "symlink":
+        assert stat.S_IMODE(made.st_mode) == (0o4606 if how == "device" else 0o606)
+
+
+def _make(path: Path, kind: str) -> None:
+    """Make something that belongs to user 5 and has mode 0606."""
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "character":
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        case "symlink":
+            path.symlink_to("nowhere")
+        case "directory":
+            path.mkdir()
+        case "file":
+            path.touch()
+    os.chown(path, 5, 0, follow_symlinks=False)
+    if kind != "symlink":
+        path.chmod(0o606)
+
+
+def test_a_copied_directory_is_no_way_to_an_empty_one(
+    tmp_path: Path, place: Path, exchange: Callable[..., None]
+) -> None:
+    """Else what a volume is filled with would go there."""
+    source, other = tmp_path / "source", tmp_path / "other"
+    (source / _NAME).mkdir(parents=True)
+    (source / _NAME / "file").touch()
+    other.mkdir(0o700)
+    exchange("mkdir", by=lambda path: path.symlink_to(other))
+    _copy_or_not(source, place)
+    assert (os.listdir(other), stat.S_IMODE(other.stat().st_mode)) == ([], 0o700)
+
+
+def test_a_file_that_is_copied_is_the_one_that_was_looked_at(
+    tmp_path: Path, place: Path, victim: Path, exchange: Callable[..., None]
+) -> None:
+    """Of a volume, or of a stopped container's root, that others write to meanwhile."""
+    (place / _NAME).write_text("its own")
+    target = tmp_path / "target"
+    target.mkdir()
+    exchange("open")
+    _copy_or_not(place, target)
+    assert (target / _NAME).read_text() == "its own"
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_tree_that_is_given_to_a_user_leads_nowhere(
+    place: Path, outside: Path, exchange: Callable[..., None], kind: str
+) -> None:
+    """``--mount chown``, podman's ``:U``, of a directory that others have as well."""
+    target = outside / ("inner" if kind == "file" else "")
+    (place / "elsewhere").symlink_to(target)
+    _make(place / _NAME, kind)
+    exchange("open", by=lambda path: path.symlink_to(target))
+    with owned(os.open(place, os.O_RDONLY | os.O_DIRECTORY)) as top, suppress(OSError):
+        chown_tree(top, 7, 8)
+    for name in ("", "aside", "elsewhere"):
+        status = (place / name).lstat()
+        assert (status.st_uid, status.st_gid) == (7, 8)
+
+
 @pytest.mark.parametrize("owner", [0, 33])
 def test_a_device_node(place: Path, exchange: Callable[..., None], owner: int) -> None:
     """``--device /dev/zero:/volume/name`` where a neighbour has the volume too."""
@@ -303,9 +439,14 @@ def test_nodes_have_their_mode_whatever_the_umask(place: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [beneath.make_directories, beneath.make_file])
-@pytest.mark.parametrize("by", ["symlink", "fifo", "secret"])
+@pytest.mark.parametrize("by", ["symlink", "dangling", "fifo", "secret"])
 def test_a_mount_point(
-    place: Path, monkeypatch: pytest.MonkeyPatch, victim: Path, make: Callable[..., int], by: str
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    victim: Path,
+    outside: Path,
+    make: Callable[..., int],
+    by: str,
 ) -> None:
     """A neighbour puts something in the way, right before the name is made or right after."""
     secret = place / "secret"
@@ -326,7 +467,11 @@ def test_a_mount_point(
                 if moment == "after":
                     os.rename(place / _NAME, place / "aside")
                 if by == "symlink":
-                    (place / _NAME).symlink_to(victim)
+                    (place / _NAME).symlink_to(
+                        outside if make is beneath.make_directories else victim
+                    )
+                elif by == "dangling":
+                    (place / _NAME).symlink_to(outside / "new")
                 elif by == "fifo":
                     os.mkfifo(place / _NAME)
                 else:
@@ -335,7 +480,9 @@ def test_a_mount_point(
 
         monkeypatch.setattr(os, call, wrapped)
         with owned(os.open(place, _PATH)) as root, ExitStack() as held, suppress(OSError):
-            held.callback(os.close, make(root, f"/{_NAME}"))
+            made = make(root, f"/{_NAME}")
+            held.callback(os.close, made)
+            assert Path(os.readlink(contested.path(made)).decode()).parent == place
         monkeypatch.undo()
         if by == "secret":
             assert stat.S_IMODE((place / _NAME).stat().st_mode) == 0o700
@@ -415,13 +562,37 @@ def test_a_regular_member_is_made_anew(place: Path, victim: Path) -> None:
     assert not (place / _NAME).is_symlink()
 
 
-def test_an_unremovable_file_is_no_fifo_by_then(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_directory_that_is_emptied_is_no_way_to_another(
+    place: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flag is taken off the file that cannot be removed, not off what its name means next."""
+    (place / _NAME).mkdir()
+    (place / _NAME / "file").touch()
+    original = os.rmdir
+
+    def rmdir(path: str, *, dir_fd: int | None = None) -> None:
+        try:
+            original(path, dir_fd=dir_fd)
+        except OSError:
+            if not (place / "aside").exists():
+                (place / _NAME).rename(place / "aside")
+                (place / _NAME).symlink_to(outside)
+            raise
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    with suppress(OSError):
+        remove_tree(str(place))
+    assert (place / "aside").exists()
+
+
+@pytest.mark.parametrize("by", ["fifo", "symlink"])
+def test_a_flag_is_taken_off_what_cannot_be_removed(
+    place: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Not off what its name means next."""
     (place / _NAME).write_text("x")
     original = os.unlink
     tries: list[str] = []
+    flags: list[tuple[int, int]] = []
 
     def unlink(name: str, *, dir_fd: int) -> None:
         tries.append(name)
@@ -431,13 +602,26 @@ def test_an_unremovable_file_is_no_fifo_by_then(
 
     def fstat(descriptor: int) -> os.stat_result:
         status = real(descriptor)
-        if tries and stat.S_ISREG(status.st_mode) and (place / _NAME).is_file():
+        if len(tries) == 1 and stat.S_ISREG(status.st_mode):
+            tries.append("exchanged")
             (place / _NAME).rename(place / "aside")
-            os.mkfifo(place / _NAME)
+            if by == "fifo":
+                os.mkfifo(place / _NAME)
+            else:
+                (place / _NAME).symlink_to(victim)
         return status
+
+    def change(descriptor: int, **_: int) -> None:
+        status = os.stat(descriptor)
+        flags.append((status.st_dev, status.st_ino))
 
     real = os.fstat
     monkeypatch.setattr(os, "unlink", unlink)
     monkeypatch.setattr(os, "fstat", fstat)
+    monkeypatch.setattr(inodeflags, "change", change)
+    file = (place / _NAME).stat()
     remove_tree(str(place))
     assert not place.exists()
+    assert (file.st_dev, file.st_ino) in flags
+    outside = victim.stat()
+    assert (outside.st_dev, outside.st_ino) not in flags
