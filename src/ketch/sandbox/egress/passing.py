@@ -1,5 +1,6 @@
 """Passing on what two ends of a connection say, until both have ended, or nobody says anything."""
 
+import errno
 import os
 import select
 import socket
@@ -27,6 +28,15 @@ class End(Protocol):
     def recv(self, size: int, /) -> bytes: ...  # noqa: D102
     def send(self, data: bytes | memoryview, /) -> int: ...  # noqa: D102
     def shutdown(self, how: int, /) -> None: ...  # noqa: D102
+
+
+def _end(target: End) -> None:
+    """Tell a socket's other end that nothing more comes; it may have gone, as all may have said."""
+    try:
+        target.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
 
 
 class Direction(Protocol):
@@ -80,7 +90,7 @@ class Spliced:
                     )
                     self._held -= passed
                 else:
-                    self._target.shutdown(socket.SHUT_WR)
+                    _end(self._target)
                     self.is_over = True
                     break
                 self.count += passed
@@ -159,7 +169,7 @@ class Read:
                     self.count += passed
                     budget -= passed
                 elif self._at_end:
-                    self._target.shutdown(socket.SHUT_WR)
+                    _end(self._target)
                     self.is_over = True
         except BlockingIOError:
             return False
