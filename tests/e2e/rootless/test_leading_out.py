@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -102,22 +103,62 @@ def test_host_gateway_is_the_machine(user: User) -> None:
         assert user.ketch.ok(*words, talk, str(port)) == "6 bytes"
 
 
-def test_slirp4netns_leads_out_where_pasta_is_not_installed(user: User) -> None:
-    paths = [shutil.which(name) for name in ("pasta", "slirp4netns")]
-    if not all(paths):
+@pytest.mark.parametrize(("hidden", "left"), [("pasta", "slirp4netns"), ("slirp4netns", "pasta")])
+def test_either_leads_out_where_the_other_is_not_installed(
+    user: User, hidden: str, left: str
+) -> None:
+    paths = {name: shutil.which(name) for name in (hidden, left)}
+    if not all(paths.values()):
         pytest.skip("pasta and slirp4netns are not both installed")
     address = _own_address(socket.AF_INET, "192.0.2.1")
     inside = ["nsenter", f"--target={user.mounts}", "--mount"]
     user.end()  # the next command's namespaces lack what is hidden now
-    subprocess.run([*inside, "mount", "--bind", "/dev/null", str(paths[0])], check=True)
+    subprocess.run([*inside, "mount", "--bind", "/dev/null", str(paths[hidden])], check=True)
     try:
         with _serving(socket.AF_INET) as port:
             told = user.ketch("run", "--rm", "busybox", "sh", "-c", _TALK, address, str(port))
         assert (told.out, told.err) == ("6 bytes\n", ""), str(told)
-        assert "slirp4netns" in _leading(user).values()
+        assert set(_leading(user).values()) == {"ketch-uplink", left}
+        checked = user.ketch("system", "check").out
+        assert any(hidden in line and "not installed" in line for line in checked.splitlines())
     finally:
         user.end()
-        subprocess.run([*inside, "umount", str(paths[0])], check=True)
+        subprocess.run([*inside, "umount", str(paths[hidden])], check=True)
+
+
+def test_one_who_reads_slowly_gets_it_all_and_in_time(user: User) -> None:
+    """slirp4netns keeps what the reader is too slow for; pasta drops it, and waits each time."""
+    if not shutil.which("slirp4netns"):
+        pytest.skip("without slirp4netns it is pasta that leads out")
+    address, size = _own_address(socket.AF_INET, "192.0.2.1"), 48 << 20
+    user.ketch.ok("run", "-d", "--name", "sender", "busybox", "sleep", "1000")
+    pid = user.ketch.ok("inspect", "-f", "{{.State.Pid}}", "sender")
+    # As fast as it goes, by the machine's own program in the container's network.
+    send = (
+        "import socket, sys; far = (sys.argv[1], int(sys.argv[2]));"
+        f"socket.create_connection(far).sendall(bytes({size}))"
+    )
+    with socket.create_server((address, 0)) as server:
+        far = (address, str(server.getsockname()[1]))
+        sending = subprocess.Popen(
+            ["nsenter", f"--net=/proc/{pid}/ns/net", sys.executable, "-c", send, *far]
+        )
+        try:
+            server.settimeout(60)
+            reading, _ = server.accept()
+            with reading:
+                reading.settimeout(30)
+                count, began = 0, time.monotonic()
+                while count < size and (piece := reading.recv(1 << 18)):
+                    count += len(piece)
+                    time.sleep(0.003)
+                took = time.monotonic() - began
+        finally:
+            sending.kill()
+            sending.wait()
+            user.ketch.ok("rm", "-f", "sender")
+    assert count == size
+    assert took < 10
 
 
 def test_what_listens_on_the_machines_loopback_is_not_reached(user: User) -> None:
@@ -211,7 +252,8 @@ def test_it_begins_with_the_first_that_needs_it_and_ends_with_the_last(user: Use
     assert not any(name in {"pasta", "slirp4netns"} for name in _leading(user).values())
     ketch.ok("run", "-d", "--name", "first", "busybox", "sleep", "1000")
     ketch.ok("run", "-d", "--name", "second", "busybox", "sleep", "1000")
-    assert len(_leading(user)) == 2  # the program, and who has started it
+    leading = list(_leading(user).values())
+    assert len(leading) == len(set(leading)) > 1  # who has started them, and one or two programs
     ketch.ok("rm", "-f", "first", "second")
     _await(lambda: not _leading(user))
 

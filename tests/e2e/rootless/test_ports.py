@@ -229,6 +229,7 @@ def test_a_port_is_free_again_when_its_container_has_ended(user: User) -> None:
         user.ketch.ok(*words)
         await_true(lambda: says_again("127.0.0.1", port))
         user.ketch.ok("restart", "-t", "0", "again")
+        await_true(lambda: says_again("127.0.0.1", port))
         # By this the machine's end is closed first, and so in TIME_WAIT.
         with socket.create_connection(("127.0.0.1", port), 5):
             user.ketch.ok("kill", "again")

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 
 from ketch.network.uplink import programs
-from ketch.network.uplink.programs import PASTA, SLIRP
+from ketch.network.uplink.programs import PASTA, SLIRP, Program
 
 
 def pasta(*versions: int) -> list[str]:
@@ -50,6 +50,41 @@ def test_slirp_is_shut_in_and_leads_to_no_loopback() -> None:
     assert after(words, "--cidr") == ["192.0.0.0/24"]
     assert words[-4:] == ["--netns-type", "path", "/run/net", programs.LINK]
     assert "--enable-ipv6" not in words
+
+
+FOUR, SIX, BOTH = frozenset({4}), frozenset({6}), frozenset({4, 6})
+
+
+@pytest.mark.parametrize(
+    ("installed", "versions", "ways"),
+    [
+        ([], BOTH, []),
+        ([PASTA], BOTH, [[(PASTA, BOTH)]]),
+        ([PASTA], SIX, [[(PASTA, SIX)]]),
+        ([SLIRP], BOTH, [[(SLIRP, FOUR)]]),
+        ([SLIRP], SIX, []),
+        ([PASTA, SLIRP], FOUR, [[(SLIRP, FOUR)], [(PASTA, FOUR)]]),
+        ([PASTA, SLIRP], SIX, [[(PASTA, SIX)]]),
+        (
+            [PASTA, SLIRP], BOTH,
+            [[(SLIRP, FOUR), (PASTA, SIX)], [(SLIRP, FOUR)], [(PASTA, BOTH)]],
+        ),
+    ],
+)  # fmt: skip
+def test_each_version_is_spoken_by_the_better_one(
+    installed: list[Program], versions: frozenset[int], ways: object
+) -> None:
+    """And each alone follows, in case the other does not start."""
+    assert programs.ways(installed, versions) == ways
+
+
+def test_two_that_lead_out_together_have_links_of_their_own() -> None:
+    way = programs.ways([PASTA, SLIRP], BOTH)[0]
+    links = [programs.link(program, way) for program, _ in way]
+    assert sorted(links) == sorted(programs.LINKS)
+    assert programs.link(PASTA, [(PASTA, BOTH)]) == programs.LINK
+    told = programs.words(PASTA, "/p", "/run/net", (6,), "/state", links[1])
+    assert after(told, "--ns-ifname") == [links[1]]
 
 
 def test_the_addresses_are_nobodys() -> None:

@@ -19,7 +19,8 @@ from ketch.images import drivers, fuse_overlay
 from ketch.linux import filesystems, mount, namespaces, nftables, restrictions, tun
 from ketch.linux.scopes import owned
 from ketch.network.uplink import uplink
-from ketch.network.uplink.programs import PROGRAMS
+from ketch.network.uplink.programs import PASTA, PROGRAMS, SLIRP
+from ketch.network.uplink.programs import ways as ways_of
 from ketch.runtime import mappings
 from ketch.runtime.mounts import UNHIDDEN
 
@@ -252,23 +253,31 @@ def _packet_filter(settings: "Settings") -> Offer:
     return Offer("packet filter", YES, "nf_tables, nft")
 
 
+_LACKING = {
+    PASTA: "which knows IPv4 alone",
+    SLIRP: "which may stall or reset streams to who reads slowly",
+}
+
+
 def _way_out() -> "Iterator[Offer]":
     """What leads out of the user's network: see ``ketch.network.uplink``."""
-    paths = {program: uplink.which(program.name) for program in PROGRAMS}
+    paths = {program: path for program in PROGRAMS if (path := uplink.which(program.name))}
     error = uplink.none_installed()
-    used = next((program for program, path in paths.items() if path), None)
-    for program, path in paths.items():
-        if path:
-            yield Offer(program.name, YES, path)
-        elif used is None:
+    ways = ways_of(paths, uplink.reachable())
+    used = dict(ways[0]) if ways else {}
+    names = " and ".join(program.name for program in used)
+    for program in PROGRAMS:
+        if program in used:
+            told = ", ".join(f"IPv{version}" for version in sorted(used[program]))
+            yield Offer(program.name, YES, f"{paths[program]}: {told}")
+        elif program in paths:
+            yield Offer(program.name, UNNEEDED, f"{names} is there" if names else "")
+        elif not used:
             yield Offer(program.name, NO, error.message, error.hint)
-        elif used is PROGRAMS[0]:
-            yield Offer(program.name, UNNEEDED, f"{used.name} is there")
         else:
-            yield Offer(
-                program.name, INSTEAD, f"not installed: {used.name}, which knows IPv4 alone",
-                f"install the package {program.package}",
-            )  # fmt: skip
+            lacks = _LACKING[program]
+            yield Offer(program.name, INSTEAD, f"not installed: {names}, {lacks}",
+                        f"install the package {program.package}")  # fmt: skip
     try:
         tun.check()
     except UnavailableError as error:

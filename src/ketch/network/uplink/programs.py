@@ -10,9 +10,11 @@ from ipaddress import ip_address, ip_interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 LINK = "uplink"
+LINK_BESIDE = "uplink6"  # pasta's, where slirp4netns has the other
+LINKS = (LINK, LINK_BESIDE)
 # As large as a packet can be; the fewer there are, the more both programs get through.
 MTU_BYTES = 65520
 
@@ -44,14 +46,55 @@ class Program:
         self.versions = frozenset(versions)
 
 
-# The better one first.
 PASTA = Program("pasta", "passt", (4, 6))
 SLIRP = Program("slirp4netns", "slirp4netns", (4,))
-PROGRAMS = (PASTA, SLIRP)
+PROGRAMS = (SLIRP, PASTA)
+"""The better one first, where both can speak for an IP version. What a burst has more of than the
+machine's socket takes pasta drops without a word: the sender is silent until a timer has run out,
+200 ms, and again, and pasta of 2023 resets connections to who reads slowly. slirp4netns keeps it.
+"""
+
+
+def ways(
+    installed: "Collection[Program]", versions: "Collection[int]"
+) -> "list[list[tuple[Program, frozenset[int]]]]":
+    """What can lead out, the best first.
+
+    Args:
+        installed: the programs that are there.
+        versions: the IP versions in which the machine reaches others.
+
+    Returns:
+        Each way: programs, and the versions that each speaks for there.
+    """
+    found = []
+    left = frozenset(versions)
+    each = []
+    for program in PROGRAMS:
+        if program in installed and left & program.versions:
+            each.append((program, left & program.versions))
+            left -= program.versions
+    if each:
+        found.append(each)
+    for program in PROGRAMS:
+        alone = [(program, frozenset(versions) & program.versions)]
+        if program in installed and alone[0][1] and alone not in found:
+            found.append(alone)
+    return found
+
+
+def link(program: Program, way: "Sequence[tuple[Program, frozenset[int]]]") -> str:
+    """The link that a program makes, where it leads out with those of its way."""
+    return LINK if program is way[0][0] else LINK_BESIDE
 
 
 def words(
-    program: Program, path: str, network: str, versions: "Collection[int]", directory: str
+    program: Program,
+    path: str,
+    network: str,
+    versions: "Collection[int]",
+    directory: str,
+    link: str = LINK,
 ) -> list[str]:
     """The words that start a program, which stays in the foreground.
 
@@ -59,15 +102,18 @@ def words(
         program: which.
         path: where it is.
         network: a path to the network namespace, which belongs to the caller's user namespace.
-        versions: the IP versions in which the machine reaches others; 4, 6, or both.
+        versions: the IP versions that it is to speak for; 4, 6, or both.
         directory: where it may write a log.
+        link: what its link is called.
     """
     if program is SLIRP:
-        return _slirp(path, network)
-    return _pasta(path, network, versions, directory)
+        return _slirp(path, network, link)
+    return _pasta(path, network, versions, directory, link)
 
 
-def _pasta(path: str, network: str, versions: "Collection[int]", directory: str) -> list[str]:
+def _pasta(
+    path: str, network: str, versions: "Collection[int]", directory: str, link: str
+) -> list[str]:
     """Nothing of the machine's leads in by it: published ports are the relay's.
 
     What it is not told to leave alone it would forward by itself (``-t auto``), and the machine's
@@ -75,7 +121,7 @@ def _pasta(path: str, network: str, versions: "Collection[int]", directory: str)
     """
     found = [
         path, "--foreground", "--netns", network, "--netns-only", "--no-netns-quit",
-        "--config-net", "--ns-ifname", LINK, "--mtu", str(MTU_BYTES),
+        "--config-net", "--ns-ifname", link, "--mtu", str(MTU_BYTES),
         "--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none",
         "--no-map-gw", "--no-dhcp", "--no-dhcpv6", "--no-ra",
         "--log-file", f"{directory}/log", "--log-size", str(_LOG_BYTES),
@@ -94,7 +140,7 @@ def _pasta(path: str, network: str, versions: "Collection[int]", directory: str)
     return found
 
 
-def _slirp(path: str, network: str) -> list[str]:
+def _slirp(path: str, network: str, link: str) -> list[str]:
     """It gives the namespace IPv4 alone.
 
     Its IPv6 has one prefix for everybody, ``fd00::/64``, which is some machines' own, and the
@@ -103,7 +149,7 @@ def _slirp(path: str, network: str) -> list[str]:
     return [
         path, "--configure", "--mtu", str(MTU_BYTES), "--cidr", str(ADDRESS.network),
         "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
-        "--netns-type", "path", network, LINK,
+        "--netns-type", "path", network, link,
     ]  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class Service:
         self._published: set[int] = set()  # those who have published ports
         self._private = Private(directory)
         self._relay: _socket.socket | None = None
-        self._uplink: uplink.Uplink | None = None
+        self._uplink: uplink.Way | None = None
         self._problem: UnavailableError | None = None
         self._tried_at = 0.0
         self._poll = select.poll()

@@ -1,4 +1,4 @@
-"""The way out of a user's network: a program that is started, waited for, known to have ended.
+"""The way out of a user's network: programs that are started, waited for, known to have ended.
 
 It ends with whoever has started it, whatever ends that (PR_SET_PDEATHSIG).
 """
@@ -18,7 +18,7 @@ from ketch.network.uplink.programs import PASTA, PROGRAMS, Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -30,7 +30,7 @@ _ENDED = "it has ended"
 
 
 class Uplink:
-    """A way out that works as long as its process lives, which is a child of the caller's.
+    """One of those programs, which works as long as its process lives, a child of the caller's.
 
     Attributes:
         name: ``pasta`` or ``slirp4netns``.
@@ -56,7 +56,32 @@ class Uplink:
                 os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
 
 
-def start(network: str, directory: str) -> Uplink:
+class Way:
+    """Those that lead out together: it works as long as all of them do."""
+
+    __slots__ = ("_any", "_uplinks")
+
+    def __init__(self) -> None:
+        self._any = select.epoll()
+        self._uplinks: list[Uplink] = []
+
+    def add(self, uplink: Uplink) -> None:
+        """Have another one be part of it."""
+        self._uplinks.append(uplink)
+        self._any.register(uplink, select.POLLIN)
+
+    def fileno(self) -> int:
+        """A descriptor that can be read from when one of them has ended."""
+        return self._any.fileno()
+
+    def close(self) -> None:
+        """End them."""
+        self._any.close()
+        for uplink in self._uplinks:
+            uplink.close()
+
+
+def start(network: str, directory: str) -> Way:
     """Give a network namespace its way out.
 
     Args:
@@ -69,14 +94,13 @@ def start(network: str, directory: str) -> Uplink:
     """
     tun.check()
     versions = reachable()
+    paths = {program: path for program in PROGRAMS if (path := which(program.name))}
     problem = none_installed()
-    for program in PROGRAMS:
-        path = which(program.name)
-        if path and versions & program.versions:
-            try:
-                return _start(program, path, network, versions, directory)
-            except UnavailableError as error:
-                problem = error
+    for way in programs.ways(paths, versions):
+        try:
+            return _start(way, paths, network, directory)
+        except UnavailableError as error:
+            problem = error
     raise problem
 
 
@@ -119,35 +143,57 @@ def which(name: str) -> str:
 
 
 def _start(
-    program: Program, path: str, network: str, versions: "Collection[int]", directory: str
-) -> Uplink:
-    # That of a process that was killed a moment ago ends with it, but not at once.
-    if not apart(lambda: _await_none(network)):
-        raise UnavailableError(f"another program has the link {programs.LINK} in {network}")
-    words = programs.words(program, path, network, versions, directory)
+    way: "Sequence[tuple[Program, frozenset[int]]]",
+    paths: "Mapping[Program, str]",
+    network: str,
+    directory: str,
+) -> Way:
+    # Those of a process that was killed a moment ago end with it, but not at once.
+    if found := apart(lambda: _await_none(network)):
+        raise UnavailableError(f"another program has the link {found} in {network}")
     with suppress(FileNotFoundError):
         os.unlink(f"{directory}/log")
+    begun = Way()
+    try:
+        # All begin at once: they take their time.
+        awaited = []
+        for program, versions in way:
+            link = programs.link(program, way)
+            words = programs.words(program, paths[program], network, versions, directory, link)
+            uplink = _run(program.name, words, directory)
+            begun.add(uplink)
+            awaited.append((uplink, link, len(versions)))
+        for uplink, link, count in awaited:
+            _expect(uplink, network, link, count, directory)
+    except BaseException:
+        begun.close()
+        raise
+    return begun
+
+
+def _run(name: str, words: list[str], directory: str) -> Uplink:
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-    with owned(os.open(f"{directory}/said", flags, 0o600)) as said:
+    with owned(os.open(f"{directory}/{name}.said", flags, 0o600)) as said:
         pid = os.fork()
         if pid == 0:
             become(words, said)
-        uplink = Uplink(program.name, process.pidfd_open(pid))
-        try:
-            wanted = len(program.versions & set(versions))
-            why = apart(lambda: _await(uplink, network, wanted))
-            if not why:
-                return uplink
-        except BaseException:
-            uplink.close()
-            raise
-        uplink.close()
-        text = os.pread(said, _SAID_BYTES_MAX, 0).decode("utf-8", "replace")
-    with suppress(FileNotFoundError), open(f"{directory}/log", errors="replace") as log:
-        text += log.read(_SAID_BYTES_MAX)
+    return Uplink(name, process.pidfd_open(pid))
+
+
+def _expect(uplink: Uplink, network: str, link: str, count: int, directory: str) -> None:
+    """Wait until one of them leads out by so many IP versions."""
+    why = apart(lambda: _await(uplink, network, link, count))
+    if not why:
+        return
+    text = ""
+    for said in (f"{uplink.name}.said", *(("log",) if uplink.name == PASTA.name else ())):
+        with suppress(FileNotFoundError), open(f"{directory}/{said}", errors="replace") as file:
+            text += file.read(_SAID_BYTES_MAX)
     if why == _ENDED:
         why = programs.reason(text)
-    raise UnavailableError(f"{program.name} does not start: {why}", f"{directory}/said tells more")
+    raise UnavailableError(
+        f"{uplink.name} does not start: {why}", f"{directory}/{uplink.name}.said tells more"
+    )
 
 
 def become(
@@ -183,7 +229,7 @@ def become(
         os._exit(127)
 
 
-def _await(uplink: Uplink, network: str, versions: int) -> str:
+def _await(uplink: Uplink, network: str, name: str, versions: int) -> str:
     """Wait until a namespace has its default routes, in a thread that ends with that.
 
     Returns:
@@ -193,7 +239,7 @@ def _await(uplink: Uplink, network: str, versions: int) -> str:
     _enter(network)
     with rtnetlink.Socket() as inside:
         while not select.select((uplink,), (), (), _LOOK_SECONDS)[0]:
-            link = inside.link(programs.LINK)
+            link = inside.link(name)
             index = 0 if link is None else link.index
             ways = {
                 route.destination.version
@@ -207,16 +253,21 @@ def _await(uplink: Uplink, network: str, versions: int) -> str:
     return _ENDED
 
 
-def _await_none(network: str) -> bool:
-    """Wait for a namespace to be without a way out, in a thread that ends with that."""
+def _await_none(network: str) -> str:
+    """Wait for a namespace to be without a way out, in a thread that ends with that.
+
+    Returns:
+        Empty, or the link that stays.
+    """
     deadline = time.monotonic() + _END_SECONDS
     _enter(network)
     with rtnetlink.Socket() as inside:
-        while inside.link(programs.LINK) is not None:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_LOOK_SECONDS)
-    return True
+        for link in programs.LINKS:
+            while inside.link(link) is not None:
+                if time.monotonic() > deadline:
+                    return link
+                time.sleep(_LOOK_SECONDS)
+    return ""
 
 
 def _enter(network: str) -> None:
