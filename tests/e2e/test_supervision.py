@@ -468,7 +468,7 @@ def test_a_reboot(ketch: Engine, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.ketch_only("what it costs")
-@pytest.mark.parametrize(("script", "limit_kb"), [("", 1000), ("echo up; ", 1800)])
+@pytest.mark.parametrize(("script", "limit_kb"), [("", 800), ("echo up; ", 1400)])
 def test_an_idle_container_costs_little(ketch: Engine, script: str, limit_kb: int) -> None:
     """Private memory of all of ketch's processes for one more container."""
     names = [f"idle{number}" for number in range(4)]
@@ -476,11 +476,12 @@ def test_an_idle_container_costs_little(ketch: Engine, script: str, limit_kb: in
         ketch.ok("run", "-d", "--name", name, "busybox", "sh", "-c", f"{script}exec sleep 60")
         until(lambda name=name: bool(ketch.ok("logs", name)) == bool(script))  # type: ignore[misc]
     monitor = monitor_of(ketch, names[1])
-    private_kb = {process: _private_kb(process) for process in [monitor, *scribes(monitor)]}
+    found = [monitor, *scribes(monitor)]
+    assert len(found) == 1 + bool(script)
+    assert _private_kb(monitor) <= 800
+    # A scribe gives back what it can once its program has been silent for a second.
+    until(lambda: sum(map(_private_kb, found)) <= limit_kb)
     ketch.ok("rm", "-f", *names)
-    assert len(private_kb) == 1 + bool(script)
-    assert private_kb[monitor] <= 1000
-    assert sum(private_kb.values()) <= limit_kb
 
 
 def monitor_of(engine: Engine, name: str) -> int:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ketch.engine.monitor.attending import Gatekeeper
     from ketch.engine.monitor.supervision import Log
     from ketch.engine.records.rows import Container
+    from ketch.linux.memory_image import Image
     from ketch.runtime.create import Container as Entered
     from ketch.spec.container import ExecConfig, Request
     from ketch.spec.runtime import Config, Process
@@ -90,8 +91,23 @@ def execute(
     return status
 
 
+def _end(fields: "Mapping[str, wire.Value]", status: int) -> None:
+    """Record what a session's program ended with."""
+    process.set_name("ketch-finisher")
+    settings = Settings.told(fields)
+    engine = Engine(settings)
+    container, session = str(fields["container"]), engine.execs.find(str(fields["session"]))
+    engine.execs.mark_ended(session, engine.containers.find(container), status)
+    path = f"{settings.runtime_directory(container)}/{launch.exec_socket(session.id)}.socket"
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def last(
-    connection: "_socket.socket", serve: "Callable[[_socket.socket, handover.Channel], None]"
+    connection: "_socket.socket",
+    serve: "Callable[[_socket.socket, handover.Channel], None]",
+    memory: "Image",
+    end: "Callable[[Mapping[str, wire.Value], int], None]" = _end,
 ) -> None:
     """Watch over a program that may last, and have all else done by processes that end.
 
@@ -100,6 +116,8 @@ def last(
     Args:
         connection: to the client; its request has not been read yet.
         serve: what is done by the process that begins it: in the end, ``begin``.
+        memory: the calling process's, as it was when it was forked.
+        end: records what the program has ended with, by what ``begin`` has told of it.
     """
     pid, channel = handover.fork(lambda channel: serve(connection, channel))
     heard = channel.hear()
@@ -126,7 +144,9 @@ def last(
     client = Client(connection)
     client.asked = client.starter = True
     identifier = str(fields["session"])
-    supervisor = Supervisor(program, streams, listener=listener, identifier=identifier)
+    supervisor = Supervisor(
+        program, streams, listener=listener, identifier=identifier, memory=memory
+    )
     takes = fields["takes"]
     assert isinstance(takes, list)
     kinds = tuple(kind for name, kind in _KINDS.items() if name in takes)
@@ -135,10 +155,11 @@ def last(
     try:
         status = supervisor.run()
     finally:
-        pid, channel = handover.fork(lambda _channel: _end(fields, status))
+        pid, channel = handover.fork(lambda _channel: end(fields, status))
         channel.hear()
         channel.close()
         os.waitpid(pid, 0)
+        os.close(program)
     client.ended(status)
     client.close()
 
@@ -173,18 +194,6 @@ def begin(engine: "Engine", session: "Exec", client: "Client", channel: handover
     except BaseException as error:
         engine.execs.mark_ended(session, container, getattr(error, "exit_status", ENGINE_FAILED))
         raise
-
-
-def _end(fields: "Mapping[str, wire.Value]", status: int) -> None:
-    """Record what a session's program ended with."""
-    process.set_name("ketch-finisher")
-    settings = Settings.told(fields)
-    engine = Engine(settings)
-    container, session = str(fields["container"]), engine.execs.find(str(fields["session"]))
-    engine.execs.mark_ended(session, engine.containers.find(container), status)
-    path = f"{settings.runtime_directory(container)}/{launch.exec_socket(session.id)}.socket"
-    with suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def start(

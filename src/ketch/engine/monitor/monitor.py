@@ -31,6 +31,7 @@ from ketch.engine.requests.client import Client
 from ketch.engine.settings import Settings
 from ketch.errors import in_words
 from ketch.linux import process
+from ketch.linux.memory_image import Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,20 +50,22 @@ _TRIES = 5  # to have a container registered, one after the other
 _PARTING_SECONDS = 2
 
 
-def serve(connection: "_socket.socket") -> None:
+def serve(connection: "_socket.socket", memory: Image | None = None) -> None:
     """Do what one client asks for.
 
     Args:
         connection: to the client; its request has not been read yet.
+        memory: the caller's, as it was when it was forked.
     """
+    memory = memory or Image()
     try:
         seen = connection.recv(_PEEK_BYTES, _socket.MSG_PEEK)
     except OSError:
         seen = b""
     if seen[8:].startswith(_STARTS):
-        Monitor().run(connection)
+        Monitor(memory).run(connection)
     elif seen[8:].startswith(_LASTING):
-        execution.last(connection, requests.serve)
+        execution.last(connection, requests.serve, memory)
     else:
         requests.serve(connection)
 
@@ -71,21 +74,24 @@ class Monitor:
     """One container's monitor, for as long as its restart policy starts the container again.
 
     Args:
+        memory: the calling process's, as it was when it was forked.
         begin: what a starter does for a client's connection.
         finish: what a finisher does.
     """
 
     __slots__ = (
         "_await_names", "_begin_with", "_clients", "_delay_ms", "_failures", "_fields",
-        "_finish_with", "_index", "_listener", "_made", "_missed", "_network", "_orphaned",
-        "_packed", "_ports", "_registering", "_started_at", "_supervisor", "_told",
+        "_finish_with", "_index", "_listener", "_made", "_memory", "_missed", "_network",
+        "_orphaned", "_packed", "_ports", "_registering", "_started_at", "_supervisor", "_told",
     )  # fmt: skip
 
     def __init__(
         self,
+        memory: Image,
         begin: "Callable[[_socket.socket, handover.Channel], None]" = requests.serve,
         finish: "Callable[..., None]" = finishing.finish,
     ) -> None:
+        self._memory = memory
         self._begin_with = begin
         self._finish_with = finish
         self._fields: Fields = {}
@@ -173,13 +179,11 @@ class Monitor:
         message, raw = self._packed
         descriptors = memoryview(raw).cast("i")
         outputs = descriptors[: message[2]]
-        poll = select.poll()
-        for descriptor in descriptors[: message[1]]:
-            poll.register(descriptor, select.POLLIN)
+        awaited = [(descriptor, select.POLLIN) for descriptor in descriptors[: message[1]]]
         if self._listener is not None:  # of the run before a restart
-            poll.register(self._listener, select.POLLIN)
+            awaited.append((self._listener.fileno(), select.POLLIN))
         while True:
-            for descriptor, events in poll.poll():
+            for descriptor, events in self._memory.wait(awaited):
                 if descriptor not in outputs or not events & select.POLLIN:
                     return
             try:
@@ -203,7 +207,7 @@ class Monitor:
         others += made.services.values()
         others += [other for other in (made.creator, made.shortage) if other is not None]
         if isinstance(made.log, json_file.Writer):
-            scribe.serve(channel, made.streams, others, made.log)
+            scribe.serve(channel, made.streams, others, made.log, self._memory)
 
     def _unpack(self) -> "_Made":
         """Unpack what the starter has made, if that has not been done yet."""
@@ -281,6 +285,7 @@ class Monitor:
             listener=self._listener,
             identifier=str(self._fields["container"]),
             once=bool(self._fields["once"]),
+            memory=self._memory,
         )
         supervisor.clients = self._clients
         if self._fields["health"]:

@@ -9,41 +9,64 @@ the real monitor, with a real log, that starter and finisher are played to.
 import _socket
 import functools
 import os
+import sys
 
 from ketch.engine.logs import json_file
-from ketch.engine.monitor import handover, scribe
+from ketch.engine.monitor import execution, handover, scribe
 from ketch.engine.monitor.monitor import Monitor
 from ketch.engine.monitor.supervision import Streams
 from ketch.engine.requests import wire
 from ketch.linux import mount, process
 from ketch.spec import log_drivers
 
-_ROUNDS = 24
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ketch.linux.memory_image import Image
+
+_ROUNDS = 10
+
+# Objects/obmalloc.c
+_STEP_BYTES, _SMALL_BYTES = 16, 512
+_POOL_BYTES, _POOL_HEAD_BYTES = 16 * 1024, 48
+_HOLES_MAX = 20_000
 
 
-def rehearse() -> None:
-    """Live a monitor's life a few times, in the process that is going to fork monitors."""
+def rehearse(memory: "Image") -> None:
+    """Live a monitor's life a few times, in the process that is going to fork monitors.
+
+    Args:
+        memory: what monitors are given; still empty.
+    """
     context = mount.fsopen("tmpfs")
     place = mount.fsmount(context)  # which nobody else sees, and which goes with its descriptor
     root = f"/proc/self/fd/{place}"
     os.makedirs(f"{root}/containers/none")
-    for number in range(_ROUNDS):
-        ours, theirs = _socket.socketpair()
-        theirs.setblocking(False)
-        begin = functools.partial(_begin, root, number % 2)
-        Monitor(begin, _finish).run(theirs)
-        ours.close()
-        _write_log(f"{root}/containers/none")
+    for _ in range(_ROUNDS):
+        for awake in (False, True):
+            begin = functools.partial(_begin, root, awake)
+            _live(lambda connection: Monitor(memory, begin, _finish).run(connection))  # noqa: B023
+            _write_log(f"{root}/containers/none", memory)
+        _live(lambda connection: execution.last(connection, _begin_lasting, memory, _end))
     os.close(place)
     os.close(context)
 
 
-def _begin(root: str, awake: int, connection: _socket.socket, channel: handover.Channel) -> None:
-    """Start a program of one word."""
+def _live(life: "Callable[[_socket.socket], None]") -> None:
+    ours, theirs = _socket.socketpair()
+    theirs.setblocking(False)
+    life(theirs)
+    ours.close()
+
+
+def _start() -> tuple[int, int]:
+    """Start a program of one word, the child of who forked the caller.
+
+    Returns:
+        Its pidfd, and where to read its output.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    listener.bind("")
-    listener.listen()
     go, going = os.pipe()
     pid, pidfd = process.clone3(process.CLONE_PARENT)
     if pid == 0:
@@ -51,6 +74,15 @@ def _begin(root: str, awake: int, connection: _socket.socket, channel: handover.
         os.read(go, 1)
         os.write(writer, b"word\n")
         os._exit(0)
+    return pidfd, reader
+
+
+def _begin(root: str, awake: bool, connection: _socket.socket, channel: handover.Channel) -> None:
+    """Start a container's program, with somebody attached to it who starts it where awake."""
+    pidfd, reader = _start()
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    listener.bind("")
+    listener.listen()
     fields: dict[str, wire.Value] = {
         "root": root, "state": "", "home": "", "container": "none", "between": 0, "cgroup": "",
         "once": False, "name": "none", "image_id": "", "image": "", "created_ns": "0",
@@ -59,20 +91,33 @@ def _begin(root: str, awake: int, connection: _socket.socket, channel: handover.
     }  # fmt: skip
     shortage = os.eventfd(0, os.EFD_CLOEXEC)
     descriptors = [reader, pidfd, connection.fileno(), listener.fileno(), shortage]
-    # Every other time the monitor is awake from the beginning.
     channel.tell(fields, descriptors, bytes((awake, len(descriptors), 1)))
     channel.hear()
-    channel.tell({"at": "started", "gives": False})
+    client = [connection.fileno()] if awake else []
+    channel.tell({"at": "started", "gives": False, "explain": False}, client)
 
 
-def _write_log(directory: str) -> None:
+def _begin_lasting(_connection: _socket.socket, channel: handover.Channel) -> None:
+    pidfd, reader = _start()
+    fields: dict[str, wire.Value] = {
+        "session": "none", "container": "none", "between": 0, "gives": False,
+        "takes": ["AttachStdout"], "descriptors": ["stdout"],
+    }  # fmt: skip
+    channel.tell(fields, [pidfd, reader])
+
+
+def _end(*_told: object) -> None:
+    """Nothing is on record."""
+
+
+def _write_log(directory: str, memory: "Image") -> None:
     """Write a word into the log, as a scribe does."""
     ours, theirs = handover.Channel.pair()
     streams = Streams.make(interactive=False, terminal=False)
     os.write(streams.given[1], b"word\n")
     streams.started(None)  # which is the end of the output
     rotation = log_drivers.rotation(log_drivers.JSON_FILE, {})
-    scribe.serve(theirs, streams, (), json_file.Writer(f"{directory}/log", rotation))
+    scribe.serve(theirs, streams, (), json_file.Writer(f"{directory}/log", rotation), memory)
     streams.close()
     ours.close()
     theirs.close()
@@ -80,3 +125,33 @@ def _write_log(directory: str) -> None:
 
 def _finish(channel: handover.Channel, *_told: object, **_named: object) -> None:
     channel.tell({"restart_ms": -1})
+
+
+def fill() -> list[object]:
+    """Fill the holes that small objects have left, so that new ones lie together.
+
+    Else each that a forked process makes would lie on another page, as it were, and have it copied.
+    """
+    kept: list[object] = []
+    for size_bytes in range(_STEP_BYTES, _SMALL_BYTES + 1, _STEP_BYTES):
+        room = (_POOL_BYTES - _POOL_HEAD_BYTES) // size_bytes
+        row: list[object] = []
+        place = together = 0
+        while together < room - 1 and len(row) < _HOLES_MAX:
+            one = _object(size_bytes)
+            together = together + 1 if id(one) == place + size_bytes else 0
+            place = id(one)
+            row.append(one)
+        # The last ones lie side by side: nothing else is left in pools that are in use.
+        del row[len(row) - together - 1 :], one
+        kept += row
+    return kept
+
+
+def _object(size_bytes: int) -> object:
+    """An object of one of the sizes that the interpreter's allocator has pools of."""
+    if size_bytes == _STEP_BYTES:
+        return object()
+    if size_bytes == 2 * _STEP_BYTES:
+        return float("1.5")
+    return bytes(size_bytes - sys.getsizeof(b"") - 1)

@@ -18,15 +18,23 @@ if TYPE_CHECKING:
     from ketch.engine.logs.json_file import Writer
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.monitor.supervision import Streams
+    from ketch.linux.memory_image import Image
 
 # Starting anew costs a few milliseconds, which is nothing once in so long a time.
-_REST_SECONDS = 10
+_REST_MS = 10_000
+_PAUSE_MS = 1000  # after which its memory is worth a look
 _CHUNK_BYTES = 64 * 1024
 _COUNTED = (1 << 32) - 1
 _HEAD = struct.Struct("!?II")
 
 
-def serve(channel: "Channel", streams: "Streams", others: "Iterable[int]", log: "Writer") -> None:
+def serve(
+    channel: "Channel",
+    streams: "Streams",
+    others: "Iterable[int]",
+    log: "Writer",
+    memory: "Image",
+) -> None:
     """Log a program's output until it is silent, or until something else is to be done.
 
     Args:
@@ -34,12 +42,14 @@ def serve(channel: "Channel", streams: "Streams", others: "Iterable[int]", log: 
         streams: the program's.
         others: descriptors that are the monitor's affair when there is something to be read.
         log: where the output goes.
+        memory: the calling process's, as it was before it was forked.
     """
     rested = True
+    awaited = [(descriptor, select.POLLIN) for descriptor in (*streams.outputs, *others)]
     poll = select.poll()
-    for descriptor in (*streams.outputs, *others):
-        poll.register(descriptor, select.POLLIN)
-    while rested and (found := poll.poll(_REST_SECONDS * 1000)):
+    for descriptor, events in awaited:
+        poll.register(descriptor, events)
+    while rested and (found := poll.poll(_PAUSE_MS) or memory.wait(awaited, _REST_MS - _PAUSE_MS)):
         rested = all(
             descriptor in streams.outputs and _copy(descriptor, streams.outputs[descriptor][1], log)
             for descriptor, _ in found

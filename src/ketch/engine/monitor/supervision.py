@@ -15,6 +15,7 @@ import time
 from ketch.engine.requests import wire
 from ketch.engine.requests.client import Client
 from ketch.linux import malloc, process, tty
+from ketch.linux.memory_image import Image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class Supervisor:
         listener: where more clients come, a listening socket that does not block, or None.
         identifier: what clients are told when they are attached.
         once: whether the program's input ends with that of the client that gives it.
+        memory: the calling process's, as it was when it was forked.
 
     Attributes:
         pidfd: descriptor of the program.
@@ -169,8 +171,9 @@ class Supervisor:
     """
 
     __slots__ = (
-        "_identifier", "_input", "_input_ended", "_listener", "_log", "_once", "_read_bytes",
-        "_rest_at", "_streams", "alarms", "clients", "on_names", "on_times", "pidfd", "watched",
+        "_identifier", "_input", "_input_ended", "_listener", "_log", "_memory", "_once",
+        "_read_bytes", "_rest_at", "_streams", "alarms", "clients", "on_names", "on_times", "pidfd",
+        "watched",
     )  # fmt: skip
 
     def __init__(
@@ -182,8 +185,10 @@ class Supervisor:
         listener: "_socket.socket | None" = None,
         identifier: str = "",
         once: bool = True,
+        memory: Image | None = None,
     ) -> None:
         self.pidfd = pidfd
+        self._memory = memory or Image()
         self._streams = streams
         self._log = log
         self._listener = listener
@@ -191,7 +196,7 @@ class Supervisor:
         self._once = once
         self._input = bytearray()
         self._input_ended = False
-        self._rest_at: float | None = None
+        self._rest_at: float | None = time.monotonic() + _REST_SECONDS
         self._read_bytes = 0  # since the last rest
         self.clients: list[Client] = []
         self.watched: dict[int, Callable[[], None]] = {}
@@ -247,24 +252,29 @@ class Supervisor:
         take holds clients up.
         """
         streams = self._streams
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        for descriptor in self.watched:
-            poll.register(descriptor, select.POLLIN)
+        awaited = {self.pidfd: select.POLLIN, **dict.fromkeys(self.watched, select.POLLIN)}
         if self._listener is not None:
-            poll.register(self._listener, select.POLLIN)
+            awaited[self._listener.fileno()] = select.POLLIN
         held_until = self._held_until()
         for descriptor in streams.outputs:
             if held_until is None:
-                poll.register(descriptor, select.POLLIN)
+                awaited[descriptor] = select.POLLIN
         for client in self.clients:
             takes = select.POLLIN if len(self._input) < _INPUT_BYTES_MAX else 0
-            poll.register(client, takes | (select.POLLOUT if client.has_output else 0))
+            awaited[client.fileno()] = takes | (select.POLLOUT if client.has_output else 0)
         if self._input and streams.input is not None:
             reads = select.POLLIN if streams.input == streams.console and held_until is None else 0
-            poll.register(streams.input, reads | select.POLLOUT)
+            awaited[streams.input] = reads | select.POLLOUT
         dues = [alarm.due for alarm in self.alarms]
-        found = poll.poll(_milliseconds_until(held_until, self._rest_at, *dues))
+        due_ms = _milliseconds_until(held_until, self._rest_at, *dues)
+        if self._rest_at is None:
+            found = self._memory.wait(awaited.items(), due_ms)
+            self._rest_at = time.monotonic() + _REST_SECONDS
+        else:
+            poll = select.poll()
+            for descriptor, events in awaited.items():
+                poll.register(descriptor, events)
+            found = poll.poll(due_ms)
         if not found and self._rest_at is not None and time.monotonic() >= self._rest_at:
             self._rest()
         for alarm in self.alarms:
@@ -273,7 +283,7 @@ class Supervisor:
         return found
 
     def _rest(self) -> None:
-        """Tidy up once the program has been silent for a while."""
+        """Tidy up once nothing has happened for a while, or the program has been silent."""
         sent = self._log is None or self._log.flush()
         self._rest_at = None if sent else time.monotonic() + _REST_SECONDS
         if self._read_bytes > _MUCH_BYTES:

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from ketch.engine.requests import launch
 from ketch.errors import ENGINE_FAILED, PermissionDeniedError, UnavailableError, in_words
-from ketch.linux import filesystems, inotify, libc, malloc, mount, process, signals
+from ketch.linux import filesystems, inotify, libc, malloc, memory_image, mount, process, signals
 
 IDLE_SECONDS = 60
 _REFUSAL_MS = 500
@@ -36,7 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Serve = Callable[[_socket.socket], None]
+    Serve = Callable[[_socket.socket, memory_image.Image], None]
 
 
 def main() -> None:
@@ -84,18 +84,27 @@ def main() -> None:
     # Not after the rehearsal: collecting empties the lists of free objects that it has filled.
     gc.collect()
     gc.disable()
-    rehearsal.rehearse()
+    memory = memory_image.Image()
+    memory.load()
+    rehearsal.rehearse(memory)
+    filling = rehearsal.fill()
     gc.freeze()
     gc.enable()
     # A start makes little garbage, and looking for it would only touch pages.
     gc.set_threshold(100_000)
-    if serve_until_idle(socket, f"{state}/{name}.socket", monitor.serve, IDLE_SECONDS) == "changed":
+    path = f"{state}/{name}.socket"
+    if serve_until_idle(socket, path, monitor.serve, IDLE_SECONDS, memory) == "changed":
         os.set_inheritable(launch.SOCKET, True)
         _seal(state, name)
+    del filling
 
 
 def serve_until_idle(
-    listener: _socket.socket, path: str, serve: "Serve", idle_seconds: float
+    listener: _socket.socket,
+    path: str,
+    serve: "Serve",
+    idle_seconds: float,
+    memory: memory_image.Image,
 ) -> str:
     """Fork a process for each caller until none has come for a while, or ketch has changed.
 
@@ -104,6 +113,7 @@ def serve_until_idle(
         path: where it is bound; unlinked at the end, unless something else stands there.
         serve: what a forked process does with its connection; it ends when this returns.
         idle_seconds: how long to wait for a caller.
+        memory: what to take an image of the caller's memory for, which forked processes are given.
 
     Returns:
         ``idle``, or ``changed`` when the loaded code is no longer what is installed: then callers
@@ -121,17 +131,19 @@ def serve_until_idle(
         if callers in ready:
             if code.has_changed():
                 return "changed"
-            _fork_for(listener, code, serve)
+            _fork_for(listener, code, serve, memory)
     # First nobody new can come, then those who came in the meantime are served.
     if place == launch.place(path):
         with suppress(FileNotFoundError):
             os.unlink(path)
     while select.select((listener,), (), (), _LATECOMER_SECONDS)[0]:
-        _fork_for(listener, code, serve)
+        _fork_for(listener, code, serve, memory)
     return "idle"
 
 
-def _fork_for(listener: _socket.socket, code: "_Code", serve: "Serve") -> None:
+def _fork_for(
+    listener: _socket.socket, code: "_Code", serve: "Serve", memory: memory_image.Image
+) -> None:
     """Fork a monitor that serves the next caller, if it is of the same user."""
     try:
         descriptor, _ = listener._accept()  # type: ignore[attr-defined]
@@ -140,9 +152,11 @@ def _fork_for(listener: _socket.socket, code: "_Code", serve: "Serve") -> None:
     connection = _socket.socket(fileno=descriptor)
     try:
         _pid, user, _group = process.peer(connection)
-        if user == os.getuid() and os.fork() == 0:
-            code.close()
-            _become_monitor(connection, listener, serve)
+        if user == os.getuid():
+            memory.take()
+            if os.fork() == 0:
+                code.close()
+                _become_monitor(connection, listener, serve, memory)
     except OSError as error:
         from ketch.engine.requests.client import Client  # noqa: PLC0415 - loaded; a cycle at the top
 
@@ -151,7 +165,12 @@ def _fork_for(listener: _socket.socket, code: "_Code", serve: "Serve") -> None:
         connection.close()
 
 
-def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve: "Serve") -> None:
+def _become_monitor(
+    connection: _socket.socket,
+    listener: _socket.socket,
+    serve: "Serve",
+    memory: memory_image.Image,
+) -> None:
     # By the barest means: each object that is used here is a page of memory of the monitor's own.
     try:
         os.setsid()  # or whoever kills the zygote's group kills every container
@@ -161,7 +180,7 @@ def _become_monitor(connection: _socket.socket, listener: _socket.socket, serve:
         os.write(name, b"ketch-monitor")
         os.close(name)
         connection.setblocking(True)
-        serve(connection)
+        serve(connection, memory)
     except BaseException:  # noqa: BLE001 - no way back into the zygote's loop
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()

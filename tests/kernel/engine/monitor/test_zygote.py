@@ -20,6 +20,7 @@ import pytest
 from ketch.engine.monitor import zygote
 from ketch.engine.requests import launch, wire
 from ketch.engine.settings import Settings
+from ketch.linux.memory_image import Image
 
 pytestmark = pytest.mark.root
 
@@ -327,7 +328,7 @@ def loop(path: pathlib.Path, serve: Callable[..., None], idle_seconds: float) ->
         status = 1
         with contextlib.suppress(BaseException):
             status = {"idle": 0, "changed": 2}[
-                zygote.serve_until_idle(listener, str(path), serve, idle_seconds)
+                zygote.serve_until_idle(listener, str(path), serve, idle_seconds, Image())
             ]
         os._exit(status)
     listener.close()
@@ -339,7 +340,7 @@ def loop(path: pathlib.Path, serve: Callable[..., None], idle_seconds: float) ->
             os.waitpid(pid, 0)
 
 
-def echo(connection: socket.socket) -> None:
+def echo(connection: socket.socket, _memory: Image) -> None:
     connection.send(b"%d" % os.getpid())
 
 
@@ -387,7 +388,7 @@ def test_no_caller_is_lost_when_it_leaves(tmp_path: pathlib.Path) -> None:
 def test_monitors_are_of_another_session_and_default_signals(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "z.socket"
 
-    def report(connection: socket.socket) -> None:
+    def report(connection: socket.socket, _memory: Image) -> None:
         alone_ = os.getsid(0) == os.getpid()
         children = signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
         connection.send(b"%d %d %d" % (alone_, children, connection.getblocking()))
@@ -417,7 +418,7 @@ def test_another_users_call_is_refused(tmp_path: pathlib.Path) -> None:
 def test_a_failing_monitor_harms_nobody_else(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "z.socket"
 
-    def fail(connection: socket.socket) -> None:
+    def fail(connection: socket.socket, _memory: Image) -> None:
         if connection.recv(1) == b"x":
             os.close(2)
             raise SystemExit

@@ -11,6 +11,7 @@ from ketch.engine.logs import json_file
 from ketch.engine.monitor import scribe
 from ketch.engine.monitor.handover import Channel
 from ketch.engine.monitor.supervision import Streams
+from ketch.linux.memory_image import Image
 from ketch.spec import log_drivers
 
 
@@ -27,7 +28,8 @@ def pipes() -> Iterator[tuple[Streams, list[int]]]:
 
 @pytest.fixture(autouse=True)
 def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scribe, "_REST_SECONDS", 0.05)
+    monkeypatch.setattr(scribe, "_PAUSE_MS", 20)
+    monkeypatch.setattr(scribe, "_REST_MS", 50)
 
 
 def _serve(streams: Streams, path: pathlib.Path, others: list[int], begun: bytes = b"") -> bytes:
@@ -36,7 +38,7 @@ def _serve(streams: Streams, path: pathlib.Path, others: list[int], begun: bytes
     if begun:
         log.resume(*scribe.begun(begun))
     ours, theirs = Channel.pair()
-    scribe.serve(theirs, streams, others, log)
+    scribe.serve(theirs, streams, others, log, Image())
     told, _ = ours.take()
     ours.close()
     theirs.close()
