@@ -314,9 +314,32 @@ def test_exec_in_the_background(engine: Engine) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ps", "--filter", "name=nobody-at-all"),
+        ("ps", "--filter", "name=nobody-at-all", "--size"),
+        ("events", "--since", "0", "--until", "1"),
+    ],
+)
+def test_a_field_that_never_is_is_told_before_there_is_anything(
+    engine: Engine, command: tuple[str, ...]
+) -> None:
+    status = 64 if command[0] == "events" else 1
+    kind = "*events.Message" if command[0] == "events" else "*formatter.ContainerContext"
+    for template in ("{{.Nope}}", "{{json .Nope}}", "{{if .Nope}}x{{end}}"):
+        done = engine(*command, "--format", template)
+        assert (done.status, done.out) == (status, "")
+        assert f"can't evaluate field Nope in type {kind}" in done.err
+    good = "{{.Status}}{{.ID}}{{if .ID}}{{slice .ID 0 1}}{{end}}{{json .}}"
+    assert engine(*command, "--format", good).status == 0
+
+
 def test_update_changes_what_runs(engine: Engine) -> None:
     engine.ok("run", "-d", "--name", "limited", "-m", "64m", "busybox", "sleep", "60")
     assert engine("update", "-m", "200m", "limited").status == 1
+    # A limit that kernels have no more: scripts that set it go on.
+    assert engine.ok("update", "--kernel-memory", "50m", "limited") == "limited"
     engine.ok("update", "-m", "100m", "--memory-swap", "150m", "--pids-limit", "55", "--restart",
               "on-failure:3", "limited")  # fmt: skip
     files = "/sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"

@@ -5,7 +5,7 @@ import time
 
 from ketch.cli import usual_flags
 from ketch.cli.documents import for_screen
-from ketch.cli.flags import Command, Flag, parse
+from ketch.cli.flags import Command, Flag, UsageError, parse
 from ketch.engine.records import events as record
 from ketch.engine.records.store import Store
 from ketch.errors import InvalidArgumentError, on_one_line
@@ -13,10 +13,14 @@ from ketch.spec import timestamps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from ketch.engine.records.events import Event
     from ketch.engine.settings import Settings
+    from ketch.spec.template_functions import Struct
+
+_BAD_FORMAT = 64  # Docker's, of this command
 
 EVENTS = Command(
     "ketch events [OPTIONS]",
@@ -53,6 +57,19 @@ def events(settings: "Settings", arguments: list[str]) -> int:
     return 0
 
 
+def _message(document: "Mapping[str, Any]", actor: "Struct") -> "Struct":
+    """Returns what a template has of an event, or, without any, its fields."""
+    from ketch.spec.template_functions import Struct  # noqa: PLC0415 - as in ps
+
+    names = {
+        "Status": "status", "ID": "id", "From": "from", "Type": "Type", "Action": "Action",
+        "Scope": "scope",
+    }  # fmt: skip
+    fields: dict[str, object] = {name: document.get(key, "") for name, key in names.items()}
+    fields |= {"Actor": actor, "Time": document.get("time", 0)}
+    return Struct(fields | {"TimeNano": document.get("timeNano", 0)}, "*events.Message")
+
+
 def _writer(template: str) -> "Callable[[Event], str]":
     if not template:
         return _line
@@ -62,26 +79,16 @@ def _writer(template: str) -> "Callable[[Event], str]":
 
     try:
         parsed = Template("{{json .}}" if template == "json" else template)
-    except ParseError as error:
-        raise InvalidArgumentError(f"Error parsing format: {error.message}") from error
+        # As Docker's: who has mistyped a field learns it before anything happens.
+        parsed.check(_message({}, Struct({"ID": "", "Attributes": {}}, "events.Actor")))
+    except (ParseError, TemplateError) as error:
+        words = f"Error parsing format: {error.message}"
+        raise UsageError(words, "", exit_status=_BAD_FORMAT) from error
 
     def line(event: "Event") -> str:
         document = event.document()
-        names = {"status": "Status", "id": "ID", "from": "From"}
-        former = {names[key]: document.get(key, "") for key in names}
         actor = Struct(document["Actor"], "events.Actor")
-        data = Struct(
-            {
-                **former,
-                "Type": event.type,
-                "Action": event.action,
-                "Actor": actor,
-                "Scope": "local",
-                "Time": document["time"],
-                "TimeNano": event.time_ns,
-            },
-            "*events.Message",
-        )
+        data = _message(document, actor)
         data.wire = Struct({**document, "Actor": actor})
         try:
             return for_screen(parsed.execute(data))

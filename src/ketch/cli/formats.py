@@ -57,11 +57,8 @@ def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:
         # What Go encodes on the way to a template is fit for HTML, and so it is Docker's.
         return "".join(f"{to_json(row).translate(_HTML)}\n" for row in rows)
     is_table = template.startswith("table ")
-    source = template.removeprefix("table ").strip() if is_table else template
-    for written, meant in _ESCAPES:
-        source = source.replace(written, meant)
     try:
-        parsed = Template(source)
+        parsed = _parsed(template)
         lines = [parsed.execute(row) for row in rows]
     except (ParseError, TemplateError) as error:
         raise InvalidArgumentError(f"template parsing error: {error.message}") from error
@@ -69,3 +66,26 @@ def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:
         return "".join(f"{for_screen(line)}\n" for line in lines)
     head = parsed.execute(heads)
     return table([line.split("\t") for line in (head, *lines)])
+
+
+def check(template: str, empty: Struct) -> None:
+    """Refuse a template with fields that there never are, though no row is there to miss them.
+
+    Args:
+        template: see ``render``.
+        empty: a row with all fields.
+
+    Raises:
+        InvalidArgumentError: the template is wrong.
+    """
+    try:
+        _parsed(template).check(empty)
+    except (ParseError, TemplateError) as error:
+        raise InvalidArgumentError(f"template parsing error: {error.message}") from error
+
+
+def _parsed(template: str) -> Template:
+    source = template.removeprefix("table ").strip() if template.startswith("table ") else template
+    for written, meant in _ESCAPES:
+        source = source.replace(written, meant)
+    return Template(source)

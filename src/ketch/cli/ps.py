@@ -19,7 +19,7 @@ from ketch.spec.values import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ketch.engine.records.rows import Container
     from ketch.engine.settings import Settings
@@ -72,6 +72,7 @@ _RAW = {
     "State": "state", "Status": "status", "Names": "names", "Labels": "labels", "Ports": "ports",
 }  # fmt: skip
 
+_KIND = "*formatter.ContainerContext"
 _COMMAND_LENGTH = 20
 _MOUNT_LENGTH = 15
 
@@ -106,6 +107,8 @@ def ps(settings: "Settings", arguments: list[str]) -> int:
         text = table([[*heads.values()], *([of(one) for of in shown] for one in found)])
     else:
         shown_rows = [{name: of(one) for name, of in told.items()} for one in found]
+        if not found:
+            _check(template, told)
         text = _formatted(found, shown_rows, template, sized=parsed.enabled("size"))
     print(text, end="")
     return 0
@@ -177,7 +180,6 @@ def _formatted(
 
     if template == formats.RAW:
         return formats.raw(rows, _RAW | {"Size": "size"} if sized else _RAW, quiet=False)
-    kind = "*formatter.ContainerContext"
     structs = [
         Struct(
             {
@@ -185,14 +187,24 @@ def _formatted(
                 "Label": lambda name, of=container: summary.labels(of).get(name, ""),
                 **{name: partial(of, container) for name, of in _PODMAN.items()},
             },
-            kind,
+            _KIND,
         )
         for container, row in zip(found, rows, strict=True)
     ]
     heads = {name: HEADS.get(name, words) for name, words in (*HEADS.items(), *_OTHERS.items())}
     label_head = {"Label": lambda name: name.rpartition(".")[2]}
     others = {name: _PODMAN_HEADS.get(name, name.upper()) for name in _PODMAN}
-    return formats.render(structs, template, Struct({**heads, **label_head, **others}, kind))
+    return formats.render(structs, template, Struct({**heads, **label_head, **others}, _KIND))
+
+
+def _check(template: str, names: "Iterable[str]") -> None:
+    """Refuse fields that no container has: there is none to tell."""
+    from ketch.cli import formats  # noqa: PLC0415 - only --format needs templates
+    from ketch.spec.template_functions import Struct  # noqa: PLC0415
+
+    if template not in {formats.RAW, "json"}:
+        empty = {**dict.fromkeys((*names, *_PODMAN), ""), "Platform": None, "Label": lambda _: ""}
+        formats.check(template, Struct(empty, _KIND))
 
 
 def _shown_id(container: "Container", whole: bool) -> str:

@@ -168,6 +168,7 @@ class UpdateOptions(TypedDict, total=False):
     cpuset_cpus: str | None
     cpuset_mems: str | None
     idle_timeout: int | None
+    kernel_memory: Amount | None
     mem_limit: Amount | None
     mem_reservation: Amount | None
     memory: Amount | None

@@ -21,6 +21,7 @@ from ketch.spec.template_nodes import (
     TemplateError,
     Text,
     Token,
+    UnknownFieldError,
 )
 
 TYPE_CHECKING = False
@@ -78,6 +79,22 @@ class Template:
         state = State(data)
         self._body.run(state, data)
         return "".join(state.output)
+
+    def check(self, data: object) -> None:
+        """Look for fields that there never are, before there is a value.
+
+        Args:
+            data: a value with all fields, empty; what a function says of that counts for nothing.
+
+        Raises:
+            UnknownFieldError: there is no such field.
+        """
+        try:
+            self.execute(data)
+        except UnknownFieldError:
+            raise
+        except TemplateError:
+            pass
 
 
 class _Parser:

@@ -25,6 +25,10 @@ class TemplateError(InvalidArgumentError):
     """A template that cannot be parsed, or cannot be executed on its data."""
 
 
+class UnknownFieldError(TemplateError):
+    """A template names a field that its data cannot have, whatever their values are."""
+
+
 class State:
     """What an execution has: the text so far, and its variables, the innermost last."""
 
@@ -87,13 +91,13 @@ class Node:
         self.end = end
         self.at = start if at < 0 else at
 
-    def failure(self, message: str) -> "TemplateError":
+    def failure(self, message: str, kind: type[TemplateError] = TemplateError) -> TemplateError:
         """Returns the error that this part meets, in Go's words."""
         before = self.source[: self.at]
         line = before.count("\n") + 1
         column = len(before[before.rfind("\n") + 1 :].encode())
         context = " ".join(self.source[self.start : self.end].split())
-        return TemplateError(f'template: :{line}:{column}: executing "" at <{context}>: {message}')
+        return kind(f'template: :{line}:{column}: executing "" at <{context}>: {message}')
 
 
 class Operand(Node):
@@ -139,13 +143,15 @@ class Operand(Node):
             if name in value.optional and (value.type_name or name == self.fields[-1]):
                 return value.optional[name]
             if value.type_name:
-                raise self.failure(f"can't evaluate field {name} in type {value.type_name}")
+                words = f"can't evaluate field {name} in type {value.type_name}"
+                raise self.failure(words, UnknownFieldError)
             raise self.failure(f'map has no entry for key "{name}"')
         if value is NO_VALUE:
             raise self.failure(f"nil data; no entry for key {name!r}".replace("'", '"'))
         if value is None:
             raise self.failure(f"nil pointer evaluating interface {{}}.{name}")
-        raise self.failure(f"can't evaluate field {name} in type interface {{}}")
+        words = f"can't evaluate field {name} in type interface {{}}"
+        raise self.failure(words, UnknownFieldError)
 
     def _call(self, method: "Callable[..., object]", name: str, arguments: list[object]) -> object:
         try:

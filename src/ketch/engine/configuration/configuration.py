@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ketch.spec.image import ContainerConfig
 
 SHM_SIZE_BYTES = 64 << 20
+NO_KERNEL_MEMORY = "Linux has had no kernel memory limit since 5.16: --kernel-memory is discarded."
 
 
 def complete(
@@ -169,9 +170,7 @@ def _warnings(resources: "HostConfig") -> list[str]:
             "this can result in the system running out of resources."
         )
     if resources.get("KernelMemory"):
-        found.append(
-            "Linux has had no kernel memory limit since 5.16: --kernel-memory is discarded."
-        )
+        found.append(NO_KERNEL_MEMORY)
     published = resources.get("PortBindings") or resources.get("PublishAllPorts")
     if published and resources["NetworkMode"] == "host":
         found.append("Published ports are discarded when using host network mode")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # What can be changed: all that Docker's update takes.
 FIELDS = (
     "BlkioWeight", "CpuPeriod", "CpuQuota", "CpuRealtimePeriod", "CpuRealtimeRuntime", "CpuShares",
-    "CpusetCpus", "CpusetMems", "IdleTimeout", "Memory", "MemoryReservation", "MemorySwap",
-    "NanoCpus", "PidsLimit", "RestartPolicy", "Timeout",
+    "CpusetCpus", "CpusetMems", "IdleTimeout", "KernelMemory", "Memory", "MemoryReservation",
+    "MemorySwap", "NanoCpus", "PidsLimit", "RestartPolicy", "Timeout",
 )  # fmt: skip
 
 # What no option of update says, but a client of the API may; the last two in vain (``admission``).
@@ -85,6 +85,7 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
         for key, value in changes.items()
         if key in {*FIELDS, *_OF_API} and (value or key in _ZERO_COUNTS) and value is not None
     }
+    warnings = [configuration.NO_KERNEL_MEMORY] if asked.pop("KernelMemory", 0) else []
     if asked.get("PidsLimit", 0) < 0:
         asked["PidsLimit"] = 0  # whatever is less means the same: none
     current: HostConfig = container.record["HostConfig"]
@@ -114,7 +115,7 @@ def update(engine: "Engine", reference: str, changes: "HostConfig") -> list[str]
     if container.is_active and asked.keys() & {"IdleTimeout", "Timeout"}:
         with suppress(ConflictError):  # it ends just now
             launch.ask_monitor(engine.settings, container.id, {"action": "times"})
-    return []
+    return warnings
 
 
 def _check_against(current: "HostConfig", asked: "HostConfig") -> None:
