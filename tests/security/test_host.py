@@ -336,6 +336,44 @@ def test_the_hosts_loopback_is_its_own_whatever_the_rules(host: Host) -> None:
             assert hears(heard) == []
 
 
+def test_who_may_have_addresses_of_his_own_choice_is_so_after_a_flush_too(host: Host) -> None:
+    """Those that may configure their network, by a container that shares it as well."""
+    sleeps = ("busybox", "sleep", "600")
+    capable = ("--cap-add", "NET_ADMIN")
+    made = {
+        name: host.ketch.ok("run", "-d", "--name", name, *words, *sleeps)
+        for name, words in {
+            "plain": (), "capable": capable, "privileged": ("--privileged",),
+            "all-but": ("--cap-add", "ALL", "--cap-drop", "NET_ADMIN"), "home": (), "alone": (),
+        }.items()
+    }  # fmt: skip
+    for name, words in {"home": capable, "alone": ("--cap-add", "NET_RAW")}.items():
+        host.ketch.ok("run", "-d", "--network", f"container:{name}", *words, *sleeps)
+    # By a chain: whoever shares is in the network of the first.
+    host.ketch.ok("run", "-d", "--name", "middle", "--network", "container:plain", *sleeps)
+    macs = {host.container(name)["MacAddress"]: name for name in made}
+
+    def elements(name: str) -> list[list[str]]:
+        told = host.run("nft", "-j", "list", "set", "bridge", "ketch", name)
+        (found,) = [one["set"] for one in json.loads(told)["nftables"] if "set" in one]
+        keys = [one["elem"]["val"] if "elem" in one else one for one in found.get("elem", [])]
+        return [one["concat"] if isinstance(one, dict) else [one] for one in keys]
+
+    def free() -> set[str]:
+        owners = {port: macs[mac] for port, mac in elements("macs") if mac in macs}
+        return {owners[port] for (port,) in elements("free")}
+
+    assert free() == {"capable", "privileged", "home"}
+    host.run("nft", "flush", "ruleset")
+    host.ketch.ok("run", "--rm", "busybox", "true")
+    assert free() == {"capable", "privileged", "home"}
+    host.ketch.ok("run", "-d", "--network", "container:middle", *capable, *sleeps)
+    assert free() == {"capable", "privileged", "home", "plain"}
+    host.run("nft", "flush", "ruleset")
+    host.ketch.ok("run", "--rm", "busybox", "true")
+    assert free() == {"capable", "privileged", "home", "plain"}
+
+
 def test_nobody_joins_another_networks_conversation(host: Host) -> None:
     """By the address of somebody beyond the host with whom a container there speaks."""
     host.ketch.ok("network", "create", "other")

@@ -162,7 +162,10 @@ def test_requests_come_out_as_they_went_in(
     passed = b"".join(requests.feed(said[begin:end]) for begin, end in itertools.pairwise(ends))
     assert passed == said
     assert seen == [b"/%d" % number for number in range(len(parts))]
-    assert requests.is_between
+    # The next byte begins a request.
+    following = b"GET /next HTTP/1.1\r\nHost: a.example\r\n\r\n"
+    assert requests.feed(following) == following
+    assert seen[-1] == b"/next"
 
 
 @given(bodies, st.data())

@@ -79,11 +79,6 @@ class Requests:
             passed += step
         return bytes(passed)
 
-    @property
-    def is_between(self) -> bool:
-        """Whether the next byte begins a request."""
-        return not (self._held or self._left or self._chunked)
-
     def _head(self) -> bytes | None:
         end = self._held.find(b"\r\n\r\n")
         if end < 0 or end > HEAD_BYTES_MAX:

@@ -7,6 +7,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING
 
+from ketch.linux.scopes import owned
 from ketch.sandbox.egress import policy, secret
 
 if TYPE_CHECKING:
@@ -133,12 +134,9 @@ def serving(chain: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(_PROTOCOLS)
     # The library reads files alone.
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    try:
+    with owned(os.memfd_create("certificate", os.MFD_CLOEXEC)) as descriptor:
         os.write(descriptor, f"{key}{chain}".encode())
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
     return context
 
 
