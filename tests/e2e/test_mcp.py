@@ -72,6 +72,11 @@ def test_a_model_works_on_a_project(ketch_engine: Engine, tmp_path: pathlib.Path
             assert [one["path"] for one in listed] == [f"{project}/new/file"]
             changed = await _call(client, "changes")
             assert [one["path"] for one in changed] == ["new", "new/file"]
+            await _call(client, "run", command="seq 400 > new/long")
+            told = {one["path"]: one["text"] for one in await _call(client, "changes")}
+            assert "+two" in told["new/file"]
+            assert told["new/long"].startswith("(left out")
+            await _call(client, "run", command="rm new/long")
             for tool, wrong in (
                 ("read", {"path": "nosuch"}), ("run", {"command": "x", "timeout": -1}),
                 ("run_code", {"code": "x", "language": "cobol"}),
@@ -100,6 +105,38 @@ def test_a_model_works_in_an_image_and_leaves_nothing(ketch_engine: Engine) -> N
 
     asyncio.run(main())
     assert ketch_engine("sandbox", "ls", "-q").out == ""
+
+
+def test_a_model_takes_no_image_s_place_and_keeps_so_many(ketch_engine: Engine) -> None:
+    """Whoever runs an image by its name runs none that a sandbox has made, unless it says so."""
+    before = ketch_engine.ok("image", "inspect", "-f", "{{.Id}}", "busybox")
+
+    async def main() -> None:
+        flags = _unlimited(ketch_engine)
+        async with _by_stdio(ketch_engine, "--image", "busybox", *flags) as client:
+            for name in ("busybox", "busybox:latest"):
+                told = await client.call_tool("snapshot", {"name": name})
+                assert told.is_error == (":" in name), told
+            for name in (
+                "docker.io/library/busybox",
+                "../busybox",
+                "a@b",
+                "A",
+                "a\n",
+                "-",
+                "a" * 65,
+            ):
+                assert (await client.call_tool("snapshot", {"name": name})).is_error, name
+            for _ in range(15):
+                image = await _call(client, "snapshot", name="kept")
+            assert (await client.call_tool("snapshot", {})).is_error
+            named = ketch_engine.ok("image", "inspect", "-f", "{{.Id}}", "localhost/sandbox/kept")
+            assert named.strip() == image
+
+    asyncio.run(main())
+    assert ketch_engine.ok("image", "inspect", "-f", "{{.Id}}", "busybox") == before
+    ketch_engine.ok("rmi", "-f", "localhost/sandbox/kept", "localhost/sandbox/busybox")
+    ketch_engine.ok("image", "prune", "-f")
 
 
 def test_many_are_served_on_this_machine_alone(ketch_engine: Engine) -> None:

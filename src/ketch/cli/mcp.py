@@ -6,6 +6,7 @@ and all who are connected share it.
 
 import asyncio
 import contextlib
+import re
 import secrets as randomness
 import signal
 import sys
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _OUTPUT_BYTES = 64 << 10
 _TIMEOUT_MAX = 3600.0
+_SNAPSHOTS_MAX = 16  # each is the user's disk's, and nobody else bounds how many a model makes
+_SNAPSHOT_NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 MCP = Command(
     "ketch mcp [OPTIONS]",
     "Serve a sandbox to language models, by the Model Context Protocol\n\n"
@@ -136,6 +139,7 @@ class Tools:
         self._max_output = parsed.number("max-output")
         self._error = error
         self._making = asyncio.Lock()
+        self._snapshots = 0
         self._sandbox: aio.Sandbox | None = None
 
     def all(self) -> "list[Callable[..., Any]]":
@@ -206,14 +210,31 @@ class Tools:
             return [one._asdict() for one in await sandbox.files.list(path, recursive=recursive)]
 
     async def snapshot(self, name: str = "") -> str:
-        """Keep the sandbox's files as an image, and tell its ID; what runs is not kept."""
+        """Keep the sandbox's files as an image, and tell its ID; what runs is not kept.
+
+        Args:
+            name: what it is called, one word: the image is localhost/sandbox/NAME. Without one the
+                image has its ID alone.
+        """
+        # Under any other name it could take the place of an image that its user runs.
+        if name and not _SNAPSHOT_NAME.fullmatch(name):
+            raise self._error(f"name: one word of small letters, digits, - and _ is wanted: {name}")
         async with self._used() as sandbox:
-            return (await sandbox.snapshot(name)).id
+            if self._snapshots == _SNAPSHOTS_MAX:
+                raise self._error(f"no more than {_SNAPSHOTS_MAX} snapshots")
+            self._snapshots += 1
+            return (await sandbox.snapshot(name and f"localhost/sandbox/{name}")).id
 
     async def changes(self) -> "list[dict[str, Any]]":
-        """Tell what was done to the project, with differences of text files."""
+        """Tell what was done to the project, with differences of text files, short ones first."""
         async with self._used() as sandbox:
-            return [one._asdict() for one in await sandbox.changes()]
+            found = await sandbox.changes()
+        left = self._max_output
+        texts = {}
+        for one in sorted(found, key=lambda one: len(one.text)):
+            left -= len(one.text)
+            texts[one.path] = one.text if left >= 0 else "(left out: too much for one answer)\n"
+        return [{**one._asdict(), "text": texts[one.path]} for one in found]
 
     @contextlib.asynccontextmanager
     async def _used(self) -> "AsyncIterator[aio.Sandbox]":
