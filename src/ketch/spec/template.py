@@ -360,7 +360,11 @@ class _Parser:
             try:
                 return int(digits, 8 if octal else 0)
             except ValueError:
+                pass
+            try:
                 return float(digits)
+            except ValueError:
+                raise self._failure(f'bad number syntax: "{token.text}"', token.start) from None
         content = _ESCAPE.sub(_unescaped, token.text[1:-1])
         if token.kind == "char":
             if len(content) != 1:

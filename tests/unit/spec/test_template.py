@@ -122,6 +122,7 @@ def test_text(template: str, expected: str) -> None:
         ("{{if $x := .Name}}{{end}}{{$x}}", 'template: :1: undefined variable "$x"'),
         ('{{"abc}}', "template: :1: unterminated quoted string"),
         ("{{3k}}", 'template: :1: bad number syntax: "3k"'),
+        ("{{0x_}}", 'template: :1: bad number syntax: "0x_"'),
         ("{{ # }}", 'template: :1: unexpected "#" in command'),
         ("{{(.Name}}", "template: :1: unclosed left paren"),
         ("{{.Name)}}", "template: :1: unexpected right paren"),
