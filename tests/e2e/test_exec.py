@@ -17,6 +17,7 @@ def running(engine: Engine, run_name: str) -> Iterator[str]:
 
 
 @pytest.mark.served
+@pytest.mark.many_ids("a user with one id has one group")
 def test_the_containers_groups_stay_whoever_it_runs_as(engine: Engine, running: str) -> None:
     for user, groups in (([], "0 1234"), (["-u", "4321"], "0 1234"), (["-u", "1:44"], "44 1234")):
         assert engine.ok("exec", *user, running, "id", "-G") == groups

@@ -139,6 +139,7 @@ def test_what_builds_have_goes_as_well(make: Make, tmp_path: pathlib.Path) -> No
     assert left(engine) == []
 
 
+@pytest.mark.root_engine("an ordinary user's packet filter ends with the network it is in")
 @pytest.mark.parametrize("operators", ["", "add rule inet ketch user-forward counter"])
 def test_the_last_engine_leaves_the_packet_filter(
     ketch: Engine, tmp_path: pathlib.Path, run_name: str, operators: str
@@ -195,6 +196,7 @@ def test_what_is_not_the_engines_stays(make: Make, tmp_path: pathlib.Path) -> No
     assert all(str(path) in done.err for path in inside)
 
 
+@pytest.mark.root_engine("what a user mounts is in its namespaces, and ends with them")
 def test_what_is_mounted_inside_stays(make: Make, tmp_path: pathlib.Path) -> None:
     engine = make()
     (tmp_path / "precious").write_text("mine")
@@ -258,6 +260,7 @@ def test_a_server_whose_root_somebody_removes(make: Make, tmp_path: pathlib.Path
     (tmp_path / "moved").rename(root_of(engine))
 
 
+@pytest.mark.root_engine("a user's states are user namespaces, which do not see into each other")
 def test_a_root_that_two_states_share(make: Make) -> None:
     engine, other = make(), make(state="another")
     other.ok("run", "-d", "busybox", "sleep", "100")

@@ -415,10 +415,11 @@ HOLDER = """
 import sys
 from ketch.engine.requests import launch
 from ketch.engine.requests import wire
-from ketch.engine.settings import Settings
+from ketch.engine.home import places
+from ketch.engine.settings import Settings, is_ordinary
 
 root, state, name = sys.argv[1:]
-settings = Settings(root, state)
+settings = Settings(root, state, home=places.configuration() if is_ordinary() else "")
 
 def frames(connection):
     decoder = wire.Decoder()

@@ -406,6 +406,7 @@ def test_copies_at_rest_see_what_a_start_mounts(engine: Engine, tmp_path: pathli
 
 @pytest.mark.usefixtures("clean")
 @pytest.mark.ketch_only("Debian's dockerd has no subpaths")
+@pytest.mark.many_ids("programs see all files as root's")
 def test_a_part_of_a_volume_is_filled_like_a_whole_one(engine: Engine, image: str) -> None:
     script = "cd /v; mkdir new used nocopy; touch used/mine file; ln -s /etc out"
     run(engine, "-v", "parts:/v", "busybox", "sh", "-c", script)
