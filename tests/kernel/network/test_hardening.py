@@ -16,7 +16,7 @@ from ketch.engine.settings import Settings
 from ketch.errors import UnsupportedError
 from ketch.linux import rtnetlink
 from ketch.network import bridge as bridges
-from ketch.network import ip_forward, pinning
+from ketch.network import hardening, ip_forward, pinning
 from ketch.network.bridge import Bridge
 from ketch.network.parent import Parent
 from tests.kernel.network import frames, machines
@@ -110,6 +110,20 @@ def test_a_bridge_of_an_older_ketch_learns_no_more(kernel: rtnetlink.Socket) -> 
     kernel.execute(rtnetlink.add_bridge("theirs", "02:00:00:00:00:09", 1500))
     bridges.ensure(kernel, Bridge("theirs", [IPv4Interface("172.18.0.1/16")], kept=True))
     assert "ipv6/conf/theirs/accept_ra" in trusted("theirs")
+
+
+def test_what_is_hardened_costs_a_start_nothing(
+    kernel: rtnetlink.Socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = Bridge("ketch0", [IPv4Interface("172.17.0.1/16")])
+    bridges.ensure(kernel, bridge)
+    written: list[str] = []
+    monkeypatch.setattr(hardening, "_write", lambda path, _: written.append(path))
+    bridges.ensure(kernel, bridge)
+    assert written == []
+    (_CONFIGURATION / "ipv6/conf/ketch0/accept_ra").write_text("1")
+    bridges.ensure(kernel, bridge)
+    assert written == ["/proc/sys/net/ipv6/conf/ketch0/accept_ra"]
 
 
 @pytest.mark.parametrize("kind", ["VLAN", "dummy"])

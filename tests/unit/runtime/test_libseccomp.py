@@ -2,7 +2,7 @@ import errno
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ketch.runtime.libseccomp import _unknown_calls_stub as stub
@@ -44,6 +44,8 @@ def answer(program: bytes, architecture: int, number: int) -> int | None:
     st.integers(0, 1000) | st.integers(0, 2**32 - 1),
     st.booleans(),
 )
+@example({S390X: 400}, S390X, 0, False)
+@example({S390X: 400}, S390X, 1, False)
 def test_only_numbers_above_the_last_are_unknown(
     lasts: dict[int, int], architecture: int, number: int, x32: bool
 ) -> None:
