@@ -11,7 +11,7 @@ import pytest
 
 import ketch
 from ketch import Sandbox
-from ketch.errors import InvalidArgumentError, KetchError
+from ketch.errors import InvalidArgumentError, KetchError, NotFoundError
 from tests.support.commands import Engine as Command
 
 pytestmark = pytest.mark.in_process
@@ -129,6 +129,30 @@ def test_downloads_bring_nothing_but_what_is_there(
     names = {entry.path for entry in sandbox.files.list("evil")}
     assert "/workspace/evil/new\nline" in names
     sandbox.files.remove("evil")
+
+
+@needs_python
+def test_a_directory_is_listed_whatever_is_below_it(sandbox: Sandbox) -> None:
+    """Of that nothing is read: not a path that is longer than any can be, nor much of it."""
+    sandbox.run(
+        "mkdir -p seen/much && cd seen && dd if=/dev/zero of=much/x bs=1M count=12; ln -s a l;"
+        " echo x > f; ln f h; ln -s /proc/self/environ env; mkfifo p"
+    )
+    deep = "import os\nfor _ in range(30): os.mkdir('d' * 200); os.chdir('d' * 200)"
+    assert sandbox.run(["python3", "-c", deep], cwd="/workspace/seen").status == 0
+    found = {os.path.basename(one.path): one for one in sandbox.files.list("seen")}
+    assert {name: one.kind for name, one in found.items()} == {
+        "much": "directory", "d" * 200: "directory", "l": "link", "env": "link", "f": "file",
+        "h": "file", "p": "other",
+    }  # fmt: skip
+    assert (found["h"].size, found["l"].target) == (2, "a")
+    assert all(sandbox.files.stat(f"seen/{name}") == found[name] for name in ("much", "l", "p"))
+    with pytest.raises(NotFoundError):
+        sandbox.files.read("seen/env")
+    with pytest.raises(KetchError):
+        sandbox.files.list("seen/f")
+    gone = sandbox.run(["python3", "-c", "import shutil; shutil.rmtree('seen')"])
+    assert gone.status == 0, gone
 
 
 @needs_python

@@ -15,6 +15,7 @@ import tarfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ketch.engine.files import files
 from ketch.engine.volumes import branches
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.sandbox import watching
@@ -131,6 +132,10 @@ class Files:
             InvalidArgumentError: it has too many entries to be told.
         """
         where = self._absolute(path)
+        if not recursive:
+            places, identifier = self._container._places, self._container.id
+            seen = files.entries(places.engine, identifier, where, _LISTED_MAX)
+            return sorted(_seen(posixpath.join(where, one[0]), one[1], one[2]) for one in seen)
         found: list[Entry] = []
         with (
             self._container.get_archive(f"{where}/.") as archive,
@@ -138,7 +143,7 @@ class Files:
         ):
             for member in members:
                 name = posixpath.normpath(member.name)
-                if name == "." or ("/" in name and not recursive):
+                if name == ".":
                     continue
                 found.append(_entry(posixpath.join(where, name), member))
                 if len(found) > _LISTED_MAX:
@@ -255,6 +260,18 @@ def _opened(archive: "Archive") -> tarfile.TarFile:
     """What comes out of the sandbox, to be read once, a member at a time."""
     stream: Any = archive
     return tarfile.open(fileobj=stream, mode="r|")
+
+
+def _seen(path: str, status: os.stat_result, target: str) -> Entry:
+    mode = status.st_mode
+    kind = (
+        "file" if stat.S_ISREG(mode)
+        else "directory" if stat.S_ISDIR(mode)
+        else "link" if stat.S_ISLNK(mode)
+        else "other"
+    )  # fmt: skip
+    size = status.st_size if kind == "file" else 0
+    return Entry(path, kind, size, stat.S_IMODE(mode), float(int(status.st_mtime)), target)
 
 
 def _entry(path: str, member: tarfile.TarInfo) -> Entry:

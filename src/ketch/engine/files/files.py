@@ -84,6 +84,47 @@ def stat_path(engine: "Engine", reference: str, path: str) -> PathStat:
         return _stat(root, path, reference)
 
 
+def entries(
+    engine: "Engine", reference: str, path: str, count_max: int
+) -> list[tuple[str, os.stat_result, str]]:
+    """Look at what is in a directory of a container, and at nothing further down.
+
+    Args:
+        engine: where the container is.
+        reference: the container.
+        path: from its root on; symlinks are followed.
+        count_max: how many entries it may have.
+
+    Returns:
+        Of each its name, what is known of it, and where it leads, if it is a symlink.
+
+    Raises:
+        NotFoundError: there is no such container, or nothing at that path.
+        InvalidArgumentError: it is no directory, or has more entries.
+    """
+    container = engine.containers.find(reference)
+    with filesystem.opened(engine, container) as root, contextlib.ExitStack() as held:
+        try:
+            directory = openat2(root, _absolute(path), os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise _unusable(error, path, reference) from error
+        held.callback(os.close, directory)
+        found: list[tuple[str, os.stat_result, str]] = []
+        for entry in held.enter_context(os.scandir(directory)):
+            if len(found) == count_max:
+                raise InvalidArgumentError(f"{path} has more than {count_max} entries")
+            try:
+                status = entry.stat(follow_symlinks=False)
+                is_link = stat.S_ISLNK(status.st_mode)
+                target = os.readlink(entry.name, dir_fd=directory) if is_link else ""
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.EINVAL}:
+                    raise
+                continue  # it has just gone, or become something else
+            found.append((entry.name, status, target))
+        return found
+
+
 @contextlib.contextmanager
 def reading(
     engine: "Engine", reference: str, path: str
@@ -339,7 +380,10 @@ def _link(root: int, path: str) -> str | None:
     with owned(found):
         if not stat.S_ISLNK(os.fstat(found).st_mode):
             return None
-        return os.readlink("", dir_fd=found)
+        try:
+            return os.readlink("", dir_fd=found)
+        except FileNotFoundError:  # /proc/self, to who is not inside
+            return None
 
 
 def _stat(root: int, path: str, reference: str) -> PathStat:
