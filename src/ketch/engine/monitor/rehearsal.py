@@ -30,7 +30,7 @@ _ROUNDS = 10
 # Objects/obmalloc.c
 _STEP_BYTES, _SMALL_BYTES = 16, 512
 _POOL_BYTES, _POOL_HEAD_BYTES = 16 * 1024, 48
-_HOLES_MAX = 20_000
+_HOLES_BYTES_MAX = 1024 * 1024  # of one size
 
 
 def rehearse(memory: "Image") -> None:
@@ -137,14 +137,16 @@ def fill() -> list[object]:
         room = (_POOL_BYTES - _POOL_HEAD_BYTES) // size_bytes
         row: list[object] = []
         place = together = 0
-        while together < room - 1 and len(row) < _HOLES_MAX:
+        while together < room - 1 and len(row) * size_bytes < _HOLES_BYTES_MAX:
             one = _object(size_bytes)
             together = together + 1 if id(one) == place + size_bytes else 0
             place = id(one)
             row.append(one)
-        # The last ones lie side by side: nothing else is left in pools that are in use.
-        del row[len(row) - together - 1 :], one
-        kept += row
+        del one
+        # The last ones lie side by side: nothing else is left in pools that are in use. Where they
+        # never do, the allocator is another one.
+        if together >= room - 1:
+            kept += row[: len(row) - together - 1]
     return kept
 
 
