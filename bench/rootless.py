@@ -8,8 +8,10 @@
 """
 
 import argparse
+import contextlib
 import functools
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -20,7 +22,7 @@ from bench.containers import idle_private_kb
 from bench.machine import engines, machine
 from bench.network import _CHUNK, _serving, _within
 from bench.timing import Case, run_in_turns, works
-from tests.support import users
+from tests.support import peers, users
 from tests.support.commands import Engine
 from tests.support.images import busybox_archive
 
@@ -50,7 +52,8 @@ def main() -> int:
         become = [word.replace(f"={user.name}", "=root") for word in user.prefix()]
         root = Engine("ketch", [*become, *root.prefix])
         found = {"as root": root, "as a user": mine, **_podman(user)}
-        _starts(found, options.rounds, options.seconds)
+        newer = _newer_podman(stack, scratch)
+        _starts({**found, **newer}, options.rounds, options.seconds)
         for name, engine in list(found.items())[:2]:
             idle_kb, _ = idle_private_kb(engine)
             print(f"private memory of one more idle container, {name}: {idle_kb} kB")
@@ -70,6 +73,40 @@ def _podman(user: users.User) -> dict[str, Engine]:
     if told.status or (told := podman("run", "--rm", "busybox", "true")).status:
         print(f"(podman does not run as a user here: {told.err.strip()[-200:]})")
         return {}
+    return {f"{podman('--version').out.strip()} as a user": podman}
+
+
+# The machine's device may be root's: the user has one of its own. What a user keeps is in memory,
+# as that tree's root is, where overlayfs does not stack.
+_ANN = """
+useradd --create-home ann; mount -t tmpfs -o uid=ann,gid=ann,mode=700 tmpfs /home/ann
+mkdir -m 700 /run/ann; chown ann /run/ann; mkdir /run/net; mknod -m 666 /run/net/tun c 10 200
+mount --bind /run/net/tun /dev/net/tun
+"""
+
+
+def _newer_podman(stack: contextlib.ExitStack, scratch: pathlib.Path) -> dict[str, Engine]:
+    """The podman of Debian 13, of a user of that tree; its starts alone are comparable."""
+    if not peers.TREE.exists():
+        print("(there is no tree of Debian 13: make peers)")
+        return {}
+    directory = scratch / "newer"
+    directory.mkdir(mode=0o755)
+    scratch.chmod(0o755)
+    inside = stack.enter_context(peers.places(directory))
+    told = Engine("root", inside)("sh", "-ec", _ANN)
+    podman = Engine("podman", [
+        *inside, "setpriv", "--reuid=ann", "--regid=ann", "--init-groups", "--reset-env", "--",
+        "env", "PATH=/usr/bin:/usr/sbin", "XDG_RUNTIME_DIR=/run/ann", "HOME=/home/ann",
+        "sh", "-c", 'cd; exec "$@"', "sh", "podman", "--cgroup-manager=cgroupfs",
+        "--events-backend=file", "--runtime=runc",
+    ])  # fmt: skip
+    if not told.status:
+        told = podman("import", "-", "busybox", stdin=busybox_archive().read_bytes())
+    if told.status or (told := podman("run", "--rm", "busybox", "true")).status:
+        print(f"(Debian 13's podman does not run as a user here: {told.err.strip()[-400:]})")
+        return {}
+    stack.callback(lambda: podman("system", "migrate"))
     return {f"{podman('--version').out.strip()} as a user": podman}
 
 

@@ -135,6 +135,7 @@ def connections(
         engine("rmi", "alike:1", "alike:2")
 
 
+@pytest.mark.root_engine("a limit of memory is asked for")
 def test_answers_are_in_the_form_of_dockerds(connections: list[serving.Connection]) -> None:
     description = openapi.Description()
     wrong = []

@@ -88,6 +88,7 @@ def docker(served_engine: Engine, ketch: Engine, tmp_path: pathlib.Path) -> Iter
     ketch("builder", "prune", "-af")
 
 
+@pytest.mark.root_engine("buildx names a control group, of which a user has none")
 def test_builds_in_a_container_of_buildx(
     docker: Engine, ketch: Engine, run_name: str, tmp_path: pathlib.Path
 ) -> None:

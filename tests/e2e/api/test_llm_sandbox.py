@@ -32,6 +32,7 @@ def image(ketch: Engine) -> str:
     return "llm-python"
 
 
+@pytest.mark.root_engine("a limit of memory is asked for")
 def test_a_session_runs_code_and_copies_files(
     ketch: Engine, client: docker.DockerClient, image: str, tmp_path: pathlib.Path
 ) -> None:

@@ -1,6 +1,7 @@
 """testcontainers-python starts a Redis and a PostgreSQL of Debian's packages, and uses them."""
 
 import pathlib
+import shutil
 import socket as sockets
 
 import pytest
@@ -27,7 +28,9 @@ POSTGRES = (
 
 
 @pytest.fixture
-def services(ketch: Engine, socket: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def services(
+    ketch: Engine, socket: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """Return the name of an image with both servers, and let testcontainers find ketch's."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     # The image of its reaper is in a registry that tests do not ask.
@@ -40,8 +43,10 @@ def services(ketch: Engine, socket: pathlib.Path, monkeypatch: pytest.MonkeyPatc
             ketch.ok("import", str(images.debian_archive()), "debian", timeout=120)
         try:
             ketch.ok("run", "--name", "services", "debian", "sh", "-c", INSTALL, timeout=200)
+            exported = tmp_path / archive.name  # the cache is not every user's to write to
+            ketch.ok("export", "-o", str(exported), "services", timeout=60)
             partial = archive.with_suffix(".partial")
-            ketch.ok("export", "-o", str(partial), "services", timeout=60)
+            shutil.copy(exported, partial)
             partial.rename(archive)
         finally:
             ketch("rm", "-f", "services")

@@ -2,17 +2,20 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support import serving
 from tests.support.commands import Engine
+from tests.support.users import UsersEngine
 
 _KEY = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
 
@@ -48,34 +51,38 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def server(ketch_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server(ketch_engine: Engine, run_name: str) -> Iterator[Served]:
     """Return a server whose certificate vouches for some names."""
     if not shutil.which("openssl"):
         pytest.skip("no openssl to make certificates with")
-    directory = tmp_path_factory.mktemp("tls")
-    (directory / "names").write_text(
-        "subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:build.example.com,DNS:*.hosts.example.com\n"
-        "basicConstraints=critical,CA:FALSE\n",
-        encoding="ascii",
-    )
-    for command in (
-        f"req -x509 {_KEY} -keyout ca.key -out ca.pem -subj /CN=authority -days 2",
-        f"req {_KEY} -keyout key.pem -out csr.pem -subj /CN=localhost",
-        "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2"
-        " -extfile names",
-    ):
-        subprocess.run(
-            ["openssl", *command.split()], cwd=directory, check=True, capture_output=True
+    with tempfile.TemporaryDirectory(prefix=f"{run_name}-") as place:
+        directory = pathlib.Path(place)
+        (directory / "names").write_text(
+            "subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:build.example.com,DNS:*.hosts.example.com\n"
+            "basicConstraints=critical,CA:FALSE\n",
+            encoding="ascii",
         )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    found = Served(directory / "api.sock", port, directory)
-    with serving.served(
-        [*ketch_engine.prefix], found.unix, directory / "log", "--host", found.address,
-        *found.options,
-    ):  # fmt: skip
-        yield found
+        for command in (
+            f"req -x509 {_KEY} -keyout ca.key -out ca.pem -subj /CN=authority -days 2",
+            f"req {_KEY} -keyout key.pem -out csr.pem -subj /CN=localhost",
+            "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2"
+            " -extfile names",
+        ):
+            subprocess.run(
+                ["openssl", *command.split()], cwd=directory, check=True, capture_output=True
+            )
+        if isinstance(ketch_engine, UsersEngine):
+            for path in (directory, *directory.iterdir()):
+                os.chown(path, ketch_engine.user.uid, ketch_engine.user.uid)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        found = Served(directory / "api.sock", port, directory)
+        with serving.served(
+            [*ketch_engine.prefix], found.unix, directory / "log", "--host", found.address,
+            *found.options,
+        ):  # fmt: skip
+            yield found
 
 
 def test_who_is_let_in(server: Served, ketch: Engine) -> None:

@@ -45,6 +45,7 @@ def events_of(answer: http.client.HTTPResponse, name: str, *actions: str) -> lis
     return statuses
 
 
+@pytest.mark.root_engine("nobody else sets a server's limits in its user namespace")
 def test_a_server_without_descriptors(apart: Engine, tmp_path: pathlib.Path) -> None:
     """It says so, gives up no container that it cannot look at, and tells of what happens."""
     socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
