@@ -515,6 +515,7 @@ def test_a_pool_gives_each_once(library: ketch.Engine) -> None:
         ({"writable": ["work"]}, "writable: 'work'"),
         ({"egress": ("exa mple",)}, "exa mple"),
         ({"timeout": -1}, "timeout=-1"),
+        ({"runtime": "runsc"}, "runtime name: runsc"),
     ],
 )
 def test_what_cannot_be_is_said(library: ketch.Engine, wrong: dict[str, object], why: str) -> None:
