@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import images
 from tests.support.commands import Engine
+from tests.support.users import UsersEngine
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -46,7 +47,7 @@ def services(
             exported = tmp_path / archive.name  # the cache is not every user's to write to
             ketch.ok("export", "-o", str(exported), "services", timeout=60)
             partial = archive.with_suffix(".partial")
-            shutil.copy(exported, partial)
+            shutil.copyfile(exported, partial)
             partial.rename(archive)
         finally:
             ketch("rm", "-f", "services")
@@ -55,8 +56,15 @@ def services(
     return "services"
 
 
-def test_redis_and_postgres(services: str, ketch: Engine) -> None:
+def test_redis_and_postgres(services: str, ketch: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     core = pytest.importorskip("testcontainers.core.container")
+    if isinstance(ketch, UsersEngine):
+        # On a machine that is a container (/.dockerenv) it asks at the bridge's gateway, which is
+        # in a user's own network; docs/rootless.md has the variables for these.
+        known = pytest.importorskip("testcontainers.core.config").testcontainers_config
+        modes = pytest.importorskip("testcontainers.core.config").ConnectionMode
+        monkeypatch.setattr(known, "connection_mode_override", modes.docker_host)
+        monkeypatch.setattr(known, "tc_host_override", "localhost")
     postgres = pytest.importorskip("testcontainers.community.postgres")
     waiting = pytest.importorskip("testcontainers.core.wait_strategies")
     redis = (
