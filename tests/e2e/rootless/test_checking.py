@@ -109,7 +109,7 @@ def refused(engine: Engine) -> dict[str, Any]:
 def session(user: User, name: str) -> str:
     """Return a runtime directory where nothing of the user's engine runs."""
     directory = f"{user.session}/{name}"
-    assert user.run("mkdir", "-p", "-m", "700", directory).status == 0
+    assert user.run("mkdir", "-m", "700", directory).status == 0
     return directory
 
 
@@ -187,9 +187,9 @@ def test_without_the_programs_privilege_the_users_own_id_is_left(user: User) -> 
 
 
 def test_a_process_that_can_gain_no_privilege_has_the_users_own_id(user: User) -> None:
-    prefix = user.prefix(XDG_RUNTIME_DIR=session(user, "fixed"))
+    prefix = user.prefix(XDG_RUNTIME_DIR=session(user, "gains-nothing"))
     engine = Engine("ketch", [*prefix, "setpriv", "--no-new-privs", "ketch", "--root",
-                              str(user.home / "fixed")])  # fmt: skip
+                              str(user.home / "gains-nothing")])  # fmt: skip
     found = offers(engine.ok("system", "check", "--format", "json"))
     assert "has no_new_privs" in found["newuidmap"]["Detail"]
     assert engine.ok("unshare", "cat", "/proc/self/uid_map").split() == ["0", str(user.uid), "1"]

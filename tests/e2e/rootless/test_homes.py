@@ -13,7 +13,8 @@ def home(user: User, name: str, options: str) -> Engine:
     """Return the engine of a user whose home is a file system of its own, in a session anew."""
     directory = user.home / name
     assert user.run("mkdir", "-p", str(directory)).status == 0
-    assert user.run("mkdir", "-p", "-m", "700", f"{user.session}/{name}").status == 0
+    # Of no other test: a holder that is there has another one's mounts.
+    assert user.run("mkdir", "-m", "700", f"{user.session}/{name}").status == 0
     command = ["mount", "-t", "tmpfs", "-o", f"uid={user.uid},mode=700,{options}", "tmpfs"]
     subprocess.run(
         ["nsenter", f"--target={user.mounts}", "--mount", *command, str(directory)], check=True
