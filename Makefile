@@ -41,14 +41,15 @@ peers: ## get docker, podman, runc and crun to compare with, without starting th
 
 bench: ## time starts, images, builds, networks, names, the API, sandboxes and an ordinary user against docker, podman and runc, where installed (root)
 	@$(SETUP) bench
-	@failed=; for each in "bench $(BENCH)" $(addprefix bench.,containers images build network names egress api sandbox rootless endurance); do \
+	@failed=; for each in "bench $(BENCH)" $(addprefix bench.,oci containers images build network names watching egress api sandbox rootless endurance); do \
 		echo "== python -m $$each"; \
 		$(VENV)/bin/python -m $$each || failed="$$failed $${each%% *}"; \
 	done; test -z "$$failed" || { echo "these failed:$$failed" >&2; exit 1; }
 
-test-vm: ## run the tests in a virtual machine with cgroup v2 and a stock Debian kernel (root)
+test-vm: ## run the tests in virtual machines with cgroup v2: Debian 12's kernel and Python, then 13's (root)
 	@$(SETUP) test
-	$(VENV)/bin/python tests/vm/boot.py
+	$(VENV)/bin/python tests/vm/boot.py --suite bookworm
+	$(VENV)/bin/python tests/vm/boot.py --suite trixie
 
 clean: ## remove the virtual environment, caches and cached images
 	rm -rf $(VENV) .cache dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,24 +1,30 @@
 """Time what is done to containers with ketch, docker and podman: exec, stop, many at once, memory.
 
 Run as ``python -m bench.containers``, as root. Every figure is taken of the engines in turns, in
-network and mount namespaces of its own.
+network and mount namespaces of its own. Takes five minutes, half of them for crowds of a thousand.
 """
 
 import argparse
 import concurrent.futures
+import hashlib
+import io
+import json
 import os
 import pathlib
 import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 
 from bench.machine import engines, machine
 from tests.support.commands import Engine
+from tests.support.images import busybox_archive
 
-_STOPS_AT_TERM = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+_ENDS_AT_TERM = ("busybox", "sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait")
+"""An image and a program. A bare sleep as PID 1 ends at SIGKILL alone, for which podman waits."""
 
 
 def main() -> int:
@@ -48,8 +54,14 @@ def main() -> int:
         many_ms = start_ms(ketch, options.rounds)
         print(f"run --rm true, ms: ketch {one_ms:.0f} with one container, "
               f"{many_ms:.0f} with {options.many}: {many_ms / one_ms:.2f} times")  # fmt: skip
-        removal_ms = removed_ms(ketch, options.many)
-        print(f"rm of {options.many} containers, ms each: ketch {removal_ms:.1f}")
+        print(f"container prune of {options.many}, ms each: ketch "
+              f"{pruned_ms(ketch, 'container', options.many):.1f}")  # fmt: skip
+        names = crowd(ketch, options.many)
+        print(f"rm -f of {options.many} that do not run, ms each: ketch "
+              f"{_timed_ms(ketch, 'rm', '-f', *names) / options.many:.1f}")  # fmt: skip
+        crowd_of_images(ketch, scratch, options.many)
+        print(f"image prune of {options.many}, ms each: ketch "
+              f"{pruned_ms(ketch, 'image', options.many):.2f}")  # fmt: skip
         for note in notes:
             print(f"({note})")
     return 0
@@ -73,7 +85,7 @@ def _timed_ms(engine: Engine, *words: str) -> float:
 
 def exec_ms(engine: Engine, rounds: int) -> float:
     """Median time of an exec."""
-    engine.ok("run", "-d", "--name", "bench-exec", "busybox", "sleep", "600")
+    engine.ok("run", "-d", "--name", "bench-exec", *_ENDS_AT_TERM)
     times = [_timed_ms(engine, "exec", "bench-exec", "true") for _ in range(rounds + 2)][2:]
     engine.ok("rm", "-f", "bench-exec")
     return statistics.median(times)
@@ -83,7 +95,7 @@ def stop_ms(engine: Engine, rounds: int) -> float:
     """Median time of stopping a program that listens to SIGTERM."""
     times = []
     for _ in range(rounds):
-        engine.ok("run", "-d", "--name", "bench-stop", "busybox", "sh", "-c", _STOPS_AT_TERM)
+        engine.ok("run", "-d", "--name", "bench-stop", *_ENDS_AT_TERM)
         time.sleep(0.3)
         times.append(_timed_ms(engine, "stop", "bench-stop"))
         engine.ok("rm", "bench-stop")
@@ -97,7 +109,7 @@ def burst_rate(engine: Engine, count: int) -> float:
     began = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(
-            lambda name: engine.ok("run", "-d", "--name", name, "busybox", "sleep", "600"), names
+            lambda name: engine.ok("run", "-d", "--name", name, *_ENDS_AT_TERM), names
         ))  # fmt: skip
     rate = count / (time.perf_counter() - began)
     engine.ok("rm", "-f", *names, timeout=300)
@@ -136,10 +148,38 @@ def _private_kb(pid: str) -> int:
     return sum(int(words[1]) for words in lines)
 
 
-def crowd(engine: Engine, count: int) -> None:
-    """Make many containers that do not run."""
+def crowd(engine: Engine, count: int) -> list[str]:
+    """Make many containers that do not run; return their names."""
+    names = [f"crowd{number}" for number in range(count)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: engine.ok("create", "busybox", "true"), range(count)))
+        list(pool.map(lambda name: engine.ok("create", "--name", name, "busybox", "true"), names))
+    return names
+
+
+def crowd_of_images(engine: Engine, scratch: pathlib.Path, count: int) -> None:
+    """Make many images without a name, which share a layer."""
+    archive = scratch / "crowd.tar"
+    layer = busybox_archive()
+    architecture = engine.ok("image", "inspect", "-f", "{{.Architecture}}", "busybox")
+    digest = hashlib.sha256(layer.read_bytes()).hexdigest()
+    with tarfile.open(archive, "w") as writer:
+        writer.add(layer, "layer.tar")
+        documents: dict[str, object] = {}
+        for number in range(count):
+            documents[f"{number}.json"] = {
+                "architecture": architecture, "os": "linux",
+                "config": {"Labels": {"number": str(number)}},
+                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+            }  # fmt: skip
+        documents["manifest.json"] = [
+            {"Config": name, "RepoTags": None, "Layers": ["layer.tar"]} for name in documents
+        ]
+        for name, document in documents.items():
+            data = json.dumps(document).encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            writer.addfile(entry, io.BytesIO(data))
+    engine.ok("load", "-q", "-i", str(archive), timeout=300)
 
 
 def killed_ms(engine: Engine, count: int) -> float:
@@ -147,14 +187,19 @@ def killed_ms(engine: Engine, count: int) -> float:
     names = [f"killed{number}" for number in range(count)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(
-            lambda name: engine.ok("run", "-d", "--name", name, "busybox", "sleep", "600"), names
+            lambda name: engine.ok("run", "-d", "--name", name, *_ENDS_AT_TERM), names
         ))  # fmt: skip
     return _timed_ms(engine, "rm", "-f", *names) / count
 
 
-def removed_ms(engine: Engine, count: int) -> float:
-    """Time for each of many containers that do not run and are removed by one command."""
-    return _timed_ms(engine, "container", "prune", "-f") / count
+def pruned_ms(engine: Engine, kind: str, count: int) -> float:
+    """Time for each of many unused containers or images that are removed by one command."""
+    before = len(engine.ok(kind, "ls", "-aq").splitlines())
+    taken_ms = _timed_ms(engine, kind, "prune", "-f")
+    removed = before - len(engine.ok(kind, "ls", "-aq").splitlines())
+    if removed != count:
+        raise SystemExit(f"{kind} prune removed {removed} of {count}")
+    return taken_ms / count
 
 
 def untagged_ms(engine: Engine, count: int) -> float:

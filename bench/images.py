@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="scenes whose name begins so")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    debian_archive()  # once; from in there nothing leads to where it comes from
     with machine("bench.images") as (stack, scratch):
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
         host = stack.enter_context(registries.docker_registry(scratch / "registry"))
