@@ -103,6 +103,11 @@ def test_what_is_in_the_wheel_and_in_the_source_archive(
     assert {
         name.partition("/share/ketch/")[2] for name in names if "/share/ketch/" in name
     } == course
+    of_systemd = {name.partition(".data/data/lib/")[2] for name in names} - {""}
+    assert of_systemd == {"sysusers.d/ketch.conf"} | {
+        f"systemd/system/{unit}"
+        for unit in ("ketch.socket", "ketch.service", "ketch-restart.service")
+    }
     assert f"Version: {ketch.__version__}\n" in facts
     assert "License-File: LICENSE\n" in facts
     with tarfile.open(built[1]) as source:
@@ -118,12 +123,14 @@ def test_what_is_in_the_wheel_and_in_the_source_archive(
 
 def test_the_version_is_one_and_the_pythons_are_told() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["version"] == ketch.__version__
     changes = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
-    sections = re.findall(r"^## (.+)$", changes, re.MULTILINE)
-    assert project["version"] in sections[:2]
+    sections = re.findall(r"^## (\S+)", changes, re.MULTILINE)
+    assert ketch.__version__ in sections[:2]
     told = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
     assert f">={told[0]}" == project["requires-python"]
+    tags = subprocess.run(["git", "-C", CHECKOUT, "tag", "--points-at", "HEAD", "v*"], check=False,
+                          text=True, capture_output=True)  # fmt: skip
+    assert set(tags.stdout.split()) <= {f"v{ketch.__version__}"}
 
 
 def test_for_one_user_by_pip(

@@ -116,11 +116,12 @@ def files(settings: "Settings", program: str, group: str) -> dict[str, str]:
 
     Args:
         settings: the engine's places.
-        program: the command that the units run.
+        program: the command that the units run: its path, or a name that systemd looks for where
+            distributions have programs.
         group: which group may use the socket, beside root.
     """
     systemd = manager(settings, group)
-    words = [os.path.abspath(program)]
+    words = [program]
     for name, value, usual in zip(
         ("--root", "--state"), (settings.root, settings.state), systemd.usual, strict=True
     ):
@@ -154,7 +155,7 @@ def install(settings: "Settings", program: str, group: str) -> list[str]:
     try:
         if settings.home:
             os.makedirs(systemd.directory, exist_ok=True)
-        for name, text in files(settings, program, group).items():
+        for name, text in files(settings, os.path.abspath(program), group).items():
             path = os.path.join(systemd.directory, name)
             with open(f"{path}.new", "w", encoding="utf-8") as file:
                 file.write(text)
