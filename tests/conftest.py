@@ -141,7 +141,7 @@ class _Machine:
         if self._found:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Say what there is."""
         if self._found:
             terminalreporter.section("the tests left behind", red=True)

@@ -30,13 +30,16 @@ GUEST = Path(__file__).resolve().parent / "guest"
 CACHE = CHECKOUT / ".cache" / "vm"
 IN_MEMORY = ("sh", str(CHECKOUT / "tests" / "support" / "in_memory.sh"))
 
-SUITE = "bookworm"
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+"""The Debians that a guest can be, and the Python of each."""
+
 GUEST_PACKAGES = (
     "apparmor",  # to load a profile of one's own
     "busybox-static",
     "criu",
     "dbus",  # systemd answers on its bus: the systemd cgroup driver
     "dbus-user-session",  # with libpam-systemd: managers of users
+    "e2fsprogs",
     "iproute2",
     "iptables",  # what other engines write their rules with, which ours must get along with
     "kmod",
@@ -48,15 +51,36 @@ GUEST_PACKAGES = (
     "systemd-sysv",
     "uidmap",
 )
+PYTHON_PACKAGES = (
+    "python3-dnslib",
+    "python3-h11",
+    "python3-h2",
+    "python3-hypothesis",
+    "python3-isal",
+    "python3-jsonschema",
+    "python3-pexpect",
+    "python3-protobuf",
+    "python3-pytest",
+    "python3-pytest-timeout",
+    "python3-referencing",
+    "python3-socks",
+    "python3-urllib3",
+    "python3-wsproto",
+    "python3-zstandard",
+)
+"""What ketch and its tests import, as Debian has it, where it is recent enough there."""
+
+OWN_PYTHON = ("trixie",)
+"""Guests with `PYTHON_PACKAGES`; the others are handed the checkout's virtual environment."""
+
 IN_THE_IMAGE = {
     "first.sh": "/ketch-vm.sh",
     "ketch-vm.service": "/etc/systemd/system/ketch-vm.service",
 }
-PYTHON = "3.11"
 TESTS = ("tests/vm/guest/facilities.py", "tests/contracts", "tests/kernel", "tests/e2e")
 
 # What the guest has no use for; the rest of the checkout is handed in as it stands.
-LEFT_OUT = shutil.ignore_patterns(
+LEFT_OUT = (
     ".git", ".cache", ".*_cache", ".hypothesis", "dist",
     "mypy", "mypyc", "*__mypyc*", "ruff", "pip", "setuptools",
 )  # fmt: skip
@@ -164,44 +188,47 @@ def sweep() -> None:
                 shutil.rmtree(directory)
 
 
-def kernel(package: str) -> Path:
+def kernel(suite: str, package: str) -> Path:
     """The directory with `vmlinuz` and `modules.ext4` of a Debian kernel metapackage.
 
     The version that was current at the first call stays until its directory is deleted: no run
     depends on the network once it is there, and two runs are of one kernel.
     """
-    for directory in sorted(CACHE.glob(f"{package}_*")):
+    for directory in sorted(CACHE.glob(f"{suite}-{package}_*")):
         return directory
-    say(f"downloading {package} (once)")
-    try:
-        return fetch_kernel(package)
-    except MachineError:
-        tool("apt-get", "update")
-        return fetch_kernel(package)
-
-
-def fetch_kernel(package: str) -> Path:
-    described = tool("apt-cache", "show", "--no-all-versions", package)
-    depends = re.search(r"^Depends: .*?(linux-image-\S+) \(= (\S+)\)", described, re.MULTILINE)
-    if depends is None:
-        raise MachineError(f"{package} is not a kernel metapackage")
-    image, version = depends.groups()
-    release = image.removeprefix("linux-image-")
+    say(f"downloading {package} of {suite} (once)")
     with scratch("kernel") as work:
-        tool(
-            "apt-get", "-o", "APT::Sandbox::User=root", "download", f"{image}={version}", cwd=work
-        )  # fmt: skip
+        # By apt as mmdebstrap sets it up, which is the suite's whatever the host is.
+        tool(*IN_MEMORY, "mmdebstrap", "--variant=custom", "--format=null",
+             f"--customize-hook={shlex.join(['sh', '-euc', FETCH, 'sh', package, str(work)])}",
+             suite, "-")  # fmt: skip
         (archive,) = work.glob("*.deb")
-        tool("dpkg-deb", "--extract", str(archive), str(work / "files"))
-        tool("depmod", "--basedir", str(work / "files"), release)
+        files = work / "files"
+        tool("dpkg-deb", "--extract", str(archive), str(files))
+        if not (files / "lib").exists():  # as from Debian 13 on
+            (files / "lib").symlink_to("usr/lib")
+        (modules,) = (files / "lib/modules").iterdir()
+        tool("depmod", "--basedir", str(files), modules.name)
         result = work / "result"
         result.mkdir()
-        (work / f"files/boot/vmlinuz-{release}").rename(result / "vmlinuz")
-        pack(work / "files/lib/modules", result / "modules.ext4", 1024)
-        return result.rename(CACHE / f"{package}_{version}")
+        (files / f"boot/vmlinuz-{modules.name}").rename(result / "vmlinuz")
+        pack(modules.parent, result / "modules.ext4", 1024)
+        version = tool("dpkg-deb", "--field", str(archive), "Version").strip()
+        return result.rename(CACHE / f"{suite}-{package}_{version}")
 
 
-def root_recipe() -> list[str]:
+# The package that a metapackage depends on, of the metapackage's own version.
+FETCH = """
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+cd "$2"
+depends=$(apt-cache show --no-all-versions "$1" | sed -n 's/^Depends: //p' | tr , '\\n')
+image=$(echo "$depends" | sed -n 's/^ *\\(linux-image-[^ ]*\\) (= \\(.*\\))$/\\1=\\2/p')
+[ -n "$image" ] || { echo "$1 is not a kernel metapackage" >&2; exit 1; }
+apt-get -qq -o APT::Sandbox::User=root download "$image"
+"""
+
+
+def root_recipe(suite: str) -> list[str]:
     """mmdebstrap's command line for the guest's root filesystem, less the name of the result."""
     hooks = [
         'mkdir -p "$1/ketch-vm" "$1/usr/lib/modules"',
@@ -216,23 +243,25 @@ def root_recipe() -> list[str]:
         'chroot "$1" systemctl enable --quiet ketch-vm.service',
         # Nobody logs in, nothing is kept up to date.
         'chroot "$1" systemctl mask --quiet'
-        " getty.target serial-getty@ttyS0.service e2scrub_reap.service systemd-logind.service",
+        " getty.target serial-getty@ttyS0.service e2scrub_reap.service",
     ]
+    packages = [*GUEST_PACKAGES, *(PYTHON_PACKAGES if suite in OWN_PYTHON else ())]
     return [
         "mmdebstrap",
         "--variant=minbase",
-        f"--include={','.join(GUEST_PACKAGES)}",
+        f"--include={','.join(packages)}",
         *(f"--customize-hook={hook}" for hook in hooks),
-        SUITE,
+        suite,
     ]
 
 
-def root_image() -> Path:
+def root_image(suite: str) -> Path:
     """The guest's root filesystem: a minimal Debian, made again when its recipe changes."""
-    recipe = root_recipe()
+    recipe = root_recipe(suite)
     scripts = [(GUEST / name).read_text() for name in IN_THE_IMAGE]
-    key = hashlib.sha256("\0".join([*recipe, *scripts]).encode()).hexdigest()[:12]
-    image = CACHE / f"root-{SUITE}-{key}.ext4"
+    # Checkouts that share a cache share the image: where they lie is no part of it.
+    facts = "\0".join([*recipe, *scripts]).replace(str(GUEST), "")
+    image = CACHE / f"root-{suite}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.ext4"
     if image.exists():
         return image
     say(f"making the root filesystem with mmdebstrap (once, about a minute): {image.name}")
@@ -244,7 +273,7 @@ def root_image() -> Path:
         tree.mkdir()
         tool("tar", "-x", "--xattrs", "--xattrs-include=*", "-f", str(archive), "-C", str(tree))
         pack(tree, image, 4096, ROOT_SIGNATURE)
-    for stale in set(CACHE.glob("root-*.ext4")) - {image}:
+    for stale in set(CACHE.glob(f"root-{suite}-*.ext4")) - {image}:
         stale.unlink()
     return image
 
@@ -257,10 +286,33 @@ def link(source: str, target: str) -> None:
         return
 
 
-def run_image(work: Path, job: str) -> Path:
-    """The disk of this run: the job, and the checkout with its virtual environment."""
+def make_environment(venv: Path, python: str) -> None:
+    """Make a virtual environment for a guest's Python: ketch, and what Debian packages of it."""
+    packages = venv / f"lib/python{python}/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "ketch.pth").write_text(f"{CHECKOUT}/src\n")
+    (venv / "pyvenv.cfg").write_text(
+        f"home = /usr/bin\ninclude-system-site-packages = true\nversion = {python}.0\n"
+    )
+    programs = venv / "bin"
+    programs.mkdir()
+    for name in ("python", "python3"):
+        (programs / name).symlink_to("/usr/bin/python3")
+    for name in ("ketch", "ketch-oci"):
+        text = (CHECKOUT / "bin" / name).read_text()
+        (programs / name).write_text(
+            text.replace("#!python\n", f"#!{CHECKOUT}/.venv/bin/python\n", 1)
+        )
+        (programs / name).chmod(0o755)
+
+
+def run_image(work: Path, suite: str, job: str) -> Path:
+    """The disk of this run: the job, and the checkout with a virtual environment."""
     stage = work / "stage"
-    shutil.copytree(CHECKOUT, stage / "tree", symlinks=True, copy_function=link, ignore=LEFT_OUT)
+    left_out = shutil.ignore_patterns(*LEFT_OUT, *([".venv"] if suite in OWN_PYTHON else []))
+    shutil.copytree(CHECKOUT, stage / "tree", symlinks=True, copy_function=link, ignore=left_out)
+    if suite in OWN_PYTHON:
+        make_environment(stage / "tree/.venv", PYTHONS[suite])
     shutil.copy(GUEST / "session.sh", stage)
     # The checkout keeps its own path in the guest: the environment's scripts and .pth name it.
     (stage / "path").write_text(str(CHECKOUT))
@@ -341,13 +393,15 @@ def stream(command: list[str], work: Path, timeout_seconds: float) -> bool:
         process.wait()
 
 
-def run(job: str, package: str, init: str, memory_mib: int, timeout_seconds: float) -> int:
+def run(
+    suite: str, job: str, package: str, init: str, memory_mib: int, timeout_seconds: float
+) -> int:
     """Boot, run the job, and return its exit status."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with locked(CACHE):
             sweep()
-            boot, root = kernel(package), root_image()
+            boot, root = kernel(suite, package), root_image(suite)
             work = stack.enter_context(scratch("run"))
         begun = time.monotonic()
         status, console = work / "status", work / "console.log"
@@ -355,12 +409,12 @@ def run(job: str, package: str, init: str, memory_mib: int, timeout_seconds: flo
         disks = [
             *disk(1, root, ",snapshot=on"),
             *disk(2, boot / "modules.ext4", ",readonly=on"),
-            *disk(3, run_image(work, job), ",cache=unsafe"),
+            *disk(3, run_image(work, suite, job), ",cache=unsafe"),
             *disk(4, status),
         ]
         say(f"booting {boot.name}, with {init} as its init")
         in_time = stream(machine(boot, disks, console, init, memory_mib), work, timeout_seconds)
-        last = CACHE / f"console-{init}.log"
+        last = CACHE / f"console-{suite}-{init}.log"
         if console.exists():
             shutil.copy(console, last)
         result = status.read_bytes().rstrip(b"\0").strip().decode()
@@ -373,26 +427,32 @@ def run(job: str, package: str, init: str, memory_mib: int, timeout_seconds: flo
     raise MachineError(f"the machine {why}; its console ended:\n" + "\n".join(tail))
 
 
-def pytest_job(arguments: list[str]) -> str:
+def pytest_job(suite: str, arguments: list[str]) -> str:
     """The shell text that runs pytest on the checkout in the guest."""
-    environment = (CHECKOUT / ".venv/pyvenv.cfg").read_text()
-    facts = dict(re.findall(r"^(\w+) = (.*)$", environment, re.MULTILINE))
-    if facts["home"] != "/usr/bin" or not facts["version"].startswith(f"{PYTHON}."):
-        raise MachineError(f"the guest has Debian's Python {PYTHON} alone, and .venv is of another")
+    if suite not in OWN_PYTHON:
+        environment = (CHECKOUT / ".venv/pyvenv.cfg").read_text()
+        facts = dict(re.findall(r"^(\w+) = (.*)$", environment, re.MULTILINE))
+        if facts["home"] != "/usr/bin" or not facts["version"].startswith(f"{PYTHONS[suite]}."):
+            raise MachineError(
+                f"the guest has Debian's Python {PYTHONS[suite]} alone, and .venv is of another"
+            )
     chosen = arguments or ["-p", "selection", *TESTS]
+    # Compiled for its Python here: else whoever may not write there compiles it again and again.
+    compiles = "python3 -m compileall -q src\n" if suite in OWN_PYTHON else ""
     command = [
         "PYTHONPATH=tests/vm/guest",
         str(CHECKOUT / ".venv/bin/python"), "-m", "pytest",
         # Hypothesis' plugin takes longer to load here than most tests to run.
         "-p", "no:cacheprovider", "-p", "no:hypothesispytest",
     ]  # fmt: skip
-    return f"{command[0]} exec {shlex.join([*command[1:], *chosen])}\n"
+    return f"{compiles}{command[0]} exec {shlex.join([*command[1:], *chosen])}\n"
 
 
 def main() -> int:
     """Parse the command line, run, and print what went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--shell", metavar="COMMAND", help="run this in the guest, not pytest")
+    parser.add_argument("--suite", choices=PYTHONS, default="bookworm", help="which Debian it is")
     parser.add_argument("--init", choices=("tiny", "systemd"), default="tiny")
     parser.add_argument("--kernel", default="linux-image-cloud-amd64", metavar="PACKAGE")
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
@@ -402,8 +462,9 @@ def main() -> int:
     # So that whoever ends this process ends the machine and the temporary files too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(NO_STATUS))
     try:
-        job = pytest_job(options.pytest) if options.shell is None else options.shell + "\n"
-        return run(job, options.kernel, options.init, options.memory, options.timeout)
+        suite, shell = options.suite, options.shell
+        job = pytest_job(suite, options.pytest) if shell is None else shell + "\n"
+        return run(suite, job, options.kernel, options.init, options.memory, options.timeout)
     except MachineError as error:
         say(str(error))
         return NO_STATUS
