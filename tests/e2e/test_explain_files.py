@@ -167,9 +167,28 @@ def test_commit_tells_the_layer_and_the_record(ketch: Engine, changed: str, run_
             < words.index("store layer 2 and unpack it")
             < words.index("let all processes go on")
         )
-        again = ketch("commit", "-p=false", "--explain=commands", changed, run_name)
-        assert "There are no commands with which a person does this" in again.err
-        assert run_script(again.err).returncode == 0
+    finally:
+        ketch("rmi", "-f", run_name)
+
+
+def test_an_image_by_hand_has_what_commit_gives_it(
+    ketch: Engine, changed: str, run_name: str, tmp_path: Path
+) -> None:
+    """The script makes an archive, which loaded is an image with the same files and settings."""
+    look = "find / -xdev ! -path '/proc*' ! -path '/sys*' ! -path '/dev*' | sort | xargs ls -ld"
+    words = ("commit", "--explain=commands", "-c", "ENV MOOD='it is'", "-c", "LABEL a=b", changed)
+    script = ketch(*words, run_name).err
+    own = ketch.ok("run", "--rm", "-h", "one", run_name, "sh", "-c", look)
+    shown = json.loads(ketch.ok("image", "inspect", run_name))[0]
+    ketch.ok("rmi", run_name)
+    try:
+        done = run_script(script, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        ketch.ok("load", "-i", str(tmp_path / "image.tar"))
+        assert ketch.ok("run", "--rm", "-h", "one", run_name, "sh", "-c", look) == own
+        again = json.loads(ketch.ok("image", "inspect", run_name))[0]
+        assert {**again["Config"]} == {**shown["Config"]}
+        assert again["RootFS"]["Layers"][:-1] == shown["RootFS"]["Layers"][:-1]
     finally:
         ketch("rmi", "-f", run_name)
 

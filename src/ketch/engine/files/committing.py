@@ -4,6 +4,7 @@ Source of the rules: moby, daemon/commit.go (``merge``) and image/image.go (``Ne
 """
 
 import contextlib
+import os
 import time
 
 from ketch.engine.images import ingest
@@ -93,6 +94,11 @@ def commit(
             documents.parse_config(content)  # what could not be read again is not written
             image_id = images.content.write(content)
             below = _layers(engine, parent)
+            if engine.settings.say:
+                from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+                engine.settings.tell(telling.of_documents, images, content, below, layer,
+                                     target.familiar if target else "")  # fmt: skip
             manifest = documents.manifest(
                 documents.descriptor(
                     documents.OCI_CONFIG, image_id, images.content.size_bytes(image_id)
@@ -165,11 +171,18 @@ def _standing_still(engine: "Engine", container: "Container") -> "Iterator[None]
 def _layer(engine: "Engine", container: "Container", parent: "Image | None") -> "Layer | None":
     """Store what a container changed; None where that is nothing."""
     directory = engine.settings.container_directory(container.id)
+    below = parent.chain_ids if parent else ()
+    by_hand: Sequence[str] = ()
+    upper = f"{directory}/upper"
+    if engine.settings.say and os.path.isdir(upper):  # where layers are copied there is none
+        from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
+
+        by_hand = telling.committing_by_hand(upper, len(below) + 1)
     stream = Pieces(engine.images.snapshotter.diff(directory))
     try:
         if stream.starts_with(tar_writer.END):
             return None
-        return ingest.add_layer(engine.images, stream, parent.chain_ids if parent else ())
+        return ingest.add_layer(engine.images, stream, below, by_hand=by_hand)
     finally:
         stream.close()
 

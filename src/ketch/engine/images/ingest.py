@@ -32,6 +32,7 @@ def add_layer(
     expected: "Descriptor | None" = None,
     diff_id: str = "",
     source: str = "",
+    by_hand: "Sequence[str]" = (),
 ) -> Layer:
     """Store a layer's blob and unpack it, in one pass, within ``Images.adding``.
 
@@ -44,6 +45,7 @@ def add_layer(
             size, and no more is read than that size and one byte.
         diff_id: the digest that its content was promised to have, or empty.
         source: a command that writes the blob, for who asks how it is done by hand; or empty.
+        by_hand: commands that make the layer, where none writes this very blob.
 
     Raises:
         DigestMismatchError: it is not what was promised.
@@ -91,7 +93,7 @@ def add_layer(
 
         images.settings.tell(
             telling.of_layer, images, len(below) + 1, layer, began_ns=began_ns,
-            hidden=ingest.hidden or (), source=source, kind=kind,
+            hidden=ingest.hidden or (), source=source, kind=kind, by_hand=by_hand,
         )  # fmt: skip
     return layer
 

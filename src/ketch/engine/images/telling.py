@@ -4,6 +4,7 @@ Loaded where somebody asks. By hand a layer is unpacked into a directory ``layer
 directory; what overlayfs needs of whiteouts no tar does, so they are named.
 """
 
+import json
 import os
 
 from ketch.engine.images.layout import blob_path
@@ -82,7 +83,7 @@ def of_download(
 
 def of_layer(
     images: "Images", number: int, layer: "Layer", *, began_ns: int, hidden: "Sequence[bytes]",
-    source: str, kind: str,
+    source: str, kind: str, by_hand: "Sequence[str]" = (),
 ) -> Told:  # fmt: skip
     """A layer that was stored and unpacked from a stream.
 
@@ -94,14 +95,78 @@ def of_layer(
         hidden: paths that its whiteouts hide.
         kind: its blob's format, one of ``compression``'s.
         source: a command that writes its blob, or empty.
+        by_hand: commands that make the layer, where there is none such.
     """
-    by_hand = []
     if source:
         pipe = source if kind not in _PROGRAMS else f"{source} | {_decompressing(kind)}"
         by_hand = _unpacking(pipe, number, layer.diff_id)
     words = f"store layer {number} and unpack it · write(2), mknod(2)"
     return Told("image", words, _of_layer(images, layer, hidden), began_ns=began_ns,
                 outside=by_hand)  # fmt: skip
+
+
+def committing_by_hand(upper: str, number: int) -> list[str]:
+    """Commands that make a layer's archive of what was written to overlayfs: ``image/layer-N.tar``.
+
+    Args:
+        upper: the tree that was written to.
+        number: the layer's place among the image's, from 1 on.
+    """
+    tree = f"layer-{number}"
+    return [
+        f"mkdir -p image && cp -a {quote(upper)} {tree}",
+        "# what overlayfs has as a device 0, 0 archives have as a name, and so what is opaque",
+        f"find {tree} -type c | while IFS= read -r path; do",
+        '[ "$(stat -c %t,%T "$path")" = 0,0 ] || continue',
+        'rm "$path"; : > "${path%/*}/.wh.${path##*/}"',
+        "done",
+        f"find {tree} -type d | while IFS= read -r path; do",
+        '[ "$(getfattr --only-values -n trusted.overlay.opaque "$path" 2> /dev/null)" = y ]'
+        " || continue",
+        ': > "$path/.wh..wh..opq"',
+        "done",
+        "# what was only there to be mounted on",
+        f"rm -rf {tree}/dev {tree}/proc {tree}/sys",
+        f"for name in hosts hostname resolv.conf; do [ -s {tree}/etc/$name ] ||"
+        f" rm -f {tree}/etc/$name; done",
+        f"(cd {tree} && find . -mindepth 1 -maxdepth 1 -print0"
+        f" | tar --numeric-owner --null -T - -cf ../image/{tree}.tar)",
+    ]
+
+
+def of_documents(
+    images: "Images", config: bytes, below: "Sequence[Descriptor]", layer: "Layer | None",
+    name: str,
+) -> Told:  # fmt: skip
+    """An image's configuration and manifest are written. By hand it is an archive to be loaded.
+
+    Args:
+        images: where it is.
+        config: its configuration.
+        below: the layers of the image below.
+        layer: the one on these, as ``committing_by_hand`` makes it; None for no such.
+        name: the image's, or empty.
+    """
+    names = [f"layer-{number}.tar" for number in range(1, len(below) + 1 + bool(layer))]
+    by_hand = ["mkdir -p image"]
+    by_hand += [
+        f"cp {quote(images.content.path(one['digest']))} image/{archive}"
+        for one, archive in zip(below, names, strict=False)
+    ]
+    write = f"printf %s {quote(config.decode())}"
+    if layer is not None:
+        by_hand.append(f"made=$(sha256sum < image/{names[-1]} | cut -d ' ' -f 1)")
+        write += f' | sed "s/{split(layer.diff_id)[1]}/$made/"'
+    listed = [{"Config": "config.json", "RepoTags": [name] if name else None, "Layers": names}]
+    by_hand += [
+        f"{write} > image/config.json",
+        _writing(json.dumps(listed).encode(), "image/manifest.json"),
+        "tar -C image -cf image.tar .",
+        "# ketch load -i image.tar, or docker load -i image.tar",
+    ]
+    values = [("configuration", of(config)), ("layers", len(names))]
+    words = "write the image's configuration and manifest · write(2)"
+    return Told("image", words, values, outside=by_hand)
 
 
 def of_record(
