@@ -96,8 +96,32 @@ def test_company_is_named(ketch: Engine, web: str) -> None:
         assert (spaces["net"]["whose"], spaces["net"]["with"]) == ("shared", ["web"])
         assert spaces["pid"]["whose"] == "the host's"
         assert "shared with side" in ketch.ok("ns", "web")
+        assert both["side"]["links"] == []
+        assert "the links and ports of web: one namespace" in ketch.ok("ns", "side")
+        assert "the links and ports of web: one namespace" in ketch.ok("ns", "--svg", "side")
     finally:
         ketch.ok("rm", "-f", "side")
+
+
+@pytest.mark.parametrize(("network", "said"), [
+    ("host", "the host's links, addresses and ports"), ("none", "loopback alone"),
+])  # fmt: skip
+def test_who_has_no_link_is_told_why(ketch: Engine, network: str, said: str) -> None:
+    ketch.ok("run", "-d", "--name", "bare", "--network", network, "--read-only", "busybox",
+             "sleep", "100")  # fmt: skip
+    try:
+        ketch.ok("pause", "bare")
+        (found,) = document(ketch, "bare")
+        assert (found["links"], found["status"]) == ([], "paused")
+        told, drawn = ketch.ok("ns", "bare"), ketch.ok("ns", "--svg", "bare")
+        words = "\n".join(ElementTree.fromstring(drawn).itertext())
+        for text in (told, words):
+            assert said in text
+            assert "/ is read-only" in text
+            assert "paused" in text
+        assert "/proc/keys: hidden behind /dev/null" in told
+    finally:
+        ketch.ok("rm", "-f", "bare")
 
 
 def test_ids_of_its_own(ketch: Engine) -> None:
@@ -120,6 +144,7 @@ def test_what_does_not_run_is_told(ketch: Engine) -> None:
         result = ketch("ns", "still", "nobody")
         assert (result.status, result.out) == (1, "")
         assert "container still is not running" in result.err
+        assert "ketch start it" in result.err
         assert "No such container: nobody" in result.err
         assert document(ketch) == []
     finally:

@@ -28,6 +28,7 @@ NS = Command(
 )
 _INDENT = "  "
 _WIDTH = 11
+WRITES = "what the container writes"
 _CGROUPS = "/sys/fs/cgroup/"
 
 
@@ -48,7 +49,8 @@ def ns(settings: "Settings", arguments: list[str]) -> int:
         except KetchError as error:
             if parsed.arguments:  # else it has ended meanwhile
                 failed = True
-                sys.stderr.write(f"ketch: {error.message}\n")
+                hint = f" ({error.hint})" if error.hint else ""
+                sys.stderr.write(f"ketch: {error.message}{hint}\n")
     if form == "json":
         print(json.dumps(found, indent=4))
     else:
@@ -84,7 +86,7 @@ def text(found: "Document") -> str:
         "cgroup": _cgroup(found["cgroup"]),
         "root": _root(found["root"]),
         "mounts": [_mount(one) for one in found["mounts"] if one["type"] != "cgroup"],
-        "network": [line for one in found["links"] for line in _link(one)],
+        "network": [line for one in found["links"] for line in _link(one)] or [no_links(found)],
         "ports": [line for one in found["ports"] for line in _port(one)],
         "privileges": _privileges(found),
         "look inside": [found["enter"]],
@@ -98,7 +100,10 @@ def text(found: "Document") -> str:
 
 def _processes(found: "Document") -> list[str]:
     inside = found["pids"][-1]
-    return [f"process {found['pid']} of the host is {inside} inside (/proc/{found['pid']})"]
+    lines = [f"process {found['pid']} of the host is {inside} inside (/proc/{found['pid']})"]
+    if found["status"] == "paused":
+        lines.append("paused: none of its processes goes on until ketch unpause")
+    return lines
 
 
 def _namespaces(found: "Document") -> list[str]:
@@ -162,13 +167,32 @@ def _root(root: "Document") -> list[str]:
     lines = [f"overlay of {len(root['lower'])} layers that are only read, the topmost first:"]
     lines += [f"{'lower':<{_WIDTH}}{path}" for path in root["lower"]]
     if root["upper"]:
-        lines.append(f"{'upper':<{_WIDTH}}{root['upper']} (what the container writes)")
+        about = "nothing is written: / is read-only" if is_read_only(root) else WRITES
+        lines.append(f"{'upper':<{_WIDTH}}{root['upper']} ({about})")
         lines.append(f"{'work':<{_WIDTH}}{root['work']} (overlayfs's own)")
     return lines
 
 
+def is_read_only(mount: "Document") -> bool:
+    """Whether nothing can be written by way of a mount, whatever it is of."""
+    return "ro" in mount["options"]
+
+
+def no_links(found: "Document") -> str:
+    """Say whose links a container without any of its own has."""
+    (network,) = (one for one in found["namespaces"] if one["kind"] == "net")
+    if network["with"]:
+        return f"the links and ports of {', '.join(network['with'])}: one namespace"
+    if network["whose"] == "the host's":
+        return "the host's links, addresses and ports, with nothing between"
+    return "loopback alone: nothing leads in or out"
+
+
 def _mount(mount: "Document") -> str:
-    way = "ro" if "ro" in mount["options"] else "rw"
+    is_null = mount["type"] == "devtmpfs" and mount["within"] == "/null"
+    if is_null and mount["destination"] != "/dev/null":
+        return f"{mount['destination']}: hidden behind /dev/null"
+    way = "ro" if is_read_only(mount) else "rw"
     within = f" {mount['within']}" if mount["within"] not in {"/", ""} else ""
     return f"{mount['destination']} ({way}): {mount['type']}{within}"
 

@@ -6,6 +6,7 @@ its processes see, on the right what the host has of it, and a packet's way lead
 
 from xml.sax.saxutils import escape
 
+from ketch.cli import anatomy
 from ketch.errors import on_one_line
 from ketch.spec.sizes import binary_size
 
@@ -133,9 +134,10 @@ def svg(found: "Document") -> str:
     x = _GAP + _LEFT + _BETWEEN
     outside = _outside(page, found, x + _GAP, top + 2.0 * _GAP, _RIGHT - 2 * _GAP, links)
     height = max(bottom, outside) - top
+    nothing = "" if found["links"] else ": no link, no port"
     for at, words in (
         (_Box(_GAP, top, _LEFT, height), "what its processes see"),
-        (_Box(x, top, _RIGHT, height), "what the host has of it"),
+        (_Box(x, top, _RIGHT, height), f"what the host has of it{nothing}"),
     ):
         page.rectangle(at, "frame")
         page.text(at.x + _PADDING, at.y + 20, words, "", at.width)
@@ -148,7 +150,8 @@ def _inside(
     page: _Page, found: "Document", x: float, y: float, width: float
 ) -> "tuple[float, dict[str, _Box]]":
     """Draw what is inside; returns where it ends, and the links by name."""
-    about = [f"process {found['pid']} of the host", *_privileges(found)]
+    paused = " (paused)" if found["status"] == "paused" else ""
+    about = [f"process {found['pid']} of the host{paused}", *_privileges(found)]
     y = page.box(x, y, width, f"process {found['pids'][-1]}", about, kind="strong").bottom
     half = (width - _GAP) / 2
     for number, one in enumerate(found["namespaces"]):
@@ -168,6 +171,8 @@ def _inside(
         about = [f"{', '.join(one['addresses'])}  {one['mac']}", f"network {one['network']}"]
         links[one["interface"]] = at = page.box(x, y, width, one["interface"], about, kind="strong")
         y = at.bottom
+    if not links:
+        y = page.box(x, y, width, "no link of its own", [anatomy.no_links(found)]).bottom
     return y, links
 
 
@@ -261,7 +266,9 @@ def _layers(page: _Page, root: "Document", x: float, y: float, width: float) -> 
         return page.box(x, y, width, "/", [f"{root['type']} {root['source']}"]).bottom
     stack = [("/ lower: only read", [_tail(path)], "box") for path in root["lower"][:_LAYERS_MAX]]
     if root["upper"]:
-        stack.insert(0, ("/ upper: what the container writes", [_tail(root["upper"])], "strong"))
+        read_only = anatomy.is_read_only(root)
+        head = f"/ upper: {'nothing, since / is read-only' if read_only else anatomy.WRITES}"
+        stack.insert(0, (head, [_tail(root["upper"])], "box" if read_only else "strong"))
     if len(root["lower"]) > _LAYERS_MAX:
         stack.append((f"and {len(root['lower']) - _LAYERS_MAX} layers more", [], "box"))
     for head, lines, kind in stack:
@@ -278,7 +285,7 @@ def _mounts(page: _Page, mounts: "Sequence[Document]", x: float, y: float, width
 
 
 def _mount(mount: "Document") -> str:
-    way = ", read-only" if "ro" in mount["options"] else ""
+    way = ", read-only" if anatomy.is_read_only(mount) else ""
     within = f"  {_tail(mount['within'])}" if mount["within"] not in {"/", ""} else ""
     return f"{mount['destination']}  {mount['type']}{way}{within}"
 

@@ -73,10 +73,12 @@ def _document(engine: "Engine", container: "Container", pid: int) -> "Document":
     own = [NAMESPACES[one["kind"]][1] for one in kinds if one["whose"] != "the host's"]
     root, mounts = _mounts(pid)
     ports = engine.endpoints.ports([container.id]).get(container.id, [])
-    links = [_link(engine, one) for one in engine.endpoints.of(container.id) if one.id]
+    # Members of networks host and none have no link.
+    links = [_link(engine, one) for one in engine.endpoints.of(container.id) if one.interface]
     return {
         "id": container.id,
         "name": container.name,
+        "status": container.status,
         "pid": pid,
         "pids": [int(word) for word in status["NSpid"].split()],
         "namespaces": kinds,
