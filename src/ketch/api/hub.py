@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api.supervision import supervise
 from ketch.engine.records import events
-from ketch.engine.records.events import KEPT, Event
+from ketch.engine.records.events import KEPT, Event, Settling
 from ketch.errors import in_words
 from ketch.linux.inotify import IN_CREATE, IN_MODIFY, Inotify
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ketch.engine.engine import Engine
 
 # The log may be replaced unseen, and a dead monitor records nothing.
-_LOOK_SECONDS = 2.0
-_DEAF_LOOK_SECONDS = 0.1
+_LOOK_MS = 2000
+_DEAF_LOOK_MS = 100
 _SETTLE_SECONDS = 0.001
 
 
@@ -76,7 +76,7 @@ class Hub:
                 if changed is not self._changed:
                     continue
                 try:
-                    async with asyncio.timeout(_LOOK_SECONDS):
+                    async with asyncio.timeout(_LOOK_MS / 1000):
                         await changed.wait()
                 except TimeoutError:
                     yield None
@@ -89,22 +89,24 @@ class Hub:
     async def _look(self) -> None:
         """Look for events whenever the database was written to, and now and then besides."""
         written = asyncio.Event()
+        settling = Settling()
         queue: Inotify | None = None
         try:
             while True:
                 # What fails for want of descriptors or watches may succeed soon.
                 queue = queue or self._watch(written)
                 written.clear()
-                if queue:
-                    queue.forget()
+                woken = queue is not None and queue.forget()
                 found = await self._application.run(_since, self._last)
+                settling.looked(woken=woken, found=bool(found))
                 if found:
                     self._last = found[-1].id
                     self._kept.extend(found)
                     changed, self._changed = self._changed, asyncio.Event()
                     changed.set()
+                longest_ms = _LOOK_MS if queue else _DEAF_LOOK_MS
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_SECONDS if queue else _DEAF_LOOK_SECONDS):
+                    async with asyncio.timeout(settling.milliseconds(longest_ms) / 1000):
                         await written.wait()
                 await asyncio.sleep(_SETTLE_SECONDS)
         finally:

@@ -54,13 +54,17 @@ class Inotify:
         except BlockingIOError:
             return b""
 
-    def forget(self) -> None:
-        """Take the events there are off the queue."""
+    def forget(self) -> bool:
+        """Take the events there are off the queue; returns whether there were any."""
+        found = False
         try:
-            while len(os.read(self._descriptor, _BUFFER_BYTES)) == _BUFFER_BYTES:
-                pass
+            while read := len(os.read(self._descriptor, _BUFFER_BYTES)):
+                found = True
+                if read < _BUFFER_BYTES:
+                    break
         except BlockingIOError:
             pass
+        return found
 
     def close(self) -> None:
         """Close the queue."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ketch.engine import processes
 from ketch.engine.records import events
 from ketch.engine.records.store import Store
 
@@ -105,6 +106,24 @@ def test_a_follower_hears_at_once(store: Store, tmp_path: Path) -> None:
     assert [action for action, _ in heard] == ["one", "two", "last"]
     waits = [there - here for (_, here), (_, there) in zip(sent, heard, strict=True)]
     assert min(waits) < 0.1, "woken by the record, not by the clock"
+
+
+def test_a_write_that_brings_nothing_yet_is_looked_into_again(store: Store) -> None:
+    """A commit can be read a moment after the write of it that wakes."""
+    follower = events.Follower(store)
+    looks = 0
+    try:
+        record(store, "one")
+        assert [event.action for event in follower.new()] == ["one"]
+        (Path(store.root) / "written").touch()
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5:
+            assert follower.new() == []
+            follower.wait(1000, processes.ENDLESS)
+            looks += 1
+    finally:
+        follower.close()
+    assert 5 <= looks <= 8, "some looks, and then the clock alone"
 
 
 def test_events_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

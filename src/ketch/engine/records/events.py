@@ -27,6 +27,7 @@ EXIT_STATUS = "_exitStatus"
 
 _LONGEST_WAIT_MS = 10_000
 _WITHOUT_INOTIFY_MS = 100
+_SETTLE_MS = (1, 4, 16, 64, 256)
 
 # Their action goes on after a colon, and a filter names the start of it.
 _WITH_DETAILS = {"health_status", "exec_create", "exec_start"}
@@ -189,6 +190,32 @@ def last_id(store: "Store") -> int:
     return row[0] or 0
 
 
+class Settling:
+    """How soon to look again where a write to the database's log has brought nothing yet.
+
+    SQLite writes a commit to the log, which wakes whoever watches it, before it says in shared
+    memory that it is there, and a writer may lose its processor in between. No second write tells.
+    """
+
+    __slots__ = ("_looks",)
+
+    def __init__(self) -> None:
+        self._looks = len(_SETTLE_MS)
+
+    def looked(self, *, woken: bool, found: bool) -> None:
+        """Take note of a look: whether a write came before it, and whether it found anything."""
+        if found:
+            self._looks = len(_SETTLE_MS)
+        elif woken:
+            self._looks = 0
+        else:
+            self._looks += 1
+
+    def milliseconds(self, longest: int) -> int:
+        """How long to wait for the next write before looking again, at most ``longest``."""
+        return min(longest, _SETTLE_MS[self._looks]) if self._looks < len(_SETTLE_MS) else longest
+
+
 class Follower:
     """Hears of events as they are recorded; to be closed.
 
@@ -197,11 +224,12 @@ class Follower:
         after_id: the last event that is known already; None for the latest there is.
     """
 
-    __slots__ = ("_last_id", "_queue", "_store")
+    __slots__ = ("_last_id", "_queue", "_settling", "_store")
 
     def __init__(self, store: "Store", after_id: int | None = None) -> None:
         self._store = store
         self._queue = _watch(store)
+        self._settling = Settling()
         # Only now: what is recorded from here on wakes the follower.
         self._last_id = last_id(store) if after_id is None else after_id
 
@@ -211,9 +239,9 @@ class Follower:
 
     def new(self) -> list[Event]:
         """Returns what was recorded since the last call."""
-        if self._queue is not None:
-            self._queue.forget()
+        woken = self._queue is not None and self._queue.forget()
         found = recorded(self._store, after_id=self._last_id)
+        self._settling.looked(woken=woken, found=bool(found))
         if found:
             self._last_id = found[-1].id
         return found
@@ -223,7 +251,7 @@ class Follower:
         if self._queue is None:
             patience.wait(min(milliseconds, _WITHOUT_INOTIFY_MS))
         else:
-            patience.wait(milliseconds, self._queue.fileno())
+            patience.wait(self._settling.milliseconds(milliseconds), self._queue.fileno())
 
     def close(self) -> None:
         """Stop listening."""
