@@ -178,14 +178,18 @@ def test_only_bridge_and_table_are_left(ketch: Engine, bridge_name: str) -> None
 
     links, before = set(os.listdir("/sys/class/net")), rules()
     containers = [ketch.ok("run", "-d", "busybox", "sleep", "60") for _ in range(2)]
-    assert len(os.listdir(f"/sys/class/net/{bridge_name}/brif")) == 2
+    deadline = time.monotonic() + 5
+    ports = f"/sys/class/net/{bridge_name}/brif"
+    while len(os.listdir(ports)) != 2:  # that of one that has ended stays for a moment
+        assert time.monotonic() < deadline, os.listdir(ports)
+        time.sleep(0.01)
     ketch.ok("rm", "-f", *containers)
     deadline = time.monotonic() + 5
     while not set(os.listdir("/sys/class/net")) <= links and time.monotonic() < deadline:
         time.sleep(0.1)
     assert set(os.listdir("/sys/class/net")) <= links
     assert rules() == before
-    assert os.listdir(f"/sys/class/net/{bridge_name}/brif") == []
+    assert os.listdir(ports) == []
     assert pathlib.Path("/proc/sys/net/ipv4/ip_forward").read_text() == "1\n"
 
 

@@ -57,10 +57,18 @@ def unescape(field: str) -> str:
     return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
 
 
-def is_mount_point(path: str) -> bool:
-    """Whether something is mounted at a path, as the calling thread sees it."""
+def is_mount_point(path: str, process: str = "thread-self") -> bool:
+    """Whether something is mounted at a path, as a process sees it.
+
+    Args:
+        path: resolved as the caller sees it.
+        process: its pid; the calling thread unless given.
+
+    Raises:
+        OSError: there is no such process.
+    """
     place = os.path.realpath(path)
-    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         return any(unescape(line.split()[4]) == place for line in mounts)
 
 

@@ -143,9 +143,11 @@ class _Record:
 
     def check_elsewhere(self, directory: str) -> None:
         """Refuse one that is mounted in a namespace in which somebody is, and the caller is not."""
-        if self.count and self._namespace != _own_namespace() and _is_alive(self._namespace):
+        place = f"{directory}/{PLACE}"
+        elsewhere = self.count and self._namespace != _own_namespace()
+        if elsewhere and _is_mounted_in(self._namespace, place):
             raise ConflictError(
-                f"{directory}/{PLACE} is mounted in another mount namespace",
+                f"{place} is mounted in another mount namespace",
                 "unmount it there, by ketch umount",
             )
 
@@ -168,11 +170,14 @@ def _own_namespace() -> int:
     return os.stat("/proc/thread-self/ns/mnt").st_ino
 
 
-def _is_alive(namespace: int) -> bool:
-    """Whether a process is in a mount namespace that the caller can see."""
+def _is_mounted_in(namespace: int, place: str) -> bool:
+    """Whether a process that the caller can see is in a mount namespace, and has a mount there.
+
+    The kernel gives the number of a namespace that has gone to the next that is made.
+    """
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
                 if os.stat(f"/proc/{entry}/ns/mnt").st_ino == namespace:
-                    return True
+                    return procfs.is_mount_point(place, entry)
     return False
