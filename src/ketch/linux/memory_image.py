@@ -52,6 +52,11 @@ _NO_MORE_CHANGES = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
 _FOREVER_MS = -1
 _HAS_PAGE = 1 << 63 | 1 << 62  # present, or swapped: proc_pid_pagemap(5)
 _APART_PAGES = 16
+# VmFlags of proc_pid_smaps(5): readable and writable; and what such memory may be besides, namely
+# made so by mprotect(2), accounted for, written since (soft-dirty), with or without huge pages. A
+# stack grows down; some is wiped or left out when the process forks, locked, shared or droppable.
+_WRITABLE = {"rd", "wr"}
+_ORDINARY = _WRITABLE | {"mr", "mw", "me", "ac", "sd", "nr", "hg", "nh"}
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _mmap = _libc.mmap
@@ -201,15 +206,22 @@ def _map(size_bytes: int, protection: int, flags: int, file: int) -> int:
 
 
 def _written() -> "Iterator[tuple[int, int]]":
-    """Where the calling process has memory of its own that it can write to: proc_pid_maps(5)."""
+    """Where the calling process has memory of its own that it can write to: proc_pid_smaps(5).
+
+    But for memory that is more than that: a fork that finds its parent's there, and not nothing,
+    draws the same numbers from getrandom(2), whose state glibc keeps so from 2.41 on.
+    """
     page_bytes = os.sysconf("SC_PAGE_SIZE")
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as file:
         lines = file.read().splitlines()
     with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+        area = ""
         for line in lines:
-            place, protection, *_, name = line.split(maxsplit=5)
-            if protection == "rw-p" and name != "[stack]":
-                begin, end = (int(each, 16) // page_bytes for each in place.split("-"))
+            name, *words = line.split()
+            if not name.endswith(":"):
+                area = name
+            elif name == "VmFlags:" and _WRITABLE <= set(words) <= _ORDINARY:
+                begin, end = (int(each, 16) // page_bytes for each in area.split("-"))
                 pagemap.seek(begin * 8)
                 entries = memoryview(pagemap.read((end - begin) * 8)).cast("Q")
                 for first, last in _runs(entries):

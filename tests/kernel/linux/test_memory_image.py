@@ -184,3 +184,36 @@ def test_the_bytes_are_those_of_the_source(tmp_path: pathlib.Path) -> None:
         ["nm", tmp_path / "o"], check=True, capture_output=True, text=True
     ).stdout.splitlines()
     assert f"{second:016x} t restore" in symbols
+
+
+@_has_code
+def test_what_is_wiped_when_the_process_forks_still_is() -> None:
+    """glibc keeps the state of its random numbers so, which no two processes may share."""
+    _run("""
+import mmap
+page = mmap.mmap(-1, 4 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+page.madvise(18)  # MADV_WIPEONFORK, since Linux 4.14
+page[:4] = b"here"
+image.take()
+assert image._count
+
+def work():
+    assert page[:4] == bytes(4), page[:4]
+
+assert page[:4] == b"here"
+child(work)
+""")
+
+
+@_has_code
+def test_no_two_children_draw_the_same_random_numbers() -> None:
+    _run("""
+os.urandom(16)
+image.take()
+drawn = set()
+for _ in range(8):
+    reader, writer = os.pipe()
+    child(lambda: os.write(writer, os.urandom(16)))
+    drawn.add(os.read(reader, 16))
+assert len(drawn) == 8
+""")
