@@ -14,7 +14,6 @@ import pytest
 
 import ketch
 from ketch import Pool, Sandbox
-from ketch.engine.containers import containers
 from ketch.errors import (
     ConflictError,
     InvalidArgumentError,
@@ -427,17 +426,6 @@ def test_its_time_is_the_engines_business(library: ketch.Engine) -> None:
     changed = Sandbox.create("busybox", engine=library)
     changed.set_timeout(1)
     await_end(changed)
-
-
-def test_its_end_is_heard_not_looked_for(
-    library: ketch.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(containers, "_REMOVAL_PAUSE_MS", 20_000)
-    made = Sandbox.create("busybox", engine=library)
-    begun = time.monotonic()
-    made.kill()
-    assert time.monotonic() - begun < 15
-    assert not made.is_running
 
 
 def test_it_goes_with_a_program_that_is_killed(

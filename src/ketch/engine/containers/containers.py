@@ -4,7 +4,6 @@ What their monitors record is read, their first process is signalled, and then i
 the monitor has recorded the rest. Nothing here needs the monitor to be alive.
 """
 
-import errno
 import json
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -38,13 +37,12 @@ if TYPE_CHECKING:
 
     from ketch import cgroups
     from ketch.engine.records.rows import Columns, Container
-    from ketch.linux.inotify import Inotify
 
 STOP_TIMEOUT_SECONDS = 10
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 _LONGEST_PAUSE_MS = 100
-# Until a removal is looked for again where nobody tells of it; once its directory has gone.
-_REMOVAL_PAUSE_MS, _FINAL_PAUSE_MS = 5, 1
+# Of the time that a removal has been waited for, how long until it is looked for again.
+_REMOVAL_PART = 8
 # Each that runs is finished by a process of some megabytes.
 _REMOVED_AT_ONCE = 16
 _FORCED_AT_ONCE = (states.RUNNING, states.PAUSED)
@@ -485,20 +483,18 @@ class Containers(Ledger):
         """Wait until a container is gone; returns what it ended with."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         status = container.exit_status
-        pause_ms = _REMOVAL_PAUSE_MS
-        with _Going(self._settings.container_directory(container.id)) as going:
-            while (current := self._current(container)) is not None:
-                status = current.exit_status
-                if deadline is not None and time.monotonic() > deadline:
-                    raise UnavailableError(
-                        f"container {container.id} is not removed by its monitor, "
-                        f"process {container.monitor_pid}"
-                    )
-                if going.is_over or self._patience.wait(pause_ms, going.fileno()):
-                    going.over()  # the record goes next
-                    self._patience.wait(_FINAL_PAUSE_MS)
-                else:
-                    pause_ms = min(pause_ms * 2, _LONGEST_PAUSE_MS)
+        began = time.monotonic()
+        while (current := self._current(container)) is not None:
+            status = current.exit_status
+            if deadline is not None and time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"container {container.id} is not removed by its monitor, "
+                    f"process {container.monitor_pid}"
+                )
+            # So that it is noticed late by a part of the time that it took; inotify(7) would tell
+            # at once, and closing its queue waits for the kernel by more than that gains.
+            waited_ms = int((time.monotonic() - began) * 1000)
+            self._patience.wait(min(max(waited_ms // _REMOVAL_PART, 1), _LONGEST_PAUSE_MS))
         return self._last_exit_status(container.id) if container.started_ns else status
 
     def _current(self, container: "Container") -> "Container | None":
@@ -516,52 +512,6 @@ class Containers(Ledger):
                 (container_id,),
             ).fetchone()
         return int(json.loads(row["attributes"])["exitCode"]) if row else rows.LOST_EXIT_STATUS
-
-
-class _Going:
-    """Tells when a directory is removed, where the kernel tells of that.
-
-    Args:
-        directory: its path.
-
-    Attributes:
-        is_over: whether it is known to have been removed.
-    """
-
-    __slots__ = ("_queue", "is_over")
-
-    def __init__(self, directory: str) -> None:
-        from ketch.linux import inotify  # noqa: PLC0415 - few commands need it
-
-        self.is_over = False
-        self._queue: Inotify | None = None
-        try:
-            self._queue = inotify.Inotify()
-            self._queue.watch(directory, inotify.IN_DELETE_SELF)
-        except OSError as error:
-            self.close()  # the user has too many: then it is not told
-            self.is_over = error.errno == errno.ENOENT
-
-    def __enter__(self) -> "_Going":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def fileno(self) -> int | None:
-        """Returns a descriptor that is readable once it has been removed; None where none is."""
-        return None if self._queue is None else self._queue.fileno()
-
-    def over(self) -> None:
-        """It has been removed."""
-        self.is_over = True
-        self.close()
-
-    def close(self) -> None:
-        """Listen no more."""
-        if self._queue is not None:
-            self._queue.close()
-            self._queue = None
 
 
 _FIRST_STEP = {
