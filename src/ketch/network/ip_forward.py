@@ -7,7 +7,9 @@ do it again where the chain has gone (``nft flush ruleset``). A host that forwar
 alone, and so is a policy that somebody has set since.
 """
 
+import _socket
 import os
+from contextlib import closing
 
 from ketch.errors import UnavailableError
 from ketch.linux import procfs, rtnetlink
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 SWITCHES = {4: "/proc/sys/net/ipv4/ip_forward", 6: "/proc/sys/net/ipv6/conf/all/forwarding"}
 _ACCEPT_RA = "/proc/sys/net/ipv6/conf/{}/accept_ra"
 _EVEN_A_ROUTER = 2
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 
 
 def is_on(version: int) -> bool:
@@ -92,8 +95,17 @@ def _path(state: str) -> str:
 
 
 def _here() -> str:
-    """This network namespace, in this boot."""
-    return f"{os.stat('/proc/thread-self/ns/net').st_ino} {procfs.boot_id()}"
+    """This network namespace, in this boot.
+
+    The number of one that has gone is the next one's that is made; a cookie is nobody else's, ever
+    (SO_NETNS_COOKIE, since Linux 5.14).
+    """
+    with closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)) as anywhere:
+        try:
+            cookie = anywhere.getsockopt(_socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8).hex()
+        except OSError:
+            cookie = str(os.stat("/proc/thread-self/ns/net").st_ino)
+    return f"{cookie} {procfs.boot_id()}"
 
 
 def _write(path: str, value: bytes) -> None:
