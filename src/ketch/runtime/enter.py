@@ -41,6 +41,7 @@ class Entry:
     __slots__ = (
         "affinity",
         "belongs",
+        "cgroup_namespace",
         "channel",
         "entrances",
         "flags",
@@ -60,15 +61,13 @@ class Entry:
         channel: Channel,
         streams: tuple[int, int, int],
         init_pidfd: int,
-        root: int,
-        flags: int,
+        opened: tuple[int, int, int],
     ) -> None:
         self.setup = setup
         self.channel = channel
         self.streams = streams
         self.init_pidfd = init_pidfd
-        self.root = root
-        self.flags = flags
+        self.root, self.cgroup_namespace, self.flags = opened
         self.entrances: list[int] = []
         self.into: int | None = None
         self.preserved = 0
@@ -98,7 +97,8 @@ class Entry:
     def needed(self) -> set[int]:
         """The descriptors that are needed inside."""
         kept = {*range(3 + self.preserved), *self.streams, *self.setup.held()}
-        kept |= {self.channel.fileno(), self.init_pidfd, self.root, self.setup.null}
+        kept |= {self.channel.fileno(), self.init_pidfd, self.root, self.cgroup_namespace}
+        kept.add(self.setup.null)
         if self.into is not None:
             kept.add(self.into)
         return kept - {-1}
@@ -150,8 +150,8 @@ def enter(
     """
     linux: Linux = config.get("linux", {}) if config else {}
     with ExitStack() as stack:
-        root, flags = open_container(init_pid, init_pidfd)
-        stack.callback(os.close, root)
+        opened = open_container(init_pid, init_pidfd, stack)
+        flags = opened[-1]
         in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
         setup.settle(
             config,
@@ -160,7 +160,7 @@ def enter(
         )
         ours, theirs = Channel.pair()
         stack.callback(theirs.close)
-        entry = Entry(setup, theirs, streams, init_pidfd, root, flags)
+        entry = Entry(setup, theirs, streams, init_pidfd, opened)
         entry.preserved = preserved
         if explain is not None:
             explain(_tell_entrance(init_pid, flags, setup))
@@ -260,26 +260,37 @@ def _fork_across(entry: Entry, ours: Channel, *, sibling: bool) -> tuple[int, in
     return int(struct.unpack("i", told)[0]), between if sibling else 0
 
 
-def open_container(pid: int, pidfd: int) -> tuple[int, int]:
+def open_container(pid: int, pidfd: int, held: ExitStack) -> tuple[int, int, int]:
     """Open a container's root directory and see which of its namespaces are not the caller's.
 
+    Args:
+        pid: its init.
+        pidfd: its descriptor, which makes sure that the pid is still its own.
+        held: closes again what is opened.
+
     Returns:
-        A descriptor of the root, and CLONE_NEW* flags.
+        A descriptor of the root, one of the cgroup namespace, -1 where that is the caller's, and
+        CLONE_NEW* flags.
+
+    Raises:
+        ConflictError: the container does not run.
     """
     flags = 0
-    root = -1
+    within = -1
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        held.callback(os.close, root)
         for flag, name in namespaces.KINDS.values():
             if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"):
                 flags |= flag
+        if flags & namespaces.CLONE_NEWCGROUP:
+            within = os.open(f"/proc/{pid}/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+            held.callback(os.close, within)
         # Still the same process, so what was read was about it.
         process.pidfd_send_signal(pidfd, 0)
     except (FileNotFoundError, ProcessLookupError) as error:
-        if root >= 0:
-            os.close(root)
         raise ConflictError("the container is not running") from error
-    return root, flags
+    return root, within, flags
 
 
 def _cross(entry: Entry, writer: int) -> None:
@@ -367,8 +378,10 @@ def become(entry: Entry) -> None:
     channel.await_go("begin")
     if not entry.belongs:
         belong(entry)
-    if entry.flags & namespaces.CLONE_NEWCGROUP:
-        namespaces.setns(entry.init_pidfd, namespaces.CLONE_NEWCGROUP)
+    if entry.cgroup_namespace >= 0:
+        # Not by the pidfd: whoever is inside may not look at an init that has not executed its
+        # program yet, or one that nobody may read.
+        namespaces.setns(entry.cgroup_namespace, namespaces.CLONE_NEWCGROUP)
     _set_affinity(entry, "final")
     os.setsid()
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -79,9 +79,8 @@ class Gate:
         self._kind = _kind(specification)
         setup = ProcessSetup(specification, filter_)
         with ExitStack() as stack:
-            root, flags = enter.open_container(init_pid, init_pidfd)
-            stack.callback(os.close, root)
-            in_user_namespace = bool(flags & namespaces.CLONE_NEWUSER)
+            opened = enter.open_container(init_pid, init_pidfd, stack)
+            in_user_namespace = bool(opened[-1] & namespaces.CLONE_NEWUSER)
             nested = not namespaces.in_initial_user_namespace()
             setup.settle(config, in_user_namespace=in_user_namespace, nested=nested)
             ours, theirs = _socket.socketpair(
@@ -91,7 +90,7 @@ class Gate:
             told, channel = Channel.pair()
             stack.callback(told.close)
             stack.callback(channel.close)
-            entry = enter.Entry(setup, channel, (0, 0, 0), init_pidfd, root, flags)
+            entry = enter.Entry(setup, channel, (0, 0, 0), init_pidfd, opened)
             entry.keyring = JoinKeyring(container_id, in_user_namespace=in_user_namespace)
             entry.open_cgroups(cgroup, init_pid, stack)
             if entry.into is not None and in_user_namespace:

@@ -161,6 +161,19 @@ def test_exec_enters_the_user_namespace(bundle: Bundle) -> None:
         assert container.execute(root) == (0, "0\n")
 
 
+def test_exec_before_the_program_is_executed(bundle: Bundle) -> None:
+    """Init's memory is still that of the runtime then, at which nobody inside may look."""
+    config = in_user_namespace(configuration("sleep", "60"))
+    config["linux"]["namespaces"] = [
+        *(one for one in config["linux"]["namespaces"] if one["type"] != "cgroup"),
+        {"type": "cgroup"},
+    ]
+    with bundle.container(config) as container:
+        assert container.namespace("cgroup") != os.readlink("/proc/self/ns/cgroup")
+        assert container.execute(configuration("echo", "here")) == (0, "here\n")
+        container.start()
+
+
 def test_a_joined_user_namespace(bundle: Bundle) -> None:
     first = in_user_namespace(configuration("sleep", "60"))
     with bundle.container(first) as container:
