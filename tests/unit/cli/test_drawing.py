@@ -19,7 +19,7 @@ def found(**changed: Any) -> dict[str, Any]:
         "gateway": [4],
     }  # fmt: skip
     return {
-        "id": "0" * 64, "name": "web", "pid": 700, "pids": [700, 1],
+        "id": "0" * 64, "name": "web", "status": "running", "pid": 700, "pids": [700, 1],
         "namespaces": [{"kind": "net", "inode": 7, "whose": "its own", "with": []},
                        {"kind": "user", "inode": 8, "whose": "the host's", "with": []},
                        {"kind": "ipc", "inode": 9, "whose": "shared", "with": ["other"]}],
@@ -27,7 +27,8 @@ def found(**changed: Any) -> dict[str, Any]:
         "cgroup": {"paths": {"memory": "/sys/fs/cgroup/memory/ketch/web"},
                    "memory": {"usage": 1 << 20, "limit": 64 << 20},
                    "pids": {"usage": 3, "limit": None}},
-        "root": {"type": "overlay", "source": "overlay", "lower": ["/l/2", "/l/1"],
+        "root": {"type": "overlay", "source": "overlay", "options": ["rw"],
+                 "lower": ["/l/2", "/l/1"],
                  "upper": "/c/upper", "work": "/c/work"},
         "mounts": [{"destination": "/proc", "type": "proc", "within": "/", "options": ["rw"]},
                    {"destination": "/v", "type": "ext4", "within": "/a", "options": ["ro"]}],
