@@ -90,17 +90,6 @@ class Host:
         assert len(found) == 1
         return found.pop()
 
-    def await_links(self) -> None:
-        """Wait until its neighbours reach it; links look for duplicates of their addresses."""
-        deadline = time.monotonic() + 30
-        for machine, addresses in (
-            (self.beyond, (OUTSIDE, "2001:db8::2")),
-            (self.lan, ("10.99.0.1", "fd00:99::1")),
-        ):
-            for address in addresses:
-                while _connect(machine, address, 9) != errno.ECONNREFUSED:
-                    assert time.monotonic() < deadline
-
 
 def _connect(machine: int, address: str, port: int) -> int:
     with entered(machine):
@@ -142,7 +131,6 @@ def host(store: pathlib.Path, tmp_path: pathlib.Path, run_name: str) -> Iterator
             found.ketch.ok("import", str(images.busybox_archive()), "busybox")
         stack.callback(leftovers.stop_zygotes, run_name)
         stack.callback(_remove_all, found.ketch)
-        found.await_links()
         yield found
 
 
@@ -187,7 +175,8 @@ def _link(
             *(("route", "add", "default", "via", one.partition("/")[0]) for one in here),
         ):
             subprocess.run(["ip", *words], check=True)
-    # A question for a neighbour that comes before he listens is asked again after a second.
+    # A question for a neighbour that comes before he listens is asked again after a second: links
+    # look for duplicates of their addresses.
     deadline = time.monotonic() + 20
     for address in here:
         while _connect(machine, address.partition("/")[0], 9) != errno.ECONNREFUSED:
