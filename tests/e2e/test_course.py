@@ -127,7 +127,8 @@ LOOK = "hostname; id; pwd; ip -4 address | grep -o 'inet [^ ]*'; grep -e Cap /pr
 BY_HAND = {
     "none": (["--network", "none"], LOOK, "inet 127.0.0.1/8"),
     "host": (["--network", "host", "-w", "/new/place"], LOOK, "/new/place"),
-    "port": (["-p", "8471:80"], f"{LOOK}; echo pong | timeout 20 nc -l -p 80", "inet 172.17.0."),
+    "port": (["-p", "8471:80"], f"{LOOK}; echo pong | timeout 20 nc -l -p 80",
+             "CapEff:\t00000000a80425fb"),
     "memory": (["-m", "64m"], "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes || cat"
                " memory.max", "67108864"),
     "volume": (["-v", "kept:/data"], "cat /data/note; date > /data/made; ls /data", "was here"),
@@ -141,8 +142,9 @@ STARTED_BY = {  # each prints what the container's program does, and its status
     "ketch": "ketch run --rm --explain=commands {options} busybox sh -c {program} 2> /lab/script",
     "hand": "sh /lab/script 2> /lab/said",
 }
-ASK = """for turn in $(seq 100); do
-  busybox nc -w 5 172.17.0.1 8471 < /dev/null && break
+ASK = """host=$(ketch network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
+for turn in $(seq 100); do
+  busybox nc -w 5 $host 8471 < /dev/null && break
   sleep 0.1
 done"""
 LEFT = """for turn in $(seq 100); do ip -o link | grep -q veth || break; sleep 0.1; done
