@@ -105,7 +105,7 @@ def _end(fields: "Mapping[str, wire.Value]", status: int) -> None:
 
 def last(
     connection: "_socket.socket",
-    serve: "Callable[[_socket.socket, handover.Channel], None]",
+    serve: "Callable[[_socket.socket, handover.Channel], object]",
     memory: "Image",
     end: "Callable[[Mapping[str, wire.Value], int], None]" = _end,
 ) -> None:

@@ -10,7 +10,9 @@ held and records its end; a **prober** runs a health check; a **scribe** writes 
       │  {"at": "ports"} + sockets ───────────────▶ │  any number of times; holds them
       │  {"at": "started"} [+ the client] ────────▶ │  watches over it
       ▼                                             │  ... init ends
-    finisher                                        │
+    finisher, or the starter, where the end         │
+      │  comes soon and somebody waits for it       │
+      │  ◀─────────────────────── {"status": n ...} │  to the starter alone
       │  {"told": step} ──────────────────────────▶ │  any number, where somebody asks for steps
       │  {"restart_ms": n} ───────────────────────▶ │  starts it again after n ms, ends where -1
       ▼
@@ -132,7 +134,7 @@ def unpack(data: bytes, raw: bytes) -> "tuple[dict[str, wire.Value], tuple[int, 
     return wire.decode(data), struct.unpack(f"{len(raw) // 4}i", raw)
 
 
-def fork(work: "Callable[[Channel], None]") -> tuple[int, Channel]:
+def fork(work: "Callable[[Channel], object]") -> tuple[int, Channel]:
     """Fork a process that does something and ends.
 
     Args:
@@ -158,7 +160,7 @@ def end_with_monitor() -> None:
         os._exit(1)
 
 
-def _work(work: "Callable[[Channel], None]", channel: Channel) -> "NoReturn":
+def _work(work: "Callable[[Channel], object]", channel: Channel) -> "NoReturn":
     status = 1
     try:
         work(channel)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    Begin = Callable[[_socket.socket, handover.Channel], requests.Stay | None]
+
     Fields = Mapping[str, wire.Value]
 
 # What a request for a container's start begins with: see wire.encode.
@@ -82,13 +84,14 @@ class Monitor:
     __slots__ = (
         "_await_names", "_begin_with", "_clients", "_delay_ms", "_failures", "_fields",
         "_finish_with", "_index", "_listener", "_made", "_memory", "_missed", "_network",
-        "_orphaned", "_packed", "_ports", "_registering", "_started_at", "_supervisor", "_told",
+        "_orphaned", "_packed", "_ports", "_registering", "_started_at", "_starter", "_supervisor",
+        "_told",
     )  # fmt: skip
 
     def __init__(
         self,
         memory: Image,
-        begin: "Callable[[_socket.socket, handover.Channel], None]" = requests.serve,
+        begin: "Begin" = requests.serve,
         finish: "Callable[..., None]" = finishing.finish,
     ) -> None:
         self._memory = memory
@@ -110,6 +113,7 @@ class Monitor:
         self._network = -1
         self._index = -1
         self._told = b""  # by the scribe
+        self._starter: tuple[int, handover.Channel] | None = None  # while it stays
         self._orphaned = False  # whether the process has ended whose life the container shares
 
     def run(self, connection: "_socket.socket") -> None:
@@ -141,7 +145,9 @@ class Monitor:
 
     def _begin(self, connection: "_socket.socket", channel: handover.Channel) -> None:
         process.set_name("ketch-starter")
-        self._begin_with(connection, channel)
+        stay = self._begin_with(connection, channel)
+        if stay is not None:
+            stay()
 
     def _restart(self, channel: handover.Channel) -> None:
         process.set_name("ketch-starter")
@@ -164,8 +170,11 @@ class Monitor:
                 word, client = channel.take()
             if word and client:
                 self._take_client(word, client)
-        channel.close()
-        os.waitpid(pid, 0)
+        if word and client:
+            self._starter = pid, channel
+        else:
+            channel.close()
+            os.waitpid(pid, 0)
         if not made[0] or not word:
             self._clear_away()
             return False
@@ -291,6 +300,8 @@ class Monitor:
         if self._fields["health"]:
             probing.Watch(self._fields, supervisor)
         deadlines.Watch(self._fields, supervisor)
+        if self._starter is not None:
+            supervisor.watched[self._starter[1].fileno()] = self._starter_left
         supervisor.on_names = self._serve_names
         for name in made.services:
             self._watch_service(name)
@@ -409,16 +420,60 @@ class Monitor:
             start again, or -1.
         """
         ran_ns = int((time.monotonic() - self._started_at) * 1e9)
-        pid, channel = handover.fork(lambda channel: self._end(channel, status, ran_ns))
+        pid, heard = self._have_finished(status, ran_ns)
+        if heard is None:
+            pid, channel = handover.fork(lambda channel: self._end(channel, status, ran_ns))
+            heard = self._hear_end(channel)
         if self._network >= 0:
             os.close(self._network)
             self._network = -1
+        restart_ms = -1 if heard is None else heard["restart_ms"]
+        return pid, int(restart_ms)  # type: ignore[arg-type]
+
+    def _have_finished(self, status: int, ran_ns: int) -> "tuple[int, Fields | None]":
+        """Have the starter finish what it has begun, where it has stayed for that.
+
+        Returns:
+            Its pid, and what it says at the end; None where somebody else has to do it.
+        """
+        if self._starter is None:
+            return 0, None
+        (pid, channel), self._starter = self._starter, None
+        fields: dict[str, wire.Value] = {
+            "container": self._fields["container"],
+            "cgroup": self._fields["cgroup"],
+            "explain": bool(self._hearers()),
+            "orphaned": self._orphaned,
+            "ran_ns": ran_ns,
+            "status": status,
+        }
+        try:
+            channel.tell(fields, [self._network] if self._network >= 0 else [])
+        except OSError:  # it has just left
+            channel.close()
+            heard = None
+        else:
+            heard = self._hear_end(channel)
+        if heard is None:
+            os.waitpid(pid, 0)
+        return pid, heard
+
+    def _hear_end(self, channel: handover.Channel) -> "Fields | None":
+        """Wait for what a finisher says at the end, and pass on what it tells before that."""
         while (heard := channel.hear()) is not None and "told" in heard[0]:
             for client in self._hearers():
                 client.tell(str(heard[0]["told"]))
         channel.close()
-        restart_ms = -1 if heard is None else heard[0]["restart_ms"]
-        return pid, int(restart_ms)  # type: ignore[arg-type]
+        return None if heard is None else heard[0]
+
+    def _starter_left(self) -> None:
+        """Let go of a starter that has stayed long enough."""
+        assert self._starter is not None
+        assert self._supervisor is not None
+        (pid, channel), self._starter = self._starter, None
+        del self._supervisor.watched[channel.fileno()]
+        channel.close()
+        os.waitpid(pid, 0)
 
     def _hearers(self) -> list[Client]:
         """Who wants to hear what is done."""

@@ -60,11 +60,11 @@ def _live(life: "Callable[[_socket.socket], None]") -> None:
     ours.close()
 
 
-def _start() -> tuple[int, int]:
+def _start() -> tuple[int, int, int]:
     """Start a program of one word, the child of who forked the caller.
 
     Returns:
-        Its pidfd, and where to read its output.
+        Its pidfd, where to read its output, and what to close so that it runs.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     go, going = os.pipe()
@@ -74,12 +74,18 @@ def _start() -> tuple[int, int]:
         os.read(go, 1)
         os.write(writer, b"word\n")
         os._exit(0)
-    return pidfd, reader
+    return pidfd, reader, going
 
 
-def _begin(root: str, awake: bool, connection: _socket.socket, channel: handover.Channel) -> None:
-    """Start a container's program, with somebody attached to it who starts it where awake."""
-    pidfd, reader = _start()
+def _begin(
+    root: str, awake: bool, connection: _socket.socket, channel: handover.Channel
+) -> "Callable[[], None] | None":
+    """Start a container's program, with somebody attached to it who starts it where awake.
+
+    Returns:
+        With somebody attached, what there is to stay for.
+    """
+    pidfd, reader, going = _start()
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     listener.bind("")
     listener.listen()
@@ -95,10 +101,17 @@ def _begin(root: str, awake: bool, connection: _socket.socket, channel: handover
     channel.hear()
     client = [connection.fileno()] if awake else []
     channel.tell({"at": "started", "gives": False, "explain": False}, client)
+    os.close(going)
+    return functools.partial(_stay, channel) if awake else None
+
+
+def _stay(channel: handover.Channel) -> None:
+    channel.hear()
+    _finish(channel)
 
 
 def _begin_lasting(_connection: _socket.socket, channel: handover.Channel) -> None:
-    pidfd, reader = _start()
+    pidfd, reader, _going = _start()
     fields: dict[str, wire.Value] = {
         "session": "none", "container": "none", "between": 0, "gives": False,
         "takes": ["AttachStdout"], "descriptors": ["stdout"],

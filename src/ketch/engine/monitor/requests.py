@@ -11,7 +11,7 @@ from ketch.engine import mishaps
 from ketch.engine.containers import creation
 from ketch.engine.containers.ledger import Keeper
 from ketch.engine.engine import Engine
-from ketch.engine.monitor import execution, handover, running
+from ketch.engine.monitor import execution, finishing, handover, running
 from ketch.engine.networks import resolution, uplinks
 from ketch.engine.processes import await_readable, open_process
 from ketch.engine.requests import wire
@@ -35,31 +35,36 @@ if TYPE_CHECKING:
     from ketch.spec.told import Say
 
     Fields = Mapping[str, wire.Value]
-    Work = Callable[[Client, Fields], None]
+    Stay = Callable[[], None]
+    Work = Callable[[Client, Fields], Stay | None]
 
 
 def serve(
     connection: "_socket.socket",
     channel: "Channel | None" = None,
     alone: "Mapping[str, Work] | None" = None,
-) -> None:
+) -> "Stay | None":
     """Do what one client asks for.
 
     Args:
         connection: to the client; its request has not been read yet.
         channel: to the monitor that forked the caller, None where there is none.
         alone: what can be asked for without a monitor; the usual where None.
+
+    Returns:
+        What the calling process may stay for, if there is something.
     """
     client = Client(connection)
+    stay = None
     try:
         fields = client.read_request()
         action = str(fields["action"])
         work = _with_monitor(action, channel) if channel else (alone or _ALONE)[action]
     except (wire.ProtocolError, OSError, KeyError):
         client.let_go()  # one that left, or is none of ours, is owed no answer
-        return
+        return None
     try:
-        work(client, fields)
+        stay = work(client, fields)
     except KetchError as error:
         if client.gone:
             mishaps.note(action, error)
@@ -70,6 +75,7 @@ def serve(
         where = os.path.join(_text(fields, "state"), ERROR_LOG)
         client.failed(UnavailableError(message, f"the end of {where} tells more"))
     client.close()
+    return stay
 
 
 def restart(settings: Settings, container_id: str, channel: "Channel") -> None:
@@ -136,7 +142,7 @@ def register(
         )
 
 
-def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields], None]":
+def _with_monitor(action: str, channel: "Channel") -> "Work":
     handover.end_with_monitor()  # nobody else would take over what is made
     if action == "run":
         return lambda client, fields: _run(client, fields, channel)
@@ -147,7 +153,7 @@ def _with_monitor(action: str, channel: "Channel") -> "Callable[[Client, Fields]
     raise KeyError(action)
 
 
-def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
+def _run(client: Client, fields: "Fields", channel: "Channel") -> "Stay | None":
     engine = _engine(fields, Keeper.parent())
     engine.settings.say = _explain(client, fields)
     detached = bool(fields["--detach"])
@@ -163,7 +169,7 @@ def _run(client: Client, fields: "Fields", channel: "Channel") -> None:
         hold=bool(fields.get("hold")),
         lifetime=fields.get("lifetime") == "process",
     )
-    _begin(engine, container, channel, manner, forget=bool(fields.get("forget")))
+    return _begin(engine, container, channel, manner, forget=bool(fields.get("forget")))
 
 
 def _begin(
@@ -173,7 +179,7 @@ def _begin(
     manner: running.Manner,
     *,
     forget: bool = False,
-) -> None:
+) -> "Stay | None":
     """Start a container; with ``--rm``, one that cannot be started goes.
 
     Args:
@@ -182,18 +188,24 @@ def _begin(
         channel: to its monitor.
         manner: how.
         forget: whether it goes too where the client does not want it any more.
+
+    Returns:
+        What there is to stay for: an end that somebody waits for may be near.
     """
     try:
-        running.start(engine, container, channel, manner)
+        begun = running.start(engine, container, channel, manner)
     except BaseException:
         unwanted = forget and manner.client is not None and manner.client.withdrawn
         if container.auto_remove or unwanted:
             with suppress(KetchError, OSError):
                 engine.containers.remove(container.id, volumes=unwanted)
         raise
+    if not manner.attached:
+        return None
+    return lambda: finishing.stay(channel, engine, begun)
 
 
-def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
+def _start(client: Client, fields: "Fields", channel: "Channel") -> "Stay | None":
     engine = _engine(fields, Keeper.parent())
     engine.settings.say = _explain(client, fields)
     reference, attached = _text(fields, "container"), bool(fields.get("attach"))
@@ -209,7 +221,7 @@ def _start(client: Client, fields: "Fields", channel: "Channel") -> None:
         window=_window(fields),
         explain=_explain(client, fields),
     )
-    _begin(engine, container, channel, manner)
+    return _begin(engine, container, channel, manner)
 
 
 def _find_checkpoint(engine: Engine, reference: str, fields: "Fields") -> str:

@@ -105,7 +105,22 @@ class Manner:
         self.window = window
 
 
-def start(engine: "Engine", container: "Container", channel: "Channel", manner: Manner) -> None:
+class Begun:
+    """A run that has begun.
+
+    Attributes:
+        handed: descriptors that the monitor has now as well.
+        held: what owns them, and would undo the start.
+    """
+
+    __slots__ = ("handed", "held")
+
+    def __init__(self, handed: list[int], held: ExitStack) -> None:
+        self.handed = handed
+        self.held = held
+
+
+def start(engine: "Engine", container: "Container", channel: "Channel", manner: Manner) -> Begun:
     """Start a container whose keeper is the caller's parent, and hand it over to that.
 
     Args:
@@ -124,14 +139,14 @@ def start(engine: "Engine", container: "Container", channel: "Channel", manner: 
     with ExitStack() as held:
         try:
             held.enter_context(at_rest.left(directory, look))
-            _start(engine, container, channel, manner, held)
+            handed = _start(engine, container, channel, manner, held)
         except BaseException as error:
             held.close()
             status = getattr(error, "exit_status", _NEVER_RAN)
             with suppress(ConflictError, NotFoundError):  # in other hands, who know better
                 engine.containers.mark_start_failed(container.id, status, in_words(error))
             raise
-        held.pop_all()  # the descriptors among it go with this process
+        return Begun(handed, held.pop_all())  # the descriptors among it go with this process
 
 
 class _Parts:
@@ -159,14 +174,14 @@ class _Parts:
 
 def _start(
     engine: "Engine", container: "Container", channel: "Channel", manner: Manner, held: ExitStack
-) -> None:
+) -> list[int]:
     config: api.Config = container.record["Config"]
     parts = _Parts(
         Streams.make(interactive=config.get("OpenStdin", False), terminal=config.get("Tty", False))
     )
     held.callback(parts.streams.close)
     _create(engine, container, parts, held, manner)
-    _hand_over(engine, container, channel, manner, held, parts)
+    handed = _hand_over(engine, container, channel, manner, held, parts)
     client = manner.client
     if client is not None:
         if manner.hold:
@@ -187,13 +202,14 @@ def _start(
     )
     if client is None:
         channel.tell({"at": "started"})
-        return
+        return handed
     client.started(container.id)
     client.drain()
     fields: dict[str, wire.Value] = {"at": "started", "gives": manner.gives}
     if manner.explain:
         fields["explain"] = True  # the end as well
     channel.tell(fields, [client.fileno()] if manner.attached and not client.gone else [])
+    return handed
 
 
 def _hand_over(
@@ -203,8 +219,12 @@ def _hand_over(
     manner: Manner,
     held: ExitStack,
     parts: _Parts,
-) -> None:
-    """Give the monitor what it needs to watch over the program, or to end it should we fail."""
+) -> list[int]:
+    """Give the monitor what it needs to watch over the program, or to end it should we fail.
+
+    Returns:
+        The descriptors that it has from now on as well.
+    """
     settings = engine.settings
     parts.streams.started(parts.init.console)
     config: api.Config = container.record["Config"]
@@ -248,7 +268,10 @@ def _hand_over(
     }
     at_once = bool(schedule or ends_after or parts.init.between or about_log["record"])
     head = bytes((at_once, len(watched), len(outputs)))
-    channel.tell(fields, [descriptor for _, descriptor in watched + kept], head)
+    handed = [descriptor for _, descriptor in watched + kept]
+    channel.tell(fields, handed, head)
+    if index >= 0:  # the store's own
+        handed.remove(index)
     # It opens the log, which may be a connection to somebody who is not there.
     answer = channel.hear()
     if answer is None:
@@ -260,6 +283,7 @@ def _hand_over(
         raise wire.error(told)
     # While these are open, nobody else of the host can have the published ports.
     channel.hand_ports(parts.wires.taken)
+    return [*handed, *parts.wires.taken]
 
 
 def _listen(settings: "Settings", container_id: str) -> "_socket.socket":

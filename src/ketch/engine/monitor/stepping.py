@@ -68,7 +68,7 @@ _OUTPUTS = 2
 _USUAL_FILES = ("/etc/resolv.conf", "/etc/hosts")
 
 
-def fork_for_each(client: "Client", serve: "Callable[[_socket.socket], None]") -> None:
+def fork_for_each(client: "Client", serve: "Callable[[_socket.socket], object]") -> None:
     """Fork a process for each connection that is handed over, until the client leaves.
 
     Args:
@@ -90,7 +90,7 @@ def fork_for_each(client: "Client", serve: "Callable[[_socket.socket], None]") -
 
 
 def _become_step(
-    client: "Client", descriptor: int, serve: "Callable[[_socket.socket], None]"
+    client: "Client", descriptor: int, serve: "Callable[[_socket.socket], object]"
 ) -> None:
     status = 1
     try:
