@@ -150,7 +150,7 @@ def test_an_output_that_is_full_is_told(ketch: Engine) -> None:
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_a_warm_start_makes_few_processes(ketch: Engine, run_name: str) -> None:
-    """The client forks nobody; a monitor, a starter, which clones init, and a finisher: no more."""
+    """The client forks nobody; a monitor and a starter, which clones init, and finishes."""
     ketch.ok("run", "--rm", "busybox", "true")
     (zygote,) = _zygotes(ketch)
     calls = "trace=execve,execveat,clone,clone3,fork,vfork"
@@ -168,8 +168,33 @@ def test_a_warm_start_makes_few_processes(ketch: Engine, run_name: str) -> None:
     assert _count(client) == {"execve": 1}
     counted = _count(engine)
     forks = counted.pop("clone", 0) + counted.pop("fork", 0) + counted.pop("vfork", 0)
-    assert forks == 3, engine
+    assert forks == 2, engine
     assert counted == {"clone3": 1, "execve": 1}, engine
+
+
+def test_who_begins_a_run_stays_for_a_second(ketch: Engine, run_name: str) -> None:
+    """Its memory is not for those that last; their end is told by a process that is forked then."""
+    running = ketch.start("run", "--name", run_name, "busybox", "sh", "-c", "sleep 3; exit 7")
+    eventually(lambda: ketch.ok("ps", "-q", "--filter", f"name={run_name}"), "it did not start")
+    monitor = monitor_of(ketch, run_name)
+    eventually(lambda: len(_children(monitor).split()) == 1, "the starter did not leave", 2.5)
+    assert running.wait(20) == 7
+    running.communicate()
+    assert ketch.ok("inspect", "--format", "{{.State.ExitCode}}", run_name) == "7"
+    ketch.ok("rm", run_name)
+
+
+def test_who_begins_a_run_is_killed_before_the_end(ketch: Engine, run_name: str) -> None:
+    running = ketch.start("run", "-i", "--name", run_name, "--rm", "busybox", "sh", "-c",
+                          "read word; exit 7")  # fmt: skip
+    eventually(lambda: ketch.ok("ps", "-q", "--filter", f"name={run_name}"), "it did not start")
+    init = int(ketch.ok("inspect", "--format", "{{.State.Pid}}", run_name))
+    for pid in map(int, _children(monitor_of(ketch, run_name)).split()):
+        if pid != init:
+            os.kill(pid, signal.SIGKILL)
+    assert running.communicate(b"word\n", timeout=20) == (b"", b"")
+    assert running.returncode == 7
+    assert run_name not in ketch.ok("ps", "-a")
 
 
 def _count(trace: str) -> dict[str, int]:
