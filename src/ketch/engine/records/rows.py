@@ -99,8 +99,9 @@ class Container:
         init = same_boot and procfs.is_running(self.init_pid, self.init_start_time)
         facts = states.Facts(
             init=init,
+            # Who lives has not been left behind, so nothing is looked up in vain for it.
             keeper=(same_boot and procfs.is_running(self.monitor_pid, self.monitor_start_time))
-            if self.monitor_pid
+            if self.monitor_pid and not init
             else None,
             frozen=init and self.state == states.RUNNING and _is_frozen(freezer),
         )

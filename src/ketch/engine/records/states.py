@@ -51,7 +51,7 @@ class Facts:
 
     Args:
         init: whether the container's first process is alive.
-        keeper: whether the process in charge is alive, None where no process is in charge. In
+        keeper: whether the process in charge is alive, None where none is, or where init lives. In
             charge is the container's monitor, or the process that creates, starts or removes it.
         frozen: whether the container's processes are held by its cgroup.
     """
