@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from ketch.api import hub
 from ketch.api.encoding import encode
-from ketch.engine.containers import unlinking
+from ketch.engine.networks import unlinking
 from ketch.errors import InvalidArgumentError, NotFoundError, NotModifiedError
 
 if TYPE_CHECKING:

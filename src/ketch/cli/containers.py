@@ -72,8 +72,8 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
     force = parsed.enabled("force")
 
     if parsed.enabled("link"):
-        from ketch.engine.containers.unlinking import unlink  # noqa: PLC0415 - rarely asked for
         from ketch.engine.engine import Engine  # noqa: PLC0415
+        from ketch.engine.networks.unlinking import unlink  # noqa: PLC0415 - rarely asked for
 
         def remove_link(reference: str) -> str:
             unlink(Engine(settings), reference)

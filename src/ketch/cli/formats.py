@@ -56,9 +56,8 @@ def render(rows: "Sequence[Struct]", template: str, heads: Struct) -> str:
     if template in {"json", "{{json .}}"}:
         # What Go encodes on the way to a template is fit for HTML, and so it is Docker's.
         return "".join(f"{to_json(row).translate(_HTML)}\n" for row in rows)
-    is_table = template.startswith("table ")
     try:
-        parsed = _parsed(template)
+        parsed, is_table = _parsed(template)
         lines = [parsed.execute(row) for row in rows]
     except (ParseError, TemplateError) as error:
         raise InvalidArgumentError(f"template parsing error: {error.message}") from error
@@ -79,13 +78,18 @@ def check(template: str, empty: Struct) -> None:
         InvalidArgumentError: the template is wrong.
     """
     try:
-        _parsed(template).check(empty)
+        parsed, _ = _parsed(template)
+        parsed.check(empty)
     except (ParseError, TemplateError) as error:
         raise InvalidArgumentError(f"template parsing error: {error.message}") from error
 
 
-def _parsed(template: str) -> Template:
-    source = template.removeprefix("table ").strip() if template.startswith("table ") else template
+def _parsed(template: str) -> tuple[Template, bool]:
+    """Returns what a row is written by, and whether rows are a table's."""
+    source = template.removeprefix("table ")
+    is_table = source != template
+    if is_table:
+        source = source.strip()
     for written, meant in _ESCAPES:
         source = source.replace(written, meant)
-    return Template(source)
+    return Template(source), is_table

@@ -12,7 +12,7 @@ import stat
 from ketch.errors import SyscallError
 from ketch.linux.openat2 import RESOLVE_IN_ROOT as IN_ROOT
 from ketch.linux.openat2 import RESOLVE_NO_SYMLINKS, openat2
-from ketch.linux.scopes import EXHAUSTED, owned, suppress, umask
+from ketch.linux.scopes import owned, suppress, suppress_absence, umask
 
 _LINKS_MAX = 40  # as many symlinks as the kernel itself follows in one path: path_resolution(7)
 
@@ -109,11 +109,10 @@ def read_file(root: int, path: str, bytes_max: int) -> bytes:
     Returns:
         The file's content, empty where there is no regular file.
     """
-    try:
+    place = None
+    with suppress_absence():
         place = open_path(root, path)
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
+    if place is None:
         return b""
     with owned(place):
         if not stat.S_ISREG(os.fstat(place).st_mode):

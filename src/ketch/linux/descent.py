@@ -9,7 +9,7 @@ from the top, and takes nothing for it but the same directory, by device and ino
 import os
 import stat
 
-from ketch.linux.scopes import EXHAUSTED, owned
+from ketch.linux.scopes import owned, suppress_absence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,13 +166,10 @@ def statuses(directory: int) -> "Iterator[tuple[int, bytes, os.stat_result]]":
                 continue
             yield way.directory, name, status
             if stat.S_ISDIR(status.st_mode):
-                try:
+                with suppress_absence():
                     below = way.enter(name)
                     waiting.append(iter(()))
                     waiting[-1] = iter(_names(below))
-                except OSError as error:
-                    if error.errno in EXHAUSTED:
-                        raise
 
 
 def usage(path: str) -> tuple[int, int]:
@@ -185,13 +182,7 @@ def usage(path: str) -> tuple[int, int]:
     """
     size_bytes = blocks = 0
     seen: set[tuple[int, int]] = set()
-    try:
-        top = os.open(path, _DIRECTORY)
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
-        return 0, 0
-    with owned(top):
+    with suppress_absence(), owned(os.open(path, _DIRECTORY)) as top:
         for _, _, status in statuses(top):
             if not stat.S_ISDIR(status.st_mode):
                 if status.st_nlink > 1:
@@ -214,11 +205,10 @@ def _level(name: bytes, descriptor: int) -> tuple[bytes, int, int, int]:
 
 def _same(directory: int, name: bytes, device: int, inode: int) -> int:
     """Open a directory if it is this one; returns -1 where it is another, or cannot be opened."""
-    try:
+    found = -1
+    with suppress_absence():
         found = os.open(name, _DIRECTORY, dir_fd=directory)
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
+    if found < 0:
         return -1
     status = os.fstat(found)
     if (status.st_dev, status.st_ino) == (device, inode):

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What says that the caller has no descriptors or memory, and nothing of what it looked for."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class ExitStack:
@@ -69,6 +68,27 @@ class suppress:  # noqa: N801 - contextlib's name
     ) -> bool:
         """Tell whether the error is of these kinds."""
         return kind is not None and issubclass(kind, self._kinds)
+
+
+class suppress_absence:  # noqa: N801 - reads like the others
+    """Lets the block end early where what it looks for is not to be had, whatever the reason.
+
+    But that the caller has no descriptors or memory left says nothing of it, and is raised.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Nothing is to be done."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: "TracebackType | None",
+    ) -> bool:
+        """Tell whether the error says something of what was looked for."""
+        return isinstance(error, OSError) and error.errno not in _EXHAUSTED
 
 
 class owned:  # noqa: N801 - reads like the others

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 
 import pytest
 
@@ -52,3 +53,14 @@ def test_suppress() -> None:
         raise ValueError("other")
     with scopes.suppress(OSError):
         pass
+
+
+def test_what_is_absent_ends_the_block_and_want_does_not() -> None:
+    for number in (errno.ENOENT, errno.EACCES, errno.ESTALE):
+        with scopes.suppress_absence():
+            raise OSError(number, "looked for")
+    for number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        with pytest.raises(OSError, match="wanting"), scopes.suppress_absence():
+            raise OSError(number, "wanting")
+    with pytest.raises(ValueError, match="other"), scopes.suppress_absence():
+        raise ValueError("other")

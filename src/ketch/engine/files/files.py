@@ -19,7 +19,7 @@ from ketch.images import compression, extraction, layered, shifted, tree
 from ketch.images.opaque import is_opaque
 from ketch.linux import fsuid
 from ketch.linux.openat2 import openat2
-from ketch.linux.scopes import EXHAUSTED, owned
+from ketch.linux.scopes import owned, suppress_absence
 from ketch.spec import passwd, user_namespaces
 
 TYPE_CHECKING = False
@@ -371,11 +371,10 @@ def evaluated(root: int, path: str) -> str:
 
 def _link(root: int, path: str) -> str | None:
     """Returns a symlink's target, None where there is no symlink."""
-    try:
+    found = None
+    with suppress_absence():
         found = openat2(root, path, os.O_PATH | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
+    if found is None:
         return None
     with owned(found):
         if not stat.S_ISLNK(os.fstat(found).st_mode):

@@ -7,7 +7,7 @@ import time
 from ketch.engine.records import events, links, states
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.linux import procfs
-from ketch.linux.scopes import EXHAUSTED, owned
+from ketch.linux.scopes import owned, suppress_absence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -262,10 +262,6 @@ def _is_frozen(file: str) -> bool:
     """Whether a freezer's file says that it holds: v1's freezer.state, v2's cgroup.freeze."""
     if not file:
         return False
-    try:
-        with owned(os.open(file, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
-            return os.read(descriptor, 16).strip() in {b"FROZEN", b"FREEZING", b"1"}
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
-        return False
+    with suppress_absence(), owned(os.open(file, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
+        return os.read(descriptor, 16).strip() in {b"FROZEN", b"FREEZING", b"1"}
+    return False

@@ -9,7 +9,7 @@ from ketch.errors import InvalidArgumentError, UnavailableError, in_words
 from ketch.linux import beneath
 from ketch.linux.openat2 import RESOLVE_BENEATH, openat2
 from ketch.linux.removetree import remove_tree
-from ketch.linux.scopes import EXHAUSTED, owned
+from ketch.linux.scopes import owned, suppress_absence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,21 +121,17 @@ def _opened(volume: "Volume", point: "MountPoint") -> int | None:
     """Open the directory that is mounted; None where the volume has no such part, or a file."""
     with owned(os.open(volume.mountpoint, _DIRECTORY)) as data:
         part = os.path.normpath(sources.subpath(point) or ".")
-        try:
+        with suppress_absence():
             return openat2(data, part, _DIRECTORY, resolve=RESOLVE_BENEATH)
-        except OSError as error:
-            if error.errno in EXHAUSTED:
-                raise
-            return None  # a start says so
+    return None  # a start says so
 
 
 def _in_image(root: int, path: str) -> int | None:
     """Open a directory of the image; None where there is nothing."""
-    try:
+    place = None
+    with suppress_absence():
         place = beneath.open_path(root, path)
-    except OSError as error:
-        if error.errno in EXHAUSTED:
-            raise
+    if place is None:
         return None
     with owned(place):
         if not stat.S_ISDIR(os.fstat(place).st_mode):
