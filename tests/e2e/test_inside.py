@@ -371,6 +371,34 @@ def test_programs_find_out_that_they_are_in_a_container(ketch: Engine, run_name:
     )
 
 
+def test_a_tmpfs_over_what_the_image_lacks_is_everybodys(engine: Engine) -> None:
+    asked = (
+        "--tmpfs",
+        "/run",
+        "--mount",
+        "type=tmpfs,dst=/new",
+        "--tmpfs",
+        "/etc",
+        "--tmpfs",
+        "/var",
+    )
+    modes = engine.ok(
+        "run", "--rm", *asked, "busybox", "stat", "-c", "%a", "/run", "/new", "/etc", "/var"
+    )
+    assert modes.split() == ["1777", "1777", "755", "755"]
+    chosen = ("--tmpfs", "/run:mode=700")
+    assert engine.ok("run", "--rm", *chosen, "busybox", "stat", "-c", "%a", "/run") == "700"
+
+
+def test_a_tmpfs_over_the_images_own_run_has_that_ones_mode(engine: Engine, run_name: str) -> None:
+    engine.ok("run", "--name", run_name, "busybox", "mkdir", "-p", "-m", "750", "/run/x")
+    engine.ok("commit", run_name, f"{run_name}:own")
+    engine.ok("rm", run_name)
+    out = engine.ok("run", "--rm", "--tmpfs", "/run", f"{run_name}:own", "stat", "-c", "%a", "/run")
+    assert out == "755"
+    engine.ok("rmi", f"{run_name}:own")
+
+
 @pytest.mark.ketch_only("Docker's runc makes it 755 at the second start")
 def test_a_tmpfs_has_its_mode_at_each_start(
     ketch: Engine, run_name: str, tmp_path: pathlib.Path

@@ -351,6 +351,11 @@ class Snapshotter(ABC):
     def trees_of(self, directory: str) -> tuple[str, list[str]]:
         """Returns the tree that a container writes to, and those below it, topmost first."""
 
+    def is_added(self, directory: str, name: str) -> bool:
+        """Whether a directory at the root is there for what ``BASE`` adds, and in no layer."""
+        layers = (self.path(chain) for chain in self.prepared_on(directory))
+        return not any(os.path.lexists(f"{layer}/diff/{name}") for layer in layers)
+
     def prepared_on(self, directory: str) -> list[str]:
         """Returns the chain IDs that a container's root was prepared on; none if it never was."""
         try:

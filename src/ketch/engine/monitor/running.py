@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ketch.engine.user_namespaces import UserNamespace
     from ketch.spec import container as api
     from ketch.spec.container import Request
-    from ketch.spec.runtime import Config, Resources
+    from ketch.spec.runtime import Config, Mount, Resources
     from ketch.spec.told import Say
 
 _USER_DATABASE_BYTES_MAX = 4 * 1024 * 1024
@@ -475,9 +475,24 @@ def _configure(
         linked=linked,
         sources={**shared.sources, **mounts.attach(engine, container, user, held, apart)},
     )
+    for mount in configuration["mounts"]:
+        if mount["destination"] == "/run" and mount["type"] == "tmpfs":
+            _open_to_all(mount, engine, container)
     # For whoever has nothing but the container's files, the database being lost.
     configuration.setdefault("annotations", {})[bundle.NAME_ANNOTATION] = container.name
     return configuration
+
+
+def _open_to_all(mount: "Mount", engine: "Engine", container: "Container") -> None:
+    """Give a tmpfs Docker's mode where it covers nothing of the image's, nor of systemd's.
+
+    The runtime takes the mode of what it covers, and ``/run`` is there for a mark of the engine's.
+    """
+    options = mount["options"]
+    if "tmpcopyup" in options or any(option.startswith("mode=") for option in options):
+        return
+    if engine.images.snapshotter.is_added(engine.settings.container_directory(container.id), "run"):
+        options.append("mode=1777")
 
 
 def _apart_for_user(
