@@ -62,3 +62,36 @@ def test_fields_that_earlier_versions_had_are_empty(ketch: Engine) -> None:
     assert ketch.ok("info", "-f", "{{.DefaultAddressPools}}") == "[]"
     assert ketch.ok("version", "-f", "{{.Server.Experimental}}") == "false"
     assert ketch("image", "inspect", "-f", "{{.Nothing}}", "busybox").status == 1
+
+
+@pytest.mark.parametrize(("command", "wanted"), [
+    (["version"], "Client.APIVersion Server.APIVersion Server.MinAPIVersion"),
+    (["info"], "CPUCfsPeriod CPUCfsQuota HTTPProxy HTTPSProxy ClientErrors ServerErrors UserName"
+               " SystemStatus ContainerdCommit.Expected RuncCommit.Expected InitCommit.Expected"
+               " RegistryConfig.AllowNondistributableArtifactsCIDRs ClientInfo.Platform"
+               " ClientInfo.APIVersion ClientInfo.Os ClientInfo.GoVersion"),
+    (["inspect", "fields"],
+     "ID HostConfig.CPUCount HostConfig.CPUPercent HostConfig.CPUShares HostConfig.CPUPeriod"
+     " HostConfig.CPUQuota HostConfig.CPURealtimePeriod HostConfig.CPURealtimeRuntime"
+     " HostConfig.NanoCPUs HostConfig.DNS HostConfig.DNSOptions HostConfig.DNSSearch"),
+    (["image", "inspect", "busybox"], "ID"),
+    (["network", "inspect", "bridge"], "ID"),
+], ids=lambda value: "-".join(value) if isinstance(value, list) else "")  # fmt: skip
+def test_fields_are_called_as_docker_s_structures_have_them(
+    ketch: Engine, command: list[str], wanted: str
+) -> None:
+    """Its templates are of Go's names, which its documents spell otherwise now and then."""
+    ketch.ok("create", "--name", "fields", "busybox", "true")
+    template = " ".join(f"{{{{.{field}}}}}" for field in wanted.split())
+    shown = ketch.ok(*command, "--format", template)
+    ketch.ok("rm", "fields")
+    if command == ["version"]:
+        wire = "{{.Client.ApiVersion}} {{.Server.ApiVersion}} {{.Server.MinAPIVersion}}"
+        assert shown == ketch.ok("version", "-f", wire)
+
+
+def test_keys_that_a_user_has_chosen_have_one_name(ketch: Engine) -> None:
+    ketch.ok("create", "--name", "fields", "--label", "Id=one", "busybox", "true")
+    shown = ketch.ok("inspect", "-f", "{{.Config.Labels.ID}} {{.Config.Labels.Id}}", "fields")
+    assert shown == "<no value> one"
+    ketch.ok("rm", "fields")

@@ -9,7 +9,7 @@ from ketch.engine.engine import Engine
 from ketch.engine.home import offers
 from ketch.engine.views import information
 from ketch.spec.sizes import binary_size
-from ketch.spec.template_functions import Struct
+from ketch.spec.template_functions import NilSlice, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ VERSION = Command(
     (DOCUMENT_FORMAT,),
     maximum_arguments=0,
 )
+# What Docker's client tells besides in a template of `info`, and nobody says here.
+_UNSAID: "dict[str, Any]" = {"ClientErrors": NilSlice(), "ServerErrors": NilSlice(), "UserName": ""}
+_CLIENT_UNSAID: "dict[str, Any]" = {"Platform": None, "APIVersion": "", "DefaultAPIVersion": ""}
+
 INFO = Command(
     "ketch info [OPTIONS]",
     "Display system-wide information",
@@ -36,17 +40,8 @@ def version(_settings: "Settings", arguments: list[str]) -> int:
     parsed = parse(VERSION, arguments)
     server = information.version()
     python = sys.version.split()[0]
-    client = {
-        "Version": server["Version"],
-        "ApiVersion": server["ApiVersion"],
-        "DefaultAPIVersion": server["ApiVersion"],
-        "GitCommit": server["GitCommit"],
-        "GoVersion": server["GoVersion"],
-        "Os": server["Os"],
-        "Arch": server["Arch"],
-        "BuildTime": "",
-        "Context": "default",
-    }
+    spoken = {"ApiVersion": server["ApiVersion"], "DefaultAPIVersion": server["ApiVersion"]}
+    client = {"Version": server["Version"], **spoken, **_client(server)}
     if parsed.text("format"):
         shown = Struct(client, optional={"Platform": None})
         formatted({"Client": shown, "Server": server}, parsed.text("format"), "versionInfo")
@@ -81,6 +76,12 @@ def version(_settings: "Settings", arguments: list[str]) -> int:
     return 0
 
 
+def _client(server: Struct) -> "dict[str, Any]":
+    """What the client says of itself: one program has both sides."""
+    told = {name: server[name] for name in ("GitCommit", "GoVersion", "Os", "Arch")}
+    return {**told, "BuildTime": "", "Context": "default"}
+
+
 def _aligned(indent: str, fields: dict[str, str]) -> str:
     width = max(19 - len(indent), max(map(len, fields)) + 2)
     return "\n".join(f"{indent}{f'{name}:'.ljust(width)}{text}" for name, text in fields.items())
@@ -93,20 +94,21 @@ def info(settings: "Settings", arguments: list[str]) -> int:
     about = {
         "Debug": False,
         "Version": found["ServerVersion"],
-        "Context": "default",
+        **_client(information.version()),
         "Plugins": [],
         "Warnings": None,
     }
     if parsed.text("format"):
-        shown = Struct({**found, "ClientInfo": about}, optional=found.optional)
+        client = Struct(about, optional=_CLIENT_UNSAID)
+        shown = Struct({**found, "ClientInfo": client}, optional=found.optional | _UNSAID)
         formatted(shown, parsed.text("format"), "system.dockerInfo")
         return 0
-    client = [f" Version:    {about['Version']}", " Context:    default", " Debug Mode: false"]
+    first = [f" Version:    {about['Version']}", " Context:    default", " Debug Mode: false"]
     offered = [
         f"  {offer.name}: {offer.state}{f', {offer.detail}' if offer.detail else ''}"
         for offer in offers.examine(settings)
     ]
-    lines = ["Client:", *client, "", "Server:", *_lines(found), " Offered by this Machine:"]
+    lines = ["Client:", *first, "", "Server:", *_lines(found), " Offered by this Machine:"]
     print("\n".join([*lines, *offered]), end="\n\n")
     for warning in found["Warnings"] or ():
         print(warning, file=sys.stderr)

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+# Docker's templates name fields as its structures have them, documents as JSON does. Where the two
+# differ: what a structure calls a field, and the document.
+_ON_THE_WIRE = {
+    "APIVersion": "ApiVersion", "CPUCfsPeriod": "CpuCfsPeriod", "CPUCfsQuota": "CpuCfsQuota",
+    "CPUCount": "CpuCount", "CPUPercent": "CpuPercent", "CPUPeriod": "CpuPeriod",
+    "CPUQuota": "CpuQuota", "CPURealtimePeriod": "CpuRealtimePeriod",
+    "CPURealtimeRuntime": "CpuRealtimeRuntime", "CPUShares": "CpuShares", "DNS": "Dns",
+    "DNSOptions": "DnsOptions", "DNSSearch": "DnsSearch", "HTTPProxy": "HttpProxy",
+    "HTTPSProxy": "HttpsProxy", "ID": "Id", "NanoCPUs": "NanoCpus",
+}  # fmt: skip
+
 
 class TemplateError(InvalidArgumentError):
     """A template that cannot be parsed, or cannot be executed on its data."""
@@ -142,6 +153,8 @@ class Operand(Node):
                 return NO_VALUE
             if name in value.optional and (value.type_name or name == self.fields[-1]):
                 return value.optional[name]
+            if _ON_THE_WIRE.get(name) in value:
+                return value[_ON_THE_WIRE[name]]
             if value.type_name:
                 words = f"can't evaluate field {name} in type {value.type_name}"
                 raise self.failure(words, UnknownFieldError)

@@ -26,8 +26,12 @@ _VERSION_UNSAID: "dict[str, Any]" = {"KernelVersion": "", "Experimental": False,
 _INFO_UNSAID: "dict[str, Any]" = {
     "KernelMemory": False, "KernelMemoryTCP": False, "ProductLicense": "",
     "DefaultAddressPools": NilSlice(), "FirewallBackend": None, "CDISpecDirs": NilSlice(),
-    "DiscoveredDevices": NilSlice(), "Containerd": None,
+    "DiscoveredDevices": NilSlice(), "Containerd": None, "SystemStatus": NilSlice(),
 }  # fmt: skip
+_REGISTRIES_UNSAID: "dict[str, Any]" = {
+    "AllowNondistributableArtifactsCIDRs": NilSlice(),
+    "AllowNondistributableArtifactsHostnames": NilSlice(),
+}
 _SWARM_UNSAID: "dict[str, Any]" = {
     "Nodes": 0, "Managers": 0, "Cluster": None, "Warnings": NilSlice(),
 }  # fmt: skip
@@ -114,13 +118,13 @@ def info(engine: "Engine") -> Struct:
         "OSType": "linux",
         "Architecture": kernel.machine,
         "IndexServerAddress": _REGISTRY,
-        "RegistryConfig": {
+        "RegistryConfig": Struct({
             "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
             "IndexConfigs": {
                 "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}
             },
             "Mirrors": None,
-        },
+        }, optional=_REGISTRIES_UNSAID),
         "NCPU": os.cpu_count() or 1,
         "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "GenericResources": None,
@@ -141,9 +145,9 @@ def info(engine: "Engine") -> Struct:
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": "ketch",
-        "ContainerdCommit": {"ID": ""},
-        "RuncCommit": {"ID": ""},
-        "InitCommit": {"ID": ""},
+        "ContainerdCommit": Struct({"ID": ""}, optional={"Expected": ""}),
+        "RuncCommit": Struct({"ID": ""}, optional={"Expected": ""}),
+        "InitCommit": Struct({"ID": ""}, optional={"Expected": ""}),
         "SecurityOptions": [
             "name=seccomp,profile=builtin", *(["name=rootless"] if home else []), "name=cgroupns",
         ],
