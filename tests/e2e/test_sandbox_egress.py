@@ -26,9 +26,21 @@ import ketch
 from ketch import Sandbox, Secret
 from ketch.engine.requests import launch
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
-from tests.support.egress_ways import GUEST, IN, OUT
+from tests.support import egress_tricks, egress_ways
+from tests.support.egress_ways import IN
 from tests.support.outside import Outside, certificate, outside
 
+OUT = egress_ways.OUT | egress_tricks.TRICKS
+# The tricks' words first: what plays the attempts stands at the end.
+GUEST = egress_ways.GUEST.replace("def attempt(", f"{egress_tricks.GUEST}\ndef attempt(")
+FAULTS = (
+    "NameError", "TypeError", "SyntaxError", "AttributeError", "error:", "ValueError",
+    "OverflowError", "IndexError", "KeyError", "AssertionError",
+)  # fmt: skip
+NOWHERE = (
+    "private", "metadata", "lan", "zero", "mapped", "nat64", "6to4", "alias", "loop", "lies",
+    "huge", "metadata6", "carrier", "compatible", "teredo", "link", "many", "own",
+)  # fmt: skip
 PROGRAMS = {place: place for place in ("/usr", "/lib", "/lib64") if pathlib.Path(place).exists()}
 pytestmark = [
     pytest.mark.in_process,
@@ -65,7 +77,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
         turns = iter([made.server])
         made.zone |= {
             (f"{name}.example", "A"): address(made.server)
-            for name in ("good", "shared", "raw", "first", "evil", "a.b.wild", "a.wild")
+            for name in (
+                "good",
+                "shared",
+                "raw",
+                "first",
+                "evil",
+                "a.b.wild",
+                "a.wild",
+                "retry",
+            )
         }
         made.zone |= {
             ("private.example", "A"): address(made.canary),
@@ -84,10 +105,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
             ("rebind.example", "A"): lambda: address(next(turns, made.canary)),
             ("mixed.example", "A"): [dnslib.A(made.canary), dnslib.A(made.server)],
             ("huge.example", "A"): [dnslib.A(made.canary)] * 3000,
+            ("metadata6.example", "AAAA"): [dnslib.AAAA("fd20:ce::254")],
+            ("carrier.example", "A"): address("100.64.0.1"),
+            ("compatible.example", "AAAA"): [dnslib.AAAA(f"::{six[:4]}:{six[4:]}")],
+            ("teredo.example", "AAAA"): [dnslib.AAAA(f"2001:0:{six[:4]}:{six[4:]}::1")],
+            ("link.example", "AAAA"): [dnslib.AAAA("fe80::1")],
+            ("many.example", "A"): address("224.0.0.251"),
+            ("own.example", "A"): address(_own_address() or made.canary),
+            # The first is refused by the kernel at once, since nobody is there.
+            ("second.example", "A"): [dnslib.A(made.names), dnslib.A(made.canary)],
         }  # fmt: skip
         context = certificate(tmp_path_factory.mktemp("authority"), "good.example")
         made.listen(made.server, 80, b"SERVED")
         made.listen(made.server, 443, b"SERVED", tls=context)
+        retrying = certificate(tmp_path_factory.mktemp("retrying"), "retry.example")
+        retrying.set_ecdh_curve("secp521r1")  # of which no client sends a share at first
+        made.retry = made.listen(made.server, 0, b"SERVED", tls=retrying)
         for port in (80, 443):
             made.listen(made.canary, port, b"CANARY")
         yield made
@@ -104,6 +137,8 @@ def place(library: ketch.Engine, world: Outside) -> Iterator[Place]:
     number = int.from_bytes(socket.inet_aton(own), "big")
     words = {
         "server": at, "canary": world.canary, "own": own, "raw": raw, "first": first,
+        "retry": world.retry, "abstract": world.abstract,
+        "mixed": f"{hex(number >> 24)}.0{number >> 16 & 255:o}.{number & 65535}",
         "literal": literal, "port": port, "datagrams": world.listen_datagrams(own, 0),
         "decimal": number, "hexadecimal": hex(number),
         "octal": ".".join(f"0{int(part):o}" for part in own.split(".")),
@@ -112,9 +147,9 @@ def place(library: ketch.Engine, world: Outside) -> Iterator[Place]:
     rules = [
         f"good.example@{at}", f"*.wild.example@{at}:80", f"raw.example@{at}:{raw}",
         f"first.example@{at}:{first}", f"{own}:{literal}", f"rebind.example@{at}",
-        f"mixed.example@{at}",
-        *(f"{name}.example" for name in ("private", "metadata", "lan", "zero", "mapped", "nat64",
-                                         "6to4", "alias", "loop", "lies", "huge")),
+        f"mixed.example@{at}", f"retry.example@{at}:{world.retry}",
+        f"second.example@{world.names}",
+        *(f"{name}.example" for name in NOWHERE),
     ]  # fmt: skip
     with Sandbox.create(
         "busybox", engine=library, mounts=PROGRAMS, timeout=None, egress=rules, dns=[world.names]
@@ -145,7 +180,7 @@ def test_no_way_leads_out(place: Place, played: dict[str, list[str]], name: str)
     told, way = played[name][1], OUT[name]
     mark = f"mark{list(OUT).index(name)}x"
     assert "CANARY" not in told, (name, told)
-    assert not told.startswith(("NameError", "TypeError", "SyntaxError", "AttributeError")), told
+    assert not told.startswith(FAULTS), told
     assert not [one for one in place.world.heard if mark.encode() in one], (name, told)
     assert not [one for one in place.world.asked if "mark" in one]
     if way.reason:
@@ -155,6 +190,10 @@ def test_no_way_leads_out(place: Place, played: dict[str, list[str]], name: str)
             if one.verdict == "refused" or way.reason == "no such name"
         ]
         assert any(way.reason in one for one in reasons), (name, told, sorted(set(reasons)))
+
+
+def test_there_are_ways_enough() -> None:
+    assert len({way.code for way in OUT.values()}) >= 200
 
 
 def test_what_is_named_is_reached(place: Place) -> None:
@@ -319,9 +358,9 @@ _ASKS = r"""
 import base64, json, os, ssl, sys, urllib.request
 host, port, other, plain = sys.argv[1:]
 key = os.environ["API_KEY"]
-def ask(url, headers):
+def ask(url, headers, method="GET"):
     try:
-        asked = urllib.request.Request(url, headers=headers)
+        asked = urllib.request.Request(url, headers=headers, method=method)
         with urllib.request.urlopen(asked, timeout=8) as told:
             return told.read().decode()
     except Exception as error:
@@ -335,6 +374,7 @@ print(json.dumps({
     "other": ask(f"https://{other}:{port}/other", {"Authorization": f"Bearer {key}"}),
     "plain": ask(f"http://{host}:{plain}/plain", {"Authorization": f"Bearer {key}"}),
     "host": ask(f"https://{host}:{port}/host", {"Host": "evil.example", "X": key}),
+    "trace": ask(f"https://{host}:{port}/trace", {"X": key}, "TRACE"),
     "files": [open("/proc/self/environ").read(), open(os.environ["SSL_CERT_FILE"]).read()],
 }))
 """
@@ -372,6 +412,7 @@ def test_a_secret_is_used_and_not_had(
                 ] * 4
                 assert "CERTIFICATE_VERIFY_FAILED" in answers["other"]  # its own, untouched
                 assert "403" in answers["host"]
+                assert "403" in answers["trace"]
                 assert value not in told.stdout.decode()
                 heard = b"".join(world.heard)
                 world.heard.clear()
@@ -383,6 +424,7 @@ def test_a_secret_is_used_and_not_had(
                 assert base64.b64encode(f"user:{value}".encode()) in basic
                 assert value.encode() not in path + last
                 assert b"/host" not in heard
+                assert b"/trace" not in heard
         curl = sandbox.run(
             [
                 "curl",

@@ -22,6 +22,8 @@ class Outside:
         heard: all that anybody has said to any of them.
         asked: all names that the name server was asked for.
         zone: what it answers, by name and kind; or what makes an answer of a question.
+        abstract: name of a socket without a file, where nobody may get to.
+        retry: port of a TLS server that has clients say their hello again; 0 while there is none.
     """
 
     def __init__(self) -> None:
@@ -32,6 +34,11 @@ class Outside:
         self.asked: list[str] = []
         self.zone: dict[tuple[str, str], list[dnslib.RD] | Callable[[], list[dnslib.RD]]] = {}
         self.stack = contextlib.ExitStack()
+        self.abstract = f"ketch-canary-{number}"
+        unseen = self.stack.enter_context(socket.socket(socket.AF_UNIX))
+        unseen.bind(f"\0{self.abstract}")
+        unseen.listen()
+        self.retry = 0
         asked = self.stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
         asked.bind((self.names, 53))
         self._go(self._answer, asked)
@@ -50,6 +57,8 @@ class Outside:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(128)
+        if tls is not None:
+            tls.sni_callback = lambda _, name, __: self.heard.append((name or "").encode())
         self._go(self._accept, listener, says, first, tls)
         return int(listener.getsockname()[1])
 

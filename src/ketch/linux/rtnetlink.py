@@ -692,6 +692,18 @@ class Socket(netlink.Socket):
                 )
         return found
 
+    def route_to(self, address: Address) -> Route | None:
+        """How the kernel would send something to an address; None where it could not."""
+        family, bits = _FAMILIES[address.version], address.max_prefixlen
+        payload = _ROUTE.pack(family, bits, 0, 0, 0, 0, 0, 0, 0)
+        payload += attribute(RTA_DST, address.packed)
+        request = Request(
+            "RTM_GETROUTE", RTM_GETROUTE, 0, payload, f"look up the route to {address}",
+            accept=(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL),
+        )  # fmt: skip
+        answer = self.query(request)[0]
+        return Route(answer) if answer else None
+
     def routes(self, version: int = 0) -> list[Route]:
         """Routes of all tables.
 

@@ -86,7 +86,9 @@ def is_zeros(content: bytes | memoryview) -> bool:
     return whole == ZEROS[: len(whole)]
 
 
-def copy(source: int, target: int, size_bytes: int) -> "Iterator[int]":
+def copy(
+    source: int, target: int, size_bytes: int, data_bytes_max: int | None = None
+) -> "Iterator[int]":
     """Have the kernel copy a file, from its start, to where another one's position is.
 
     Holes become holes at the end of a regular file, and zeros elsewhere. So does what is missing
@@ -96,15 +98,18 @@ def copy(source: int, target: int, size_bytes: int) -> "Iterator[int]":
         source: the file, which can be read anywhere.
         target: a file, a pipe, a socket.
         size_bytes: how much to copy.
+        data_bytes_max: how much of that may be data: who writes to the file meanwhile could have
+            any hole be data when it is come to.
 
     Yields:
         How much has been copied so far.
 
     Raises:
-        OSError: it cannot be read or written, or the kernel cannot copy between these two.
+        OSError: it cannot be read or written, or the kernel cannot copy between these two; with
+            EFBIG, there is more data.
     """
     keeps_holes = is_at_end(target)
-    position = 0
+    position = data_bytes = 0
     for begin, end in itertools.chain(_extents(source, size_bytes), [(size_bytes, size_bytes)]):
         while position < begin:
             if keeps_holes:
@@ -113,6 +118,9 @@ def copy(source: int, target: int, size_bytes: int) -> "Iterator[int]":
             else:
                 position += os.write(target, ZEROS[: begin - position])
             yield position
+        data_bytes += end - begin
+        if data_bytes_max is not None and data_bytes > data_bytes_max:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         while position < end and (copied := _copy_some(source, target, end - position, position)):
             position += copied
             yield position

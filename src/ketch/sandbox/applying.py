@@ -16,14 +16,15 @@ import stat
 from typing import TYPE_CHECKING
 
 from ketch.errors import ConflictError, PermissionDeniedError
-from ketch.linux import openat2, procfs, rename
+from ketch.linux import openat2, procfs, rename, sparse
 from ketch.linux.removetree import remove_tree
 from ketch.linux.scopes import owned
-from ketch.sandbox.changes import CHUNK_BYTES, LIST, READ, ProjectChange, opened, status_of
+from ketch.sandbox.changes import LIST, READ, ProjectChange, opened, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_SLACK_BYTES = 1 << 20  # of a file's data beyond its blocks
 _ENTRIES_MAX = 1_000_000  # of a tree that goes; beyond that nobody has looked
 _ORIGIN = ("trusted.overlay.origin", "user.overlay.origin")
 _OVERWRITE = "look at both; to overwrite it: overwrite=True, or --overwrite"
@@ -198,6 +199,10 @@ class _Place:
     def _raced(self) -> ConflictError:
         return refusal(self._change.path, "it was changed in this very moment")
 
+    def _grown(self) -> PermissionDeniedError:
+        path = self._change.path
+        return PermissionDeniedError(f"{path}: it is larger than files can be, or grows meanwhile")
+
     def _drop(self) -> None:
         """Remove what lies beside."""
         try:
@@ -211,13 +216,20 @@ class _Place:
         change, parent = self._change, self._parent
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with owned(opened(upper, change.path, READ)) as source:
-            if not stat.S_ISREG(os.fstat(source).st_mode):
+            status = os.fstat(source)
+            if not stat.S_ISREG(status.st_mode):
                 raise PermissionDeniedError(f"{change.path}: it is no file any more")
+            # Of a file of a terabyte the guest may have but a few bytes: the rest stays a hole. It
+            # may also go on writing, and has no more of our disk for that than it has of its own.
+            most = status.st_blocks * 512 + _SLACK_BYTES
             with owned(os.open(self._beside, flags, 0o600, dir_fd=parent)) as copy:
-                while data := os.read(source, CHUNK_BYTES):
-                    view = memoryview(data)
-                    while view:
-                        view = view[os.write(copy, view) :]
+                try:
+                    for _ in sparse.copy(source, copy, status.st_size, most):
+                        pass
+                except OSError as error:
+                    if error.errno != errno.EFBIG:
+                        raise
+                    raise self._grown() from error
                 _give(copy, parent)
                 os.fchmod(copy, change.mode & 0o777 & ~_umask())
 

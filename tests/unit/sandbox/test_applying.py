@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ketch.errors import ConflictError, KetchError
-from ketch.linux import rename
+from ketch.errors import ConflictError, KetchError, PermissionDeniedError
+from ketch.linux import rename, sparse
 from ketch.sandbox import applying, changes
 
 
@@ -202,3 +202,38 @@ def test_what_is_known_outlives_a_torn_file(trees: Trees) -> None:
     (trees.project / "file").write_text("x")
     assert not again.has("file", (trees.project / "file").stat())
     assert isinstance(applying.refusal("a", "b"), KetchError)
+
+
+def test_a_hole_costs_the_caller_no_disk(trees: Trees) -> None:
+    with open(trees.upper / "file", "wb") as file:
+        file.truncate(1 << 40)
+        file.seek(1 << 39)
+        file.write(b"guest's")
+    trees.apply("file", trees.base)
+    taken = (trees.project / "file").stat()
+    assert taken.st_size == 1 << 40
+    assert taken.st_blocks * 512 < 1 << 20
+    with open(trees.project / "file", "rb") as file:
+        file.seek(1 << 39)
+        assert file.read(7) == b"guest's"
+
+
+def test_who_fills_holes_meanwhile_does_not_fill_the_caller_s_disk(
+    trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a guest does that writes ahead of what is read, and takes away what was."""
+    with open(trees.upper / "file", "wb") as file:
+        file.truncate(64 << 20)
+
+    def filled(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+        for begin in range(0, size_bytes, 1 << 20):
+            with open(trees.upper / "file", "r+b") as file:
+                file.seek(begin)
+                file.write(b"x" * (1 << 20))
+            yield begin, begin + (1 << 20)
+
+    monkeypatch.setattr(sparse, "_extents", filled)
+    with pytest.raises(PermissionDeniedError, match="grows meanwhile"):
+        trees.apply("file", trees.base)
+    assert (trees.project / "file").read_text() == "before"
+    assert sorted(os.listdir(trees.project)) == ["file", "tree"]

@@ -137,7 +137,13 @@ def test_what_is_closed_is_opened_by_naming_it() -> None:
     assert reachable("a.example@127.0.0.1", "93.184.215.14")
     assert not reachable("a.example@127.0.0.1", "127.0.0.2")
     assert not reachable("a.example@8.0.0.0/6", "10.1.2.3")
-    assert not reachable("a.example@169.254.0.0/16", "169.254.169.254")
+    for network, metadata in (
+        ("169.254.0.0/16", "169.254.169.254"), ("169.254.0.0/16", "169.254.170.23"),
+        ("169.254.0.0/16", "169.254.42.42"), ("fd00::/8", "fd20:ce::254"),
+        ("fd00::/8", "fd00:ec2::23"), ("fe80::/10", "fe80::a9fe:a9fe"),
+    ):  # fmt: skip
+        assert not reachable(f"a.example@{network}", metadata)
+        assert reachable(f"a.example@{metadata}", metadata)
     assert reachable("a.example@169.254.169.254", "169.254.169.254")
     assert not reachable("a.example", "93.184.215.14", "93.184.215.14")
     assert not reachable("a.example@10.0.0.0/8", "10.1.2.3", "10.1.2.3")

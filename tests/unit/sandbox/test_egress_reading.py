@@ -3,6 +3,7 @@
 
 import functools
 import itertools
+import pathlib
 import ssl
 import struct
 import unicodedata
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from ketch.network import dns_message
 from ketch.sandbox.egress import names, policy, resolving
-from ketch.sandbox.egress.client_hello import BYTES_MAX, ClientHello
+from ketch.sandbox.egress.client_hello import BYTES_MAX, ClientHello, wants_another
 from ketch.sandbox.egress.http_requests import Field, Request, Requests, looks_like
 from ketch.sandbox.egress.record import KEPT_MAX, Record, printable
+from tests.support.outside import certificate
 
 
 @functools.cache
@@ -260,9 +262,58 @@ def test_what_looks_like_a_request() -> None:
         b" x\t/\thttp/1.1\n",
         b"GET\x0c/",
         b"X \0 HTTP/1.0\r\n",
+        b"PLAY x RTSP/1.0\n",
+        b"SOURCE x ICE/1.0\n",
+        b"PROPFIND /x\r\n",
+        b"REPORT * \n",
+        b"REPORT http://a.example\n",
+        b"PROXY TCP4 10.0.0.1 10.0.0.2 1 80\r\n",
+        b"A" * 99 + b" / HTTP/1.1\r\n",
     ):
         assert looks_like(line) is looks_like(b"\r\n" * 40 + line) is True
-    assert looks_like(b"*1\r\n$4\r\nPING\r\n") is looks_like(b"a" * 65) is False
+    assert looks_like(b"*1\r\n$4\r\nPING\r\n") is looks_like(b"USER x\r\n") is False
+    proxied = b"\r\n\r\n\0\r\nQUIT\n"
+    assert looks_like(proxied) is True
+    assert looks_like(proxied[:7]) is looks_like(b"a" * 65) is None
+
+
+def _answer(context: ssl.SSLContext, said: bytes) -> bytes:
+    """What OpenSSL answers."""
+    come, go = ssl.MemoryBIO(), ssl.MemoryBIO()
+    come.write(said)
+    with pytest.raises(ssl.SSLError):
+        context.wrap_bio(come, go, server_side=True).do_handshake()
+    return go.read()
+
+
+def test_a_server_that_wants_another_hello_is_told_from_others(tmp_path: pathlib.Path) -> None:
+    for curve, wants in (("secp521r1", True), ("prime256v1", False)):
+        context = certificate(tmp_path, "a.example")
+        context.set_ecdh_curve(curve)
+        context.maximum_version = ssl.TLSVersion.TLSv1_3
+        said = _answer(context, hello("a.example"))
+        if curve == "prime256v1" and wants_another(said):
+            continue  # a client that has no share of this one either
+        assert wants_another(said) is wants
+        assert wants_another(b"\x15\3\1\0\2\1\x70" + said) is wants
+        known = [wants_another(said[:count]) for count in range(len(said))]
+        assert {*known} == {None, wants}
+        assert known == sorted(known, key=lambda one: one is not None)
+        pieces = b"".join(b"\x16\3\3\0\1" + said[5 + at : 6 + at] for at in range(60))
+        assert wants_another(pieces) is wants
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert wants_another(_answer(context, hello("a.example"))) is False
+    assert wants_another(b"HTTP/1.1 400 Bad Request\r\n\r\n") is False
+    assert wants_another(b"\x15\3\1\0\2\2\x28") is wants_another(b"") is None
+
+
+def test_the_hello_that_is_said_again_may_come_behind_early_data() -> None:
+    again = ClientHello(again=True)
+    again.feed(b"\x14\3\3\0\1\1" + b"\x17\3\3\0\3xyz" + hello("a.example"))
+    assert (again.done, again.name) == (True, "a.example")
+    for said in (b"\x15\3\1\0\2\2\x28", b"\x16\3\1\0\1\1\x17\3\3\0\1x"):
+        with pytest.raises(ValueError, match="no ClientHello"):
+            ClientHello(again=True).feed(said)
 
 
 def question(name: str, kind: str = "A") -> bytes:

@@ -1,4 +1,4 @@
-"""Which name a TLS client asks for: RFC 8446 4.1.2, RFC 6066 3. No socket in sight.
+"""Which name a TLS client asks for, each time: RFC 8446 4.1, RFC 6066 3. No socket in sight.
 
 Who speaks is hostile: what is read is bounded, and what is not exactly as the standards have it is
 refused, for it may be something else to the server.
@@ -7,26 +7,33 @@ refused, for it may be something else to the server.
 BYTES_MAX = 64 << 10
 """Of all that is read before the name is known."""
 
-_HANDSHAKE = 22
-_CLIENT_HELLO = 1
+_HANDSHAKE, _CHANGE_CIPHER_SPEC, _ALERT, _APPLICATION_DATA = 22, 20, 21, 23
+_CLIENT_HELLO, _SERVER_HELLO = 1, 2
+# What a server's random is that wants another hello: SHA-256 of HelloRetryRequest.
+_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 _SERVER_NAME = 0
 _ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849
 _RECORD_HEAD_BYTES = 5
-_RECORD_BYTES_MAX = 1 << 14
+_LENGTH_MAX = (1 << 14) + 256  # of a record, encrypted
 _HELLO_HEAD_BYTES = 4
 
 
 class ClientHello:
     """The beginning of a client's side of a connection.
 
+    Args:
+        again: it is what the client says when the server has it begin anew. Data that it has sent
+            early, in vain, and a record for middleboxes may come first.
+
     Attributes:
         name: what it asks for, as it is written; None until it is known, and where it names none.
         done: whether all is read that tells.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, again: bool = False) -> None:
         self.name: str | None = None
         self.done = False
+        self._before = {_CHANGE_CIPHER_SPEC, _APPLICATION_DATA} if again else set()
         self._records = bytearray()
         self._message = bytearray()
         self._read = 0
@@ -44,15 +51,18 @@ class ClientHello:
         while not self.done and len(self._records) >= _RECORD_HEAD_BYTES:
             kind, major = self._records[0], self._records[1]
             length = int.from_bytes(self._records[3:5], "big")
-            if kind != _HANDSHAKE or major != 3 or not 0 < length <= _RECORD_BYTES_MAX:
+            before = kind in self._before and not self._message
+            if not (kind == _HANDSHAKE or before) or major != 3 or not 0 < length <= _LENGTH_MAX:
                 raise ValueError("no ClientHello")
             end = _RECORD_HEAD_BYTES + length
             if len(self._records) < end:
                 return
-            self._message += self._records[_RECORD_HEAD_BYTES:end]
+            if not before:
+                self._message += self._records[_RECORD_HEAD_BYTES:end]
             del self._records[:end]
-            self._look()
-        if self._records and not self.done and self._records[0] != _HANDSHAKE:
+            if not before:
+                self._look()
+        if self._records and not self.done and self._records[0] not in {_HANDSHAKE, *self._before}:
             raise ValueError("no ClientHello")
 
     def _look(self) -> None:
@@ -70,6 +80,34 @@ class ClientHello:
             raise ValueError("something behind the ClientHello")
         self.name = _name(_Reader(bytes(message[_HELLO_HEAD_BYTES:])))
         self.done = True
+
+
+def wants_another(said: bytes) -> bool | None:
+    """Whether a server has the client say its hello again (HelloRetryRequest).
+
+    Args:
+        said: what it has said until now.
+
+    Returns:
+        None where more has to come to tell.
+    """
+    message = b""
+    while len(said) >= _RECORD_HEAD_BYTES:
+        length = int.from_bytes(said[3:5], "big")
+        content = said[_RECORD_HEAD_BYTES : _RECORD_HEAD_BYTES + length]
+        if said[0] == _HANDSHAKE:
+            message += content
+        elif message or said[0] not in {_ALERT, _CHANGE_CIPHER_SPEC}:
+            return False  # no TLS
+        said = said[_RECORD_HEAD_BYTES + len(content) :]
+        begin = _HELLO_HEAD_BYTES + 2
+        if message[:1] not in {b"", bytes([_SERVER_HELLO])}:
+            return False
+        if len(message) >= begin + len(_RETRY):
+            return message[begin : begin + len(_RETRY)] == _RETRY
+        if len(content) < length:
+            break
+    return None
 
 
 class _Reader:

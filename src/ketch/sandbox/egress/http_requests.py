@@ -151,27 +151,38 @@ class Requests:
 def looks_like(data: bytes) -> bool | None:
     """Whether what a client begins with is a request; None where more has to come to tell.
 
-    Methods can have any name, and servers take more than one kind of blanks around them. So what
-    tells is the first line, but where its first word is none that a method could be.
+    Methods can have any name, and servers take more than one kind of blanks around them, leave out
+    the version, or take another protocol's for it (llhttp, which Node has). So what tells is the
+    first line, but where its first word is none that a method could be.
     """
+    if data.startswith(_PROXIED):
+        return True
+    if _PROXIED.startswith(data):
+        return None
     line, end, _ = data.lstrip(_BLANKS).partition(b"\n")
     words = line.split(maxsplit=1)
     if not words:
         return None if len(data) <= HEAD_BYTES_MAX else True
-    if not _is_token(words[0]) or len(words[0]) > _METHOD_BYTES_MAX:
+    if not _is_token(words[0]):
         return False
     if words[0].upper() in _METHODS and (end or len(words) > 1 or line[-1:].isspace()):
         return True
     if end or len(line) > HEAD_BYTES_MAX:
-        return b"HTTP/" in line.upper()
+        target = words[1] if len(words) > 1 else b""
+        return (
+            target[:1] in {b"/", b"*"} or b"://" in target
+            or any(version in line.upper() for version in _VERSIONS)
+        )  # fmt: skip
     return None
 
 
 _BLANKS = b" \t\r\n\x0b\x0c"
-_METHOD_BYTES_MAX = 64
 _METHODS = {
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI",
+    b"PROXY",  # says before the request whose it is (haproxy's proxy-protocol.txt)
 }  # fmt: skip
+_VERSIONS = (b"HTTP/", b"RTSP/", b"ICE/")
+_PROXIED = b"\r\n\r\n\0\r\nQUIT\n"  # the same in its second version
 
 
 def _check_beginning(data: bytes) -> None:

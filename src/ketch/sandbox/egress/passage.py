@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from ketch.sandbox.egress import http_requests, policy
-from ketch.sandbox.egress.client_hello import ClientHello
+from ketch.sandbox.egress.client_hello import BYTES_MAX, ClientHello, wants_another
 from ketch.sandbox.egress.passing import IDLE_SECONDS, Read, Spliced, pass_on
 from ketch.sandbox.egress.reaching import RefusedError, place
 
@@ -115,10 +115,10 @@ class Passage:
 
     # By what is spoken
 
-    def _hello(self, data: bytes) -> bytes:
+    def _hello(self, data: bytes, *, again: bool = False) -> bytes:
         """Read a ClientHello, and see that it asks for the name that the address stands for."""
         until = time.monotonic() + _BEGINNING_SECONDS
-        hello, read = ClientHello(), bytearray()
+        hello, read = ClientHello(again=again), bytearray()
         while not hello.done:
             data = data or self._receive(until)
             read += data
@@ -149,9 +149,23 @@ class Passage:
         if vaults is not None and context is not None:
             self._pass_opened(first, vaults, context, rules)
             return
-        if self._server is None:
-            self._connect(self._name, rules)
-        self._splice(first)
+        server = self._server or self._connect(self._name, rules)
+        server.settimeout(IDLE_SECONDS)
+        server.sendall(first)
+        said = bytearray()
+        while (wants := wants_another(bytes(said))) is None and len(said) < BYTES_MAX:
+            data = server.recv(_PIECE_BYTES)
+            if not data:
+                break
+            said += data
+        if said:
+            self._client.settimeout(_BEGINNING_SECONDS)
+            self._client.sendall(said)
+        # Servers take the name from the second hello (OpenSSL's do), others on the way from the
+        # first: so both are looked at.
+        more = self._hello(b"", again=True) if wants else b""
+        self._attempt.sent, self._attempt.received = len(first), len(said)
+        self._splice(more)
 
     def _pass_opened(
         self, first: bytes, vaults: "Vaults", context: "SSLContext", rules: "Sequence[Rule]"
@@ -163,6 +177,8 @@ class Passage:
             host = policy.normal(request.host)
             if host != self._name or (request.port or 443) not in {self._port, 443}:
                 raise ValueError(f"a request for another host: {request.host}")
+            if request.method.upper() == b"TRACE":  # RFC 9110 9.3.8: the answer has all fields
+                raise ValueError("a request to be told what it says (TRACE)")
             return vaults.put_in(request.fields, self._name, self._port)
 
         guest = TlsEnd(self._client, context, said=first, seconds=_BEGINNING_SECONDS)
@@ -280,9 +296,9 @@ class Passage:
         if first:
             server.settimeout(_BEGINNING_SECONDS)
             server.sendall(first)
-            self._attempt.sent = len(first)
-            server.setblocking(False)
-        self._client.setblocking(False)
+            self._attempt.sent += len(first)
+        for one in (self._client, server):
+            one.setblocking(False)
         self._run(Spliced(self._client, server), Spliced(server, self._client))
 
     def _run(self, outward: "Read | Spliced", inward: "Read | Spliced") -> None:

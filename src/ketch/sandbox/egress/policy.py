@@ -29,8 +29,11 @@ _PORT_MAX = 65535
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 _METADATA = {
-    ip_address("169.254.169.254"), ip_address("169.254.170.2"), ip_address("100.100.100.200"),
-    ip_address("fd00:ec2::254"), ip_address("192.0.0.192"), ip_address("168.63.129.16"),
+    ip_address(text) for text in (
+        "169.254.169.254", "fe80::a9fe:a9fe", "169.254.170.2", "169.254.170.23", "169.254.42.42",
+        "169.254.0.23", "100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254",
+        "fd00:ec2::23", "fd20:ce::254", "fd00:42::42",
+    )
 }  # fmt: skip
 # IANA's registries of special addresses, as far as nobody on the public internet has them.
 _CLOSED = [

@@ -4,7 +4,6 @@ There is one place where that is done, in the machine's own network.
 """
 
 import socket
-import time
 from typing import TYPE_CHECKING
 
 from ketch.linux import rtnetlink
@@ -12,13 +11,12 @@ from ketch.sandbox.egress import policy
 from ketch.sandbox.egress.resolving import Resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from ketch.sandbox.egress.policy import Address, Rule
 
 _CONNECT_SECONDS = 10.0  # for one address
 _ADDRESSES_MAX = 4  # that are tried
-_OWN_SECONDS = 1.0  # for which the machine's own addresses are taken for true
 
 
 class RefusedError(Exception):
@@ -34,7 +32,6 @@ class Network:
 
     def __init__(self, servers: "Callable[[], Sequence[str]]") -> None:
         self._resolver = Resolver(servers)
-        self._own = _OwnAddresses()
 
     def reach(
         self, where: "str | Address", port: int, rules: "Sequence[Rule]"
@@ -51,7 +48,7 @@ class Network:
         found = self._resolver.addresses(where) if isinstance(where, str) else [where]
         if not found:
             raise OSError("there is no such name")
-        own = self._own()
+        own = _own(found)
         reasons = [(one, policy.refusal(rules, one, own)) for one in found]
         open_ones = [one for one, reason in reasons if reason is None]
         if not open_ones:
@@ -71,19 +68,18 @@ class Network:
         raise problem
 
 
-class _OwnAddresses:
-    """This machine's own addresses, as they are now."""
+def _own(found: "Iterable[Address]") -> "Collection[Address]":
+    """Those that are this machine's own: what is sent there arrives here.
 
-    def __init__(self) -> None:
-        self._until = 0.0
-        self._found: frozenset[Address] = frozenset()
-
-    def __call__(self) -> "Collection[Address]":
-        if time.monotonic() > self._until:
-            with rtnetlink.Socket() as kernel:
-                self._found = frozenset(one.ip for one in kernel.addresses())
-            self._until = time.monotonic() + _OWN_SECONDS
-        return self._found
+    Not only those that its links have: a load balancer's, of which a machine takes what is sent
+    there, is in no list of addresses.
+    """
+    with rtnetlink.Socket() as kernel:
+        routes = [(one, kernel.route_to(policy.unmapped(one))) for one in found]
+    return [
+        policy.unmapped(one) for one, route in routes
+        if route is not None and route.kind == rtnetlink.RTN_LOCAL
+    ]  # fmt: skip
 
 
 def place(address: "Address", port: int) -> str:

@@ -53,7 +53,7 @@ class Attempt:
         self.address = address
         self.verdict = ""
         self.reason = ""
-        self.sent = 0  # before it is passed on
+        self.sent = self.received = 0  # before it is passed on
         self._directions: tuple[Direction, Direction] | None = None
         self._begun = time.monotonic()
         self._ended = 0.0
@@ -74,7 +74,7 @@ class Attempt:
         sent, received = (one.count for one in self._directions) if self._directions else (0, 0)
         return Connection(
             self.time, self.kind, self.name, self.address, self.verdict, self.reason,
-            self.sent + sent, received, until - self._begun, not self._ended,
+            self.sent + sent, self.received + received, until - self._begun, not self._ended,
         )  # fmt: skip
 
 
