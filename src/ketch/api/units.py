@@ -1,13 +1,13 @@
 """The unit files for systemd that ``ketch serve --install-unit`` writes."""
 
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 from ketch.api.listeners import group_id
 from ketch.dataclass import dataclass
 from ketch.engine.home import offers, places
 from ketch.errors import PermissionDeniedError, UnavailableError
+from ketch.linux import programs
 
 if TYPE_CHECKING:
     from ketch.engine.settings import Settings
@@ -168,9 +168,7 @@ def install(settings: "Settings", program: str, group: str) -> list[str]:
     except OSError as error:
         raise UnavailableError(f"{systemd.directory}: {error.strerror}") from error
     if not settings.home and group_id(group) is None:
-        made = subprocess.run(
-            ["groupadd", "--system", group], check=False, capture_output=True, text=True
-        )
+        made = programs.ask(["groupadd", "--system", group])
         if made.returncode:
             raise UnavailableError(f"cannot make group {group}: {made.stderr.strip()}")
         done.append(f"made group {group}: its members are root on this host")

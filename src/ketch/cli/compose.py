@@ -19,7 +19,7 @@ from ketch.cli.caller import explained
 from ketch.cli.flags import Command, HelpRequested, parse
 from ketch.engine.processes import await_readable
 from ketch.errors import UnavailableError
-from ketch.linux import process
+from ketch.linux import process, programs
 from ketch.linux.scopes import owned
 from ketch.spec.flag import EXPLAIN
 from ketch.spec.told import Told, quote
@@ -94,7 +94,7 @@ def _found() -> list[str]:
         return [path]
     docker = shutil.which("docker")
     if docker:
-        asked = subprocess.run([docker, "compose", "version"], check=False, capture_output=True)
+        asked = programs.ask([docker, "compose", "version"])
         if not asked.returncode:
             return [docker, "compose"]
     raise UnavailableError(

@@ -13,6 +13,7 @@ from ketch.cli.flags import Command, Flag, parse
 from ketch.cli.session import Failure
 from ketch.errors import InvalidArgumentError, KetchError, NotFoundError, UnavailableError
 from ketch.library.engine import Engine
+from ketch.linux import programs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,10 +196,9 @@ def _mirror() -> str:
     """Ask apt where it takes this Debian from; empty where there is no apt, or it has no source."""
     if shutil.which("apt-get") is None:
         return ""
-    listing = subprocess.run(
+    listing = programs.ask(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages",
          "Origin: Debian", f"Codename: {SUITE}"],
-        check=False, capture_output=True, text=True,
     )  # fmt: skip
     return next(iter(listing.stdout.split()), "")
 
@@ -207,10 +207,7 @@ def _how_to_fetch() -> list[str]:
     """Returns what this machine's apt is told of fetching: proxies, and whether clocks count."""
     if shutil.which("apt-config") is None:
         return []
-    dump = subprocess.run(
-        ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    dump = programs.ask(["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"])
     wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-")
     return [line for line in dump.stdout.splitlines()
             if line.startswith(wanted) and not line.endswith('"";')]  # fmt: skip

@@ -9,13 +9,12 @@ Source: fuse-overlayfs(1).
 import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 
 from ketch.errors import UnavailableError, UnsupportedError
 from ketch.images.overlay import OverlaySnapshotter
 from ketch.images.snapshots import Snapshotter
-from ketch.linux import libc, mount
+from ketch.linux import libc, mount, programs
 from ketch.linux.removetree import remove_tree
 
 PROGRAM = "fuse-overlayfs"
@@ -76,14 +75,11 @@ class FuseOverlaySnapshotter(OverlaySnapshotter):
             for number, tree in enumerate(lower):
                 os.symlink(tree, f"{names}/{number}")
             # It answers once it serves, and then goes to the background.
-            done = subprocess.run(
-                [program, "-o", ",".join(options), "mounted"],
-                check=False, capture_output=True, stdin=subprocess.DEVNULL, cwd=names,
-            )  # fmt: skip
+            done = programs.ask([program, "-o", ",".join(options), "mounted"], directory=names)
             if done.returncode:
                 raise UnsupportedError(
                     f"{PROGRAM} cannot mount the root file system of {directory}:"
-                    f" {done.stderr.decode(errors='replace').strip()[-300:]}"
+                    f" {done.stderr.strip()[-300:]}"
                 )
             return mount.open_tree(libc.AT_FDCWD, f"{names}/mounted", mount.OPEN_TREE_CLONE)
         finally:

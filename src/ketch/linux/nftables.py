@@ -7,10 +7,11 @@ elements are numbers in a form that has not changed since Linux 3.13, and come a
 
 import errno
 import os
+import select
 import struct
 
 from ketch.errors import PermissionDeniedError, SyscallError, UnavailableError, UnsupportedError
-from ketch.linux import netlink
+from ketch.linux import netlink, signals
 from ketch.linux.netlink import Message, Request, nested, text
 from ketch.linux.scopes import owned
 
@@ -56,6 +57,8 @@ _QUERIES = 64
 _BATCH_BEGIN = 0x10
 _BATCH_END = 0x11
 _SUBSYSTEM = 10
+# What it takes with a hundred thousand rules of others, many times over.
+_NFT_SECONDS = 60
 _ELEMENTS_MAX = 256  # in one message: attributes have 16 bits of length
 
 # linux/if.h: IFNAMSIZ, the width of a set's interface name.
@@ -389,7 +392,7 @@ def _start(script: str, *arguments: str) -> tuple[int, int, int]:
 def _finish(pid: int, result: int, errors: int, purpose: str) -> bytes:
     """Wait for nft, close its files and return its output."""
     with owned(result), owned(errors):
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        status = _status(pid, purpose)
         output = _content(result)
         words = _content(errors).decode(errors="replace").strip()
     if not status:
@@ -402,6 +405,23 @@ def _finish(pid: int, result: int, errors: int, purpose: str) -> bytes:
         f"packet filter: {purpose}: {words or f'nft ended with status {status}'}",
         "look at `nft list ruleset`",
     )
+
+
+def _status(pid: int, purpose: str) -> int:
+    """Wait for nft's end; returns its status, negative for a signal."""
+    with owned(os.pidfd_open(pid)) as pidfd:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_NFT_SECONDS * 1000):
+            os.kill(pid, signals.SIGKILL)
+            poll.poll(1000)
+            os.waitpid(pid, os.WNOHANG)
+            raise UnavailableError(
+                f"packet filter: {purpose}: nft has not ended within {_NFT_SECONDS} seconds, and"
+                " was killed",
+                "nft list ruleset, by hand, says whether the kernel answers",
+            )
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _content(descriptor: int) -> bytes:

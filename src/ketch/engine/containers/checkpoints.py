@@ -9,7 +9,6 @@ Source: moby's ``daemon/checkpoint.go`` of Docker 28.
 
 import json
 import os
-import subprocess
 
 from ketch.engine.containers import telling
 from ketch.engine.processes import open_process
@@ -21,7 +20,7 @@ from ketch.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from ketch.linux import removetree
+from ketch.linux import programs, removetree
 from ketch.runtime import checkpoint
 from ketch.spec import endpoints
 from ketch.spec.user_namespaces import is_apart
@@ -149,7 +148,7 @@ def require_support(container: "Container") -> None:
             )
     os.environ.setdefault("PATH", _PATH)
     try:
-        checked = subprocess.run(["criu", "check"], check=False, capture_output=True, text=True)
+        checked = programs.ask(["criu", "check"])
     except FileNotFoundError as error:
         raise UnsupportedError(
             "criu is not installed, and it is what saves and restores processes", "install criu"

@@ -6,7 +6,6 @@ Source: moby, daemon/top_unix.go.
 import os
 import re
 import shutil
-import subprocess
 import time
 
 from ketch.engine.configuration import cgroup_paths
@@ -18,6 +17,7 @@ from ketch.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from ketch.linux import programs
 from ketch.spec.digits import decimal
 
 TYPE_CHECKING = False
@@ -80,9 +80,8 @@ def _ps(arguments: str, pids: "Collection[int]") -> str:
     listed = f"-q{','.join(map(str, sorted(pids)))}"
     # Some options (such as f) cannot be used together with q.
     for command in (["ps", *words, listed], ["ps", *words]):
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, errors="replace"
-        )
+        # It reads the memory of others, for which it waits as long as the kernel has it locked.
+        done = programs.ask(command)
         if done.returncode == 0:
             return done.stdout
     reason = (done.stderr.strip().splitlines() or ["it failed"])[0]

@@ -65,11 +65,9 @@ def ps(settings: "Settings", options: "Parsed") -> int:
     if _form(options) == "json":
         print(json_text.dumps(pids) if pids else "null")
         return 0
-    import subprocess  # noqa: PLC0415 for this command alone
+    from ketch.linux import programs  # noqa: PLC0415 for this command alone
 
-    found = subprocess.run(
-        ["ps", *(arguments or ["-ef"])], check=False, capture_output=True, text=True
-    )
+    found = programs.ask(["ps", *(arguments or ["-ef"])])
     if found.returncode:
         raise UnavailableError(f"exit status {found.returncode}: {found.stdout}{found.stderr}")
     heading, *lines = found.stdout.splitlines()
