@@ -161,3 +161,37 @@ def test_a_caller_with_real_time_scheduling_is_told_that_its_containers_have_no_
     assert refused.status == 126
     assert "cannot be entered" in refused.err
     assert plain.ok("exec", "web", "echo", "there") == "there"
+
+
+def _read_only(*places: str) -> list[str]:
+    """Return the start of a command line that runs the rest of it with directories read-only."""
+    mounts = "".join(f"mount --bind {each} {each}; mount -o remount,bind,ro {each}; "
+                     for each in places)  # fmt: skip
+    return ["unshare", "--mount", "sh", "-ec", f'{mounts}exec "$0" "$@"']
+
+
+def test_on_a_read_only_file_system_the_reason_is_told_and_what_reads_works(plain: Engine) -> None:
+    root = plain.prefix[plain.prefix.index("--root") + 1]
+    state = plain.prefix[plain.prefix.index("--state") + 1]
+    for place, path in ((root, f"{root}/ketch.db"), (state, state)):
+        lacking = within(plain, *_read_only(place))
+        failed = lacking("run", "--rm", "--network", "none", "busybox", "true", timeout=60)
+        assert failed.status == 125
+        assert path in failed.err
+        assert "read-only file system" in failed.err
+        assert "--root" in failed.err
+        assert lacking.ok("images", "--format", "{{.Repository}}") == "busybox"
+        assert lacking.ok("ps", "-aq") == ""
+
+
+def test_on_a_read_only_machine_containers_run_where_the_engine_can_write(plain: Engine) -> None:
+    """As on CoreOS, Yocto's images and in containers that have a read-only root."""
+    root = plain.prefix[plain.prefix.index("--root") + 1]
+    state = plain.prefix[plain.prefix.index("--state") + 1]
+    keep = f"mount --bind {root} {root}; mkdir -p {state}; mount --bind {state} {state}"
+    close = "mount -o remount,bind,ro /; ! touch /written 2>&-"
+    machine = ["unshare", "--mount", "sh", "-ec", f'{keep}; {close} && exec "$0" "$@"']
+    lacking = within(plain, *machine)
+    words = ("run", "--rm", "-v", "kept:/kept", "busybox", "sh", "-c", "echo here >/kept/f")
+    lacking.ok(*words)
+    assert lacking.ok("run", "--rm", "-v", "kept:/kept", "busybox", "cat", "/kept/f") == "here"
