@@ -93,6 +93,35 @@ def test_a_server_without_descriptors(apart: Engine, tmp_path: pathlib.Path) -> 
         assert json.loads(waited.read()) == {"StatusCode": 137}
 
 
+@pytest.mark.root_engine("a user namespace of the server's own has the limit")
+@pytest.mark.parametrize("limit", ["instances", "watches"])
+def test_a_server_whose_user_may_watch_no_more(
+    apart: Engine, tmp_path: pathlib.Path, limit: str
+) -> None:
+    """The clock looks in the kernel's place, and the log says why."""
+    set_limit = f'echo 0 > /proc/sys/user/max_inotify_{limit}; exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", set_limit, "sh", *apart.prefix]
+    socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
+    with serving.served(command, socket, log), contextlib.ExitStack() as stack:
+        waiting, listening, reading = [
+            stack.enter_context(contextlib.closing(serving.Connection(socket))) for _ in range(3)
+        ]
+        name = apart.ok("run", "-d", "--network", "none", "busybox", "sh", "-c",
+                        "trap 'echo heard' TERM; while :; do sleep 0.1; done")  # fmt: skip
+        waiting.request("POST", f"/containers/{name}/wait")
+        waited = waiting.getresponse()
+        listening.request("GET", "/events")
+        told = listening.getresponse()
+        reading.request("GET", f"/containers/{name}/logs?follow=1&stdout=1")
+        read = reading.getresponse()
+        apart.ok("kill", "-s", "TERM", name)
+        assert read.read(8 + len(b"heard\n"))[8:] == b"heard\n"
+        apart.ok("rm", "-f", name)
+        assert json.loads(waited.read()) == {"StatusCode": 137}
+        assert events_of(told, name, "kill", "die", "destroy") == ["137"]
+    assert log.read_text().count('"events are looked for"') == 1
+
+
 def test_a_server_whose_database_goes(apart: Engine, tmp_path: pathlib.Path) -> None:
     socket, log = tmp_path / "api.sock", tmp_path / "serve.log"
     with serving.served(apart.prefix, socket, log) as server, contextlib.ExitStack() as stack:

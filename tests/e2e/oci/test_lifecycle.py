@@ -253,6 +253,24 @@ class TestCreateAndStart:
         os.close(master)
         assert b"got-typed" in said
 
+    def test_a_console_sockets_path_may_be_relative(self, runtime: Engine, bundle: Bundle) -> None:
+        path = bundle("true", terminal=True)
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path):
+            listener.bind("s")
+            listener.listen()
+            listener.settimeout(20)
+            assert create(runtime, "--console-socket", "s", "c") == 0
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recvmsg(4096, socket.CMSG_SPACE(4))[1]
+            runtime.ok("delete", "--force", "c")
+            # Where nobody listens nothing is left.
+            pathlib.Path("s").unlink()
+            failed = runtime("create", "--console-socket", "s", "c")
+            assert failed.status == 1
+            assert "no such file" in failed.err
+            assert runtime("state", "c").status == 1
+
     @pytest.mark.parametrize(
         ("words", "terminal", "message"),
         [

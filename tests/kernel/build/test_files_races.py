@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ketch.build.files import copying, digests
-from ketch.errors import KetchError
+from ketch.errors import ConflictError, KetchError
 from ketch.linux import libc
 from tests.support import trees
 from tests.support.build_files import opened, selected
@@ -175,3 +175,45 @@ def test_what_is_digested_is_beneath_the_source(
         source, _ = _prepare(place)
     assert read
     assert _SECRET.encode() not in read
+
+
+def test_a_further_name_is_of_the_file_that_was_copied(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of what somebody has put at that one's name meanwhile."""
+    source, root = _prepare(place)
+    original = copying._Copier._link
+    linked: list[bool] = []
+
+    def link(copier: copying._Copier, status: os.stat_result, target: int, name: str) -> bool:
+        if name == "h":
+            (root / "d" / "f").unlink()
+            (root / "d" / "f").write_text("another's")
+        linked.append(original(copier, status, target, name))
+        return linked[-1]
+
+    monkeypatch.setattr(copying._Copier, "_link", link)
+    with selected(source, "d") as chosen, opened(root) as directory:
+        destination = copying.Destination(directory, "/d")
+        with pytest.raises(ConflictError, match="f"):
+            copying.copy(chosen, destination, digests.Version())
+    assert True not in linked
+    assert not (root / "d" / "h").exists()
+
+
+def test_a_directory_is_given_to_its_owner_where_it_was_made(
+    place: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, root = _prepare(place)
+    make = os.mkdir
+
+    def mkdir(name: str, mode: int, *, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        (root / name).rmdir()
+        (root / name).symlink_to(outside / "d")
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with selected(source, "d") as chosen, opened(root) as directory:
+        destination = copying.Destination(directory, "/new/", owner=(7, 8))
+        with pytest.raises(KetchError):
+            copying.copy(chosen, destination, digests.Version())

@@ -8,6 +8,7 @@ import pathlib
 import re
 import stat
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -423,3 +424,30 @@ def test_descriptors_do_not_leak(tmp_path: pathlib.Path) -> None:
     with pytest.raises(KetchError):
         apply(tmp_path / "bad", *[member(b"d%d/f" % number) for number in range(99)], b"x" * 512)
     assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_nothing_is_written_into_what_is_mounted_below(tmp_path: pathlib.Path) -> None:
+    """Whatever has come to be mounted in the tree meanwhile is no part of it."""
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    script = """
+import os, sys
+from ketch.errors import KetchError
+from ketch.images import layers
+from tests.support.archives import member, stream
+tree = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
+try:
+    layers.apply(tree, stream(member(b"below/file", data=b"text")), ())
+except KetchError as error:
+    print("refused:", error.message)
+print(os.listdir(f"{sys.argv[1]}/below"))
+"""
+    place = tmp_path / "tree"
+    apart = 'mount -t tmpfs tmpfs "$1/below" && exec "$2" -c "$3" "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", apart, "sh", place, sys.executable, script],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    refused, listed = done.stdout.splitlines()
+    assert refused.startswith("refused:")
+    assert "below/file" in refused
+    assert listed == "[]"

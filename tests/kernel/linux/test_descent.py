@@ -201,3 +201,23 @@ def test_a_directory_exchanged_for_another_is_not_archived(tmp_path: Path) -> No
                 other.rename(top / "b")
     assert [name.rstrip(b"/") for name in names[:2]] == [b"a", b"b"]
     assert not [name for name in names if b"secret" in name]
+
+
+def test_a_name_exchanged_while_it_is_read_is_not_archived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither as what it was nor as what it is: a symlink's target, a device's numbers."""
+    for name in ("link", "other"):
+        (tmp_path / name).symlink_to(name)
+    archiver = tree.Archiver()
+    original = os.open
+
+    def exchanged(name: bytes, flags: int, **options: int) -> int:
+        if name == b"link":
+            (tmp_path / "other").rename(tmp_path / "link")
+        return original(name, flags, **options)
+
+    with owned(os.open(tmp_path, _DIRECTORY)) as directory:
+        status = os.stat("link", dir_fd=directory, follow_symlinks=False)
+        monkeypatch.setattr(os, "open", exchanged)
+        assert not list(archiver.member(directory, b"link", b"link", status))
