@@ -426,7 +426,8 @@ def test_descriptors_do_not_leak(tmp_path: pathlib.Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-def test_nothing_is_written_into_what_is_mounted_below(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("name", ["below/file", "below/new/file", "below/new/"])
+def test_nothing_is_written_into_what_is_mounted_below(tmp_path: pathlib.Path, name: str) -> None:
     """Whatever has come to be mounted in the tree meanwhile is no part of it."""
     (tmp_path / "tree" / "below").mkdir(parents=True)
     script = """
@@ -436,18 +437,19 @@ from ketch.images import layers
 from tests.support.archives import member, stream
 tree = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
 try:
-    layers.apply(tree, stream(member(b"below/file", data=b"text")), ())
+    kind = "5" if sys.argv[2].endswith("/") else "0"
+    layers.apply(tree, stream(member(os.fsencode(sys.argv[2]), kind)), ())
 except KetchError as error:
     print("refused:", error.message)
 print(os.listdir(f"{sys.argv[1]}/below"))
 """
     place = tmp_path / "tree"
-    apart = 'mount -t tmpfs tmpfs "$1/below" && exec "$2" -c "$3" "$1"'
+    apart = 'mount -t tmpfs tmpfs "$1/below" && exec "$2" -c "$3" "$1" "$4"'
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", apart, "sh", place, sys.executable, script],
+        ["unshare", "--mount", "sh", "-c", apart, "sh", place, sys.executable, script, name],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     refused, listed = done.stdout.splitlines()
     assert refused.startswith("refused:")
-    assert "below/file" in refused
+    assert name in refused
     assert listed == "[]"

@@ -1,7 +1,9 @@
 """What counts as a change of a container's."""
 
 import os
+import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,46 @@ def test_files_of_one_time_and_size_may_be_others(tmp_path: Path, complete: bool
         stack = layered.Directory([os.fsencode(lower)])
         found = [change.path for change in layered.changes(top, stack, complete=complete)]
     assert found == [b"large", b"link", b"other"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["file", "directory", "link", "fifo", "device"])
+def test_whatever_a_file_has_may_be_another(tmp_path: Path, kind: str) -> None:
+    make: dict[str, Callable[[Path], object]] = {
+        "file": Path.touch,
+        "directory": Path.mkdir,
+        "link": lambda path: path.symlink_to("target"),
+        "fifo": os.mkfifo,
+        "device": lambda path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5)),
+    }
+    changes: dict[str, Callable[[Path], object]] = {
+        "same": lambda path: None,
+        "user": lambda path: os.lchown(path, 7, -1),
+        "group": lambda path: os.lchown(path, -1, 7),
+        "attribute": lambda path: os.setxattr(path, "trusted.mine", b"1", follow_symlinks=False),
+    }
+    if kind != "link":
+        changes["mode"] = lambda path: path.chmod(0o711)
+    if kind != "directory":
+        changes["time"] = lambda path: os.utime(path, (1, 1), follow_symlinks=False)
+    if kind == "device":
+        changes["number"] = lambda path: (
+            path.unlink(), os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 7)),
+            os.utime(path, (0, 0)),
+        )  # fmt: skip
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for place in (upper, lower):
+        place.mkdir()
+        os.utime(place, (0, 0))
+    for change, do in changes.items():
+        for place in (upper, lower):
+            make[kind](place / change)
+            os.utime(place / change, (0, 0), follow_symlinks=False)
+        do(upper / change)
+    with owned(os.open(upper, os.O_RDONLY)) as top:
+        stack = layered.Directory([os.fsencode(lower)])
+        found = {change.path.decode() for change in layered.changes(top, stack, complete=False)}
+    assert found - {"."} == changes.keys() - {"same"}
 
 
 def test_of_a_whole_tree_what_is_the_layers_own_is_not_read(
