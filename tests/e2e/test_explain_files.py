@@ -335,28 +335,6 @@ def test_a_missing_image_is_told_of_before_its_container(
         ketch("rmi", "-f", name)
 
 
-# build
-
-
-def test_a_build_tells_plan_layers_and_record(ketch: Engine, tmp_path: Path, run_name: str) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN rm /bin/vi\nENV a=b\n")
-    done = ketch("build", "-q", "--explain=json", "-t", run_name, str(tmp_path))
-    assert done.status == 0, done.err
-    try:
-        shown = json.loads(ketch.ok("image", "inspect", run_name))[0]
-        layer = values_of(done.err, "make a layer of what was written by")
-        assert layer["diff-id"] == [shown["RootFS"]["Layers"][-1]]
-        assert values_of(done.err, "record the image")["name"] == [f"{run_name}:latest"]
-        assert any("RUN rm /bin/vi" in said for said, _ in steps(done.err))
-        again = ketch("build", "-q", "--explain=json", "-t", run_name, str(tmp_path))
-        assert "make a layer" not in again.err, "it is in the cache"
-        script = ketch("build", "-q", "--explain=commands", "-t", run_name, str(tmp_path)).err
-        assert "There are no commands with which a person does this" in script
-        assert run_script(script).returncode == 0
-    finally:
-        ketch("rmi", "-f", run_name)
-
-
 # What the tests need
 
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from ketch.build.cache.importing import Imports
     from ketch.build.graph import Mount
     from ketch.build.layering import Layering
+    from ketch.build.outputs.result import Built
     from ketch.build.reporting import Reporter, Track
     from ketch.build.request import Request
     from ketch.build.solving import Calling
     from ketch.build.steps import Prepared, Steps
+    from ketch.build.telling import Steps as ToldSteps
     from ketch.engine.engine import Engine
 
     Write = Callable[[str], bool]
@@ -159,6 +161,14 @@ class Executor:
         self.explained: list[Explained] = []
         self.leaves_garbage = False
         self._made_of: dict[Vertex, Made] = {}
+        self._told: ToldSteps | None = None
+        if engine.settings.say is not None:
+            from ketch.build.telling import Steps  # noqa: PLC0415 - seldom wanted
+
+            self._told = Steps(
+                engine.images, request.contexts, self._results.__getitem__, self.tree,
+                request.network,
+            )  # fmt: skip
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -179,6 +189,11 @@ class Executor:
                 continue
             inputs = [self._tracks[one].id for one in vertex.inputs if one in self._tracks]
             self._tracks[vertex] = self._reporter.vertex(vertex.name, inputs, vertex.stage)
+
+    def tell_image(self, built: "Built", names: "Sequence[str]") -> None:
+        """Tell of the documents of an image that is made of these vertices, where somebody asks."""
+        if self._told is not None:
+            self._engine.settings.tell(self._told.of_image, built, names)
 
     def state(self, vertex: Vertex) -> State:
         """Returns the layers that a vertex has come to."""
@@ -342,6 +357,11 @@ class Executor:
                     directory, base, vertex.name, alone=alone, created_ns=time.time_ns(),
                     kept=vertex in self.exported,
                 )  # fmt: skip
+            if self._told is not None:
+                exported = vertex in self.exported
+                self._engine.settings.tell(
+                    self._told.of_layer, vertex, base, layer, exported=exported
+                )
             if is_exact:
                 self.leaves_garbage |= records.add(key, layer, base)
             else:  # nobody else could come to this

@@ -132,6 +132,8 @@ class Exporter:
             stored = is_true(attributes.get("store", "true"))
             image_id, written = "", None
             if stored:
+                if len(outcome.images) == 1:
+                    self._executor.tell_image(outcome.images[0], names)
                 written = manifests.write(
                     self._images, outcome, manifests.Form.read(attributes, "uncompressed")
                 )

@@ -19,7 +19,6 @@ from ketch.images import layered
 from ketch.images.pieces import Pieces
 from ketch.linux.scopes import owned
 from ketch.spec import image as documents
-from ketch.spec.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -176,7 +175,6 @@ class Layering:
             diff_id, size_bytes = self._unpack(directory, below, alone=alone)
         layer = Layer(diff_id, base.over(diff_id), size_bytes, created_ns, description, alone=alone)
         self.place_on(base, layer)
-        self._images.settings.tell(_describe, layer, self._snapshotter.path(layer.chain_id))
         return layer
 
     def place_on(self, base: State, layer: Layer) -> None:
@@ -316,12 +314,3 @@ class Layering:
                 upper, lower, complete=complete, markers=self._snapshotter.markers,
                 account=account, tells_root=not alone, at_rest=True,
             )  # fmt: skip
-
-
-def _describe(layer: Layer, place: str) -> Told:
-    """A layer of what a step wrote, to be told."""
-    values = [
-        ("diff-id", layer.diff_id), ("chain-id", layer.chain_id),
-        ("files-bytes", str(layer.size_bytes)), ("directory", f"{place}/diff"),
-    ]  # fmt: skip
-    return Told("image", f"make a layer of what was written by: {layer.description}", values)

@@ -170,7 +170,7 @@ class _Script:
         commands = (*last.outside, *last.inside)
         self._helps |= any(not command.startswith("#") for command in commands)
         if not commands:
-            self._outside.append(f"# {words}{_WITHOUT}")
+            self._outside.append(f"# {words}{'' if last.topic == 'plan' else _WITHOUT}")
         if step is None:
             if not self._helps:
                 yield _NO_COMMANDS

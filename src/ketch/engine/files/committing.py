@@ -97,7 +97,12 @@ def commit(
             if engine.settings.say:
                 from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
 
-                engine.settings.tell(telling.of_documents, images, content, below, layer,
+                archives: list[telling.Archive] = [
+                    (f"layer-{number}.tar", blob, "") for number, blob in enumerate(below, 1)
+                ]
+                if layer is not None:
+                    archives.append((f"layer-{len(below) + 1}.tar", None, layer.diff_id))
+                engine.settings.tell(telling.of_documents, images, content, archives,
                                      target.familiar if target else "")  # fmt: skip
             manifest = documents.manifest(
                 documents.descriptor(
@@ -177,7 +182,7 @@ def _layer(engine: "Engine", container: "Container", parent: "Image | None") -> 
     if engine.settings.say and os.path.isdir(upper):  # where layers are copied there is none
         from ketch.engine.images import telling  # noqa: PLC0415 - seldom wanted
 
-        by_hand = telling.committing_by_hand(upper, len(below) + 1)
+        by_hand = telling.committing_by_hand(upper, f"layer-{len(below) + 1}")
     stream = Pieces(engine.images.snapshotter.diff(directory))
     try:
         if stream.starts_with(tar_writer.END):

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from ketch.spec.image import Descriptor
     from ketch.spec.reference import Reference
 
+    Archive = tuple[str, Descriptor | None, str]
+    """A layer's file in an archive made by hand, the blob that it is, and its diff ID.
+
+    There is no blob where ``committing_by_hand`` makes the file.
+    """
+
 _BYTES = "application/octet-stream"
 _PROGRAMS = {compression.GZIP: "gzip -dc", compression.ZSTD: "zstd -dc"}
 
@@ -105,14 +111,14 @@ def of_layer(
                 outside=by_hand)  # fmt: skip
 
 
-def committing_by_hand(upper: str, number: int) -> list[str]:
-    """Commands that make a layer's archive of what was written to overlayfs: ``image/layer-N.tar``.
+def committing_by_hand(upper: str, name: str) -> list[str]:
+    """Commands that make a layer's archive of what was written to overlayfs.
 
     Args:
         upper: the tree that was written to.
-        number: the layer's place among the image's, from 1 on.
+        name: the layer's: the archive is ``image/NAME.tar``.
     """
-    tree = f"layer-{number}"
+    tree = f"tree-{name}"
     return [
         f"mkdir -p image && cp -a {quote(upper)} {tree}",
         "# what overlayfs has as a device 0, 0 archives have as a name, and so what is opaque",
@@ -130,33 +136,28 @@ def committing_by_hand(upper: str, number: int) -> list[str]:
         f"for name in hosts hostname resolv.conf; do [ -s {tree}/etc/$name ] ||"
         f" rm -f {tree}/etc/$name; done",
         f"(cd {tree} && find . -mindepth 1 -maxdepth 1 -print0"
-        f" | tar --numeric-owner --null -T - -cf ../image/{tree}.tar)",
+        f" | tar --numeric-owner --null -T - -cf ../image/{name}.tar)",
     ]
 
 
-def of_documents(
-    images: "Images", config: bytes, below: "Sequence[Descriptor]", layer: "Layer | None",
-    name: str,
-) -> Told:  # fmt: skip
+def of_documents(images: "Images", config: bytes, archives: "Sequence[Archive]", name: str) -> Told:
     """An image's configuration and manifest are written. By hand it is an archive to be loaded.
 
     Args:
         images: where it is.
         config: its configuration.
-        below: the layers of the image below.
-        layer: the one on these, as ``committing_by_hand`` makes it; None for no such.
+        archives: of its layers, the lowest first.
         name: the image's, or empty.
     """
-    names = [f"layer-{number}.tar" for number in range(1, len(below) + 1 + bool(layer))]
     by_hand = ["mkdir -p image"]
-    by_hand += [
-        f"cp {quote(images.content.path(one['digest']))} image/{archive}"
-        for one, archive in zip(below, names, strict=False)
-    ]
     write = f"printf %s {quote(config.decode())}"
-    if layer is not None:
-        by_hand.append(f"made=$(sha256sum < image/{names[-1]} | cut -d ' ' -f 1)")
-        write += f' | sed "s/{split(layer.diff_id)[1]}/$made/"'
+    for archive, blob, diff_id in archives:
+        if blob is not None:
+            by_hand.append(f"cp {quote(images.content.path(blob['digest']))} image/{archive}")
+        else:
+            made = f"$(sha256sum < image/{archive} | cut -d ' ' -f 1)"
+            write += f' | sed "s/{split(diff_id)[1]}/{made}/"'
+    names = [archive for archive, _, _ in archives]
     listed = [{"Config": "config.json", "RepoTags": [name] if name else None, "Layers": names}]
     by_hand += [
         f"{write} > image/config.json",
