@@ -89,6 +89,8 @@ SCRATCH = ".tmp"
 ROOT_SIGNATURE = 0x6B657463
 
 QEMU = "qemu-system-x86_64"
+SYSTEM_PATH = ":/usr/sbin:/sbin"
+PACKAGES = Path(__file__).with_name("packages.txt")
 
 PRIORITY = -10
 """Of the machine among what the host does, see sched(7)."""
@@ -108,7 +110,7 @@ def say(text: str) -> None:
 
 def tool(*command: str, cwd: Path | None = None) -> str:
     """Run a program to its end and return what it printed; what it said goes into the error."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    path = os.environ.get("PATH", "") + SYSTEM_PATH
     try:
         return subprocess.run(
             command,
@@ -357,11 +359,6 @@ def machine(boot: Path, disks: list[str], console: Path, init: str, memory_mib: 
 
 def stream(command: list[str], work: Path, timeout_seconds: float) -> bool:
     """Run the machine, passing on what the job prints; False when its time ran out."""
-    for program in ("setpriv", QEMU):
-        if shutil.which(program) is None:
-            raise MachineError(
-                f"{program} is not installed; tests/vm/packages.txt lists what is needed"
-            )
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -393,10 +390,22 @@ def stream(command: list[str], work: Path, timeout_seconds: float) -> bool:
         process.wait()
 
 
+def check() -> None:
+    """See whether all is installed that will be asked for, before anything is fetched or made."""
+    path = os.environ.get("PATH", "") + SYSTEM_PATH
+    needed = ("depmod", "dpkg-deb", "mke2fs", "mmdebstrap", "setpriv", QEMU)
+    if missing := [name for name in needed if shutil.which(name, path=path) is None]:
+        raise MachineError(
+            f"not installed: {', '.join(missing)}; on Debian: apt-get install"
+            f" {' '.join(PACKAGES.read_text(encoding='utf-8').split())}"
+        )
+
+
 def run(
     suite: str, job: str, package: str, init: str, memory_mib: int, timeout_seconds: float
 ) -> int:
     """Boot, run the job, and return its exit status."""
+    check()
     CACHE.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with locked(CACHE):

@@ -62,6 +62,21 @@ def test_ketch_oci_and_users_on_debian_13_under_systemd_and_through_criu() -> No
     passed("--suite=trixie", *BOOTED)
 
 
+def test_what_is_missing_is_told_before_anything_is_fetched(tmp_path: pathlib.Path) -> None:
+    """In one go, with the packages that have it: `make test-vm` where nobody has worked before."""
+    (tmp_path / "setpriv").symlink_to("/bin/true")
+    done = subprocess.run(
+        [sys.executable, BOOT, "--shell", "true"], check=False, capture_output=True, text=True,
+        timeout=60, env={"PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 125
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vm: not installed: ")
+    assert "qemu-system-x86_64" in line
+    assert "setpriv" not in line
+    assert line.endswith("apt-get install e2fsprogs kmod mmdebstrap qemu-system-x86")
+
+
 def passed(*arguments: str) -> None:
     """Run tests in a machine, all of which must pass.
 
