@@ -146,6 +146,12 @@ def test_files_of_one_time_and_size_may_be_others(tmp_path: Path, complete: bool
     assert found == [b"large", b"link", b"other"]
 
 
+def _make_another(path: Path) -> None:
+    path.unlink()
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 7))
+    os.utime(path, (0, 0))
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["file", "directory", "link", "fifo", "device"])
 def test_whatever_a_file_has_may_be_another(tmp_path: Path, kind: str) -> None:
@@ -167,10 +173,7 @@ def test_whatever_a_file_has_may_be_another(tmp_path: Path, kind: str) -> None:
     if kind != "directory":
         changes["time"] = lambda path: os.utime(path, (1, 1), follow_symlinks=False)
     if kind == "device":
-        changes["number"] = lambda path: (
-            path.unlink(), os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 7)),
-            os.utime(path, (0, 0)),
-        )  # fmt: skip
+        changes["number"] = _make_another
     upper, lower = tmp_path / "upper", tmp_path / "lower"
     for place in (upper, lower):
         place.mkdir()
