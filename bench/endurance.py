@@ -168,7 +168,9 @@ class _User:
         names = [f"net{number}" for number in range(count)]
 
         def use(name: str) -> None:
-            self._engine.ok("network", "create", name)
+            # The address pools have subnets for some thirty alone, as Docker's do.
+            subnet = f"10.213.{name.removeprefix('net')}.0/24"
+            self._engine.ok("network", "create", "--subnet", subnet, name)
             self._engine.ok(*self._run, "--rm", "--network", name, "busybox", "true")
 
         done = _each(use, names, 0.8 * seconds)

@@ -121,6 +121,22 @@ def test_what_is_in_the_wheel_and_in_the_source_archive(
         assert {"Makefile", "tests/conftest.py", "bin/ketch", "docs/man/ketch.1"} <= kept
 
 
+def test_the_source_archive_builds_the_same_package_without_git(
+    built: tuple[pathlib.Path, pathlib.Path], tools: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """As distributions build it: no checkout, no tag, no program that would ask for one."""
+    run("tar", "-xf", built[1], "-C", tmp_path)
+    (tree,) = tmp_path.iterdir()
+    subprocess.run([tools / "python", "-m", "hatchling", "build", "-t", "wheel", "-d",
+                    tmp_path / "dist"], check=True, cwd=tree, capture_output=True,
+                   env={"PATH": "/nowhere"})  # fmt: skip
+    (again,) = (tmp_path / "dist").iterdir()
+    assert again.name == built[0].name
+    with zipfile.ZipFile(again) as wheel, zipfile.ZipFile(built[0]) as first:
+        facts = [{(info.filename, info.CRC) for info in one.infolist()} for one in (wheel, first)]
+    assert facts[0] == facts[1]
+
+
 def test_the_version_is_one_and_the_pythons_are_told() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     changes = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
