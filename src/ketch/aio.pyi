@@ -500,7 +500,13 @@ class Container:
     def stats(self, *, interval: float = 1.0) -> AsyncIterator[dict[str, Any]]:
         """Yield what it uses, in the Docker API's keys, one document each ``interval`` seconds."""
     async def copy_from(
-        self, source: Path, target: Path, *, follow_link: bool = False, archive: bool = False
+        self,
+        source: Path,
+        target: Path,
+        *,
+        follow_link: bool = False,
+        archive: bool = False,
+        set_ids: bool = True,
     ) -> None:
         """Copy a file or a directory out of it, as ``ketch cp`` does.
 
@@ -509,6 +515,8 @@ class Container:
             target: a path here: a directory to copy into, or what the copy is called.
             follow_link: whether, where the source is a symlink, what it leads to is copied.
             archive: whether owners are kept; else all belongs to the caller.
+            set_ids: whether programs stay that run as whom they belong to, which is the caller
+                then: of a container that nobody trusts, False is wanted.
         """
     async def copy_to(
         self, source: Path, target: Path, *, follow_link: bool = False, archive: bool = False
@@ -986,7 +994,8 @@ class Files:
     async def download(self, source: Path, target: Path) -> None:
         """Copy a file or a tree out of the sandbox, to belong to the caller.
 
-        Links come as links and lead where they say: look before following one.
+        Links come as links and lead where they say: look before following one. No program comes as
+        one that runs as the caller whoever starts it (set-user-id).
 
         Args:
             source: a path in the sandbox; a directory's content alone is meant by ``/.``.

@@ -227,6 +227,9 @@ def test_files_come_and_go(sandbox: Sandbox, tmp_path: pathlib.Path) -> None:
     assert sandbox.run("echo b > up/a; cat up/a").text == "b\n"
     files.download("up", tmp_path / "down")
     assert (tmp_path / "down" / "a").read_text() == "b\n"
+    (tmp_path / "content").mkdir()
+    files.download("up/.", tmp_path / "content")
+    assert (tmp_path / "content" / "a").read_text() == "b\n"
     with pytest.raises(InvalidArgumentError, match="more than 3"):
         files.read("moved", max_bytes=3)
 

@@ -129,6 +129,8 @@ def test_downloads_bring_nothing_but_what_is_there(
     assert (found / "link").is_symlink()
     assert (found / "..name").read_text() == "x"
     assert (found / "suid").stat().st_uid == os.getuid()
+    assert stat.S_IMODE((found / "suid").stat().st_mode) == 0o777, "it would run as the caller"
+    assert stat.S_IMODE((found / "hard").stat().st_mode) == 0o777
     assert stat.S_ISFIFO((found / "pipe").lstat().st_mode)
     outside.write_text("the caller's")
     for path in ("evil/link", "evil/dir/outside", "evil/pipe"):

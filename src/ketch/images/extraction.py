@@ -36,6 +36,7 @@ def extract(
     keep_kinds: bool = True,
     owned: "Owned | None" = None,
     rename: "Callable[[bytes], bytes]" = lambda name: name,
+    set_ids: bool = True,
 ) -> None:
     """Unpack an archive.
 
@@ -47,19 +48,20 @@ def extract(
         owned: says whom a member is to belong to, given the ids that the archive has; to whom the
             archive says, if None.
         rename: gives members, and those that hard links name, other names.
+        set_ids: whether programs stay that run as whom they belong to (S_ISUID, S_ISGID).
 
     Raises:
         InvalidArgumentError: the archive is malformed, or wants what cannot be.
         UnavailableError: the disk is full or failing.
         PermissionDeniedError: the caller may not make what the archive has.
     """
-    _Extractor(root, base.strip(b"/"), keep_kinds=keep_kinds, owned=owned, rename=rename).fill(
-        stream
-    )
+    _Extractor(
+        root, base.strip(b"/"), keep_kinds=keep_kinds, owned=owned, rename=rename, set_ids=set_ids
+    ).fill(stream)
 
 
 class _Extractor(Tree):
-    __slots__ = ("_base", "_keep_kinds", "_owned", "_rename")
+    __slots__ = ("_base", "_keep_kinds", "_owned", "_rename", "_set_ids")
 
     # A container's volumes are mounts.
     resolve = RESOLVE_IN_ROOT
@@ -73,12 +75,14 @@ class _Extractor(Tree):
         keep_kinds: bool,
         owned: "Owned | None",
         rename: "Callable[[bytes], bytes]",
+        set_ids: bool,
     ) -> None:
         super().__init__(root)
         self._base = base
         self._keep_kinds = keep_kinds
         self._owned = owned
         self._rename = rename
+        self._set_ids = set_ids
 
     def _add(self, entry: tar.Entry, reader: tar.Reader) -> None:
         """Make one member of the archive; whiteouts are names as any other."""
@@ -88,6 +92,8 @@ class _Extractor(Tree):
             return  # the directory itself, which stays as it is
         if self._owned is not None:
             entry.uid, entry.gid = self._owned(entry.uid, entry.gid)
+        if not self._set_ids:
+            entry.mode &= ~(stat.S_ISUID | stat.S_ISGID)
         if entry.kind == tar.HARD_LINK:
             entry.link = self._from_root(self._clean(self._rename(entry.link)))
         path = self._from_root(parts)

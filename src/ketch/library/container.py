@@ -430,7 +430,13 @@ class Container(Resource):
     # Its files
 
     def copy_from(
-        self, source: "Path", target: "Path", *, follow_link: bool = False, archive: bool = False
+        self,
+        source: "Path",
+        target: "Path",
+        *,
+        follow_link: bool = False,
+        archive: bool = False,
+        set_ids: bool = True,
     ) -> None:
         """Copy a file or a directory out of it, as ``ketch cp`` does.
 
@@ -439,10 +445,12 @@ class Container(Resource):
             target: a path here: a directory to copy into, or what the copy is called.
             follow_link: whether, where the source is a symlink, what it leads to is copied.
             archive: whether owners are kept; else all belongs to the caller.
+            set_ids: whether programs stay that run as whom they belong to, which is the caller
+                then: of a container that nobody trusts, False is wanted.
         """
         copying.out_of(
             self._places.engine, self.id, os.fspath(source), os.fspath(target),
-            follow_link=follow_link, archive=archive,
+            follow_link=follow_link, archive=archive, set_ids=set_ids,
         )  # fmt: skip
 
     def copy_to(

@@ -126,6 +126,20 @@ def copy(
             yield position
 
 
+def next_data(descriptor: int, offset: int) -> int | None:
+    """Where a file has data from a place on; None where all the rest is a hole.
+
+    Raises:
+        OSError: the file cannot be asked.
+    """
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
+
+
 def is_at_end(descriptor: int) -> bool:
     """Whether a descriptor's position is where a regular file ends, so that holes can be there."""
     status = os.fstat(descriptor)

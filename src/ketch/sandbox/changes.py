@@ -6,13 +6,14 @@ guest's, who may go on changing it, and the project may be anybody's. How the ca
 """
 
 import difflib
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ketch.errors import InvalidArgumentError
 from ketch.images.opaque import is_opaque
-from ketch.linux import openat2
+from ketch.linux import openat2, sparse
 from ketch.linux.scopes import owned
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def _told(upper: int, project: int, path: str) -> ProjectChange | None:
         with owned(opened(upper, path, _LOOK)) as now:
             status = os.fstat(now)
             target = _target(now) if stat.S_ISLNK(status.st_mode) else ""
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return ProjectChange("added", path, "other", 0, "", "", "its path is too long")
         return None
     if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
         return _gone(project, path)
@@ -219,18 +222,33 @@ def _same(upper: int, project: int, path: str, now: os.stat_result, before: os.s
         return False
     try:
         with (
-            open(opened(upper, path, READ), "rb") as one,
-            open(opened(project, path, READ), "rb") as other,
+            owned(opened(upper, path, READ)) as one,
+            owned(opened(project, path, READ)) as other,
         ):
-            left = now.st_size
-            while left > 0:
-                piece = one.read(CHUNK_BYTES)
-                if piece != other.read(CHUNK_BYTES) or not piece:
-                    return False
-                left -= len(piece)
-            return True
+            return _alike(one, other, now.st_blocks * 512 + before.st_blocks * 512)
     except OSError:
         return False
+
+
+def _alike(one: int, other: int, data_bytes: int) -> bool:
+    """Whether two files of one length have the same content.
+
+    Holes are not read: a guest's empty file may be as long as it likes. Nor is more than there was,
+    where it goes on filling them.
+    """
+    left, position = data_bytes + CHUNK_BYTES, 0
+    while left > 0:
+        places = [sparse.next_data(file, position) for file in (one, other)]
+        known = [place for place in places if place is not None]
+        if not known:
+            return True
+        position = min(known)
+        piece = os.pread(one, CHUNK_BYTES, position)
+        if piece != os.pread(other, CHUNK_BYTES, position) or not piece:
+            return False
+        position += len(piece)
+        left -= len(piece)
+    return False
 
 
 def _text(path: str, old: bytes, new: bytes, kind: "Kind") -> str:

@@ -186,13 +186,15 @@ class Files:
     def download(self, source: "Path", target: "Path") -> None:
         """Copy a file or a tree out of the sandbox, to belong to the caller.
 
-        Links come as links and lead where they say: look before following one.
+        Links come as links and lead where they say: look before following one. No program comes as
+        one that runs as the caller whoever starts it (set-user-id).
 
         Args:
             source: a path in the sandbox; a directory's content alone is meant by ``/.``.
             target: a path here: a directory to copy into, or what the copy is called.
         """
-        self._container.copy_from(self._absolute(source), target)
+        content = posixpath.basename(os.fspath(source)) == "."
+        self._container.copy_from(self._absolute(source) + "/." * content, target, set_ids=False)
 
     def remove(self, path: "Path") -> None:
         """Remove a file, or a directory with all that is in it; it may have gone already."""

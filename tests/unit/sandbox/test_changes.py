@@ -4,6 +4,7 @@ import os
 import pathlib
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -201,3 +202,35 @@ def test_what_is_no_text_has_no_difference(trees: Trees) -> None:
 )
 def test_what_git_keeps_is_known(path: str, is_one: bool) -> None:
     assert changes.is_of_git(path) is is_one
+
+
+def test_holes_are_not_read(trees: Trees) -> None:
+    """A file of a guest's is as long as it likes, and has the same in the project once taken."""
+    for place in (trees.upper, trees.project):
+        with open(place / "giant", "wb") as file:
+            file.truncate(1 << 43)
+            file.seek(1 << 42)
+            file.write(b"same")
+    begun = time.monotonic()
+    assert trees.found() == {}
+    with open(trees.upper / "giant", "r+b") as file:
+        file.seek(1 << 41)
+        file.write(b"x")
+    assert trees.found()["giant"].kind == "changed"
+    assert time.monotonic() - begun < 20
+
+
+def test_what_lies_too_deep_is_told_of_and_left(trees: Trees) -> None:
+    at = os.open(trees.upper, os.O_RDONLY)
+    for _ in range(30):
+        os.mkdir("d" * 200, dir_fd=at)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    found = trees.found()
+    deepest = max(found, key=len)
+    assert len(deepest) > 4096
+    assert found[deepest].refused == "its path is too long"
+    with pytest.raises(PermissionDeniedError, match="too long"):
+        trees.apply(deepest)

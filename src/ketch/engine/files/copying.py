@@ -34,6 +34,7 @@ def out_of(
     *,
     follow_link: bool = False,
     archive: bool = False,
+    set_ids: bool = True,
 ) -> int:
     """Copy a file or a directory out of a container; returns how many bytes its archive had.
 
@@ -44,6 +45,7 @@ def out_of(
         target: a path here: a directory to copy into, or what the copy is called.
         follow_link: whether, where the source is a symlink, what it leads to is copied.
         archive: whether owners are kept; else all belongs to the caller.
+        set_ids: whether programs stay that run as whom they belong to, as Docker has it.
 
     Raises:
         NotFoundError: there is no such container, source, or directory of the target.
@@ -71,6 +73,7 @@ def out_of(
             extraction.extract(
                 root, b"", stream, owned=None if archive else lambda *_: owner,
                 rename=lambda name: copy_paths.renamed(copy_paths.renamed(name, renames), change),
+                set_ids=set_ids,
             )  # fmt: skip
         if engine.settings.say:
             known = engine.containers.find(container)
