@@ -445,6 +445,96 @@ def test_a_secret_is_used_and_not_had(
         _nowhere(sandbox, value)
 
 
+# The placeholder where no value belongs, or in pieces; and where somebody else is sent to.
+_ODD = r"""
+import base64, json, os, socket, ssl, sys, time, urllib.parse, urllib.request
+host, port, other = sys.argv[1:]
+key = os.environ["API_KEY"]
+def raw(*pieces):
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection((host, int(port)), timeout=8) as plain:
+        with context.wrap_socket(plain, server_hostname=host) as made:
+            for piece in pieces:
+                made.sendall(piece.encode())
+                time.sleep(.2)
+            return [made.selected_alpn_protocol(), made.recv(9999).decode()]
+head = f"GET /NAME HTTP/1.1\r\nHost: {host}\r\n"
+def get(name, *fields):
+    return raw(head.replace("NAME", name) + "".join(f"{one}\r\n" for one in fields) + "\r\n")
+post = head.replace("GET", "POST")
+def redirected():
+    try:
+        with urllib.request.urlopen(urllib.request.Request(
+            f"https://{host}:{port}/moved", headers={"X-Key": key}), timeout=8) as told:
+            return told.read().decode()
+    except Exception as error:
+        return repr(error)
+print(json.dumps({
+    "split": raw(head.replace("NAME", "split") + "X-Key: " + key[:20], key[20:] + "\r\n\r\n"),
+    "percent": get("percent", "X-Key: " + key.replace("-", "%2d")),
+    "base64": get("base64", "X-Key: " + base64.b64encode(key.encode()).decode()),
+    "name": get("name", f"{key}: x"),
+    "capitals": get("capitals", f"X-Key: {key.upper()}"),
+    "length": get("length", f"Content-Length: {key}"),
+    "chunks": raw(post.replace("NAME", "chunks") + "Transfer-Encoding: chunked\r\n\r\n"
+                  + f"{len(key):x}\r\n{key}\r\n0\r\n\r\n"),
+    "extension": raw(post.replace("NAME", "extension") + "Transfer-Encoding: chunked\r\n\r\n"
+                     + f"1;x={key}\r\ny\r\n0\r\n\r\n"),
+    "folded": raw(head.replace("NAME", "folded") + f"X-Key: y\r\n {key}\r\n\r\n"),
+    "http/2": raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + key),
+    "expected": raw(post.replace("NAME", "expected") + "Expect: 100-continue\r\n"
+                    + f"Content-Length: {len(key)}\r\n\r\n", key),
+    "upgrade": get("upgrade", "Connection: Upgrade", "Upgrade: websocket", f"X-Key: {key}"),
+    "redirected": redirected(),
+}))
+"""
+
+
+def test_a_secret_s_value_stands_in_fields_alone(
+    library: ketch.Engine, world: Outside, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is made of the placeholder, and wherever its host sends the program."""
+    pytest.importorskip("cryptography")
+    value, at = "value-that-nobody-may-see", world.server
+    context = certificate(tmp_path, "odd.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    other = world.listen(at, 0, b"SERVED")
+    answer = (
+        f"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example:{other}/sent\r\n"
+        "Content-Length: 0\r\nConnection: close\r\n\r\n"
+    ).encode()
+    port = world.listen(at, 0, first=answer, tls=context)
+    world.zone |= {(f"{name}.example", "A"): [dnslib.A(at)] for name in ("odd", "elsewhere")}
+    world.heard.clear()
+    with Sandbox.create(
+        "busybox", engine=library, mounts=PROGRAMS, dns=[world.names],
+        secrets=[Secret("API_KEY", value, hosts=[f"odd.example@{at}:{port}"])],
+        egress=[f"elsewhere.example@{at}:{other}"],
+    ) as sandbox:  # fmt: skip
+        told = sandbox.run(
+            ["python3", "-c", _ODD, "odd.example", str(port), str(other)], timeout=80
+        )
+    assert told.status == 0, told
+    answers = json.loads(told.stdout)
+    heard = b"".join(world.heard)
+    assert value not in told.stdout.decode()
+    assert answers["redirected"] == "SERVED"
+    assert {one[0] for one in answers.values() if isinstance(one, list)} == {"http/1.1"}
+    with_value = {
+        one.partition(b" HTTP/")[0].rpartition(b"/")[2]
+        for one in heard.split(b"\r\n\r\n")
+        if value.encode() in one
+    }
+    assert with_value == {b"split", b"moved"}
+    for name in (b"percent", b"base64", b"capitals", b"chunks", b"extension", b"expected", b"sent"):
+        assert b"/" + name in heard, name
+    for name in (b"folded", b"upgrade", b"PRI", b"length"):
+        assert b"/" + name not in heard, name
+    sent = heard[heard.index(b"/sent") :]
+    assert b"ketch-secret-" in sent.partition(b"\r\n\r\n")[0]
+
+
 def test_secrets_that_cannot_be_are_refused() -> None:
     for name, value, hosts, why in (
         ("A B", "x", ["a.example"], "variable"),
