@@ -6,6 +6,7 @@ import itertools
 import os
 import pathlib
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from ketch.errors import InvalidArgumentError, KetchError, UnavailableError
 from ketch.images import filling, layers, tar, tar_writer, tree
 from ketch.images.pieces import Pieces
+from ketch.linux import owners
 from tests.support import trees
 from tests.support.archives import archive, member, stream
 from tests.support.descriptors import open_now
@@ -346,6 +348,16 @@ def test_overlays_own_attributes_and_labels_are_left_out(tmp_path: pathlib.Path)
     assert sorted(os.listxattr(tree / "f")) == ["trusted.kept", "user.kept"]
 
 
+@pytest.mark.parametrize("kind", ["0", "5", "6"])
+def test_no_archive_says_whose_a_file_is_in_the_engines_own_words(
+    tmp_path: pathlib.Path, kind: str
+) -> None:
+    """Where a user has one id alone, owners and devices are what that attribute says."""
+    said = {b"SCHILY.xattr." + os.fsencode(owners.ATTRIBUTE): b"0:0:c:1:3"}
+    apply(tmp_path / "tree", member(b"file", kind, pax=said))
+    assert os.fsdecode(owners.ATTRIBUTE) not in os.listxattr(tmp_path / "tree" / "file")
+
+
 def test_what_follows_the_end_mark_is_read_for_the_digest(tmp_path: pathlib.Path) -> None:
     source = io.BytesIO(archive(member(b"f")) + b"trailing" * 50_000)
     tree = tmp_path / "tree"
@@ -416,6 +428,16 @@ def _mount_small_tmpfs(path: pathlib.Path) -> None:
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mount.mount("", "/", flags=mount.MS_PRIVATE | mount.MS_REC)
     mount.mount("tmpfs", str(path), "tmpfs", data="size=1m")
+
+
+def test_many_directories_take_few_descriptors(tmp_path: pathlib.Path) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, open_now())) + 100, usual[1]))
+    try:
+        apply(tmp_path / "tree", *(member(b"%d/file" % number) for number in range(300)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    assert len(list((tmp_path / "tree").glob("*/file"))) == 300
 
 
 def test_descriptors_do_not_leak(tmp_path: pathlib.Path) -> None:

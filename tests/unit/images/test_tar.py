@@ -244,6 +244,20 @@ def test_malformed_archives_are_refused_with_the_reason(content: bytes, reason: 
         read(content)
 
 
+@pytest.mark.parametrize("size", [-1, -512, -(1 << 40)])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_size_below_nothing_is_refused(size: int, kind: bytes) -> None:
+    """GNU tar's numbers of 256 values a byte can say it; what follows would be read for ever."""
+    info = tarfile.TarInfo("f")
+    info.type = kind
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = size.to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    with pytest.raises(InvalidArgumentError, match="negative size"):
+        read(bytes(header) + bytes(1024))
+
+
 def test_many_extended_headers_in_a_row_need_no_stack() -> None:
     many = member(b"x", "x", record(b"path", b"p")) * 20_000
     assert first(many, member(b"f")).name == b"p"
