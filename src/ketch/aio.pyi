@@ -1380,6 +1380,9 @@ class Sandbox:
         Args:
             count: how many.
             lifetime: as for ``create``.
+
+        Raises:
+            InvalidArgumentError: there cannot be so many.
         """
 
 class Pool:

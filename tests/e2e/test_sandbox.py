@@ -506,9 +506,19 @@ def test_a_pool_gives_each_once(library: ketch.Engine) -> None:
         ({"writable": ["work"]}, "writable: 'work'"),
         ({"egress": ("exa mple",)}, "exa mple"),
         ({"timeout": -1}, "timeout=-1"),
+        ({"cpus": 0}, "cpus=0: a number above 0"),
+        ({"cpus": float("nan")}, "cpus=nan"),
+        ({"pids": 0}, "pids=0: a whole number above 0"),
+        ({"pids": -1}, "pids=-1"),
+        ({"pids": 1.5}, "pids=1.5"),
+        ({"ports": [0]}, "ports: 0"),
+        ({"ports": ["80"]}, "ports: '80'"),
+        ({"ports": [65536]}, "ports: 65536"),
+        ({"mounts": {"/no/such/place": "/x"}}, "mounts: /no/such/place"),
         ({"runtime": "runsc"}, "runtime name: runsc"),
     ],
 )
 def test_what_cannot_be_is_said(library: ketch.Engine, wrong: dict[str, object], why: str) -> None:
     with pytest.raises(InvalidArgumentError, match=why):
         Sandbox.create("busybox", engine=library, **wrong)  # type: ignore[arg-type]
+    assert not pathlib.Path("/no").exists()

@@ -10,7 +10,7 @@ import pytest
 import ketch
 from ketch import Sandbox
 from ketch.engine.volumes import branches
-from ketch.errors import UnsupportedError
+from ketch.errors import InvalidArgumentError, UnsupportedError
 
 pytestmark = pytest.mark.in_process
 
@@ -272,3 +272,9 @@ def test_many_fork_it_at_once(sandbox: Sandbox, library: ketch.Engine) -> None:
         for one in made:
             one.kill()
     assert _images(library) == before
+
+
+def test_fewer_than_none_are_refused(sandbox: Sandbox) -> None:
+    assert sandbox.fork(0) == []
+    with pytest.raises(InvalidArgumentError, match="count=-1"):
+        sandbox.fork(-1)

@@ -85,7 +85,7 @@ def locked(
         "ulimit": {"core": "0", "nofile": _OPEN_FILES, **({"nproc": str(pids)} if alone else {})},
         "label": {**labels, LABEL: "1", **reached.labels},
         "env": {**reached.env, **(env or {})},
-        "volume": [f"{source}:{target if target.endswith(':rw') else f'{target}:ro'}"
+        "volume": [f"{_there(source)}:{target if target.endswith(':rw') else f'{target}:ro'}"
                    for source, target in (mounts or {}).items()],
         "idle_timeout": math.ceil(idle or 0),
     }  # fmt: skip
@@ -137,6 +137,40 @@ def bytes_of(keyword: str, value: str | int) -> int:
     if found <= 0:
         raise InvalidArgumentError(f"{keyword}={value!r}: more than nothing is wanted")
     return found
+
+
+def limit(keyword: str, value: object, *, whole: bool = False) -> None:
+    """Check a limit: to the engine nothing means none, which only None is to mean here.
+
+    Raises:
+        InvalidArgumentError: it is no number above nothing.
+    """
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if value is not None and not (is_number and value > 0):  # type: ignore[operator]
+        kind = "whole number" if whole else "number"
+        raise InvalidArgumentError(
+            f"{keyword}={value!r}: a {kind} above 0 is wanted", "None is no limit"
+        )
+
+
+def own_ports(ports: "Iterable[int]") -> tuple[int, ...]:
+    """Returns a sandbox's ports.
+
+    Raises:
+        InvalidArgumentError: one of them is none.
+    """
+    found = tuple(ports)
+    for port in found:
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 1 << 16:
+            raise InvalidArgumentError(f"ports: {port!r}: a number from 1 to 65535 is wanted")
+    return found
+
+
+def _there(source: str) -> str:
+    """A mount's source; a path that is not there is nobody's wish to have made."""
+    if os.path.isabs(source) and not os.path.lexists(source):
+        raise InvalidArgumentError(f"mounts: {source}: no such file or directory")
+    return source
 
 
 def _absolute(keyword: str, path: str) -> str:

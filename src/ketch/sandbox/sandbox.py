@@ -119,6 +119,9 @@ class Sandbox:
         engine = engine or Engine()
         if timeout is not None:
             given.seconds("timeout", timeout, some=True)
+        creation.limit("cpus", cpus)
+        creation.limit("pids", pids, whole=True)
+        ports = creation.own_ports(ports)
         locked = {
             **creation.locked(
                 reached, name=name, user=user, memory=memory, disk=disk, writable=writable,
@@ -126,7 +129,7 @@ class Sandbox:
                 labels=options.pop("label", None) or {}, pids=pids, userns=userns,
             ),
             "workdir": workdir, "cpus": cpus, "read_only": read_only, "userns": userns,
-            "network": creation.network(engine, tuple(ports), is_open=egress is None),
+            "network": creation.network(engine, ports, is_open=egress is None),
             "publish": creation.published(engine, ports),
         }  # fmt: skip
         container = engine.containers.run(
@@ -473,7 +476,12 @@ class Sandbox:
         Args:
             count: how many.
             lifetime: as for ``create``.
+
+        Raises:
+            InvalidArgumentError: there cannot be so many.
         """
+        if count < 0:
+            raise InvalidArgumentError(f"count={count}: a number from 0 on is wanted")
         self._attendance.end()
         fork = forking.Fork(self._engine, self._container, lifetime)
         made: list[Self] = []
