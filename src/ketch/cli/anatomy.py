@@ -3,6 +3,7 @@
 import json
 import sys
 
+from ketch.cli import each
 from ketch.cli.flags import Command, Flag, parse
 from ketch.engine.engine import Engine
 from ketch.engine.views import anatomy
@@ -49,8 +50,7 @@ def ns(settings: "Settings", arguments: list[str]) -> int:
         except KetchError as error:
             if parsed.arguments:  # else it has ended meanwhile
                 failed = True
-                hint = f" ({error.hint})" if error.hint else ""
-                sys.stderr.write(f"ketch: {error.message}{hint}\n")
+                each.say(error)
     if form == "json":
         print(json.dumps(found, indent=4))
     else:

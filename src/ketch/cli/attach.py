@@ -4,7 +4,7 @@ import os
 import sys
 from contextlib import suppress
 
-from ketch.cli import session
+from ketch.cli import each, session
 from ketch.cli.caller import (
     client_configuration,
     detach_keys,
@@ -86,8 +86,7 @@ def _start_each(settings: "Settings", references: list[str]) -> int:
         except NotModifiedError:
             pass
         except KetchError as error:
-            sys.stdout.flush()
-            print(f"ketch: {error.message}", file=sys.stderr)
+            each.say(error)
             failed.append(reference)
             continue
         print(reference, flush=True)

@@ -43,9 +43,15 @@ def cp(settings: "Settings", arguments: list[str]) -> int:
     source_container, source = _split(parsed.arguments[0])
     target_container, target = _split(parsed.arguments[1])
     if source_container and target_container:
-        raise InvalidArgumentError("copying between containers is not supported")
+        raise InvalidArgumentError(
+            "copying between containers is not supported",
+            "ketch cp CONTAINER:PATH - | ketch cp - OTHER:DIRECTORY goes by a pipe",
+        )
     if not source_container and not target_container:
-        raise InvalidArgumentError("must specify at least one container source")
+        raise InvalidArgumentError(
+            "must specify at least one container source",
+            "a path in a container is CONTAINER:PATH, as in ketch cp file web:/tmp",
+        )
     for text in (source, target):
         if not text:
             raise InvalidArgumentError("source or destination can not be empty")

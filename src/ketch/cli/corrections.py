@@ -18,6 +18,7 @@ _CLIENT = (
     "ketch runs containers itself and asks no daemon: for another machine's, ssh HOST ketch ..., "
     "or docker's own command with DOCKER_HOST=ssh://HOST, where ketch serve answers"
 )
+_RUNTIME = "bundles are run by ketch-oci, which has runc's commands: ketch-oci --help"
 _TRUST = "images are pinned by digest (NAME@sha256:...); signatures are checked by cosign verify"
 _SCAN = "a scanner reads what ketch save writes: ketch save IMAGE | trivy image --input -"
 _POD = "containers share namespaces by --network, --ipc and --pid container:NAME, without a pod"
@@ -40,6 +41,8 @@ _COMMANDS = {
     "init": "an interpreter's image and a few lines do: ketch build --help, docs/build.md",
     "kube": _POD,
     "machine": "ketch needs no virtual machine: it runs containers on this Linux itself",
+    "farm": _CLIENT,
+    "features": _RUNTIME,
     "node": _SWARM,
     "play": _POD,
     "plugin": "drivers of volumes and networks are built in; there are no plugins to install",
@@ -47,10 +50,13 @@ _COMMANDS = {
     "sbom": _SCAN,
     "scan": _SCAN,
     "scout": _SCAN,
+    "quadlet": _UNITS,
     "secret": "secrets of a build go by ketch build --secret, those of a container by a read-only "
     "volume or by Compose",
     "service": _SWARM,
+    "spec": _RUNTIME,
     "stack": _SWARM,
+    "state": _RUNTIME,
     "swarm": _SWARM,
     "trust": _TRUST,
 }
@@ -88,6 +94,8 @@ _OPTIONS = {
     "H": _CLIENT, "host": _CLIENT, "c": _CLIENT, "context": _CLIENT,
     "tls": _CLIENT, "tlscacert": _CLIENT, "tlscert": _CLIENT, "tlskey": _CLIENT,
     "tlsverify": _CLIENT,
+    "runtime": "ketch is its own runtime; for podman, containerd and docker it is ketch-oci",
+    "remote": _CLIENT, "url": _CLIENT, "connection": _CLIENT,
     "D": "KETCH_DEBUG=1 in the environment shows where an error came from",
     "debug": "KETCH_DEBUG=1 in the environment shows where an error came from",
     "l": "ketch serve --log-level says what a server logs",

@@ -2,7 +2,7 @@
 
 import sys
 
-from ketch.errors import KetchError, NotFoundError
+from ketch.errors import KetchError, NotFoundError, spelt_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,8 +52,16 @@ def tell_each(
         if error is None:
             print(line, flush=True)
             continue
-        sys.stdout.flush()
-        print(f"ketch: {error.message}", file=sys.stderr)
-        if not (absent_is_fine and isinstance(error, NotFoundError)):
+        if absent_is_fine and isinstance(error, NotFoundError):
+            say(KetchError(error.message))  # nothing is to be done about it
+        else:
+            say(error)
             status = 1
     return status
+
+
+def say(error: KetchError) -> None:
+    """Say what went wrong with one of several things, and what to do, on a line of its own."""
+    sys.stdout.flush()
+    hint = f" ({error.hint})" if error.hint else ""
+    sys.stderr.write(f"ketch: {spelt_out(error.message + hint)}\n")

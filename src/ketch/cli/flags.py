@@ -175,7 +175,10 @@ def parse(command: Command, arguments: "Sequence[str]") -> Parsed:
                     _assign(parsed, flag, value)
     except InvalidArgumentError as error:
         hint = f"Usage:  {command.usage}\n\nRun '{command.path} --help' for more information"
-        if isinstance(error, _UnknownFlagError) and (meant := _correction(command, error.name)):
+        meant = error.hint
+        if isinstance(error, _UnknownFlagError):
+            meant = _correction(command, error.name)
+        if meant:
             hint = f"{meant}\n\n{hint}"
         raise UsageError(error.message, hint, exit_status=125) from error
     if helping:
@@ -254,7 +257,8 @@ def _converted(flag: Flag, text: str) -> "Value":
         return integer(text) if flag.kind == "int" else text
     except InvalidArgumentError as error:
         raise InvalidArgumentError(
-            f"invalid argument {quoted(text)} for {quoted(flag.spelling)} flag: {error.message}"
+            f"invalid argument {quoted(text)} for {quoted(flag.spelling)} flag: {error.message}",
+            error.hint,
         ) from error
 
 

@@ -3,7 +3,7 @@
 import sys
 from ipaddress import ip_address, ip_network
 
-from ketch.cli import client_configuration, formats, usual_flags
+from ketch.cli import client_configuration, each, formats, usual_flags
 from ketch.cli.caller import explained
 from ketch.cli.documents import show
 from ketch.cli.flags import Command, Flag, parse
@@ -235,8 +235,7 @@ def rm(settings: "Settings", arguments: list[str]) -> int:
             except KetchError as error:
                 if parsed.enabled("force") and isinstance(error, NotFoundError):
                     continue
-                sys.stdout.flush()
-                print(f"ketch: {error.message}", file=sys.stderr)
+                each.say(error)
                 status = 1
             else:
                 print(name, flush=True)

@@ -2,6 +2,7 @@
 
 import sys
 
+from ketch.cli import each
 from ketch.cli.caller import explained
 from ketch.cli.flags import Command, UsageError, parse
 from ketch.engine.containers import updating
@@ -29,7 +30,7 @@ def update(settings: "Settings", arguments: list[str]) -> int:
     if not changes:
         raise UsageError(
             "you must provide one or more flags when using this command",
-            f"Usage:  {UPDATE.usage}",
+            f"Usage:  {UPDATE.usage}\n\nRun 'ketch update --help' for more information",
             exit_status=1,
         )
     with explained(settings, parsed):
@@ -42,8 +43,7 @@ def _update_each(engine: Engine, references: list[str], changes: "HostConfig") -
         try:
             warnings = updating.update(engine, reference, changes)
         except KetchError as error:
-            sys.stdout.flush()
-            print(f"ketch: {error.message}", file=sys.stderr)
+            each.say(error)
             status = 1
             continue
         print(reference, flush=True)

@@ -85,7 +85,7 @@ def place(source: CopyInfo, target: CopyInfo) -> tuple[str, tuple[str, str] | No
     if target.exists and source.is_directory:
         raise InvalidArgumentError("cannot copy directory")
     if not target.exists and not source.is_directory and asserts_directory(target.path):
-        raise InvalidArgumentError("no such directory")
+        raise InvalidArgumentError("no such directory", "what ends with a slash has to be there")
     directory, name = split_entry(target.path)
     return directory, (source.rebase_name or split_entry(source.path)[1], name)
 

@@ -47,7 +47,9 @@ class Filters:
         for text in filter(None, pairs):
             name, equals, value = text.partition("=")
             if name not in names:
-                raise InvalidArgumentError(f"invalid filter '{name}'")
+                raise InvalidArgumentError(
+                    f"invalid filter '{name}'", f"there are {', '.join(sorted(names))}"
+                )
             if not equals:
                 continue
             values = self._values.setdefault(name, [])

@@ -29,7 +29,7 @@ def extra_host(text: str) -> str:
     if not separator:
         name, separator, target = text.partition(":")
     if not separator or not name or ":" in name:
-        raise InvalidArgumentError(f"bad format for add-host: {quoted(text)}")
+        raise InvalidArgumentError(f"bad format for add-host: {quoted(text)}", "it is NAME:ADDRESS")
     if target != HOST_GATEWAY:
         if len(target) > 2 and target[0] == "[" and target[-1] == "]":
             target = target[1:-1]

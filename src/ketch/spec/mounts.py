@@ -45,7 +45,9 @@ def volume(text: str, directory: str) -> str:
     if not all(parts):
         raise InvalidArgumentError(f"invalid spec: {text}: empty section between colons")
     if len(parts) > 3:
-        raise InvalidArgumentError(f"invalid spec: {text}: too many colons")
+        raise InvalidArgumentError(
+            f"invalid spec: {text}: too many colons", "it is SOURCE:TARGET[:OPTIONS]"
+        )
     if len(parts) > 1 and parts[0].startswith("."):
         parts[0] = os.path.normpath(os.path.join(directory, parts[0]))
     return ":".join(parts)
@@ -70,7 +72,7 @@ def bind(text: str, driver: str = "") -> "Mount":
     if not source or len(parts) not in {2, 3} or (len(parts) == 2 and _valid_mode(target)):
         raise InvalidArgumentError(f"invalid volume specification: '{text}'")
     if not _valid_mode(mode):
-        raise InvalidArgumentError(f"invalid mode: {mode}")
+        raise InvalidArgumentError(f"invalid mode: {mode}", "ro and rw are modes")
     words = mode.split(",")
     mount: Mount = {"Type": "bind", "Target": target, "ReadOnly": "ro" in words}
     options: BindOptions = {}
@@ -124,7 +126,10 @@ def check(mount: "Mount") -> None:
             "use type=bind, type=volume, type=image or type=tmpfs",
         )
     if kind not in _SECTIONS:
-        raise _wrong(mount, "mount type unknown")
+        raise InvalidArgumentError(
+            _wrong(mount, "mount type unknown").message,
+            "use type=bind, type=volume, type=image or type=tmpfs",
+        )
     for owner, section in _SECTIONS.items():
         if owner != kind and section in mount:
             raise _wrong(mount, f"field {section} must not be specified")
@@ -308,7 +313,7 @@ def volumes_from(text: str) -> tuple[str, bool]:
     container, _, mode = text.partition(":")
     words = set(mode.split(",")) if mode else set()
     if not _valid_mode(mode) or words & {*PROPAGATIONS, "copy", "nocopy"}:
-        raise InvalidArgumentError(f"invalid mode: {mode}")
+        raise InvalidArgumentError(f"invalid mode: {mode}", "ro and rw are modes")
     return container, "ro" in words
 
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from ketch.spec.container import PortBinding
 
 PROTOCOLS = ("tcp", "udp", "sctp")
+FORM = "it is [ADDRESS:][HOST PORT:]CONTAINER PORT[/PROTOCOL], as in 8080:80"
+"""What a published port looks like, for who has written something else."""
 
 
 def exposed(entries: "Iterable[str]") -> dict[str, dict[str, object]]:
@@ -114,7 +116,7 @@ def _publish(entry: str) -> "list[tuple[str, PortBinding]]":
             numbers = [f"{host_first}-{host_last}"]  # whichever of them is free
         elif last - first != host_last - host_first:
             raise InvalidArgumentError(
-                f"invalid ranges specified for container and host Ports: {ports} and {host}"
+                f"invalid ranges specified for container and host Ports: {ports} and {host}", FORM
             )
         else:
             numbers = [str(number) for number in range(host_first, host_last + 1)]
@@ -149,7 +151,7 @@ def _address(text: str) -> str:
     try:
         ipaddress.ip_address(bare)
     except ValueError as error:
-        raise InvalidArgumentError(f"invalid IP address: {bare}") from error
+        raise InvalidArgumentError(f"invalid IP address: {bare}", FORM) from error
     return bare
 
 
@@ -157,7 +159,7 @@ def _named_range(name: str, text: str) -> tuple[int, int]:
     try:
         return _range(text)
     except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"invalid {name}: {text}") from error
+        raise InvalidArgumentError(f"invalid {name}: {text}", FORM) from error
 
 
 def _range(text: str) -> tuple[int, int]:

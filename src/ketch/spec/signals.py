@@ -42,4 +42,4 @@ def number(text: str) -> int:
         offset = decimal(name.removeprefix(base)) if name.startswith(base) else None
         if offset and offset <= furthest:
             return origin + step * offset
-    raise InvalidArgumentError(f"invalid signal: {text}")
+    raise InvalidArgumentError(f"invalid signal: {text}", "it is TERM, KILL or 9, say: kill -l")

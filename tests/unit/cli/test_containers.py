@@ -22,6 +22,7 @@ from ketch.engine.settings import Settings
 from ketch.errors import InvalidArgumentError, NotFoundError
 from ketch.spec.log_drivers import Rotation
 
+WHERE = "ketch ps -a lists containers, and ketch images images"
 IDS = {"web": "a" * 64, "db": "ab" + "c" * 62, "done": "d" * 64}
 
 
@@ -186,7 +187,7 @@ def test_commands_go_on_after_a_failure(run: Run) -> None:
     assert run(commands.rm, "nope", "done", "web", "db") == (
         1,
         "done\ndb\n",
-        "ketch: No such container: nope\n"
+        f"ketch: No such container: nope ({WHERE})\n"
         'ketch: cannot remove container "/web": container is running: '
         "stop the container before removing or force remove\n",
     )
@@ -201,7 +202,7 @@ def test_stop_leaves_what_does_not_run_alone(run: Run) -> None:
     assert run(commands.stop, "done", "nope") == (
         1,
         "done\n",
-        "ketch: No such container: nope\n",
+        f"ketch: No such container: nope ({WHERE})\n",
     )
 
 
@@ -210,6 +211,7 @@ def test_kill_refuses_what_does_not_run(run: Run) -> None:
     assert (status, out) == (1, "")
     assert err.splitlines() == [
         f"ketch: cannot kill container: {name}: container {IDS[name]} is not running"
+        " (there is nothing to send a signal to; ketch start starts it)"
         for name in ("done", "db")
     ]
 

@@ -376,7 +376,10 @@ class Contexts:
                 raise type(error)(f"failed to read dockerfile: {error.message}") from error
             if text is not None:
                 return Dockerfile(text, candidate)
-        raise NotFoundError(f"failed to read dockerfile: open {path}: no such file or directory")
+        raise NotFoundError(
+            f"failed to read dockerfile: open {path}: no such file or directory",
+            "it is looked for in the context; -f names another",
+        )
 
     def _dockerfile_input(self) -> "tuple[str, Input]":
         """Returns the input that the Dockerfile is in, and a name for it."""

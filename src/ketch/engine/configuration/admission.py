@@ -93,7 +93,9 @@ def _check_memory(resources: "HostConfig") -> None:
     reservation = resources.get("MemoryReservation", 0)
     swappiness = resources.get("MemorySwappiness", -1)
     if memory and memory < _MEMORY_MINIMUM_BYTES:
-        raise InvalidArgumentError("Minimum memory limit allowed is 6MB")
+        raise InvalidArgumentError(
+            "Minimum memory limit allowed is 6MB", "a number alone is bytes: 64m, say, or 1g"
+        )
     if memory and 0 < swap < memory:
         raise InvalidArgumentError(
             "Minimum memoryswap limit should be larger than memory limit, see usage"

@@ -68,7 +68,7 @@ class Containers(Ledger):
             number = signals.number(signal)
         except InvalidArgumentError as error:
             message = f"cannot kill container: {reference}: {error.message}"
-            raise InvalidArgumentError(message) from error
+            raise InvalidArgumentError(message, error.hint) from error
         container = self.find(reference)
         config = container.record.get("Config", {})
         ends = number == SIGKILL or number == signals.number(config.get("StopSignal") or "KILL")
@@ -78,7 +78,8 @@ class Containers(Ledger):
                 container, number, on_end="stay" if ends else "", thaw=ends
             ):
                 raise ConflictError(
-                    f"cannot kill container: {reference}: container {container.id} is not running"
+                    f"cannot kill container: {reference}: container {container.id} is not running",
+                    "there is nothing to send a signal to; ketch start starts it",
                 )
             if number == SIGKILL:
                 self._await_end(container, RECORD_TIMEOUT_SECONDS)
@@ -140,7 +141,7 @@ class Containers(Ledger):
         if container.status == states.RESTARTING:
             raise ConflictError(f"Container {container.id} is restarting, wait until it is running")
         if container.status != states.RUNNING:
-            raise ConflictError(f"Container {container.id} is not running")
+            raise ConflictError(f"Container {container.id} is not running", "ketch start starts it")
         cgroup = self.cgroup(container)
         cgroup.freeze()
         self._settings.tell(cgroup_telling.of_freezing, cgroup, frozen=True)

@@ -273,7 +273,7 @@ def check_running(container: Container) -> None:
             f"Container {container.id} is restarting, wait until the container is running"
         )
     if container.status != states.RUNNING:
-        raise ConflictError(f"container {container.id} is not running")
+        raise ConflictError(f"container {container.id} is not running", "ketch start starts it")
 
 
 def _belongs(pid: int, leader: int) -> bool:

@@ -421,7 +421,9 @@ class Images:
                 ).fetchall()
         if len(rows) != 1:
             shown = target if isinstance(target, str) else target.tagged().familiar
-            hint = "several images' IDs start so: give more of it" if rows else ""
+            hint = "ketch images lists images, and ketch ps -a containers"
+            if rows:
+                hint = "several images' IDs start so: give more of it"
             raise ImageNotFoundError(f"No such image: {shown}", hint)
         names = connection.execute(
             "SELECT reference FROM image_name WHERE image_id = ? ORDER BY reference",

@@ -255,7 +255,9 @@ def last_use_ns(connection: "sqlite3.Connection", container_id: str) -> int:
 
 def no_such(reference: str) -> NotFoundError:
     """The error for a container that is not there."""
-    return NotFoundError(f"No such container: {reference}")
+    return NotFoundError(
+        f"No such container: {reference}", "ketch ps -a lists containers, and ketch images images"
+    )
 
 
 def _is_frozen(file: str) -> bool:

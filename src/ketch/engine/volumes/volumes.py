@@ -280,7 +280,7 @@ _ASIDE = ".removing-"  # no volume's name begins with a dot
 
 
 def _no_such(name: str) -> NotFoundError:
-    return NotFoundError(f"get {name}: no such volume")
+    return NotFoundError(f"get {name}: no such volume", "ketch volume ls lists those there are")
 
 
 def _put_aside(settings: "Settings", name: str) -> str:
