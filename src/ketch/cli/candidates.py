@@ -345,7 +345,7 @@ _OF_FLAGS: "dict[str, Callable[[Place], Answer]]" = {
     "--pull": _fixed("always", "missing", "never"),
     "--restart": _fixed(*restart.NAMES),
     "--root": _directories,
-    "--runtime": _table("engine.configuration.admission:RUNTIMES"),
+    "--runtime": _table("spec.runtime_names:OWN"),
     "--security-opt": _fixed(
         "apparmor=", "label=", "no-new-privileges", "seccomp=", "systempaths=unconfined",
         "writable-cgroups=true",

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # What it may say, under the names that Docker's daemon has for it, but for the last.
 _KEYS = frozenset(
-    {"bip", "default-address-pools", "fixed-cidr", "fixed-cidr-v6", "icc", "ip",
-     "ip-forward-no-drop", "ip-masq", "ipv6", "mtu", "userns"}
+    {"bip", "default-address-pools", "default-runtime", "fixed-cidr", "fixed-cidr-v6", "icc", "ip",
+     "ip-forward-no-drop", "ip-masq", "ipv6", "mtu", "runtimes", "userns"}
 )  # fmt: skip
 
 

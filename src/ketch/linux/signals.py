@@ -14,6 +14,8 @@ else:
 _INTERNAL = (32, 33)
 _DEFAULT_ACTION = bytes(32)  # the kernel's struct sigaction: SIG_DFL, no flags, an empty mask
 _SET_BYTES = 8
+_SIGSET_BYTES = 128  # the C library's
+_SFD_CLOEXEC = 0o2000000
 
 
 def reset_internal() -> None:
@@ -22,3 +24,16 @@ def reset_internal() -> None:
 
     for number in _INTERNAL:
         libc.syscall("rt_sigaction", f"signal {number}", number, _DEFAULT_ACTION, None, _SET_BYTES)
+
+
+def signalfd() -> int:
+    """Open a descriptor that each blocked signal can be read from: signalfd(2).
+
+    A read gives 128 bytes, whose first four are the signal's number. It is close-on-exec.
+    """
+    import ctypes  # noqa: PLC0415 as above
+
+    from ketch.linux import libc  # noqa: PLC0415
+
+    bound = libc.function("signalfd", ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+    return bound("all", -1, b"\xff" * _SIGSET_BYTES, _SFD_CLOEXEC)

@@ -10,7 +10,7 @@ Source: https://criu.org/External_resources.
 import os
 import stat
 
-from ketch.errors import InvalidArgumentError, UnsupportedError
+from ketch.errors import InvalidArgumentError, SyscallError, UnsupportedError
 from ketch.linux import beneath, mount
 from ketch.linux.libc import AT_FDCWD, AT_RECURSIVE
 from ketch.linux.scopes import owned
@@ -235,6 +235,14 @@ def streams(saved: list[str], nulls: list[str], null: int) -> "list[dict[str, st
     return given
 
 
+def detached(tree: int) -> int:
+    """A detached copy of a mount, or, where that is detached itself, another descriptor of it."""
+    try:
+        return mount.open_tree(tree, "", mount.OPEN_TREE_CLONE | AT_RECURSIVE)
+    except SyscallError:
+        return os.dup(tree)
+
+
 def places(trees: "Mapping[str, int]", place: str) -> dict[str, str]:
     """Where ``lay_out`` mounts detached trees, by the paths that they are known by.
 
@@ -246,7 +254,7 @@ def places(trees: "Mapping[str, int]", place: str) -> dict[str, str]:
 
 
 def lay_out(config: "Config", rootfs: str, place: str, trees: "Mapping[str, int]") -> None:
-    """Mount what criu builds the container's mounts from; in a mount namespace for it alone.
+    """Mount what criu, or another runtime, builds a container from; in a mount namespace for it.
 
     Args:
         config: the container's configuration.

@@ -26,8 +26,8 @@ PATH = "/sbin/docker-init"
 """As what it is shown, which is what Docker's users look for. There is no such file."""
 
 _NAME = b"docker-init"
-_NOBODY = 0x7FFFFFFF  # a pid that no process has: /proc/sys/kernel/pid_max is at most 1 << 22
-_NO_DESCRIPTOR = -1
+NOBODY = 0x7FFFFFFF  # a pid that no process has: /proc/sys/kernel/pid_max is at most 1 << 22
+NO_DESCRIPTOR = -1
 _EVERY_SIGNAL = b"\xff" * 8
 
 # scripts/pid_one_x86_64.s and scripts/pid_one_aarch64.s, less the data, which follows here.
@@ -95,8 +95,8 @@ def be_alone(environment: list[str]) -> "NoReturn":
     """
     every = signals.valid_signals()
     signals.pthread_sigmask(signals.SIG_BLOCK, every)
-    _become([PATH], environment, _NOBODY, _NO_DESCRIPTOR)
-    _serve(_NOBODY, every)
+    _become([PATH], environment, NOBODY, NO_DESCRIPTOR)
+    _serve(NOBODY, every)
 
 
 def executable(machine: str, child: int, ready: int) -> bytes:
@@ -130,8 +130,8 @@ def _become(words: list[str], environment: list[str], program: int, ready: int) 
     """Become the machine code, or where that cannot be look like it."""
     with suppress(OSError, SyscallError, KeyError):
         descriptor = _file(executable(libc.MACHINE, program, ready))
-        process.close_all_but({descriptor, ready} - {_NO_DESCRIPTOR})
-        if ready != _NO_DESCRIPTOR:
+        process.close_all_but({descriptor, ready} - {NO_DESCRIPTOR})
+        if ready != NO_DESCRIPTOR:
             os.set_inheritable(ready, True)
         pairs = dict(entry.partition("=")[::2] for entry in environment)
         process.exec_descriptor(descriptor, words, pairs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ketch.engine.containers.ledger import RECORD_TIMEOUT_SECONDS
 from ketch.engine.requests import wire
-from ketch.errors import KetchError, UnavailableError
+from ketch.errors import KetchError, UnavailableError, UnsupportedError
 from ketch.library import sessions
 from ketch.library.sessions import Session
 from ketch.linux import process
@@ -89,7 +89,10 @@ class Attendance:
         """
         with self._busy:
             self._is_wanted = True
-            self._opened(idle_seconds)
+            try:
+                self._opened(idle_seconds)
+            except UnsupportedError:  # another runtime runs the sandbox: each goes the usual way
+                self._is_possible = False
 
     def end(self) -> None:
         """Have it leave, and wait until it has, unless it is at work; there will be another one."""

@@ -325,7 +325,8 @@ OPTIONS = (
            help="When to start the container again (no|always|unless-stopped|on-failure[:n])"),
     Option("rm", kind="bool", field="HostConfig.AutoRemove",
            help="Remove the container and its anonymous volumes when it exits"),
-    Option("runtime", field="HostConfig.Runtime", help="Runtime of the container"),
+    Option("runtime", field="HostConfig.Runtime",
+           help="Runtime of the container: ketch, or another one by name or path"),
     Option("security-opt", kind="list",
            help="Security options (seccomp=FILE|sandbox|unconfined, no-new-privileges, label=..., "
                 "apparmor=..., systempaths=unconfined, writable-cgroups=true)"),

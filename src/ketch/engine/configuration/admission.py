@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 _MEMORY_MINIMUM_BYTES = 6 << 20
 _IPC_MODES = ("", "private", "shareable", "none", "host")
 
-# One runtime there is; callers name it as they are used to.
-RUNTIMES = ("ketch", "runc", "io.containerd.runc.v2")
-
 
 def check(config: "Config", resources: "HostConfig", host: "Host") -> None:
     """Checks a merged configuration against itself and the host.
@@ -310,12 +307,6 @@ def _check_platform(resources: "HostConfig") -> None:
                 f"Invalid QoS settings: linux does not support configuration of maximum {what}",
                 "these are for Windows; BlkioDevice* bound what a device is asked for",
             )
-    runtime = resources.get("Runtime", "")
-    if runtime and runtime not in RUNTIMES:
-        raise InvalidArgumentError(
-            f"unknown or invalid runtime name: {runtime}",
-            f"ketch runs its containers itself; {' and '.join(RUNTIMES[1:])} mean the same",
-        )
     unknown = [name for name in resources.get("StorageOpt", {}) if name.lower() != "size"]
     if unknown:
         raise InvalidArgumentError(f"Unknown option {unknown[0]}", "size is the only one")

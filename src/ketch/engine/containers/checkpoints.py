@@ -22,7 +22,7 @@ from ketch.errors import (
 )
 from ketch.linux import programs, removetree
 from ketch.runtime import checkpoint
-from ketch.spec import endpoints
+from ketch.spec import endpoints, runtime_names
 from ketch.spec.user_namespaces import is_apart
 
 TYPE_CHECKING = False
@@ -128,6 +128,7 @@ def require_support(container: "Container") -> None:
     resources: HostConfig = container.record["HostConfig"]
     network = resources.get("NetworkMode") or ""
     reasons = {
+        "another runtime (--runtime)": runtime_names.is_other(container.record),
         "a terminal (--tty)": config.get("Tty"),
         "an open standard input (--interactive)": config.get("OpenStdin"),
         "an init of the engine's (--init)": resources.get("Init"),

@@ -27,7 +27,7 @@ from ketch.errors import (
     NotFoundError,
     UnavailableError,
 )
-from ketch.spec import signals
+from ketch.spec import runtime_names, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -363,13 +363,26 @@ class Containers(Ledger):
             try:
                 self.note(container.id, "kill", columns=columns, signal=str(number))
                 self._settings.tell(telling.of_note, container, "kill", columns)
-                pidfd_send_signal(pidfd, number)
+                if runtime_names.is_other(container.record) and number != SIGKILL:
+                    self._ask_runtime(container, number, pidfd)
+                else:
+                    pidfd_send_signal(pidfd, number)
             except (ProcessLookupError, NotFoundError):
                 return False
             self._settings.tell(telling.of_signal, container, number)
             if thaw:
                 self._thaw_if_paused(container)
             return True
+
+    def _ask_runtime(self, container: "Container", number: int, pidfd: int) -> None:
+        """Have another runtime send a signal: the process may be its own, and the program in it."""
+        from ketch.engine.containers import driven  # noqa: PLC0415 wanted by few
+
+        try:
+            driven.of(self._settings, container.id).kill(number)
+        except UnavailableError:
+            if not await_readable(pidfd, 0):  # else it has just ended
+                raise
 
     def _thaw_if_paused(self, container: "Container") -> None:
         if container.status == states.PAUSED:

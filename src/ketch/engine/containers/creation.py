@@ -4,7 +4,7 @@ import os
 from contextlib import contextmanager, suppress
 
 from ketch.engine import configuration_file, host, user_namespaces
-from ketch.engine.configuration import configuration, devices, mounts, sharing, storage
+from ketch.engine.configuration import configuration, devices, mounts, runtimes, sharing, storage
 from ketch.engine.containers import telling
 from ketch.engine.networks import linking
 from ketch.engine.records import names
@@ -52,6 +52,7 @@ def create(
     image = engine.images.resolve(reference, request.get("Platform", ""))
     container_id = names.new_id()
     request = _with_user_namespace(engine, sharing.by_id(engine, request))
+    request = runtimes.settle(engine.settings, request)
     keeps_user = user_ids.keeps_user(request["HostConfig"].get("UsernsMode", ""))
     request = user_namespaces.settle(request, is_user=bool(engine.settings.home))
     complete, warnings = configuration.complete(request, image.config, container_id, host.examine())

@@ -15,6 +15,7 @@ from ketch.engine.records.rows import Container, record_event
 from ketch.errors import ConflictError, InvalidArgumentError, NotFoundError
 from ketch.linux import process, procfs
 from ketch.linux.scopes import owned
+from ketch.spec import runtime_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,14 +176,18 @@ class Execs:
             NotFoundError: there is no such session, or its container is gone.
         """
         found = self.find(reference)
-        cgroup = self._containers.cgroup(self._containers.find(found.container_id))
+        container = self._containers.find(found.container_id)
+        cgroup = self._containers.cgroup(container)
+        leader = found._last_pid
+        if runtime_names.is_other(container.record):  # in that of who has made it, maybe
+            leader = procfs.process_session(leader) or leader
         for _ in range(_ROUNDS_MAX):  # they may fork meanwhile
-            members = [pid for pid in cgroup.processes() if _belongs(pid, found._last_pid)]
+            members = [pid for pid in cgroup.processes() if _belongs(pid, leader)]
             if not members:
                 return
             for pid in members:
                 with suppress(ProcessLookupError), owned(process.pidfd_open(pid)) as descriptor:
-                    if _belongs(pid, found._last_pid):  # and is not another one's pid by now
+                    if _belongs(pid, leader):  # and is not another one's pid by now
                         process.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     def claim(self, reference: str, keeper: Keeper | None = None) -> Exec:

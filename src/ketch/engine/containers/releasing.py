@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from ketch.cgroups import telling
 from ketch.errors import UnavailableError
 from ketch.linux.removetree import remove_tree
+from ketch.spec import runtime_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ def release(
             late=late,
         )
         steps.callback(_end_cgroup, settings, container, cgroup)
+        if runtime_names.is_other(container.record):
+            from ketch.engine.containers import driven  # noqa: PLC0415 wanted by few
+
+            steps.callback(driven.forget, settings, container.id)
 
 
 def _end_cgroup(

@@ -13,7 +13,7 @@ from ketch.engine.records.rows import update as update_row
 from ketch.engine.requests import launch
 from ketch.errors import ConflictError, InvalidArgumentError
 from ketch.linux import procfs
-from ketch.spec import options, restart
+from ketch.spec import options, restart, runtime_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,5 +155,10 @@ def _apply(
         engine.containers.cgroup(container).set(found, hear if engine.settings.say else None)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"Cannot update container {container.id}: {error}") from error
+    if runtime_names.is_other(container.record):
+        from ketch.engine.containers import driven  # noqa: PLC0415 wanted by few
+
+        # What it has outside is limited now; it may have a machine of its own inside.
+        driven.of(engine.settings, container.id).update(found)
     if written:
         engine.settings.tell(cgroup_telling.of_limits, written)

@@ -17,8 +17,9 @@ from ketch.engine.containers.execs import check_running
 from ketch.engine.monitor import execution, filtering
 from ketch.engine.processes import open_process
 from ketch.engine.requests import wire
-from ketch.errors import ConflictError
+from ketch.errors import ConflictError, UnsupportedError
 from ketch.runtime.gate import ClosedError, Gate
+from ketch.spec import runtime_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,9 +130,12 @@ def attend(
     Raises:
         NotFoundError: there is no such container.
         ConflictError: it does not run.
+        UnsupportedError: another runtime runs it.
     """
     container = engine.containers.find(reference)
     check_running(container)
+    if runtime_names.is_other(container.record):
+        raise UnsupportedError("another runtime alone leads into what it runs")
     with ExitStack() as held:
         pidfd = held.enter_context(open_process(container.init_pid, container.init_start_time))
         if pidfd is None:

@@ -22,7 +22,7 @@ from ketch.linux import process
 from ketch.linux.scopes import owned
 from ketch.runtime import enter
 from ketch.runtime.process import ProcessSetup
-from ketch.spec import capabilities, environment, passwd
+from ketch.spec import capabilities, environment, passwd, runtime_names
 from ketch.spec.user_namespaces import is_apart
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ketch.engine.containers.execs import Exec
     from ketch.engine.monitor.attending import Gatekeeper
+    from ketch.engine.monitor.other_runtime import Program
     from ketch.engine.monitor.supervision import Log
     from ketch.engine.records.rows import Container
     from ketch.linux.memory_image import Image
@@ -283,7 +284,15 @@ def _start(
     held.callback(streams.close)
     if is_apart(container.record["HostConfig"].get("UsernsMode", "")):
         user_namespaces.give(streams.given, user_namespaces.of_process(container.init_pid))
-    if gate is not None and gate.suits(specification):
+    entered: Entered | Program
+    if runtime_names.is_other(container.record):
+        from ketch.engine.monitor import other_runtime  # noqa: PLC0415 wanted by few
+
+        entered = other_runtime.enter(
+            engine.settings, container, session.id, specification, streams.given,
+            sibling=sibling,
+        )  # fmt: skip
+    elif gate is not None and gate.suits(specification):
         entered = gate.enter(specification, streams.given)
     else:
         section = None if asked.get("Privileged") else config["linux"].get("seccomp")
@@ -319,7 +328,7 @@ class _Begun:
     __slots__ = ("entered", "listener", "streams")
 
     def __init__(
-        self, entered: "Entered", streams: Streams, listener: "_socket.socket | None"
+        self, entered: "Entered | Program", streams: Streams, listener: "_socket.socket | None"
     ) -> None:
         self.entered = entered
         self.streams = streams

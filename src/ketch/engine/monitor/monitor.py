@@ -157,6 +157,7 @@ class Monitor:
         """Take over what a starter has made; returns whether the program runs."""
         self._packed = made = channel.take()
         at_once = False
+        word = client = b""
         if made[0]:
             at_once = bool(made[0][0])
             if at_once:

@@ -17,6 +17,7 @@ from ketch.engine.requests import wire
 from ketch.engine.settings import Settings
 from ketch.errors import ENGINE_FAILED, KetchError, in_words
 from ketch.linux import process
+from ketch.spec import runtime_names
 from ketch.spec.timestamps import rfc3339
 
 TYPE_CHECKING = False
@@ -184,6 +185,9 @@ def _run(
                 def expire() -> None:
                     nonlocal late
                     late = True
+                    if runtime_names.is_other(container.record):  # that is not the program itself
+                        engine.execs.kill(session.id)
+                        return
                     with suppress(OSError):
                         process.pidfd_send_signal(supervisor.pidfd, 9)
 

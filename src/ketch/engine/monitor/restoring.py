@@ -4,10 +4,8 @@ import os
 from contextlib import ExitStack
 
 from ketch.engine.containers import checkpoints
-from ketch.errors import SyscallError
-from ketch.linux import mount, namespaces
-from ketch.linux.libc import AT_RECURSIVE
-from ketch.runtime import checkpoint
+from ketch.linux import namespaces
+from ketch.runtime import checkpoint, outside
 from ketch.runtime.filesystem import WriteSysctl
 
 TYPE_CHECKING = False
@@ -54,7 +52,7 @@ def restore(
         for entry in config["mounts"]:
             source = entry.get("source", "")
             if source.startswith(_DESCRIPTOR) and source not in trees:
-                trees[source] = _detached(int(source.removeprefix(_DESCRIPTOR)))
+                trees[source] = outside.detached(int(source.removeprefix(_DESCRIPTOR)))
                 held.callback(os.close, trees[source])
         _set_parameters(network, config["linux"].get("sysctl", {}))
         os.makedirs(place, 0o700, exist_ok=True)
@@ -72,14 +70,6 @@ def restore(
         )
     cgroup.settled()
     return restored
-
-
-def _detached(tree: int) -> int:
-    """A detached copy of a mount, or, where that is detached itself, another descriptor of it."""
-    try:
-        return mount.open_tree(tree, "", mount.OPEN_TREE_CLONE | AT_RECURSIVE)
-    except SyscallError:
-        return os.dup(tree)
 
 
 def _set_parameters(network: int, sysctls: "dict[str, str]") -> None:

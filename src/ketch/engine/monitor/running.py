@@ -39,13 +39,14 @@ from ketch.runtime import create, init
 from ketch.runtime.plan import Plan
 from ketch.runtime.process import ProcessSetup
 from ketch.runtime.validate import validate
-from ketch.spec import passwd
+from ketch.spec import passwd, runtime_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
     from ketch.engine.engine import Engine
+    from ketch.engine.monitor import other_runtime
     from ketch.engine.monitor.handover import Channel
     from ketch.engine.records.rows import Container
     from ketch.engine.requests.client import Client
@@ -166,7 +167,7 @@ class _Parts:
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         self.cgroup: cgroups.Manager
-        self.init: create.Container
+        self.init: create.Container | other_runtime.Program
         self.resolver: _socket.socket | None = None
         self.uplink: uplinks.Uplink
         self.wires: wiring.Wiring
@@ -363,6 +364,18 @@ def _create(
         parts.cgroup = cgroup = cgroups.manager(place, layout)
         held.callback(remove_cgroup, cgroup)
         _limit(cgroup, config["linux"]["resources"], layout, say)
+        if runtime_names.is_other(container.record):
+            from ketch.engine.containers import driven  # noqa: PLC0415 wanted by few
+            from ketch.engine.monitor import other_runtime  # noqa: PLC0415 wanted by few
+
+            _settle(wires, manner)
+            parts.init = other_runtime.create(
+                settings, container, config, rootfs=rootfs, streams=parts.streams.given,
+                look=_go_on if manner.client is None else manner.client.check_interest,
+            )  # fmt: skip
+            held.callback(driven.forget, settings, container.id)
+            held.callback(parts.init.abandon)
+            return
         if say and config["linux"].get("seccomp"):
             say(telling.of_filter(config["linux"]["seccomp"]))
         if manner.checkpoint:

@@ -6,6 +6,7 @@ import time
 
 from ketch import __version__
 from ketch.cgroups import absent, delegation, layout
+from ketch.engine.configuration import runtimes
 from ketch.errors import UnavailableError
 from ketch.linux import filesystems
 from ketch.spec import image as documents
@@ -136,8 +137,8 @@ def info(engine: "Engine") -> Struct:
         "Labels": [],
         "ExperimentalBuild": is_experimental(),
         "ServerVersion": __version__,
-        "Runtimes": {"ketch": {"path": "ketch-oci"}},
-        "DefaultRuntime": "ketch",
+        "Runtimes": {"ketch": {"path": "ketch-oci"}, **runtimes.configured(engine.settings)},
+        "DefaultRuntime": runtimes.default(engine.settings),
         "Swarm": Struct(
             {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False,
              "Error": "", "RemoteManagers": None}, optional=_SWARM_UNSAID,

@@ -193,7 +193,6 @@ MIB = 1 << 20
             {"IOMaximumIOps": 1},
             "Invalid QoS settings: linux does not support configuration of maximum IOPs",
         ),
-        ({"Runtime": "foo"}, "unknown or invalid runtime name: foo"),
         ({"StorageOpt": {"foo": "1"}}, "Unknown option foo"),
         ({"StorageOpt": {"size": "1x"}}, "invalid suffix: 'x'"),
         (
