@@ -44,6 +44,7 @@ GUEST_PACKAGES = (
     "iptables",  # what other engines write their rules with, which ours must get along with
     "kmod",
     "libseccomp2",
+    "nfs-kernel-server",  # homes that a server keeps
     "nftables",
     "procps",
     "python3",
@@ -245,7 +246,9 @@ def root_recipe(suite: str) -> list[str]:
         'chroot "$1" systemctl enable --quiet ketch-vm.service',
         # Nobody logs in, nothing is kept up to date.
         'chroot "$1" systemctl mask --quiet'
-        " getty.target serial-getty@ttyS0.service e2scrub_reap.service",
+        " getty.target serial-getty@ttyS0.service e2scrub_reap.service"
+        # A test serves NFS itself.
+        " nfs-server.service nfs-client.target nfs-blkmap.service rpcbind.socket rpcbind.service",
     ]
     packages = [*GUEST_PACKAGES, *(PYTHON_PACKAGES if suite in OWN_PYTHON else ())]
     return [

@@ -52,6 +52,9 @@ _ROOT_PREFIXES = ("damaged-", "storage-driver", "trial-")
 _STATE_FILES = ("errors.log", "holder.socket", "network", "services.lock", "uplink.socket")
 _STATE_DIRECTORIES = ("steps", "uplink")
 _STATE_PREFIXES = ("forwarding", "zygote-", "names-")
+# What network file systems call a file that was removed while somebody has it open: it goes with
+# the last descriptor of it.
+_REMOVED_PREFIXES = (".nfs", ".fuse_hidden")
 
 _PATIENCE_SECONDS = 10.0
 _STARTING_SECONDS = 30.0
@@ -122,7 +125,11 @@ def reset(engine: "Engine") -> list[str]:
                     f"containers are being made in {settings.root}", "try again when that is done"
                 )
             left = _clear(settings.root, _ROOT_FILES, _ROOT_DIRECTORIES, _ROOT_PREFIXES)
+            is_kept_open = not left and os.path.isdir(settings.root)
         engine.store.close()
+        if is_kept_open:
+            with contextlib.suppress(OSError):  # it may be a mount point
+                os.rmdir(settings.root)
         for state in states:
             runtime = f"{state}/containers"
             with contextlib.suppress(OSError):
@@ -244,9 +251,9 @@ def _clear(
                 os.unlink(f"{place}/{name}")
         if name in directories or (name.startswith(prefixes) and os.path.isdir(f"{place}/{name}")):
             remove_tree(f"{place}/{name}")
-    left = sorted(os.listdir(place))
+    left = sorted(name for name in os.listdir(place) if not name.startswith(_REMOVED_PREFIXES))
     if not left:
-        with contextlib.suppress(OSError):  # it may be a mount point
+        with contextlib.suppress(OSError):  # it may be a mount point, or have what is open still
             os.rmdir(place)
     return [f"{place}/{name}" for name in left]
 
