@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -193,6 +194,17 @@ def test_a_runtime_that_fails(
     assert "\x1b" not in result.err
     ketch("rm", "bad")
     assert left(ketch) == []
+
+
+def test_a_runtime_cannot_change_the_hosts_null_device(
+    ketch: Engine, tmp_path: pathlib.Path
+) -> None:
+    """crun gives a program's streams to the program's user; without -i, one is the null device."""
+    asked = f"{sys.executable} -c 'import os; print(os.fstatvfs(0).f_flag & os.ST_RDONLY)'"
+    script = f"""echo '{{"level":"error","msg":"read-only: '$({asked})'"}}' >&3; exit 1"""
+    path = write(tmp_path / "curious", script)
+    result = ketch("run", "--rm", "--runtime", path, "busybox", "true")
+    assert "read-only: 1" in result.err
 
 
 @pytest.mark.skipif(RUNTIMES["runc"] is None, reason="runc is not installed")

@@ -17,6 +17,7 @@ from contextlib import suppress
 from ketch.errors import StartError, UnavailableError
 from ketch.linux import process
 from ketch.linux.scopes import owned
+from ketch.runtime import null_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,9 +186,9 @@ class Runtime:
         environment["PATH"] = os.environ.get("PATH") or _PATH
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         with owned(reader):
-            with owned(writer):
+            with owned(writer), owned(null_device.open_unchangeable()) as null:
                 os.set_blocking(writer, True)
-                given = [writer if each is None else each for each in (*streams, None)]
+                given = [_passed(each, writer, null) for each in (*streams, None)]
                 pid = _spawn(command, environment, given)
             with owned(process.pidfd_open(pid)) as pidfd:
                 said = _hear(reader, pidfd, abandoned, time.monotonic() + seconds)
@@ -247,6 +248,17 @@ def _hear(reader: int, pidfd: int, abandoned: int, deadline: float) -> bytes:
             return said
         if left_ms <= 0 or abandoned in ready:
             return said
+
+
+def _passed(stream: int | None, log: int, null: int) -> int:
+    """What a runtime is given for a stream.
+
+    Its null device, which is the host's own, is one that cannot be changed: crun gives a program's
+    streams to the program's user, whatever they are.
+    """
+    if stream is None:
+        return log
+    return null if null >= 0 and os.fstat(stream).st_rdev == null_device.NUMBER else stream
 
 
 def _reason(said: bytes, status: int) -> str:
