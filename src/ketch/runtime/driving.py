@@ -12,7 +12,7 @@ import re
 import select
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from ketch.errors import StartError, UnavailableError
 from ketch.linux import process
@@ -185,8 +185,9 @@ class Runtime:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PATH"] = os.environ.get("PATH") or _PATH
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        null = null_device.open_unchangeable()
         with owned(reader):
-            with owned(writer), owned(null_device.open_unchangeable()) as null:
+            with owned(writer), owned(null) if null >= 0 else nullcontext():
                 os.set_blocking(writer, True)
                 given = [_passed(each, writer, null) for each in (*streams, None)]
                 pid = _spawn(command, environment, given)
