@@ -113,6 +113,7 @@ page:
   bt rax, 61 # still the file's
   jc page
   mov r8, rsi
+  mov r9, rdi
   mov rcx, r15
   shr rcx, 3
   repe cmpsq
@@ -122,6 +123,17 @@ page:
   mov edx, 4
   mov eax, 28
   syscall
+  mov rdi, r8
+  mov rsi, r9
+  mov rcx, r15
+  shr rcx, 3
+  repe cmpsq
+  je page
+  mov rdi, r8 # no longer the file's memory, but what came in its place: it was emptied by that
+  mov rsi, r9
+  mov rcx, r15
+  shr rcx, 3
+  rep movsq
   jmp page
 last:
   add rbx, 32

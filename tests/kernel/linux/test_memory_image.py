@@ -94,6 +94,30 @@ assert json.dumps(many) == told  # nothing of that has come here
 
 
 @_has_code
+def test_memory_that_was_mapped_anew_is_kept_though_it_reads_as_before() -> None:
+    """As a heap's end is that shrinks and grows: madvise(2) empties what is no file's."""
+    _run("""
+import ctypes, mmap
+from ketch.linux import memory_image
+
+size = 1 << 20
+kind = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+memory = mmap.mmap(-1, size, flags=kind)
+pattern = bytes(range(256)) * (size // 256)
+memory[:] = pattern
+place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+image.take()
+regions = [*zip(*[iter(image._regions)] * 4)]
+assert any(begin <= place < begin + length for begin, length, *_ in regions)
+MAP_FIXED = 0x10
+assert memory_image._mmap(place, size, 3, kind | MAP_FIXED, -1, 0) == place
+memory[:] = pattern
+image.restore()
+assert memory[:] == pattern
+""")
+
+
+@_has_code
 def test_nobody_can_write_to_the_file() -> None:
     _run("""
 image.take()
