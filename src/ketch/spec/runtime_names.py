@@ -15,5 +15,5 @@ def is_other(record: "Mapping[str, Any]") -> bool:
     Args:
         record: the container's, or a request for one.
     """
-    name = record["HostConfig"].get("Runtime", "")
+    name = record.get("HostConfig", {}).get("Runtime", "")
     return bool(name) and name not in OWN

@@ -217,7 +217,8 @@ def test_what_a_failed_start_had_of_ports_is_free(tmp_path: Path) -> None:
         machine.start(CONTAINERS[0], "six", 8081, 8085)
         assert CONTAINERS[0] not in machine.running
         assert held() == set()
-        assert set(os.listdir("/proc/self/fd")) == before
+        # What others have left to be collected may go meanwhile.
+        assert set(os.listdir("/proc/self/fd")) <= before
         # Another container's, which the database knows before anybody binds it.
         machine.start(CONTAINERS[0], "six", 8082)
         assert held() == {8082}
@@ -225,7 +226,7 @@ def test_what_a_failed_start_had_of_ports_is_free(tmp_path: Path) -> None:
         machine.start(CONTAINERS[1], "six", 8081, 8082)
         assert CONTAINERS[1] not in machine.running
         assert held() == {8082}
-        assert set(os.listdir("/proc/self/fd")) == descriptors
+        assert set(os.listdir("/proc/self/fd")) <= descriptors
         # A link in the way of a start that has its ports already.
         with rtnetlink.Socket() as kernel:
             machine.stop(CONTAINERS[0])

@@ -36,11 +36,11 @@ def mounts(pid: int) -> dict[str, str]:
 
 def hosts(bundle: Bundle) -> dict[str, str]:
     """The host's mounts, less what tests beside this one mount and unmount meanwhile."""
-    own, temporary = str(bundle.directory), f"{tempfile.gettempdir()}/"
+    own, others = str(bundle.directory), (f"{tempfile.gettempdir()}/", "/run/netns")
     return {
         place: line
         for place, line in mounts(os.getpid()).items()
-        if place.startswith(own) or not place.startswith(temporary)
+        if place.startswith(own) or not place.startswith(others)
     }
 
 
