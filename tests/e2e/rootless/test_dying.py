@@ -3,13 +3,12 @@
 import contextlib
 import os
 import signal
-import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.rootless.test_ports import await_true, names, own_address, says_again
+from tests.support.saying import saying
 from tests.support.users import User
 
 _ECHO = "exec nc -ll -p 80 -e cat"
@@ -42,24 +41,6 @@ def server(user: User) -> Iterator[int]:
         user.ketch.ok("network", "rm", "dying")
 
 
-@contextlib.contextmanager
-def _far() -> Iterator[int]:
-    """Listen on the machine, for who comes out; the port."""
-    with socket.create_server(("", 0)) as listening:
-
-        def answer() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = listening.accept()
-                    with connection:
-                        connection.sendall(b"far\n")
-
-        threading.Thread(target=answer, daemon=True).start()
-        yield listening.getsockname()[1]
-        with contextlib.suppress(OSError):
-            listening.shutdown(socket.SHUT_RDWR)
-
-
 def _kill(user: User, called: set[str] | None) -> list[int]:
     """Kill at once those that are called so, or whatever is the user's; return whom."""
     killed = [pid for pid, name in names(user).items() if called is None or name in called]
@@ -78,7 +59,7 @@ def _is_whole(user: User, port: int) -> None:
     inside = ("run", "--rm", "--network", "dying", "busybox", "ping", "-c1", "-W5", "server")
     assert "1 packets received" in ketch.ok(*inside)
     await_true(lambda: says_again("127.0.0.1", port))
-    with _far() as far:
+    with saying(b"far\n") as far:
         talk = f"nc {own_address()} {far} < /dev/null"
         await_true(lambda: ketch("exec", "server", "sh", "-c", talk).out == "far\n")
 

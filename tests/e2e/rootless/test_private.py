@@ -1,19 +1,18 @@
 """A container with a program of its own that leads out: real pasta, as root and as a user."""
 
-import contextlib
 import json
 import os
 import pathlib
 import shutil
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.support.commands import Engine
+from tests.support.saying import saying
 from tests.support.users import User
 
 pytestmark = pytest.mark.skipif(not shutil.which("pasta"), reason="pasta is not installed")
@@ -27,25 +26,6 @@ def someone(request: pytest.FixtureRequest) -> Engine:
         return engine
     user: User = request.getfixturevalue("user")
     return user.ketch
-
-
-@contextlib.contextmanager
-def _serving(address: str) -> Iterator[int]:
-    """Say hello to whoever comes to an address of the machine's; yield the port."""
-    with socket.socket() as server:
-        server.bind((address, 0))
-        server.listen()
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    with connection:
-                        connection.sendall(b"hello\n")
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
 
 
 def _says(port: int, address: str = "127.0.0.1") -> str:
@@ -106,7 +86,7 @@ def test_it_reaches_what_its_options_lead_to(someone: Engine) -> None:
                        script, *words)  # fmt: skip
         return told.out
 
-    with _serving("127.0.0.1") as port:
+    with saying(b"hello\n", "127.0.0.1") as port:
         by_gateway = "set -- $(ip route | sed -n 's/^default via //p'); "
         by_gateway += _HEAR.replace("$0 $1", f"$1 {port}")
         assert hear("pasta:--map-gw", by_gateway) == "hello\n"
@@ -207,7 +187,7 @@ def test_slirp4netns_publishes_and_reaches_the_machines_loopback(someone: Engine
     try:
         port = int(ketch.ok("port", "led", "80").rpartition(":")[2])
         _await(lambda: _says(port) == "hello\n")
-        with _serving("127.0.0.1") as served:
+        with saying(b"hello\n", "127.0.0.1") as served:
             script = f"ip link show tap0; cat /etc/resolv.conf; {_HEAR}"
             told = ketch.ok("exec", "led", "sh", "-c", script, "machine", str(served))
         assert "mtu 1400" in told

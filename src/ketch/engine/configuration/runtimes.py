@@ -25,8 +25,12 @@ def configured(settings: "Settings") -> "dict[str, dict[str, Any]]":
     Raises:
         InvalidArgumentError: the file is malformed.
     """
+    return _checked(settings, configuration_file.read(settings))
+
+
+def _checked(settings: "Settings", document: "dict[str, Any]") -> "dict[str, dict[str, Any]]":
     where = f"{settings.configuration_path}: runtimes"
-    found = configuration_file.read(settings).get("runtimes", {})
+    found: dict[str, dict[str, Any]] = document.get("runtimes", {})
     if not isinstance(found, dict):
         raise InvalidArgumentError(f"{where}: not an object", 'as {"runsc": {"path": "runsc"}}')
     for name, one in found.items():
@@ -54,10 +58,11 @@ def default(settings: "Settings") -> str:
     Raises:
         InvalidArgumentError: the configuration file is malformed, or names one that is not there.
     """
-    name = configuration_file.read(settings).get("default-runtime", OWN[0])
+    document = configuration_file.read(settings)
+    name = document.get("default-runtime", OWN[0])
     if not isinstance(name, str):
         raise InvalidArgumentError(f"{settings.configuration_path}: default-runtime: not a name")
-    others = configured(settings)
+    others = _checked(settings, document)
     if name not in OWN and name not in others:
         raise InvalidArgumentError(
             f"{settings.configuration_path}: specified default runtime '{name}' does not exist",
